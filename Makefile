@@ -1,0 +1,24 @@
+.PHONY: check format test docs tiny-base build
+
+check:  ## everything that CI checks besides the tests
+	ruff format --check .
+	ruff check .
+	mypy
+	lint-imports
+	python docs/make_cli.py --check
+
+format:
+	ruff format .
+	ruff check --fix .
+
+test:
+	pytest
+
+docs:  ## docs/cli.md from --help
+	python docs/make_cli.py
+
+tiny-base:  ## train the demo's base from nothing: an hour or two on two cores
+	python -m hublora.demo.make_base
+
+build:
+	python -m build

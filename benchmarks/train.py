@@ -1,0 +1,212 @@
+"""How fast does hublora train, and in how much memory, beside the diffusers script?
+
+    python benchmarks/train.py --reference PATH/train_text_to_image_lora.py
+    python benchmarks/train.py --reference PATH/train_text_to_image_lora.py --shape sd15
+
+The script is diffusers' `examples/text_to_image/train_text_to_image_lora.py`, as it is. Both sides
+train on the same base, pictures and settings, in turns, each run in a process of its own and with
+empty caches. Printed are the medians over the rounds, as a Markdown table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+
+import diffusers
+import torch
+from train_inputs import save_pictures, sd15_base, tiny_base
+from train_side import LEARNING_RATE, MAX_GRAD_NORM, SCHEDULE, SIDES, Job, Report
+
+GIB = 2**30
+PACKAGES = ("torch", "diffusers", "transformers", "peft", "accelerate", "huggingface_hub")
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A size of base and what it is trained with.
+
+    Attributes:
+        make_base: Saves the pipeline below a folder and returns where it is.
+        batch: Pictures per step.
+        rank: Of the adapter.
+        pictures: How many there are.
+        resolution: Side in pixels, on a CPU and on a GPU.
+        steps: Optimizer steps, on a CPU and on a GPU.
+        warm_up: Of these, how many are not timed.
+        rounds: Runs of each side.
+    """
+
+    make_base: Callable[[Path], Path]
+    batch: int
+    rank: int
+    pictures: int
+    resolution: Mapping[str, int]
+    steps: Mapping[str, int]
+    warm_up: int
+    rounds: int
+
+
+SHAPES = {
+    "tiny": Shape(
+        make_base=tiny_base,
+        batch=8,
+        rank=16,
+        pictures=64,
+        resolution={"cpu": 64, "cuda": 64},
+        steps={"cpu": 120, "cuda": 400},
+        warm_up=20,
+        rounds=5,
+    ),
+    "sd15": Shape(
+        make_base=sd15_base,
+        batch=1,
+        rank=4,
+        pictures=8,
+        resolution={"cpu": 256, "cuda": 512},
+        steps={"cpu": 10, "cuda": 120},
+        warm_up=2,
+        rounds=3,
+    ),
+}
+
+
+def run_side(job: Job, folder: Path) -> Report:
+    """Do one job in a process of its own and return its report."""
+    files = folder / "job.json", folder / "report.json"
+    files[0].write_text(json.dumps(asdict(job)))
+    side = Path(__file__).with_name("train_side.py")
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "HUBLORA_CACHE": job.work}
+    with open(folder / "log.txt", "w+") as log:
+        done = subprocess.run(
+            [sys.executable, str(side), *map(str, files)],
+            env=environment,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+        if done.returncode:
+            log.seek(0)
+            raise SystemExit(f"{log.read()[-4000:]}\nThe {job.side} failed.")
+    return Report(**json.loads(files[1].read_text()))
+
+
+def compare(template: Job, rounds: int) -> dict[str, list[Report]]:
+    """Run both sides in turns; return the reports of each."""
+    reports: dict[str, list[Report]] = {side: [] for side in SIDES}
+    for turn in range(rounds):
+        for side, done in reports.items():
+            with tempfile.TemporaryDirectory() as work:
+                job = Job(**asdict(template) | {"side": side, "work": work})
+                done.append(run_side(job, Path(work)))
+            print(f"round {turn + 1}, {side}: {_row(done[-1])}", file=sys.stderr)
+    return reports
+
+
+def render(reports: Mapping[str, list[Report]]) -> str:
+    """Return the medians and their ratios as a Markdown table."""
+    columns = {
+        side: (
+            median(one.steps_per_second for one in runs),
+            median(one.peak_memory / GIB for one in runs),
+            median(one.seconds for one in runs),
+        )
+        for side, runs in reports.items()
+    }
+    names = ("steps per second", "peak memory, GiB", "seconds from start to saved adapter")
+    lines = [f"| | {' | '.join(columns)} | ratio |", "| --- | --- | --- | --- |"]
+    for name, ours, theirs in zip(names, columns["hublora"], columns["reference"], strict=True):
+        lines.append(f"| {name} | {ours:.3g} | {theirs:.3g} | {ours / theirs:.2f} |")
+    return "\n".join(lines)
+
+
+def describe(job: Job, shape: str, rounds: int) -> str:
+    """Return the settings and the machine in two lines."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+    versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
+    return (
+        f"{shape}: {job.resolution}×{job.resolution}, batch {job.batch}, rank {job.rank}, "
+        f"mixed precision {job.precision}, AdamW at {LEARNING_RATE} ({SCHEDULE}), gradients "
+        f"clipped to {MAX_GRAD_NORM}; steps {job.warm_up + 1} to {job.steps} of each run, "
+        f"{rounds} rounds\n"
+        f"{device}, {os.cpu_count()} cores ({platform.machine()}, {torch.get_num_threads()} "
+        f"threads); Python {platform.python_version()}, {versions}"
+    )
+
+
+def _row(report: Report) -> str:
+    return (
+        f"{report.steps_per_second:.3f} steps/s, {report.peak_memory / GIB:.2f} GiB, "
+        f"{report.seconds:.0f} s in all"
+    )
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Return what the command line says, gaps filled from the shape's own values."""
+    parser = argparse.ArgumentParser(description="Time hublora against the diffusers script.")
+    parser.add_argument("--reference", type=Path, required=True, help="the diffusers script")
+    parser.add_argument("--shape", choices=SHAPES, default="tiny")
+    parser.add_argument("--resolution", type=int)
+    parser.add_argument("--steps", type=int, help="optimizer steps of a run, warm-up included")
+    parser.add_argument("--warm-up", type=int, help="steps at the start that are not timed")
+    parser.add_argument("--rounds", type=int, help="runs of each side")
+    parser.add_argument("--mixed-precision", choices=("no", "bf16"), help="bf16 on a GPU")
+    arguments = parser.parse_args()
+    shape = SHAPES[arguments.shape]
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    usual = {
+        "resolution": shape.resolution[device],
+        "steps": shape.steps[device],
+        "warm_up": shape.warm_up,
+        "rounds": shape.rounds,
+        "mixed_precision": "bf16" if device == "cuda" else "no",
+    }
+    for name, value in usual.items():
+        if getattr(arguments, name) is None:
+            setattr(arguments, name, value)
+    if not 0 < arguments.warm_up < arguments.steps:
+        parser.error("--warm-up must be at least 1 and below --steps")
+    if not arguments.reference.is_file():
+        parser.error(f"there is no {arguments.reference}")
+    return arguments
+
+
+def main() -> None:
+    """Prepare base and pictures, compare, print."""
+    arguments = parse_arguments()
+    shape = SHAPES[arguments.shape]
+    diffusers.logging.set_verbosity_error()
+    diffusers.logging.disable_progress_bar()
+    with tempfile.TemporaryDirectory() as folder:
+        template = Job(
+            side="",
+            reference=str(arguments.reference.resolve()),
+            base=str(shape.make_base(Path(folder, "base"))),
+            pictures=str(
+                save_pictures(Path(folder, "pictures"), shape.pictures, arguments.resolution)
+            ),
+            work="",
+            resolution=arguments.resolution,
+            batch=shape.batch,
+            rank=shape.rank,
+            precision=arguments.mixed_precision,
+            steps=arguments.steps,
+            warm_up=arguments.warm_up,
+        )
+        reports = compare(template, arguments.rounds)
+    print(describe(template, arguments.shape, arguments.rounds))
+    print()
+    print(render(reports))
+
+
+if __name__ == "__main__":
+    main()

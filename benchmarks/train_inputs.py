@@ -1,0 +1,119 @@
+"""What `train.py` trains on: bases with random weights, and a folder of drawn pictures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from hublora.demo.captions import full_caption
+from hublora.demo.make_base import BASE
+from hublora.demo.pictures import draw, random_picture
+
+if TYPE_CHECKING:
+    from transformers import CLIPTokenizer
+
+SD15_UNET: dict[str, Any] = {
+    "sample_size": 64,
+    "in_channels": 4,
+    "out_channels": 4,
+    "down_block_types": (*("CrossAttnDownBlock2D",) * 3, "DownBlock2D"),
+    "up_block_types": ("UpBlock2D", *("CrossAttnUpBlock2D",) * 3),
+    "block_out_channels": (320, 640, 1280, 1280),
+    "layers_per_block": 2,
+    "cross_attention_dim": 768,
+    "attention_head_dim": 8,
+}
+SD15_VAE: dict[str, Any] = {
+    "sample_size": 512,
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4,
+    "block_out_channels": (128, 256, 512, 512),
+    "layers_per_block": 2,
+    "latent_channels": 4,
+    "scaling_factor": 0.18215,
+}
+SD15_TEXT: dict[str, Any] = {
+    "vocab_size": 49408,
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "projection_dim": 768,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "max_position_embeddings": 77,
+    "hidden_act": "quick_gelu",
+}
+SD15_SCHEDULE: dict[str, Any] = {
+    "beta_schedule": "scaled_linear",
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "steps_offset": 1,
+}
+
+
+def tiny_base(folder: Path) -> Path:
+    """Return the folder of the demo's base; of its architecture, untrained, if there is none."""
+    from hublora.demo.base_autoencoder import new_autoencoder
+    from hublora.demo.base_denoiser import Denoiser
+    from hublora.demo.make_base import save_pipeline
+    from hublora.demo.tokenizer import new_tokenizer
+
+    if (BASE / "model_index.json").is_file():
+        return BASE
+    torch.manual_seed(0)
+    save_pipeline(new_autoencoder(), Denoiser(new_tokenizer()), folder)
+    return folder
+
+
+def sd15_base(folder: Path) -> Path:
+    """Save a pipeline of Stable Diffusion 1.5's configuration, untrained, and return its folder.
+
+    The weights take 4.3 GB; only the vocabulary is the demo's.
+    """
+    from diffusers import (
+        AutoencoderKL,
+        PNDMScheduler,
+        StableDiffusionPipeline,
+        UNet2DConditionModel,
+    )
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    torch.manual_seed(0)
+    tokenizer = _long_tokenizer()
+    markers = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+    StableDiffusionPipeline(
+        vae=AutoencoderKL(**SD15_VAE),
+        text_encoder=CLIPTextModel(CLIPTextConfig(**SD15_TEXT, **markers)),
+        tokenizer=tokenizer,
+        unet=UNet2DConditionModel(**SD15_UNET),
+        scheduler=PNDMScheduler(**SD15_SCHEDULE, skip_prk_steps=True, set_alpha_to_one=False),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    ).save_pretrained(folder)
+    return folder
+
+
+def _long_tokenizer() -> CLIPTokenizer:
+    from hublora.demo.tokenizer import new_tokenizer
+
+    tokenizer = new_tokenizer()
+    tokenizer.model_max_length = SD15_TEXT["max_position_embeddings"]
+    return tokenizer
+
+
+def save_pictures(folder: Path, count: int, side: int) -> Path:
+    """Draw an imagefolder of `count` captioned square pictures and return it."""
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    rows = []
+    for number in range(count):
+        picture = random_picture(rng)
+        name = f"{number:03}.png"
+        draw(picture).resize((side, side)).save(folder / name)
+        rows.append({"file_name": name, "text": full_caption(picture)})
+    (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder

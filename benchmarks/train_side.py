@@ -1,0 +1,224 @@
+"""One side of `train.py`, alone in its process: trains as a job says and reports what it took.
+
+python benchmarks/train_side.py JOB.json REPORT.json
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import resource
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+LEARNING_RATE = 1e-4
+SCHEDULE = "cosine"
+MAX_GRAD_NORM = 1.0
+SEED = 0
+NEVER = 10**9
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be trained, and by whom.
+
+    Attributes:
+        side: "hublora" or "reference".
+        reference: The diffusers script.
+        base: Folder of the pipeline.
+        pictures: Folder with metadata.jsonl.
+        work: An empty folder, for the result and for caches.
+        resolution: Side of the pictures in pixels.
+        batch: Pictures per step.
+        rank: Of the adapter.
+        precision: "no" or "bf16".
+        steps: Optimizer steps.
+        warm_up: Steps at the start that are not timed.
+    """
+
+    side: str
+    reference: str
+    base: str
+    pictures: str
+    work: str
+    resolution: int
+    batch: int
+    rank: int
+    precision: str
+    steps: int
+    warm_up: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a job took.
+
+    Attributes:
+        steps_per_second: Over the timed steps.
+        peak_memory: Bytes: resident on a CPU, allocated on a GPU.
+        seconds: From the first import to the saved adapter.
+    """
+
+    steps_per_second: float
+    peak_memory: int
+    seconds: float
+
+
+class StepClock:
+    """A hook of every torch optimizer: notes the time when warm-up and training end.
+
+    Both sides step torch's AdamW, so both are timed at the same place and at no cost.
+    """
+
+    def __init__(self, warm_up: int, steps: int) -> None:
+        self.warm_up, self.steps = warm_up, steps
+        self.done = 0
+        self.marks: list[float] = []
+
+    def __call__(self, *step: Any) -> None:
+        self.done += 1
+        if self.done in (self.warm_up, self.steps):
+            _wait_for_device()
+            self.marks.append(time.perf_counter())
+
+    @property
+    def steps_per_second(self) -> float:
+        """Timed steps per second."""
+        if self.done != self.steps:
+            raise SystemExit(f"{self.done} optimizer steps were done in place of {self.steps}.")
+        start, end = self.marks
+        return (self.steps - self.warm_up) / (end - start)
+
+
+def train_hublora(job: Job) -> None:
+    """Train with hublora until the adapter is saved; the gallery that follows is left out."""
+    import hublora
+    from hublora.training.config import TrainingConfig
+    from hublora.workflows.progress import Happening, Wrote
+
+    class Saved(Exception):
+        pass
+
+    def stop_when_saved(happening: Happening) -> None:
+        if isinstance(happening, Wrote) and happening.what == "adapter":
+            raise Saved
+
+    config = TrainingConfig(
+        base={"model": job.base},
+        data={
+            "folder": job.pictures,
+            "resolution": job.resolution,
+            "center_crop": True,
+            "cache_dir": f"{job.work}/cache",
+        },
+        adapter={"rank": job.rank},
+        optimizer={"learning_rate": LEARNING_RATE, "max_grad_norm": MAX_GRAD_NORM},
+        schedule={"name": SCHEDULE, "max_train_steps": job.steps},
+        checkpoint={"steps": NEVER},
+        output_dir=f"{job.work}/adapter",
+        train_batch_size=job.batch,
+        mixed_precision=job.precision,
+        seed=SEED,
+    )
+    try:
+        hublora.train(config, observer=stop_when_saved)
+    except Saved:
+        return
+    raise SystemExit("hublora saved no adapter.")
+
+
+def train_reference(job: Job) -> None:
+    """Run the diffusers script as it is, with what it lacks on this machine put around it."""
+    import runpy
+
+    import accelerate.tracking
+    import diffusers.utils
+
+    _provide_torchvision()
+    # The script asks for a development version of diffusers, newer than any release.
+    diffusers.utils.check_min_version = lambda minimum: None
+    # It cannot run without a tracker: "all" of none is none.
+    accelerate.tracking.get_available_trackers = list
+    sys.argv = [job.reference, *_reference_arguments(job)]
+    runpy.run_path(job.reference, run_name="__main__")
+
+
+SIDES: dict[str, Callable[[Job], None]] = {"hublora": train_hublora, "reference": train_reference}
+
+
+def _reference_arguments(job: Job) -> list[str]:
+    options = {
+        "pretrained_model_name_or_path": job.base,
+        "train_data_dir": job.pictures,
+        "cache_dir": f"{job.work}/cache",
+        "output_dir": f"{job.work}/adapter",
+        "resolution": job.resolution,
+        "train_batch_size": job.batch,
+        "max_train_steps": job.steps,
+        "learning_rate": LEARNING_RATE,
+        "lr_scheduler": SCHEDULE,
+        "lr_warmup_steps": 0,
+        "max_grad_norm": MAX_GRAD_NORM,
+        "checkpointing_steps": NEVER,
+        "mixed_precision": job.precision,
+        "rank": job.rank,
+        "seed": SEED,
+        "report_to": "all",
+    }
+    return ["--center_crop", *(f"--{name}={value}" for name, value in options.items())]
+
+
+def _provide_torchvision() -> None:
+    """Put the stand-in on the path if torchvision is missing.
+
+    The libraries are imported first, so that they look for the real one and do without.
+    """
+    import datasets  # noqa: F401
+    import diffusers.training_utils  # noqa: F401
+    from transformers.utils import is_torchvision_available
+
+    if not is_torchvision_available() and importlib.util.find_spec("torchvision") is None:
+        sys.path.append(str(Path(__file__).parent / "stand_ins"))
+
+
+def _wait_for_device() -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def _peak_memory() -> int:
+    """Return the most memory that this process ever had, in bytes."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    status = Path("/proc/self/status")
+    if status.exists():  # ru_maxrss may still hold the parent's peak, this one does not
+        line = next(one for one in status.read_text().splitlines() if one.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def main() -> None:
+    """Do the job in the first file; write the report to the second."""
+    started = time.perf_counter()
+    from torch.optim.optimizer import register_optimizer_step_post_hook
+
+    job_file, report_file = map(Path, sys.argv[1:])
+    job = Job(**json.loads(job_file.read_text()))
+    clock = StepClock(job.warm_up, job.steps)
+    register_optimizer_step_post_hook(clock)
+    SIDES[job.side](job)
+    report = Report(clock.steps_per_second, _peak_memory(), time.perf_counter() - started)
+    report_file.write_text(json.dumps(asdict(report)))
+
+
+if __name__ == "__main__":
+    main()

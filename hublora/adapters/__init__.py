@@ -1,0 +1,1 @@
+"""Adapters as tensors and facts: files, formats, header-only inspection."""

@@ -1,0 +1,134 @@
+"""The one form that every adapter takes inside hublora, whatever file it came from.
+
+An adapter adds `scale · up @ down` to the weight of each layer it targets, with
+`scale = alpha / rank` (LoRA, https://huggingface.co/papers/2106.09685, section 4.1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from hublora.adapters.modules import WRAPPER
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class LowRank:
+    """The update of one layer.
+
+    Attributes:
+        down: [rank, in] or, for a convolution, [rank, in, kh, kw]  (PEFT's lora_A).
+        up: [out, rank] or [out, rank, 1, 1]  (PEFT's lora_B).
+        alpha: Numerator of the scale; alpha == rank applies the product as it is.
+    """
+
+    down: torch.Tensor
+    up: torch.Tensor
+    alpha: float
+
+    @property
+    def rank(self) -> int:
+        return int(self.down.shape[0])
+
+    @property
+    def scale(self) -> float:
+        return self.alpha / self.rank
+
+
+@dataclass(frozen=True)
+class AdapterFacts:
+    """What is known of an adapter; every field may be unknown (None or empty).
+
+    Attributes:
+        base_model: Hub id of the base it was trained on.
+        base_revision: Commit of that base.
+        family: Name in the families registry.
+        components: Parts of the pipeline that it changes.
+        ranks: Ranks that occur, smallest first.
+        alphas: Alphas that occur, smallest first.
+        targets: Last parts of the names of the layers it changes, e.g. "to_q".
+        trigger_words: Words that call the concept.
+        license: SPDX-like id as cards write it.
+        title: A name for people.
+        source: The ref it came from, pinned.
+        sha256: Of the file.
+        size: Of the file, in bytes.
+        parameters: Number of weights.
+        dtype: Safetensors name of the weights' type, e.g. "F32".
+        layout: Naming of the file: "diffusers", "peft" or "kohya".
+    """
+
+    base_model: str | None = None
+    base_revision: str | None = None
+    family: str | None = None
+    components: tuple[str, ...] = ()
+    ranks: tuple[int, ...] = ()
+    alphas: tuple[float, ...] = ()
+    targets: tuple[str, ...] = ()
+    trigger_words: tuple[str, ...] = ()
+    license: str | None = None
+    title: str | None = None
+    source: str | None = None
+    sha256: str | None = None
+    size: int | None = None
+    parameters: int | None = None
+    dtype: str | None = None
+    layout: str | None = None
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """Low-rank updates by component and layer name, with the facts about them.
+
+    Attributes:
+        layers: Component ("unet", "text_encoder", …) -> module name -> update.
+        facts: What is known about it.
+        metadata: The file's own `__metadata__`, kept as it was.
+    """
+
+    layers: Mapping[str, Mapping[str, LowRank]]
+    facts: AdapterFacts = field(default_factory=AdapterFacts)
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def tensor_count(self) -> int:
+        return 2 * sum(len(modules) for modules in self.layers.values())
+
+
+def peft_config(modules: Mapping[str, LowRank]) -> dict[str, Any]:
+    """Return the arguments of a `peft.LoraConfig` that fits `modules` exactly.
+
+    Ranks and alphas that differ from the most common one are given by full module name, anchored,
+    because PEFT matches patterns as suffixes. That is also why targets go without the level that
+    some versions of transformers do not have (`hublora.adapters.modules`): they fit both.
+    """
+    import re
+    from collections import Counter
+
+    rank = Counter(layer.rank for layer in modules.values()).most_common(1)[0][0]
+    alpha = Counter(layer.alpha for layer in modules.values()).most_common(1)[0][0]
+    return {
+        "r": rank,
+        "lora_alpha": _whole(alpha),
+        "target_modules": sorted(name.removeprefix(WRAPPER) for name in modules),
+        "rank_pattern": {
+            f"^{re.escape(name)}$": layer.rank
+            for name, layer in modules.items()
+            if layer.rank != rank
+        },
+        "alpha_pattern": {
+            f"^{re.escape(name)}$": _whole(layer.alpha)
+            for name, layer in modules.items()
+            if layer.alpha != alpha
+        },
+        "lora_dropout": 0.0,
+        "bias": "none",
+    }
+
+
+def _whole(number: float) -> int | float:
+    return int(number) if float(number).is_integer() else number

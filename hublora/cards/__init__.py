@@ -1,0 +1,1 @@
+"""Facts about an adapter become its model card and its plots."""

@@ -1,0 +1,155 @@
+"""Everything that a model card says, as one frozen value.
+
+Facts are what is known: what is None or empty is left out of the card or said to be unknown, and
+nothing here is guessed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+Value = str | int | float | bool | None
+
+
+@dataclass(frozen=True)
+class License:
+    """Under which terms something may be used, as cards on the Hub write it.
+
+    Attributes:
+        id: One of the Hub's ids (https://huggingface.co/docs/hub/repositories-licenses), "other",
+            or None when it is unknown.
+        name: Name of an "other" licence.
+        link: Where the text of an "other" licence is.
+    """
+
+    id: str | None = None
+    name: str | None = None
+    link: str | None = None
+
+
+@dataclass(frozen=True)
+class Source:
+    """A repo that the adapter was made from.
+
+    Attributes:
+        id: owner/name on the Hub; None for a folder that nobody else has.
+        revision: The commit that was used.
+        license: Its licence.
+    """
+
+    id: str | None = None
+    revision: str | None = None
+    license: License = License()
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture of the gallery.
+
+    Attributes:
+        path: Inside the repo, with forward slashes.
+        prompt: What was asked for.
+        negative_prompt: What was asked to stay away.
+        seed: Of the noise it started from.
+    """
+
+    path: str
+    prompt: str
+    negative_prompt: str = ""
+    seed: int | None = None
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the gallery was drawn, and what a person may start from."""
+
+    steps: int | None = None
+    guidance: float | None = None
+    scheduler: str | None = None
+    width: int | None = None
+    height: int | None = None
+
+
+@dataclass(frozen=True)
+class Training:
+    """What the training was and how it went.
+
+    Attributes:
+        steps: Optimizer steps.
+        pictures: Distinct pictures it saw.
+        final_loss: Smoothed loss at the end.
+        seconds: How long it took, encoding included.
+        images_per_second: Pictures per second, once warm.
+        peak_memory: Bytes, of the GPU if there was one.
+        settings: Name -> value, in the order of the table.
+        command: Command line that makes the adapter again; None: from `config_path`.
+        config_path: The settings as a file inside the repo.
+        loss_plot: Picture inside the repo.
+    """
+
+    steps: int | None = None
+    pictures: int | None = None
+    final_loss: float | None = None
+    seconds: float | None = None
+    images_per_second: float | None = None
+    peak_memory: int | None = None
+    settings: Mapping[str, object] = field(default_factory=dict)
+    command: str | None = None
+    config_path: str | None = "training/config.yaml"
+    loss_plot: str | None = None
+
+
+@dataclass(frozen=True)
+class CardFacts:
+    """What is known of an adapter and of how it was made.
+
+    Attributes:
+        title: A name for people.
+        base: The base it was trained on.
+        family_tags: Tags that the Hub groups adapters of its family by.
+        pipeline_class: The diffusers pipeline that runs it, e.g. "StableDiffusionPipeline".
+        hublora_version: Version that wrote the card.
+        repo_id: owner/name of its repo; None before it has one.
+        dtype: Torch type to load the base in, e.g. "float16".
+        dataset: What it was trained on.
+        license: Its own licence, where it is not the base's.
+        trigger_words: Words that call the concept; empty when there are none.
+        weight_name: The adapter's file.
+        kohya_path: The same adapter for ComfyUI and AUTOMATIC1111.
+        rank: Rank of the update matrices.
+        alpha: Numerator of their scale.
+        components: Parts of the pipeline that it changes.
+        targets: Layers that it changes.
+        size: Bytes of the adapter's file.
+        gallery: Pictures that were drawn with it.
+        before_after: Sheet of pictures without and with it, inside the repo.
+        sampling: How the gallery was drawn.
+        training: How it was made.
+        environment: As `describe_environment` returns it.
+        description: Markdown that a person wrote about it.
+    """
+
+    title: str
+    base: Source
+    family_tags: tuple[str, ...]
+    pipeline_class: str
+    hublora_version: str
+    repo_id: str | None = None
+    dtype: str | None = None
+    dataset: Source = Source()
+    license: License | None = None
+    trigger_words: tuple[str, ...] = ()
+    weight_name: str = "pytorch_lora_weights.safetensors"
+    kohya_path: str | None = None
+    rank: int | None = None
+    alpha: float | None = None
+    components: tuple[str, ...] = ()
+    targets: tuple[str, ...] = ()
+    size: int | None = None
+    gallery: tuple[Picture, ...] = ()
+    before_after: str | None = None
+    sampling: Sampling = Sampling()
+    training: Training = field(default_factory=Training)
+    environment: Mapping[str, Value] = field(default_factory=dict)
+    description: str = ""

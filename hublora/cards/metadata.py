@@ -1,0 +1,99 @@
+"""The front matter of a card: what the Hub reads of it.
+
+Keys follow https://huggingface.co/docs/hub/model-cards and what galleries of LoRA adapters expect.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from typing import Any
+
+import yaml
+
+from hublora.cards.facts import CardFacts, License, Picture
+from hublora.cards.markdown import one_line
+
+TAGS = ("text-to-image", "diffusers", "diffusers-training", "lora", "template:sd-lora")
+LICENSE_KEYS = ("license", "license_name", "license_link")
+GENERATED_KEYS = (
+    "base_model",
+    "base_model_relation",
+    "library_name",
+    "pipeline_tag",
+    "instance_prompt",
+    *LICENSE_KEYS,
+    "datasets",
+    "tags",
+    "widget",
+)
+
+_BLOCK = re.compile(r"\A\ufeff?\s*---[ \t]*\n(.*?)(?:\n|^)---[ \t]*(?:\n|\Z)", re.S | re.M)
+
+
+def front_matter(facts: CardFacts) -> dict[str, Any]:
+    """Return the keys and values of the front matter; what is unknown has no key."""
+    entries = {
+        "base_model": facts.base.id,
+        "base_model_relation": "adapter" if facts.base.id else None,
+        "library_name": "diffusers",
+        "pipeline_tag": "text-to-image",
+        "instance_prompt": one_line(", ".join(facts.trigger_words)),
+        **_license(license_of(facts)),
+        "datasets": [facts.dataset.id] if facts.dataset.id else None,
+        "tags": list(dict.fromkeys([*TAGS, *facts.family_tags, "hublora"])),
+        "widget": [_widget(picture) for picture in facts.gallery],
+    }
+    return {key: value for key, value in entries.items() if value}
+
+
+def license_of(facts: CardFacts) -> License:
+    """Return the adapter's licence: its own, or the base's, which it inherits."""
+    return facts.license or facts.base.license
+
+
+def dump(entries: dict[str, Any]) -> str:
+    """Return YAML that every reader takes alike, one line per text."""
+    return yaml.dump(
+        entries, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=sys.maxsize
+    )
+
+
+def split(card: str) -> tuple[str, str]:
+    """Return the YAML text (maybe empty) and the body of a card."""
+    card = card.replace("\r\n", "\n")
+    match = _BLOCK.match(card)
+    return (match[1], card[match.end() :]) if match else ("", card)
+
+
+def join(yaml_text: str, body: str) -> str:
+    """Return the card that `split` takes apart."""
+    return f"---\n{yaml_text.rstrip()}\n---\n\n{body.strip()}\n"
+
+
+def _license(license: License) -> dict[str, str | None]:
+    if license.id != "other":
+        return {"license": license.id}
+    return {"license": "other", "license_name": license.name, "license_link": license.link}
+
+
+def _widget(picture: Picture) -> dict[str, Any]:
+    entry: dict[str, Any] = {"text": one_line(picture.prompt) or " "}
+    if picture.negative_prompt:
+        entry["parameters"] = {"negative_prompt": one_line(picture.negative_prompt)}
+    return entry | {"output": {"url": picture.path}}
+
+
+class _Dumper(yaml.SafeDumper):
+    def ignore_aliases(self, data: Any) -> bool:
+        # The Hub refuses a card whose equal values are written once and pointed at.
+        return True
+
+
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    # YAML 1.2, which the Hub reads, takes more plain texts for numbers than PyYAML's 1.1 does.
+    plain = text[:1].isalpha() and len(text.splitlines()) == 1
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if plain else '"')
+
+
+_Dumper.add_representer(str, _represent_text)

@@ -1,0 +1,150 @@
+"""Draws how a training went."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_INK = "#1f2328"
+_QUIET = "#59636e"
+_GRID = "#e4e7eb"
+_LOSS = "#2f6fdb"
+_RATE = "#c2571a"
+
+_SIZE = (7.0, 4.4)  # inches; at 700 px wide an inch is 100 px, so 10 pt is 14 px
+_DPI = 200
+
+_FEW = 20  # losses up to which each is drawn and none is averaged
+_MOST_DOTS = 4000
+
+
+def loss_plot(
+    history: Sequence[Mapping[str, Any]], path: Path, *, title: str | None = None
+) -> Path:
+    """Draw loss and learning rate over the steps into a PNG at `path`, which is returned.
+
+    Args:
+        history: One mapping per step with `step`, `loss` and, where known, `lr`.
+        path: Where the picture is written.
+        title: A text above the plot, shown as it is.
+
+    Raises:
+        ValueError: No entry has a finite loss.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    losses = _series(history, "loss")
+    rates = _series(history, "lr")
+    if not losses:
+        raise ValueError("a loss plot needs at least one finite loss")
+    figure = Figure(figsize=_SIZE, dpi=_DPI, facecolor="white", layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    upper, lower = _panels(figure, with_rate=bool(rates))
+    _draw_loss(upper, losses)
+    if lower is not None:
+        _draw_rate(lower, rates)
+    (lower or upper).set_xlabel("step", color=_INK, fontsize=10)
+    if title:
+        # A title is somebody's text: "$" must not start a formula.
+        upper.set_title(title, loc="left", color=_INK, fontsize=12, pad=10, parse_math=False)
+    canvas.print_png(path)
+    return path
+
+
+def smooth(values: Sequence[float], span: float) -> list[float]:
+    """Return the moving average of `values`, weighted over about `span` of them.
+
+    An exponential average runs forwards and then back over its own result, so that the line lags
+    behind in neither direction and starts where the values do, not at the first of them.
+    """
+    return _decaying(_decaying(values, span)[::-1], span)[::-1]
+
+
+def _decaying(values: Sequence[float], span: float) -> list[float]:
+    # Corrected for its start as in Adam (https://huggingface.co/papers/1412.6980, algorithm 1).
+    decay = 1 - 2 / (span + 1)
+    averages, total, weight = [], 0.0, 0.0
+    for value in values:
+        total = decay * total + (1 - decay) * value
+        weight = decay * weight + (1 - decay)
+        averages.append(total / weight)
+    return averages
+
+
+def _series(history: Sequence[Mapping[str, Any]], name: str) -> list[tuple[int, float]]:
+    return [
+        (int(entry["step"]), float(entry[name]))
+        for entry in history
+        if entry.get(name) is not None and math.isfinite(entry[name])
+    ]
+
+
+def _panels(figure: Figure, with_rate: bool) -> tuple[Axes, Axes | None]:
+    if not with_rate:
+        axes = figure.subplots()
+        _style(axes)
+        return axes, None
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3.2, 1])
+    for axes in (upper, lower):
+        _style(axes)
+    upper.spines["bottom"].set_visible(False)
+    return upper, lower
+
+
+def _style(axes: Axes) -> None:
+    axes.grid(axis="y", color=_GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.margins(x=0.01)
+    axes.tick_params(colors=_QUIET, labelsize=9, length=0)
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    axes.spines["bottom"].set_color(_GRID)
+
+
+def _draw_loss(axes: Axes, losses: Sequence[tuple[int, float]]) -> None:
+    steps, values = zip(*losses, strict=True)
+    count = len(values)
+    axes.set_ylabel("loss", color=_INK, fontsize=10)
+    if count <= _FEW:
+        axes.plot(steps, values, color=_LOSS, linewidth=2, marker="o", markersize=4)
+        return
+    span = max(3, round(count / 25))
+    every = slice(None, None, 1 + count // _MOST_DOTS)
+    size = 8 if count < 500 else 4
+    axes.scatter(
+        steps[every], values[every], size, color=_LOSS, alpha=0.25, linewidths=0, label="one step"
+    )
+    label = f"average of about {span:,} steps"
+    axes.plot(steps, smooth(values, span), color=_LOSS, linewidth=2, label=label)
+    axes.set_ylim(*_limits(values))
+    legend = axes.legend(loc="upper right", fontsize=9, labelcolor=_QUIET, borderaxespad=0.2)
+    legend.get_frame().set(edgecolor="none", alpha=0.85)
+
+
+def _limits(values: Sequence[float]) -> tuple[float, float]:
+    """Return a range that holds nearly all values: single outliers must not flatten the rest."""
+    ordered = sorted(values)
+    low, high = ordered[len(ordered) // 200], ordered[-1 - len(ordered) // 200]
+    room = (high - low) * 0.06 or abs(high) * 0.1 or 1.0
+    return low - room, high + room
+
+
+def _draw_rate(axes: Axes, rates: Sequence[tuple[int, float]]) -> None:
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    steps, values = zip(*rates, strict=True)
+    marker = "o" if len(values) == 1 else None
+    axes.plot(steps, values, color=_RATE, linewidth=1.6, marker=marker, markersize=4)
+    peak = max(values) or 1.0
+    axes.set_ylim(0, peak * 1.15)
+    axes.set_yticks([0, peak], labels=["0", f"{peak:.3g}"])
+    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda step, _: f"{step:,.0f}"))
+    axes.set_ylabel("learning rate", color=_INK, fontsize=10)

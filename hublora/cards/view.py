@@ -1,0 +1,184 @@
+"""What the template of a card shows: facts as texts that are safe in Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+from urllib.parse import quote
+
+from hublora.cards import licenses, markdown, metadata, wording
+from hublora.cards.facts import CardFacts, License, Picture, Source
+from hublora.cards.regions import defuse, mark
+
+_INVITATION = """\
+<!-- What is it for, and what is it not for? Write it here: what stands between these markers is
+yours, and the next push keeps it. Remove the markers, and the whole text is yours. -->"""
+
+
+def view(facts: CardFacts) -> dict[str, Any]:
+    """Return the names that the template uses, with nothing left for it to decide."""
+    prompt = _example_prompt(facts)
+    license = metadata.license_of(facts).id
+    again = defuse(facts.training.command or "").strip()
+    return {
+        "title": markdown.inline(facts.title),
+        "base": _repo(facts.base, "its base model"),
+        "training_set": _training_set(facts),
+        "size": wording.size(facts.size) if facts.size else None,
+        "own_words": mark(defuse(facts.description).strip() or _INVITATION),
+        "before_after": facts.before_after,
+        "triggers": [markdown.code(word) for word in facts.trigger_words],
+        "fence": markdown.fence(prompt, again),
+        "ref": facts.repo_id or ".",
+        "repo_id": facts.repo_id,
+        "folder_ref": markdown.python_text(facts.repo_id or "."),
+        "shell_prompt": markdown.shell_word(prompt),
+        "python_prompt": markdown.python_text(prompt),
+        "pipeline_class": facts.pipeline_class,
+        "base_ref": markdown.python_text(facts.base.id or "path/to/the/base"),
+        "base_revision": markdown.python_text(facts.base.revision) if facts.base.revision else None,
+        "dtype": facts.dtype,
+        "weight_name": markdown.python_text(facts.weight_name),
+        "call": _call_arguments(facts),
+        "kohya": _kohya(facts),
+        "sampling": _sampling(facts),
+        "gallery": [_gallery_line(picture) for picture in facts.gallery],
+        "made": _made(facts),
+        "loss_plot": facts.training.loss_plot,
+        "settings": _rows((name, wording.value(v)) for name, v in facts.training.settings.items()),
+        "environment": _rows(wording.environment(facts.environment)),
+        "again": again,
+        "config_path": facts.training.config_path,
+        "license_note": licenses.note(license, license),
+        "license": _license_sentences(facts),
+        "hublora_version": markdown.inline(facts.hublora_version),
+    }
+
+
+def _example_prompt(facts: CardFacts) -> str:
+    prompts = [picture.prompt for picture in facts.gallery if picture.prompt.strip()]
+    return prompts[0] if prompts else ", ".join(facts.trigger_words) or "your prompt"
+
+
+def _repo(source: Source, otherwise: str, kind: str = "") -> str:
+    return markdown.repo_link(source.id, kind) if source.id else otherwise
+
+
+def _dataset(facts: CardFacts) -> str:
+    return _repo(facts.dataset, "", "datasets/")
+
+
+def _training_set(facts: CardFacts) -> str:
+    pictures = facts.training.pictures
+    number = wording.count(pictures, "picture") if pictures else "pictures"
+    if facts.dataset.id is None:
+        return f"{number} that are not published"
+    return f"{number} from {_dataset(facts)}"
+
+
+def _call_arguments(facts: CardFacts) -> list[str]:
+    first = facts.gallery[0] if facts.gallery else Picture("", "")
+    sampling = facts.sampling
+    arguments = {
+        "negative_prompt": markdown.python_text(first.negative_prompt)
+        if first.negative_prompt
+        else None,
+        "num_inference_steps": sampling.steps,
+        "guidance_scale": sampling.guidance,
+        "width": sampling.width,
+        "height": sampling.height,
+        "generator": f"torch.Generator().manual_seed({first.seed})"
+        if first.seed is not None
+        else None,
+    }
+    return [f"{name}={given}" for name, given in arguments.items() if given is not None]
+
+
+def _kohya(facts: CardFacts) -> dict[str, str] | None:
+    if not facts.kohya_path:
+        return None
+    path = facts.kohya_path
+    name = path.rpartition("/")[2].removesuffix(".safetensors")
+    link = markdown.code(path)
+    if facts.repo_id:
+        link = f"[{link}](/{facts.repo_id}/resolve/main/{quote(path)})"
+    return {"link": link, "tag": markdown.code(f"<lora:{name}:1>")}
+
+
+def _sampling(facts: CardFacts) -> str | None:
+    s = facts.sampling
+    steps = wording.count(s.steps, "step") if s.steps else None
+    if steps and s.scheduler:
+        steps += f" of {markdown.code(s.scheduler)}"
+    parts = [
+        steps,
+        f"guidance {s.guidance:g}" if s.guidance is not None else None,
+        f"{s.width} × {s.height} pixels" if s.width and s.height else None,
+    ]
+    return ", ".join(part for part in parts if part) or None
+
+
+def _gallery_line(picture: Picture) -> str:
+    line = markdown.code(picture.prompt)
+    if picture.negative_prompt:
+        line += f" without {markdown.code(picture.negative_prompt)}"
+    return line if picture.seed is None else f"{line}, seed {picture.seed}"
+
+
+def _made(facts: CardFacts) -> list[tuple[str, str]]:
+    training = facts.training
+    loss, speed, memory = training.final_loss, training.images_per_second, training.peak_memory
+    repos = [
+        ("Base model", _repo(facts.base, "")),
+        ("Base revision", markdown.inline(facts.base.revision or "")),
+        ("Dataset", _dataset(facts)),
+        ("Dataset revision", markdown.inline(facts.dataset.revision or "")),
+    ]
+    texts = [
+        ("Pictures", wording.value(training.pictures)),
+        ("Components", wording.value(facts.components)),
+        ("Target layers", wording.value(facts.targets)),
+        ("Rank", wording.value(facts.rank)),
+        ("Alpha", wording.value(facts.alpha)),
+        ("Steps", wording.value(training.steps)),
+        ("Loss at the end", f"{loss:.4g}" if loss is not None else None),
+        ("Took", wording.duration(training.seconds) if training.seconds else None),
+        ("Pictures per second", f"{speed:.3g}" if speed else None),
+        ("Peak memory", wording.size(memory) if memory else None),
+    ]
+    return [row for row in repos if row[1]] + _rows(texts)
+
+
+def _rows(pairs: Iterable[tuple[str, str | None]]) -> list[tuple[str, str]]:
+    return [(markdown.inline(name), markdown.inline(text)) for name, text in pairs if text]
+
+
+def _license_sentences(facts: CardFacts) -> list[str]:
+    own, base = metadata.license_of(facts), _repo(facts.base, "the base model")
+    sentences = []
+    if own.id is None:
+        sentences.append(f"The licence of {base} is unknown, so this adapter names none either.")
+    elif facts.license is None:
+        sentences.append(
+            f"The licence of {base} is {_license_name(own)}; what is trained from it inherits that."
+        )
+    else:
+        sentences.append(f"The adapter's licence is {_license_name(own)}.")
+    if facts.dataset.id:
+        dataset = facts.dataset.license
+        sentences.append(
+            f"The licence of {_dataset(facts)} is {_license_name(dataset)}."
+            if dataset.id
+            else f"{_dataset(facts)} names no licence for its pictures."
+        )
+    return sentences
+
+
+def _license_name(license: License) -> str:
+    name = markdown.inline(license.name or license.id or "unknown")
+    if license.link and license.link.startswith("https://"):
+        return f"[{name}](<{license.link.translate(_URL_BREAKERS)}>)"
+    return f"**{name}**"
+
+
+_URL_BREAKERS = {ord(character): None for character in "<>\\\n\r\t "}

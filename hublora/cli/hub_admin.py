@@ -1,0 +1,222 @@
+"""`hublora hub user|token|ls|import|gc|backup`: looking after a Hub's data folder.
+
+All of it works on the folder itself, with or without a server running on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hublora.cli.output import out, output_flags
+
+if TYPE_CHECKING:
+    from hublora.localhub.store import Store
+
+DEFAULT_DATA = "hub-data"
+KINDS = click.Choice(["model", "dataset", "space"])
+
+
+def examples(*lines: str) -> str:
+    """Return the end of a help text."""
+    return "\n".join(["\b", "Examples:", *(f"  {line}" for line in lines)])
+
+
+def data_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--data DIR`."""
+    return click.option(
+        "--data",
+        "data_dir",
+        type=click.Path(file_okay=False, path_type=Path),
+        default=DEFAULT_DATA,
+        show_default=True,
+        envvar="HUBLORA_HUB_DATA",
+        help="Folder that holds everything.",
+    )(function)
+
+
+def open_store(data_dir: Path) -> Store:
+    """Open the data folder of an existing Hub."""
+    from hublora.errors import HubloraError
+    from hublora.localhub.store import Store
+
+    folder = data_dir.expanduser()
+    if not (folder / "hub.sqlite").exists():
+        raise HubloraError(
+            f"There is no Hub in {folder}.", f"Start one with `hublora hub --data {folder}`."
+        )
+    return Store(folder)
+
+
+def show(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
+    """Print rows: a table for people, objects as JSON, the first column for scripts."""
+    lines = [list(columns)]
+    lines += [["" if row[c] is None else str(row[c]) for c in columns] for row in rows]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
+    table = [
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    ]
+    data = [{c: row[c] for c in columns} for row in rows]
+    out.result("\n".join(table), data, [str(row[columns[0]]) for row in rows])
+
+
+@click.group(epilog=examples("hublora hub user add ada", "hublora hub user ls"))
+def user() -> None:
+    """Add and list users and organisations."""
+
+
+@user.command("add", epilog=examples("hublora hub user add ada --data ~/hub"))
+@click.argument("name")
+@click.option("--org", is_flag=True, help="It is an organisation.")
+@data_option
+def user_add(name: str, org: bool, data_dir: Path) -> None:
+    """Add a user."""
+    open_store(data_dir).people.add(name, "org" if org else "user")
+    out.note(f"Added {name}. Next: hublora hub token create {name}")
+
+
+@user.command("join", epilog=examples("hublora hub user join ada studio"))
+@click.argument("name")
+@click.argument("organisation")
+@click.option(
+    "--role", type=click.Choice(["admin", "write", "read"]), default="write", show_default=True
+)
+@data_option
+def user_join(name: str, organisation: str, role: str, data_dir: Path) -> None:
+    """Make a user a member of an organisation."""
+    open_store(data_dir).people.set_member(organisation, name, role)
+    out.note(f"{name} is in {organisation} ({role}).")
+
+
+@user.command("rm", epilog=examples("hublora hub user rm ada"))
+@click.argument("name")
+@data_option
+def user_remove(name: str, data_dir: Path) -> None:
+    """Remove a user who has no repos, with all tokens."""
+    open_store(data_dir).people.remove(name)
+    out.note(f"Removed {name}.")
+
+
+@user.command("ls", epilog=examples("hublora hub user ls --json"))
+@data_option
+@output_flags
+def user_list(data_dir: Path) -> None:
+    """List users and organisations."""
+    rows = [dict(row) for row in open_store(data_dir).people.everyone()]
+    show(rows, ("name", "kind", "created_at"))
+
+
+@click.group(epilog=examples("hublora hub token create ada -q", "hublora hub token revoke 3"))
+def token() -> None:
+    """Give out, list and revoke tokens."""
+
+
+@token.command(
+    "create",
+    epilog=examples(
+        "export HF_TOKEN=$(hublora hub token create ada -q)",
+        "hublora hub token create ada --role read --label laptop",
+        "hublora hub token create ada --repo ada/lora --role write",
+    ),
+)
+@click.argument("name")
+@click.option("--role", type=click.Choice(["read", "write"]), default="write", show_default=True)
+@click.option("--label", default="token", show_default=True, help="What lists call it.")
+@click.option("--repo", help="Only this repo, e.g. ada/lora or datasets/ada/pictures.")
+@data_option
+@output_flags
+def token_create(name: str, role: str, label: str, repo: str | None, data_dir: Path) -> None:
+    """Give out a token. It is shown this once."""
+    store = open_store(data_dir)
+    if repo is None:
+        made = store.people.create_token(name, role, label)
+    else:
+        only = store.repos.at(repo)
+        made = store.people.create_token(name, "fineGrained", label, only.id, role)
+    out.result(made, {"user": name, "token": made}, [made])
+    out.note("Keep it: it is not shown again.")
+
+
+@token.command("revoke", epilog=examples("hublora hub token revoke 3"))
+@click.argument("number")
+@data_option
+def token_revoke(number: str, data_dir: Path) -> None:
+    """Make a token worthless: NUMBER is from `token ls`, or the token itself."""
+    open_store(data_dir).people.revoke_token(number)
+    out.note("Revoked.")
+
+
+@token.command("ls", epilog=examples("hublora hub token ls"))
+@data_option
+@output_flags
+def token_list(data_dir: Path) -> None:
+    """List tokens: never the tokens themselves."""
+    columns = ("id", "user", "label", "role", "created_at", "revoked_at")
+    show([asdict(each) for each in open_store(data_dir).people.tokens()], columns)
+
+
+@click.command("ls", epilog=examples("hublora hub ls", "hublora hub ls --kind dataset -q"))
+@click.option("--kind", type=KINDS, help="Only these.")
+@data_option
+@output_flags
+def list_repos(kind: str | None, data_dir: Path) -> None:
+    """List repos, private ones included."""
+    repos = [repo for repo in open_store(data_dir).repos.all() if kind in (None, repo.kind)]
+    show([asdict(repo) for repo in repos], ("name", "kind", "private", "gated", "modified_at"))
+
+
+@click.command(
+    "import", epilog=examples("hublora hub import ~/models/sd-turbo stabilityai/sd-turbo")
+)
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("repo_id", metavar="OWNER/NAME")
+@click.option("--repo-type", type=KINDS, default="model", show_default=True)
+@click.option("--private", is_flag=True, help="Make the repo private.")
+@click.option("--commit-message", default="Import folder", show_default=True)
+@data_option
+@output_flags
+def import_snapshot(
+    folder: Path,
+    repo_id: str,
+    repo_type: str,
+    private: bool,
+    commit_message: str,
+    data_dir: Path,
+) -> None:
+    """Take in FOLDER as the newest commit of OWNER/NAME, e.g. a model copied from a disk."""
+    from hublora.localhub import import_folder
+
+    target = data_dir.expanduser()
+    commit = import_folder(target, repo_id, folder, repo_type, commit_message, private=private)
+    out.result(f"{repo_id}@{commit}", {"repo_id": repo_id, "commit": commit}, [commit])
+
+
+@click.command("gc", epilog=examples("hublora hub gc --data ~/hub"))
+@data_option
+@output_flags
+def collect_garbage(data_dir: Path) -> None:
+    """Free what no repo uses any more."""
+    files, size = open_store(data_dir).collect_garbage()
+    text = f"Freed {size / 1e6:.1f} MB in {files} files."
+    out.result(text, {"files": files, "bytes": size}, [])
+
+
+@click.command("backup", epilog=examples("hublora hub backup /mnt/backup/hub --data ~/hub"))
+@click.argument("target", type=click.Path(file_okay=False, path_type=Path))
+@data_option
+@output_flags
+def backup(target: Path, data_dir: Path) -> None:
+    """Copy everything to TARGET, also while the Hub runs; again copies only what is new."""
+    from hublora.localhub.store.backup import back_up
+
+    copied, size = back_up(open_store(data_dir), target.expanduser())
+    text = f"Copied {size / 1e6:.1f} MB in {copied} files to {target}."
+    out.result(text, {"files": copied, "bytes": size}, [])
+
+
+COMMANDS = (user, token, list_repos, import_snapshot, collect_garbage, backup)

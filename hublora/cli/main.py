@@ -1,0 +1,69 @@
+"""The entry point: finds the command, runs it, explains what went wrong."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+import click
+
+from hublora._version import __version__
+
+# Command -> (module, what it does). The module is imported when the command is used, so that
+# `hublora --help` and shell completion stay quick.
+COMMANDS = {
+    "demo": ("hublora.cli.demo", "Make, share and use an adapter on this machine, in minutes."),
+    "train": ("hublora.cli.train", "Train an adapter on captioned pictures."),
+    "run": ("hublora.cli.run", "Draw a prompt with adapters from the Hub."),
+    "push": ("hublora.cli.push", "Push a finished run to the Hub and verify it."),
+    "inspect": ("hublora.cli.inspect", "Show what adapters are, without their weights."),
+    "hub": ("hublora.cli.hub", "Run a Hub of your own."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        return getattr(import_module(COMMANDS[cmd_name][0]), cmd_name)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, about) for name, (_, about) in COMMANDS.items()])
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Start with: hublora demo",
+)
+@click.version_option(__version__, "-V", "--version", message="hublora %(version)s")
+def hublora() -> None:
+    """Train, share and run diffusion LoRA adapters by Hub repo id."""
+
+
+def run() -> None:
+    """Run the command line; a known failure is one sentence and a status."""
+    from hublora.cli.errors import explain, wants_traceback
+    from hublora.cli.output import out
+
+    try:
+        status = hublora.main(standalone_mode=False)
+    except click.exceptions.Abort:
+        out.error("Stopped.")
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except BaseException as error:
+        explained = explain(error)
+        if explained is None or wants_traceback():
+            raise
+        out.error(explained[0])
+        sys.exit(explained[1])
+    sys.exit(status if isinstance(status, int) else 0)

@@ -1,0 +1,88 @@
+"""The one place that prints: data to stdout, everything else to stderr.
+
+mode     stdout                          stderr
+human    text for people                 progress bars, notes
+json     one compact JSON value          notes
+quiet    ids or paths, one a line        errors
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, TypeVar
+
+import click
+
+Mode = Literal["human", "json", "quiet"]
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Output:
+    """Where a command's words go; the mode is set once per command."""
+
+    def __init__(self) -> None:
+        self.mode: Mode = "human"
+
+    def use(self, as_json: bool, quiet: bool) -> None:
+        """Choose the mode from a command's flags."""
+        self.mode = "json" if as_json else "quiet" if quiet else "human"
+
+    @property
+    def shows_progress(self) -> bool:
+        """Whether a person at a terminal is there to watch a bar."""
+        return self.mode == "human" and sys.stderr.isatty()
+
+    def result(self, text: str, data: Any, ids: Sequence[str]) -> None:
+        """Print a command's result: `text` for people, `data` as JSON, `ids` one a line."""
+        if self.mode == "human":
+            click.echo(text)
+        elif self.mode == "json":
+            click.echo(json.dumps(data, default=str, ensure_ascii=False, separators=(",", ":")))
+        else:
+            for one in ids:
+                click.echo(one)
+
+    def note(self, text: str) -> None:
+        """Print a line about what happens."""
+        if self.mode != "quiet":
+            click.secho(text, err=True, dim=self.shows_progress)
+
+    def warning(self, text: str) -> None:
+        """Print something that a person should not miss."""
+        click.secho(f"Warning: {text}", err=True, fg="yellow" if sys.stderr.isatty() else None)
+
+    def error(self, text: str) -> None:
+        """Print why a command failed."""
+        click.secho(f"Error: {text}", err=True, fg="red" if sys.stderr.isatty() else None)
+
+
+out = Output()
+
+
+def output_flags(command: F) -> F:
+    """Give a command `--json` and `-q/--quiet`."""
+
+    def choose(context: click.Context, parameter: click.Parameter, value: bool) -> bool:
+        if value:
+            out.mode = "json" if parameter.name == "as_json" else "quiet"
+        return value
+
+    json_flag = click.option(
+        "--json",
+        "as_json",
+        is_flag=True,
+        expose_value=False,
+        callback=choose,
+        help="Print the result as JSON.",
+    )
+    quiet_flag = click.option(
+        "-q",
+        "--quiet",
+        is_flag=True,
+        expose_value=False,
+        callback=choose,
+        help="Print ids or paths only.",
+    )
+    return json_flag(quiet_flag(command))

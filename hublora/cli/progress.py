@@ -1,0 +1,104 @@
+"""Draws what a workflow tells: a bar for a person at a terminal, lines for a log."""
+
+from __future__ import annotations
+
+import os
+import time
+import warnings
+from types import TracebackType
+from typing import Any
+
+from hublora.cli.output import out
+from hublora.workflows.progress import Happening, Note, Stage, Trained, Wrote
+
+_LOG_EVERY = 15.0  # seconds between two lines about the same work where there is no bar
+
+
+class ProgressReport:
+    """An observer for workflows, used as a context manager around one."""
+
+    def __init__(self) -> None:
+        self._bars: Any = None
+        self._tasks: dict[str, Any] = {}
+        self._logged: dict[str, float] = {}
+
+    def __enter__(self) -> ProgressReport:
+        _quieten()
+        if out.shows_progress:
+            self._bars = _make_bars()
+            self._bars.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+
+    def __call__(self, happening: Happening) -> None:
+        if isinstance(happening, Note):
+            self._say(happening.text, happening.warning)
+        elif isinstance(happening, Wrote):
+            self._say(f"Wrote the {happening.what}: {happening.path}")
+        elif isinstance(happening, Stage):
+            self._advance(happening.name, happening.done, happening.total, happening.unit)
+        elif isinstance(happening, Trained):
+            told = f"loss {happening.loss:.4f}  lr {happening.learning_rate:.1e}"
+            self._advance("Training", happening.step, happening.total, told)
+
+    def _say(self, text: str, warning: bool = False) -> None:
+        if self._bars is not None:
+            from rich.text import Text
+
+            self._bars.console.print(Text(text, style="yellow" if warning else "dim"))
+        else:
+            (out.warning if warning else out.note)(text)
+
+    def _advance(self, name: str, done: int, total: int, told: str) -> None:
+        if self._bars is not None:
+            if name not in self._tasks:
+                self._tasks[name] = self._bars.add_task(name, total=total, told="")
+            self._bars.update(self._tasks[name], completed=done, total=total, told=told)
+            return
+        now = time.monotonic()
+        last = self._logged.get(name)
+        if last is None or done == total or now - last > _LOG_EVERY:
+            self._logged[name] = now
+            out.note(f"{name}: {done}/{total}  {told}".rstrip())
+
+
+def _quieten() -> None:
+    """Turn off the bars and warnings of the libraries below: what matters is told by workflows."""
+    warnings.filterwarnings("ignore")
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")  # read when imported
+    from diffusers.utils import logging as diffusers_logging
+    from huggingface_hub.utils import disable_progress_bars
+    from transformers.utils import logging as transformers_logging
+
+    disable_progress_bars()
+    for library in (diffusers_logging, transformers_logging):
+        library.set_verbosity_error()
+        library.disable_progress_bar()
+
+
+def _make_bars() -> Any:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    return Progress(
+        TextColumn("{task.description:<22}"),
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+        TextColumn("[dim]{task.fields[told]}"),
+        console=Console(stderr=True),
+    )

@@ -1,0 +1,38 @@
+"""`hublora push`: a finished run becomes one verified commit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from hublora.cli.output import out, output_flags
+
+EXAMPLES = """
+\b
+Examples:
+  hublora push runs/pokemon-lora me/pokemon-lora
+  hublora push runs/pokemon-lora me/pokemon-lora --private
+"""
+
+
+@click.command(epilog=EXAMPLES)
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("repo_id", metavar="OWNER/NAME")
+@click.option("--private", is_flag=True, help="Create the repo private.")
+@click.option("--base", help="Hub id or folder of the base, if the adapter does not name it.")
+@output_flags
+def push(folder: Path, repo_id: str, private: bool, base: str | None) -> None:
+    """Push the adapter in FOLDER to OWNER/NAME and verify what arrived.
+
+    Only adapter, card, pictures and settings are uploaded: never checkpoints or caches. What was
+    edited in the repo's card by hand is kept.
+    """
+    from hublora.cli.progress import ProgressReport
+
+    with ProgressReport() as report:
+        from hublora.workflows import push as workflow
+
+        pushed = workflow(folder, repo_id, private=private, base=base, observer=report)
+    data = {"repo_id": pushed.repo_id, "commit": pushed.commit, "url": pushed.url}
+    out.result(f"Pushed and verified: {pushed.url}", data, [pushed.repo_id])

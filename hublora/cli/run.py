@@ -1,0 +1,58 @@
+"""`hublora run`: pictures from adapters by repo id."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from hublora.cli.output import out, output_flags
+from hublora.refs import parse_refs
+
+EXAMPLES = """
+\b
+Examples:
+  hublora run me/pokemon-lora "Totoro"
+  hublora run me/pokemon-lora:0.7 me/ink-lora:0.5 "a castle" --num-images 4 --grid
+  hublora run me/pokemon-lora@v1 "Totoro" --seed 7 -o totoro.png
+  hublora run ./runs/pokemon-lora "Totoro" --base stable-diffusion-v1-5/stable-diffusion-v1-5
+"""
+
+
+@click.command(epilog=EXAMPLES)
+@click.argument("refs", nargs=-1, metavar="ADAPTER[:WEIGHT]... ")
+@click.argument("prompt")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="A .png file or a folder.")
+@click.option("-n", "--num-images", type=click.IntRange(1, 1000), default=1, help="Pictures.")
+@click.option("--grid", is_flag=True, help="Also write one sheet with all pictures.")
+@click.option(
+    "--seed", type=click.IntRange(0, 2**63 - 1001), default=0, help="Seed of the first picture."
+)
+@click.option("--negative-prompt", help="What to stay away from.")
+@click.option("--steps", "num_inference_steps", type=click.IntRange(1), help="Denoising steps.")
+@click.option("--guidance", "guidance_scale", type=float, help="Classifier-free guidance.")
+@click.option("--width", type=click.IntRange(8), help="In pixels.")
+@click.option("--height", type=click.IntRange(8), help="In pixels.")
+@click.option("--scheduler", help="A diffusers scheduler, e.g. EulerDiscrete.")
+@click.option("--base", help="Hub id or folder of the base, if not the adapters' own.")
+@click.option("--revision", "base_revision", help="Branch, tag or commit of --base.")
+@click.option("--device", help="A torch device; a GPU if there is one.")
+@output_flags
+def run(refs: tuple[str, ...], prompt: str, output: Path | None, **settings: Any) -> None:
+    """Draw PROMPT with one or more adapters and save the pictures as PNG.
+
+    An adapter is a repo id, a page or file on the Hub, or a local file; its weight follows a
+    colon. The base is found from the adapters' own facts. Each PNG says how it was made.
+    """
+    from hublora.cli.progress import ProgressReport
+
+    if not refs and settings["base"] is None:
+        raise click.UsageError('Give an adapter and a prompt: hublora run me/pokemon-lora "Totoro"')
+    parse_refs(refs)  # a slip of the finger is told before anything heavy is imported
+    with ProgressReport() as report:
+        from hublora.workflows import run as workflow
+
+        paths = workflow(refs, prompt, output=output, observer=report, **settings)
+    names = [str(path) for path in paths]
+    out.result("\n".join(names), {"files": names}, names)

@@ -1,0 +1,102 @@
+"""Which columns of a table hold the pictures and the captions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hublora.errors import DataError
+
+# In order of preference; "jpg", "png" and "txt" are what webdataset calls them.
+IMAGE_NAMES = ("image", "images", "img", "picture", "photo", "jpg", "jpeg", "png", "webp")
+CAPTION_NAMES = (
+    *("text", "caption", "captions", "prompt", "prompts", "txt"),
+    *("description", "descriptions", "title", "alt_text", "alt"),
+)
+CAPTION_ENDINGS = ("caption", "captions", "text", "prompt", "description")
+# Strings that describe a file rather than what is in the picture.
+NEVER_CAPTIONS = (
+    *("id", "_id", "uid", "uuid", "key", "__key__", "__url__", "url", "uri", "path", "file"),
+    *("file_name", "filename", "image_id", "image_url", "hash", "md5", "sha1", "sha256", "phash"),
+    *("split", "license", "licence", "source", "author", "date", "format", "mode", "language"),
+)
+
+
+def find_image_column(
+    wanted: str | None, image_columns: Sequence[str], all_columns: Sequence[str], where: str
+) -> str:
+    """Return the column with the pictures.
+
+    Args:
+        wanted: The one that was asked for, if any.
+        image_columns: Columns whose type is a picture.
+        all_columns: Every column, for the message.
+        where: The data set, for the message.
+
+    Raises:
+        DataError: There is none, or several and nothing tells which.
+    """
+    if wanted is not None:
+        if wanted in image_columns:
+            return wanted
+        raise _unknown("image", wanted, image_columns or all_columns, where)
+    if len(image_columns) == 1:
+        return image_columns[0]
+    best = _first_known(image_columns, IMAGE_NAMES)
+    if best:
+        return best
+    if image_columns:
+        raise DataError(
+            f"{where} has several columns with pictures: {_listed(image_columns)}.",
+            "Name one with --image-column.",
+        )
+    raise DataError(f"{where} has no column with pictures, only {_listed(all_columns)}.")
+
+
+def find_caption_column(
+    wanted: str | None, text_columns: Sequence[str], all_columns: Sequence[str], where: str
+) -> str:
+    """Return the column with the captions: by name, else the first one that could be captions.
+
+    Args:
+        wanted: The one that was asked for, if any.
+        text_columns: Columns of strings or lists of strings.
+        all_columns: Every column, for the message.
+        where: The data set, for the message.
+
+    Raises:
+        DataError: There is none.
+    """
+    if wanted is not None:
+        if wanted in text_columns:
+            return wanted
+        raise _unknown("caption", wanted, text_columns or all_columns, where)
+    possible = [name for name in text_columns if name.lower() not in NEVER_CAPTIONS]
+    best = _first_known(possible, CAPTION_NAMES) or next(
+        (name for name in possible if name.lower().endswith(CAPTION_ENDINGS)), None
+    )
+    if best or possible:
+        return best or possible[0]
+    raise DataError(
+        f"{where} has no column with captions, only {_listed(all_columns)}.",
+        "Name one with --caption-column, or give all pictures one caption with "
+        '--set data.default_caption="…".',
+    )
+
+
+def _first_known(columns: Sequence[str], names: Sequence[str]) -> str | None:
+    lowered = {column.lower(): column for column in reversed(columns)}
+    return next((lowered[name] for name in names if name in lowered), None)
+
+
+def _unknown(kind: str, wanted: str, columns: Sequence[str], where: str) -> DataError:
+    from difflib import get_close_matches
+
+    close = get_close_matches(wanted, columns, 1) or columns[:1]
+    return DataError(
+        f"{where} has no {kind} column {wanted!r}; it has {_listed(columns)}.",
+        f"Name one with --{kind}-column {close[0]}." if close else None,
+    )
+
+
+def _listed(columns: Sequence[str]) -> str:
+    return ", ".join(repr(column) for column in columns) or "nothing"

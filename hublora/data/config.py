@@ -1,0 +1,88 @@
+"""What is trained on, and how its pictures are shaped: the `data` section of a config."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from hublora.filesystem import cache_root
+
+Interpolation = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
+
+
+class DataConfig(BaseModel):
+    """The pictures and captions of a training, and what is done to them.
+
+    Exactly one of `dataset` and `folder` is set; `open_source` checks it.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    dataset: str | None = Field(
+        None, description="Captioned pictures on the Hub, as owner/name of a dataset repo."
+    )
+    revision: str | None = Field(
+        None, description="Branch, tag or commit of the dataset (default: its main branch)."
+    )
+    config_name: str | None = Field(
+        None, description="Configuration of the dataset, where it has several."
+    )
+    split: str = Field(
+        "train", min_length=1, description='Split of the dataset; "train[:100]" takes a part.'
+    )
+    folder: Path | None = Field(
+        None,
+        description="Captioned pictures on this disk: a folder with metadata.jsonl or "
+        "metadata.csv, or with a .txt beside each picture.",
+    )
+    image_column: str | None = Field(
+        None, description="Column with the pictures (default: found by its type)."
+    )
+    caption_column: str | None = Field(
+        None, description="Column with the captions (default: found by its name)."
+    )
+    default_caption: str | None = Field(
+        None, description='Caption of every picture that has none, such as "a photo of sks dog".'
+    )
+    max_train_samples: int | None = Field(
+        None, ge=1, description="Take only this many pictures, drawn with `seed`."
+    )
+    strict: bool = Field(
+        False, description="Refuse a dataset with unusable pictures instead of skipping them."
+    )
+    resolution: int | None = Field(
+        None, ge=8, description="Side of the square pictures in pixels (default: the base's own)."
+    )
+    interpolation: Interpolation = Field(
+        "lanczos", description="Filter with which pictures are resized."
+    )
+    center_crop: bool = Field(
+        False, description="Crop the middle of each picture instead of random places."
+    )
+    crop_variants: int = Field(
+        4, ge=1, le=64, description="Random crops that are cached of each picture."
+    )
+    random_flip: bool = Field(
+        False, description="Also train on mirrored pictures, half of the time."
+    )
+    caption_dropout: float = Field(
+        0.0, ge=0, le=1, description="Share of the steps that train on the empty caption."
+    )
+    seed: int = Field(
+        0, ge=0, description="Seed of the random crops and of the `max_train_samples` drawn."
+    )
+    num_workers: int = Field(
+        0, ge=0, description="Threads that decode pictures ahead of the encoder (0: none)."
+    )
+    cache_dir: Path | None = Field(
+        None,
+        description="Where latents and prompts are cached (default: $HUBLORA_CACHE, else "
+        "~/.cache/hublora).",
+    )
+
+    @property
+    def cache_root(self) -> Path:
+        """The cache folder in effect; never written into a saved config unless it was set."""
+        return self.cache_dir.expanduser() if self.cache_dir else cache_root()

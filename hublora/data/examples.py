@@ -1,0 +1,72 @@
+"""One captioned picture, one that is left out, and a list of them as a dataset states it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import IO, TYPE_CHECKING
+
+from hublora.errors import DataError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+@dataclass(frozen=True)
+class Example:
+    """One captioned picture; its bytes stay where they are until `open`.
+
+    Attributes:
+        name: What a person finds it by: a path in the folder, or a row.
+        captions: One or more, cleaned. Empty only while the list is being read.
+        size: (width, height) in pixels, upright; (0, 0) until it was surveyed.
+        file: Opens its encoded bytes.
+    """
+
+    name: str
+    captions: tuple[str, ...]
+    file: Callable[[], IO[bytes]] = field(repr=False, compare=False)
+    size: tuple[int, int] = (0, 0)
+
+    def open(self) -> Image:
+        """Return the picture, decoded and upright.
+
+        Raises:
+            DataError: It cannot be read; the message names it.
+        """
+        from hublora.data.images import open_picture
+
+        try:
+            with self.file() as file:
+                return open_picture(file)
+        except DataError as error:
+            raise DataError(f"The picture {self.name} {error.message}.") from error
+        except OSError as error:
+            raise DataError(f"The picture {self.name} cannot be read: {error}.") from error
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A picture that is left out; `reason` is a clause that follows its name."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What a dataset or a folder says it holds, before any picture was decoded.
+
+    Attributes:
+        digest: Identity of the pictures' bytes, and nothing else.
+        left_out: Pictures that lie there and are not on the list.
+    """
+
+    id: str
+    revision: str | None
+    license: str | None
+    image_column: str
+    caption_column: str | None
+    digest: str
+    examples: Sequence[Example]
+    left_out: Sequence[Skipped] = ()

@@ -1,0 +1,271 @@
+"""A folder of captioned pictures.
+
+    photos/                        or    photos/
+      metadata.jsonl  (or .csv)            cat.png
+      cat.png                              cat.txt
+
+Each line of the metadata has a `file_name`, relative to where the metadata lies, and a caption;
+folders within the folder may have metadata of their own. A subfolder called as the split
+("train") is taken instead of the whole.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
+
+from hublora.data.captions import clean
+from hublora.data.columns import find_caption_column
+from hublora.data.config import DataConfig
+from hublora.data.examples import Example, Listing, Skipped
+from hublora.errors import DataError
+
+ENDINGS = (
+    *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".webp", ".avif", ".heic", ".heif"),
+    *(".gif", ".bmp", ".dib", ".tif", ".tiff", ".jp2", ".jxl", ".ppm", ".pgm", ".pbm", ".pnm"),
+    *(".tga", ".qoi", ".ico"),
+)
+FILE_COLUMN = "file_name"
+# What the diffusers scripts' published command lines call the only picture column of a folder.
+IMAGE_COLUMNS = ("image", FILE_COLUMN)
+SIDECAR_COLUMN = "text"
+
+
+def list_folder(config: DataConfig) -> Listing:
+    """Return the pictures of `config.folder` in the order of the metadata, or of their names.
+
+    Raises:
+        DataError: No such folder; metadata that cannot be read; a name or link that leads out
+            of the folder; an unknown column.
+    """
+    folder = _find_root(config)
+    if config.image_column not in (None, *IMAGE_COLUMNS):
+        raise DataError(
+            f"A folder has no image column {config.image_column!r}.",
+            f"Leave out --image-column: {FILE_COLUMN} names the pictures.",
+        )
+    tables = [
+        path
+        for name in sorted(_READERS)
+        for path in sorted(folder.rglob(name))
+        if not _is_hidden(path.relative_to(folder))
+    ]
+    pictures = _find_pictures(folder)
+    left_out: list[Skipped] = []
+    if tables:
+        column, examples = _from_tables(folder, tables, config.caption_column)
+        named = {example.name for example in examples}
+        others = (path.relative_to(folder).as_posix() for path in pictures)
+        reason = f"is not named in {tables[0].name}"
+        left_out = [Skipped(name, reason) for name in others if name not in named]
+    else:
+        column, examples = _from_names(folder, pictures, config.caption_column)
+    digest = _digest(examples, config.num_workers)
+    return Listing(
+        _folder_name(config), None, None, FILE_COLUMN, column, digest, examples, left_out
+    )
+
+
+def _folder_name(config: DataConfig) -> str:
+    assert config.folder is not None
+    return config.folder.expanduser().resolve().name
+
+
+def _find_root(config: DataConfig) -> Path:
+    assert config.folder is not None
+    folder = config.folder.expanduser()
+    if not folder.is_dir():
+        if folder.exists():
+            raise DataError(f"{folder} is a file, not a folder of pictures.")
+        hint = None
+        if re.fullmatch(r"[\w.-]+/[\w.-]+", config.folder.as_posix()):
+            hint = f"If it is a dataset on the Hub, write: --dataset {config.folder.as_posix()}"
+        raise DataError(f"There is no folder {folder}.", hint)
+    has_split = re.fullmatch(r"\w+", config.split) and (folder / config.split).is_dir()
+    return folder / config.split if has_split else folder
+
+
+def _from_tables(
+    folder: Path, tables: Sequence[Path], wanted: str | None
+) -> tuple[str, list[Example]]:
+    for table in tables:
+        _check_link(folder, table)
+    rows = [(table, row) for table in tables for row in _READERS[table.name](table)]
+    columns = list(dict.fromkeys(name for _, row in rows for name in row))
+    listed = tables[0].relative_to(folder)
+    if FILE_COLUMN not in columns:
+        raise DataError(
+            f"{listed} has no column {FILE_COLUMN!r}; it has {', '.join(columns) or 'nothing'}.",
+            'A line reads {"file_name": "a.png", "text": "a drawing of a cat"}.',
+        )
+    texts = [name for name in columns if name != FILE_COLUMN and _holds_text(name, rows)]
+    column = find_caption_column(wanted, texts, columns, str(listed))
+    examples = []
+    for table, row in rows:
+        path = _inside(folder, table.parent, row.get(FILE_COLUMN), table.name)
+        examples.append(_example(folder, path, as_captions(row.get(column))))
+    return column, examples
+
+
+def _from_names(
+    folder: Path, pictures: Sequence[Path], wanted: str | None
+) -> tuple[str, list[Example]]:
+    if wanted not in (None, SIDECAR_COLUMN):
+        raise DataError(
+            f"{folder} has no metadata.jsonl or metadata.csv, so no caption column {wanted!r}.",
+            "Leave out --caption-column: the .txt beside each picture is its caption.",
+        )
+    for path in pictures:
+        _check_link(folder, path)
+    return SIDECAR_COLUMN, [
+        _example(folder, path, _read_sidecar(folder, path)) for path in pictures
+    ]
+
+
+def _find_pictures(folder: Path) -> list[Path]:
+    """Return the pictures in `folder` and below, by their endings, in the order of their names."""
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in ENDINGS
+        and not _is_hidden(path.relative_to(folder))
+        and (path.is_file() or path.is_symlink())
+    )
+
+
+def _example(folder: Path, path: Path, captions: tuple[str, ...]) -> Example:
+    return Example(path.relative_to(folder).as_posix(), captions, partial(_open, path))
+
+
+def _open(path: Path) -> IO[bytes]:
+    return path.open("rb")
+
+
+def _read_sidecar(folder: Path, picture: Path) -> tuple[str, ...]:
+    sidecar = picture.with_suffix(".txt")
+    if not sidecar.is_file():
+        return ()
+    _check_link(folder, sidecar)
+    return as_captions(_read_text(sidecar))
+
+
+def as_captions(value: Any) -> tuple[str, ...]:
+    """Return the captions of one cell: a string, a list of strings, or nothing."""
+    if isinstance(value, str):
+        return (clean(value),)
+    if isinstance(value, (list, tuple)):
+        return tuple(clean(one) for one in value if isinstance(one, str))
+    return ()
+
+
+def _inside(folder: Path, start: Path, name: Any, listed_in: str) -> Path:
+    """Return the path that `name` stands for, which lies within `folder`.
+
+    Raises:
+        DataError: It is absolute, climbs, is a URL, or is a link that leads out.
+    """
+    if not isinstance(name, str) or not name:
+        raise DataError(f"{listed_in} has a line without a {FILE_COLUMN}.")
+    slashed = name.replace("\\", "/")
+    parts = PurePosixPath(slashed).parts
+    hostile = slashed.startswith("/") or ".." in parts or "://" in name or "\0" in name
+    if hostile or re.match(r"[A-Za-z]:", name):
+        raise DataError(
+            f"{listed_in} names {name!r}, which is not inside the folder.",
+            "Write names relative to the folder, without '..'.",
+        )
+    _check_link(folder, start / name)
+    return start / name
+
+
+def _check_link(folder: Path, path: Path) -> None:
+    """Refuse a link that leads out of the folder: it could show any file of this computer.
+
+    Raises:
+        DataError: `path` is one.
+    """
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise DataError(
+            f"{path.relative_to(folder)} is a link that leads out of the folder.",
+            "Copy the file itself into the folder.",
+        )
+
+
+def _read_jsonl(path: Path) -> list[dict[str, Any]]:
+    rows = []
+    # Not splitlines(): a caption may hold U+2028, which JSON does not escape.
+    for number, line in enumerate(_read_text(path).split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise DataError(f"Line {number} of {path.name} is not JSON: {error}.") from error
+        if not isinstance(row, dict):
+            raise DataError(f"Line {number} of {path.name} is not a JSON object.")
+        rows.append(row)
+    return rows
+
+
+def _read_csv(path: Path) -> list[dict[str, Any]]:
+    try:
+        rows = list(csv.DictReader(_read_text(path).splitlines(keepends=True), strict=True))
+    except csv.Error as error:
+        raise DataError(f"{path.name} is not CSV: {error}.") from error
+    for number, row in enumerate(rows, start=2):
+        if None in row:
+            raise DataError(
+                f"Line {number} of {path.name} has more cells than the first line has names.",
+                'Put captions with commas in double quotes: a.png,"a cat, a dog"',
+            )
+    return [{name: value or None for name, value in row.items()} for row in rows]
+
+
+_READERS: dict[str, Callable[[Path], list[dict[str, Any]]]] = {
+    "metadata.jsonl": _read_jsonl,
+    "metadata.csv": _read_csv,
+}
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path.name} is not UTF-8 text.") from error
+    except OSError as error:
+        raise DataError(f"{path.name} cannot be read: {error.strerror}.") from error
+
+
+def _holds_text(column: str, rows: Iterable[tuple[Path, dict[str, Any]]]) -> bool:
+    filled = [row[column] for _, row in rows if row.get(column) is not None]
+    return bool(filled) and all(isinstance(value, (str, list)) for value in filled)
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
+
+
+def _digest(examples: Sequence[Example], workers: int) -> str:
+    from hublora.data.survey import ordered_map
+
+    whole = hashlib.sha256()
+    for example, digest in zip(examples, ordered_map(_hash_file, examples, workers), strict=True):
+        whole.update(f"{example.name}\0{digest}\n".encode(errors="surrogateescape"))
+    return whole.hexdigest()
+
+
+def _hash_file(example: Example) -> str:
+    digest = hashlib.sha256()
+    try:
+        with example.file() as file:
+            for block in iter(lambda: file.read(1 << 20), b""):
+                digest.update(block)
+    except OSError as error:  # the survey says so in words
+        return str(error.errno)
+    return digest.hexdigest()

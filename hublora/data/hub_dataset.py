@@ -1,0 +1,262 @@
+"""A dataset on the Hub, read through the `datasets` library at one commit.
+
+Pictures stay undecoded until they are needed, so a damaged one does not end the run. No code of
+the dataset's own is ever run.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import re
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import IO, Any
+
+from hublora.data.columns import find_caption_column, find_image_column
+from hublora.data.config import DataConfig
+from hublora.data.examples import Example, Listing
+from hublora.data.folder import as_captions
+from hublora.errors import DataError, HubError, HubloraError
+
+
+def list_dataset(config: DataConfig) -> Listing:
+    """Return the rows of a Hub dataset at the commit that its revision stands for now.
+
+    Raises:
+        DataError: It has no such configuration, split or column, or no pictures.
+        NotFoundError: No such dataset or revision.
+        AccessError: The token may not read it.
+        HubError: The Hub is away, or offline and this commit is not in the local cache.
+    """
+    from hublora.hub.resolve import inspect_repo
+
+    assert config.dataset is not None
+    snapshot = inspect_repo(config.dataset, "dataset", config.revision)
+    table = _load(config, snapshot.commit)
+    where = f"The dataset {config.dataset}"
+    columns = list(table.features)
+    image_column = find_image_column(
+        config.image_column, [name for name in columns if _is_image(table, name)], columns, where
+    )
+    caption_column = _caption_column(config, table, where)
+    part = (config.config_name, config.split, image_column)
+    return Listing(
+        id=config.dataset,
+        revision=snapshot.commit,
+        license=_license(snapshot.card),
+        image_column=image_column,
+        caption_column=caption_column,
+        digest="/".join((config.dataset, snapshot.commit, *map(str, part))),
+        examples=_list_examples(table, image_column, caption_column),
+    )
+
+
+def _load(config: DataConfig, commit: str) -> Any:
+    """Return the `datasets.Dataset` of the split."""
+    from datasets.exceptions import DatasetGenerationError
+
+    from hublora.hub.client import is_offline, translated
+
+    prepare = _find_prepared if is_offline() else _prepare
+    try:
+        with translated(f"dataset {config.dataset}", commit):
+            try:
+                return prepare(config, commit).as_dataset(split=config.split)
+            except DatasetGenerationError as error:
+                raise (error.__cause__ or error) from error
+    except HubloraError:
+        raise
+    except Exception as error:  # what datasets raises has no ancestor of its own
+        raise _explain(error, config) from error
+
+
+def _prepare(config: DataConfig, commit: str) -> Any:
+    """Return a builder that has downloaded the commit into the cache of `datasets`."""
+    import datasets
+
+    assert config.dataset is not None
+    builder = datasets.load_dataset_builder(
+        _unambiguous(config.dataset), config.config_name, revision=commit
+    )
+    if builder.hash != commit:  # datasets took another commit out of its cache instead
+        raise HubError(f"The dataset {config.dataset} could not be downloaded.")
+    builder.download_and_prepare()
+    return builder
+
+
+def _unambiguous(repo_id: str) -> str:
+    """Return what makes `datasets` look on the Hub also if a folder here has the repo's name."""
+    return f"hf://datasets/{repo_id}" if Path(repo_id).is_dir() else repo_id
+
+
+def _find_prepared(config: DataConfig, commit: str) -> Any:
+    """Return a builder over what `_prepare` downloaded from this commit before."""
+    import datasets
+    from datasets.packaged_modules.cache.cache import Cache
+
+    assert config.dataset is not None
+    root = Path(datasets.config.HF_DATASETS_CACHE)
+    owner, name = config.dataset.split("/")
+    folder = root / f"{owner}___{datasets.naming.camelcase_to_snakecase(name)}"
+    prepared = sorted(folder.glob(f"{config.config_name or '*'}/*/{commit}"))
+    if not prepared:
+        raise HubError(
+            f"The dataset {config.dataset} at {commit[:8]} is not in the local cache and "
+            "HF_HUB_OFFLINE is set.",
+            "Unset HF_HUB_OFFLINE once to download it.",
+        )
+    configs = [path.parent.parent.name for path in prepared]
+    if len(configs) > 1 and "default" not in configs:
+        raise _choose("configuration", None, configs, config)
+    chosen = configs.index("default") if len(configs) > 1 else 0
+    return Cache(
+        dataset_name=name,
+        repo_id=config.dataset,
+        config_name=configs[chosen],
+        version=prepared[chosen].parent.name,
+        hash=commit,
+    )
+
+
+# How `datasets` says that there is nothing to read.
+_NOTHING = re.compile(
+    r"doesn't contain any data|No \(supported\) data files|Couldn't find any data file"
+    r"|BatchSize must be greater than 0|corresponds to no data"
+)
+
+
+def _explain(error: Exception, config: DataConfig) -> HubloraError:
+    """Return the sentence for what `datasets` raised."""
+    where, said = f"The dataset {config.dataset}", str(error).strip()
+    listed = re.search(r"(?:Available|available configs|Should be one of):? *\[(.*?)\]", said)
+    names = re.findall(r"'([^']*)'", listed[1]) if listed else []
+    if re.match(r"BuilderConfig .* not found|Config name is missing", said):
+        return _choose("configuration", config.config_name, names, config)
+    if said.startswith("Unknown split"):
+        return _choose("split", config.split, names, config)
+    if _NOTHING.search(said):
+        return DataError(f"{where} has no pictures.")
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DataError(
+            f"{where} does not fit on this disk.", "Make room, or point HF_HOME to another disk."
+        )
+    first = (said.splitlines() or [""])[0]
+    return DataError(f"{where} cannot be read: {type(error).__name__}: {first}")
+
+
+def _choose(
+    kind: str, wanted: str | None, names: Sequence[str], config: DataConfig
+) -> HubloraError:
+    flag = {"configuration": "--dataset-config", "split": "--split"}[kind]
+    listed = ", ".join(repr(name) for name in names) or "none"
+    problem = f"has no {kind} {wanted!r}" if wanted else f"has several {kind}s"
+    return DataError(
+        f"The dataset {config.dataset} {problem}; there are: {listed}.",
+        f"Name one with {flag}" + (f" {names[0]}." if names else "."),
+    )
+
+
+def _caption_column(config: DataConfig, table: Any, where: str) -> str | None:
+    columns = list(table.features)
+    texts = [name for name in columns if _is_text(table.features[name])]
+    if config.default_caption is not None and config.caption_column is None and not texts:
+        return None
+    return find_caption_column(config.caption_column, texts, columns, where)
+
+
+def _is_image(table: Any, column: str) -> bool:
+    """Tell whether a column holds pictures: by its type, or by the fields that the type has."""
+    from datasets import Image
+
+    feature = table.features[column]
+    if isinstance(feature, Image):
+        return True
+    return isinstance(feature, dict) and set(feature) == {"bytes", "path"}
+
+
+def _is_text(feature: Any) -> bool:
+    if isinstance(feature, (list, tuple)):
+        return len(feature) == 1 and _is_text(feature[0])
+    if type(feature).__name__ in ("List", "LargeList", "Sequence"):
+        return _is_text(feature.feature)
+    return getattr(feature, "dtype", None) in ("string", "large_string")
+
+
+def _list_examples(table: Any, image_column: str, caption_column: str | None) -> list[Example]:
+    from datasets import Image
+
+    table = table.cast_column(image_column, Image(decode=False))
+    captions = table[caption_column] if caption_column else [None] * len(table)
+    pictures = table.select_columns([image_column])
+    return [
+        Example(
+            _row_name(row, path), as_captions(text), partial(_open_row, pictures, row, image_column)
+        )
+        for row, (path, text) in enumerate(
+            zip(_paths(pictures, image_column), captions, strict=True)
+        )
+    ]
+
+
+def _paths(pictures: Any, column: str) -> list[str | None]:
+    """Return the `path` of every picture without reading any picture's bytes."""
+    import pyarrow.compute
+
+    return pyarrow.compute.struct_field(pictures.data.column(column), "path").to_pylist()
+
+
+def _row_name(row: int, path: str | None) -> str:
+    name = os.path.basename(path.split("::")[0]) if path else ""
+    return f"row {row} ({name})" if name else f"row {row}"
+
+
+def _open_row(pictures: Any, row: int, column: str) -> IO[bytes]:
+    """Open the encoded bytes of one row.
+
+    Raises:
+        DataError: There are none, or the row points at a file that is not part of the dataset;
+            the message is a clause.
+    """
+    cell = pictures[row][column] or {}
+    if cell.get("bytes") is not None:
+        return io.BytesIO(cell["bytes"])
+    path = cell.get("path")
+    if not path:
+        raise DataError("is missing")
+    if not _is_downloaded(path):
+        raise DataError(f"is only a link ({path[:200]})")
+    if "::" in path:
+        from datasets.utils.file_utils import xopen
+
+        with xopen(path, "rb") as file:
+            return io.BytesIO(file.read())
+    return open(path, "rb")
+
+
+def _is_downloaded(path: str) -> bool:
+    """Tell whether a path lies in the caches that `datasets` downloads to.
+
+    A row is data: without this, a dataset could name any file of this computer or an address
+    in its network.
+    """
+    import datasets
+    from huggingface_hub import constants
+
+    archive, _, container = path.rpartition("::")
+    if archive and not archive.startswith("zip://"):
+        return False
+    if "://" in container:
+        return False
+    real = Path(container).resolve()
+    roots = (constants.HF_HUB_CACHE, datasets.config.HF_DATASETS_CACHE)
+    return any(real.is_relative_to(Path(root).resolve()) for root in roots)
+
+
+def _license(card: Any) -> str | None:
+    license = card.get("license")
+    if isinstance(license, list):
+        license = ", ".join(map(str, license))
+    return str(license) if license else None

@@ -1,0 +1,195 @@
+"""From the bytes of a picture to the array that a VAE encodes.
+
+The arithmetic is that of torchvision's transforms on PIL images, in the order of the diffusers
+scripts: Resize(shorter side), CenterCrop or RandomCrop, horizontal flip, ToTensor,
+Normalize(0.5, 0.5). The same pixels enter the VAE, so losses can be compared.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING, Any
+
+from hublora.errors import DataError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL.Image import Image
+
+# Formats of photographs and drawings. Others stay closed: opening EPS, for one, runs Ghostscript.
+FORMATS = (
+    *("PNG", "JPEG", "MPO", "WEBP", "AVIF", "HEIF", "GIF", "BMP", "DIB", "TIFF"),
+    *("JPEG2000", "JPEG_XL", "PPM", "TGA", "QOI", "ICO"),
+)
+
+# Twice Pillow's own warning level: a 179-megapixel picture takes 0.5 GB once decoded.
+MAX_PIXELS = 2 * (1024 * 1024 * 1024 // 4 // 3)
+
+WHITE = (255, 255, 255, 255)
+
+
+@dataclass(frozen=True)
+class Crop:
+    """Where a picture is cut along the side that sticks out of the target.
+
+    Attributes:
+        at: None is the middle; otherwise a place in [0, 1), 0 being top or left.
+    """
+
+    at: float | None = None
+
+    def offset(self, slack: int) -> int:
+        """Return the first row or column kept, out of `slack` + 1 possible ones.
+
+        The middle is rounded half to even, as torchvision's CenterCrop does.
+        """
+        if self.at is None:
+            return round(slack / 2.0)
+        return min(int(self.at * (slack + 1)), slack)
+
+
+def open_picture(file: IO[bytes]) -> Image:
+    """Return a picture, decoded and turned as its EXIF orientation says.
+
+    Args:
+        file: Seekable and at its start.
+
+    Raises:
+        DataError: It is not a picture, is cut short, or is too large to decode safely. The
+            message is a clause ("is empty", …) to follow the picture's name.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    if not file.read(1):
+        raise DataError("is empty (0 bytes)")
+    file.seek(0)
+    try:
+        image: Image.Image = Image.open(file, formats=_known_formats())
+        if image.width * image.height > MAX_PIXELS:
+            raise Image.DecompressionBombError
+        image.load()
+    except UnidentifiedImageError as error:
+        raise DataError("is not a picture in a format that is known") from error
+    except Image.DecompressionBombError as error:
+        raise DataError(f"has more than {MAX_PIXELS // 10**6} million pixels") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # decoders fail on hostile bytes in every way there is
+        raise DataError(f"is damaged ({_first_line(error)})") from error
+    if image.mode == "I" and image.format == "PNG":  # Pillow before 11 reads 16-bit greys so
+        image = image.convert("I;16")
+    return _turn_upright(image)
+
+
+def to_rgb(image: Image) -> Image:
+    """Return `image` as 8-bit RGB, turned as its EXIF orientation says.
+
+    Transparency is laid on white. 16-bit, 32-bit and float greys are scaled by their full range,
+    where Pillow's own conversion would clip them.
+    """
+    from PIL import Image
+
+    image = _turn_upright(image)
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    if image.mode.startswith("I") or image.mode == "F":
+        return _scale_grey(image).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        layer = image.convert("RGBA") if image.mode != "La" else image.convert("LA").convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", layer.size, WHITE), layer).convert("RGB")
+    return image.convert("RGB")
+
+
+def covering_size(width: int, height: int, size: tuple[int, int]) -> tuple[int, int]:
+    """Return (width, height) of the smallest resize of a picture that covers `size` (h, w).
+
+    One side meets the target exactly; the other is rounded down, as torchvision's Resize does.
+    """
+    target_height, target_width = size
+    if width * target_height <= height * target_width:
+        return target_width, max(int(target_width * height / width), target_height)
+    return max(int(target_height * width / height), target_width), target_height
+
+
+def resize(image: Image, size: tuple[int, int], interpolation: str = "lanczos") -> Image:
+    """Return RGB `image` resized so that it just covers `size` (h, w)."""
+    from PIL.Image import Resampling
+
+    covering = covering_size(image.width, image.height, size)
+    if image.size == covering:
+        return image
+    return image.resize(covering, Resampling[interpolation.upper()])
+
+
+def cut(image: Image, size: tuple[int, int], crop: Crop, flip: bool) -> np.ndarray:
+    """Return float32 [3, h, w] in [-1, 1]: the part of a covering RGB picture that `crop` says.
+
+    Args:
+        image: As `resize` returns it.
+        size: (h, w) of the result.
+        flip: Mirror left and right, after cropping.
+    """
+    import numpy as np
+
+    height, width = size
+    top, left = crop.offset(image.height - height), crop.offset(image.width - width)
+    pixels = np.asarray(image)[top : top + height, left : left + width]
+    if flip:
+        pixels = pixels[:, ::-1]
+    scaled = pixels.transpose(2, 0, 1).astype(np.float32) / np.float32(255)
+    return (scaled - np.float32(0.5)) / np.float32(0.5)
+
+
+def prepare(
+    image: Image,
+    size: tuple[int, int],
+    crop: Crop,
+    flip: bool,
+    interpolation: str = "lanczos",
+) -> np.ndarray:
+    """Return any picture as float32 [3, h, w] in [-1, 1], ready for a VAE."""
+    return cut(resize(to_rgb(image), size, interpolation), size, crop, flip)
+
+
+def _known_formats() -> tuple[str, ...]:
+    """Return the FORMATS that this Pillow, with the plugins that are registered, can open."""
+    from PIL import Image
+
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def _turn_upright(image: Image) -> Image:
+    from PIL import ImageOps
+
+    try:
+        turned = image.getexif().get(0x0112, 1) != 1
+        return ImageOps.exif_transpose(image) if turned else image
+    except Exception:  # a broken EXIF block does not spoil the pixels
+        return image
+
+
+# The ranges that high-precision greys come in, by mode: the smallest one that holds a picture is
+# taken as its own.
+_FULL_SCALES: dict[str, tuple[float, ...]] = {
+    "I": (255, 65535, 2**31 - 1),
+    "F": (1, 255, 65535),
+}
+
+
+def _scale_grey(image: Image) -> Image:
+    import numpy as np
+    from PIL import Image
+
+    values: Any = np.nan_to_num(np.asarray(image, dtype=np.float64), posinf=0.0, neginf=0.0)
+    highest = float(values.max(initial=0.0))
+    if image.mode.startswith("I;16"):
+        full = 65535.0
+    else:
+        scales = _FULL_SCALES[image.mode[0]]
+        full = next((scale for scale in scales if highest <= scale), highest)
+    return Image.fromarray(np.clip(np.rint(values * (255 / full)), 0, 255).astype(np.uint8))
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

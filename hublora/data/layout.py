@@ -1,0 +1,77 @@
+"""Which variants of each picture are cached, and in which row each one lies."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+from hublora.data.config import DataConfig
+from hublora.data.examples import Example
+from hublora.data.images import Crop, covering_size
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Rows of pictures: example by example, crop by crop, unmirrored before mirrored.
+
+    Attributes:
+        size: (h, w) of every variant in pixels.
+        crops: For each example, where it is cut.
+        flips: 2 if each crop also comes mirrored, else 1.
+        first_rows: For each example, its first row; then the number of rows.
+    """
+
+    size: tuple[int, int]
+    crops: Sequence[tuple[Crop, ...]]
+    flips: int
+    first_rows: Sequence[int]
+
+    @property
+    def rows(self) -> int:
+        """Number of rows of all examples."""
+        return self.first_rows[-1]
+
+    @property
+    def variants(self) -> int:
+        """Variants of the example that has the most of them."""
+        return max(map(len, self.crops)) * self.flips
+
+    def row(self, example: int, variant: int) -> int:
+        """Return the row of a variant; pictures with fewer variants repeat theirs in turn."""
+        crop, flip = divmod(variant, self.flips)
+        crop %= len(self.crops[example])
+        return self.first_rows[example] + crop * self.flips + flip
+
+    def of_row(self, row: int) -> tuple[int, Crop, bool]:
+        """Return (example, crop, flipped) of a row."""
+        from bisect import bisect_right
+
+        example = bisect_right(self.first_rows, row) - 1
+        crop, flip = divmod(row - self.first_rows[example], self.flips)
+        return example, self.crops[example][crop], bool(flip)
+
+
+def lay_out(examples: Sequence[Example], config: DataConfig, size: tuple[int, int]) -> Layout:
+    """Return which crops and flips of `examples` are cached at `size` (h, w).
+
+    A picture that has the target's shape has one crop, whatever is configured.
+    """
+    crops = [_crops(example, config, size) for example in examples]
+    flips = 2 if config.random_flip else 1
+    first_rows = list(accumulate((len(one) * flips for one in crops), initial=0))
+    return Layout(size, crops, flips, first_rows)
+
+
+def _crops(example: Example, config: DataConfig, size: tuple[int, int]) -> tuple[Crop, ...]:
+    """Return one random place in each of `crop_variants` equal parts of the side that sticks out.
+
+    Over the variants each place is as likely as with independent draws, and none is left out.
+    """
+    width, height = covering_size(*example.size, size)
+    if config.center_crop or (height, width) == size:
+        return (Crop(),)
+    draw = random.Random(f"{config.seed}/{example.name}")
+    count = config.crop_variants
+    return tuple(Crop((part + draw.random()) / count) for part in range(count))

@@ -1,0 +1,172 @@
+"""The pictures and captions of a training, wherever they lie.
+
+config ─ read the list (a Hub dataset or a folder) ─▶ entries
+       ─ draw `max_train_samples`, survey the pictures ─▶ Source
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hublora.data.captions import clean
+from hublora.data.config import DataConfig
+from hublora.data.examples import Example, Listing, Skipped
+from hublora.errors import DataError
+
+if TYPE_CHECKING:
+    pass
+
+
+@dataclass(frozen=True)
+class Source:
+    """Captioned pictures that can be trained on, every one of them known to decode.
+
+    Attributes:
+        id: Repo id of a Hub dataset, or the folder's name.
+        revision: Commit of the Hub dataset (40 hexadecimal digits), None for a folder.
+        license: As the dataset's card says, None where it does not.
+        fingerprint: Identity of the pictures and captions and their order.
+        pictures_fingerprint: The same without the captions: what latents depend on.
+        examples: In a fixed order.
+        skipped: What was left out, and why.
+    """
+
+    id: str
+    revision: str | None
+    license: str | None
+    image_column: str
+    caption_column: str | None
+    fingerprint: str
+    pictures_fingerprint: str
+    examples: Sequence[Example]
+    skipped: Sequence[Skipped]
+
+    def skipped_note(self, most: int = 5) -> str | None:
+        """Return the sentence for the run's log, or None when nothing was left out."""
+        if not self.skipped:
+            return None
+        total = len(self.skipped) + len(self.examples)
+        verb = "is" if len(self.skipped) == 1 else "are"
+        named = _name(self.skipped, most)
+        return f"{len(self.skipped)} of {total} pictures {verb} skipped: {named}"
+
+
+def open_source(config: DataConfig, progress: Callable[[int, int], None] | None = None) -> Source:
+    """Return the pictures and captions that `config` names, without those that cannot be used.
+
+    Reads every picture once (a repeated run remembers the outcome), so that nothing is left to
+    fail in the middle of a training.
+
+    Args:
+        progress: Told (done, total) in pictures, while they are read.
+
+    Raises:
+        DataError: Nothing usable there; a column, split or configuration that is not there; or,
+            if `config.strict`, anything that would be skipped.
+        NotFoundError: No such dataset or revision on the Hub.
+        AccessError: The token may not read it.
+        HubError: The Hub is away and the dataset is not in the local cache.
+    """
+    from hublora.data.survey import survey
+
+    listing = _read_listing(config)
+    if not listing.examples:
+        raise DataError(f"{listing.id} has no pictures.")
+    captioned, uncaptioned = _with_captions(listing.examples, config.default_caption)
+    chosen = _draw(captioned, config.max_train_samples, config.seed)
+    drawn = _hash(listing.digest, [example.name for example in chosen])
+    usable, damaged = survey(chosen, drawn, config.cache_root, config.num_workers, progress)
+    skipped = [*damaged, *uncaptioned, *listing.left_out]
+    if config.strict and skipped:
+        raise DataError(
+            f"{_count(skipped)} of {listing.id} cannot be used: {_name(skipped, 20)}.",
+            "Mend or remove them, or leave out --strict to skip them.",
+        )
+    if not usable:
+        raise DataError(
+            f"None of the {_count(skipped)} of {listing.id} can be used: {_name(skipped, 5)}.",
+            None if damaged else _caption_hint(listing),
+        )
+    pictures = _hash(listing.digest, [example.name for example in usable])
+    return Source(
+        id=listing.id,
+        revision=listing.revision,
+        license=listing.license,
+        image_column=listing.image_column,
+        caption_column=listing.caption_column,
+        fingerprint=_hash(pictures, [example.captions for example in usable]),
+        pictures_fingerprint=pictures,
+        examples=usable,
+        skipped=skipped,
+    )
+
+
+def _read_listing(config: DataConfig) -> Listing:
+    from hublora.data.folder import list_folder
+    from hublora.data.hub_dataset import list_dataset
+
+    if (config.dataset is None) == (config.folder is None):
+        given = "two sources of pictures" if config.dataset else "no pictures to train on"
+        raise DataError(
+            f"There are {given}.",
+            "Name either a Hub dataset with --dataset owner/name or a folder with --folder PATH.",
+        )
+    if config.folder is not None:
+        return list_folder(config)
+    dataset = str(config.dataset)
+    if dataset.startswith((".", "/", "~")) or (dataset.count("/") != 1 and Path(dataset).is_dir()):
+        raise DataError(
+            f"{dataset!r} is a folder, not a dataset on the Hub.",
+            f"Write: --folder {dataset}",
+        )
+    return list_dataset(config)
+
+
+def _draw(examples: Sequence[Example], most: int | None, seed: int) -> Sequence[Example]:
+    """Return `most` examples: the ones that `datasets.Dataset.shuffle(seed)` puts first."""
+    if most is None or most >= len(examples):
+        return examples
+    import numpy as np
+
+    order = np.random.default_rng(seed).permutation(len(examples))
+    return [examples[index] for index in order[:most]]
+
+
+def _with_captions(
+    examples: Sequence[Example], default: str | None
+) -> tuple[list[Example], list[Skipped]]:
+    if default is not None:
+        fill = (clean(default),)
+        return [replace(e, captions=e.captions or fill) for e in examples], []
+    return (
+        [example for example in examples if example.captions],
+        [Skipped(example.name, "has no caption") for example in examples if not example.captions],
+    )
+
+
+def _caption_hint(listing: Listing) -> str:
+    if listing.revision is not None:
+        return "Name another column with --caption-column."
+    return (
+        "Write a .txt beside each picture or a metadata.jsonl with lines such as "
+        '{"file_name": "a.png", "text": "a drawing of a cat"}, or give all pictures one caption '
+        'with --set data.default_caption="…".'
+    )
+
+
+def _count(pictures: Sequence[Skipped]) -> str:
+    return f"{len(pictures)} picture" + ("" if len(pictures) == 1 else "s")
+
+
+def _name(skipped: Sequence[Skipped], most: int) -> str:
+    named = ", ".join(f"{one.name} {one.reason}" for one in skipped[:most])
+    return named + (f" and {len(skipped) - most} more" if len(skipped) > most else "")
+
+
+def _hash(*parts: Any) -> str:
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

@@ -1,0 +1,124 @@
+"""Looks at every picture once, before any long work, and remembers what it saw."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from hublora.data.examples import Example, Skipped
+from hublora.errors import DataError
+from hublora.filesystem import write_atomically
+
+FORMAT = 1
+
+# Begins the clauses about files that may be readable the next time.
+UNREADABLE = "cannot be read"
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def survey(
+    examples: Sequence[Example],
+    fingerprint: str,
+    cache_root: Path,
+    workers: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[list[Example], list[Skipped]]:
+    """Return the examples whose pictures decode, with their sizes, and those that do not.
+
+    Args:
+        fingerprint: Identity of `examples`; the outcome is kept in the cache under it.
+        workers: Threads to decode with; 0 takes one per processor, since nothing else runs yet.
+        progress: Told (done, total) in pictures.
+    """
+    from PIL import __version__ as pillow
+
+    path = cache_root / "surveys" / f"{fingerprint}.json"
+    made_with = {"format": FORMAT, "pillow": pillow, "pictures": len(examples)}
+    seen = _load(path, made_with)
+    if seen is None:
+        seen = []
+        for found in ordered_map(_look, examples, workers or _processors()):
+            seen.append(found)
+            if progress:
+                progress(len(seen), len(examples))
+        if not any(str(found).startswith(UNREADABLE) for found in seen):
+            _save(path, made_with, seen)
+    usable, damaged = [], []
+    for example, found in zip(examples, seen, strict=True):
+        if isinstance(found, str):
+            damaged.append(Skipped(example.name, found))
+        else:
+            usable.append(replace(example, size=(found[0], found[1])))
+    return usable, damaged
+
+
+def ordered_map(
+    function: Callable[[Item], Result], items: Sequence[Item], workers: int
+) -> Iterator[Result]:
+    """Yield function(item) for each item in order, computed by `workers` threads (0: in place).
+
+    At most two results per worker wait to be taken, however many items there are.
+    """
+    if workers == 0:
+        yield from map(function, items)
+        return
+    from collections import deque
+    from concurrent.futures import Future, ThreadPoolExecutor
+
+    with ThreadPoolExecutor(workers, thread_name_prefix="pictures") as pool:
+        waiting: deque[Future[Result]] = deque()
+        try:
+            for item in items:
+                waiting.append(pool.submit(function, item))
+                if len(waiting) > 2 * workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def _processors() -> int:
+    """Return how many processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _look(example: Example) -> list[int] | str:
+    """Return [width, height] of a picture, or the clause that says what is wrong with it."""
+    from hublora.data.images import open_picture, to_rgb
+
+    try:
+        with example.file() as file:
+            image = to_rgb(open_picture(file))
+    except DataError as error:
+        return error.message
+    except OSError as error:
+        return f"{UNREADABLE} ({error.strerror or error})"
+    except ValueError as error:  # a colour space that Pillow reads and does not convert
+        return f"cannot be shown in RGB ({error})"
+    return [image.width, image.height]
+
+
+def _load(path: Path, made_with: dict[str, Any]) -> list[Any] | None:
+    try:
+        saved = json.loads(path.read_text(encoding="utf-8"))
+        seen = saved.pop("seen")
+    except (OSError, ValueError, AttributeError, KeyError):
+        return None
+    return seen if saved == made_with and len(seen) == made_with["pictures"] else None
+
+
+def _save(path: Path, made_with: dict[str, Any], seen: list[Any]) -> None:
+    try:
+        write_atomically(path, json.dumps({**made_with, "seen": seen}))
+    except OSError:
+        pass  # only a memory: without it the next run looks again

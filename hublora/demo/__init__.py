@@ -1,0 +1,1 @@
+"""The embedded default: a tiny base, tiny data sets, and what made them."""

@@ -1,0 +1,143 @@
+"""The guided tour: every moment of hublora on this machine, with the commands a person types."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from hublora.demo.seed import BASE, DATASET, SECOND_ADAPTER, seed
+from hublora.errors import HubloraError
+from hublora.localhub import LocalHub
+
+ADAPTER = "demo/sketchbook-lora"
+PROMPTS = ("a drawing of a purple cat", "a drawing of an orange mushroom")
+
+
+@dataclass(frozen=True)
+class Stop:
+    """One stop of the tour.
+
+    Attributes:
+        title: What it shows.
+        command: What a person would type.
+    """
+
+    title: str
+    command: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class TourResult:
+    """What the tour left behind.
+
+    Attributes:
+        folder: Everything: the Hub's data, the run and the pictures.
+        pictures: What to look at -> where it is.
+        seconds: How long it took.
+    """
+
+    folder: Path
+    pictures: dict[str, Path]
+    seconds: float
+
+
+def stops(run: str) -> list[Stop]:
+    """Return the tour; `run` is the run folder, relative to the demo's."""
+    validation = [part for prompt in PROMPTS for part in ("--validation-prompt", prompt)]
+    return [
+        Stop(
+            "Make and share: train on a dataset from the Hub, push, verify",
+            (
+                "hublora", "train", "--base", BASE, "--dataset", DATASET,
+                *TRAINING, *validation, "--num-validation-images", "2",
+                "--output-dir", run, "--push-to-hub", "--hub-model-id", ADAPTER,
+            ),
+        ),
+        Stop("Use: draw with the adapter by its id", (
+            "hublora", "run", ADAPTER, "a drawing of a teal heart",
+            "--num-images", "4", "--grid", "-o", "teal-heart",
+        )),
+        Stop("Compose: two adapters as a weighted sum", (
+            "hublora", "run", f"{ADAPTER}:0.8", f"{SECOND_ADAPTER}:0.8",
+            "a drawing of a blue house", "--num-images", "4", "--grid", "-o", "composed",
+        )),
+        Stop("Look: what an adapter is, without downloading it", (
+            "hublora", "inspect", ADAPTER,
+        )),
+    ]  # fmt: skip
+
+
+# Attention alone is enough for a drawing style; one to two minutes on two cores.
+TRAINING = (
+    "--rank", "16", "--learning-rate", "2e-3", "--train-batch-size", "8",
+    "--max-train-steps", "600", "--caption-dropout", "0.1",
+)  # fmt: skip
+
+
+def take_tour(folder: Path, say: Callable[[str], None]) -> TourResult:
+    """Start an embedded Hub in `folder`, run every stop against it and stop the Hub.
+
+    Args:
+        folder: Where everything is kept; an earlier demo's Hub is used again.
+        say: Prints a line.
+
+    Raises:
+        HubloraError: A command failed.
+    """
+    started = time.monotonic()
+    folder = folder.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    say("Starting a Hub on this machine and putting a tiny base and some pictures in …")
+    run = _free_name(folder, "runs/sketchbook-lora")
+    with LocalHub.start(folder / "hub", user="demo") as hub:
+        seed(folder / "hub")  # after the start, so that the first user is the one who pushes
+        environment = {**os.environ, **hub.environ(), **_caches(folder)}
+        for number, stop in enumerate(stops(run), start=1):
+            say(f"\n{number}. {stop.title}\n$ {shlex.join(stop.command)}")
+            _run(stop, folder, environment)
+    images = folder / run / "images"
+    pictures = {
+        "before and after": images / "before-after.png",
+        "validation sheet": images / "validation.png",
+        "loss plot": folder / run / "training" / "loss.png",
+        "teal heart by id": _newest(folder / "teal-heart", "*grid*.png"),
+        "two adapters composed": _newest(folder / "composed", "*grid*.png"),
+        "card": folder / run / "README.md",
+    }
+    return TourResult(folder, pictures, time.monotonic() - started)
+
+
+def _run(stop: Stop, folder: Path, environment: dict[str, str]) -> None:
+    """Run a command as it was printed, by this very installation."""
+    command = [sys.executable, "-m", *stop.command]
+    status = subprocess.run(command, cwd=folder, env=environment, check=False).returncode
+    if status in (130, -2):
+        raise KeyboardInterrupt
+    if status:
+        raise HubloraError(
+            "The demo stopped because this command failed (its own words are above).",
+            "Report it with the output of: pip list",
+        )
+
+
+def _caches(folder: Path) -> dict[str, str]:
+    """Return caches inside the folder, so that deleting it leaves nothing of the demo behind."""
+    return {"HF_HOME": str(folder / "cache" / "hf"), "HUBLORA_CACHE": str(folder / "cache")}
+
+
+def _free_name(folder: Path, name: str) -> str:
+    candidate, number = name, 1
+    while (folder / candidate).exists():
+        number += 1
+        candidate = f"{name}-{number}"
+    return candidate
+
+
+def _newest(folder: Path, pattern: str) -> Path:
+    return max(folder.glob(pattern), key=lambda path: path.stat().st_mtime)

@@ -1,0 +1,81 @@
+"""What can go wrong, as one tree of exceptions.
+
+    HubloraError                 anything a person can mend; `hint` is how
+    ├── RefError                 a ref that does not parse
+    ├── ConfigError              a training or generation setting that cannot work
+    ├── DataError                a dataset, a column or a picture that cannot be used
+    ├── AdapterError             an adapter file that is broken, unsafe or for another base
+    ├── HubError                 the Hub said no, or could not be reached
+    │   ├── NotFoundError        repo, revision or file
+    │   ├── AccessError          no token, not enough rights, gated
+    │   └── PushError            an upload that did not complete; the result is still on disk
+    ├── VerificationError        what is on the Hub is not what was made
+    └── Interrupted              a person stopped a training; `checkpoint` says where it goes on
+
+The library raises; `hublora.cli.errors` alone turns these into sentences.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class HubloraError(Exception):
+    """Says in one sentence what went wrong and, in `hint`, what mends it.
+
+    Args:
+        message: One sentence, without a trailing newline.
+        hint: The command to type or the setting to change next.
+    """
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.hint}" if self.hint else self.message
+
+
+class RefError(HubloraError, ValueError):
+    """A ref that does not parse."""
+
+
+class ConfigError(HubloraError, ValueError):
+    """A setting that is unknown, out of range or at odds with another one."""
+
+
+class DataError(HubloraError, ValueError):
+    """A dataset, a column or a picture that cannot be used."""
+
+
+class AdapterError(HubloraError, ValueError):
+    """An adapter file that is broken, unsafe to open or made for another base."""
+
+
+class HubError(HubloraError):
+    """The Hub said no, or could not be reached."""
+
+
+class NotFoundError(HubError):
+    """A repo, a revision or a file that is not there."""
+
+
+class AccessError(HubError):
+    """No token, one without the needed rights, or a gated repo."""
+
+
+class PushError(HubError):
+    """An upload that did not complete; what was made is still on disk."""
+
+
+class VerificationError(HubloraError):
+    """What is on the Hub is not what was made."""
+
+
+class Interrupted(HubloraError):
+    """A person stopped a training; `checkpoint` is where it goes on from."""
+
+    def __init__(self, message: str, hint: str | None, checkpoint: Path | None) -> None:
+        super().__init__(message, hint)
+        self.checkpoint = checkpoint

@@ -1,0 +1,58 @@
+"""What a picture says about how it was made, in its PNG text chunks.
+
+`hublora` holds JSON; `parameters` holds the line that AUTOMATIC1111 and its kin show.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hublora.filesystem import write_atomically
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+KEY = "hublora"
+
+
+def save_picture(image: Image.Image, path: Path, facts: Mapping[str, Any]) -> None:
+    """Write a PNG that carries `facts` (JSON-able), whole or not at all."""
+    from PIL.PngImagePlugin import PngInfo
+
+    info = PngInfo()
+    info.add_itxt(KEY, json.dumps(facts, ensure_ascii=False, sort_keys=True))
+    info.add_itxt("parameters", _parameters(facts))
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", pnginfo=info)
+    write_atomically(path, buffer.getvalue())
+
+
+def read_picture(path: Path) -> dict[str, Any]:
+    """Return the facts in a PNG, empty when it carries none."""
+    from PIL import Image
+
+    with Image.open(path) as image:
+        text = getattr(image, "text", {}).get(KEY)
+    return json.loads(text) if text else {}
+
+
+def _parameters(facts: Mapping[str, Any]) -> str:
+    """Return the text block of AUTOMATIC1111: prompt, negative prompt, then one line of pairs."""
+    sampling = facts.get("sampling", {})
+    pairs = [
+        ("Steps", sampling.get("num_inference_steps")),
+        ("CFG scale", sampling.get("guidance_scale")),
+        ("Seed", sampling.get("seed")),
+        ("Size", facts.get("size")),
+        ("Model", facts.get("base")),
+        ("Version", f"hublora {facts.get('hublora', '')}".strip()),
+    ]
+    lines = [str(sampling.get("prompt", ""))]
+    if sampling.get("negative_prompt"):
+        lines.append(f"Negative prompt: {sampling['negative_prompt']}")
+    lines.append(", ".join(f"{key}: {value}" for key, value in pairs if value is not None))
+    return "\n".join(lines)

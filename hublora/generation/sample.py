@@ -1,0 +1,184 @@
+"""Draws pictures with a pipeline, one seed a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from hublora.errors import ConfigError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How one picture is drawn.
+
+    Attributes:
+        prompt: What to draw.
+        negative_prompt: What to stay away from.
+        seed: Of the starting noise, drawn on the CPU, so the same on every device.
+        num_inference_steps: Denoising steps.
+        guidance_scale: Classifier-free guidance; 1 or less turns it off.
+        width: In pixels; None is the base's own.
+        height: In pixels; None is the base's own.
+        scheduler: Class name of a diffusers scheduler; None is the base's own.
+    """
+
+    prompt: str
+    negative_prompt: str = ""
+    seed: int = 0
+    num_inference_steps: int = 30
+    guidance_scale: float = 7.5
+    width: int | None = None
+    height: int | None = None
+    scheduler: str | None = None
+
+    def with_seed(self, seed: int) -> Sampling:
+        return replace(self, seed=seed)
+
+    def facts(self) -> dict[str, Any]:
+        """Return what was set, for a picture's metadata."""
+        return {key: value for key, value in asdict(self).items() if value not in (None, "")}
+
+
+# What a card says under `inference.parameters` (the Hub's convention) -> field of Sampling.
+_CARD_PARAMETERS = {
+    "num_inference_steps": int,
+    "guidance_scale": float,
+    "negative_prompt": str,
+    "width": int,
+    "height": int,
+}
+
+
+def defaults_from_card(card: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the sampling settings that a base's card recommends, empty if it says nothing."""
+    inference = card.get("inference")
+    parameters = inference.get("parameters") if isinstance(inference, Mapping) else None
+    if not isinstance(parameters, Mapping):
+        return {}
+    found = {}
+    for name, kind in _CARD_PARAMETERS.items():
+        if isinstance(parameters.get(name), int | float | str):
+            try:
+                found[name] = kind(parameters[name])
+            except ValueError:
+                continue
+    return found
+
+
+def use_scheduler(pipe: Any, name: str | None) -> None:
+    """Give the pipeline another scheduler of the same noise process.
+
+    Raises:
+        ConfigError: diffusers has no scheduler of that name, or it does not fit.
+    """
+    if name is None:
+        return
+    import diffusers
+
+    names = {kind.__name__ for kind in pipe.scheduler.compatibles}
+    for candidate in (name, f"{name}Scheduler"):
+        if candidate in names:
+            kind = getattr(diffusers, candidate)
+            pipe.scheduler = kind.from_config(pipe.scheduler.config)
+            return
+    raise ConfigError(
+        f"The scheduler {name!r} does not fit this pipeline.",
+        f"These do: {', '.join(sorted(names))}.",
+    )
+
+
+def check_plan(pipe: Any, step: int, plan: Sampling) -> None:
+    """Check what only the pipeline knows, before anything is drawn.
+
+    Args:
+        pipe: A diffusers pipeline with the plan's scheduler.
+        step: What sides must be a multiple of, in pixels.
+        plan: What is to be drawn.
+
+    Raises:
+        ConfigError: Its size or its number of steps does not work with this pipeline.
+    """
+    for side in (plan.width, plan.height):
+        if side is not None and side % step:
+            lower = side // step * step
+            raise ConfigError(
+                f"The side {side} is not a multiple of {step}, as this base needs.",
+                f"Use {max(lower, step)} or {lower + step}.",
+            )
+    most = pipe.scheduler.config.num_train_timesteps
+    if plan.num_inference_steps > most:
+        raise ConfigError(
+            f"This base has {most} timesteps; {plan.num_inference_steps} steps are too many.",
+            "30 are usually enough.",
+        )
+
+
+def sample(
+    pipe: Any,
+    plan: Sampling,
+    on_step: Callable[[int], None] | None = None,
+) -> Image.Image:
+    """Draw one picture.
+
+    Args:
+        pipe: A diffusers pipeline with its adapters active.
+        plan: What and how; its scheduler is the caller's to set (`use_scheduler`).
+        on_step: Called after each denoising step with its number, from 1.
+    """
+
+    def after(_pipe: Any, index: int, _timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        if on_step is not None:
+            on_step(index + 1)
+        return tensors
+
+    pipe.set_progress_bar_config(disable=True)
+    with torch.inference_mode():
+        result = pipe(
+            prompt=plan.prompt,
+            negative_prompt=plan.negative_prompt or None,
+            num_inference_steps=plan.num_inference_steps,
+            guidance_scale=plan.guidance_scale,
+            width=plan.width,
+            height=plan.height,
+            generator=torch.Generator("cpu").manual_seed(plan.seed),
+            callback_on_step_end=after,
+        )
+    return result.images[0]
+
+
+def sample_many(
+    pipe: Any,
+    plans: list[Sampling],
+    on_step: Callable[[int, int], None] | None = None,
+) -> Iterator[Image.Image]:
+    """Draw the plans one after the other; `on_step` gets (steps done, steps in all)."""
+    total = sum(plan.num_inference_steps for plan in plans)
+    done = 0
+
+    def tell(step: int) -> None:
+        if on_step is not None:
+            on_step(done + step, total)
+
+    for plan in plans:
+        yield sample(pipe, plan, tell)
+        done += plan.num_inference_steps
+
+
+def image_difference(one: Image.Image, other: Image.Image) -> float:
+    """Return the mean absolute difference of two pictures in 8-bit levels, 0 to 255.
+
+    Pictures of different size differ by 255.
+    """
+    import numpy as np
+
+    if one.size != other.size:
+        return 255.0
+    left, right = (np.asarray(image.convert("RGB"), dtype=np.float32) for image in (one, other))
+    return float(np.abs(left - right).mean())

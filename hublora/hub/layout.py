@@ -1,0 +1,42 @@
+"""Which files make an adapter repo on the Hub; nothing else is ever uploaded.
+
+The Hub counts downloads by top-level `.safetensors` files, so there is exactly one.
+"""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+CARD = "README.md"
+WEIGHTS = "pytorch_lora_weights.safetensors"
+PATTERNS = (
+    CARD,
+    WEIGHTS,
+    "images/*.png",
+    "embeddings/*.safetensors",
+    "comfyui/*.safetensors",
+    "training/config.yaml",
+    "training/history.jsonl",
+    "training/loss.png",
+    "training/environment.json",
+)
+
+
+def is_repo_file(path: str) -> bool:
+    """Tell whether a POSIX path inside a folder belongs to the layout; hidden files never do."""
+    parts = path.split("/")
+    return not any(part.startswith(".") for part in parts) and any(
+        len(pattern.split("/")) == len(parts) and fnmatchcase(path, pattern) for pattern in PATTERNS
+    )
+
+
+def repo_files(folder: Path) -> list[str]:
+    """Return the files in `folder` that belong to the layout, sorted; links are left out."""
+    return sorted(
+        name
+        for path in folder.rglob("*")
+        if path.is_file()
+        and not path.is_symlink()
+        and is_repo_file(name := path.relative_to(folder).as_posix())
+    )

@@ -1,0 +1,188 @@
+"""Shares a folder as one commit: checked before it is made, read back after."""
+
+from __future__ import annotations
+
+import shlex
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import (
+    CommitOperationAdd,
+    CommitOperationDelete,
+    RepoUrl,
+    hf_hub_download,
+)
+
+from hublora.errors import (
+    AccessError,
+    HubError,
+    HubloraError,
+    NotFoundError,
+    PushError,
+    VerificationError,
+)
+from hublora.filesystem import sha256_of
+from hublora.hub.client import api, endpoint, is_offline, translated, whoami
+from hublora.hub.download import download
+from hublora.hub.layout import CARD, WEIGHTS, is_repo_file, repo_files
+from hublora.hub.resolve import RepoSnapshot, inspect_repo
+from hublora.refs import check_repo_id
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """Where a push ended up.
+
+    Attributes:
+        repo_id: owner/name.
+        commit: The one commit that was made (or the head, if nothing had changed).
+        url: The repo's page.
+        files: What the folder's part of that commit consists of.
+    """
+
+    repo_id: str
+    commit: str
+    url: str
+    files: tuple[str, ...]
+
+
+def check_can_push(repo_id: str) -> None:
+    """Find out before any long work whether this token may push to `repo_id`.
+
+    Raises:
+        RefError: The id has not the form owner/name.
+        AccessError: No token, a read-only one, or no right to that owner or repo.
+        HubError: Offline, or the Hub is away.
+    """
+    check_repo_id(repo_id)
+    if is_offline():
+        raise HubError(
+            "HF_HUB_OFFLINE is set, so nothing can be pushed.",
+            "Unset it, or leave --push-to-hub out.",
+        )
+    person = whoami()
+    role = person.get("auth", {}).get("accessToken", {}).get("role")
+    if role == "read":
+        raise AccessError(
+            f"The token of {person['name']} may only read.",
+            f"Make one that may write at {endpoint()}/settings/tokens and run: hf auth login",
+        )
+    owner, repo_name = repo_id.split("/")
+    owners = [person["name"], *(org["name"] for org in person.get("orgs", []))]
+    if owner not in owners:
+        raise AccessError(
+            f"{person['name']} may not push to {owner}/….",
+            f"Use one of: {', '.join(f'{name}/{repo_name}' for name in owners)}",
+        )
+    try:
+        with translated(f"model {repo_id}"):
+            api().auth_check(repo_id, write=True)
+    except NotFoundError:
+        pass  # it will be created
+
+
+def remote_card(repo_id: str) -> str | None:
+    """Return the README.md that the repo has now, None if there is no repo or no card.
+
+    Raises:
+        HubError: The Hub is away.
+    """
+    try:
+        snapshot = inspect_repo(repo_id)
+    except NotFoundError:
+        return None
+    if CARD not in snapshot.files:
+        return None
+    return download(repo_id, snapshot.commit, CARD).read_text(encoding="utf-8")
+
+
+def push_folder(folder: Path, repo_id: str, *, message: str, private: bool = False) -> Pushed:
+    """Upload the layout's files in `folder` as one commit on main.
+
+    Files of the layout that an earlier push left and that `folder` no longer has are removed in
+    the same commit; everything else in the repo is left alone.
+
+    Raises:
+        PushError: It did not complete; the folder is as it was and the push can be repeated.
+        AccessError: The token may not write there.
+    """
+    names = repo_files(folder)
+    if WEIGHTS not in names:
+        raise NotFoundError(f"{folder} has no {WEIGHTS}.", "Push the folder of a finished run.")
+    try:
+        with translated(f"model {repo_id}"):
+            return _commit(folder, repo_id, names, message, private)
+    except AccessError:
+        raise
+    # Besides hublora's own: disk and network, and what the client makes of a broken upload.
+    except (HubloraError, OSError, RuntimeError, ValueError) as error:
+        raise PushError(
+            f"The push to {repo_id} did not complete: {_reason(error)}",
+            f"Everything is kept; try again with: {push_command(folder, repo_id)}",
+        ) from error
+
+
+def push_command(folder: Path, repo_id: str) -> str:
+    """Return what a person types to push `folder`, as a shell takes it."""
+    return shlex.join(["hublora", "push", str(folder), repo_id])
+
+
+def verify_files(folder: Path, pushed: Pushed) -> None:
+    """Read every pushed file back at its commit and compare it with the folder's.
+
+    Raises:
+        VerificationError: Naming the files that differ or are missing.
+    """
+    wrong = []
+    with tempfile.TemporaryDirectory(prefix="hublora-verify-") as fresh:
+        for name in pushed.files:
+            # A cache of its own, and each file for itself: the usual cache may answer with what
+            # was uploaded from here, and any cache reads files that should be equal only once.
+            try:
+                with translated(f"model {pushed.repo_id}", pushed.commit):
+                    copy = hf_hub_download(
+                        pushed.repo_id,
+                        name,
+                        revision=pushed.commit,
+                        cache_dir=fresh,
+                        force_download=True,
+                    )
+            except (HubError, OSError) as error:
+                wrong.append(f"{name} (cannot be read back: {_reason(error)})")
+                if isinstance(error, NotFoundError | OSError):
+                    continue
+                break  # the Hub is away: the others cannot be read either
+            if sha256_of(Path(copy)) != sha256_of(folder / name):
+                wrong.append(f"{name} (differs)")
+    if wrong:
+        raise VerificationError(
+            f"{pushed.repo_id}@{pushed.commit[:8]} is not what was pushed: {', '.join(wrong)}.",
+            f"Everything is kept; push again with: {push_command(folder, pushed.repo_id)}",
+        )
+
+
+def _commit(folder: Path, repo_id: str, names: list[str], message: str, private: bool) -> Pushed:
+    client = api()
+    url: RepoUrl = client.create_repo(repo_id, private=private or None, exist_ok=True)
+    head = inspect_repo(repo_id)
+    operations: list[Any] = [CommitOperationAdd(name, folder / name) for name in names]
+    operations += [CommitOperationDelete(name) for name in _stale(head, names)]
+    commit = client.create_commit(
+        repo_id, operations, commit_message=message, parent_commit=head.commit
+    )
+    return Pushed(repo_id, commit.oid, str(url), tuple(names))
+
+
+def _reason(error: BaseException) -> str:
+    """Return the first line of what went wrong, of the cause where the error only wraps one."""
+    if isinstance(error, HubloraError):
+        return error.message
+    if isinstance(error, RuntimeError) and error.__cause__ is not None:
+        error = error.__cause__
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _stale(head: RepoSnapshot, names: list[str]) -> list[str]:
+    return [name for name in head.files if is_repo_file(name) and name not in names]

@@ -1,0 +1,204 @@
+"""From a name to a commit and a file, once; every later read uses both.
+
+    what is named        online                       HF_HUB_OFFLINE=1
+    a local path         the path                     the path
+    a commit sha         that commit                  that commit, from the cache
+    a branch, tag, PR    asked once, then remembered  as last remembered in the cache
+    a file in a repo     downloaded at the commit     the cached copy of that commit
+
+The memory is the `refs/` folder of the huggingface_hub cache, in its own format:
+https://huggingface.co/docs/huggingface_hub/guides/manage-cache
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import constants
+
+from hublora.errors import AdapterError, HubError, NotFoundError
+from hublora.hub.client import GONE, api, is_offline, translated
+from hublora.hub.download import PICKLES, cache_folder
+from hublora.refs import AdapterRef, check_repo_id, check_revision
+
+WEIGHT_NAME = "pytorch_lora_weights.safetensors"
+_SHA = re.compile(r"[0-9a-f]{40}\Z")
+
+
+@dataclass(frozen=True)
+class RepoSnapshot:
+    """What a repo holds at one commit.
+
+    Attributes:
+        repo_id: owner/name.
+        commit: 40 hexadecimal digits.
+        files: Path -> size in bytes (None where the cache does not know it).
+        card: The front matter of its README.md, empty without one.
+    """
+
+    repo_id: str
+    commit: str
+    files: Mapping[str, int | None]
+    card: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class ResolvedAdapter:
+    """An adapter ref pinned to bytes.
+
+    Attributes:
+        ref: The ref at its commit and file.
+        card: The front matter of the repo's card (empty for local files).
+        files: Path -> size of what the repo holds at that commit (empty for local files).
+    """
+
+    ref: AdapterRef
+    card: Mapping[str, Any] = field(default_factory=dict)
+    files: Mapping[str, int | None] = field(default_factory=dict)
+
+
+def resolve_revision(repo_id: str, repo_type: str = "model", revision: str | None = None) -> str:
+    """Return the commit sha that `revision` (default: the main branch) stands for now.
+
+    Raises:
+        NotFoundError: No such repo or revision.
+        AccessError: The token may not read it.
+        HubError: The Hub is away, or offline and nothing is remembered.
+    """
+    return inspect_repo(repo_id, repo_type, revision).commit
+
+
+def inspect_repo(
+    repo_id: str, repo_type: str = "model", revision: str | None = None
+) -> RepoSnapshot:
+    """Return commit, files and card of a repo at `revision` in one request.
+
+    Raises:
+        NotFoundError: No such repo or revision.
+        AccessError: The token may not read it.
+        HubError: The Hub is away, or offline and nothing is remembered.
+    """
+    check_repo_id(repo_id)
+    revision = check_revision(revision or constants.DEFAULT_REVISION)
+    if is_offline():
+        return _inspect_cache(repo_id, repo_type, revision)
+    with translated(f"{repo_type} {repo_id}", revision):
+        info = api().repo_info(repo_id, repo_type=repo_type, revision=revision, files_metadata=True)
+    if not info.sha or not _SHA.match(info.sha):
+        raise HubError(f"The Hub named no commit for the {repo_type} {repo_id}.")
+    _remember(repo_id, repo_type, revision, info.sha)
+    card = getattr(info, "card_data", None)
+    return RepoSnapshot(
+        repo_id,
+        info.sha,
+        {file.rfilename: file.size for file in getattr(info, "siblings", None) or []},
+        card.to_dict() if card is not None else {},
+    )
+
+
+def resolve_adapter(ref: AdapterRef) -> ResolvedAdapter:
+    """Pin an adapter ref of a repo to a commit and the file in it, without downloading weights.
+
+    Raises:
+        NotFoundError: No such repo, revision or file.
+        AdapterError: The repo has several adapters, only pickle files, or none.
+    """
+    try:
+        snapshot = inspect_repo(ref.location, "model", ref.revision)
+    except NotFoundError as error:
+        if Path(ref.location).is_dir():  # such as the run folder that a training just named
+            raise NotFoundError(error.message, f"For the folder write ./{ref.location}") from error
+        raise
+    path = _choose_file(ref, snapshot.files)
+    return ResolvedAdapter(ref.at(snapshot.commit, path), snapshot.card, snapshot.files)
+
+
+def _choose_file(ref: AdapterRef, files: Mapping[str, int | None]) -> str:
+    safe = [name for name in files if name.endswith(".safetensors")]
+    if ref.path in safe:
+        return str(ref.path)
+    folder = f"{ref.path}/" if ref.path else ""
+    here = [name for name in safe if name.startswith(folder) and "/" not in name[len(folder) :]]
+    if folder + WEIGHT_NAME in here:
+        return folder + WEIGHT_NAME
+    if len(here) == 1:
+        return here[0]
+    where = f"{ref.location}/{ref.path}" if ref.path else ref.location
+    if here:
+        raise AdapterError(f"{where} holds {len(here)} adapters.", _list_refs(ref, here))
+    if ref.path:
+        wrong = f"{ref.location} has no file {ref.path!r}."
+        if ref.path in files:
+            wrong = f"{where} is not a .safetensors file, and nothing else is opened."
+        raise NotFoundError(wrong, _list_refs(ref, safe))
+    if safe:
+        raise AdapterError(f"{where} has no adapter at its top level.", _list_refs(ref, safe))
+    if any(name.endswith(PICKLES) for name in files):
+        raise AdapterError(
+            f"{where} only has pickle files, which can run code when they are opened.",
+            "Ask its author for a .safetensors file.",
+        )
+    raise AdapterError(f"{where} has no .safetensors file.", "Is it an adapter at all?")
+
+
+def _list_refs(ref: AdapterRef, names: Iterable[str], most: int = 20) -> str | None:
+    """Return refs that can be typed as they stand, None if there are none."""
+    found = [str(replace(ref, path=name)) for name in sorted(names)]
+    if not found:
+        return None
+    listed = "\n".join(f"  {one}" for one in found[:most])
+    return f"Name one:\n{listed}" + ("\n  …" if len(found) > most else "")
+
+
+def _remember(repo_id: str, repo_type: str, revision: str, commit: str) -> None:
+    if _SHA.match(revision):
+        return
+    path = cache_folder(repo_id, repo_type) / "refs" / revision
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent)
+        with os.fdopen(handle, "w") as file:
+            file.write(commit)
+        os.replace(temporary, path)
+    except OSError:
+        pass  # a read-only cache still works online
+
+
+def _inspect_cache(repo_id: str, repo_type: str, revision: str) -> RepoSnapshot:
+    if repo_id in GONE:
+        raise NotFoundError(f"{repo_id} was taken off the Hub.", f"Use {GONE[repo_id]} instead.")
+    cache = cache_folder(repo_id, repo_type)
+    commit = revision
+    if not _SHA.match(revision):
+        remembered = cache / "refs" / revision
+        commit = remembered.read_text().strip() if remembered.is_file() else ""
+    folder = cache / "snapshots" / commit
+    if not commit or not folder.is_dir():
+        raise HubError(
+            f"The {repo_type} {repo_id} is not in the local cache and HF_HUB_OFFLINE is set.",
+            "Unset HF_HUB_OFFLINE once to download it.",
+        )
+    files = {
+        path.relative_to(folder).as_posix(): path.stat().st_size
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+    return RepoSnapshot(repo_id, commit, files, read_card(folder / "README.md"))
+
+
+def read_card(path: Path) -> dict[str, Any]:
+    """Return the front matter of a card, empty when there is none or it does not parse."""
+    from huggingface_hub import ModelCard
+
+    if not path.is_file():
+        return {}
+    try:
+        return ModelCard.load(path, ignore_metadata_errors=True).data.to_dict()
+    except ValueError:
+        return {}

@@ -1,0 +1,67 @@
+"""What no page of another site may make a browser do here.
+
+A browser that is signed in sends the token with every request to this server, whoever made it send
+one. So changes that another site asked for are refused, and so is a name that only pretends to be
+this machine (DNS rebinding).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from urllib.parse import urlsplit
+
+from starlette.requests import Request
+
+from .problems import Refusal
+
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+MAX_HEADERS = 200
+MAX_HEADER_BYTES = 32 << 10
+_LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether only this machine can reach `host`."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def check_headers(request: Request) -> None:
+    """Refuse a request whose headers are more than any client sends.
+
+    Raises:
+        Refusal: They are too many or too long.
+    """
+    raw = request.headers.raw
+    total = len(request.scope["raw_path"]) + sum(len(name) + len(value) for name, value in raw)
+    if len(raw) > MAX_HEADERS or total > MAX_HEADER_BYTES:
+        raise Refusal(431, "The headers are too long.", {"Connection": "close"})
+
+
+def check_origin(request: Request, *, loopback: bool) -> None:
+    """Let a request pass that a person or a program of this Hub's own meant.
+
+    Raises:
+        Refusal: Another site is behind it.
+    """
+    host = request.headers.get("host", "")
+    if loopback and _name(f"//{host}") not in _LOOPBACK_NAMES:
+        raise Refusal(403, "This Hub answers to this machine only.")
+    if request.method in SAFE_METHODS:
+        return
+    origin = request.headers.get("origin")
+    if origin is not None and urlsplit(origin).netloc != host:
+        raise Refusal(403, "Another site asked for this change.")
+    if request.headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
+        raise Refusal(403, "Another site asked for this change.")
+
+
+def _name(address: str) -> str | None:
+    try:
+        return urlsplit(address).hostname
+    except ValueError:
+        return None

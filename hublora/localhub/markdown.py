@@ -1,0 +1,121 @@
+"""Markdown to HTML that cannot do harm: CommonMark and tables, then an allow-list.
+
+Cards are written by anybody. Nothing that runs, styles, frames or loads from elsewhere survives:
+no scripts, no style, no forms, only pictures from the repo itself, only http(s) and mailto links.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+import secrets
+from collections.abc import Callable
+from functools import cache
+from urllib.parse import quote, unquote, urlsplit
+
+import nh3
+from markdown_it import MarkdownIt
+
+MAX_BYTES = 512 << 10
+_TAGS = (
+    "a abbr b blockquote br caption code dd del details div dl dt em figcaption figure h1 h2 h3 h4"
+    " h5 h6 hr i img ins kbd li ol p pre q s samp small span strong sub summary sup table tbody td"
+    " tfoot th thead tr tt u ul var video"
+)
+_ATTRIBUTES = {
+    "*": {"align", "title"},
+    "a": {"href"},
+    "img": {"src", "alt", "width", "height"},
+    "video": {"src", "controls", "width", "height", "loop", "muted"},
+    "code": {"class"},
+    "details": {"open"},
+    "td": {"colspan", "rowspan"},
+    "th": {"colspan", "rowspan"},
+    "ol": {"start"},
+}
+_GALLERY = re.compile(r"\s{0,3}<Gallery\s*/?>(?:\s*</Gallery>)?\s*", re.IGNORECASE)
+_FENCE = re.compile(r"\s{0,3}(`{3,}|~{3,})")
+Place = Callable[[str], str]
+
+
+@cache
+def _parser() -> MarkdownIt:
+    return MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
+
+
+def render(text: str, *, file: Place, page: Place, gallery: str = "") -> str:
+    """Return the HTML of a card's body.
+
+    Args:
+        text: Markdown, with whatever HTML its author put in.
+        file: Address of the content of a path in the repo, for pictures.
+        page: Address of the page of a path in the repo, for links.
+        gallery: Trusted HTML that stands where the author wrote `<Gallery />`.
+    """
+    if len(text) > MAX_BYTES:
+        return f"<pre>{html.escape(text[:MAX_BYTES])}</pre>"
+    mark = f"gallery-{secrets.token_hex(16)}"
+    try:
+        raw = _parser().render(_mark_gallery(text, mark))
+    except RecursionError:
+        return f"<pre>{html.escape(text)}</pre>"
+    clean = nh3.clean(
+        raw,
+        tags=set(_TAGS.split()),
+        clean_content_tags={"script", "style", "iframe", "object", "embed", "svg", "math"},
+        attributes=_ATTRIBUTES,
+        attribute_filter=lambda tag, name, value: _address(tag, name, value, file, page),
+        url_schemes={"http", "https", "mailto"},
+        link_rel="noopener noreferrer nofollow ugc",
+        strip_comments=True,
+    )
+    first, *rest = clean.replace(f"<p>{mark}</p>", mark).split(mark)
+    return first + (gallery + "".join(rest) if rest else "")
+
+
+def has_gallery(text: str) -> bool:
+    """Tell whether the author says where the gallery goes."""
+    return _mark_gallery(text, "\0") != text
+
+
+def _mark_gallery(text: str, mark: str) -> str:
+    """Put a mark of its own paragraph for each `<Gallery />` outside of code."""
+    lines, fence = [], ""
+    for line in text.split("\n"):
+        found = _FENCE.match(line)
+        if found and (not fence or found[1].startswith(fence)):
+            fence = "" if fence else found[1]
+        lines.append(f"\n{mark}\n" if not fence and _GALLERY.fullmatch(line) else line)
+    return "\n".join(lines)
+
+
+def _address(tag: str, name: str, value: str, file: Place, page: Place) -> str | None:
+    """Return an attribute as it may stand: addresses of the repo itself are made whole."""
+    if name not in ("src", "href"):
+        return value
+    path = inside(value)
+    if name == "src":
+        return file(path) if path else None
+    if value.startswith("#") or urlsplit(value).scheme in ("http", "https", "mailto"):
+        return value
+    # Another page of this Hub: browsers drop blanks, so "/\t/host" would be another host.
+    if re.fullmatch(r"/([^/\\\s][^\\\s]*)?", value):
+        return value
+    return page(path) if path else None
+
+
+def inside(address: str) -> str | None:
+    """Return the repo path that a relative address means, or None for any other address."""
+    try:
+        parts = urlsplit(address.strip())
+    except ValueError:
+        return None
+    if parts.scheme or parts.netloc or address.startswith(("/", "\\", "#", "?")):
+        return None
+    path = unquote(parts.path).removeprefix("./")
+    return path if path and ".." not in path.split("/") else None
+
+
+def quoted(path: str) -> str:
+    """Return a repo path as it goes into an address."""
+    return quote(path, safe="/")

@@ -1,0 +1,124 @@
+"""Working on a data folder without HTTP: users, tokens, and taking in a folder as a commit.
+
+All of it is safe while a server runs on the same folder.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .store import Store
+from .store.errors import AlreadyExists, Malformed, RepoNotFound
+from .store.git import DEFAULT_BRANCH
+from .store.names import check_path
+from .store.patterns import Attributes
+from .store.repos import Repo
+from .store.writing import DeleteFile, Operation, PutFile, PutLarge, Stage, signature
+
+_REGULAR_BYTES = 10 << 20
+_SKIPPED = frozenset({".git", ".cache", "__pycache__", ".DS_Store"})
+
+
+def add_user(data_dir: Path | str, name: str) -> None:
+    """Add a user to a data folder."""
+    Store(data_dir).people.add(name)
+
+
+def create_token(data_dir: Path | str, user: str, role: str = "write", label: str = "token") -> str:
+    """Give out a new token, `read` or `write`; it cannot be read again."""
+    return Store(data_dir).people.create_token(user, role, label)
+
+
+def import_folder(
+    data_dir: Path | str,
+    repo_id: str,
+    folder: Path | str,
+    repo_type: str = "model",
+    message: str = "Import folder",
+    *,
+    private: bool = False,
+    mirror: bool = False,
+) -> str:
+    """Make the files of `folder` the newest commit of a repo; return the commit's id.
+
+    The repo and its owner are made when they are not there. The same content again makes no new
+    commit. Hidden caches and `.git` are left out.
+
+    Args:
+        data_dir: The data folder.
+        repo_id: `owner/name`.
+        folder: What to take in.
+        repo_type: model, dataset or space.
+        message: The commit's title.
+        private: Whether a repo that is made now is private.
+        mirror: Also remove what the repo has and the folder lacks.
+    """
+    source, store = Path(folder), Store(data_dir)
+    if not source.is_dir():
+        raise Malformed(f"There is no folder {source}.")
+    repo = _repo(store, repo_type, repo_id, private)
+    paths = sorted(_paths(source))
+    git = store.git(repo)
+    standing = git.resolve(DEFAULT_BRANCH)
+    with store.commits.stage(repo, git) as stage:
+        attributes = Attributes(
+            (git.read_file(standing, ".gitattributes") or b"").decode("utf-8", "replace")
+        )
+        operations = [_put(store, repo, stage, attributes, source, path) for path in paths]
+        if mirror:
+            gone = {entry.path for entry in git.files(standing)} - set(paths) - {".gitattributes"}
+            operations += [DeleteFile(path) for path in sorted(gone)]
+        return store.commits.apply(
+            repo, stage, operations, f"{message}\n", signature(repo.owner), skip_empty=True
+        )
+
+
+def _repo(store: Store, kind: str, repo_id: str, private: bool) -> Repo:
+    try:
+        return store.repos.find(kind, repo_id)
+    except RepoNotFound:
+        owner, _, name = repo_id.partition("/")
+    try:
+        store.people.add(owner)
+    except AlreadyExists:
+        pass
+    try:
+        sdk = "static" if kind == "space" else None
+        return store.create_repo(kind, owner, name, private=private, sdk=sdk)
+    except AlreadyExists:
+        return store.repos.find(kind, repo_id)
+
+
+def _paths(source: Path) -> list[str]:
+    """Return the files below a folder; links are followed only to plain files inside it."""
+    inside = source.resolve()
+    found = []
+    for path in source.rglob("*"):
+        relative = path.relative_to(source)
+        if _SKIPPED & set(relative.parts) or not path.is_file():
+            continue
+        # A snapshot of the Hugging Face cache is links to `../../blobs/…`: those are files too.
+        if path.is_symlink() and not _is_cache_link(path, inside):
+            continue
+        found.append(check_path(relative.as_posix()))
+    return found
+
+
+def _is_cache_link(path: Path, inside: Path) -> bool:
+    target = path.resolve()
+    return target.is_relative_to(inside) or target.parent.name == "blobs"
+
+
+def _put(
+    store: Store, repo: Repo, stage: Stage, attributes: Attributes, source: Path, path: str
+) -> Operation:
+    file = source / path
+    size = file.stat().st_size
+    if size and (size > _REGULAR_BYTES or attributes.is_large(path) or _is_binary(file)):
+        return PutLarge(path, store.large.adopt(repo.id, file))
+    return PutFile(path, stage.blob(file.read_bytes()))
+
+
+def _is_binary(file: Path) -> bool:
+    with file.open("rb") as opened:
+        return b"\0" in opened.read(512)

@@ -1,0 +1,67 @@
+"""Pages about what people say: discussions and pull requests, to be read."""
+
+from __future__ import annotations
+
+from starlette.responses import Response
+
+from ..call import Call
+from ..routing import Route
+from ..store.discussions import Event
+from ..store.git import DEFAULT_BRANCH
+from .browse import changes
+from .discussions import comment_html, found_discussion
+from .lists import whole_number
+from .pages import page
+
+SHOWN = 50
+
+
+def list_page(call: Call) -> Response:
+    """GET /{repo}/discussions: all of them, newest first."""
+    repo = call.repo()
+    skip = whole_number(call, "cursor", 0)
+    found, count = call.store.discussions.page(
+        repo, kind="all", status=call.query("status", "all"), author=None, skip=skip, limit=SHOWN
+    )
+    following = f"?cursor={skip + SHOWN}" if skip + len(found) < count else None
+    return page(
+        call, "discussions", repo=repo, tab="community", discussions=found, following=following
+    )
+
+
+def discussion_page(call: Call) -> Response:
+    """GET /{repo}/discussions/{number}: what was said, and what a pull request changes."""
+    repo, found = found_discussion(call)
+    different = []
+    if found.is_pull_request:
+        git = call.git(repo)
+        merged = git.commit(found.merge_commit).parents[0] if found.merge_commit else None
+        different = changes(git, merged or git.resolve(DEFAULT_BRANCH), git.resolve(found.ref))
+    return page(
+        call,
+        "discussion",
+        repo=repo,
+        tab="community",
+        discussion=found,
+        events=[_shown(event) for event in found.events],
+        changes=different,
+    )
+
+
+def _shown(event: Event) -> dict[str, str]:
+    """Return an event as the page tells it."""
+    data = event.data
+    said = {
+        "comment": lambda: "",
+        "commit": lambda: f"added the commit “{data['subject']}”",
+        "status-change": lambda: f"changed the status to {data['status']}",
+        "title-change": lambda: f"changed the title from “{data['from']}” to “{data['to']}”",
+    }[event.kind]()
+    html = comment_html(data["latest"]["raw"]) if event.kind == "comment" else ""
+    return {"author": event.author, "date": event.created_at, "said": said, "html": html}
+
+
+ROUTES = [
+    Route("GET", "/{prefix}{repo}/discussions", list_page),
+    Route("GET", "/{prefix}{repo}/discussions/{number}", discussion_page),
+]

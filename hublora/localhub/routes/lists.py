@@ -1,0 +1,110 @@
+"""Lists: all models, datasets or spaces that a caller may see."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import urlencode
+
+from starlette.responses import JSONResponse, Response
+
+from ..call import Call
+from ..facts import View, summary
+from ..routing import Route
+from ..store.access import Right
+from ..store.errors import Malformed
+from ..store.search import MAX_PAGE, Query, search
+
+
+def listing(call: Call) -> Response:
+    """GET /api/{kind}: `list_models`, `list_datasets`, `list_spaces`."""
+    query = read_query(call)
+    page, cursor = search(call.store.database, call.store.repos, query, call.caller)
+    expand = call.queries("expand", "expand[]")
+    full, card = call.flag("full"), call.flag("cardData") or call.flag("full")
+    entries = [summary(View(call.store, repo), expand, full, card) for repo in page]
+    return paged(call, entries, cursor)
+
+
+def read_query(call: Call, page: int = MAX_PAGE) -> Query:
+    """Return the search that the address asks for, by default with `page` results."""
+    if set(call.request.query_params) & {"datasets", "models", "linked"} and call.kind == "space":
+        tags = [f"{k}:{v}" for k in ("dataset", "model") for v in call.queries(f"{k}s")]
+    else:
+        tags = []
+    for given in call.queries("filter", "filter[]", "tags"):
+        tags += [part for part in given.split(",") if part]
+    gated = {"true": True, "false": False}.get(call.query("gated").lower())
+    return Query(
+        kind=call.kind,
+        author=call.query("author") or None,
+        words=tuple(word for text in call.queries("search") for word in text.split()),
+        tags=tuple(tags),
+        pipeline_tag=call.query("pipeline_tag") or None,
+        gated=gated,
+        order=call.query("sort") or "lastModified",
+        ascending=call.query("direction") == "1",
+        limit=whole_number(call, "limit", page),
+        cursor=call.query("cursor") or None,
+    )
+
+
+def whole_number(call: Call, name: str, default: int) -> int:
+    """Return a query parameter that is a positive number."""
+    text = call.query(name)
+    if not text:
+        return default
+    if not text.isascii() or not text.isdigit() or len(text) > 9:
+        raise Malformed(f"Invalid {name}: a whole number is wanted.")
+    return int(text)
+
+
+def paged(call: Call, entries: Any, cursor: str | None) -> Response:
+    """Return one page with the `Link` header that leads to the next."""
+    headers = {}
+    if cursor is not None:
+        pairs = [p for p in call.request.query_params.multi_items() if p[0] != "cursor"]
+        path = call.request.scope["raw_path"].decode("latin-1")
+        following = f"{call.origin}{path}?{urlencode([*pairs, ('cursor', cursor)])}"
+        headers["Link"] = f'<{following}>; rel="next"'
+    return JSONResponse(entries, headers=headers)
+
+
+def own_repos(call: Call) -> list[dict[str, Any]]:
+    """GET /api/settings/repositories, or of an organisation: `list_user_repos`."""
+    user = call.user()
+    owner = call.pieces.get("name") or str(user.name)
+    found = call.store.repos.owned_by(owner)
+    if not found:
+        call.store.people.find(owner)
+    seen = [repo for repo in found if call.store.right(repo, user) >= Right.OWN]
+    views = [(repo, View(call.store, repo).used_storage()) for repo in seen]
+    total = sum(size for _, size in views) or 1
+    return [
+        {
+            "id": repo.name,
+            "type": repo.kind,
+            "updatedAt": repo.modified_at,
+            "visibility": "private" if repo.private else "public",
+            "storage": size,
+            "storagePercent": 100 * size / total,
+        }
+        for repo, size in views
+    ]
+
+
+def tags_by_type(call: Call) -> dict[str, Any]:
+    """GET /api/models-tags-by-type, …: `get_model_tags`, `get_dataset_tags`."""
+    groups: dict[str, list[dict[str, str]]] = {}
+    for tag in call.store.repos.public_tags(call.pieces["kind"].removesuffix("s")):
+        group, colon, label = tag.partition(":")
+        kind = group if colon else "other"
+        groups.setdefault(kind, []).append({"id": tag, "label": label or tag, "type": kind})
+    return groups
+
+
+ROUTES = [
+    Route("GET", "/api/{kind}", listing),
+    Route("GET", "/api/{kind}-tags-by-type", tags_by_type),
+    Route("GET", "/api/settings/repositories", own_repos),
+    Route("GET", "/api/organizations/{name}/settings/repositories", own_repos),
+]

@@ -1,0 +1,155 @@
+"""Pages for a browser: server-rendered, no script, nothing from elsewhere."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+from starlette.responses import RedirectResponse, Response
+
+from hublora import rendering
+
+from .. import gallery, markdown
+from ..call import Call
+from ..facts import View
+from ..problems import Refusal
+from ..routing import Route
+from ..store import cards
+from ..store.access import Right
+from ..store.repos import Repo
+from ..store.search import search
+from .lists import read_query
+
+PAGE_SIZE = 30
+_POLICY = (
+    "default-src 'none'; img-src 'self'; media-src 'self'; style-src 'self'; form-action 'self';"
+    " base-uri 'none'; frame-ancestors 'none'"
+)
+_HEADERS = {
+    "Content-Security-Policy": _POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+}
+
+
+def page(call: Call, template: str, status: int = 200, **facts: Any) -> Response:
+    """Render a page of `templates/hub/`."""
+    text = rendering.render(
+        f"hub/{template}.html.jinja",
+        viewer=call.caller.name,
+        origin=call.origin,
+        here=call.request.scope["raw_path"].decode("latin-1"),
+        url=markdown.quoted,
+        **facts,
+    )
+    return Response(text, status, _HEADERS, media_type="text/html; charset=utf-8")
+
+
+def home(call: Call) -> Response:
+    """GET /: the list of models."""
+    return RedirectResponse("/models", 307)
+
+
+def login(call: Call) -> Response:
+    """GET /login: makes the browser ask for a token (as password), then goes back."""
+    if not call.caller.known:
+        raise Refusal(
+            401,
+            "Sign in with any user name and a token as the password.",
+            {"WWW-Authenticate": 'Basic realm="hublora", charset="UTF-8"'},
+        )
+    back = call.query("next", "/")
+    # A path of this server only: `//host` and `/\host` would lead elsewhere.
+    local = back.startswith("/") and not back.startswith(("//", "/\\"))
+    return RedirectResponse(back if local else "/", 303)
+
+
+def stylesheet(call: Call) -> Response:
+    """GET /_static/hub.css."""
+    path = Path(rendering.template_folder()) / "hub" / "hub.css"
+    return Response(
+        path.read_bytes(), media_type="text/css", headers={"Cache-Control": "max-age=300"}
+    )
+
+
+def list_page(call: Call) -> Response:
+    """GET /models, /datasets, /spaces: what there is, with search and tags."""
+    found, cursor = search(
+        call.store.database, call.store.repos, read_query(call, PAGE_SIZE), call.caller
+    )
+    pairs = [p for p in call.request.query_params.multi_items() if p[0] != "cursor"]
+    following = f"?{urlencode([*pairs, ('cursor', cursor)])}" if cursor else None
+    return page(
+        call,
+        "list",
+        kind=call.kind,
+        repos=[{"repo": repo, "cover": cover(repo)} for repo in found],
+        search=" ".join(call.queries("search")),
+        tags=call.queries("filter"),
+        following=following,
+    )
+
+
+def cover(repo: Repo) -> str | None:
+    """Return the address of the first still picture of a repo's gallery."""
+    for picture in gallery.pictures(repo.card, repo.name):
+        if not picture.moves and not repo.gated:
+            return f"/{repo.path}/resolve/{repo.head}/{markdown.quoted(picture.path)}"
+    return None
+
+
+def repo_page(call: Call) -> Response:
+    """GET /{repo}: the card, its gallery, and how to use it."""
+    repo = call.repo(Right.KNOW)
+    view = View(call.store, repo)
+    right = call.store.right(repo, call.caller)
+    readme = view.git.read_file(view.sha, "README.md", cards.MAX_README_BYTES) or b""
+    _, body = cards.split(readme.decode("utf-8", "replace"))
+    shown = gallery.pictures(view.card, repo.name) if right >= Right.READ else []
+    pictures = rendering.render(
+        "hub/gallery.html.jinja", pictures=shown, file=partial(file_address, repo, view.sha)
+    )
+    has_place = markdown.has_gallery(body)
+    text = markdown.render(
+        body,
+        file=partial(file_address, repo, view.sha),
+        page=partial(page_address, repo, "main"),
+        gallery=pictures,
+    )
+    return page(
+        call,
+        "repo",
+        repo=repo,
+        tab="card",
+        card=view.card,
+        body=text,
+        gallery="" if has_place or not shown else pictures,
+        prompt=shown[0].prompt if shown else "",
+        bases=cards.adapter_of(view.card),
+        adapter="lora" in view.tags,
+        weights=[p for p in view.paths if "/" not in p and p.endswith(".safetensors")],
+        sha=view.sha,
+        right=int(right),
+        consent=call.store.gates.consent(repo, call.caller).status,
+    )
+
+
+def file_address(repo: Repo, sha: str, path: str) -> str:
+    """Return where the content of a file is."""
+    return f"/{repo.path}/resolve/{sha}/{markdown.quoted(path)}"
+
+
+def page_address(repo: Repo, revision: str, path: str) -> str:
+    """Return where the page about a file is."""
+    return f"/{repo.path}/blob/{markdown.quoted(revision)}/{markdown.quoted(path)}"
+
+
+ROUTES = [
+    Route("GET", "/", home),
+    Route("GET", "/login", login),
+    Route("GET", "/_static/hub.css", stylesheet),
+    Route("GET", "/{kind}", list_page),
+    Route("GET", "/{prefix}{repo}", repo_page),
+]

@@ -1,0 +1,163 @@
+"""Running the server: sockets, signals, the ready line, logs."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import IO, Any
+
+import uvicorn
+
+from hublora.errors import HubloraError
+
+from .app import Hub, Settings
+from .guard import MAX_HEADER_BYTES, is_loopback
+from .patience import PatientProtocol
+from .store import Store
+
+log = logging.getLogger("hublora.hub")
+
+
+def serve(
+    data_dir: Path | str,
+    settings: Settings,
+    *,
+    ready: Callable[[str, str | None], None],
+    stop_with_stdin: bool = False,
+    allow_remote: bool = False,
+    tls: tuple[str, str] | None = None,
+) -> None:
+    """Serve a data folder until a signal comes (or stdin closes); calls `ready(url, token)` once.
+
+    Raises:
+        HubloraError: The address cannot be had, or is not loopback and nobody said so.
+    """
+    if not is_loopback(settings.host) and not allow_remote:
+        raise HubloraError(
+            f"{settings.host} can be reached from other machines.",
+            "If that is wanted, add --allow-remote and read docs/running-a-hub.md.",
+        )
+    store = Store(data_dir)
+    alone = _only_server(store)
+    store.recover()
+    token = store.first_user(settings.user)
+    listener = _listen(settings.host, settings.port)
+    port = listener.getsockname()[1]
+    scheme = "https" if tls else "http"
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    url = settings.public_url or f"{scheme}://{host}:{port}"
+    hub = Hub(store, replace(settings, port=port))
+    server = _Server(_config(hub, tls), lambda: ready(url, token))
+    if stop_with_stdin:
+        threading.Thread(target=_stop_at_eof, args=(server,), daemon=True).start()
+    try:
+        server.run(sockets=[listener])
+    finally:
+        store.downloads.flush()
+        alone.close()
+
+
+def _config(hub: Hub, tls: tuple[str, str] | None) -> uvicorn.Config:
+    patience = {"header_seconds": hub.settings.header_seconds}
+    return uvicorn.Config(
+        hub,
+        http=type("Protocol", (PatientProtocol,), patience),
+        ws="none",
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        server_header=False,
+        h11_max_incomplete_event_size=MAX_HEADER_BYTES,
+        timeout_keep_alive=30,
+        timeout_graceful_shutdown=10,
+        backlog=512,
+        ssl_certfile=tls[0] if tls else None,
+        ssl_keyfile=tls[1] if tls else None,
+    )
+
+
+class _Server(uvicorn.Server):
+    """Says when it answers; to be told to stop is no failure."""
+
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._ready = ready
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Stop gracefully on Ctrl-C and SIGTERM, and then just return."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {
+            number: signal.signal(number, self.handle_exit)
+            for number in (signal.SIGINT, signal.SIGTERM)
+        }
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, then tell."""
+        await super().startup(sockets)
+        if self.started:
+            self._ready()
+
+
+def _only_server(store: Store) -> IO[str]:
+    """Hold the data folder against a second server; the kernel lets go when we die.
+
+    Raises:
+        HubloraError: Somebody serves it already.
+    """
+    lock = (store.folder / "locks" / "server").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as problem:
+        lock.close()
+        raise HubloraError(
+            f"Another Hub serves {store.folder} already.", "Use that one, or another --data folder."
+        ) from problem
+    return lock
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as problem:
+        listener.close()
+        raise HubloraError(
+            f"Cannot listen on {host}:{port}: {problem.strerror}.",
+            "Take another port with --port, or a free one with --port 0.",
+        ) from problem
+    listener.listen(512)
+    return listener
+
+
+def _stop_at_eof(server: Any) -> None:
+    """Stop when whoever started us is gone: the kernel closes its end of the pipe."""
+    while sys.stdin.buffer.read(4096):
+        pass
+    server.should_exit = True
+
+
+def set_up_logs(verbose: bool = False) -> None:
+    """Log to stderr, a line a request; tokens and signatures never get as far as a log line."""
+    logging.basicConfig(
+        level=logging.INFO if verbose else logging.WARNING,
+        format="%(asctime)s %(levelname)s %(message)s",
+        stream=sys.stderr,
+    )

@@ -1,0 +1,197 @@
+"""The embedded Hub without HTTP: git repositories, large files, and who may do what.
+
+`Store(folder)` is everything; the server, the command line and tests use the same one, also at the
+same time from several processes.
+
+    DATA/hub.sqlite       people, tokens (hashed), the register of repos, discussions
+    DATA/repos/<id>.git   bare repositories; ids are random, names are only rows
+    DATA/lfs/ab/<oid>     large files by sha256
+    DATA/uploads/         what is still on its way in
+    DATA/locks/           one lock a repo, against other threads and processes
+    DATA/secret           signs the links that uploads go to
+    DATA/owner-token      the first user's token, readable by its owner alone
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from contextlib import AbstractContextManager
+from functools import cached_property
+from pathlib import Path
+
+from . import access, cards
+from .branches import Branches
+from .collections import Collections
+from .commits import Commits
+from .database import Database
+from .discussions import Discussions
+from .disk import exclusive, make_folder, sync_folder, write_atomically
+from .downloads import Downloads
+from .gates import Gates
+from .git import DEFAULT_BRANCH, GitRepo
+from .large import LargeFiles
+from .patterns import default_attributes
+from .people import NOBODY, Caller, People
+from .repos import Repo, Repos
+from .writing import PutFile, Stage, advance, signature
+
+OWNER_TOKEN = "owner-token"
+
+
+class Store:
+    """Opens a data folder, making it when it is empty."""
+
+    def __init__(self, folder: Path | str) -> None:
+        self.folder = Path(folder).absolute()
+        for name in ("repos", "locks", "trash"):
+            make_folder(self.folder / name)
+        with exclusive(self.folder / "locks" / "opening"):
+            self.database = Database(self.folder / "hub.sqlite")
+        os.chmod(self.database.path, 0o600)
+        self.people = People(self.database)
+        self.repos = Repos(self.database)
+        self.large = LargeFiles(self.database, self.folder)
+        self.commits = Commits(self)
+        self.branches = Branches(self)
+        self.downloads = Downloads(self.repos)
+        self.discussions = Discussions(self)
+        self.collections = Collections(self.database)
+        self.gates = Gates(self.database)
+
+    @cached_property
+    def secret(self) -> bytes:
+        """The key that upload links are signed with; made once."""
+        path = self.folder / "secret"
+        with exclusive(self.folder / "locks" / "opening"):
+            if not path.exists():
+                write_atomically(path, secrets.token_bytes(32), mode=0o600)
+        return path.read_bytes()
+
+    def first_user(self, name: str) -> str | None:
+        """Make the first user with a write token if nobody is here; return the owner's token."""
+        path = self.folder / OWNER_TOKEN
+        with exclusive(self.folder / "locks" / "first-user"):
+            if not self.people.everyone():
+                self.people.add(name)
+            if not self.people.tokens():
+                owner = next(u["name"] for u in self.people.everyone() if u["kind"] == "user")
+                token = self.people.create_token(owner, "write", "first")
+                write_atomically(path, token.encode() + b"\n", mode=0o600)
+        return path.read_text().strip() if path.exists() else None
+
+    # Repos
+
+    def git(self, repo: Repo) -> GitRepo:
+        """Open the git repository of a repo."""
+        return GitRepo(self.folder / "repos" / f"{repo.id}.git")
+
+    def lock(self, repo: Repo) -> AbstractContextManager[None]:
+        """Hold a repo's branches still."""
+        return exclusive(self.folder / "locks" / repo.id)
+
+    def create_repo(
+        self,
+        kind: str,
+        owner: str,
+        name: str,
+        *,
+        private: bool = False,
+        sdk: str | None = None,
+        author: str | None = None,
+    ) -> Repo:
+        """Make a repo with its first commit, as the Hub does.
+
+        The register comes last: a name that exists has a whole repository behind it.
+        """
+        repo_id = self.repos.check_free(kind, owner, name, sdk)
+        folder = self.folder / "repos" / f"{repo_id}.git"
+        try:
+            with Stage(GitRepo.create(folder)) as stage:
+                attributes = PutFile(".gitattributes", stage.blob(default_attributes(kind)))
+                tree = stage.tree(None, [attributes])
+                commit = stage.commit(tree, [], "initial commit", signature(author or owner))
+                stage.publish()
+                advance(stage.repo, f"refs/heads/{DEFAULT_BRANCH}", commit, None)
+            sync_folder(folder.parent)
+            repo = self.repos.create(repo_id, kind, owner, name, private, sdk)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        self.reindex(repo, repo.created_at)
+        return self.repos.by_id(repo.id)
+
+    def duplicate_repo(
+        self, source: Repo, owner: str, name: str, *, private: bool, sdk: str | None
+    ) -> Repo:
+        """Make a repo with all the history and files of another one."""
+        repo_id = self.repos.check_free(source.kind, owner, name, sdk)
+        folder = self.folder / "repos" / f"{repo_id}.git"
+        try:
+            with self.lock(source):
+                shutil.copytree(
+                    self.folder / "repos" / f"{source.id}.git",
+                    folder,
+                    ignore=shutil.ignore_patterns("pr"),
+                )
+            os.sync()
+            repo = self.repos.create(repo_id, source.kind, owner, name, private, sdk)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        self.large.link_all(source.id, repo.id)
+        self.reindex(repo, repo.created_at)
+        return self.repos.by_id(repo.id)
+
+    def delete_repo(self, repo: Repo) -> None:
+        """Forget a repo and free its folder."""
+        folder = self.folder / "repos" / f"{repo.id}.git"
+        trash = self.folder / "trash" / repo.id
+        with self.lock(repo):
+            self.repos.forget(repo)
+            if folder.exists():
+                folder.rename(trash)
+                sync_folder(folder.parent)
+        shutil.rmtree(trash, ignore_errors=True)
+
+    def right(self, repo: Repo, caller: Caller) -> access.Right:
+        """Return the most that the caller may do to a repo."""
+        return access.right_to(repo, caller, self.gates.consent(repo, caller))
+
+    def reindex(self, repo: Repo, moment: str | None = None) -> None:
+        """Bring what lists know of a repo in step with its newest commit, made at `moment`.
+
+        git keeps whole seconds; lists order by milliseconds.
+        """
+        git = self.git(repo)
+        head = git.resolve(DEFAULT_BRANCH)
+        files = [
+            path for path, found in git.names(head, recursive=True) if found.type_str == "blob"
+        ]
+        card = cards.read(git.read_file(head, "README.md", cards.MAX_README_BYTES))
+        self.repos.index(
+            repo.id,
+            head=head,
+            card=card,
+            tags=cards.tags(repo.kind, card, files),
+            pipeline_tag=cards.pipeline_tag(card) if repo.kind == "model" else None,
+            library_name=cards.library(card, files) if repo.kind == "model" else None,
+            modified_at=moment or git.commit(head).date,
+        )
+
+    def collect_garbage(self) -> tuple[int, int]:
+        """Free what nobody uses; return how many files and bytes went."""
+        return self.large.sweep()
+
+    def recover(self) -> None:
+        """Finish what a crash interrupted; called once by a starting server."""
+        self.large.clean_uploads()
+        shutil.rmtree(self.folder / "trash", ignore_errors=True)
+        make_folder(self.folder / "trash")
+        for repo in self.repos.stale():
+            with self.lock(repo):
+                self.reindex(repo)
+
+
+__all__ = ["NOBODY", "OWNER_TOKEN", "Store", "signature"]

@@ -1,0 +1,289 @@
+"""Reading a bare git repository: revisions, trees, blobs, history. Knows no people and no HTTP."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pygit2
+from pygit2.enums import ObjectType, SortMode
+
+from . import pointers
+from .disk import stamp
+from .errors import EntryNotFound, RevisionNotFound
+from .names import check_revision
+
+DEFAULT_BRANCH = "main"
+_HEADS, _TAGS = "refs/heads/", "refs/tags/"
+_FILE_MODES = frozenset({0o100644, 0o100755})
+
+# The data folder may have been copied here by another user.
+pygit2.settings.owner_validation = False
+# However many repositories are read at once: no more open packs than this.
+pygit2.settings.mwindow_file_limit = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A file or a folder of a tree; `lfs` tells the large file that a file stands for."""
+
+    path: str
+    oid: str
+    is_folder: bool
+    size: int = 0
+    lfs: pointers.Pointer | None = None
+
+    @property
+    def etag(self) -> str:
+        """What changes exactly when the content does: sha256 of a large file, else git's sha1."""
+        return self.lfs.oid if self.lfs else self.oid
+
+
+@dataclass(frozen=True, slots=True)
+class CommitFacts:
+    """A commit as lists show it."""
+
+    id: str
+    title: str
+    message: str
+    author: str
+    date: str
+    parents: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Refs:
+    """All refs of a repo with the commit each points to, in the four groups of the Hub."""
+
+    branches: dict[str, str] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+    converts: dict[str, str] = field(default_factory=dict)
+    pull_requests: dict[str, str] = field(default_factory=dict)
+
+
+class GitRepo:
+    """One bare repository, opened for one task: not to be shared between threads."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.raw = pygit2.Repository(str(folder), pygit2.enums.RepositoryOpenFlag.NO_SEARCH)
+
+    def __del__(self) -> None:
+        """Close the packs now: pygit2's own objects refer to each other and wait for the gc."""
+        raw = getattr(self, "raw", None)
+        if raw is not None:
+            raw.free()
+
+    @classmethod
+    def create(cls, folder: Path) -> GitRepo:
+        """Make an empty bare repository whose HEAD is `main`."""
+        pygit2.init_repository(str(folder), bare=True, initial_head=DEFAULT_BRANCH)
+        return cls(folder)
+
+    # Revisions
+
+    def ref_name(self, revision: str) -> str | None:
+        """Return the full name of the ref that `revision` means, or None for a commit id."""
+        check_revision(revision)
+        places = (
+            (revision,) if revision.startswith("refs/") else (_HEADS + revision, _TAGS + revision)
+        )
+        for place in places:
+            if place in self.raw.references:
+                return place
+        return None
+
+    def resolve(self, revision: str) -> str:
+        """Return the commit id that a branch, tag, ref or (abbreviated) commit id means.
+
+        Raises:
+            RevisionNotFound: It means none.
+        """
+        name = self.ref_name(revision)
+        if name is not None:
+            return str(self.raw.references[name].peel(pygit2.Commit).id)
+        commit_like = 7 <= len(revision) <= 40 and set(revision) <= set("0123456789abcdef")
+        if commit_like:
+            try:
+                found = self.raw[revision]
+            except (KeyError, ValueError) as problem:
+                raise RevisionNotFound(revision) from problem
+            if isinstance(found, pygit2.Commit):
+                return str(found.id)
+        raise RevisionNotFound(revision)
+
+    def refs(self) -> Refs:
+        """Return all refs with their commits."""
+        refs = Refs()
+        groups = {
+            _HEADS: refs.branches,
+            _TAGS: refs.tags,
+            "refs/convert/": refs.converts,
+            "refs/pr/": refs.pull_requests,
+        }
+        for name in sorted(self.raw.references):
+            for prefix, group in groups.items():
+                if name.startswith(prefix):
+                    target = self.raw.references[name].peel(pygit2.Commit)
+                    group[name.removeprefix(prefix)] = str(target.id)
+        return refs
+
+    # Trees and blobs
+
+    def entry(self, commit: str, path: str) -> Entry:
+        """Return the file or folder at `path`.
+
+        Raises:
+            EntryNotFound: There is none.
+        """
+        found = self._object_at(commit, path)
+        return self._entry(path, found)
+
+    def entries(self, commit: str, path: str = "", recursive: bool = False) -> Iterator[Entry]:
+        """Yield what is below a folder in git's order, folders before what they hold."""
+        for place, found in self.names(commit, path, recursive):
+            yield self._entry(place, found)
+
+    def look_into(self, names: Iterable[tuple[str, pygit2.Object]]) -> list[Entry]:
+        """Return the entries of some of the `names`."""
+        return [self._entry(place, found) for place, found in names]
+
+    def names(
+        self, commit: str, path: str = "", recursive: bool = False
+    ) -> Iterator[tuple[str, pygit2.Object]]:
+        """Yield paths below a folder without looking into the files: what paging skips over."""
+        top = self._object_at(commit, path)
+        if not isinstance(top, pygit2.Tree):
+            raise EntryNotFound(path, commit)
+        yield from _walk(top, f"{path}/" if path else "", recursive)
+
+    def files(self, commit: str) -> list[Entry]:
+        """Return every file of a commit."""
+        return [entry for entry in self.entries(commit, recursive=True) if not entry.is_folder]
+
+    def read(self, oid: str) -> bytes:
+        """Return the content of a blob."""
+        kind, content = self.raw.odb.read(pygit2.Oid(hex=oid))
+        if kind != ObjectType.BLOB:
+            raise EntryNotFound(oid)
+        return bytes(content)
+
+    def read_file(self, commit: str, path: str, limit: int | None = None) -> bytes | None:
+        """Return the content of a small file, or None when it is not there, large, or a folder."""
+        try:
+            entry = self.entry(commit, path)
+        except EntryNotFound:
+            return None
+        if entry.is_folder or entry.lfs or (limit is not None and entry.size > limit):
+            return None
+        return self.read(entry.oid)
+
+    def _object_at(self, commit: str, path: str) -> pygit2.Object:
+        tree = self.raw[commit].peel(pygit2.Tree)
+        if not path:
+            return tree
+        try:
+            found: pygit2.Object = tree / path
+        except KeyError as problem:
+            raise EntryNotFound(path, commit) from problem
+        if not _is_plain(found):
+            raise EntryNotFound(path, commit)
+        return found
+
+    def _entry(self, path: str, found: pygit2.Object) -> Entry:
+        oid = str(found.id)
+        if found.type == ObjectType.TREE:
+            return Entry(path, oid, is_folder=True)
+        size, lfs = _blob_facts(self, oid)
+        return Entry(path, oid, is_folder=False, size=lfs.size if lfs else size, lfs=lfs)
+
+    # History
+
+    def commit(self, commit: str) -> CommitFacts:
+        """Return the facts of one commit."""
+        return _commit_facts(self.raw[commit].peel(pygit2.Commit))
+
+    def history(self, commit: str) -> Iterator[CommitFacts]:
+        """Yield a commit and its ancestors, newest first."""
+        order = SortMode.TOPOLOGICAL | SortMode.TIME
+        for found in self.raw.walk(pygit2.Oid(hex=commit), order):
+            yield _commit_facts(found)
+
+    def last_commits(self, commit: str, paths: list[str]) -> dict[str, CommitFacts]:
+        """Return, for each path, the newest commit along the first parents that changed it."""
+        wanted = set(paths)
+        answers: dict[str, CommitFacts] = {}
+        here = self.raw[commit].peel(pygit2.Commit)
+        ids = {path: _id_at(here.tree, path) for path in wanted}
+        while wanted:
+            parent = here.parents[0] if here.parents else None
+            facts = None
+            if parent is None or parent.tree.id != here.tree.id:
+                for path in list(wanted):
+                    before = _id_at(parent.tree, path) if parent else None
+                    if before != ids[path]:
+                        facts = facts or _commit_facts(here)
+                        answers[path] = facts
+                        wanted.discard(path)
+            if parent is None:
+                break
+            here = parent
+        return answers
+
+
+def _walk(tree: pygit2.Tree, prefix: str, recursive: bool) -> Iterator[tuple[str, pygit2.Object]]:
+    for item in tree:
+        if not _is_plain(item) or item.name is None:
+            continue
+        yield prefix + item.name, item
+        if recursive and isinstance(item, pygit2.Tree):
+            yield from _walk(item, f"{prefix}{item.name}/", recursive)
+
+
+def _is_plain(item: pygit2.Object) -> bool:
+    """Tell files and folders from symbolic links and submodules, which are not followed."""
+    return item.type == ObjectType.TREE or int(item.filemode) in _FILE_MODES
+
+
+def _id_at(tree: pygit2.Tree, path: str) -> pygit2.Oid | None:
+    try:
+        return (tree / path).id
+    except KeyError:
+        return None
+
+
+_FACTS: dict[str, tuple[int, pointers.Pointer | None]] = {}
+_MAX_FACTS = 500_000
+
+
+def _blob_facts(repo: GitRepo, oid: str) -> tuple[int, pointers.Pointer | None]:
+    """Return size and pointer of a blob; content never changes under an id, so this is kept."""
+    known = _FACTS.get(oid)
+    if known is not None:
+        return known
+    _, size = repo.raw.odb.read_header(pygit2.Oid(hex=oid))
+    pointer = pointers.decode(repo.read(oid)) if size <= pointers.MAX_POINTER_BYTES else None
+    if len(_FACTS) >= _MAX_FACTS:
+        _FACTS.clear()
+    _FACTS[oid] = (size, pointer)
+    return size, pointer
+
+
+@functools.lru_cache(maxsize=50_000)
+def _split_message(message: str) -> tuple[str, str]:
+    title, _, body = message.partition("\n")
+    return title.strip(), body.strip()
+
+
+def _commit_facts(commit: pygit2.Commit) -> CommitFacts:
+    title, body = _split_message(commit.message)
+    return CommitFacts(
+        id=str(commit.id),
+        title=title,
+        message=body,
+        author=commit.author.name,
+        date=stamp(commit.commit_time),
+        parents=tuple(str(parent) for parent in commit.parent_ids),
+    )

@@ -1,0 +1,211 @@
+"""Making commits: operations on a tree, written durably, the branch moved last.
+
+The objects of a change are staged in a folder of their own and from there go into one pack, so a
+commit costs the same few fsyncs whether it has one file or 5,000, and one that is given up halfway
+leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import shutil
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pygit2
+from pygit2.enums import FileMode, ObjectType
+
+from .disk import make_folder, write_atomically
+from .errors import Conflict, EntryNotFound, Malformed, StaleParent
+from .git import GitRepo
+from .names import check_path
+from .packing import install, join_packs
+from .pointers import Pointer
+
+
+@dataclass(frozen=True)
+class PutFile:
+    """Write an ordinary file; its blob (a git id) is already staged."""
+
+    path: str
+    blob: str
+
+
+@dataclass(frozen=True)
+class PutLarge:
+    """Write the pointer of a large file."""
+
+    path: str
+    pointer: Pointer
+
+
+@dataclass(frozen=True)
+class DeleteFile:
+    """Remove a file that must be there."""
+
+    path: str
+
+
+@dataclass(frozen=True)
+class DeleteFolder:
+    """Remove a folder that must be there, with everything in it."""
+
+    path: str
+
+
+Operation = PutFile | PutLarge | DeleteFile | DeleteFolder
+
+
+@dataclass(frozen=True)
+class Signature:
+    """Who made a commit."""
+
+    name: str
+    email: str
+
+    def now(self) -> pygit2.Signature:
+        """Return git's own form, with the present time."""
+        return pygit2.Signature(self.name, self.email)
+
+
+def signature(user: str) -> Signature:
+    """Return how a user signs commits; no address of anyone is kept."""
+    return Signature(user, f"{user}@users.noreply.hub")
+
+
+class Stage:
+    """Collects the objects of one change apart from the repository until `publish`."""
+
+    def __init__(self, repo: GitRepo) -> None:
+        self.repo = repo
+        uploads = repo.folder.parents[1] / "uploads"
+        self._folder = Path(tempfile.mkdtemp(prefix="stage-", dir=uploads))
+        self._lock = (self._folder / "lock").open("w")
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        self._staged = pygit2.Odb()
+        self._staged.add_backend(
+            pygit2.OdbBackendLoose(str(self._folder), 1, False, 0o755, 0o644), 10
+        )
+        objects = str(repo.folder / "objects")
+        self._staged.add_backend(pygit2.OdbBackendPack(objects), 2)
+        self._staged.add_backend(pygit2.OdbBackendLoose(objects, -1, False), 1)
+        self.raw = pygit2.Repository(str(repo.folder))
+        self.raw.set_odb(self._staged)
+
+    def __enter__(self) -> Stage:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.raw.free()
+        self._lock.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def blob(self, content: bytes) -> str:
+        """Stage a file's content; return its id."""
+        return str(self.raw.create_blob(content))
+
+    def tree(self, base: str | None, operations: Iterable[Operation]) -> str:
+        """Stage the tree that `operations` make of the commit `base`; return its id.
+
+        Raises:
+            EntryNotFound: Something to delete is not there.
+            Malformed: A path cannot be one.
+        """
+        index = pygit2.Index()
+        if base is not None:
+            index.read_tree(self.raw[base].peel(pygit2.Tree))
+        for operation in operations:
+            self._apply(index, operation, base)
+        return str(index.write_tree(self.raw))
+
+    def _apply(self, index: pygit2.Index, operation: Operation, base: str | None) -> None:
+        path = check_path(operation.path)
+        match operation:
+            case PutFile(_, blob):
+                _put(index, path, blob)
+            case PutLarge(_, pointer):
+                _put(index, path, self.blob(pointer.encode()))
+            case DeleteFile():
+                if path not in index:
+                    message = f"A file with this name doesn't exist: {path}"
+                    raise EntryNotFound(path, base, message)
+                index.remove(path)
+            case DeleteFolder():
+                inside = [item.path for item in index if item.path.startswith(f"{path}/")]
+                if not inside:
+                    message = f"A folder with this name doesn't exist: {path}"
+                    raise EntryNotFound(path, base, message)
+                for item in inside:
+                    index.remove(item)
+
+    def commit(self, tree: str, parents: Sequence[str], message: str, author: Signature) -> str:
+        """Stage a commit object; return its id. No branch moves yet."""
+        who = author.now()
+        oid = self.raw.create_commit(
+            None, who, who, message, pygit2.Oid(hex=tree), [pygit2.Oid(hex=p) for p in parents]
+        )
+        return str(oid)
+
+    def tag(self, name: str, target: str, message: str, author: str) -> str:
+        """Stage an annotated tag of a commit; return its id."""
+        who = signature(author).now()
+        text = (
+            f"object {target}\ntype commit\ntag {name}\n"
+            f"tagger {who.name} <{who.email}> {who.time} +0000\n\n{message}\n"
+        )
+        return str(self._staged.write(ObjectType.TAG, text.encode()))
+
+    def publish(self) -> None:
+        """Bring everything staged into the repository, durably, as one pack.
+
+        The caller holds the repo's lock.
+        """
+        builder = pygit2.PackBuilder(self.raw)
+        for path in self._folder.glob("[0-9a-f][0-9a-f]/*"):
+            builder.add(pygit2.Oid(hex=path.parent.name + path.name))
+        if len(builder) == 0:
+            return
+        made = self._folder / "pack"
+        made.mkdir()
+        builder.write(str(made))
+        install(made, self.repo.folder / "objects" / "pack")
+        join_packs(self.repo.raw, self.repo.folder)
+
+
+def _put(index: pygit2.Index, path: str, blob: str) -> None:
+    try:
+        index.add(pygit2.IndexEntry(path, pygit2.Oid(hex=blob), FileMode.BLOB))
+    except (OSError, ValueError, pygit2.GitError) as problem:
+        raise Malformed(f"Invalid path: {path}") from problem
+
+
+def advance(repo: GitRepo, ref: str, new: str, expected: str | None) -> None:
+    """Move a ref from `expected` (None: it does not exist yet) to `new`, durably.
+
+    The caller holds the repo's lock, so looking and moving cannot be torn apart.
+
+    Raises:
+        StaleParent: It stands elsewhere by now.
+    """
+    standing = standing_at(repo, ref)
+    if standing != expected:
+        raise StaleParent(
+            "A commit has happened since. Please refresh and try again.",
+            f"The branch is at {standing}.",
+        )
+    if not pygit2.reference_is_valid_name(ref):
+        raise Malformed(f"Invalid ref name: {ref}")
+    path = repo.folder / ref
+    try:
+        make_folder(path.parent)
+        write_atomically(path, f"{new}\n".encode())
+    except (FileExistsError, NotADirectoryError, IsADirectoryError) as problem:
+        raise Conflict(f"The name {ref} is in the way of another branch or tag.") from problem
+
+
+def standing_at(repo: GitRepo, ref: str) -> str | None:
+    """Return the commit that a ref points to, or None when there is no such ref."""
+    current = repo.raw.references.get(ref)
+    return str(current.peel(pygit2.Commit).id) if current else None

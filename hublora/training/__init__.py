@@ -1,0 +1,1 @@
+"""The training loop: config, objectives, a generator of events, checkpoints."""

@@ -1,0 +1,246 @@
+"""Checkpoints that are whole or absent, and from which a training goes on exactly.
+
+    checkpoint-N/
+      pytorch_lora_weights.safetensors   the adapter; `hublora run` can use it
+      optimizer.safetensors              tensors of the optimizer's state
+      state.json                         written last: step, schedule, settings, and the SHA-256 of
+                                         the other two and of itself
+
+Safetensors and JSON only: opening a checkpoint runs no code. Randomness needs no state
+(`hublora.training.randomness`), except dropout inside the adapter, whose generators are kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from safetensors.torch import load_file
+
+from hublora.adapters.files import load_adapter, save_tensors
+from hublora.adapters.formats import to_diffusers
+from hublora.adapters.modules import file_prefix
+from hublora.errors import ConfigError
+from hublora.filesystem import sha256_of, sync_folder, write_atomically
+from hublora.training.config import TrainingConfig
+from hublora.training.session import ADAPTER_NAME, Session, adapted_layers
+
+WEIGHTS = "pytorch_lora_weights.safetensors"
+OPTIMIZER = "optimizer.safetensors"
+STATE = "state.json"
+_PREFIX = "checkpoint-"
+
+# Settings that may change between two parts of one training.
+_FREE = (
+    "output_dir",
+    "report_to",
+    "hub",
+    "validation",
+    "checkpoint",
+    "gradient_checkpointing",
+    "data.num_workers",
+    "data.cache_dir",
+)
+
+
+def save_checkpoint(session: Session) -> Path:
+    """Write `checkpoint-<step>` into the run folder; remove the oldest beyond the limit.
+
+    Returns:
+        The checkpoint's folder, on disk for good.
+    """
+    run = session.config.run_folder
+    run.mkdir(parents=True, exist_ok=True)
+    final = run / f"{_PREFIX}{session.step}"
+    for rest in run.glob(f".{_PREFIX}*"):  # of a process that was killed
+        shutil.rmtree(rest, ignore_errors=True)
+    temporary = _hidden(final)
+    try:
+        _write(session, temporary)
+        temporary.chmod(0o755)
+        if final.exists():
+            _remove(final)
+        os.rename(temporary, final)
+        sync_folder(run)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    limit = session.config.checkpoint.total_limit
+    if limit is not None:
+        for old in list_checkpoints(run)[:-limit]:
+            _remove(old)
+    return final
+
+
+def _hidden(folder: Path) -> Path:
+    """Make an empty folder beside `folder`, under a name that no checkpoint has."""
+    return Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+
+
+def _remove(folder: Path) -> None:
+    """Delete a checkpoint so that at no time half of it is there under its name."""
+    hidden = _hidden(folder)
+    os.rename(folder, hidden / folder.name)
+    shutil.rmtree(hidden)
+
+
+def list_checkpoints(run: Path) -> list[Path]:
+    """Return the checkpoints in a run folder, oldest first."""
+    found = [
+        path
+        for path in run.glob(f"{_PREFIX}*")
+        if path.name.removeprefix(_PREFIX).isdigit() and (path / STATE).is_file()
+    ]
+    return sorted(found, key=lambda path: int(path.name.removeprefix(_PREFIX)))
+
+
+def check_checkpoint(
+    folder: Path, config: TrainingConfig, data_fingerprint: str, accelerator: Accelerator
+) -> None:
+    """Check that a training with these settings can go on from a checkpoint.
+
+    Raises:
+        ConfigError: It is damaged, or was made with other settings.
+    """
+    state = _read_state(folder)
+    for name, digest in state["sha256"].items():
+        if not (folder / name).is_file() or sha256_of(folder / name) != digest:
+            raise _damaged(folder, name)
+    _check_settings(_settings(config, data_fingerprint, accelerator), state["settings"], folder)
+
+
+def load_checkpoint(session: Session, folder: Path) -> None:
+    """Put a checkpoint's state into a fresh session; `check_checkpoint` says whether it fits."""
+    state = _read_state(folder)
+    _load_adapter(session, folder / WEIGHTS)
+    tensors = load_file(folder / OPTIMIZER)
+    session.optimizer.load_state_dict(_unflatten(state["optimizer"], tensors))
+    session.schedule.load_state_dict(state["schedule"])
+    if session.accelerator.scaler is not None and state["scaler"]:
+        session.accelerator.scaler.load_state_dict(state["scaler"])
+    torch.set_rng_state(tensors["rng.cpu"])
+    if torch.cuda.is_available() and "rng.cuda" in tensors:
+        torch.cuda.set_rng_state(tensors["rng.cuda"])
+    session.step = state["step"]
+
+
+def _write(session: Session, folder: Path) -> None:
+    weights, metadata = to_diffusers(session.adapter())
+    save_tensors(weights, folder / WEIGHTS, metadata)
+    tensors: dict[str, torch.Tensor] = {"rng.cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        tensors["rng.cuda"] = torch.cuda.get_rng_state()
+    skeleton = _flatten(session.optimizer.state_dict(), "optimizer", tensors)
+    save_tensors(tensors, folder / OPTIMIZER)
+    scaler = session.accelerator.scaler
+    state: dict[str, Any] = {
+        "step": session.step,
+        "optimizer": skeleton,
+        "schedule": _plain(session.schedule.state_dict()),
+        "scaler": scaler.state_dict() if scaler is not None else None,
+        "settings": _settings(session.config, session.data_fingerprint, session.accelerator),
+        "sha256": {name: sha256_of(folder / name) for name in (WEIGHTS, OPTIMIZER)},
+    }
+    write_atomically(folder / STATE, json.dumps({**state, "state": _digest(state)}))
+
+
+def _load_adapter(session: Session, path: Path) -> None:
+    saved = load_adapter(path)
+    for component, model in session.trained.items():
+        updates, prefix = saved.layers[component], file_prefix(model)
+        for name, layer in adapted_layers(model):
+            update = updates[prefix + name]
+            with torch.no_grad():
+                layer.lora_A[ADAPTER_NAME].weight.copy_(update.down)
+                layer.lora_B[ADAPTER_NAME].weight.copy_(update.up)
+
+
+def _read_state(folder: Path) -> dict[str, Any]:
+    try:
+        state = json.loads((folder / STATE).read_bytes())
+        digest = state.pop("state")
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise _damaged(folder, STATE) from error
+    if digest != _digest(state):
+        raise _damaged(folder, STATE)
+    return state
+
+
+def _digest(state: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(state).encode()).hexdigest()
+
+
+def _damaged(folder: Path, name: str) -> ConfigError:
+    return ConfigError(
+        f"The checkpoint {folder} is damaged: {name} is not what was written.",
+        f"Delete {folder} to go on from an earlier one.",
+    )
+
+
+def _settings(
+    config: TrainingConfig, data_fingerprint: str, accelerator: Accelerator
+) -> dict[str, Any]:
+    """Return the settings that must not change on the way, as dotted keys."""
+    kept = {key: value for key, value in config.flat().items() if not _is_free(key)}
+    precision, processes = accelerator.mixed_precision, accelerator.num_processes
+    return kept | {
+        "mixed_precision": precision,
+        "processes": processes,
+        "pictures": data_fingerprint,
+    }
+
+
+def _is_free(key: str) -> bool:
+    return any(key == free or key.startswith(free + ".") for free in _FREE)
+
+
+def _check_settings(now: Mapping[str, Any], then: Mapping[str, Any], folder: Path) -> None:
+    changed = [key for key in now if key in then and now[key] != then[key]]
+    if changed:
+        listed = ", ".join(f"{key} (was {then[key]}, is {now[key]})" for key in changed[:4])
+        raise ConfigError(
+            f"The checkpoint {folder} was made with other settings: {listed}.",
+            "Resume with the same ones, or start anew in another --output-dir.",
+        )
+
+
+def _flatten(value: Any, name: str, tensors: dict[str, torch.Tensor]) -> Any:
+    """Move the tensors in nested state into `tensors`; return JSON that names them."""
+    if isinstance(value, torch.Tensor):
+        tensors[name] = value
+        return {"__tensor__": name}
+    if isinstance(value, Mapping):
+        return {
+            "__items__": [[key, _flatten(v, f"{name}.{key}", tensors)] for key, v in value.items()]
+        }
+    if isinstance(value, list | tuple):
+        return [_flatten(v, f"{name}.{i}", tensors) for i, v in enumerate(value)]
+    return value
+
+
+def _unflatten(value: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
+    if isinstance(value, list):
+        return [_unflatten(item, tensors) for item in value]
+    if isinstance(value, dict):
+        if "__tensor__" in value:
+            return tensors[value["__tensor__"]]
+        return {key: _unflatten(item, tensors) for key, item in value["__items__"]}
+    return value
+
+
+def _plain(state: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in state.items() if _is_json(value)}
+
+
+def _is_json(value: Any) -> bool:
+    if isinstance(value, list):
+        return all(_is_json(item) for item in value)
+    return value is None or isinstance(value, int | float | str | bool)

@@ -1,0 +1,257 @@
+"""Every setting of a training, typed, in one tree; unknown keys are refused.
+
+TrainingConfig
+├── base        which pipeline, at which revision
+├── data        hublora.data.config.DataConfig
+├── adapter     rank, alpha, targets
+├── optimizer   learning rate and how it is applied
+├── schedule    how long, and the learning rate over time
+├── objective   what the loss is
+├── validation  pictures drawn on the way and for the gallery
+├── checkpoint  how often, how many
+└── hub         where the result is pushed
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from hublora.data.config import DataConfig
+from hublora.errors import ConfigError
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", validate_assignment=True)
+
+
+class BaseSettings(_Section):
+    model: str = Field(description="Hub id or folder of the diffusers pipeline to adapt.")
+    revision: str | None = Field(None, description="Branch, tag or commit of the base.")
+
+
+class AdapterSettings(_Section):
+    rank: int = Field(4, ge=1, le=4096, description="Rank of the update matrices.")
+    alpha: float | None = Field(None, gt=0, description="Scale numerator; the rank by default.")
+    targets: list[str] | None = Field(
+        None, description="Layer names to adapt; the family's attention layers by default."
+    )
+    dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on the adapter's input.")
+    text_encoder: bool = Field(False, description="Adapt the text encoder too.")
+    trigger_words: list[str] = Field(default=[], description="Words that call the concept.")
+
+
+class OptimizerSettings(_Section):
+    name: Literal["adamw", "adamw-8bit"] = Field("adamw", description="Which optimizer.")
+    learning_rate: float = Field(1e-4, gt=0, description="Peak learning rate.")
+    beta1: float = Field(0.9, ge=0, lt=1, description="Decay of the first moment.")
+    beta2: float = Field(0.999, ge=0, lt=1, description="Decay of the second moment.")
+    weight_decay: float = Field(1e-2, ge=0, description="Decoupled weight decay.")
+    epsilon: float = Field(1e-8, gt=0, description="Added to the denominator.")
+    max_grad_norm: float = Field(1.0, gt=0, description="Norm to which gradients are clipped.")
+
+
+class ScheduleSettings(_Section):
+    name: Literal[
+        "constant",
+        "constant_with_warmup",
+        "linear",
+        "cosine",
+        "cosine_with_restarts",
+        "polynomial",
+    ] = Field("cosine", description="Learning rate over time, as diffusers names it.")
+    warmup_steps: int = Field(0, ge=0, description="Steps over which the learning rate rises.")
+    max_train_steps: int | None = Field(
+        None, ge=1, description="Optimizer steps (default: 1000, unless epochs are given)."
+    )
+    num_train_epochs: int | None = Field(
+        None, ge=1, description="Passes over the data, where the steps are not given."
+    )
+
+
+class ObjectiveSettings(_Section):
+    snr_gamma: float | None = Field(None, gt=0, description="Min-SNR weighting; 5 is usual.")
+    noise_offset: float = Field(0.0, ge=0, description="Per-channel offset of the noise.")
+
+
+class ValidationSettings(_Section):
+    prompts: list[str] = Field(default=[], description="Prompts of the gallery.")
+    negative_prompt: str = Field("", description="Negative prompt of the gallery.")
+    num_images: int = Field(4, ge=1, le=64, description="Pictures per prompt.")
+    steps: int | None = Field(None, ge=1, description="Draw every so many training steps.")
+    epochs: int | None = Field(None, ge=1, description="Draw every so many epochs.")
+    num_inference_steps: int | None = Field(None, ge=1, description="Denoising steps a picture.")
+    guidance_scale: float | None = Field(None, ge=0, description="Classifier-free guidance.")
+
+
+class CheckpointSettings(_Section):
+    steps: int = Field(500, ge=1, description="Save a checkpoint every so many steps.")
+    total_limit: int | None = Field(3, ge=1, description="Keep at most so many checkpoints.")
+
+
+class HubSettings(_Section):
+    push: bool = Field(False, description="Push the result to the Hub and verify it.")
+    model_id: str | None = Field(None, description="owner/name of the adapter's repo.")
+    private: bool = Field(False, description="Create the repo private.")
+
+
+class TrainingConfig(_Section):
+    """All settings of one training.
+
+    Build one with keyword sections (`TrainingConfig(base={"model": …}, data={…})`), from a file
+    with `TrainingConfig.from_file`, or from dotted keys with `TrainingConfig.from_settings`.
+    """
+
+    base: BaseSettings
+    data: DataConfig = DataConfig()
+    adapter: AdapterSettings = AdapterSettings()
+    optimizer: OptimizerSettings = OptimizerSettings()
+    schedule: ScheduleSettings = ScheduleSettings()
+    objective: ObjectiveSettings = ObjectiveSettings()
+    validation: ValidationSettings = ValidationSettings()
+    checkpoint: CheckpointSettings = CheckpointSettings()
+    hub: HubSettings = HubSettings()
+    output_dir: Path | None = Field(
+        None, description="Folder of the run; a new one below ./runs by default."
+    )
+    train_batch_size: int = Field(1, ge=1, description="Pictures per device and forward pass.")
+    gradient_accumulation_steps: int = Field(1, ge=1, description="Passes per optimizer step.")
+    gradient_checkpointing: bool = Field(False, description="Trade time for memory.")
+    mixed_precision: Literal["no", "fp16", "bf16"] | None = Field(
+        None, description="Type of the frozen base; by default bf16 or fp16 on a GPU, no on a CPU."
+    )
+    seed: int = Field(0, ge=0, description="Of everything random.")
+    report_to: list[str] = Field(default=[], description="Trackers, e.g. wandb, tensorboard.")
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any]) -> TrainingConfig:
+        """Build from dotted keys, e.g. `{"base.model": "user/base", "seed": 1}`.
+
+        Raises:
+            ConfigError: A key is unknown or a value out of range; the nearest key is named.
+        """
+        tree: dict[str, Any] = {}
+        for key, value in settings.items():
+            *parents, last = key.split(".")
+            node = tree
+            for parent in parents:
+                node = node.setdefault(parent, {})
+                if not isinstance(node, dict):
+                    raise ConfigError(f"{parent!r} in {key!r} is not a section.")
+            if isinstance(value, Mapping) and isinstance(node.get(last), dict):
+                node[last] |= value
+            else:
+                node[last] = dict(value) if isinstance(value, Mapping) else value
+        return cls.from_tree(tree)
+
+    @classmethod
+    def from_tree(cls, tree: Mapping[str, Any]) -> TrainingConfig:
+        """Build from nested mappings.
+
+        Raises:
+            ConfigError: As `from_settings`.
+        """
+        try:
+            return cls.model_validate(tree)
+        except ValidationError as error:
+            raise _explain(error) from error
+
+    @classmethod
+    def from_file(cls, path: Path) -> TrainingConfig:
+        """Build from a YAML or TOML file.
+
+        Raises:
+            ConfigError: The file does not parse or holds a wrong setting.
+        """
+        return cls.from_tree(read_settings_file(path))
+
+    @property
+    def run_folder(self) -> Path:
+        """The folder of the run, once it is settled."""
+        assert self.output_dir is not None, "the workflow settles the folder first"
+        return self.output_dir
+
+    def flat(self) -> dict[str, Any]:
+        """Return every setting under its dotted key, as JSON has it."""
+        flat: dict[str, Any] = {}
+
+        def walk(node: Mapping[str, Any], prefix: str) -> None:
+            for key, value in node.items():
+                if isinstance(value, Mapping):
+                    walk(value, f"{prefix}{key}.")
+                else:
+                    flat[prefix + key] = value
+
+        walk(self.model_dump(mode="json"), "")
+        return flat
+
+    def shareable(self) -> dict[str, Any]:
+        """Return the settings that make the adapter again, without this machine's paths."""
+        tree = self.model_dump(mode="json", exclude={"output_dir": True, "report_to": True})
+        data = tree["data"]
+        data.pop("cache_dir", None)
+        if data.get("folder"):
+            data["folder"] = Path(data["folder"]).name
+        if Path(tree["base"]["model"]).expanduser().exists():
+            tree["base"]["model"] = Path(tree["base"]["model"]).name
+        return tree
+
+
+def read_settings_file(path: Path) -> dict[str, Any]:
+    """Return the nested settings in a YAML or TOML file.
+
+    Raises:
+        ConfigError: It cannot be read or does not hold a mapping.
+    """
+    try:
+        text = path.read_text()
+        if path.suffix == ".toml":
+            import tomllib
+
+            tree = tomllib.loads(text)
+        else:
+            tree = yaml.safe_load(text)
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"The config file {path} cannot be read: {reason}") from error
+    if not isinstance(tree, dict):
+        raise ConfigError(f"The config file {path} holds no settings.")
+    return tree
+
+
+def setting_names(model: type[BaseModel] = TrainingConfig, prefix: str = "") -> list[str]:
+    """Return every dotted key that there is."""
+    names: list[str] = []
+    for name, field in model.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            names += setting_names(kind, f"{prefix}{name}.")
+        else:
+            names.append(prefix + name)
+    return names
+
+
+def _explain(error: ValidationError) -> ConfigError:
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        names = setting_names()
+        near = difflib.get_close_matches(key, names, 1, 0.5) or [
+            name for name in names if name.split(".")[-1] == key.split(".")[-1]
+        ]
+        hint = f"Did you mean {near[0]}?" if near else "hublora train --help lists the settings."
+        return ConfigError(f"There is no setting {key!r}.", hint)
+    if first["type"] == "missing":
+        return ConfigError(f"The setting {key!r} is missing.", _MISSING.get(key))
+    return ConfigError(f"The setting {key!r} cannot be {first['input']!r}: {first['msg']}.")
+
+
+_MISSING = {
+    "base": "Name the base with --base, e.g. --base stable-diffusion-v1-5/stable-diffusion-v1-5.",
+    "base.model": "Name the base with --base.",
+}

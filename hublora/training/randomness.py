@@ -1,0 +1,99 @@
+"""All randomness of a training as a function of the seed and the number of the sample.
+
+Sample n of a run is the n-th picture that is shown, counted over all steps, passes and devices.
+What is random about it depends on (seed, n) and nothing else, so a resumed run, another split into
+batches or more devices draw the same, and no generator state needs to be saved.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What is drawn on the host for a batch of B samples.
+
+    Attributes:
+        indices: Which pictures, B numbers in [0, N).
+        variants: Which crop and flip of each, B numbers in [0, V).
+        captions: Which caption of each, B numbers to be taken modulo the captions there are;
+            negative where the caption is left out.
+        timesteps: [B] integers in [0, T), on the CPU.
+    """
+
+    indices: list[int]
+    variants: list[int]
+    captions: list[int]
+    timesteps: torch.Tensor
+
+
+def choose(
+    seed: int,
+    numbers: Sequence[int],
+    pictures: int,
+    variants: int,
+    timesteps: int,
+    caption_dropout: float,
+) -> Choices:
+    """Draw what is drawn on the host for the samples `numbers`."""
+    rows = [_uniforms(seed, number) for number in numbers]
+    return Choices(
+        indices=[_order(seed, n // pictures, pictures)[n % pictures] for n in numbers],
+        variants=[int(row[0] * variants) for row in rows],
+        captions=[-1 if row[2] < caption_dropout else int(row[1] * 2**16) for row in rows],
+        timesteps=torch.tensor([int(row[3] * timesteps) for row in rows]),
+    )
+
+
+def draw_normals(
+    seed: int,
+    numbers: Sequence[int],
+    shape: Sequence[int],
+    generator: torch.Generator,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Draw standard normals for the samples `numbers` on the generator's device.
+
+    Args:
+        seed: Of the run.
+        numbers: B sample numbers.
+        shape: (c, h, w) of a latent.
+        generator: Reseeded for each sample.
+
+    Returns:
+        noise [B, c, h, w], posterior noise [B, c, h, w], offsets [B, c, 1, 1], all float32.
+    """
+    channels, height, width = shape
+    size = channels * height * width
+    rows = []
+    for number in numbers:
+        generator.manual_seed(_hash(seed, "normals", number))
+        rows.append(torch.randn(2 * size + channels, generator=generator, device=generator.device))
+    drawn = torch.stack(rows)
+    noise = drawn[:, :size].reshape(-1, channels, height, width)
+    posterior = drawn[:, size : 2 * size].reshape(-1, channels, height, width)
+    return noise, posterior, drawn[:, 2 * size :].reshape(-1, channels, 1, 1)
+
+
+@lru_cache(maxsize=4)
+def _order(seed: int, epoch: int, pictures: int) -> list[int]:
+    """Return the order of the pictures in one pass over them."""
+    generator = torch.Generator().manual_seed(_hash(seed, "order", epoch))
+    return torch.randperm(pictures, generator=generator).tolist()
+
+
+def _uniforms(seed: int, number: int) -> tuple[float, float, float, float]:
+    digest = hashlib.blake2b(f"{seed}/choices/{number}".encode(), digest_size=32).digest()
+    parts = [int.from_bytes(digest[start : start + 8], "big") for start in (0, 8, 16, 24)]
+    a, b, c, d = ((part >> 11) / 2**53 for part in parts)  # 53 bits: exactly representable
+    return a, b, c, d
+
+
+def _hash(seed: int, purpose: str, number: int) -> int:
+    digest = hashlib.blake2b(f"{seed}/{purpose}/{number}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1  # torch seeds are signed

@@ -1,0 +1,92 @@
+"""Experiment trackers (TensorBoard, Weights & Biases, …) through accelerate; none by default."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
+
+from hublora.errors import ConfigError
+
+PROJECT = "hublora"
+FOLDER = "logs"  # inside the run folder, for the trackers that write files
+_EXTRAS = ("tensorboard", "wandb")  # of hublora's own package
+
+# Tracker -> how its `log_images` takes pictures as [1, h, w, 3]; the others get numbers only.
+_IMAGE_OPTIONS: Mapping[str, Mapping[str, Any]] = {
+    "tensorboard": {"dataformats": "NHWC"},
+    "wandb": {},
+}
+
+
+def choose_trackers(names: Iterable[str]) -> list[str]:
+    """Return the trackers that `report_to` names; "all" is every installed one, "none" is none.
+
+    Raises:
+        ConfigError: There is no such tracker, or its package is not installed.
+    """
+    installed = [str(name) for name in get_available_trackers()]
+    chosen: list[str] = []
+    for name in names:
+        if name == "all":
+            chosen += installed
+        elif name in installed:
+            chosen.append(name)
+        elif name in LOGGER_TYPE_TO_CLASS:
+            package = f"'hublora[{name}]'" if name in _EXTRAS else name
+            raise ConfigError(
+                f"The tracker {name} is not installed.", f"Install it: pip install {package}"
+            )
+        elif name != "none":
+            known = ", ".join([*LOGGER_TYPE_TO_CLASS, "all", "none"])
+            raise ConfigError(f"There is no tracker {name!r}.", f"There are: {known}.")
+    return list(dict.fromkeys(chosen))
+
+
+class Trackers:
+    """The trackers of one training; without any, every method does nothing.
+
+    Each of accelerate's trackers acts on the main process only.
+
+    Args:
+        accelerator: Knows which trackers were chosen.
+        settings: What they show beside the curves, as dotted keys.
+    """
+
+    def __init__(self, accelerator: Accelerator, settings: Mapping[str, Any]) -> None:
+        self._accelerator = accelerator
+        if accelerator.log_with:
+            plain = {key: _plain(value) for key, value in settings.items() if value is not None}
+            accelerator.init_trackers(PROJECT, config=plain)
+
+    def log(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Pass on rows of the history."""
+        for row in rows:
+            values = {key: value for key, value in row.items() if key != "step"}
+            self._accelerator.log(values, step=row["step"])
+
+    def show(self, name: str, picture: Path, step: int) -> None:
+        """Pass on a picture."""
+        shown = [one for one in self._accelerator.trackers if one.name in _IMAGE_OPTIONS]
+        if not shown:
+            return
+        import numpy as np
+        from PIL import Image
+
+        with Image.open(picture) as image:
+            pixels = np.asarray(image.convert("RGB"))[None]
+        for tracker in shown:
+            tracker.log_images({name: pixels}, step=step, **_IMAGE_OPTIONS[tracker.name])
+
+    def close(self) -> None:
+        """Let the trackers write what they still hold."""
+        for tracker in self._accelerator.trackers:
+            tracker.finish()
+        self._accelerator.trackers.clear()
+
+
+def _plain(value: Any) -> int | float | str | bool:
+    return value if isinstance(value, int | float | str | bool) else str(value)

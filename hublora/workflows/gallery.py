@@ -1,0 +1,118 @@
+"""Pictures of a training: previews on the way, the gallery and before/after at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hublora.generation.sample import Sampling, sample_many
+from hublora.workflows.bases import Base
+from hublora.workflows.progress import Observer, Stage
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from hublora.data import Source
+    from hublora.training.session import Session
+
+_CAPTIONS = 4  # drawn when no validation prompt was given
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A picture and how it was drawn."""
+
+    image: Image.Image
+    plan: Sampling
+
+
+def plan_gallery(session: Session, base: Base, source: Source) -> list[Sampling]:
+    """Return what the gallery shows: the validation prompts, else some of the captions."""
+    settings = session.config.validation
+    prompts, count = settings.prompts, settings.num_images
+    if not prompts:
+        every = max(1, len(source.examples) // _CAPTIONS)
+        prompts = [one.captions[0] for one in source.examples[::every]][:_CAPTIONS]
+        count = 1
+    height, width = session.data.size
+    return [
+        base.sampling(
+            prompt,
+            negative_prompt=settings.negative_prompt or None,
+            seed=session.config.seed + index,
+            num_inference_steps=settings.num_inference_steps,
+            guidance_scale=settings.guidance_scale,
+            width=width,
+            height=height,
+        )
+        for prompt in prompts
+        for index in range(count)
+    ]
+
+
+def draw(
+    session: Session, plans: Sequence[Sampling], observer: Observer, name: str, adapter: bool = True
+) -> list[Drawn]:
+    """Draw the plans with the adapter as it is now, or with the base alone."""
+    with _drawing(session, adapter) as pipe:
+        images = sample_many(
+            pipe, list(plans), lambda done, total: observer(Stage(name, done, total))
+        )
+        return [Drawn(image, plan) for image, plan in zip(images, plans, strict=True)]
+
+
+def draw_preview(session: Session, base: Base, source: Source, observer: Observer) -> Path:
+    """Draw the gallery into one sheet in the run folder; return its path."""
+    drawn = draw(session, plan_gallery(session, base, source), observer, "Drawing a preview")
+    path = session.config.run_folder / "previews" / f"step-{session.step:06d}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    gallery_sheet(drawn, f"Step {session.step}").save(path)
+    return path
+
+
+def gallery_sheet(drawn: Sequence[Drawn], title: str | None = None) -> Image.Image:
+    """Return a sheet with one row per prompt."""
+    from hublora.sheets import sheet
+
+    prompts = list(dict.fromkeys(one.plan.prompt for one in drawn))
+    rows = [[one.image for one in drawn if one.plan.prompt == prompt] for prompt in prompts]
+    return sheet(rows, row_labels=prompts, title=title)
+
+
+def before_after_sheet(before: Sequence[Drawn], after: Sequence[Drawn]) -> Image.Image:
+    """Return a sheet that shows the base and the adapter at the same prompts and seeds."""
+    from hublora.sheets import sheet
+
+    rows = [[old.image, new.image] for old, new in zip(before, after, strict=True)]
+    labels = [f"{one.plan.prompt} (seed {one.plan.seed})" for one in after]
+    return sheet(rows, row_labels=labels, column_labels=["base", "with the adapter"])
+
+
+@contextmanager
+def _drawing(session: Session, adapter: bool) -> Iterator[Any]:
+    """Lend the pipeline for drawing, then put everything back as the loop needs it."""
+    import torch
+
+    pipe, accelerator = session.pipe, session.accelerator
+    models = list(session.trained.values())
+    random_state = torch.get_rng_state()  # dropout draws from it; drawing must not change it
+    for model in models:
+        model.eval()
+    if not adapter:
+        pipe.disable_lora()
+    pipe.to(accelerator.device)
+    try:
+        with accelerator.autocast():
+            yield pipe
+    finally:
+        if not adapter:
+            pipe.enable_lora()
+        for model in models:
+            model.train()
+        for name in (session.family.vae, *session.family.text_encoders):
+            if name not in session.trained:
+                getattr(pipe, name).to("cpu")
+        torch.set_rng_state(random_state)

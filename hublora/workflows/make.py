@@ -1,0 +1,222 @@
+"""Make: dataset ref ─ data ─▶ training ─▶ adapter ─▶ card ─▶ (share) ─▶ user/name@commit."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hublora.errors import ConfigError
+from hublora.hub.client import whoami
+from hublora.hub.push import check_can_push
+from hublora.workflows.bases import Base, find_base, open_base
+from hublora.workflows.progress import Note, Observer, Stage, ignore
+from hublora.workflows.results import TrainingResult, write_results
+from hublora.workflows.share import push
+from hublora.workflows.steps import find_checkpoint, train_to_end
+
+if TYPE_CHECKING:
+    from hublora.data import Source, TrainingData
+    from hublora.training.config import TrainingConfig
+    from hublora.training.session import Session
+
+
+def train(
+    config: TrainingConfig, *, resume: str | None = None, observer: Observer = ignore
+) -> TrainingResult:
+    """Train an adapter and write its repo folder; push and verify it if the config says so.
+
+    Args:
+        config: All settings.
+        resume: "latest" or a checkpoint folder to go on from; None starts anew.
+        observer: Is told what happens.
+
+    Raises:
+        HubloraError: Whatever keeps it from starting, before any long work.
+        Interrupted: A person stopped it; a checkpoint was saved.
+    """
+    import torch
+
+    from hublora.data import open_source
+    from hublora.training.checkpoint import check_checkpoint, load_checkpoint
+    from hublora.training.history import History
+    from hublora.training.session import (
+        check_settings,
+        make_accelerator,
+        start_session,
+        weight_dtype,
+    )
+
+    config = _settle(config, resume)
+    checkpoint = find_checkpoint(config, resume, observer)
+    if config.hub.push:
+        check_can_push(str(config.hub.model_id))
+    accelerator = make_accelerator(config)
+    commit = find_base(config.base.model, config.base.revision)
+    source = open_source(
+        config.data, lambda done, total: observer(Stage("Looking at pictures", done, total))
+    )
+    _tell_source(source, observer)
+    base = open_base(config.base.model, commit, observer)
+    observer(Note(f"Base: {base.label}"))
+    config = _pin(config, base, source)
+    if checkpoint is not None:
+        check_checkpoint(checkpoint, config, source.fingerprint, accelerator)
+    # The VAE is only needed for encoding, and half precision shows in the latents of some bases.
+    dtype = weight_dtype(accelerator)
+    pipe = base.load({"default": dtype, base.family.vae: torch.float32})
+    check_settings(config, base.family, pipe)
+    data = encode(config, base, pipe, source, accelerator.device, observer)
+    session = start_session(config, base.family, pipe, data, source.fingerprint, accelerator)
+    if checkpoint is not None:
+        load_checkpoint(session, checkpoint)
+        observer(Note(f"Going on from {checkpoint}."))
+    history = History(config.run_folder / "training" / "history.jsonl", session.step)
+    observer(Note(_plan(session)))
+    first = session.step
+    seconds = train_to_end(session, base, source, history, observer)
+    steps = session.step - first
+    result = write_results(session, base, source, history, steps, seconds, observer)
+    if not config.hub.push:
+        return result
+    pushed = push(
+        result.folder,
+        str(config.hub.model_id),
+        private=config.hub.private,
+        base=str(base.folder) if base.hub_id is None else None,
+        observer=observer,
+    )
+    return replace(result, pushed=pushed)
+
+
+def encode(
+    config: TrainingConfig,
+    base: Base,
+    pipe: Any,
+    source: Source,
+    device: Any,
+    observer: Observer = ignore,
+) -> TrainingData:
+    """Return the pictures' latents and the captions' embeddings, from the cache if they are there.
+
+    Afterwards the encoders are off the device and the VAE has the precision of the others.
+    """
+    import torch
+
+    from hublora.data import build_cache
+    from hublora.data.captions import count_truncated, truncation_note
+
+    family = base.family
+    side = config.data.resolution or family.resolution(pipe)
+    _check_side(side, family.size_step(pipe))
+    captions = [caption for example in source.examples for caption in example.captions]
+    longest = family.max_tokens(pipe)
+    cut = count_truncated(captions, lambda texts: family.count_tokens(pipe, texts), longest)
+    if note := truncation_note(cut, len(captions), longest):
+        observer(Note(note + ".", warning=True))
+
+    vae = getattr(pipe, family.vae)
+    text_encoders = [getattr(pipe, name) for name in family.text_encoders]
+    dtype = text_encoders[0].dtype
+
+    def encode_images(pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        vae.to(device)
+        with torch.no_grad():
+            mean, std = family.encode_images(pipe, pixels)
+        return mean.cpu(), std.cpu()
+
+    def encode_prompts(prompts: list[str]) -> dict[str, torch.Tensor]:
+        for encoder in text_encoders:
+            encoder.to(device)
+        with torch.no_grad():
+            encoded = family.encode_prompts(pipe, prompts)
+        return {name: tensor.cpu() for name, tensor in encoded.items()}
+
+    data = build_cache(
+        source,
+        config.data,
+        size=(side, side),
+        key_parts={"base": base.name, "commit": base.commit, "family": family.name},
+        prompt_key={"dtype": str(dtype), "tokens": longest},
+        encode_images=encode_images,
+        encode_prompts=None if config.adapter.text_encoder else encode_prompts,
+        batch_size=4 if device.type == "cuda" else 1,
+        progress=lambda done, total: observer(Stage("Encoding", done, total)),
+    )
+    for encoder in (vae, *text_encoders):
+        encoder.to("cpu")
+    vae.to(dtype)
+    if data.reused:
+        observer(Note("Latents and prompts are reused from the cache."))
+    return data
+
+
+def _settle(config: TrainingConfig, resume: str | None) -> TrainingConfig:
+    """Return the settings with nothing left open: the repo's id, the run's folder, the seeds."""
+    hub = config.hub
+    if hub.push and "/" not in (hub.model_id or ""):
+        # Only a name means one's own namespace, as in the diffusers scripts.
+        name = config.output_dir.name if config.output_dir else _run_name(config)
+        name = hub.model_id or name
+        hub = hub.model_copy(update={"model_id": f"{whoami()['name']}/{name}"})
+    folder = config.output_dir or _default_folder(config, resume)
+    data = config.data
+    if "seed" not in data.model_fields_set:
+        data = data.model_copy(update={"seed": config.seed})
+    return config.model_copy(update={"hub": hub, "output_dir": folder, "data": data})
+
+
+def _pin(config: TrainingConfig, base: Base, source: Source) -> TrainingConfig:
+    """Return the settings with the commits that are used, so that a resumed run uses the same."""
+    return config.model_copy(
+        update={
+            "base": config.base.model_copy(update={"revision": base.commit}),
+            "data": config.data.model_copy(update={"revision": source.revision}),
+        }
+    )
+
+
+def _run_name(config: TrainingConfig) -> str:
+    if config.hub.model_id:
+        return config.hub.model_id.split("/")[-1]
+    source = config.data.dataset or str(config.data.folder or "adapter")
+    return Path(source).name + "-lora"
+
+
+def _default_folder(config: TrainingConfig, resume: str | None) -> Path:
+    """Return a new folder below ./runs, or the newest one when going on."""
+    first = Path("runs") / _run_name(config)
+    taken = [first] if first.exists() else []
+    number = 2
+    while (candidate := first.with_name(f"{first.name}-{number}")).exists():
+        taken.append(candidate)
+        number += 1
+    if resume is not None and taken:
+        return taken[-1]
+    return candidate if taken else first
+
+
+def _check_side(side: int, step: int) -> None:
+    if side % step:
+        lower = side // step * step
+        raise ConfigError(
+            f"The resolution {side} is not a multiple of {step}, as this base needs.",
+            f"Use --resolution {max(lower, step)} or {lower + step}.",
+        )
+
+
+def _tell_source(source: Source, observer: Observer) -> None:
+    at = f"@{source.revision[:8]}" if source.revision else ""
+    observer(Note(f"Data: {source.id}{at}, {len(source.examples)} pictures"))
+    if note := source.skipped_note():
+        observer(Note(note, warning=True))
+
+
+def _plan(session: Session) -> str:
+    from hublora.training.session import device_name
+
+    count = sum(parameter.numel() for parameter in session.parameters)
+    return (
+        f"Training {count:,} weights for {session.total_steps - session.step} steps of "
+        f"{session.images_per_step} pictures on {device_name(session.accelerator)}"
+    )

@@ -1,0 +1,70 @@
+"""What a workflow tells while it works; the command line draws it, a library may ignore it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+_WORTH_TELLING = 2_000_000  # bytes
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Long work goes on: `done` of `total` units of `name`, e.g. "Encoding pictures"."""
+
+    name: str
+    done: int
+    total: int
+    unit: str = ""
+
+
+@dataclass(frozen=True)
+class Note:
+    """Something worth a line in the log."""
+
+    text: str
+    warning: bool = False
+
+
+@dataclass(frozen=True)
+class Trained:
+    """One optimizer step was done.
+
+    Attributes:
+        step: Counted from 1.
+        total: Steps of the whole training.
+        loss: Mean loss since the last one told.
+        learning_rate: That the step used.
+    """
+
+    step: int
+    total: int
+    loss: float
+    learning_rate: float
+
+
+@dataclass(frozen=True)
+class Wrote:
+    """A file or folder that a person may want to open."""
+
+    what: str
+    path: Path
+
+
+Happening = Stage | Note | Trained | Wrote
+Observer = Callable[[Happening], None]
+
+
+def ignore(happening: Happening) -> None:
+    """The observer of those who do not want to know."""
+
+
+def downloading(observer: Observer) -> Callable[[int, int], None]:
+    """Return what tells the observer of bytes that come in; what is quickly here goes untold."""
+
+    def tell(done: int, total: int) -> None:
+        if total >= _WORTH_TELLING:
+            observer(Stage("Downloading", done // 10**6, total // 10**6, "MB"))
+
+    return tell

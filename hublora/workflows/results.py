@@ -1,0 +1,203 @@
+"""Writes what a training made: exactly the layout of an adapter repo, inside the run folder."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from hublora._version import __version__
+from hublora.adapters.adapter import Adapter, AdapterFacts
+from hublora.adapters.files import save_tensors
+from hublora.adapters.formats import to_diffusers, to_kohya
+from hublora.cards.environment import describe_environment
+from hublora.cards.plots import loss_plot
+from hublora.filesystem import sha256_of, write_atomically
+from hublora.hub.layout import CARD, WEIGHTS
+from hublora.workflows.bases import Base
+from hublora.workflows.describe import (
+    BEFORE_AFTER,
+    LOSS_PLOT,
+    Run,
+    alpha,
+    card_facts,
+    dtype_name,
+    title,
+)
+from hublora.workflows.gallery import (
+    Drawn,
+    before_after_sheet,
+    draw,
+    gallery_sheet,
+    plan_gallery,
+)
+from hublora.workflows.progress import Observer, Wrote
+from hublora.workflows.share import save_card
+from hublora.workflows.use import Composition, save
+
+if TYPE_CHECKING:
+    from hublora.data import Source
+    from hublora.hub.push import Pushed
+    from hublora.training.history import History
+    from hublora.training.session import Session
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a training made.
+
+    Attributes:
+        folder: The run folder; its repo files are what is pushed.
+        steps: Optimizer steps that were done now; a resumed training did the others before.
+        seconds: How long they took.
+        final_loss: Mean over the last tenth of the steps.
+        pushed: Where it was pushed, None if it was not.
+    """
+
+    folder: Path
+    steps: int
+    seconds: float
+    final_loss: float
+    pushed: Pushed | None = None
+
+
+def write_results(
+    session: Session,
+    base: Base,
+    source: Source,
+    history: History,
+    steps: int,
+    seconds: float,
+    observer: Observer,
+) -> TrainingResult:
+    """Write adapter, pictures, plot, settings and card; tell where each is.
+
+    Args:
+        session: The finished training.
+        base: Its base.
+        source: Its pictures.
+        history: Its record.
+        steps: Steps that this process did (a resumed training did the others before).
+        seconds: How long they took.
+        observer: Is told what happens.
+    """
+    folder = session.config.run_folder
+    adapter = session.adapter(_facts(session, base))
+    kohya = _write_adapter(folder, session, base, source, adapter)
+    observer(Wrote("adapter", folder / WEIGHTS))
+    gallery = _write_pictures(folder, session, base, source, observer)
+    training = folder / "training"
+    environment = describe_environment(session.accelerator.device.type)
+    write_atomically(training / "environment.json", json.dumps(environment, indent=2) + "\n")
+    settings = yaml.safe_dump(_reproducible(session), sort_keys=False)
+    write_atomically(training / "config.yaml", settings)
+    loss_plot(history.rows, folder / LOSS_PLOT, title=title(session))
+    observer(Wrote("loss plot", folder / LOSS_PLOT))
+    losses = [row["loss"] for row in history.rows[-max(1, len(history.rows) // 10) :]]
+    final_loss = sum(losses) / len(losses)
+    kohya_path = kohya.relative_to(folder).as_posix()
+    run = Run(session, base, source, steps, seconds, final_loss, gallery, kohya_path)
+    save_card(folder, card_facts(run, environment))
+    observer(Wrote("card", folder / CARD))
+    return TrainingResult(folder, steps, seconds, final_loss)
+
+
+def _facts(session: Session, base: Base) -> AdapterFacts:
+    return AdapterFacts(
+        base_model=base.hub_id,
+        base_revision=base.commit,
+        family=base.family.name,
+        trigger_words=tuple(session.config.adapter.trigger_words),
+        title=title(session),
+    )
+
+
+def _write_adapter(
+    folder: Path, session: Session, base: Base, source: Source, adapter: Adapter
+) -> Path:
+    """Write the adapter in both layouts; return the file in kohya's."""
+    tensors, metadata = to_diffusers(adapter)
+    metadata |= _metadata(session, base, source)
+    save_tensors(tensors, folder / WEIGHTS, metadata)
+    comfyui = folder / "comfyui"
+    shutil.rmtree(comfyui, ignore_errors=True)
+    kohya = comfyui / f"{title(session)}.safetensors"
+    flat = {key: value for key, value in metadata.items() if key != "lora_adapter_metadata"}
+    flat["ss_network_dim"] = str(session.config.adapter.rank)
+    flat["ss_network_alpha"] = str(alpha(session))
+    flat["ss_network_module"] = "networks.lora"
+    save_tensors(to_kohya(adapter, base.family.kohya_prefixes), kohya, flat)
+    return kohya
+
+
+def _metadata(session: Session, base: Base, source: Source) -> dict[str, str]:
+    """Return what the file says about itself: nothing of when and where, so that the same training
+    gives the same bytes. Keys: https://github.com/Stability-AI/ModelSpec, and hublora's own."""
+    config = session.config
+    found = {
+        "modelspec.sai_model_spec": "1.0.1",
+        "modelspec.architecture": base.family.architecture(session.pipe),
+        "modelspec.implementation": "diffusers",
+        "modelspec.title": title(session),
+        "modelspec.trigger_phrase": ", ".join(config.adapter.trigger_words),
+        "modelspec.resolution": "x".join(str(side) for side in reversed(session.data.size)),
+        "modelspec.prediction_type": session.diffusion.prediction.replace("_prediction", ""),
+        "modelspec.license": base.license or "",
+        "hublora.version": __version__,
+        "hublora.base_model": base.hub_id or "",
+        "hublora.base_revision": base.commit or "",
+        "hublora.family": base.family.name,
+        "hublora.trigger_words": ", ".join(config.adapter.trigger_words),
+        "hublora.dataset": source.id if source.revision else "",
+        "hublora.dataset_revision": source.revision or "",
+        "hublora.steps": str(session.step),
+        "hublora.seed": str(config.seed),
+    }
+    return {key: value for key, value in found.items() if value}
+
+
+def _write_pictures(
+    folder: Path, session: Session, base: Base, source: Source, observer: Observer
+) -> list[tuple[str, Drawn]]:
+    """Draw gallery and before/after; return the gallery's paths inside the repo."""
+    plans = plan_gallery(session, base, source)
+    after = draw(session, plans, observer, "Drawing the gallery")
+    few = _one_per_prompt(after)
+    before = draw(
+        session, [one.plan for one in few], observer, "Drawing the base alone", adapter=False
+    )
+    images = folder / "images"
+    shutil.rmtree(images, ignore_errors=True)
+    facts = AdapterFacts(
+        source=session.config.hub.model_id or title(session), sha256=sha256_of(folder / WEIGHTS)
+    )
+    composition = Composition(base, ((facts, 1.0),), dtype_name(session))
+    gallery = []
+    for index, one in enumerate(after):
+        path = f"images/{index}.png"
+        save(one.image, folder / path, composition, one.plan)
+        gallery.append((path, one))
+    gallery_sheet(after).save(images / "validation.png")
+    before_after_sheet(before, few).save(folder / BEFORE_AFTER)
+    observer(Wrote("validation sheet", images / "validation.png"))
+    observer(Wrote("before and after", folder / BEFORE_AFTER))
+    return gallery
+
+
+def _one_per_prompt(drawn: Sequence[Drawn], least: int = 3) -> list[Drawn]:
+    """Return the first picture of each prompt, filled up to `least` with the next ones."""
+    first = list({one.plan.prompt: one for one in reversed(drawn)}.values())[::-1]
+    rest = [one for one in drawn if one not in first]
+    return first + rest[: max(0, least - len(first))]
+
+
+def _reproducible(session: Session) -> dict[str, Any]:
+    """Return the settings that make the adapter again; base and dataset are pinned in them."""
+    tree = session.config.shareable()
+    tree["hub"] = {"push": False, "model_id": None, "private": False}
+    return tree

@@ -1,0 +1,149 @@
+"""The steps of a training, with recording, saving, drawing and a person's Ctrl-C around them."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hublora.errors import ConfigError, Interrupted
+from hublora.workflows.bases import Base
+from hublora.workflows.gallery import draw_preview
+from hublora.workflows.progress import Note, Observer, Trained, Wrote
+
+if TYPE_CHECKING:
+    from hublora.data import Source
+    from hublora.training.config import TrainingConfig
+    from hublora.training.history import History
+    from hublora.training.session import Session
+
+LATEST = "latest"
+_TELL_EVERY = 0.5  # seconds between two reports of the loss, which wait for the device
+
+
+def find_checkpoint(config: TrainingConfig, resume: str | None, observer: Observer) -> Path | None:
+    """Return the checkpoint to go on from, None to start anew.
+
+    Args:
+        config: The settled settings.
+        resume: "latest", a checkpoint's folder or its name; None starts anew.
+        observer: Is told when there is none yet.
+
+    Raises:
+        ConfigError: There is no checkpoint of that name, or nothing was to be resumed and the
+            folder already holds a training.
+    """
+    from hublora.training.checkpoint import STATE, list_checkpoints
+
+    folder = config.run_folder
+    found = list_checkpoints(folder)
+    if resume is None:
+        if found:
+            raise ConfigError(
+                f"{folder} already holds a training.",
+                "Go on with it: --resume. Or start anew in another folder: --output-dir …",
+            )
+        return None
+    if resume == LATEST:
+        if not found:
+            observer(Note(f"There is no checkpoint in {folder} yet; starting anew.", True))
+        return found[-1] if found else None
+    path = Path(resume)
+    for candidate in (path, *(one for one in found if one.name == path.name)):
+        if (candidate / STATE).is_file():
+            return candidate
+    raise ConfigError(f"There is no checkpoint {resume}.", "Leave the name out for the latest.")
+
+
+def train_to_end(
+    session: Session, base: Base, source: Source, history: History, observer: Observer
+) -> float:
+    """Train from `session.step` to the end; return the seconds that the steps took.
+
+    Raises:
+        Interrupted: A person stopped it; a checkpoint was saved.
+        ConfigError: It has diverged.
+    """
+    from hublora.training.checkpoint import save_checkpoint
+    from hublora.training.events import CheckpointDue, StepDone, ValidationDue
+    from hublora.training.loop import train as train_steps
+    from hublora.training.trackers import Trackers
+
+    trackers = Trackers(session.accelerator, session.config.flat())
+
+    def record() -> list[dict[str, Any]]:
+        rows = history.flush()
+        trackers.log(rows)
+        return rows
+
+    started = told = time.monotonic()
+    away = 0.0  # seconds spent on pictures, which are not the training's
+    try:
+        with _interruptions() as stop:
+            for event in train_steps(session):
+                if isinstance(event, StepDone):
+                    history.add(event)
+                    now = time.monotonic()
+                    if now - told > _TELL_EVERY or event.step == session.total_steps:
+                        told = now
+                        _tell(record(), session, observer)
+                elif isinstance(event, ValidationDue):
+                    before = time.monotonic()
+                    record()
+                    sheet = draw_preview(session, base, source, observer)
+                    trackers.show("validation", sheet, event.step)
+                    observer(Wrote("preview", sheet))
+                    away += time.monotonic() - before
+                elif isinstance(event, CheckpointDue):
+                    record()
+                    observer(Wrote("checkpoint", save_checkpoint(session)))
+                if stop.is_set() and session.step < session.total_steps:
+                    record()
+                    raise _interrupted(save_checkpoint(session))
+    finally:
+        trackers.close()
+    return time.monotonic() - started - away
+
+
+def _tell(rows: Sequence[dict[str, Any]], session: Session, observer: Observer) -> None:
+    if rows:
+        loss = sum(row["loss"] for row in rows) / len(rows)
+        last = rows[-1]
+        observer(Trained(last["step"], session.total_steps, loss, last["lr"]))
+
+
+def _interrupted(checkpoint: Path) -> Interrupted:
+    return Interrupted(
+        f"Stopped; everything so far is in {checkpoint}.",
+        f"Go on with the same command and: --output-dir {checkpoint.parent} --resume",
+        checkpoint,
+    )
+
+
+@contextmanager
+def _interruptions() -> Iterator[threading.Event]:
+    """Turn Ctrl-C and SIGTERM into an event that the loop looks at between two steps.
+
+    A second Ctrl-C stops at once. Signals can only be caught in the main thread; elsewhere the
+    event is never set.
+    """
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def ask(number: int, frame: Any) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

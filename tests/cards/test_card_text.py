@@ -1,0 +1,162 @@
+"""What a person reads on a card."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shlex
+
+import pytest
+from markdown_it import MarkdownIt
+
+from hublora.cards import markdown, wording
+from hublora.cards.card import render_card, write_card
+from hublora.cards.facts import License, Picture, Source, Training
+from hublora.cards.metadata import split
+
+
+def html(card: str) -> str:
+    return MarkdownIt("commonmark", {"html": True}).enable("table").render(split(card)[1])
+
+
+def code_blocks(card: str, language: str) -> list[str]:
+    tokens = MarkdownIt().parse(split(card)[1])
+    return [token.content for token in tokens if token.type == "fence" and token.info == language]
+
+
+def structure(card: str) -> list[str]:
+    """Return every tag of the rendered card in order: what a reader's browser builds."""
+    return re.findall(r"</?[a-zA-Z!][^\s/>]*", html(card))
+
+
+def test_write_card_writes_the_readme(make_facts, tmp_path):
+    path = write_card(tmp_path, make_facts())
+    assert path == tmp_path / "README.md"
+    assert path.read_text(encoding="utf-8") == render_card(make_facts())
+
+
+def test_python_on_the_card_compiles(make_facts):
+    blocks = code_blocks(render_card(make_facts()), "python")
+    assert len(blocks) == 2
+    for block in blocks:
+        ast.parse(block)
+
+
+def test_diffusers_is_told_the_file_and_both_revisions(make_facts):
+    block = code_blocks(render_card(make_facts()), "python")[1]
+    calls = {
+        node.func.attr: {
+            word.arg: word.value.value
+            for word in node.keywords
+            if isinstance(word.value, ast.Constant)
+        }
+        for node in ast.walk(ast.parse(block))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+    }
+    assert calls["from_pretrained"] == {"revision": "a" * 40}
+    assert calls["load_lora_weights"] == {
+        "weight_name": "pytorch_lora_weights.safetensors",
+        "revision": "main",
+    }
+
+
+def test_hostile_texts_add_nothing_to_the_page(make_facts, hostile):
+    plain, evil = (
+        make_facts(
+            title=text,
+            trigger_words=(text,),
+            gallery=(Picture("images/0.png", text, text, 1),),
+            training=Training(settings={text: text}),
+        )
+        for text in ("plain words", hostile)
+    )
+    assert structure(render_card(evil)) == structure(render_card(plain))
+    assert "<script" not in html(render_card(evil))
+    assert "evil.example" not in "".join(re.findall(r'href="[^"]*"', html(render_card(evil))))
+
+
+def test_hostile_prompts_stay_one_word_of_the_command_line(make_facts, hostile):
+    facts = make_facts(gallery=(Picture("images/0.png", hostile),))
+    first = code_blocks(render_card(facts), "sh")[0].splitlines()[0]
+    assert shlex.split(first) == ["hublora", "run", "me/sketchbook", markdown.one_line(hostile)]
+    for block in code_blocks(render_card(facts), "python"):
+        assert markdown.one_line(hostile) in [
+            node.value for node in ast.walk(ast.parse(block)) if isinstance(node, ast.Constant)
+        ]
+
+
+@pytest.mark.parametrize("text", ["`", "``a", "a`", "` `", "a|b", "\\", "\\|", "<b>", "&amp;", "*"])
+def test_code_and_inline_show_the_text_itself(text):
+    for shown in (markdown.code(text), markdown.inline(text)):
+        page = MarkdownIt("commonmark").enable("table").render(f"x {shown}")
+        words = re.sub(r"</?(p|code)>", "", page)[2:].rstrip("\n")
+        unescaped = words.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
+        assert unescaped == text
+
+
+def test_a_folder_without_a_repo_is_used_where_it_lies(make_facts):
+    card = render_card(make_facts(repo_id=None))
+    assert 'hublora run . "a red cat"' in card
+    assert "hf download" not in card
+    assert "None" not in card
+
+
+def test_unknown_licences_are_said_to_be_unknown(make_facts):
+    facts = make_facts(base=Source("a/b"), dataset=Source("c/d"))
+    text = split(render_card(facts))[1]
+    assert "The licence of [`a/b`](/a/b) is unknown" in text
+    assert "names no licence" in text
+
+
+def test_unpublished_pictures_are_said_to_be_unpublished(make_facts):
+    assert "60 pictures that are not published" in render_card(make_facts(dataset=Source()))
+
+
+def test_a_licence_link_cannot_leave_its_link(make_facts):
+    terms = License("other", "x](https://evil.example)", "https://a.example/> <script>")
+    page = html(render_card(make_facts(base=Source("a/b", None, terms))))
+    assert "<script" not in page
+    assert 'href="https://evil.example' not in page
+
+
+def test_the_least_that_can_be_known_makes_a_card(make_facts):
+    facts = make_facts(
+        base=Source(),
+        dataset=Source(),
+        dtype=None,
+        kohya_path=None,
+        rank=None,
+        alpha=None,
+        size=None,
+        components=(),
+        targets=(),
+        gallery=(),
+        before_after=None,
+        training=Training(config_path=None),
+        environment={},
+    )
+    card = render_card(facts)
+    assert "None" not in card
+    assert "Make it again" not in card
+
+
+def test_the_command_line_makes_it_again_where_it_is_known(make_facts):
+    command = "hublora train --base a/b \\\n  --dataset c/d"
+    card = render_card(make_facts(training=Training(command=command)))
+    assert code_blocks(card, "sh")[1].strip() == command
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(999, "999 bytes"), (187_000, "187 kB"), (3_227_000, "3.2 MB")],
+)
+def test_sizes_read_as_people_write_them(count, text):
+    assert wording.size(count) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(3.2, "3 s"), (60, "1 min"), (97.3, "1 min 37 s"), (5025, "1 h 23 min"), (7200, "2 h")],
+)
+def test_durations_read_as_people_write_them(seconds, text):
+    assert wording.duration(seconds) == text

@@ -1,0 +1,42 @@
+"""The loss plot."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from PIL import Image
+
+from hublora.cards.plots import loss_plot, smooth
+
+
+def history(count: int) -> list[dict]:
+    return [
+        {"step": step, "loss": 0.1 + 1 / step, "lr": 1e-4 * (1 - step / count)}
+        for step in range(1, count + 1)
+    ]
+
+
+@pytest.mark.parametrize("count", [1, 2, 10, 21, 20_000])
+def test_plot_is_drawn_for_short_and_long_trainings(tmp_path, count):
+    path = loss_plot(history(count), tmp_path / "loss.png", title="50 $ a {step}")
+    with Image.open(path) as picture:
+        assert picture.width == 1400
+        assert picture.convert("L").getextrema() != (255, 255)
+
+
+def test_plot_leaves_out_what_is_not_a_number(tmp_path):
+    broken = [*history(30), {"step": 31, "loss": math.nan, "lr": None}, {"step": 32}]
+    loss_plot(broken, tmp_path / "loss.png")
+
+
+def test_plot_of_nothing_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="finite loss"):
+        loss_plot([{"step": 1, "loss": math.inf}], tmp_path / "loss.png")
+
+
+def test_average_keeps_constants_and_lags_in_neither_direction():
+    assert smooth([3.0] * 7, 5) == pytest.approx([3.0] * 7)
+    peak = smooth([0.0] * 200 + [1.0] + [0.0] * 200, 9)
+    assert peak.index(max(peak)) == 200
+    assert peak[195] == pytest.approx(peak[205], rel=1e-6)

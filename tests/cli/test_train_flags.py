@@ -1,0 +1,242 @@
+"""The flags of `hublora train`: frozen, translated from the diffusers scripts', all in effect."""
+
+from __future__ import annotations
+
+import types
+import typing
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+from hublora.cli.main import hublora as root
+from hublora.cli.train import DIFFUSERS_FLAGS, FLAGS, build_config, train, translate_flags
+from hublora.errors import ConfigError
+from hublora.training.config import TrainingConfig, setting_names
+
+FROZEN = Path(__file__).with_name("train_flags.txt")
+
+# The command of https://huggingface.co/blog/lora, with the flags of its successors.
+PUBLISHED = {
+    "pretrained_model_name_or_path": ("stable-diffusion-v1-5/stable-diffusion-v1-5", "base.model"),
+    "dataset_name": ("lambdalabs/naruto-blip-captions", "data.dataset"),
+    "dataloader_num_workers": ("8", "data.num_workers"),
+    "resolution": ("512", "data.resolution"),
+    "center_crop": (None, "data.center_crop"),
+    "random_flip": (None, "data.random_flip"),
+    "train_batch_size": ("1", "train_batch_size"),
+    "gradient_accumulation_steps": ("4", "gradient_accumulation_steps"),
+    "max_train_steps": ("15000", "schedule.max_train_steps"),
+    "learning_rate": ("1e-04", "optimizer.learning_rate"),
+    "max_grad_norm": ("1", "optimizer.max_grad_norm"),
+    "lr_scheduler": ("cosine", "schedule.name"),
+    "lr_warmup_steps": ("0", "schedule.warmup_steps"),
+    "output_dir": ("runs/naruto", "output_dir"),
+    "push_to_hub": (None, "hub.push"),
+    "hub_model_id": ("naruto-lora", "hub.model_id"),
+    "report_to": ("wandb", "report_to"),
+    "checkpointing_steps": ("500", "checkpoint.steps"),
+    "validation_prompt": ("Totoro", "validation.prompts"),
+    "seed": ("1337", "seed"),
+    "mixed_precision": ("fp16", "mixed_precision"),
+    "rank": ("16", "adapter.rank"),
+}
+SETTLED = {
+    "base.model": "stable-diffusion-v1-5/stable-diffusion-v1-5",
+    "data.dataset": "lambdalabs/naruto-blip-captions",
+    "data.num_workers": 8,
+    "data.resolution": 512,
+    "data.center_crop": True,
+    "data.random_flip": True,
+    "train_batch_size": 1,
+    "gradient_accumulation_steps": 4,
+    "schedule.max_train_steps": 15000,
+    "optimizer.learning_rate": 1e-4,
+    "optimizer.max_grad_norm": 1.0,
+    "schedule.name": "cosine",
+    "schedule.warmup_steps": 0,
+    "output_dir": Path("runs/naruto"),
+    "hub.push": True,
+    "hub.model_id": "naruto-lora",
+    "report_to": ["wandb"],
+    "checkpoint.steps": 500,
+    "validation.prompts": ["Totoro"],
+    "seed": 1337,
+    "mixed_precision": "fp16",
+    "adapter.rank": 16,
+}
+
+
+def parse(args: list[str]) -> tuple[TrainingConfig, str | None]:
+    """Return the settings and the checkpoint that a command line asks for; trains nothing."""
+    values = train.make_context("train", list(args)).params
+    resume, file, assignments = (values.pop(k) for k in ("resume", "config_file", "assignments"))
+    return build_config(file, assignments, values), resume
+
+
+def setting(config: TrainingConfig, key: str) -> Any:
+    value: Any = config
+    for part in key.split("."):
+        value = getattr(value, part)
+    return value
+
+
+@pytest.mark.parametrize("dashes", [False, True])
+@pytest.mark.parametrize("joined", [False, True])
+def test_the_published_command_line_means_the_same_here(dashes: bool, joined: bool) -> None:
+    args = []
+    for name, (value, _) in PUBLISHED.items():
+        flag = "--" + (name.replace("_", "-") if dashes else name)
+        args += [flag] if value is None else [f"{flag}={value}"] if joined else [flag, value]
+    config, _ = parse(args)
+    found = {key: setting(config, key) for _, key in PUBLISHED.values()}
+    assert found == SETTLED
+
+
+def test_a_folder_of_pictures_and_the_optimizers_flags_are_translated() -> None:
+    config, resume = parse(
+        [
+            "--pretrained_model_name_or_path=a/b",
+            "--train_data_dir",
+            "pictures",
+            "--adam_beta1=0.8",
+            "--adam_beta2",
+            "0.95",
+            "--adam-weight-decay",
+            "1e-03",
+            "--adam_epsilon=1e-07",
+            "--use_8bit_adam",
+            "--image_interpolation_mode",
+            "bicubic",
+            "--dataset_config_name=c",
+            "--resume_from_checkpoint",
+            "checkpoint-500",
+        ]
+    )
+    assert str(config.data.folder) == "pictures"
+    assert config.data.config_name == "c"
+    assert config.data.interpolation == "bicubic"
+    optimizer = config.optimizer
+    assert (optimizer.beta1, optimizer.beta2) == (0.8, 0.95)
+    assert (optimizer.weight_decay, optimizer.epsilon) == (1e-3, 1e-7)
+    assert optimizer.name == "adamw-8bit"
+    assert resume == "checkpoint-500"
+
+
+def test_the_flags_are_frozen() -> None:
+    """A new setting is reached with --set; a new flag is a decision that changes this file."""
+    flags = sorted(flag for parameter in train.params for flag in parameter.opts)
+    flags += sorted(f"{old} = {new}" for old, new in DIFFUSERS_FLAGS.items())
+    assert "\n".join(flags) + "\n" == FROZEN.read_text()
+
+
+def example(annotation: Any, default: Any) -> tuple[str | None, Any]:
+    """Return a value to type for a setting of this type, and what it is then; not the default."""
+    if typing.get_origin(annotation) in (types.UnionType, typing.Union):
+        annotation = next(a for a in typing.get_args(annotation) if a is not types.NoneType)
+    if annotation is bool:
+        return None, True
+    if typing.get_origin(annotation) is typing.Literal:
+        choice = next(one for one in typing.get_args(annotation) if one != default)
+        return choice, choice
+    if typing.get_origin(annotation) is list:
+        return "wandb", ["wandb"]
+    if annotation is int:
+        return "64", 64
+    if annotation is float:
+        return "0.25", 0.25
+    return ("some/name", annotation("some/name"))
+
+
+@pytest.mark.parametrize("flag", FLAGS)
+def test_a_flag_sets_its_setting_and_nothing_else(flag: str) -> None:
+    least = ["--base", "a/b"]
+    plain = parse(least)[0]
+    *sections, name = FLAGS[flag].split(".")
+    model: Any = TrainingConfig
+    for section in sections:
+        model = model.model_fields[section].annotation
+    field = model.model_fields[name]
+    text, meant = example(field.annotation, field.default)
+    changed = parse(least + [flag] + ([text] if text is not None else []))[0]
+    different = [key for key in setting_names() if setting(changed, key) != setting(plain, key)]
+    assert different == [FLAGS[flag]]
+    assert setting(changed, FLAGS[flag]) == meant
+
+
+def test_several_values_are_given_by_repeating_the_flag() -> None:
+    config = parse(["--base=a/b", "--validation-prompt=x", "--validation_prompt", "y z"])[0]
+    assert config.validation.prompts == ["x", "y z"]
+
+
+def test_flags_win_over_set_and_set_over_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("base: {model: a/b}\nseed: 1\nadapter: {rank: 1, alpha: 1}\n")
+    args = ["--config", str(file), "--set", "adapter.rank=2", "--set", "adapter.alpha=2"]
+    config = parse([*args, "--alpha", "3"])[0]
+    assert (config.seed, config.adapter.rank, config.adapter.alpha) == (1, 2, 3)
+
+
+def test_resume_takes_a_checkpoint_or_none() -> None:
+    assert parse(["--base=a/b"])[1] is None
+    assert parse(["--resume", "--base=a/b"])[1] == "latest"
+    assert parse(["--base=a/b", "--resume"])[1] == "latest"
+    assert parse(["--base=a/b", "--resume", "checkpoint-2"])[1] == "checkpoint-2"
+    assert parse(["--base=a/b", "--resume_from_checkpoint=latest"])[1] == "latest"
+
+
+@pytest.mark.parametrize(
+    ("args", "word"),
+    [
+        (["--set", "adapter.rnak=4"], "Did you mean adapter.rank?"),
+        (["--set", "rank=4"], "Did you mean adapter.rank?"),
+        (["--set", "optimizer"], "key=value"),
+        (["--set", "adapter.rank=[1"], "adapter.rank"),
+        (["--set", "adapter.rank=many"], "cannot be 'many'"),
+        (["--set", "seed.x=1"], "seed"),
+        (["--rank", "0"], "'adapter.rank' cannot be 0"),
+        (["--adam_beta1"], "optimizer.beta1"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused_by_name(args: list[str], word: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(["--base=a/b", *args])
+    assert word in str(caught.value)
+
+
+def test_a_missing_base_is_said_so() -> None:
+    with pytest.raises(ConfigError, match=r"--base stable-diffusion-v1-5/"):
+        parse([])
+
+
+@pytest.mark.parametrize("args", [["--rnak", "4"], ["--rank"], ["--lr-scheduler", "x"], ["stray"]])
+def test_a_wrong_usage_is_clicks(args: list[str]) -> None:
+    with pytest.raises(click.UsageError):
+        parse(["--base=a/b", *args])
+
+
+def test_what_follows_two_dashes_is_left_alone() -> None:
+    assert translate_flags(["--dataset_name", "a", "--", "--dataset_name"]) == [
+        "--dataset",
+        "a",
+        "--",
+        "--dataset_name",
+    ]
+
+
+def test_every_command_shows_examples() -> None:
+    from click import Context, Group
+
+    def check(command: click.Command, context: Context) -> None:
+        if command is not root:
+            assert "Examples:\n" in command.get_help(context), command.name
+            assert f"hublora {context.command_path.partition(' ')[2]}" in command.get_help(context)
+        if isinstance(command, Group):
+            for name in command.list_commands(context):
+                below = command.get_command(context, name)
+                assert below is not None
+                assert below.short_help or below.help
+                check(below, Context(below, context, name))
+
+    check(root, Context(root, info_name="hublora"))

@@ -1,0 +1,87 @@
+"""One embedded Hub for the whole run; every client in this process believes it to be the Hub.
+
+It starts before anything imports huggingface_hub, which reads its address once, when imported.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+_state: dict[str, object] = {}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    from hublora.localhub import LocalHub, import_folder
+    from tests.tiny import save_pictures, save_pipeline
+
+    home = tempfile.TemporaryDirectory(prefix="hublora-tests-")
+    root = Path(home.name)
+    os.environ |= {
+        "HF_HOME": str(root / "hf"),
+        "HUBLORA_CACHE": str(root / "cache"),
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "OMP_NUM_THREADS": "1",  # the models are so small that threads only wait for each other
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    }
+    os.environ.pop("HF_HUB_OFFLINE", None)
+    hub = LocalHub.start(root / "hub", log_file=root / "hub.log")
+    os.environ |= hub.environ()
+    _state.update(home=home, hub=hub, root=root)
+    save_pipeline(root / "epsilon")
+    save_pipeline(root / "velocity", prediction="v_prediction")
+    save_pipeline(root / "wide", width=32)
+    save_pictures(root / "pictures")
+    for name in ("epsilon", "velocity", "wide"):
+        import_folder(root / "hub", f"bases/{name}", root / name)
+    import_folder(root / "hub", "bases/pictures", root / "pictures", repo_type="dataset")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if "hub" in _state:
+        _state["hub"].stop()  # type: ignore[attr-defined]
+        _state["home"].cleanup()  # type: ignore[attr-defined]
+
+
+@pytest.fixture(scope="session")
+def hub() -> object:
+    """The Hub: bases/epsilon, bases/velocity, bases/wide and the dataset bases/pictures."""
+    return _state["hub"]
+
+
+@pytest.fixture(scope="session")
+def hub_data() -> Path:
+    """The Hub's data folder."""
+    return _state["root"] / "hub"  # type: ignore[operator]
+
+
+@pytest.fixture(scope="session")
+def bases() -> Path:
+    """The folder with the pipelines and pictures that the Hub was seeded with."""
+    return _state["root"]  # type: ignore[return-value]
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run `hublora …` in a process of its own, in the test's folder."""
+
+    def run(
+        *args: str, env: dict[str, str] | None = None, timeout: float = 240
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "hublora", *args],
+            cwd=tmp_path,
+            env={**os.environ, **(env or {})},
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+
+    return run

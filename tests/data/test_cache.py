@@ -1,0 +1,283 @@
+"""Latents and prompts are what the encoders gave, computed once and only when needed."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from collections import namedtuple
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import avg_pool2d
+
+from hublora.data import build_cache, open_source
+from hublora.data.images import prepare
+from hublora.data.layout import lay_out
+from hublora.errors import ConfigError, DataError
+
+SIZE = (16, 24)
+
+
+class Encoders:
+    """Deterministic stand-ins for a VAE and a text encoder that count their work."""
+
+    def __init__(self, dtype: torch.dtype = torch.float32) -> None:
+        self.dtype = dtype
+        self.pictures, self.texts = 0, []
+
+    def images(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        self.pictures += len(pixels)
+        mean = avg_pool2d(pixels, 4).to(self.dtype)
+        return mean, mean.abs() / 10 + 0.01
+
+    def prompts(self, texts: list[str]) -> dict[str, torch.Tensor]:
+        self.texts += texts
+        codes = torch.tensor([[len(text), sum(map(ord, text))] for text in texts])
+        embeds = codes.unsqueeze(1).expand(-1, 3, -1).to(torch.bfloat16)
+        return {"prompt_embeds": embeds, "mask": codes > 0}
+
+
+def build(source, config, encoders, **changes):
+    settings = {
+        "size": SIZE,
+        "key_parts": {"base": "abc"},
+        "encode_images": encoders.images,
+        "encode_prompts": encoders.prompts,
+        "batch_size": 3,
+    }
+    return build_cache(source, config, **{**settings, **changes})
+
+
+@pytest.fixture
+def settle(photos, configure):
+    """Return a source and its config."""
+
+    def make(**settings):
+        config = configure(folder=photos, **settings)
+        return open_source(config), config
+
+    return make
+
+
+@pytest.mark.parametrize("workers", [0, 3])
+def test_every_crop_and_flip_is_encoded_from_its_own_pixels(settle, workers):
+    source, config = settle(random_flip=True, crop_variants=3, num_workers=workers)
+    data = build(source, config, Encoders())
+    layout = lay_out(source.examples, config, SIZE)
+    assert (len(data), data.variants, data.shape, data.size) == (5, 6, (3, 4, 6), SIZE)
+    for index, example in enumerate(source.examples):
+        for variant in range(data.variants):
+            _, crop, flip = layout.of_row(layout.row(index, variant))
+            assert flip == bool(variant % 2)
+            pixels = torch.from_numpy(prepare(example.open(), SIZE, crop, flip))[None]
+            mean, std = data.latents([index], [variant])
+            expected = Encoders().images(pixels)
+            assert torch.equal(mean, expected[0])
+            assert torch.equal(std, expected[1])
+
+
+def test_batches_come_in_the_order_asked_for(settle):
+    source, config = settle(random_flip=True, center_crop=True)
+    data = build(source, config, Encoders())
+    assert data.variants == 2
+    mean, _ = data.latents([4, 0, 4], [0, 1, 1])
+    singles = [data.latents([i], [v])[0][0] for i, v in ((4, 0), (0, 1), (4, 1))]
+    assert torch.equal(mean, torch.stack(singles))
+
+
+def test_a_real_vae_gives_the_same_latents_as_without_a_cache(settle):
+    from diffusers import AutoencoderKL
+
+    torch.manual_seed(0)
+    vae = AutoencoderKL(
+        block_out_channels=(8, 8),
+        norm_num_groups=4,
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        latent_channels=4,
+    ).eval()
+
+    @torch.no_grad()
+    def encode(pixels):
+        posterior = vae.encode(pixels).latent_dist
+        return posterior.mean, posterior.std
+
+    source, config = settle(random_flip=True, center_crop=True)
+    data = build(source, config, Encoders(), encode_images=encode)
+    flips = [
+        torch.from_numpy(prepare(source.examples[2].open(), SIZE, crop, flip))[None]
+        for _, crop, flip in map(lay_out(source.examples, config, SIZE).of_row, (4, 5))
+    ]
+    for variant, pixels in enumerate(flips):
+        mean, std = encode(pixels)
+        cached = data.latents([2], [variant])
+        torch.testing.assert_close(cached[0], mean, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(cached[1], std, rtol=1e-5, atol=1e-6)
+    mirrored = data.latents([2], [0])[0].flip(-1)
+    assert not torch.allclose(mirrored, data.latents([2], [1])[0], atol=1e-3)
+
+
+def test_prompts_are_encoded_once_each_and_the_empty_one_too(settle):
+    source, config = settle()
+    encoders = Encoders()
+    data = build(source, config, encoders)
+    assert encoders.texts == ["", "picture 0", "picture 1", "picture 2"]
+    expected = Encoders().prompts(["picture 2", "", "picture 0"])
+    got = data.prompts([2, 1, 3], [0, -1, 5])
+    assert got["prompt_embeds"].dtype == torch.bfloat16
+    for name, tensor in expected.items():
+        assert torch.equal(got[name], tensor)
+    assert torch.equal(data.empty_prompt()["mask"], torch.tensor([[False, False]]))
+    assert data.caption(2, 7) == "picture 2"
+    assert data.caption(2, -1) == ""
+
+
+def test_captions_stay_text_when_the_text_encoder_is_trained(settle):
+    source, config = settle()
+    data = build(source, config, Encoders(), encode_prompts=None)
+    assert data.captions[1] == ("picture 1",)
+    assert len(data.folders) == 1
+
+
+def test_half_precision_latents_are_kept_as_they_are(settle):
+    source, config = settle(center_crop=True)
+    for dtype in (torch.bfloat16, torch.float16):
+        data = build(source, config, Encoders(dtype), key_parts={"dtype": str(dtype)})
+        mean, _ = data.latents([0], [0])
+        assert mean.dtype == torch.float32
+        assert torch.equal(mean, mean.to(dtype).float())
+        assert (data.folders[0] / "rows.safetensors").stat().st_size < 5 * 2 * 72 * 2 + 300
+
+
+def test_the_second_build_encodes_nothing(settle):
+    source, config = settle(random_flip=True)
+    first = build(source, config, Encoders())
+    encoders, told = Encoders(), []
+    again = build(source, config, encoders, progress=lambda *counts: told.append(counts))
+    assert (first.reused, again.reused) == (False, True)
+    assert (encoders.pictures, encoders.texts) == (0, [])
+    assert told == [(38, 38)]
+    for before, after in zip(
+        first.latents([0, 3], [1, 5]), again.latents([0, 3], [1, 5]), strict=True
+    ):
+        assert torch.equal(before, after)
+
+
+def test_progress_counts_pictures_and_texts(settle):
+    source, config = settle(center_crop=True)
+    told = []
+    build(source, config, Encoders(), progress=lambda *counts: told.append(counts))
+    assert told == [(0, 9), (3, 9), (5, 9), (8, 9), (9, 9)]
+
+
+def pictures_encoded(source, config, **changes):
+    encoders = Encoders()
+    build(source, config, encoders, **changes)
+    return encoders.pictures, len(encoders.texts)
+
+
+def test_whatever_affects_the_bytes_is_in_the_key(settle, photos, configure):
+    source, config = settle()
+    assert pictures_encoded(source, config) == (17, 4)
+    assert pictures_encoded(source, config, size=(16, 16)) == (17, 0)
+    assert pictures_encoded(source, config, key_parts={"base": "def"}) == (17, 4)
+    assert pictures_encoded(source, config, image_key={"vae": "fp16"}) == (17, 0)
+    assert pictures_encoded(source, config, prompt_key={"length": 32}) == (0, 4)
+    assert pictures_encoded(source, configure(folder=photos, crop_variants=2)) == (9, 0)
+    assert pictures_encoded(source, configure(folder=photos, seed=1)) == (17, 0)
+    assert pictures_encoded(source, configure(folder=photos, random_flip=True)) == (34, 0)
+    assert pictures_encoded(source, configure(folder=photos, interpolation="box")) == (17, 0)
+    assert pictures_encoded(source, configure(folder=photos, caption_dropout=0.1)) == (0, 0)
+    (photos / "0.txt").write_text("renamed")
+    assert pictures_encoded(*settle()) == (0, 5)
+    shutil.copy(photos / "1.png", photos / "0.png")
+    assert pictures_encoded(*settle()) == (17, 0)
+
+
+def test_index_tells_a_person_what_it_is_made_of(settle):
+    source, config = settle()
+    folders = build(source, config, Encoders()).folders
+    latents, prompts = (json.loads((folder / "index.json").read_text()) for folder in folders)
+    assert latents["of"] == "photos"
+    assert latents["rows"] == 17
+    assert latents["size"] == [16, 24]
+    assert latents["base"] == "abc"
+    assert prompts["texts"][1] == "picture 0"
+
+
+def test_a_cut_cache_file_is_made_again(settle):
+    source, config = settle()
+    first = build(source, config, Encoders())
+    whole = (first.folders[0] / "rows.safetensors").read_bytes()
+    os.truncate(first.folders[0] / "rows.safetensors", len(whole) - 1)
+    again = build(source, config, Encoders())
+    assert not again.reused
+    assert (again.folders[0] / "rows.safetensors").read_bytes() == whole
+
+
+def test_a_vae_that_overflows_is_stopped_at_once(settle):
+    source, config = settle()
+    broken = torch.full((3, 4, 4, 6), float("nan"))
+    with pytest.raises(ConfigError, match="infinite values in float32"):
+        build(source, config, Encoders(), encode_images=lambda pixels: (broken, broken))
+
+
+def test_too_small_a_disk_is_said_before_the_work(settle, monkeypatch):
+    source, config = settle()
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10, 0, 10))
+    encoders = Encoders()
+    with pytest.raises(DataError, match=r"needs 0\.0 MB in .*latents and only 0\.0 MB is free"):
+        build(source, config, encoders)
+    assert encoders.pictures == 3
+
+
+def test_a_full_disk_is_one_sentence_and_nothing_is_lost(settle, monkeypatch):
+    source, config = settle()
+
+    def full(handle):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        with pytest.raises(DataError, match="disk with the cache is full") as caught:
+            build(source, config, Encoders())
+        assert "run the same command again" in caught.value.hint
+    assert not build(source, config, Encoders()).reused
+
+
+def test_a_cache_folder_that_cannot_be_made_is_one_sentence(photos, tmp_path, configure):
+    (tmp_path / "file").write_text("")
+    config = configure(folder=photos, cache_dir=tmp_path / "file")
+    with pytest.raises(DataError, match="cannot be written"):
+        build(open_source(config), config, Encoders())
+
+
+def test_errors_of_the_encoder_are_its_own(settle):
+    source, config = settle()
+
+    def fail(pixels):
+        raise PermissionError(errno.EACCES, "a file of the base")
+
+    with pytest.raises(PermissionError):
+        build(source, config, Encoders(), encode_images=fail)
+
+
+def test_a_picture_that_changed_since_it_was_seen_is_named(settle, photos):
+    source, config = settle()
+    (photos / "4.png").write_bytes(b"")
+    with pytest.raises(DataError, match=r"The picture 4\.png is empty"):
+        build(source, config, Encoders())
+
+
+def test_nothing_is_drawn_from_global_random_numbers(settle):
+    torch.manual_seed(7)
+    np.random.seed(7)
+    before = torch.get_rng_state(), np.random.get_state()[1].copy()
+    source, config = settle(random_flip=True)
+    build(source, config, Encoders()).latents([0], [0])
+    assert torch.equal(before[0], torch.get_rng_state())
+    assert np.array_equal(before[1], np.random.get_state()[1])

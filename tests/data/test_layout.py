@@ -1,0 +1,51 @@
+"""Which crops and flips of a picture are cached, and where."""
+
+from __future__ import annotations
+
+import io
+
+from hublora.data.examples import Example
+from hublora.data.images import Crop
+from hublora.data.layout import lay_out
+
+
+def examples(*sizes: tuple[int, int]) -> list[Example]:
+    return [Example(f"{n}.png", ("a",), io.BytesIO, size) for n, size in enumerate(sizes)]
+
+
+def test_a_picture_of_the_right_shape_has_one_crop(configure):
+    layout = lay_out(examples((64, 64), (128, 128)), configure(), (32, 32))
+    assert layout.crops == [(Crop(),), (Crop(),)]
+    assert (layout.rows, layout.variants) == (2, 1)
+
+
+def test_each_part_of_the_longer_side_gets_one_crop(configure):
+    layout = lay_out(examples((64, 32)), configure(crop_variants=8), (32, 32))
+    parts = [int(crop.at * 8) for crop in layout.crops[0]]
+    assert parts == list(range(8))
+
+
+def test_crops_depend_on_seed_and_picture_alone(configure):
+    def places(config, *sizes):
+        return lay_out(examples(*sizes), config, (32, 32)).crops
+
+    pair = places(configure(seed=1), (64, 32), (64, 32))
+    assert pair[0] != pair[1]
+    assert places(configure(seed=1), (64, 32)) == pair[:1]
+    assert places(configure(seed=2), (64, 32)) != pair[:1]
+
+
+def test_every_row_is_found_again(configure):
+    sizes = ((64, 32), (32, 32), (32, 90))
+    layout = lay_out(examples(*sizes), configure(crop_variants=3, random_flip=True), (32, 32))
+    assert (layout.rows, layout.variants) == (6 + 2 + 6, 6)
+    seen = []
+    for example in range(3):
+        for variant in range(layout.variants):
+            row = layout.row(example, variant)
+            found, crop, flip = layout.of_row(row)
+            assert found == example
+            assert crop == layout.crops[example][variant // 2 % len(layout.crops[example])]
+            assert flip == bool(variant % 2)
+            seen.append(row)
+    assert sorted(set(seen)) == list(range(layout.rows))

@@ -1,0 +1,291 @@
+"""From a ref to a commit and a file: exactly one, or an error that says what to type."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from safetensors.torch import save
+
+import hublora
+from hublora.errors import AccessError, AdapterError, HubError, NotFoundError
+from hublora.localhub import add_user, create_token, import_folder
+from hublora.refs import AdapterRef
+from hublora.workflows.progress import Stage
+from tests.proxy import Proxy
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+DOWN, UP = "unet.a.to_q.lora_A.weight", "unet.a.to_q.lora_B.weight"
+
+
+def adapter_bytes(rank: int = 2, width: int = 4, **metadata: str) -> bytes:
+    return save({DOWN: torch.ones(rank, width), UP: torch.ones(width, rank)}, metadata)
+
+
+def rank_of(ref: str) -> int:
+    (facts,) = hublora.inspect(ref)
+    return facts.ranks[0]
+
+
+@pytest.fixture
+def upload(api: HfApi, repo_id: str) -> Callable[..., str]:
+    """Put files into the repo in one commit; return the commit."""
+    from huggingface_hub import CommitOperationAdd
+
+    def put(files: dict[str, bytes], **where: Any) -> str:
+        api.create_repo(repo_id, exist_ok=True)
+        operations = [CommitOperationAdd(name, content) for name, content in files.items()]
+        return str(api.create_commit(repo_id, operations, commit_message="Add files", **where).oid)
+
+    return put
+
+
+def test_a_push_between_resolving_and_reading_changes_nothing(
+    upload: Callable[..., str], repo_id: str
+) -> None:
+    from hublora.hub.download import download
+    from hublora.hub.resolve import resolve_adapter
+
+    commit = upload({"a.safetensors": adapter_bytes(2)})
+    pinned = resolve_adapter(AdapterRef.parse(f"{repo_id}:0.5")).ref
+    assert str(pinned) == f"{repo_id}@{commit}/a.safetensors:0.5"
+    upload({"a.safetensors": adapter_bytes(3), "b.safetensors": adapter_bytes(3)})
+    copy = download(pinned.location, str(pinned.revision), str(pinned.path))
+    assert copy.read_bytes() == adapter_bytes(2)
+    assert rank_of(f"{repo_id}@{commit}") == 2
+
+
+def test_several_adapters_are_listed_as_refs_that_work(
+    upload: Callable[..., str], repo_id: str, api: HfApi
+) -> None:
+    upload({"README.md": b"# x"})
+    api.create_branch(repo_id, branch="wild/one")
+    names = ["one two.safetensors", "50%:x.safetensors"]
+    upload({name: adapter_bytes(5) for name in names}, revision="wild/one")
+    with pytest.raises(AdapterError, match=r"holds 2 adapters") as caught:
+        hublora.inspect(f"{repo_id}@wild%2Fone")
+    hint = caught.value.hint
+    assert hint is not None
+    listed = [line.strip() for line in hint.splitlines()[1:]]
+    assert len(listed) == 2
+    assert [rank_of(ref) for ref in listed] == [5, 5]
+
+
+def test_the_usual_name_wins_over_others(upload: Callable[..., str], repo_id: str) -> None:
+    upload(
+        {
+            "a.safetensors": adapter_bytes(2),
+            "pytorch_lora_weights.safetensors": adapter_bytes(3),
+            "comfyui/a.safetensors": adapter_bytes(4),
+        }
+    )
+    assert rank_of(repo_id) == 3
+    assert rank_of(f"{repo_id}/a.safetensors") == 2
+    assert rank_of(f"{repo_id}/comfyui") == 4
+
+
+def test_branches_tags_and_pull_requests_are_revisions(
+    upload: Callable[..., str], repo_id: str, api: HfApi
+) -> None:
+    upload({"a.safetensors": adapter_bytes(2)})
+    api.create_tag(repo_id, tag="v1")
+    api.create_branch(repo_id, branch="dev")
+    upload({"a.safetensors": adapter_bytes(3)}, revision="dev")
+    upload({"a.safetensors": adapter_bytes(4)}, create_pr=True)
+    upload({"a.safetensors": adapter_bytes(5)})
+    ranks = [rank_of(f"{repo_id}{at}") for at in ("", "@v1", "@dev", "@refs/pr/1", "@main")]
+    assert ranks == [5, 2, 3, 4, 5]
+
+
+def test_a_private_repo_needs_a_token(
+    upload: Callable[..., str], repo_id: str, api: HfApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api.create_repo(repo_id, private=True)
+    upload({"a.safetensors": adapter_bytes()})
+    assert rank_of(repo_id) == 2
+    monkeypatch.delenv("HF_TOKEN")
+    with pytest.raises(NotFoundError, match=r"this token may not see it.*hf auth login"):
+        hublora.inspect(repo_id)
+
+
+def test_a_token_that_the_hub_does_not_know_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    from hublora.hub.client import whoami
+
+    monkeypatch.setenv("HF_TOKEN", "hf_wrongwrongwrong")
+    with pytest.raises(AccessError) as caught:
+        whoami()
+    assert "does not know this token" in str(caught.value)
+    assert "wrongwrong" not in str(caught.value)
+
+
+def test_a_gated_repo_says_where_to_ask(hub: Any, hub_data: Path, repo_id: str) -> None:
+    from huggingface_hub import HfApi
+
+    gated = repo_id.replace("me/", "eve/")
+    add_user(hub_data, "eve")
+    eve = HfApi(token=create_token(hub_data, "eve"))
+    eve.create_repo(gated)
+    eve.upload_file(path_or_fileobj=adapter_bytes(), path_in_repo="a.safetensors", repo_id=gated)
+    eve.update_repo_settings(gated, gated="manual")
+    with pytest.raises(AccessError, match=r"gated") as caught:
+        hublora.inspect(gated)
+    assert f"{hub.url}/{gated}" in str(caught.value)
+
+
+def test_what_is_not_there_is_named(upload: Callable[..., str], repo_id: str) -> None:
+    with pytest.raises(NotFoundError, match=f"no model {repo_id}"):
+        hublora.inspect(repo_id)
+    upload({"a.safetensors": adapter_bytes(), "README.md": b"# x"})
+    with pytest.raises(NotFoundError, match=r"no revision 'v9'"):
+        hublora.inspect(f"{repo_id}@v9")
+    with pytest.raises(NotFoundError, match=r"no file 'b.safetensors'[^!]*a\.safetensors"):
+        hublora.inspect(f"{repo_id}/b.safetensors")
+    with pytest.raises(NotFoundError, match=r"not a .safetensors file"):
+        hublora.inspect(f"{repo_id}/README.md")
+
+
+def test_a_folder_of_that_name_is_pointed_at(
+    repo_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / repo_id).mkdir(parents=True)
+    with pytest.raises(NotFoundError, match=rf"For the folder write \./{repo_id}"):
+        hublora.inspect(repo_id)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("runwayml/stable-diffusion-v1-5", "stable-diffusion-v1-5/stable-diffusion-v1-5"),
+        ("lambdalabs/pokemon-blip-captions", "lambdalabs/naruto-blip-captions"),
+    ],
+)
+def test_ids_that_are_gone_name_what_took_their_place(hub: object, old: str, new: str) -> None:
+    with pytest.raises(NotFoundError, match=f"taken off the Hub. Use {new} instead"):
+        hublora.inspect(old)
+
+
+def test_pickles_are_not_opened(upload: Callable[..., str], repo_id: str) -> None:
+    upload({"pytorch_lora_weights.bin": b"\x80\x04."})
+    with pytest.raises(AdapterError, match=r"only has pickle files"):
+        hublora.inspect(repo_id)
+    with pytest.raises(AdapterError, match=r"only has pickle files"):
+        hublora.load(repo_id)
+
+
+def test_repos_without_an_adapter_say_so(upload: Callable[..., str], repo_id: str) -> None:
+    upload({"README.md": b"# x"})
+    with pytest.raises(AdapterError, match=r"no .safetensors file"):
+        hublora.inspect(repo_id)
+    upload({"deep/er/a.safetensors": adapter_bytes(7)})
+    with pytest.raises(AdapterError, match=r"at its top level") as caught:
+        hublora.inspect(repo_id)
+    assert rank_of(str(caught.value).split()[-1]) == 7
+
+
+@pytest.mark.parametrize("content", [b"", b"not safetensors", adapter_bytes()[:40]])
+def test_a_broken_file_on_the_hub_is_a_sentence(
+    upload: Callable[..., str], repo_id: str, content: bytes
+) -> None:
+    upload({"a.safetensors": content})
+    for use in (hublora.inspect, hublora.load):
+        with pytest.raises(AdapterError, match=r"a\.safetensors"):
+            use(repo_id)
+
+
+def test_a_peft_repo_is_read_with_its_settings(upload: Callable[..., str], repo_id: str) -> None:
+    from hublora.workflows.adapters import open_adapter
+
+    config = {"peft_type": "LORA", "lora_alpha": 8, "base_model_name_or_path": "bases/epsilon"}
+    upload(
+        {
+            "adapter_model.safetensors": adapter_bytes(),
+            "adapter_config.json": json.dumps(config).encode(),
+        }
+    )
+    adapter = open_adapter(AdapterRef.parse(repo_id))
+    assert adapter.layers["unet"]["a.to_q"].scale == 4
+    (inspected,) = hublora.inspect(repo_id)
+    assert inspected.alphas == adapter.facts.alphas == (8,)
+    assert inspected.base_model == adapter.facts.base_model == "bases/epsilon"
+
+
+def test_a_card_with_broken_front_matter_does_no_harm(
+    hub: object, hub_data: Path, repo_id: str, tmp_path: Path
+) -> None:
+    (tmp_path / "a.safetensors").write_bytes(adapter_bytes())
+    (tmp_path / "README.md").write_text("---\nbase_model: [\n---\n# x\n")
+    import_folder(hub_data, repo_id, tmp_path)
+    assert rank_of(repo_id) == 2
+
+
+def test_inspecting_reads_the_header_alone(
+    upload: Callable[..., str], repo_id: str, through: Callable[..., Proxy]
+) -> None:
+    big = adapter_bytes(64, 40_000)
+    commit = upload({"a.safetensors": big})
+    proxy = through()
+    (facts,) = hublora.inspect(f"{repo_id}:0.5")
+    assert len(big) > 20_000_000
+    assert 0 < proxy.sent < 200_000
+    assert (facts.ranks, facts.size) == ((64,), len(big))
+    assert facts.source == f"{repo_id}@{commit}/a.safetensors"
+
+
+def test_a_header_longer_than_the_first_read_is_read_whole(
+    upload: Callable[..., str], repo_id: str
+) -> None:
+    upload({"a.safetensors": adapter_bytes(note="x" * 300_000)})
+    assert rank_of(repo_id) == 2
+
+
+def test_big_downloads_tell_how_far_they_are(upload: Callable[..., str], repo_id: str) -> None:
+    from hublora.workflows.adapters import open_adapter
+
+    upload({"a.safetensors": adapter_bytes(64, 40_000)})
+    told: list[Any] = []
+    open_adapter(AdapterRef.parse(repo_id), told.append)
+    assert {(one.name, one.total, one.unit) for one in told} == {("Downloading", 20, "MB")}
+    done = [one.done for one in told]
+    assert done == sorted(done)
+    assert done[-1] == 20
+    assert all(isinstance(one, Stage) for one in told)
+    told.clear()
+    open_adapter(AdapterRef.parse(repo_id), told.append)
+    assert not told
+
+
+def test_bases_tell_how_far_they_are(
+    hub: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
+    from hublora.hub.download import download_pipeline
+    from hublora.hub.resolve import inspect_repo
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    snapshot = inspect_repo("bases/epsilon")
+    told: list[tuple[int, int]] = []
+
+    def tell(done: int, total: int) -> None:
+        told.append((done, total))
+
+    folder = download_pipeline("bases/epsilon", snapshot.commit, snapshot.files, progress=tell)
+    here = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    assert told[-1] == (here, here)
+    assert {total for _, total in told} == {here}
+    told.clear()
+    download_pipeline("bases/epsilon", snapshot.commit, snapshot.files, progress=tell)
+    assert not told
+
+
+def test_a_hub_that_is_away_is_a_sentence(repo_id: str, through: Callable[..., Proxy]) -> None:
+    through(dies_at=lambda request: True)
+    with pytest.raises(HubError, match=r"could not be reached"):
+        hublora.inspect(repo_id)

@@ -1,0 +1,56 @@
+"""What `import hublora` offers, and what it does not load."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import hublora
+
+HEAVY = {"torch", "diffusers", "transformers", "peft", "accelerate", "datasets", "huggingface_hub"}
+
+
+def test_the_public_names_are_these() -> None:
+    assert hublora.__all__ == [
+        "AdapterRef",
+        "HubloraError",
+        "TrainingConfig",
+        "TrainingResult",
+        "__version__",
+        "inspect",
+        "load",
+        "push",
+        "run",
+        "train",
+    ]
+    assert dir(hublora) == hublora.__all__
+
+
+@pytest.mark.parametrize("name", hublora.__all__)
+def test_a_public_name_is_there_and_documented(name: str) -> None:
+    found = getattr(hublora, name)
+    assert isinstance(found, str) or found.__doc__
+
+
+def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = hublora.nothing  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import hublora, hublora.refs, hublora.errors",
+        "import hublora.cli.main",
+        "from hublora.cli.main import hublora; hublora.main(['--help'], standalone_mode=False)",
+    ],
+)
+def test_importing_is_cheap(code: str) -> None:
+    check = f"{code}\nimport sys; print(*sorted(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", check], capture_output=True, text=True, check=True, timeout=60
+    )
+    loaded = set(done.stdout.splitlines()[-1].split())
+    assert not HEAVY & loaded

@@ -1,0 +1,114 @@
+"""Builds what tests train on: a random pipeline of Stable Diffusion's classes, and pictures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+CARD = """---
+license: apache-2.0
+inference:
+  parameters:
+    num_inference_steps: 4
+    guidance_scale: 2.0
+---
+# A random pipeline
+"""
+
+
+def save_pipeline(folder: Path, *, prediction: str = "epsilon", width: int = 16) -> Path:
+    """Save a Stable Diffusion pipeline with random weights (64×64 pictures) and return its folder.
+
+    Args:
+        folder: Where to.
+        prediction: "epsilon", or "v_prediction" with zero terminal SNR.
+        width: Channels of the U-Net's first level; another width is another, unfitting base.
+    """
+    import torch
+    from diffusers import (
+        AutoencoderKL,
+        DDIMScheduler,
+        StableDiffusionPipeline,
+        UNet2DConditionModel,
+    )
+
+    torch.manual_seed(0)
+    tokenizer, text_encoder = _text_parts()
+    unet = UNet2DConditionModel(
+        sample_size=16,
+        in_channels=4,
+        out_channels=4,
+        block_out_channels=(width, 2 * width),
+        layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        cross_attention_dim=32,
+        attention_head_dim=4,
+        norm_num_groups=8,
+    )
+    vae = AutoencoderKL(
+        block_out_channels=(8, 16, 16),
+        layers_per_block=1,
+        latent_channels=4,
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        norm_num_groups=8,
+    )
+    scheduler = DDIMScheduler(
+        beta_schedule="scaled_linear",
+        beta_start=0.00085,
+        beta_end=0.012,
+        clip_sample=False,
+        steps_offset=1,
+        prediction_type=prediction,
+        rescale_betas_zero_snr=prediction == "v_prediction",
+    )
+    StableDiffusionPipeline(
+        vae=vae,
+        text_encoder=text_encoder,
+        tokenizer=tokenizer,
+        unet=unet,
+        scheduler=scheduler,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    ).save_pretrained(folder)
+    (folder / "README.md").write_text(CARD)
+    return folder
+
+
+def _text_parts() -> tuple[Any, Any]:
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    from hublora.demo.tokenizer import new_tokenizer
+
+    tokenizer = new_tokenizer()
+    config = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=32,
+        projection_dim=32,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return tokenizer, CLIPTextModel(config)
+
+
+def save_pictures(folder: Path, count: int = 6, side: int = 64) -> Path:
+    """Save an imagefolder of `count` captioned pictures of noise and return it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for number in range(count):
+        noise = np.random.default_rng(number).integers(0, 256, (side, side, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(folder / f"{number}.png")
+        rows.append({"file_name": f"{number}.png", "text": f"a red star number {number}"})
+    (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder

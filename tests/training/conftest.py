@@ -1,0 +1,66 @@
+"""Sessions as `hublora.train` starts them, for tests that look inside a training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hublora.training.config import TrainingConfig
+from hublora.training.session import Session
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Let torch use one thread: faster for tiny models, and the same sums in every process."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Callable[..., TrainingConfig]:
+    """Build a config for the seeded base and pictures from dotted keys with `__` for `.`."""
+
+    def build(**changes: Any) -> TrainingConfig:
+        keys: dict[str, Any] = {
+            "base.model": "bases/epsilon",
+            "data.dataset": "bases/pictures",
+            "schedule.max_train_steps": 4,
+            "optimizer.learning_rate": 1e-3,
+            "output_dir": tmp_path / "run",
+        }
+        keys |= {name.replace("__", "."): value for name, value in changes.items()}
+        return TrainingConfig.from_settings(
+            {key: value for key, value in keys.items() if value is not None}
+        )
+
+    return build
+
+
+@pytest.fixture
+def start(settings: Callable[..., TrainingConfig]) -> Callable[..., Session]:
+    """Start a session from settings, encoded and ready for its first step."""
+
+    def begin(**changes: Any) -> Session:
+        import torch
+
+        from hublora.data import open_source
+        from hublora.training.session import make_accelerator, start_session, weight_dtype
+        from hublora.workflows.bases import open_base
+        from hublora.workflows.make import encode
+
+        config = settings(**changes)
+        accelerator = make_accelerator(config)
+        base = open_base(config.base.model)
+        source = open_source(config.data)
+        pipe = base.load({"default": weight_dtype(accelerator), "vae": torch.float32})
+        data = encode(config, base, pipe, source, accelerator.device)
+        return start_session(config, base.family, pipe, data, source.fingerprint, accelerator)
+
+    return begin

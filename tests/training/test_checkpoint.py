@@ -1,0 +1,189 @@
+"""Checkpoints are whole or absent, and a training goes on from one exactly."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from hublora.errors import ConfigError
+from hublora.filesystem import sha256_of
+from hublora.training.checkpoint import (
+    check_checkpoint,
+    list_checkpoints,
+    load_checkpoint,
+    save_checkpoint,
+)
+from hublora.training.events import StepDone
+from hublora.training.loop import train
+from hublora.training.session import Session
+
+
+def advance(session: Session, to: int) -> list[float]:
+    """Train up to a step, return the losses."""
+    losses = []
+    for event in train(session):
+        if isinstance(event, StepDone):
+            losses.append(event.loss.item())
+            if event.step == to:
+                break
+    return losses
+
+
+def check(folder: Path, session: Session) -> None:
+    check_checkpoint(folder, session.config, session.data_fingerprint, session.accelerator)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"train_batch_size": 2, "gradient_accumulation_steps": 2},
+        {"adapter__dropout": 0.5},
+        {"adapter__text_encoder": True, "adapter__dropout": 0.5},
+        {"schedule__name": "cosine_with_restarts", "schedule__warmup_steps": 2},
+    ],
+    ids=["accumulation", "dropout", "text-encoder", "schedule"],
+)
+def test_a_resumed_training_is_the_uninterrupted_one(start, changes) -> None:
+    changes |= {"schedule__max_train_steps": 6, "optimizer__learning_rate": 1e-2}
+    whole = start(**changes)
+    losses = advance(whole, 3)
+    folder = save_checkpoint(whole)
+    losses += advance(whole, 6)
+
+    resumed = start(**changes)
+    torch.rand(7)  # whatever was drawn before
+    check(folder, resumed)
+    load_checkpoint(resumed, folder)
+    assert resumed.step == 3
+    assert advance(resumed, 6) == losses[3:]
+    expected, found = whole.adapter(), resumed.adapter()
+    assert expected.layers.keys() == found.layers.keys()
+    for component, layers in expected.layers.items():
+        for name, layer in layers.items():
+            assert torch.equal(layer.down, found.layers[component][name].down)
+            assert torch.equal(layer.up, found.layers[component][name].up)
+
+
+def test_a_checkpoint_is_an_adapter_that_can_be_used(start) -> None:
+    from hublora.adapters.files import load_adapter
+
+    session = start()
+    advance(session, 2)
+    folder = save_checkpoint(session)
+    saved = load_adapter(folder / "pytorch_lora_weights.safetensors")
+    assert saved.tensor_count == session.adapter().tensor_count
+
+
+def test_a_checkpoint_holds_no_pickle(start) -> None:
+    folder = save_checkpoint(start())
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "optimizer.safetensors",
+        "pytorch_lora_weights.safetensors",
+        "state.json",
+    ]
+
+
+def test_old_checkpoints_are_removed_beyond_the_limit(start) -> None:
+    session = start(checkpoint__total_limit=2)
+    for step in (2, 9, 10):
+        session.step = step
+        save_checkpoint(session)
+    assert [path.name for path in list_checkpoints(session.config.run_folder)] == [
+        "checkpoint-9",
+        "checkpoint-10",
+    ]
+    assert len(list(session.config.run_folder.iterdir())) == 2, "nothing else is left"
+
+
+@pytest.mark.parametrize(
+    "name", ["pytorch_lora_weights.safetensors", "optimizer.safetensors", "state.json"]
+)
+@pytest.mark.parametrize("damage", ["cut", "changed", "missing"])
+def test_a_damaged_checkpoint_is_named(start, name: str, damage: str) -> None:
+    session = start()
+    folder = save_checkpoint(session)
+    content = bytearray((folder / name).read_bytes())
+    if damage == "missing":
+        (folder / name).unlink()
+    elif damage == "cut":
+        (folder / name).write_bytes(content[: len(content) // 2])
+    else:
+        place = content.index(b"0.999") + 4 if name == "state.json" else len(content) - 1
+        content[place] ^= 1
+        (folder / name).write_bytes(content)
+    with pytest.raises(ConfigError) as caught:
+        check(folder, session)
+    assert str(folder) in caught.value.message
+    assert name in caught.value.message
+    assert str(folder) in str(caught.value.hint)
+
+
+def test_other_settings_are_refused_by_name(start, settings) -> None:
+    session = start()
+    folder = save_checkpoint(session)
+    other = settings(optimizer__learning_rate=0.5, adapter__rank=8, seed=3)
+    with pytest.raises(ConfigError) as caught:
+        check_checkpoint(folder, other, session.data_fingerprint, session.accelerator)
+    for text in ("optimizer.learning_rate (was 0.001, is 0.5)", "adapter.rank (was 4, is 8)"):
+        assert text in caught.value.message
+    assert "seed (was 0, is 3)" in caught.value.message
+
+
+def test_other_pictures_are_refused(start) -> None:
+    session = start()
+    folder = save_checkpoint(session)
+    with pytest.raises(ConfigError, match="pictures"):
+        check_checkpoint(folder, session.config, "other", session.accelerator)
+
+
+def test_what_does_not_change_the_result_may_change(start, settings) -> None:
+    session = start()
+    folder = save_checkpoint(session)
+    other = settings(
+        validation__prompts=["Totoro"],
+        checkpoint__steps=7,
+        hub__push=True,
+        output_dir=folder.parent.parent / "moved",
+    )
+    check_checkpoint(folder, other, session.data_fingerprint, session.accelerator)
+
+
+def save_for_ever(session: Session) -> None:
+    torch.set_num_threads(1)
+    while True:
+        session.step += 1
+        save_checkpoint(session)
+
+
+def test_being_killed_while_saving_leaves_only_whole_checkpoints(start) -> None:
+    session = start(checkpoint__total_limit=2)
+    advance(session, 1)
+    run = session.config.run_folder
+    save_checkpoint(session)
+    draw = random.Random(0)
+    for _ in range(8):
+        process = multiprocessing.get_context("fork").Process(target=save_for_ever, args=[session])
+        process.start()
+        time.sleep(draw.uniform(0.02, 0.2))
+        os.kill(process.pid or 0, signal.SIGKILL)
+        process.join()
+        found = list_checkpoints(run)
+        assert found
+        for folder in found:
+            check(folder, session)
+            digests = json.loads((folder / "state.json").read_text())["sha256"]
+            assert all(sha256_of(folder / name) == digest for name, digest in digests.items())
+        visible = sorted(run.glob("checkpoint-*"))
+        assert visible == sorted(found), "no part of a checkpoint has a checkpoint's name"
+    session.step += 100
+    save_checkpoint(session)
+    hidden = [path for path in run.iterdir() if path.name.startswith(".")]
+    assert not hidden, "what the killed processes left is cleared away"

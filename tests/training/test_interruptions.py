@@ -1,0 +1,96 @@
+"""A real training that is killed or stopped, and goes on, ends in the bytes of one that was not."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+WEIGHTS = "pytorch_lora_weights.safetensors"
+FLAGS = [
+    *("--base", "bases/epsilon", "--dataset", "bases/pictures", "--max-train-steps", "24"),
+    *("--checkpointing-steps", "2", "--num-validation-images", "1", "--validation-prompt", "x"),
+    *("--learning-rate", "1e-2", "--output-dir", "run"),
+]
+HARD = ["--train-text-encoder", "--set", "adapter.dropout=0.2"]
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+pytestmark = pytest.mark.timeout(900)  # several whole processes, on machines that may be busy
+
+
+def train_here(folder: Path, flags: list[str], monkeypatch: pytest.MonkeyPatch, **how) -> Path:
+    """Train in this process, as `hublora train` would in `folder`; return the run's folder."""
+    import hublora
+    from hublora.cli.train import build_config
+    from hublora.cli.train import train as command
+
+    given = command.make_context("train", list(flags)).params
+    given.pop("resume")
+    config = build_config(given.pop("config_file"), given.pop("assignments"), given)
+    folder.mkdir(exist_ok=True)
+    monkeypatch.chdir(folder)
+    hublora.train(config, **how)
+    return folder / "run"
+
+
+def begin(folder: Path, flags: list[str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "hublora", "train", *flags],
+        cwd=folder,
+        env={**os.environ, **ONE_THREAD},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for_step(process: subprocess.Popen[str], run: Path, step: int) -> None:
+    """Wait until a checkpoint of `step` or later is there."""
+    while process.poll() is None:
+        numbers = [int(path.name.split("-")[1]) for path in run.glob("checkpoint-*")]
+        if max(numbers, default=0) >= step:
+            return
+        time.sleep(0.005)
+    raise AssertionError(process.communicate()[1])
+
+
+def test_a_killed_training_ends_in_the_same_bytes(
+    cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flags = [*FLAGS, *HARD]
+    whole = train_here(tmp_path / "whole", flags, monkeypatch)
+    run, draw = tmp_path / "run", random.Random()
+    for least in (2, 10):
+        process = begin(tmp_path, [*flags, "--resume"])
+        wait_for_step(process, run, least + draw.randrange(6))
+        time.sleep(draw.uniform(0, 0.1))
+        process.kill()
+        told = process.communicate()[1]
+        said = "starting anew" if least == 2 else "Going on from"
+        assert said in told
+        assert not (run / WEIGHTS).exists()
+    done = cli("train", *flags, "--resume", env=ONE_THREAD)
+    assert done.returncode == 0, done.stderr
+    assert "Going on from" in done.stderr
+    assert (run / WEIGHTS).read_bytes() == (whole / WEIGHTS).read_bytes()
+    history = "training/history.jsonl"
+    assert (run / history).read_bytes() == (whole / history).read_bytes()
+
+
+def test_ctrl_c_saves_says_how_to_go_on_and_going_on_ends_in_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = train_here(tmp_path / "whole", FLAGS, monkeypatch)
+    process = begin(tmp_path, FLAGS)
+    wait_for_step(process, tmp_path / "run", 4)
+    process.send_signal(signal.SIGINT)
+    told = process.communicate(timeout=120)[1]
+    assert process.returncode == 130, told
+    assert "--output-dir run --resume" in told
+    assert "Traceback" not in told
+    run = train_here(tmp_path, FLAGS, monkeypatch, resume="latest")
+    assert (run / WEIGHTS).read_bytes() == (whole / WEIGHTS).read_bytes()
