@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
+import subprocess
+import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
@@ -19,24 +19,22 @@ STAND_INS = {
 }
 
 
-@pytest.fixture(scope="module")
-def make_cli() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("make_cli", ROOT / "docs" / "make_cli.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def test_the_command_reference_is_in_step() -> None:
+    # In a process of its own: click keeps a command's help option from whoever asked first, and
+    # other tests ask for commands without their group, which is what adds -h.
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "docs" / "make_cli.py"), "--check"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
 
 
-def test_the_command_reference_is_in_step(make_cli: ModuleType) -> None:
-    assert make_cli.PAGE.read_text(encoding="utf-8") == make_cli.page(), "run `make docs`"
-
-
-def test_every_command_is_in_the_reference(make_cli: ModuleType) -> None:
+def test_every_command_is_in_the_reference() -> None:
     from hublora.cli.main import COMMANDS
 
-    text = make_cli.PAGE.read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
     assert all(f"\n## hublora {name}\n" in text for name in COMMANDS)
 
 
