@@ -83,7 +83,10 @@ def new_scheduler() -> DDIMScheduler:
 
 
 def new_unet() -> UNet2DConditionModel:
-    """Return an untrained U-Net for 4×16×16 latents: 4.8 M parameters."""
+    """Return an untrained U-Net for 4×16×16 latents: 4.1 M parameters.
+
+    At 4×4 the middle needs no attention of its own, and without it the base is a tenth smaller.
+    """
     from diffusers import UNet2DConditionModel
 
     return UNet2DConditionModel(
@@ -91,6 +94,7 @@ def new_unet() -> UNet2DConditionModel:
         in_channels=4,
         out_channels=4,
         down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+        mid_block_type="UNetMidBlock2D",
         up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
         block_out_channels=(64, 96, 128),
         layers_per_block=1,
@@ -135,25 +139,57 @@ def cache_latents(autoencoder: AutoencoderKL, count: int, seed: int, file: Path)
     return LatentCache(pictures, **torch.load(file, weights_only=True))
 
 
-def learning_rate(step: int, steps: int) -> float:
+def learning_rate(step: int, steps: int, peak: float = PEAK_LEARNING_RATE) -> float:
     """Return the learning rate of a step: warm-up, constant, then a linear fall to 0.
 
     The constant part does not depend on `steps`, so a resumed run may change its mind about them.
     """
     left = (steps - step) / max(1, round(COOL_DOWN * steps))
-    return PEAK_LEARNING_RATE * min(1.0, (step + 1) / WARM_UP_STEPS, left)
+    return peak * min(1.0, (step + 1) / WARM_UP_STEPS, left)
+
+
+def load_fitting(model: Denoiser, base: Path) -> None:
+    """Take the weights of a finished base for every layer that is still there in the same shape."""
+    from diffusers import StableDiffusionPipeline
+
+    pipe = StableDiffusionPipeline.from_pretrained(base)
+    for name in ("unet", "text_encoder"):
+        part = getattr(model, name)
+        own, given = part.state_dict(), getattr(pipe, name).state_dict()
+        own |= {
+            key: given[key] for key in own if key in given and given[key].shape == own[key].shape
+        }
+        part.load_state_dict(own)
 
 
 def train_denoiser(
-    cache: LatentCache, steps: int, seed: int = 0, checkpoint: Path | None = None
+    cache: LatentCache,
+    steps: int,
+    seed: int = 0,
+    checkpoint: Path | None = None,
+    *,
+    start_from: Path | None = None,
+    peak: float = PEAK_LEARNING_RATE,
 ) -> Iterator[tuple[int, float, Denoiser]]:
-    """Train for `steps`, yielding (step, loss, averaged model); resumes a checkpoint."""
+    """Train for `steps`, yielding (step, loss, averaged model); resumes a checkpoint.
+
+    Args:
+        cache: Pictures and their latents.
+        steps: Optimizer steps.
+        seed: Of weights, batches and noise.
+        checkpoint: Where to keep the state.
+        start_from: A finished base to start from, instead of random weights.
+        peak: Learning rate after the warm-up.
+    """
     tokenizer, scheduler = new_tokenizer(), new_scheduler()
     torch.manual_seed(seed)
-    model = Denoiser(tokenizer).to(memory_format=torch.channels_last)
+    model = Denoiser(tokenizer)
+    if start_from is not None:
+        load_fitting(model, start_from)
+    model.to(memory_format=torch.channels_last)
     average = copy.deepcopy(model).requires_grad_(False)
     optimizer = torch.optim.AdamW(
-        model.parameters(), PEAK_LEARNING_RATE, (0.9, 0.99), weight_decay=1e-3, fused=True
+        model.parameters(), peak, (0.9, 0.99), weight_decay=1e-3, fused=True
     )
     parts = {"model": model, "average": average, "optimizer": optimizer}
     for step in range(load_parts(checkpoint, parts), steps):
@@ -166,7 +202,7 @@ def train_denoiser(
         errors = (model(noisy, timesteps, tokens) - target).square().mean(dim=(1, 2, 3))
         loss = (_weights(scheduler, timesteps) * errors).mean()
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, steps)
+            group["lr"] = learning_rate(step, steps, peak)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -23,6 +23,7 @@ from hublora.demo.base_autoencoder import (
     train_autoencoder,
 )
 from hublora.demo.base_denoiser import (
+    PEAK_LEARNING_RATE,
     Denoiser,
     cache_latents,
     new_scheduler,
@@ -45,14 +46,30 @@ def make_base(
     pictures: int,
     seed: int,
     snapshot_every: int,
+    start_from: Path | None,
+    learning_rate: float,
 ) -> None:
-    """Train all parts and save the pipeline to `out`; every `snapshot_every` steps, too."""
+    """Train all parts and save the pipeline to `out`; every `snapshot_every` steps, too.
+
+    With `start_from`, a finished base, its autoencoder is kept and the rest is trained further.
+    """
     work.mkdir(parents=True, exist_ok=True)
-    autoencoder = make_autoencoder(work / "autoencoder.pt", autoencoder_steps, seed)
+    if start_from is None:
+        autoencoder = make_autoencoder(work / "autoencoder.pt", autoencoder_steps, seed)
+    else:
+        autoencoder = load_autoencoder(start_from)
     cache = cache_latents(autoencoder, pictures, seed, work / "latents.pt")
+    training = train_denoiser(
+        cache,
+        steps,
+        seed,
+        work / "denoiser.pt",
+        start_from=start_from,
+        peak=learning_rate,
+    )
 
     def save_snapshots():
-        for step, loss, model in train_denoiser(cache, steps, seed, work / "denoiser.pt"):
+        for step, loss, model in training:
             if step == steps or step % snapshot_every == 0:
                 save_pipeline(autoencoder, model, out)
             yield step, loss, model
@@ -68,6 +85,13 @@ def make_autoencoder(checkpoint: Path, steps: int, seed: int) -> AutoencoderKL:
     model.eval().requires_grad_(False)
     standardise_latents(model)
     return model
+
+
+def load_autoencoder(base: Path) -> AutoencoderKL:
+    """Return the autoencoder of a finished base."""
+    from diffusers import AutoencoderKL
+
+    return AutoencoderKL.from_pretrained(base, subfolder="vae").eval().requires_grad_(False)
 
 
 def save_pipeline(autoencoder: AutoencoderKL, model: Denoiser, folder: Path) -> None:
@@ -127,6 +151,8 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=24_000, help="drawn and encoded once")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--snapshot-every", type=int, default=500)
+    parser.add_argument("--start-from", type=Path, help="finished base to train further")
+    parser.add_argument("--learning-rate", type=float, default=PEAK_LEARNING_RATE)
     make_base(**vars(parser.parse_args()))
 
 

@@ -20,7 +20,7 @@ from hublora.hub.push import Pushed, check_can_push, push_folder, remote_card, v
 from hublora.workflows.progress import Note, Observer, ignore
 
 PICTURE = "images/0.png"
-CARD_FACTS = ".card.json"  # hidden, so it is never pushed
+CARD_FACTS = ".cache/hublora/card.json"  # as huggingface_hub keeps its own in .cache/huggingface
 
 # Mean difference in 8-bit levels up to which two renderings are the same picture: arithmetic in
 # another order moves single levels in float32, and a few in half precision.

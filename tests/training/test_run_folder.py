@@ -51,7 +51,7 @@ def run(hub: object, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_folder_holds_the_repo_and_beside_it_checkpoints_and_previews(run: Path) -> None:
     files = {path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file()}
-    beside = {name for name in files if name.startswith(("checkpoint-", "previews/"))}
+    beside = {name for name in files if name.startswith(("checkpoint-", "previews/", ".cache/"))}
     assert files - beside == {
         "README.md",
         "pytorch_lora_weights.safetensors",
@@ -63,10 +63,14 @@ def test_the_folder_holds_the_repo_and_beside_it_checkpoints_and_previews(run: P
         "training/environment.json",
         "training/history.jsonl",
         "training/loss.png",
-        ".card.json",  # hidden and never pushed: what the card is written anew from
     }
     assert "previews/step-000003.png" in beside
-    assert {name.split("/")[0] for name in beside} == {"checkpoint-3", "checkpoint-6", "previews"}
+    assert {name.split("/")[0] for name in beside} == {
+        "checkpoint-3",
+        "checkpoint-6",
+        "previews",
+        ".cache",
+    }
 
 
 def test_nothing_in_it_tells_whose_machine_it_was(run: Path) -> None:
