@@ -19,7 +19,7 @@ _state: dict[str, object] = {}
 
 def pytest_configure(config: pytest.Config) -> None:
     from hublora.localhub import LocalHub, import_folder
-    from tests.tiny import save_pictures, save_pipeline
+    from tests.tiny import save_pictures, save_pipeline, save_xl_pipeline
 
     home = tempfile.TemporaryDirectory(prefix="hublora-tests-")
     root = Path(home.name)
@@ -37,8 +37,9 @@ def pytest_configure(config: pytest.Config) -> None:
     save_pipeline(root / "epsilon")
     save_pipeline(root / "velocity", prediction="v_prediction")
     save_pipeline(root / "wide", width=32)
+    save_xl_pipeline(root / "xl")
     save_pictures(root / "pictures")
-    for name in ("epsilon", "velocity", "wide"):
+    for name in ("epsilon", "velocity", "wide", "xl"):
         import_folder(root / "hub", f"bases/{name}", root / name)
     import_folder(root / "hub", "bases/pictures", root / "pictures", repo_type="dataset")
 
@@ -51,7 +52,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def hub() -> object:
-    """The Hub: bases/epsilon, bases/velocity, bases/wide and the dataset bases/pictures."""
+    """The Hub: bases/epsilon, bases/velocity, bases/wide, bases/xl, the dataset bases/pictures."""
     return _state["hub"]
 
 

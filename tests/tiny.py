@@ -1,4 +1,4 @@
-"""Builds what tests train on: a random pipeline of Stable Diffusion's classes, and pictures."""
+"""Builds what tests train on: random pipelines of diffusers' own classes, and pictures."""
 
 from __future__ import annotations
 
@@ -29,12 +29,7 @@ def save_pipeline(folder: Path, *, prediction: str = "epsilon", width: int = 16)
         width: Channels of the U-Net's first level; another width is another, unfitting base.
     """
     import torch
-    from diffusers import (
-        AutoencoderKL,
-        DDIMScheduler,
-        StableDiffusionPipeline,
-        UNet2DConditionModel,
-    )
+    from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 
     torch.manual_seed(0)
     tokenizer, text_encoder = _text_parts()
@@ -50,29 +45,12 @@ def save_pipeline(folder: Path, *, prediction: str = "epsilon", width: int = 16)
         attention_head_dim=4,
         norm_num_groups=8,
     )
-    vae = AutoencoderKL(
-        block_out_channels=(8, 16, 16),
-        layers_per_block=1,
-        latent_channels=4,
-        down_block_types=("DownEncoderBlock2D",) * 3,
-        up_block_types=("UpDecoderBlock2D",) * 3,
-        norm_num_groups=8,
-    )
-    scheduler = DDIMScheduler(
-        beta_schedule="scaled_linear",
-        beta_start=0.00085,
-        beta_end=0.012,
-        clip_sample=False,
-        steps_offset=1,
-        prediction_type=prediction,
-        rescale_betas_zero_snr=prediction == "v_prediction",
-    )
     StableDiffusionPipeline(
-        vae=vae,
+        vae=_vae(),
         text_encoder=text_encoder,
         tokenizer=tokenizer,
         unet=unet,
-        scheduler=scheduler,
+        scheduler=_scheduler(prediction),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
@@ -81,15 +59,87 @@ def save_pipeline(folder: Path, *, prediction: str = "epsilon", width: int = 16)
     return folder
 
 
-def _text_parts() -> tuple[Any, Any]:
-    from transformers import CLIPTextConfig, CLIPTextModel
+def save_xl_pipeline(folder: Path) -> Path:
+    """Save a Stable Diffusion XL pipeline with random weights (64×64 pictures), return its folder.
+
+    Its parts differ where SDXL's do: the second tokenizer pads with another token, the text
+    encoders have widths of their own, and the U-Net is told sizes and pooled embeddings.
+    """
+    import torch
+    from diffusers import StableDiffusionXLPipeline, UNet2DConditionModel
+
+    torch.manual_seed(0)
+    tokenizer, text_encoder = _text_parts()
+    tokenizer_2, text_encoder_2 = _text_parts(width=48, projected=True)
+    tokenizer_2.pad_token = "!"
+    unet = UNet2DConditionModel(
+        sample_size=16,
+        in_channels=4,
+        out_channels=4,
+        block_out_channels=(16, 32),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        transformer_layers_per_block=(1, 2),
+        use_linear_projection=True,
+        cross_attention_dim=32 + 48,
+        attention_head_dim=(2, 4),
+        addition_embed_type="text_time",
+        addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=6 * 8 + 32,
+        norm_num_groups=8,
+    )
+    StableDiffusionXLPipeline(
+        vae=_vae(),
+        text_encoder=text_encoder,
+        text_encoder_2=text_encoder_2,
+        tokenizer=tokenizer,
+        tokenizer_2=tokenizer_2,
+        unet=unet,
+        scheduler=_scheduler("epsilon"),
+        add_watermarker=False,
+    ).save_pretrained(folder)
+    (folder / "README.md").write_text(CARD)
+    return folder
+
+
+def _vae() -> Any:
+    from diffusers import AutoencoderKL
+
+    return AutoencoderKL(
+        block_out_channels=(8, 16, 16),
+        layers_per_block=1,
+        latent_channels=4,
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        norm_num_groups=8,
+    )
+
+
+def _scheduler(prediction: str) -> Any:
+    from diffusers import DDIMScheduler
+
+    return DDIMScheduler(
+        beta_schedule="scaled_linear",
+        beta_start=0.00085,
+        beta_end=0.012,
+        clip_sample=False,
+        steps_offset=1,
+        prediction_type=prediction,
+        rescale_betas_zero_snr=prediction == "v_prediction",
+    )
+
+
+def _text_parts(width: int = 32, projected: bool = False) -> tuple[Any, Any]:
+    """Return a tokenizer and a random text encoder, with a projection of 32 if it is asked for."""
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
     from hublora.demo.tokenizer import new_tokenizer
 
     tokenizer = new_tokenizer()
     config = CLIPTextConfig(
         vocab_size=len(tokenizer),
-        hidden_size=32,
+        hidden_size=width,
         intermediate_size=64,
         num_hidden_layers=2,
         num_attention_heads=2,
@@ -99,15 +149,24 @@ def _text_parts() -> tuple[Any, Any]:
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    return tokenizer, CLIPTextModel(config)
+    return tokenizer, (CLIPTextModelWithProjection if projected else CLIPTextModel)(config)
 
 
-def save_pictures(folder: Path, count: int = 6, side: int = 64) -> Path:
-    """Save an imagefolder of `count` captioned pictures of noise and return it."""
+def save_pictures(folder: Path, count: int = 6, side: int = 64, height: int | None = None) -> Path:
+    """Save an imagefolder of `count` captioned pictures of noise and return it.
+
+    Args:
+        folder: Where to.
+        count: How many.
+        side: Their width in pixels.
+        height: The same as their width unless given.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     rows = []
     for number in range(count):
-        noise = np.random.default_rng(number).integers(0, 256, (side, side, 3), dtype=np.uint8)
+        noise = np.random.default_rng(number).integers(
+            0, 256, (height or side, side, 3), dtype=np.uint8
+        )
         Image.fromarray(noise).save(folder / f"{number}.png")
         rows.append({"file_name": f"{number}.png", "text": f"a red star number {number}"})
     (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

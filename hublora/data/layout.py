@@ -18,12 +18,14 @@ class Layout:
 
     Attributes:
         size: (h, w) of every variant in pixels.
+        originals: For each example, (width, height) of the whole picture in pixels.
         crops: For each example, where it is cut.
         flips: 2 if each crop also comes mirrored, else 1.
         first_rows: For each example, its first row; then the number of rows.
     """
 
     size: tuple[int, int]
+    originals: Sequence[tuple[int, int]]
     crops: Sequence[tuple[Crop, ...]]
     flips: int
     first_rows: Sequence[int]
@@ -52,6 +54,21 @@ class Layout:
         crop, flip = divmod(row - self.first_rows[example], self.flips)
         return example, self.crops[example][crop], bool(flip)
 
+    def frame(self, row: int) -> tuple[int, int, int, int, int, int]:
+        """Return where a row was cut out of its picture, in pixels.
+
+        Returns:
+            Height and width of the whole picture; top and left of the crop in the picture once it
+            covers `size`, mirrored if the row is; height and width of the crop.
+        """
+        example, crop, flipped = self.of_row(row)
+        width, height = self.originals[example]
+        covering_width, covering_height = covering_size(width, height, self.size)
+        slack = covering_width - self.size[1]
+        left = crop.offset(slack)
+        top = crop.offset(covering_height - self.size[0])
+        return height, width, top, slack - left if flipped else left, *self.size
+
 
 def lay_out(examples: Sequence[Example], config: DataConfig, size: tuple[int, int]) -> Layout:
     """Return which crops and flips of `examples` are cached at `size` (h, w).
@@ -61,7 +78,7 @@ def lay_out(examples: Sequence[Example], config: DataConfig, size: tuple[int, in
     crops = [_crops(example, config, size) for example in examples]
     flips = 2 if config.random_flip else 1
     first_rows = list(accumulate((len(one) * flips for one in crops), initial=0))
-    return Layout(size, crops, flips, first_rows)
+    return Layout(size, [example.size for example in examples], crops, flips, first_rows)
 
 
 def _crops(example: Example, config: DataConfig, size: tuple[int, int]) -> tuple[Crop, ...]:

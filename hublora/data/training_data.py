@@ -72,6 +72,18 @@ class TrainingData:
         rows = torch.tensor([self._layout.row(index, variant) for index, variant in pairs])
         return self._mean.index_select(0, rows).float(), self._std.index_select(0, rows).float()
 
+    def frames(self, indices: Sequence[int], variants: Sequence[int]) -> Tensor:
+        """Return where each sample was cut out of its picture, float32 [B, 6]; see `Layout.frame`.
+
+        Args:
+            indices: Examples, in [0, len).
+            variants: One for each index, in [0, self.variants).
+        """
+        import torch
+
+        rows = (self._layout.row(*pair) for pair in zip(indices, variants, strict=True))
+        return torch.tensor([self._layout.frame(row) for row in rows], dtype=torch.float32)
+
     def caption(self, index: int, choice: int) -> str:
         """Return a caption of an example; a negative `choice` is the empty one.
 

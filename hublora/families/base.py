@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 if TYPE_CHECKING:
     import torch
 
-# What the denoiser is conditioned on, by name; each tensor is [batch, …].
+# What prompts are encoded into, by name; each tensor is [batch, …].
 Conditioning = Mapping[str, "torch.Tensor"]
 
 
@@ -106,6 +106,7 @@ class Family(Protocol):
         noisy: torch.Tensor,
         timesteps: torch.Tensor,
         conditioning: Conditioning,
+        frames: torch.Tensor,
     ) -> torch.Tensor:
         """Return the denoiser's prediction, [B, c, h, w].
 
@@ -114,5 +115,8 @@ class Family(Protocol):
             noisy: [B, c, h, w].
             timesteps: [B], integers in [0, T).
             conditioning: As `encode_prompts` returns it.
+            frames: [B, 6], where the sample was cut out of its picture, in pixels: the picture's
+                height and width, the crop's top and left in the picture once it was resized, the
+                crop's height and width. A family whose base knows nothing of it takes no notice.
         """
         ...

@@ -9,8 +9,11 @@ from typing import Any
 from hublora.errors import AdapterError
 from hublora.families.base import Family
 from hublora.families.stable_diffusion import StableDiffusion
+from hublora.families.stable_diffusion_xl import StableDiffusionXL
 
-FAMILIES: dict[str, Family] = {family.name: family for family in (StableDiffusion(),)}
+_ALL: tuple[Family, ...] = (StableDiffusion(), StableDiffusionXL())
+
+FAMILIES: dict[str, Family] = {family.name: family for family in _ALL}
 
 
 def family_of_folder(folder: Path) -> Family:

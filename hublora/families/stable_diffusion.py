@@ -10,15 +10,22 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hublora.errors import AdapterError
 from hublora.families.base import Conditioning, Diffusion
+from hublora.families.parts import (
+    TEXT_ATTENTION,
+    UNET_ATTENTION,
+    count_tokens,
+    diffusion_of,
+    scaled_posterior,
+    tokenize,
+    variant_of,
+)
 
 if TYPE_CHECKING:
     import torch
 
 _PIPELINE_STEP = 8  # in pixels: what diffusers' pipelines accept
 _V1_WIDTH = 768  # of CLIP ViT-L, whose embeddings 1.x attends to; 2.x has 1024
-_ATTENTION = ("to_k", "to_q", "to_v", "to_out.0")
 
 
 class StableDiffusion:
@@ -30,8 +37,8 @@ class StableDiffusion:
     vae = "vae"
     text_encoders: tuple[str, ...] = ("text_encoder",)
     default_targets: Mapping[str, tuple[str, ...]] = {
-        "unet": _ATTENTION,
-        "text_encoder": ("q_proj", "k_proj", "v_proj", "out_proj"),
+        "unet": UNET_ATTENTION,
+        "text_encoder": TEXT_ATTENTION,
     }
     kohya_prefixes: Mapping[str, str] = {"unet": "lora_unet", "text_encoder": "lora_te"}
     card_tags: tuple[str, ...] = ("stable-diffusion", "stable-diffusion-diffusers")
@@ -42,7 +49,7 @@ class StableDiffusion:
         return StableDiffusionPipeline.from_pretrained(
             folder,
             dtype=dtype,
-            variant=_variant(folder / "unet"),
+            variant=variant_of(folder / "unet"),
             use_safetensors=True,
             local_files_only=True,
             safety_checker=None,
@@ -64,27 +71,17 @@ class StableDiffusion:
         return math.lcm(int(pipe.vae_scale_factor), _PIPELINE_STEP)  # U-Nets halve odd sides too
 
     def diffusion(self, pipe: Any) -> Diffusion:
-        from diffusers import DDPMScheduler
-
-        config = pipe.scheduler.config
-        prediction = config.prediction_type
-        if prediction not in ("epsilon", "v_prediction"):
-            raise AdapterError(f"The base predicts {prediction!r}, which cannot be trained here.")
-        return Diffusion(prediction, DDPMScheduler.from_config(config).alphas_cumprod)
+        return diffusion_of(pipe.scheduler)
 
     def encode_images(self, pipe: Any, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        vae = pipe.vae
-        latents = vae.encode(pixels.to(vae.device, vae.dtype)).latent_dist
-        scale = vae.config.scaling_factor
-        return latents.mean * scale, latents.std * scale
+        return scaled_posterior(pipe.vae, pixels)
 
     def encode_prompts(self, pipe: Any, prompts: Sequence[str]) -> Conditioning:
-        tokens = self._tokenize(pipe, prompts).to(pipe.text_encoder.device)
+        tokens = tokenize(pipe.tokenizer, prompts).to(pipe.text_encoder.device)
         return {"encoder_hidden_states": pipe.text_encoder(tokens, return_dict=False)[0]}
 
     def count_tokens(self, pipe: Any, prompts: Sequence[str]) -> list[int]:
-        encoded = pipe.tokenizer(list(prompts), truncation=False, verbose=False).input_ids
-        return [len(ids) for ids in encoded]
+        return count_tokens(pipe.tokenizer, prompts)
 
     def max_tokens(self, pipe: Any) -> int:
         return int(pipe.tokenizer.model_max_length)
@@ -95,20 +92,6 @@ class StableDiffusion:
         noisy: torch.Tensor,
         timesteps: torch.Tensor,
         conditioning: Conditioning,
+        frames: torch.Tensor,
     ) -> torch.Tensor:
         return denoiser(noisy, timesteps, **conditioning, return_dict=False)[0]
-
-    def _tokenize(self, pipe: Any, prompts: Sequence[str]) -> torch.Tensor:
-        return pipe.tokenizer(
-            list(prompts),
-            padding="max_length",
-            max_length=pipe.tokenizer.model_max_length,
-            truncation=True,
-            return_tensors="pt",
-        ).input_ids
-
-
-def _variant(folder: Path) -> str | None:
-    """Return "fp16" where a component's weights are only there in half precision."""
-    names = [path.name for path in folder.glob("*.safetensors")]
-    return "fp16" if names and all(".fp16" in name for name in names) else None

@@ -74,11 +74,12 @@ def compute_loss(session: Session, numbers: range, generator: torch.Generator) -
     timesteps = _to(choices.timesteps, device)
     noisy = objectives.add_noise(clean, noise, alphas, timesteps)
     target = objectives.TARGETS[diffusion.prediction](clean, noise, alphas, timesteps)
+    frames = _to(data.frames(choices.indices, choices.variants), device)
     dtype = weight_dtype(session.accelerator)
     with session.accelerator.autocast():
         conditioning = _conditioning(session, choices, dtype)
         prediction = session.family.predict(
-            session.denoiser, noisy.to(dtype), timesteps, conditioning
+            session.denoiser, noisy.to(dtype), timesteps, conditioning, frames
         )
     weights = None
     if config.objective.snr_gamma is not None:

@@ -105,7 +105,7 @@ def _drawing(session: Session, adapter: bool) -> Iterator[Any]:
         pipe.disable_lora()
     pipe.to(accelerator.device)
     try:
-        with accelerator.autocast():
+        with accelerator.autocast(), _own_precision(getattr(pipe, session.family.vae)):
             yield pipe
     finally:
         if not adapter:
@@ -116,3 +116,21 @@ def _drawing(session: Session, adapter: bool) -> Iterator[Any]:
             if name not in session.trained:
                 getattr(pipe, name).to("cpu")
         torch.set_rng_state(random_state)
+
+
+@contextmanager
+def _own_precision(vae: Any) -> Iterator[None]:
+    """Let the VAE decode in the precision of its weights; some overflow in autocast's float16."""
+    import torch
+
+    decode = vae.decode
+
+    def exactly(latents: torch.Tensor, *args: Any, **options: Any) -> Any:
+        with torch.autocast(latents.device.type, enabled=False):
+            return decode(latents.to(vae.dtype), *args, **options)
+
+    vae.decode = exactly
+    try:
+        yield
+    finally:
+        del vae.decode

@@ -49,3 +49,28 @@ def test_every_row_is_found_again(configure):
             assert flip == bool(variant % 2)
             seen.append(row)
     assert sorted(set(seen)) == list(range(layout.rows))
+
+
+def test_a_frame_says_where_a_row_was_cut_out(configure):
+    """The rows' own pixels tell: a picture whose pixels are numbered by their place."""
+    import numpy as np
+    from PIL import Image
+
+    from hublora.data.images import cut
+
+    layout = lay_out(examples((40, 30)), configure(crop_variants=3, random_flip=True), (30, 30))
+    columns = np.arange(40, dtype=np.uint8)
+    picture = Image.fromarray(np.broadcast_to(columns[None, :, None], (30, 40, 3)).copy())
+    for row in range(layout.rows):
+        _, crop, flip = layout.of_row(row)
+        height, width, top, left, *size = layout.frame(row)
+        assert (height, width, top, size) == (30, 40, 0, [30, 30])
+        first = np.rint((cut(picture, (30, 30), crop, flip)[0, 0, 0] + 1) * 127.5)
+        shown = columns[::-1] if flip else columns
+        assert first == shown[left]
+
+
+def test_a_frame_counts_crops_in_the_resized_picture(configure):
+    layout = lay_out(examples((160, 128), (64, 200)), configure(center_crop=True), (64, 64))
+    assert layout.frame(0) == (128, 160, 0, 8, 64, 64)
+    assert layout.frame(1) == (200, 64, 68, 0, 64, 64)

@@ -2,6 +2,7 @@
 
 It shares with `hublora.training` what is drawn (`hublora.training.randomness`) and the weights that
 the adapter starts from, and nothing else: pictures and captions are encoded anew at every step.
+Pictures are resized, mirrored half of the time and cut in the middle, as the diffusers scripts do.
 """
 
 from __future__ import annotations
@@ -13,20 +14,20 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from diffusers import DDPMScheduler, StableDiffusionPipeline
+from diffusers import DDPMScheduler, StableDiffusionPipeline, StableDiffusionXLPipeline
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import compute_snr
 from peft import LoraConfig
-from PIL import Image
+from PIL import Image, ImageOps
 
 from hublora.training.config import TrainingConfig
-from hublora.training.randomness import choose, draw_normals
+from hublora.training.randomness import Choices, choose, draw_normals
 
 TARGETS = ["to_k", "to_q", "to_v", "to_out.0"]
 
 
 class Reference:
-    """The plain loop.
+    """The plain loop of `train_text_to_image_lora.py`.
 
     Args:
         base: Folder of the pipeline.
@@ -34,6 +35,8 @@ class Reference:
         config: The settings that ours runs with.
         weights: Parameter name -> the values that the adapter starts from.
     """
+
+    pipeline: type = StableDiffusionPipeline
 
     def __init__(
         self,
@@ -43,10 +46,11 @@ class Reference:
         weights: Mapping[str, torch.Tensor],
     ) -> None:
         self.config = config
-        self.pipe = StableDiffusionPipeline.from_pretrained(base)
+        self.pipe = self.pipeline.from_pretrained(base)
         self.scheduler = DDPMScheduler.from_config(self.pipe.scheduler.config)
-        for part in (self.pipe.vae, self.pipe.text_encoder, self.pipe.unet):
-            part.requires_grad_(False)
+        for part in self.pipe.components.values():
+            if isinstance(part, torch.nn.Module):
+                part.requires_grad_(False)
         rank = config.adapter.rank
         self.pipe.unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=TARGETS))
         self.pipe.unet.train()
@@ -58,7 +62,9 @@ class Reference:
         self.parameters = list(named.values())
         rows = [json.loads(line) for line in (pictures / "metadata.jsonl").read_text().splitlines()]
         self.captions = [row["text"] for row in rows]
-        self.pixels = [_pixels(pictures / row["file_name"]) for row in rows]
+        self.pictures = [Image.open(pictures / row["file_name"]).convert("RGB") for row in rows]
+        self.side = self.pipe.unet.config.sample_size * self.pipe.vae_scale_factor
+        self.flips = 2 if config.data.random_flip else 1
 
     def losses(self, steps: int) -> list[float]:
         """Train and return the loss of each step."""
@@ -87,23 +93,21 @@ class Reference:
 
     def _loss(self, numbers: range) -> torch.Tensor:
         seed, pipe = self.config.seed, self.pipe
-        drawn = choose(seed, numbers, len(self.pixels), 1, 1000, 0.0)
-        pixels = torch.stack([self.pixels[index] for index in drawn.indices])
+        drawn = choose(seed, numbers, len(self.pictures), self.flips, 1000, 0.0)
+        pixels = torch.stack(
+            [
+                self._pixels(self.pictures[index], flip == 1)
+                for index, flip in zip(drawn.indices, drawn.variants, strict=True)
+            ]
+        )
         with torch.no_grad():
             posterior = pipe.vae.encode(pixels).latent_dist
             shape = posterior.mean.shape[1:]
             noise, posterior_noise, _ = draw_normals(seed, numbers, shape, torch.Generator())
             latents = posterior.mean + posterior.std * posterior_noise
             latents = latents * pipe.vae.config.scaling_factor
-            tokens = pipe.tokenizer(
-                [self.captions[index] for index in drawn.indices],
-                padding="max_length",
-                truncation=True,
-                return_tensors="pt",
-            )
-            hidden = pipe.text_encoder(tokens.input_ids).last_hidden_state
         noisy = self.scheduler.add_noise(latents, noise, drawn.timesteps)
-        prediction = pipe.unet(noisy, drawn.timesteps, hidden).sample
+        prediction = self._predict(noisy, drawn)
         velocity = self.scheduler.config.prediction_type == "v_prediction"
         target = noise
         if velocity:
@@ -115,7 +119,70 @@ class Reference:
         weights = torch.minimum(snr, torch.full_like(snr, gamma)) / (snr + 1 if velocity else snr)
         return (F.mse_loss(prediction, target, reduction="none").mean((1, 2, 3)) * weights).mean()
 
+    def _predict(self, noisy: torch.Tensor, drawn: Choices) -> torch.Tensor:
+        captions = [self.captions[index] for index in drawn.indices]
+        with torch.no_grad():
+            hidden = self.pipe.text_encoder(_tokens(self.pipe.tokenizer, captions))
+        return self.pipe.unet(noisy, drawn.timesteps, hidden.last_hidden_state).sample
 
-def _pixels(path: Path) -> torch.Tensor:
-    pixels = np.asarray(Image.open(path).convert("RGB"), dtype=np.float32)
-    return torch.from_numpy(pixels / 127.5 - 1).permute(2, 0, 1)
+    def _pixels(self, picture: Image.Image, flip: bool) -> torch.Tensor:
+        picture = _resize(picture, self.side)
+        if flip:
+            picture = ImageOps.mirror(picture)
+        top, left = _middle(picture, self.side)
+        pixels = np.asarray(picture, dtype=np.float32)
+        pixels = pixels[top : top + self.side, left : left + self.side]
+        return torch.from_numpy(pixels / 127.5 - 1).permute(2, 0, 1)
+
+
+class XLReference(Reference):
+    """The plain loop of `train_text_to_image_lora_sdxl.py`."""
+
+    pipeline = StableDiffusionXLPipeline
+
+    def _predict(self, noisy: torch.Tensor, drawn: Choices) -> torch.Tensor:
+        captions = [self.captions[index] for index in drawn.indices]
+        embeds, pooled = self._encode(captions)
+        time_ids = torch.tensor([self._time_ids(self.pictures[index]) for index in drawn.indices])
+        conditions = {"time_ids": time_ids, "text_embeds": pooled}
+        return self.pipe.unet(
+            noisy, drawn.timesteps, embeds, added_cond_kwargs=conditions, return_dict=False
+        )[0]
+
+    def _encode(self, captions: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
+        """The script's `encode_prompt`."""
+        pipe, collected = self.pipe, []
+        with torch.no_grad():
+            for tokenizer, encoder in (
+                (pipe.tokenizer, pipe.text_encoder),
+                (pipe.tokenizer_2, pipe.text_encoder_2),
+            ):
+                output = encoder(
+                    _tokens(tokenizer, captions), output_hidden_states=True, return_dict=False
+                )
+                pooled = output[0]  # of the last encoder
+                collected.append(output[-1][-2])
+        return torch.concat(collected, dim=-1), pooled
+
+    def _time_ids(self, picture: Image.Image) -> tuple[float, ...]:
+        """The script's `compute_time_ids(original_size, crop_top_left)`."""
+        original = (picture.height, picture.width)
+        crop = _middle(_resize(picture, self.side), self.side)
+        return tuple(float(value) for value in (*original, *crop, self.side, self.side))
+
+
+def _tokens(tokenizer: object, captions: list[str]) -> torch.Tensor:
+    return tokenizer(  # type: ignore[operator]
+        captions, padding="max_length", truncation=True, return_tensors="pt"
+    ).input_ids
+
+
+def _resize(picture: Image.Image, side: int) -> Image.Image:
+    """torchvision's Resize: the shorter side becomes `side`."""
+    short, width, height = min(picture.size), picture.width, picture.height
+    size = (int(side * width / short), int(side * height / short))
+    return picture if size == picture.size else picture.resize(size, Image.Resampling.LANCZOS)
+
+
+def _middle(picture: Image.Image, side: int) -> tuple[int, int]:
+    return round((picture.height - side) / 2), round((picture.width - side) / 2)

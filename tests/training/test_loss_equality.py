@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
+from hublora.training.events import StepDone
 from hublora.training.loop import train
-from hublora.training.session import trainable
+from hublora.training.session import Session, trainable
+from tests.tiny import save_pictures
+
+if TYPE_CHECKING:
+    from tests.training.reference import Reference
 
 STEPS = 50
 
@@ -24,7 +30,6 @@ STEPS = 50
 def test_losses_equal_those_of_the_plain_loop(
     base: str, changes: dict[str, object], start, bases: Path
 ) -> None:
-    from hublora.training.events import StepDone
     from tests.training.reference import Reference
 
     session = start(
@@ -34,16 +39,43 @@ def test_losses_equal_those_of_the_plain_loop(
         seed=7,
         **changes,
     )
+    _compare(session, Reference, bases / base, bases / "pictures", STEPS)
+
+
+def test_losses_on_xl_equal_those_of_its_plain_loop(start, bases: Path, tmp_path: Path) -> None:
+    """Pictures that are not square: sizes and crops are part of what the base is told."""
+    from tests.training.reference import XLReference
+
+    pictures = save_pictures(tmp_path / "wide", side=160, height=128)
+    session = start(
+        base__model="bases/xl",
+        data__dataset=None,
+        data__folder=pictures,
+        data__center_crop=True,
+        data__random_flip=True,
+        train_batch_size=2,
+        optimizer__learning_rate=3e-3,
+        schedule__max_train_steps=12,
+        seed=7,
+    )
+    assert session.data.frames([0], [0]).tolist() == [[128, 160, 0, 8, 64, 64]]
+    _compare(session, XLReference, bases / "xl", pictures, 12)
+
+
+def _compare(
+    session: Session, kind: type[Reference], base: Path, pictures: Path, steps: int
+) -> None:
+    """Train with both loops from the same weights and compare the losses."""
     weights = {
         name: parameter.detach().clone()
         for name, parameter in session.pipe.unet.named_parameters()
         if parameter.requires_grad
     }
     assert len(weights) == len(trainable([session.pipe.unet]))
-    reference = Reference(bases / base, bases / "pictures", session.config, weights)
+    reference = kind(base, pictures, session.config, weights)
 
     ours = [event.loss.item() for event in train(session) if isinstance(event, StepDone)]
-    theirs = reference.losses(STEPS)
+    theirs = reference.losses(steps)
 
     assert ours == pytest.approx(theirs, rel=1e-4)
     moved = max(
