@@ -1,7 +1,9 @@
 """The one form that every adapter takes inside hublora, whatever file it came from.
 
 An adapter adds `scale · up @ down` to the weight of each layer it targets, with
-`scale = alpha / rank` (LoRA, https://huggingface.co/papers/2106.09685, section 4.1).
+`scale = alpha / rank` (LoRA, https://huggingface.co/papers/2106.09685, section 4.1). If it has a
+magnitude too, each row of the sum is then brought to that length (DoRA,
+https://huggingface.co/papers/2402.09353, equation 5).
 """
 
 from __future__ import annotations
@@ -24,11 +26,16 @@ class LowRank:
         down: [rank, in] or, for a convolution, [rank, in, kh, kw]  (PEFT's lora_A).
         up: [out, rank] or [out, rank, 1, 1]  (PEFT's lora_B).
         alpha: Numerator of the scale; alpha == rank applies the product as it is.
+        magnitude: [out], the lengths of the rows of the adapted weight (DoRA); None for LoRA.
+        error: What of the file's update is missing from the product, as a share of its Frobenius
+            norm; above 0 where a LoHa or LoKr was turned into low rank.
     """
 
     down: torch.Tensor
     up: torch.Tensor
     alpha: float
+    magnitude: torch.Tensor | None = None
+    error: float = 0.0
 
     @property
     def rank(self) -> int:
@@ -60,6 +67,9 @@ class AdapterFacts:
         parameters: Number of weights.
         dtype: Safetensors name of the weights' type, e.g. "F32".
         layout: Naming of the file: "diffusers", "peft" or "kohya".
+        methods: What the updates are: "lora", "dora", "loha", "lokr".
+        architecture: Modelspec name of the kind of base that the tensors fit, e.g.
+            "stable-diffusion-xl-v1-base"; None where shapes and metadata do not tell.
     """
 
     base_model: str | None = None
@@ -78,6 +88,8 @@ class AdapterFacts:
     parameters: int | None = None
     dtype: str | None = None
     layout: str | None = None
+    methods: tuple[str, ...] = ()
+    architecture: str | None = None
 
 
 @dataclass(frozen=True)
@@ -98,6 +110,12 @@ class Adapter:
     def tensor_count(self) -> int:
         return 2 * sum(len(modules) for modules in self.layers.values())
 
+    @property
+    def error(self) -> float:
+        """The largest relative error of a layer; 0 unless LoHa or LoKr became low rank."""
+        errors = [layer.error for modules in self.layers.values() for layer in modules.values()]
+        return max(errors, default=0.0)
+
 
 def peft_config(modules: Mapping[str, LowRank]) -> dict[str, Any]:
     """Return the arguments of a `peft.LoraConfig` that fits `modules` exactly.
@@ -109,6 +127,7 @@ def peft_config(modules: Mapping[str, LowRank]) -> dict[str, Any]:
     import re
     from collections import Counter
 
+    dora = any(layer.magnitude is not None for layer in modules.values())
     rank = Counter(layer.rank for layer in modules.values()).most_common(1)[0][0]
     alpha = Counter(layer.alpha for layer in modules.values()).most_common(1)[0][0]
     return {
@@ -127,6 +146,7 @@ def peft_config(modules: Mapping[str, LowRank]) -> dict[str, Any]:
         },
         "lora_dropout": 0.0,
         "bias": "none",
+        **({"use_dora": True} if dora else {}),
     }
 
 

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 
 from hublora.adapters.adapter import Adapter, LowRank, peft_config
-from hublora.adapters.formats import restore_kohya_names
+from hublora.adapters.fit import check_fit, fit_layers, in_shape
+from hublora.adapters.formats import lora_tensors
 from hublora.adapters.modules import names_in_files
 from hublora.errors import AdapterError
 
@@ -74,33 +75,12 @@ def fit_to_base(
     names = {
         component: names_in_files(model, shapes[component]) for component, model in models.items()
     }
-    layers: Mapping[str, Mapping[str, LowRank]] = adapter.layers
-    if adapter.facts.layout == "kohya":
-        layers = restore_kohya_names(layers, names)
-    fitted: dict[str, dict[str, LowRank]] = {component: {} for component in layers}
-    total = missing = misshapen = 0
-    for component, modules in layers.items():
-        for module, layer in modules.items():
-            total += 1
-            own = names.get(component, {}).get(module)
-            if own is None:
-                missing += 1
-            elif (shaped := _in_shape(layer, shapes[component][own])) is None:
-                misshapen += 1
-            else:
-                fitted[component][own] = shaped
-    if missing or misshapen:
-        stated = adapter.facts.base_model
-        made_for = f" (made for {stated})" if stated and stated != base else ""
-        raise AdapterError(
-            f"{label}{made_for} does not fit {base}: of its {total} layers {missing} are not in "
-            f"the base and {misshapen} have another shape there.",
-            f"Name the base it was made for: --base {stated}"
-            if made_for
-            else "Name the base it was made for with --base.",
-        )
-    if not total:
-        raise AdapterError(f"{label} holds no layers.")
+    fit = fit_layers(adapter.layers, shapes, names, adapter.facts.layout == "kohya")
+    check_fit(fit, adapter.facts, label, base)
+    fitted: dict[str, dict[str, LowRank]] = {component: {} for component in adapter.layers}
+    for (component, module), own in fit.placed.items():
+        layer = adapter.layers[component][module]
+        fitted[component][own] = in_shape(layer, shapes[component][own])
     return fitted
 
 
@@ -116,29 +96,10 @@ def layer_shapes(model: torch.nn.Module) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def _in_shape(layer: LowRank, weight: tuple[int, ...]) -> LowRank | None:
-    """Return the update in the shape that a layer with this weight needs, None if it has another.
-
-    A 1×1 convolution and a linear layer are the same thing; files write either for both.
-    """
-    ones = (1,) * (len(weight) - 2)
-    down, up = (layer.rank, *weight[1:]), (weight[0], layer.rank, *ones)
-    if (layer.down.shape, layer.up.shape) == (down, up):
-        return layer
-    pointwise = all(size == 1 for size in (*weight[2:], *layer.down.shape[2:]))
-    same = layer.down.shape[1] == weight[1] and layer.up.shape[0] == weight[0]
-    if not (pointwise and same and layer.up.numel() == weight[0] * layer.rank):
-        return None
-    return LowRank(layer.down.reshape(down), layer.up.reshape(up), layer.alpha)
-
-
 def _add(pipe: Any, layers: Mapping[str, Mapping[str, LowRank]], name: str) -> None:
     """Hand the updates to diffusers in PEFT's naming, with a config that fits exactly."""
     for component, modules in layers.items():
-        state = {}
-        for module, layer in modules.items():
-            state[f"{component}.{module}.lora_A.weight"] = layer.down
-            state[f"{component}.{module}.lora_B.weight"] = layer.up
+        state = lora_tensors(f"{component}.", modules)
         config = {f"{component}.{key}": value for key, value in peft_config(modules).items()}
         model = getattr(pipe, component)
         if component.startswith("text_encoder"):
@@ -173,6 +134,9 @@ def _account_for(
                 raise AdapterError(f"The layer {module!r} of {label} was not applied.")
             down, up = lora[name].weight, placed.lora_B[name].weight  # type: ignore[union-attr]
             same = _equal(down, layer.down) and _equal(up, layer.up)
+            if layer.magnitude is not None:
+                length = placed.lora_magnitude_vector[name].weight.flatten()  # type: ignore[union-attr]
+                same = same and _equal(length, layer.magnitude)
             scaling = placed.scaling[name]  # type: ignore[union-attr]
             if not same or abs(scaling - layer.scale) > 1e-6 * abs(layer.scale):
                 raise AdapterError(f"The layer {module!r} of {label} was applied wrongly.")

@@ -130,9 +130,14 @@ def test_weights_in_eight_bits_are_read_and_checked(tmp_path: Path) -> None:
 
 
 TENSORS: dict[str, Callable[[dict[str, torch.Tensor]], object]] = {
-    "only one half": lambda t: t.pop(UP),
+    "only some of the parts": lambda t: t.pop(UP),
     "do not fit": lambda t: t.update({UP: torch.ones(4, 3)}),
-    "belongs to no kind": lambda t: t.update({"unet.a.to_q.hada_w1_a": torch.ones(2, 2)}),
+    "belongs to no kind": lambda t: t.update({"unet.a.to_q.strange": torch.ones(2, 2)}),
+    "alpha, down, hada_w1_a, up": lambda t: t.update(
+        {"unet.a.to_q.hada_w1_a": torch.ones(2, 2), "unet.a.to_q.alpha": torch.ones(())}
+    ),
+    "holds full biases": lambda t: t.update({"unet.a.to_q.diff_b": torch.ones(2)}),
+    "holds OFT": lambda t: (t.clear(), t.update({"lora_unet_a.oft_blocks": torch.ones(2)})),
     "twice": lambda t: t.update({"unet.a.to_q.lora.down.weight": torch.ones(2, 4)}),
     "not a LoRA adapter": lambda t: (t.clear(), t.update({"conv_in.weight": torch.ones(2)})),
     "not one number": lambda t: t.update({"unet.a.to_q.alpha": torch.ones(3)}),

@@ -201,8 +201,7 @@ def test_a_rank_stabilised_adapter_keeps_its_scale(pipe: Any, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("config", "word"),
     [
-        ({"peft_type": "LOHA"}, "LOHA"),
-        ({"use_dora": True}, "DoRA"),
+        ({"peft_type": "BOFT"}, "BOFT"),
         ({"lora_alpha": "strong"}, "no number"),
         ({"lora_alpha": float("inf")}, "no number"),
         ({"alpha_pattern": {"(a+)+$": 1}}, "not the name of a layer"),

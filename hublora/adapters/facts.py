@@ -1,0 +1,104 @@
+"""What a header alone says about an adapter."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from hublora.adapters.adapter import AdapterFacts
+from hublora.adapters.header import Header
+from hublora.adapters.naming import detect_layout
+from hublora.adapters.outline import Outline, outline
+from hublora.adapters.scales import stated_alphas
+
+# Inputs of the cross-attention's keys, which are the width of the text encoders' embeddings.
+_ARCHITECTURES = {
+    768: "stable-diffusion-v1",
+    1024: "stable-diffusion-v2",
+    2048: "stable-diffusion-xl-v1-base",
+}
+_SDXL = _ARCHITECTURES[2048]
+# kohya's `ss_base_model_version`, as far as its tools write it for U-Nets.
+_KOHYA_VERSIONS = {
+    "sd_v1": "stable-diffusion-v1",
+    "sd_v2": "stable-diffusion-v2",
+    "sd_v2_v": "stable-diffusion-v2",
+    "sdxl_base_v0-9": _SDXL,
+    "sdxl_base_v1-0": _SDXL,
+}
+
+
+def facts_from_header(
+    header: Header, config: Mapping[str, Any] | None = None, **more: Any
+) -> AdapterFacts:
+    """Return what a header alone says about an adapter.
+
+    Args:
+        header: The parsed header.
+        config: `adapter_config.json` of a PEFT folder, if there is one.
+        more: Facts known from elsewhere (card, ref, size); they win over the header.
+
+    Raises:
+        AdapterError: The tensors are those of no adapter.
+    """
+    layout = detect_layout(header.shapes)
+    layers = outline(header.shapes)
+    each = [layer for modules in layers.values() for layer in modules.values()]
+    targets = {_target(module, layout) for modules in layers.values() for module in modules}
+    facts = AdapterFacts(
+        components=tuple(sorted(layers)),
+        ranks=tuple(sorted({layer.rank for layer in each if layer.rank})),
+        alphas=stated_alphas(header.metadata, config),
+        targets=tuple(sorted(targets)),
+        parameters=sum(math.prod(shape) for shape in header.shapes.values()),
+        dtype=next(iter(sorted(set(header.dtypes.values()))), None),
+        layout=layout,
+        methods=tuple(sorted({layer.method for layer in each})),
+        architecture=architecture(layers) or _stated_architecture(header.metadata),
+    )
+    known = {"base_model": _text((config or {}).get("base_model_name_or_path"))}
+    known |= {key: value for key, value in _facts_from_metadata(header.metadata).items() if value}
+    known |= {key: value for key, value in more.items() if value}
+    return AdapterFacts(**{**facts.__dict__, **known})
+
+
+def architecture(layers: Mapping[str, Mapping[str, Outline]]) -> str | None:
+    """Return the modelspec name of the bases that these layers are of, None if they do not tell."""
+    if "text_encoder_2" in layers:
+        return _SDXL
+    for module, layer in layers.get("unet", {}).items():
+        if module.endswith(("attn2.to_k", "attn2.to_v", "attn2_to_k", "attn2_to_v")):
+            return _ARCHITECTURES.get(layer.inputs[0])
+    return None
+
+
+def _stated_architecture(metadata: Mapping[str, str]) -> str | None:
+    stated = metadata.get("modelspec.architecture", "").partition("/")[0]
+    return stated or _KOHYA_VERSIONS.get(metadata.get("ss_base_model_version", ""))
+
+
+def _facts_from_metadata(metadata: Mapping[str, str]) -> dict[str, Any]:
+    """Read hublora's own keys, then modelspec's, then kohya's."""
+    trigger = metadata.get("hublora.trigger_words") or metadata.get("modelspec.trigger_phrase")
+    return {
+        "base_model": metadata.get("hublora.base_model"),
+        "base_revision": metadata.get("hublora.base_revision"),
+        "family": metadata.get("hublora.family"),
+        "license": metadata.get("modelspec.license"),
+        "title": metadata.get("modelspec.title") or metadata.get("ss_output_name"),
+        "trigger_words": tuple(w.strip() for w in trigger.split(",") if w.strip())
+        if trigger
+        else (),
+    }
+
+
+def _target(module: str, layout: str) -> str:
+    if layout == "kohya":  # the last separator is lost: name the part after the block's number
+        return module.rsplit("_attn", 1)[-1].split("_", 1)[-1]
+    parts = module.split(".")
+    return ".".join(parts[-2:]) if parts[-1].isdigit() else parts[-1]
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None

@@ -1,0 +1,171 @@
+"""Names of tensors in adapter files: which layer each belongs to, and which part of its update.
+
+    layout      a layer's tensors
+    diffusers   unet.<module>.lora_A.weight            unet.<module>.lora_B.weight
+                unet.<module>.lora.down.weight         unet.<module>.lora.up.weight    (older)
+                text_encoder.<module>.lora_linear_layer.down.weight … .up.weight       (older)
+                unet.<attn>.processor.to_q_lora.down.weight … .up.weight               (oldest)
+    peft        base_model.model.<module>.lora_A.weight …                              (one model)
+    kohya       lora_unet_<module with _ for .>.lora_down.weight … .lora_up.weight .alpha
+
+Besides the pair of LoRA, a layer's update may have a DoRA magnitude (`lora_magnitude_vector`,
+`dora_scale`), the middle factor of a Tucker decomposition (`lora_mid`), or be LyCORIS's products of
+Hadamard (`hada_*`) and Kronecker (`lokr_*`).
+
+Files that mix the diffusers namings exist (its own training scripts write them for targets beyond
+attention); each tensor is read by its own name, so they are read whole.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from hublora.errors import AdapterError
+
+COMPONENTS = ("unet", "transformer", "text_encoder", "text_encoder_2", "text_encoder_3")
+KOHYA_PREFIXES = {
+    "lora_unet_": "unet",
+    "lora_te_": "text_encoder",
+    "lora_te1_": "text_encoder",
+    "lora_te2_": "text_encoder_2",
+    "lycoris_": "unet",  # LyCORIS's own wrapper, used on the denoiser
+}
+LYCORIS_PARTS = (
+    *("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "hada_t1", "hada_t2"),
+    *("lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b", "lokr_t2"),
+)
+
+# Ending of a tensor's name -> which part of the layer's update it is.
+_ENDINGS = {
+    ".lora_A.weight": "down",
+    ".lora_B.weight": "up",
+    ".lora.down.weight": "down",
+    ".lora.up.weight": "up",
+    ".lora_linear_layer.down.weight": "down",
+    ".lora_linear_layer.up.weight": "up",
+    ".lora_down.weight": "down",
+    ".lora_up.weight": "up",
+    "_lora.down.weight": "down",
+    "_lora.up.weight": "up",
+    ".lora_mid.weight": "mid",
+    ".lora_magnitude_vector": "magnitude",
+    ".lora_magnitude_vector.weight": "magnitude",
+    ".dora_scale": "dora_scale",
+    ".alpha": "alpha",
+    **{f".{part}": part for part in LYCORIS_PARTS},
+}
+
+# Ending -> what has such tensors; none of these is a low-rank update of a layer's weight.
+_OTHERS = {
+    ".diff": "full weights",
+    ".diff_b": "full biases",
+    ".bias_values": "biases",
+    ".lora_B.bias": "biases",
+    ".w_norm": "norm weights",
+    ".b_norm": "norm biases",
+    ".oft_blocks": "OFT",
+    ".oft_diag": "OFT",
+    ".oft_R": "OFT",
+    ".boft_R": "BOFT",
+    ".on_input": "IA3",
+    ".ia3_l": "IA3",
+    ".a1.weight": "GLoRA",
+    ".vera_lambda_b": "VeRA",
+}
+_PEFT_PREFIX = "base_model.model."
+_COMFY_PREFIXES = {"diffusion_model.": "unet."}  # as ComfyUI saves what it trained or extracted
+_CLIP = re.compile(r"(?:text_model\.)?encoder\.layers\.\d+\.(?:self_attn|mlp)\b")
+
+
+def detect_layout(names: Iterable[str]) -> str:
+    """Return "kohya", "peft" or "diffusers" from the names of a file's tensors.
+
+    Raises:
+        AdapterError: The names are those of no adapter known here.
+    """
+    names = list(names)
+    if any(name.startswith(tuple(KOHYA_PREFIXES)) for name in names):
+        return "kohya"
+    if any(name.startswith(_PEFT_PREFIX) for name in names):
+        return "peft"
+    if any(_split(name) for name in names):
+        return "diffusers"
+    for name in names:
+        if kind := _other_kind(name):
+            raise not_low_rank(name, kind)
+    shown = ", ".join(sorted(names)[:2])
+    raise AdapterError(
+        f"This is not a LoRA adapter: its tensors are named like {shown or '(none)'}.",
+        "hublora reads LoRA, DoRA, LoHa and LoKr in diffusers, PEFT and kohya layout.",
+    )
+
+
+def parse_name(name: str, component: str = "unet") -> tuple[str, str, str] | None:
+    """Return (component, module, part) of one tensor's name, or None if it is of no adapter.
+
+    In kohya's layout the module still has `_` where the model has `.`; see `restore_kohya_names`.
+
+    Args:
+        name: The tensor's name.
+        component: What a name that says nothing about it belongs to.
+    """
+    split = _split(name)
+    if split is None:
+        return None
+    module, part = split
+    for prefix, kohya_component in KOHYA_PREFIXES.items():
+        if module.startswith(prefix):
+            return kohya_component, module.removeprefix(prefix), part
+    module = module.removeprefix(_PEFT_PREFIX)
+    for prefix, full in _COMFY_PREFIXES.items():
+        if module.startswith(prefix):
+            module = full + module.removeprefix(prefix)
+    if _CLIP.match(module):  # a PEFT folder of a text encoder alone
+        return "text_encoder", _plain_module(module, "text_encoder"), part
+    for candidate in COMPONENTS:
+        if module.startswith(candidate + "."):
+            component, module = candidate, module.removeprefix(candidate + ".")
+            break
+    return component, _plain_module(module, component), part
+
+
+def unknown_tensor(name: str) -> AdapterError:
+    """Return the refusal of a tensor that `parse_name` cannot place."""
+    if kind := _other_kind(name):
+        return not_low_rank(name, kind)
+    return AdapterError(
+        f"The tensor {name!r} belongs to no kind of adapter that hublora reads.",
+        "LoRA, DoRA, LoHa and LoKr in diffusers, PEFT and kohya layout are read.",
+    )
+
+
+def not_low_rank(name: str, kind: str) -> AdapterError:
+    """Return the refusal of a tensor of a known kind that no pipeline here takes."""
+    return AdapterError(
+        f"The tensor {name!r} holds {kind}, which is no low-rank update of a layer.",
+        "Ask its author for the adapter as LoRA, DoRA, LoHa or LoKr.",
+    )
+
+
+def _other_kind(name: str) -> str | None:
+    return next((kind for ending, kind in _OTHERS.items() if name.endswith(ending)), None)
+
+
+def _split(name: str) -> tuple[str, str] | None:
+    for ending, part in _ENDINGS.items():
+        if name.endswith(ending):
+            return name.removesuffix(ending), part
+    return None
+
+
+def _plain_module(module: str, component: str) -> str:
+    """Undo the oldest diffusers naming, which named the processors of attention, not its layers.
+
+    `attn1.processor.to_out` is the layer `attn1.to_out.0`; in a text encoder, `self_attn.to_q` is
+    `self_attn.q_proj` (diffusers `state_dict_utils.DIFFUSERS_OLD_TO_PEFT`).
+    """
+    if component.startswith("text_encoder"):
+        return re.sub(r"\.self_attn\.to_(q|k|v|out)\Z", r".self_attn.\1_proj", module)
+    module = module.replace(".processor.", ".")
+    return re.sub(r"(\.attn\d+)\.to_out\Z", r"\1.to_out.0", module)

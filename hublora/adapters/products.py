@@ -1,0 +1,128 @@
+"""LyCORIS's updates as low rank: products of Hadamard (LoHa) and of Kronecker (LoKr), and Tucker's.
+
+    Hadamard    (a₁b₁) ⊙ (a₂b₂) = (a₁ ∗ a₂)(b₁ • b₂)   rank r₁·r₂: products of columns and rows
+    Kronecker   (u₁s₁v₁) ⊗ (u₂s₂v₂) = (u₁ ⊗ u₂)(s₁ ⊗ s₂)(v₁ ⊗ v₂)   an SVD again
+    Tucker      Σ core·a·b = a (core ∘ b)                 rank r
+
+These are exact; the rank is then made as small as a relative error allows, by the truncated SVD,
+which is the best approximation of its rank (Eckart and Young, 1936). The dense update is built only
+where it is smaller than its factors.
+
+Sources: https://huggingface.co/papers/2108.06098 (FedPara, section 2.2) and
+https://huggingface.co/papers/2309.14859 (LyCORIS, section 3); `get_delta_weight` of
+`peft.tuners.loha` and `peft.tuners.lokr` compute the same updates densely.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+Factors = tuple[torch.Tensor, torch.Tensor]
+TOLERANCE = 0.01  # relative error allowed unless another is asked for
+
+
+def hadamard(
+    parts: Mapping[str, torch.Tensor], tolerance: float = TOLERANCE, rank: int | None = None
+) -> tuple[torch.Tensor, torch.Tensor, float]:
+    """Return the low-rank form of a LoHa: up [out, r], down [r, in·kh·kw] and its relative error.
+
+    Args:
+        parts: `hada_w1_a` [out, r], `hada_w1_b` [r, in·kh·kw], the same of w2; or, with the cores
+            `hada_t1` and `hada_t2` [r, r, kh, kw], `hada_w1_a` [r, out] and `hada_w1_b` [r, in].
+        tolerance: Frobenius norm of what may be lost, relative to that of the update.
+        rank: The largest rank allowed, whatever is lost; None for no limit.
+    """
+    (a1, b1), (a2, b2) = (
+        _pair(parts[f"hada_w{k}_a"], parts[f"hada_w{k}_b"], parts.get(f"hada_t{k}")) for k in (1, 2)
+    )
+    if a1.shape[1] * a2.shape[1] >= min(a1.shape[0], b1.shape[1]):
+        return truncate((a1 @ b1) * (a2 @ b2), torch.eye(b1.shape[1]), tolerance, rank)
+    up = (a1[:, :, None] * a2[:, None, :]).flatten(1)
+    down = (b1[:, None, :] * b2[None, :, :]).flatten(0, 1)
+    return truncate(up, down, tolerance, rank)
+
+
+def kronecker(
+    parts: Mapping[str, torch.Tensor], tolerance: float = TOLERANCE, rank: int | None = None
+) -> tuple[torch.Tensor, torch.Tensor, float]:
+    """Return the low-rank form of a LoKr, as `hadamard` does of a LoHa.
+
+    Args:
+        parts: `lokr_w1` [a, c] or its factors `lokr_w1_a` [a, r], `lokr_w1_b` [r, c]; `lokr_w2`
+            [b, d, …] or `lokr_w2_a`, `lokr_w2_b` and perhaps the core `lokr_t2`, as of a LoHa.
+            The layer's weight is [a·b, c·d, …].
+        tolerance: As for `hadamard`.
+        rank: As for `hadamard`.
+    """
+    (u1, s1, v1), (u2, s2, v2) = (
+        torch.linalg.svd(_kronecker_side(parts, side), full_matrices=False) for side in (1, 2)
+    )
+    values = torch.outer(s1, s2).flatten()
+    order = values.argsort(descending=True)
+    keep, error = _cut(values[order], tolerance, rank)
+    first, second = order[:keep] // len(s2), order[:keep] % len(s2)
+    root = values[order[:keep]].sqrt()
+    up = (u1[:, None, first] * u2[None, :, second]).flatten(0, 1) * root
+    down = (v1[first, :, None] * v2[second, None, :]).flatten(1) * root[:, None]
+    return up.float(), down.float(), error
+
+
+def tucker(core: torch.Tensor, up: torch.Tensor, down: torch.Tensor) -> Factors:
+    """Return the factors up [out, r] and down [r, in·kh·kw] of an update with a core.
+
+    Args:
+        core: [r, s, kh, kw].
+        up: [out, r] or [out, r, 1, 1].
+        down: [s, in] or [s, in, 1, 1].
+    """
+    return up.flatten(1), torch.einsum("rskl,si->rikl", core, down.flatten(1)).flatten(1)
+
+
+def truncate(
+    up: torch.Tensor, down: torch.Tensor, tolerance: float = TOLERANCE, rank: int | None = None
+) -> tuple[torch.Tensor, torch.Tensor, float]:
+    """Return factors of the smallest rank within `tolerance`, and their relative error.
+
+    Args:
+        up: [out, R].
+        down: [R, n].
+        tolerance: As for `hadamard`.
+        rank: As for `hadamard`.
+    """
+    q, r = torch.linalg.qr(up.double())
+    p, s = torch.linalg.qr(down.double().T)
+    left, values, right = torch.linalg.svd(r @ s.T, full_matrices=False)
+    keep, error = _cut(values, tolerance, rank)
+    root = values[:keep].sqrt()
+    small_up = q @ left[:, :keep] * root
+    small_down = (root[:, None] * right[:keep]) @ p.T
+    return small_up.float().contiguous(), small_down.float().contiguous(), error
+
+
+def _cut(values: torch.Tensor, tolerance: float, rank: int | None) -> tuple[int, float]:
+    """Return how many of the singular values to keep, at least one, and what the others are of
+    all of them, in Frobenius norm."""
+    rest = values.square().flip(0).cumsum(0).flip(0)  # rest[k]: lost if k are kept
+    if not rest[0] > 0:
+        return 1, 0.0
+    relative = (rest / rest[0]).sqrt()
+    wanted = int((relative > tolerance).sum())
+    keep = max(1, wanted if rank is None else min(wanted, rank))
+    return keep, float(relative[keep]) if keep < len(relative) else 0.0
+
+
+def _pair(a: torch.Tensor, b: torch.Tensor, core: torch.Tensor | None) -> Factors:
+    if core is None:
+        return a.flatten(1).float(), b.flatten(1).float()
+    return tucker(core.float(), a.flatten(1).T.float(), b.float())
+
+
+def _kronecker_side(parts: Mapping[str, torch.Tensor], side: int) -> torch.Tensor:
+    whole = parts.get(f"lokr_w{side}")
+    if whole is None:
+        core = parts.get(f"lokr_t{side}")
+        a, b = _pair(parts[f"lokr_w{side}_a"], parts[f"lokr_w{side}_b"], core)
+        whole = a.double() @ b.double()
+    return whole.flatten(1).double()

@@ -1,0 +1,218 @@
+"""Every kind of update acts as its definition says: compared with the dense weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from hublora.adapters.files import load_adapter
+from hublora.adapters.products import truncate
+from hublora.errors import AdapterError
+from hublora.generation.compose import Part, apply_adapters
+
+ATTENTION, FEED, CONV = "attn1.to_q", "ff.net.2", "resnets.0.conv1"
+Tensors = dict[str, torch.Tensor]
+
+
+class Kind:
+    """Draws a layer's tensors, and the weight that the layer has with them, from the definition.
+
+    Args:
+        seed: Of the numbers drawn.
+    """
+
+    def __init__(self, seed: int = 0) -> None:
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def normal(self, *shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=self.generator) * 0.3
+
+    def lora(self, weight: torch.Tensor) -> tuple[Tensors, torch.Tensor]:
+        out, inputs, *kernel = weight.shape
+        ones = [1] * len(kernel)
+        down, up = self.normal(3, inputs, *kernel), self.normal(out, 3, *ones)
+        delta = 2.0 / 3 * (up.flatten(1) @ down.flatten(1)).reshape(weight.shape)
+        tensors = {"lora_down.weight": down, "lora_up.weight": up, "alpha": torch.tensor(2.0)}
+        return tensors, weight + delta
+
+    def tucker(self, weight: torch.Tensor) -> tuple[Tensors, torch.Tensor]:
+        if weight.ndim == 2:
+            return self.lora(weight)
+        out, inputs, *kernel = weight.shape
+        down, core = self.normal(3, inputs, 1, 1), self.normal(3, 3, *kernel)
+        up = self.normal(out, 3, 1, 1)
+        delta = torch.einsum("or,rskl,si->oikl", up[..., 0, 0], core, down[..., 0, 0])
+        tensors = {"lora_down.weight": down, "lora_mid.weight": core, "lora_up.weight": up}
+        return {**tensors, "alpha": torch.tensor(1.5)}, weight + 0.5 * delta
+
+    def dora(self, weight: torch.Tensor) -> tuple[Tensors, torch.Tensor]:
+        tensors, changed = self.lora(weight)
+        out, ones = weight.shape[0], [1] * (weight.ndim - 1)
+        magnitude = 1 + self.normal(out).abs()
+        lengths = changed.flatten(1).norm(dim=1)
+        adapted = changed * (magnitude / lengths).reshape(out, *ones)
+        return {**tensors, "dora_scale": magnitude.reshape(out, *ones)}, adapted
+
+    def loha(self, weight: torch.Tensor) -> tuple[Tensors, torch.Tensor]:
+        flat = weight.flatten(1)
+        a1, b1, a2, b2 = (
+            self.normal(*shape) for shape in ((flat.shape[0], 2), (2, flat.shape[1])) * 2
+        )
+        tensors = {"hada_w1_a": a1, "hada_w1_b": b1, "hada_w2_a": a2, "hada_w2_b": b2}
+        delta = 1.5 / 2 * ((a1 @ b1) * (a2 @ b2)).reshape(weight.shape)
+        return {**tensors, "alpha": torch.tensor(1.5)}, weight + delta
+
+    def loha_with_cores(self, weight: torch.Tensor) -> tuple[Tensors, torch.Tensor]:
+        if weight.ndim == 2:
+            return self.loha(weight)
+        out, inputs, *kernel = weight.shape
+        tensors, product = {}, torch.ones_like(weight)
+        for side in (1, 2):
+            a, b, core = self.normal(2, out), self.normal(2, inputs), self.normal(2, 2, *kernel)
+            tensors |= {f"hada_w{side}_a": a, f"hada_w{side}_b": b, f"hada_t{side}": core}
+            product = product * torch.einsum("rskl,si,ro->oikl", core, b, a)
+        return tensors, weight + product  # no alpha: scaled by 1
+
+    def lokr(self, weight: torch.Tensor) -> tuple[Tensors, torch.Tensor]:
+        out, inputs, *kernel = weight.shape
+        w1, w2 = self.normal(2, 4), self.normal(out // 2, inputs // 4, *kernel)
+        delta = torch.kron(w1.reshape(2, 4, *[1] * len(kernel)), w2)
+        return {"lokr_w1": w1, "lokr_w2": w2, "alpha": torch.tensor(9e9)}, weight + delta
+
+    def lokr_with_factors(self, weight: torch.Tensor) -> tuple[Tensors, torch.Tensor]:
+        out, inputs, *kernel = weight.shape
+        a1, b1 = self.normal(4, 2), self.normal(2, 2)
+        tensors = {"lokr_w1_a": a1, "lokr_w1_b": b1}
+        if kernel:
+            a2, b2 = self.normal(2, out // 4), self.normal(2, inputs // 2)
+            core = self.normal(2, 2, *kernel)
+            tensors["lokr_t2"] = core
+            w2 = torch.einsum("rskl,si,ro->oikl", core, b2, a2).contiguous()
+        else:
+            a2, b2 = self.normal(out // 4, 2), self.normal(2, inputs // 2)
+            w2 = a2 @ b2
+        tensors |= {"lokr_w2_a": a2, "lokr_w2_b": b2, "alpha": torch.tensor(1.0)}
+        delta = torch.kron((a1 @ b1).reshape(4, 2, *[1] * len(kernel)), w2)
+        return tensors, weight + 0.5 * delta
+
+
+KINDS = ["lora", "tucker", "dora", "loha", "loha_with_cores", "lokr", "lokr_with_factors"]
+
+
+def kohya_name(module: str) -> str:
+    return "lora_unet_" + module.replace(".", "_") + "."
+
+
+def diffusers_name(module: str) -> str:
+    return f"unet.{module}."
+
+
+def peft_name(module: str) -> str:
+    return f"base_model.model.{module}."
+
+
+NAMES = {"kohya": kohya_name, "diffusers": diffusers_name, "peft": peft_name}
+
+
+def file_and_base(
+    pipe: Any, path: Path, kind: str, name: Callable[[str], str], modules: Sequence[str]
+) -> Mapping[str, torch.Tensor]:
+    """Write the file and return the weights that the U-Net's layers have with it."""
+    draw, tensors, adapted = Kind(), {}, {}
+    for module, layer in pipe.unet.named_modules():
+        if module.endswith(tuple(modules)):
+            own, adapted[module] = getattr(draw, kind)(layer.weight.detach())
+            tensors |= {name(module) + part: tensor for part, tensor in own.items()}
+    assert adapted
+    save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, path)
+    return adapted
+
+
+def picture(pipe: Any) -> torch.Tensor:
+    """Return what the U-Net makes of a fixed input."""
+    generator = torch.Generator().manual_seed(7)
+    latents = torch.randn(1, 4, 16, 16, generator=generator)
+    text = torch.randn(1, 5, pipe.unet.config.cross_attention_dim, generator=generator)
+    with torch.no_grad():
+        return pipe.unet(latents, torch.tensor([500]), text).sample
+
+
+@pytest.mark.parametrize("layout", NAMES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_kind_acts_as_it_is_defined(
+    pipe: Any, other: Any, tmp_path: Path, kind: str, layout: str
+) -> None:
+    path = tmp_path / "adapter_model.safetensors"
+    adapted = file_and_base(pipe, path, kind, NAMES[layout], (ATTENTION, FEED, CONV))
+    adapter = load_adapter(path)
+    assert adapter.facts.layout == layout
+    assert adapter.facts.methods == ({"tucker": "lora"}.get(kind, kind.partition("_")[0]),)
+    for module, weight in adapted.items():
+        other.unet.get_submodule(module).weight.data = weight
+    plain = picture(pipe)
+    apply_adapters(pipe, [Part(adapter)], "the base")
+    difference = (picture(pipe) - picture(other)).abs().max()
+    change = (picture(other) - plain).abs().max()
+    assert change > 1e-2
+    assert difference <= (0.02 if adapter.error else 1e-4) * change
+
+
+def test_what_a_product_loses_is_told(pipe: Any, tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    file_and_base(pipe, path, "lokr", kohya_name, (ATTENTION,))
+    adapter = load_adapter(path)
+    assert 0 <= adapter.error <= 0.01
+    (one, *_) = adapter.layers["unet"].values()
+    dense = one.scale * one.up @ one.down
+    (name, *_) = adapter.layers["unet"]
+    layer = dict(pipe.unet.named_modules())
+    module = next(m for m in layer if m.replace(".", "_") == name)
+    _, wanted = Kind().lokr(layer[module].weight.detach())
+    wanted = wanted - layer[module].weight.detach()
+    assert (dense - wanted).norm() / wanted.norm() <= one.error + 1e-5
+
+
+@pytest.mark.parametrize("rank", [1, 3, 5, 8])
+def test_truncation_is_the_best_approximation_and_knows_its_error(rank: int) -> None:
+    generator = torch.Generator().manual_seed(rank)
+    up, down = torch.randn(12, 7, generator=generator), torch.randn(7, 20, generator=generator)
+    small_up, small_down, error = truncate(up, down, tolerance=0.0, rank=rank)
+    exact = up @ down
+    left = (exact - small_up @ small_down).norm() / exact.norm()
+    values = torch.linalg.svdvals(exact)
+    assert small_up.shape[1] == min(rank, 7)
+    assert float(left) == pytest.approx(error, abs=1e-5)
+    assert error == pytest.approx(float(values[rank:].norm() / values.norm()), abs=1e-5)
+
+
+def test_an_update_of_nothing_stays_one() -> None:
+    up, down, error = truncate(torch.zeros(4, 2), torch.zeros(2, 6))
+    assert (up.shape, down.shape, error) == ((4, 1), (1, 6), 0.0)
+    assert not up.any()
+
+
+def test_a_scale_for_each_input_is_refused(pipe: Any, tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    stem = kohya_name("down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_q")
+    parts = {"lora_down.weight": torch.ones(2, 16), "lora_up.weight": torch.ones(16, 2)}
+    save_file({stem + k: v for k, v in {**parts, "dora_scale": torch.ones(1, 16)}.items()}, path)
+    with pytest.raises(AdapterError, match=r"one of its inputs"):
+        load_adapter(path)
+    save_file({stem + k: v for k, v in {**parts, "dora_scale": torch.ones(7, 1)}.items()}, path)
+    with pytest.raises(AdapterError, match=r"7 values for 16 outputs"):
+        load_adapter(path)
+
+
+def test_a_small_file_cannot_ask_for_a_huge_product(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    save_file(
+        {"lora_unet_a.lokr_w1": torch.ones(300, 300), "lora_unet_a.lokr_w2": torch.ones(300, 300)},
+        path,
+    )
+    with pytest.raises(AdapterError, match=r"more than any layer has"):
+        load_adapter(path)
