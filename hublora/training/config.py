@@ -17,13 +17,14 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from hublora.data.config import DataConfig
 from hublora.errors import ConfigError
+from hublora.training.contradictions import check_contradictions
 
 
 class _Section(BaseModel):
@@ -76,7 +77,17 @@ class ScheduleSettings(_Section):
 
 class ObjectiveSettings(_Section):
     snr_gamma: float | None = Field(None, gt=0, description="Min-SNR weighting; 5 is usual.")
+    debiased: bool = Field(False, description="Weighting of debiased estimation, 1/√SNR.")
     noise_offset: float = Field(0.0, ge=0, description="Per-channel offset of the noise.")
+    pyramid_noise: float = Field(
+        0.0, ge=0, lt=1, description="Share of coarser noise in the noise; 0.3 is usual."
+    )
+    input_perturbation: float = Field(
+        0.0, ge=0, description="Noise on the noise that is mixed in; 0.1 is usual."
+    )
+    huber: float | None = Field(
+        None, gt=0, description="Size of error above which it counts linearly; squares if none."
+    )
 
 
 class ValidationSettings(_Section):
@@ -127,6 +138,11 @@ class TrainingConfig(_Section):
     )
     seed: int = Field(0, ge=0, description="Of everything random.")
     report_to: list[str] = Field(default=[], description="Trackers, e.g. wandb, tensorboard.")
+
+    @model_validator(mode="after")
+    def _contradict_nothing(self) -> Self:
+        check_contradictions(self)
+        return self
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> TrainingConfig:
@@ -238,6 +254,9 @@ def setting_names(model: type[BaseModel] = TrainingConfig, prefix: str = "") -> 
 
 def _explain(error: ValidationError) -> ConfigError:
     first = error.errors()[0]
+    cause = first.get("ctx", {}).get("error")
+    if isinstance(cause, ConfigError):  # a contradiction says itself what to do
+        return cause
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         names = setting_names()

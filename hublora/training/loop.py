@@ -11,11 +11,9 @@ from contextlib import nullcontext
 
 import torch
 
-from hublora.families import Conditioning
-from hublora.training import objectives
 from hublora.training.events import CheckpointDue, Event, StepDone, ValidationDue
-from hublora.training.randomness import Choices, choose, draw_normals
-from hublora.training.session import Session, weight_dtype
+from hublora.training.losses import training_losses
+from hublora.training.session import Session
 
 
 def train(session: Session) -> Iterator[Event]:
@@ -48,7 +46,8 @@ def _step(session: Session, generator: torch.Generator) -> torch.Tensor:
         start = first + (index * accelerator.num_processes + accelerator.process_index) * size
         is_last = index == passes - 1
         with nullcontext() if is_last else accelerator.no_sync(session.denoiser):
-            loss = compute_loss(session, range(start, start + size), generator) / passes
+            losses, _ = training_losses(session, range(start, start + size), generator)
+            loss = losses.mean() / passes
             accelerator.backward(loss)
         total += loss.detach()
     accelerator.clip_grad_norm_(session.parameters, config.optimizer.max_grad_norm)
@@ -56,53 +55,6 @@ def _step(session: Session, generator: torch.Generator) -> torch.Tensor:
     session.schedule.step()
     session.optimizer.zero_grad()
     return accelerator.reduce(total, "mean") if accelerator.num_processes > 1 else total
-
-
-def compute_loss(session: Session, numbers: range, generator: torch.Generator) -> torch.Tensor:
-    """Return the loss of the samples `numbers`, a scalar in float32 that can be differentiated."""
-    config, data, diffusion = session.config, session.data, session.diffusion
-    alphas = diffusion.alphas_cumprod
-    device = alphas.device
-    choices = choose(
-        config.seed, numbers, len(data), data.variants, len(alphas), config.data.caption_dropout
-    )
-    mean, std = data.latents(choices.indices, choices.variants)
-    noise, posterior_noise, offsets = draw_normals(config.seed, numbers, mean.shape[1:], generator)
-    clean = _to(mean, device) + _to(std, device) * posterior_noise
-    if config.objective.noise_offset:
-        noise = objectives.offset_noise(noise, offsets, config.objective.noise_offset)
-    timesteps = _to(choices.timesteps, device)
-    noisy = objectives.add_noise(clean, noise, alphas, timesteps)
-    target = objectives.TARGETS[diffusion.prediction](clean, noise, alphas, timesteps)
-    frames = _to(data.frames(choices.indices, choices.variants), device)
-    dtype = weight_dtype(session.accelerator)
-    with session.accelerator.autocast():
-        conditioning = _conditioning(session, choices, dtype)
-        prediction = session.family.predict(
-            session.denoiser, noisy.to(dtype), timesteps, conditioning, frames
-        )
-    weights = None
-    if config.objective.snr_gamma is not None:
-        weights = objectives.min_snr_weight(
-            alphas, timesteps, config.objective.snr_gamma, diffusion.prediction
-        )
-    return objectives.weighted_mse(prediction, target, weights)
-
-
-def _conditioning(session: Session, choices: Choices, dtype: torch.dtype) -> Conditioning:
-    """Return cached embeddings, or fresh ones when the text encoder is trained too."""
-    data, device = session.data, session.accelerator.device
-    if session.config.adapter.text_encoder:
-        pairs = zip(choices.indices, choices.captions, strict=True)
-        return session.family.encode_prompts(session.pipe, [data.caption(*pair) for pair in pairs])
-    cached = data.prompts(choices.indices, choices.captions)
-    return {name: _to(tensor, device).to(dtype) for name, tensor in cached.items()}
-
-
-def _to(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    if device.type == "cuda":
-        return tensor.pin_memory().to(device, non_blocking=True)
-    return tensor.to(device)
 
 
 def _is_due(session: Session, steps: int | None, epochs: int | None) -> bool:

@@ -6,7 +6,7 @@ All latents are [B, c, h, w]; timesteps are [B] integers in [0, T).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -61,6 +61,21 @@ def min_snr_weight(
     return torch.where(snr > 0, clipped / snr.clamp(min=1e-20), torch.ones_like(snr))
 
 
+def debiased_weight(
+    alphas_cumprod: torch.Tensor, timesteps: torch.Tensor, prediction: str
+) -> torch.Tensor:
+    """Return the weights of debiased estimation, [B], in [0, ∞).
+
+    1/√SNR for epsilon (https://huggingface.co/papers/2310.08442, section 3.3), which is √SNR on the
+    x-prediction's error, and hence √SNR/(SNR+1) for velocity. At zero terminal SNR the noise is the
+    input itself and the weight of predicting it 0.
+    """
+    snr = signal_to_noise(alphas_cumprod, timesteps)
+    if prediction == "v_prediction":
+        return snr.sqrt() / (snr + 1)
+    return torch.where(snr > 0, snr.clamp(min=1e-20).rsqrt(), torch.zeros_like(snr))
+
+
 def offset_noise(noise: torch.Tensor, per_channel: torch.Tensor, strength: float) -> torch.Tensor:
     """Return noise + strength · one value per channel, so that mean brightness is learned too.
 
@@ -74,14 +89,65 @@ def offset_noise(noise: torch.Tensor, per_channel: torch.Tensor, strength: float
     return noise + strength * per_channel
 
 
-def weighted_mse(
-    prediction: torch.Tensor, target: torch.Tensor, weights: torch.Tensor | None = None
+def pyramid_noise(
+    noise: torch.Tensor, levels: Sequence[torch.Tensor], discount: float
 ) -> torch.Tensor:
-    """Return the mean squared error, a scalar in float32; `weights` is [B] or None for all ones."""
-    errors = (prediction.float() - target.float()).square()
-    if weights is None:
-        return errors.mean()
-    return (errors.mean(dim=tuple(range(1, errors.ndim))) * weights).mean()
+    """Return noise with coarser noise laid over it, each sample scaled back to variance 1.
+
+    Σ_i discount^i · upsample(level_i), the noise itself being level 0; so that large shapes are
+    learned too. Source: https://wandb.ai/johnowhitaker/multires_noise/reports/--VmlldzozNjYyOTU2
+
+    Args:
+        noise: [B, c, h, w], standard normal.
+        levels: Coarser and coarser, each [B, c, h_i, w_i], standard normal.
+        discount: In [0, 1); 0.3 is usual.
+    """
+    size = noise.shape[-2:]
+    for number, level in enumerate(levels, start=1):
+        coarse = torch.nn.functional.interpolate(level, size=size, mode="bilinear")
+        noise = noise + discount**number * coarse
+    return noise / noise.std(dim=(1, 2, 3), keepdim=True)
+
+
+def pyramid_sizes(height: int, width: int) -> list[tuple[int, int]]:
+    """Return height and width of each coarser level, halved until a single value is left."""
+    sizes = []
+    while height > 1 or width > 1:
+        height, width = max(1, height // 2), max(1, width // 2)
+        sizes.append((height, width))
+    return sizes
+
+
+def perturbed_input(noise: torch.Tensor, other: torch.Tensor, strength: float) -> torch.Tensor:
+    """Return noise + strength · other noise: what is mixed in, while the target keeps the first.
+
+    It trains the denoiser on inputs that are slightly off, as those of sampling are
+    (https://huggingface.co/papers/2301.11706, algorithm 1; 0.1 there).
+    """
+    return noise + strength * other
+
+
+def squared_error(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Return (p − t)², in float32."""
+    return (prediction.float() - target.float()).square()
+
+
+def pseudo_huber_error(
+    prediction: torch.Tensor, target: torch.Tensor, threshold: float
+) -> torch.Tensor:
+    """Return 2c(√((p − t)² + c²) − c), in float32: squared where errors are far below c, linear
+    where they are far above, so that outliers pull less.
+
+    Source: https://huggingface.co/papers/2403.16728, eq. 3, scaled to tend to the squared error.
+    """
+    squares = squared_error(prediction, target)
+    return 2 * threshold * ((squares + threshold**2).sqrt() - threshold)
+
+
+def per_sample(errors: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
+    """Return the mean error of each sample, [B], times its weight, [B], if there are weights."""
+    means = errors.mean(dim=tuple(range(1, errors.ndim)))
+    return means if weights is None else means * weights
 
 
 def _mixture(

@@ -80,6 +80,18 @@ def draw_normals(
     return noise, posterior, drawn[:, 2 * size :].reshape(-1, channels, 1, 1)
 
 
+def draw_more(
+    seed: int, purpose: str, numbers: Sequence[int], size: int, generator: torch.Generator
+) -> torch.Tensor:
+    """Draw further standard normals for the samples `numbers`, [B, size], independent of those of
+    any other purpose."""
+    rows = []
+    for number in numbers:
+        generator.manual_seed(_hash(seed, purpose, number))
+        rows.append(torch.randn(size, generator=generator, device=generator.device))
+    return torch.stack(rows)
+
+
 @lru_cache(maxsize=4)
 def _order(seed: int, epoch: int, pictures: int) -> list[int]:
     """Return the order of the pictures in one pass over them."""

@@ -5,8 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
+from hublora.training import objectives
 from hublora.training.events import CheckpointDue, StepDone, ValidationDue
 from hublora.training.loop import train
+from hublora.training.losses import training_losses
+from hublora.training.randomness import choose
 
 
 def steps_of(session: object, kind: type) -> list[int]:
@@ -107,24 +110,38 @@ def test_the_learning_rate_warms_up_and_comes_down(start) -> None:
     assert rates == pytest.approx([0, 5e-4, 1e-3, 7.5e-4, 5e-4, 2.5e-4])
 
 
-def test_caption_dropout_trains_on_the_empty_caption(start) -> None:
-    from hublora.training.loop import compute_loss
+def losses_of(session: object) -> list[float]:
+    return training_losses(session, range(6), torch.Generator())[0].tolist()
 
-    losses = [
-        compute_loss(start(data__caption_dropout=rate), range(6), torch.Generator()).item()
-        for rate in (0.0, 1.0)
-    ]
+
+def test_caption_dropout_trains_on_the_empty_caption(start) -> None:
+    losses = [losses_of(start(data__caption_dropout=rate)) for rate in (0.0, 1.0)]
     assert losses[0] != losses[1]
 
 
-def test_noise_offset_changes_the_target(start) -> None:
-    from hublora.training.loop import compute_loss
-
-    plain, offset = (
-        compute_loss(start(objective__noise_offset=value), range(6), torch.Generator()).item()
-        for value in (0.0, 0.5)
-    )
-    assert offset != pytest.approx(plain, rel=1e-3)
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"noise_offset": 0.5},
+        {"pyramid_noise": 0.5},
+        {"input_perturbation": 0.5},
+        {"huber": 0.1},
+        {"debiased": True},
+    ],
+    ids=lambda setting: next(iter(setting)),
+)
+def test_each_setting_of_the_objective_changes_the_loss(start, setting) -> None:
+    plain = start()
+    losses = losses_of(plain)
+    plain.config.objective = plain.config.objective.model_copy(update=setting)
+    changed = losses_of(plain)
+    assert changed != pytest.approx(losses, rel=1e-3)
+    if "debiased" in setting:
+        snr = objectives.signal_to_noise(
+            plain.diffusion.alphas_cumprod,
+            choose(plain.config.seed, range(6), 6, 1, 1000, 0).timesteps,
+        )
+        assert changed == pytest.approx((torch.tensor(losses) / snr.sqrt()).tolist(), rel=1e-4)
 
 
 def test_the_adapter_stays_in_single_precision_on_a_half_precision_base(start) -> None:

@@ -1,0 +1,27 @@
+"""Settings that exclude each other are named when they are read, before any work."""
+
+from __future__ import annotations
+
+import pytest
+
+from hublora.errors import ConfigError
+from hublora.training.config import TrainingConfig
+
+
+@pytest.mark.parametrize(
+    ("settings", "names"),
+    [
+        ({"objective.snr_gamma": 5, "objective.debiased": True}, ("snr_gamma", "debiased")),
+        ({"data.dataset": "a/b", "data.folder": "pictures"}, ("--dataset", "--folder")),
+        ({"data.folder": "pictures", "data.revision": "main"}, ("--dataset-revision", "--folder")),
+    ],
+)
+def test_both_are_named(settings: dict[str, object], names: tuple[str, str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        TrainingConfig.from_settings({"base.model": "a/b", **settings})
+    assert all(name in caught.value.message for name in names)
+    assert caught.value.hint
+
+
+def test_settings_that_agree_are_taken() -> None:
+    TrainingConfig.from_settings({"base.model": "a/b", "data.folder": "x", "objective.debiased": 1})
