@@ -118,8 +118,10 @@ def to_kohya(adapter: Adapter, prefixes: Mapping[str, str]) -> dict[str, torch.T
 def lora_tensors(prefix: str, modules: Mapping[str, LowRank]) -> dict[str, torch.Tensor]:
     """Return the tensors of PEFT's naming, each name with `prefix` before it.
 
-    A convolution's magnitude is [1, out, 1, 1] there.
+    A convolution's magnitude is [1, out, 1, 1] there. transformers, which loads those of text
+    encoders, only finds magnitudes that end in `.weight`; PEFT and diffusers write them without.
     """
+    ending = ".weight" if prefix.startswith("text_encoder") else ""
     tensors: dict[str, torch.Tensor] = {}
     for module, layer in sorted(modules.items()):
         tensors[f"{prefix}{module}.lora_A.weight"] = layer.down
@@ -128,5 +130,5 @@ def lora_tensors(prefix: str, modules: Mapping[str, LowRank]) -> dict[str, torch
             magnitude = layer.magnitude
             if layer.up.ndim == 4:
                 magnitude = magnitude.reshape(1, -1, 1, 1)
-            tensors[f"{prefix}{module}.lora_magnitude_vector"] = magnitude
+            tensors[f"{prefix}{module}.lora_magnitude_vector{ending}"] = magnitude
     return tensors
