@@ -16,8 +16,8 @@ def cache_root() -> Path:
     return Path(base).expanduser() / "hublora"
 
 
-def write_atomically(path: Path, content: bytes | str) -> None:
-    """Write to a temporary name, fsync, rename, fsync the folder."""
+def write_atomically(path: Path, content: bytes | str, mode: int = 0o644) -> None:
+    """Write to a temporary name, fsync, rename, fsync the folder; nobody ever reads a part."""
     data = content.encode() if isinstance(content, str) else content
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -26,7 +26,7 @@ def write_atomically(path: Path, content: bytes | str) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
+        os.chmod(temporary, mode)
         os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)

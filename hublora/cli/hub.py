@@ -8,7 +8,9 @@ from typing import Any
 import click
 
 from hublora.cli.hub_admin import COMMANDS, data_option
+from hublora.cli.hub_repo import repo
 from hublora.cli.output import out
+from hublora.filesystem import write_atomically
 
 EXAMPLES = """
 \b
@@ -87,8 +89,6 @@ def announce(url: str, token: str | None, options: dict[str, Any]) -> None:
 
         click.echo("Taking in the demo's base model and pictures …", err=True)
         seed(options["data_dir"].expanduser())
-    from hublora.localhub.store.disk import write_atomically
-
     facts = {"HF_ENDPOINT": url, "HF_TOKEN": token, "HF_HUB_DISABLE_XET": "1"}
     lines = [f"export {name}={value}" for name, value in facts.items() if value]
     if options["token_file"] and token:
@@ -101,5 +101,5 @@ def announce(url: str, token: str | None, options: dict[str, Any]) -> None:
         write_atomically(options["env_file"].absolute(), content, mode=0o600)
 
 
-for _command in COMMANDS:
+for _command in (*COMMANDS, repo):
     hub.add_command(_command)

@@ -82,10 +82,14 @@ class Call:
             Forbidden: The token only reads.
         """
         user, repo = self.user(), self.repo(Right.READ)
-        one_repo = user.only_repo == repo.id and user.repo_role == "write"
-        if user.role != "write" and not one_repo:
+        if not self.may_take_part(repo):
             raise Forbidden("This token is read-only: a token with the role 'write' is needed.")
         return repo, str(user.name)
+
+    def may_take_part(self, repo: Repo) -> bool:
+        """Tell whether the caller's token may write words about a repo that they can read."""
+        one_repo = self.caller.only_repo == repo.id and self.caller.repo_role == "write"
+        return self.caller.known and (self.caller.role == "write" or one_repo)
 
     def git(self, repo: Repo) -> GitRepo:
         """Open the git repository of a repo."""

@@ -710,6 +710,30 @@ def _git() -> Iterator[Attack]:
     )
 
 
+def _forms(w: World) -> list[Any]:
+    """Fill in every form that a page may show, as everybody who is not offered it."""
+    words = "title=A+title&description=words&comment=words&status=closed&liked=yes&user=eve"
+    places = ["discussions", "discussions/1/comment", "like"]
+    owners = ["discussions/1/merge", "discussions/1/status", "revert/main", "access"]
+    return [
+        *(
+            w.ask("POST", f"/me/open/{place}", words, w.owner, origin="https://evil.example")
+            for place in places + owners
+        ),
+        *(
+            w.ask("POST", f"/me/open/{place}", words, token)
+            for place in places + owners
+            for token in (None, w.reader, w.revoked)
+        ),
+        *(w.ask("POST", f"/me/open/{place}", words, w.eve) for place in owners),
+        *(
+            w.ask("POST", f"/me/vault/{place}", words, token)
+            for place in places + owners
+            for token in (None, w.eve, w.revoked)
+        ),
+    ]
+
+
 def _browsers() -> Iterator[Attack]:
     yield Attack(
         "browsers",
@@ -729,6 +753,11 @@ def _browsers() -> Iterator[Attack]:
                 )
             ]
         ),
+    )
+    yield Attack(
+        "browsers",
+        "the forms of a page: from another site, by nobody, by a stranger, by a token that reads",
+        _forms,
     )
     yield Attack(
         "browsers",

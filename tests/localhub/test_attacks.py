@@ -81,6 +81,7 @@ def register(world: World) -> list[tuple]:
             "SELECT kind, name, private, gated, head, likes FROM repos ORDER BY id",
             "SELECT repo, oid FROM large_files ORDER BY 1, 2",
             "SELECT repo, number, status, title FROM discussions ORDER BY 1, 2",
+            "SELECT id, data FROM events ORDER BY id",
             "SELECT slug FROM collections",
             "SELECT repo, user, status FROM access_requests",
         )

@@ -104,6 +104,34 @@ def test_a_model_folder_is_taken_in_listed_and_backed_up(tmp_path):
     assert [path for path in (tmp_path / "data" / "lfs").rglob("*") if path.is_file()]
 
 
+def test_repos_are_made_moved_changed_reverted_and_deleted_from_the_folder(tmp_path):
+    from hublora.localhub import add_user, import_folder
+    from hublora.localhub.store import Store
+
+    folder, data = tmp_path / "data", ("--data", str(tmp_path / "data"))
+    store = Store(folder)
+    store.first_user("me")
+    add_user(folder, "ada")
+    assert run("repo", "create", "ME/lora", "--private", "-q", *data).stdout == "me/lora\n"
+    assert "user 'ghost'" in str(run("repo", "create", "ghost/lora", *data).exception)
+    assert "already created" in str(run("repo", "create", "me/lora", *data).exception)
+    for word in ("right", "wrong"):
+        (tmp_path / "in").mkdir(exist_ok=True)
+        (tmp_path / "in" / "a.txt").write_text(word)
+        commit = import_folder(folder, "me/lora", tmp_path / "in")
+    made = run("repo", "revert", "me/lora", commit[:10], "-q", *data).stdout.strip()
+    found = store.repos.find("model", "me/lora")
+    assert found.head == made
+    assert store.git(found).read_file(made, "a.txt") == b"right"
+    assert run("repo", "settings", "me/lora", "--public", "--gated", "auto", *data).exit_code == 0
+    assert run("repo", "move", "me/lora", "ada/lora", *data).exit_code == 0
+    moved = store.repos.find("model", "me/lora")
+    assert (moved.name, moved.private, moved.gated) == ("ada/lora", False, "auto")
+    assert run("repo", "delete", "ada/lora", *data).exit_code == 1  # nobody there to say yes
+    assert run("repo", "delete", "ada/lora", "--yes", *data).exit_code == 0
+    assert run("ls", "-q", *data).stdout == ""
+
+
 def test_every_command_has_help_with_examples():
     def each(group, path=()):
         yield path, group

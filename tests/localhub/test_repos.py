@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import httpx
 import pytest
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
@@ -134,3 +135,18 @@ def test_squashing_leaves_one_commit_with_the_same_files(api, repo):
     api.super_squash_history(repo, commit_message="one")
     assert [c.title for c in api.list_repo_commits(repo)] == ["one"]
     assert api.list_repo_files(repo) == before
+
+
+def test_what_is_not_here_is_refused_in_a_sentence(api, hub, repo):
+    for ask in (
+        lambda: api.list_jobs(),
+        lambda: api.list_webhooks(),
+        lambda: api.request_space_hardware(repo, "t4-medium"),
+    ):
+        with pytest.raises(HfHubHTTPError, match="This Hub has no"):
+            list(ask() or ())
+    with pytest.raises(RepositoryNotFoundError):
+        api.hf_hub_download("gpt2", "config.json")
+    url = f"{hub.url}/api/models/{repo}/xet-write-token/main"
+    assert "HF_HUB_DISABLE_XET=1" in httpx.get(url).text
+    assert "A client tried Xet" in (hub.data_dir / "log").read_text()

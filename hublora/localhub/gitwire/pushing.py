@@ -9,8 +9,9 @@ from typing import IO
 import pygit2
 from pygit2.enums import ObjectType
 
+from hublora.filesystem import sync_folder
+
 from ..store import Store, pointers
-from ..store.disk import sync_folder
 from ..store.errors import Forbidden, Malformed, StaleParent, StoreError
 from ..store.git import DEFAULT_BRANCH, GitRepo
 from ..store.names import check_new_branch, check_path

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from . import (
+    absent,
     browse,
     collections,
     commits,
     community,
     discussions,
     files,
+    forms,
     gates,
     git,
     lfs,
@@ -17,6 +19,7 @@ from . import (
     people,
     refs,
     repos,
+    shelves,
 )
 
 ROUTES = [
@@ -33,5 +36,8 @@ ROUTES = [
     *gates.ROUTES,
     *browse.ROUTES,
     *community.ROUTES,
+    *forms.ROUTES,
+    *shelves.ROUTES,
+    *absent.ROUTES,
     *pages.ROUTES,
 ]

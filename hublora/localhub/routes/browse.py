@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import difflib
 from itertools import islice
-from typing import Any
 from urllib.parse import quote
 
 from starlette.responses import RedirectResponse, Response
 
 from .. import gallery
 from ..call import Call
+from ..changes import changes, text_of
 from ..facts import View
 from ..routing import Route
 from ..store.errors import EntryNotFound, Malformed
-from ..store.git import Entry, GitRepo
 from ..store.names import check_path
 from ..store.tensors import read_header
 from .lists import whole_number
-from .pages import file_address, page
+from .pages import file_address, page, writes
 
 FILES_SHOWN = 500
 COMMITS_SHOWN = 50
-TEXT_BYTES = 256 << 10
-DIFF_BYTES = 100 << 10
-DIFF_FILES = 100
 _PICTURES = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp")
 
 
@@ -78,7 +73,7 @@ def file_page(call: Call) -> Response:
         entry=entry,
         address=file_address(repo, commit, path),
         picture=path.lower().endswith(_PICTURES),
-        text=_text(git, entry),
+        text=text_of(git, entry),
         tensors=tensors,
     )
 
@@ -118,6 +113,7 @@ def commit_page(call: Call) -> Response:
         commit=facts,
         changes=changes(git, parent, commit),
         parent=parent,
+        writes=writes(call, repo),
     )
 
 
@@ -152,43 +148,6 @@ def compare_page(call: Call) -> Response:
         rows=rows,
         changes=changes(git, views[0].sha, views[1].sha),
     )
-
-
-def changes(git: GitRepo, old: str | None, new: str) -> list[dict[str, Any]]:
-    """Return which files differ between two commits, small texts with their lines."""
-    before = {entry.path: entry for entry in git.files(old)} if old else {}
-    after = {entry.path: entry for entry in git.files(new)}
-    found: list[dict[str, Any]] = []
-    for path in sorted(before.keys() | after.keys()):
-        was, now = before.get(path), after.get(path)
-        if (was and was.oid) == (now and now.oid):
-            continue
-        word = "added" if was is None else "removed" if now is None else "changed"
-        if len(found) == DIFF_FILES:
-            found.append({"path": "…", "word": "and more", "lines": [], "size": 0})
-            break
-        size = now.size if now else was.size if was else 0
-        found.append({"path": path, "word": word, "lines": _diff(git, was, now), "size": size})
-    return found
-
-
-def _diff(git: GitRepo, was: Entry | None, now: Entry | None) -> list[str]:
-    texts = [_text(git, entry) if entry else "" for entry in (was, now)]
-    if any(text is None or len(text) > DIFF_BYTES for text in texts):
-        return []
-    old, new = ((text or "").splitlines() for text in texts)
-    lines = difflib.unified_diff(old, new, lineterm="", n=2)
-    return list(islice(lines, 2, 402))
-
-
-def _text(git: GitRepo, entry: Entry) -> str | None:
-    """Return the content of a file that is small text."""
-    if entry.lfs or entry.size > TEXT_BYTES:
-        return None
-    content = git.read(entry.oid)
-    if b"\0" in content:
-        return None
-    return content.decode("utf-8", "replace")
 
 
 def _check(path: str, commit: str) -> str:

@@ -35,7 +35,7 @@ def listing(call: Call) -> Response:
 
 def details(call: Call) -> dict[str, Any]:
     """GET /api/collections/{slug}: `get_collection`."""
-    return _wire(call, _visible(call))
+    return _wire(call, visible(call))
 
 
 def create(call: Call) -> Response | dict[str, Any]:
@@ -89,7 +89,8 @@ def delete_item(call: Call) -> dict[str, Any]:
     return {"success": True}
 
 
-def _visible(call: Call) -> Collection:
+def visible(call: Call) -> Collection:
+    """Return the collection that the address names, if the caller may see it."""
     found = call.store.collections.find(call.pieces["repo"])
     if found.private and not _owns(call, found.owner):
         raise NotThere(f"There is no collection {found.slug}.")
@@ -98,7 +99,7 @@ def _visible(call: Call) -> Collection:
 
 def _owned(call: Call) -> Collection:
     call.user()
-    found = _visible(call)
+    found = visible(call)
     _may_own(call, found.owner)
     return found
 
@@ -133,7 +134,7 @@ def _wire(call: Call, found: Collection, short: bool = False) -> dict[str, Any]:
         "theme": found.theme,
         "upvotes": 0,
         "lastUpdated": found.modified_at,
-        "items": [_item(item) for item in found.items if _shows(call, item)],
+        "items": [_item(item) for item in found.items if shows(call, item)],
     }
     return facts if short else facts | {"position": 0}
 
@@ -148,7 +149,8 @@ def _item(item: Item) -> dict[str, Any]:
     return facts | {"note": {"text": item.note, "html": ""}} if item.note else facts
 
 
-def _shows(call: Call, item: Item) -> bool:
+def shows(call: Call, item: Item) -> bool:
+    """Tell whether the caller may know of what an entry stands for."""
     if item.kind not in ("model", "dataset", "space"):
         return True
     try:

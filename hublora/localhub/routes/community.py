@@ -1,17 +1,17 @@
-"""Pages about what people say: discussions and pull requests, to be read."""
+"""Pages about what people say: discussions and pull requests."""
 
 from __future__ import annotations
 
 from starlette.responses import Response
 
 from ..call import Call
+from ..changes import changes
 from ..routing import Route
 from ..store.discussions import Event
 from ..store.git import DEFAULT_BRANCH
-from .browse import changes
 from .discussions import comment_html, found_discussion
 from .lists import whole_number
-from .pages import page
+from .pages import page, speaks, writes
 
 SHOWN = 50
 
@@ -25,16 +25,23 @@ def list_page(call: Call) -> Response:
     )
     following = f"?cursor={skip + SHOWN}" if skip + len(found) < count else None
     return page(
-        call, "discussions", repo=repo, tab="community", discussions=found, following=following
+        call,
+        "discussions",
+        repo=repo,
+        tab="community",
+        discussions=found,
+        following=following,
+        speaks=speaks(call, repo),
     )
 
 
 def discussion_page(call: Call) -> Response:
     """GET /{repo}/discussions/{number}: what was said, and what a pull request changes."""
     repo, found = found_discussion(call)
-    different = []
+    different, clashing = [], []
     if found.is_pull_request:
         git = call.git(repo)
+        clashing = call.store.discussions.conflicting_files(git, found)
         merged = git.commit(found.merge_commit).parents[0] if found.merge_commit else None
         different = changes(git, merged or git.resolve(DEFAULT_BRANCH), git.resolve(found.ref))
     return page(
@@ -45,6 +52,9 @@ def discussion_page(call: Call) -> Response:
         discussion=found,
         events=[_shown(event) for event in found.events],
         changes=different,
+        clashing=clashing,
+        speaks=speaks(call, repo),
+        writes=writes(call, repo),
     )
 
 

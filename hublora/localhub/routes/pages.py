@@ -47,6 +47,17 @@ def page(call: Call, template: str, status: int = 200, **facts: Any) -> Response
     return Response(text, status, _HEADERS, media_type="text/html; charset=utf-8")
 
 
+def speaks(call: Call, repo: Repo) -> bool:
+    """Tell whether a page offers its reader to say something about a repo."""
+    return call.may_take_part(repo) and not call.settings.read_only
+
+
+def writes(call: Call, repo: Repo) -> bool:
+    """Tell whether a page offers its reader to change a repo."""
+    may = call.store.right(repo, call.caller) >= Right.WRITE
+    return may and not call.settings.read_only
+
+
 def home(call: Call) -> Response:
     """GET /: the list of models."""
     return RedirectResponse("/models", 307)
@@ -85,11 +96,18 @@ def list_page(call: Call) -> Response:
         call,
         "list",
         kind=call.kind,
-        repos=[{"repo": repo, "cover": cover(repo)} for repo in found],
+        repos=[{"repo": repo, "cover": cover(repo), "note": None} for repo in found],
+        author=call.query("author"),
         search=" ".join(call.queries("search")),
         tags=call.queries("filter"),
         following=following,
     )
+
+
+def owner_page(call: Call) -> Response:
+    """GET /{owner}: what somebody has."""
+    owner = call.store.people.find(call.pieces["name"])["name"]
+    return RedirectResponse(f"/models?author={owner}", 303)
 
 
 def cover(repo: Repo) -> str | None:
@@ -132,6 +150,9 @@ def repo_page(call: Call) -> Response:
         weights=[p for p in view.paths if "/" not in p and p.endswith(".safetensors")],
         sha=view.sha,
         right=int(right),
+        speaks=speaks(call, repo),
+        likes_it=call.store.repos.likes(repo, call.caller.user_id),
+        waiting=call.store.gates.requests(repo, "pending") if right >= Right.OWN else [],
         consent=call.store.gates.consent(repo, call.caller).status,
     )
 
@@ -152,4 +173,5 @@ ROUTES = [
     Route("GET", "/_static/hub.css", stylesheet),
     Route("GET", "/{kind}", list_page),
     Route("GET", "/{prefix}{repo}", repo_page),
+    Route("GET", "/{name}", owner_page),
 ]

@@ -12,7 +12,7 @@ from ..facts import View, details
 from ..routing import Route
 from ..store import cards
 from ..store.access import Right, require
-from ..store.errors import AlreadyExists, Forbidden, Malformed, NoCredentials, RepoNotFound
+from ..store.errors import AlreadyExists, Forbidden, Malformed, NoCredentials
 
 
 def create(call: Call) -> Response | dict[str, Any]:
@@ -103,11 +103,6 @@ def auth_check(call: Call) -> dict[str, Any]:
     return {}
 
 
-def without_owner(call: Call) -> None:
-    """Answer for names such as `gpt2`, which belong to nobody here."""
-    raise RepoNotFound(call.pieces["name"])
-
-
 def validate_yaml(call: Call) -> Response:
     """POST /api/validate-yaml: what `create_commit` asks before it sends a README."""
     wanted = call.json()
@@ -184,7 +179,6 @@ ROUTES = [
     Route("POST", "/api/repos/move", move),
     Route("POST", "/api/{kind}/{repo}/duplicate", duplicate),
     Route("POST", "/api/validate-yaml", validate_yaml),
-    Route("GET", "/api/{kind}/{name}", without_owner),
     Route("GET", "/api/{kind}/{repo}", info),
     Route("GET", "/api/{kind}/{repo}/revision/{rev}", info),
     Route("PUT", "/api/{kind}/{repo}/settings", settings),

@@ -21,13 +21,15 @@ from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 
+from hublora.filesystem import sync_folder, write_atomically
+
 from . import access, cards
 from .branches import Branches
 from .collections import Collections
 from .commits import Commits
 from .database import Database
 from .discussions import Discussions
-from .disk import exclusive, make_folder, sync_folder, write_atomically
+from .disk import exclusive, make_folder
 from .downloads import Downloads
 from .gates import Gates
 from .git import DEFAULT_BRANCH, GitRepo

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import pygit2
 
+from hublora.filesystem import sync_folder
+
 from . import merging, rewriting
-from .disk import sync_folder
 from .errors import AlreadyExists, Forbidden, RevisionNotFound
 from .git import DEFAULT_BRANCH
 from .names import check_new_branch

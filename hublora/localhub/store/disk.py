@@ -1,14 +1,18 @@
-"""Writing so that it is still there after the power went: temporary name, fsync, rename, fsync."""
+"""Files and folders that are still there after the power went, locks, and moments as text.
+
+Whole files are written by `hublora.filesystem.write_atomically`.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
 import os
-import secrets
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+
+from hublora.filesystem import sync_folder
 
 
 def now() -> str:
@@ -31,15 +35,6 @@ def sync_file(path: Path) -> None:
         os.close(descriptor)
 
 
-def sync_folder(folder: Path) -> None:
-    """Make the names in `folder` durable."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def make_folder(folder: Path) -> None:
     """Create `folder` with its parents, durably."""
     if folder.is_dir():
@@ -54,22 +49,6 @@ def move_into_place(temporary: Path, final: Path) -> None:
     make_folder(final.parent)
     os.replace(temporary, final)
     sync_folder(final.parent)
-
-
-def write_atomically(path: Path, content: bytes, mode: int = 0o644) -> None:
-    """Write a whole file: readers see the old content or the new one, never a part."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
 
 
 def abandoned(path: Path) -> bool:

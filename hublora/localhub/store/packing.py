@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pygit2
 
-from .disk import sync_file, sync_folder, write_atomically
+from hublora.filesystem import sync_folder, write_atomically
+
+from .disk import sync_file
 
 JOIN_FROM = 40
 _SMALL_BYTES = 16 << 20

@@ -243,6 +243,13 @@ class Repos:
                 (repo.id,),
             )
 
+    def likes(self, repo: Repo, user_id: int) -> bool:
+        """Tell whether a user likes a repo."""
+        found = self._database.row(
+            "SELECT 1 FROM likes WHERE repo = ? AND user = ?", repo.id, user_id
+        )
+        return found is not None
+
     def likers(self, repo: Repo) -> list[sqlite3.Row]:
         """Return the users who like a repo."""
         return self._database.rows(

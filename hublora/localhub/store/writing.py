@@ -17,7 +17,9 @@ from pathlib import Path
 import pygit2
 from pygit2.enums import FileMode, ObjectType
 
-from .disk import make_folder, write_atomically
+from hublora.filesystem import write_atomically
+
+from .disk import make_folder
 from .errors import Conflict, EntryNotFound, Malformed, StaleParent
 from .git import GitRepo
 from .names import check_path
