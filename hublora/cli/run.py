@@ -15,6 +15,7 @@ EXAMPLES = """
 Examples:
   hublora run me/pokemon-lora "Totoro"
   hublora run me/pokemon-lora:0.7 me/ink-lora:0.5 "a castle" --num-images 4 --grid
+  hublora run me/dog-lora me/ink-lora "a <1> in the style of <2>"
   hublora run me/pokemon-lora@v1 "Totoro" --seed 7 -o totoro.png
   hublora run ./runs/pokemon-lora "Totoro" --base stable-diffusion-v1-5/stable-diffusion-v1-5
 """
@@ -35,6 +36,12 @@ Examples:
 @click.option("--width", type=click.IntRange(8), help="In pixels.")
 @click.option("--height", type=click.IntRange(8), help="In pixels.")
 @click.option("--scheduler", help="A diffusers scheduler, e.g. EulerDiscrete.")
+@click.option(
+    "--trigger",
+    type=click.Choice(["auto", "off"]),
+    default="auto",
+    help="Put trigger words that PROMPT lacks in front of it, or don't.",
+)
 @click.option("--base", help="Hub id or folder of the base, if not the adapters' own.")
 @click.option("--revision", "base_revision", help="Branch, tag or commit of --base.")
 @click.option("--device", help="A torch device; a GPU if there is one.")
@@ -44,6 +51,9 @@ def run(refs: tuple[str, ...], prompt: str, output: Path | None, **settings: Any
 
     An adapter is a repo id, a page or file on the Hub, or a local file; its weight follows a
     colon. The base is found from the adapters' own facts. Each PNG says how it was made.
+
+    In PROMPT, <1>, <2>, … stand for what the first, second, … adapter is called by: its trigger
+    words or its learned tokens. (word:1.2) makes a word count more, (word:0.5) less.
     """
     from hublora.cli.progress import ProgressReport
 

@@ -124,6 +124,8 @@ def sample(
     pipe: Any,
     plan: Sampling,
     on_step: Callable[[int], None] | None = None,
+    *,
+    inputs: Mapping[str, Any] | None = None,
 ) -> Image.Image:
     """Draw one picture.
 
@@ -131,6 +133,8 @@ def sample(
         pipe: A diffusers pipeline with its adapters active.
         plan: What and how; its scheduler is the caller's to set (`use_scheduler`).
         on_step: Called after each denoising step with its number, from 1.
+        inputs: Further arguments of the pipeline; `prompt` and `negative_prompt`, or their
+            embeddings, in it stand for the plan's.
     """
 
     def after(_pipe: Any, index: int, _timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
@@ -138,11 +142,12 @@ def sample(
             on_step(index + 1)
         return tensors
 
+    if inputs is None:
+        inputs = {"prompt": plan.prompt, "negative_prompt": plan.negative_prompt or None}
     pipe.set_progress_bar_config(disable=True)
     with torch.inference_mode():
         result = pipe(
-            prompt=plan.prompt,
-            negative_prompt=plan.negative_prompt or None,
+            **inputs,
             num_inference_steps=plan.num_inference_steps,
             guidance_scale=plan.guidance_scale,
             width=plan.width,

@@ -3,33 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from glob import escape
 from pathlib import Path
 from typing import Any
 
-from hublora.adapters.adapter import Adapter, AdapterFacts
-from hublora.adapters.files import (
-    PEFT_CONFIG,
-    facts_from_header,
-    load_adapter,
-    read_peft_config,
-)
-from hublora.adapters.header import read_file_header, read_header
+from hublora.adapters.adapter import Adapter
+from hublora.adapters.files import PEFT_CONFIG, load_adapter
 from hublora.errors import AdapterError, NotFoundError
-from hublora.hub.client import is_offline
-from hublora.hub.download import download, range_reader
+from hublora.hub.download import download
 from hublora.hub.layout import CARD, WEIGHTS
 from hublora.hub.resolve import ResolvedAdapter, read_card, resolve_adapter
-from hublora.refs import AdapterRef, parse_refs
+from hublora.refs import AdapterRef
 from hublora.workflows.progress import Observer, downloading, ignore
-
-
-def inspect(*refs: str) -> list[AdapterFacts]:
-    """Return the facts of adapters from their headers and cards, without their weights.
-
-    Raises:
-        HubloraError: As `load`.
-    """
-    return [_inspect_one(ref) for ref in parse_refs(refs)]
 
 
 def open_adapter(ref: AdapterRef, observer: Observer = ignore) -> Adapter:
@@ -39,34 +25,33 @@ def open_adapter(ref: AdapterRef, observer: Observer = ignore) -> Adapter:
         NotFoundError: It is not there.
         AdapterError: It is broken or no adapter.
     """
-    resolved, path = _pin(ref, observer)
-    return load_adapter(path, **_facts_from_card(resolved))
+    return load_pinned(*pin(ref, observer))
 
 
-def _inspect_one(ref: AdapterRef) -> AdapterFacts:
-    if ref.kind != "repo" or is_offline():
-        resolved, path = _pin(ref, ignore)
-        more = _facts_from_card(resolved) | {"size": path.stat().st_size}
-        return facts_from_header(read_file_header(path), read_peft_config(path), **more)
-    resolved = resolve_adapter(ref)
-    repo_id, commit, name = _pinned(resolved)
-    beside = _companion(name, PEFT_CONFIG)
-    config = None
-    if beside in resolved.files:
-        config = read_peft_config(download(repo_id, commit, beside))
-    header = read_header(range_reader(repo_id, commit, name), Path(name).name)
-    more = _facts_from_card(resolved) | {"size": resolved.files[name]}
-    return facts_from_header(header, config, **more)
+def load_pinned(resolved: ResolvedAdapter, path: Path) -> Adapter:
+    """Read an adapter that `pin` brought to this machine.
+
+    Raises:
+        AdapterError: It is broken or no adapter.
+    """
+    return load_adapter(path, **facts_from_card(resolved))
 
 
-def _pin(ref: AdapterRef, observer: Observer) -> tuple[ResolvedAdapter, Path]:
+def embedding_files(path: Path) -> list[Path]:
+    """Return the files with learned tokens that lie beside an adapter's file, sorted."""
+    return sorted(f for pattern in _embeddings(path.name) for f in path.parent.glob(pattern))
+
+
+def pin(ref: AdapterRef, observer: Observer = ignore) -> tuple[ResolvedAdapter, Path]:
     """Return a ref at its commit with a local copy of its file."""
     if ref.kind == "repo":
         resolved = resolve_adapter(ref)
         repo_id, commit, name = _pinned(resolved)
         # Beside the weights in the cache, they are there offline too.
-        for companion in (CARD, _companion(name, PEFT_CONFIG)):
-            if companion in resolved.files:
+        beside = [CARD]
+        beside += [_companion(escape(name), one) for one in (PEFT_CONFIG, *_embeddings(name))]
+        for companion in resolved.files:
+            if any(fnmatchcase(companion, pattern) for pattern in beside):
                 download(repo_id, commit, companion)
         progress = downloading(observer)
         return resolved, download(repo_id, commit, name, progress=progress)
@@ -83,6 +68,13 @@ def _pinned(resolved: ResolvedAdapter) -> tuple[str, str, str]:
     assert ref.revision is not None, "resolving pins"
     assert ref.path is not None, "resolving finds the file"
     return ref.location, ref.revision, ref.path
+
+
+def _embeddings(name: str) -> tuple[str, str]:
+    """Return patterns, from the folder of the adapter `name`, of hublora's files and diffusers'."""
+    file = name.rpartition("/")[2]
+    pair = "*" if file == WEIGHTS else escape(file.removesuffix(".safetensors"))
+    return "embeddings/*.safetensors", f"{pair}_emb.safetensors"
 
 
 def _companion(name: str, other: str) -> str:
@@ -112,7 +104,8 @@ def _local_file(ref: AdapterRef) -> Path:
     return (usual or found)[0]
 
 
-def _facts_from_card(resolved: ResolvedAdapter) -> dict[str, Any]:
+def facts_from_card(resolved: ResolvedAdapter) -> dict[str, Any]:
+    """Return what a card says about an adapter, as arguments of `facts_from_header`."""
     card: Mapping[str, Any] = resolved.card
     base = card.get("base_model")
     if isinstance(base, list):

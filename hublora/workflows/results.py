@@ -19,6 +19,7 @@ from hublora.cards.environment import describe_environment
 from hublora.cards.plots import loss_plot
 from hublora.filesystem import sha256_of, write_atomically
 from hublora.hub.layout import CARD, WEIGHTS
+from hublora.refs import AdapterRef
 from hublora.workflows.bases import Base
 from hublora.workflows.describe import (
     BEFORE_AFTER,
@@ -29,6 +30,7 @@ from hublora.workflows.describe import (
     dtype_name,
     title,
 )
+from hublora.workflows.drawing import save
 from hublora.workflows.gallery import (
     Drawn,
     before_after_sheet,
@@ -36,9 +38,10 @@ from hublora.workflows.gallery import (
     gallery_sheet,
     plan_gallery,
 )
+from hublora.workflows.parts import OpenPart
 from hublora.workflows.progress import Observer, Wrote
 from hublora.workflows.share import save_card
-from hublora.workflows.use import Composition, save
+from hublora.workflows.use import Composition
 
 if TYPE_CHECKING:
     from hublora.data import Source
@@ -173,10 +176,10 @@ def _write_pictures(
     )
     images = folder / "images"
     shutil.rmtree(images, ignore_errors=True)
-    facts = AdapterFacts(
-        source=session.config.hub.model_id or title(session), sha256=sha256_of(folder / WEIGHTS)
-    )
-    composition = Composition(base, ((facts, 1.0),), dtype_name(session))
+    repo_id = session.config.hub.model_id
+    ref = AdapterRef("repo", repo_id) if repo_id else AdapterRef("local", title(session))
+    trained = Adapter({}, AdapterFacts(sha256=sha256_of(folder / WEIGHTS)))
+    composition = Composition(base, (OpenPart(ref, ref, trained),), (), dtype_name(session))
     gallery = []
     for index, one in enumerate(after):
         path = f"images/{index}.png"

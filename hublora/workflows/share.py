@@ -110,14 +110,15 @@ def _verify_picture(path: Path, facts: Mapping[str, Any], pushed: Pushed, base: 
     import torch
     from PIL import Image
 
-    from hublora.generation.sample import Sampling, image_difference, sample, use_scheduler
+    from hublora.generation.sample import Sampling, image_difference, use_scheduler
+    from hublora.workflows.drawing import draw
     from hublora.workflows.use import load
 
     plan = Sampling(**facts["sampling"])
     dtype = getattr(torch, facts["dtype"])
     pipe = load(f"{pushed.repo_id}@{pushed.commit}", base=base, dtype=dtype)
     use_scheduler(pipe, plan.scheduler)
-    drawn = sample(pipe, plan)
+    (drawn,) = draw(pipe, [plan], facts.get("trigger", "off"))
     with Image.open(path) as shown:
         difference = image_difference(drawn, shown)
     if difference > _TOLERANCE[facts["dtype"]]:

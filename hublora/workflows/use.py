@@ -8,19 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hublora._version import __version__
-from hublora.adapters.adapter import Adapter, AdapterFacts
 from hublora.errors import AdapterError, ConfigError, NotFoundError
+from hublora.generation.concepts import Concept, Expanded, TriggerMode, expand
 from hublora.refs import parse_refs
-from hublora.workflows.adapters import open_adapter
 from hublora.workflows.bases import Base, open_base
+from hublora.workflows.drawing import draw, save
 from hublora.workflows.outputs import output_paths, save_grid
-from hublora.workflows.progress import Note, Observer, Stage, Wrote, ignore
+from hublora.workflows.parts import OpenPart, open_parts
+from hublora.workflows.progress import Note, Observer, Wrote, ignore
 
 if TYPE_CHECKING:
     import torch
-    from PIL import Image
-
-    from hublora.generation.sample import Sampling
 
 
 @dataclass(frozen=True)
@@ -29,13 +27,28 @@ class Composition:
 
     Attributes:
         base: The base at its commit.
-        adapters: Facts and weight of each adapter, in order.
+        parts: The adapters, in order.
+        concepts: What each of them is called by in a prompt.
         dtype: Torch name of the weights' type, e.g. "float32".
     """
 
     base: Base
-    adapters: tuple[tuple[AdapterFacts, float], ...]
+    parts: tuple[OpenPart, ...]
+    concepts: tuple[Concept, ...]
     dtype: str
+
+    def prompt(self, text: str, trigger: TriggerMode = "auto") -> str:
+        """Return `text` as the pipeline is to be given it: `<1>`, `<2>`, … and learned tokens
+        replaced, missing trigger words in front.
+
+        Raises:
+            ConfigError: A placeholder stands for nothing.
+        """
+        return self.expand(text, trigger).text
+
+    def expand(self, text: str, trigger: TriggerMode = "auto") -> Expanded:
+        """Return what `prompt` returns, and which words were added."""
+        return expand(text, self.concepts, trigger)
 
     def facts(self) -> dict[str, Any]:
         """Return what a picture says about it."""
@@ -44,10 +57,7 @@ class Composition:
             "base": self.base.name,
             "base_revision": self.base.commit,
             "dtype": self.dtype,
-            "adapters": [
-                {"ref": facts.source, "weight": weight, "sha256": facts.sha256}
-                for facts, weight in self.adapters
-            ],
+            "adapters": [part.facts() for part in self.parts],
         }
 
 
@@ -80,17 +90,15 @@ def load(
 
     parsed = parse_refs(refs)
     device = _check_device(device) if device else _default_device()
-    adapters = [open_adapter(ref, observer) for ref in parsed]
-    opened = _find_base(adapters, base, base_revision, observer)
+    parts = open_parts(parsed, observer)
+    opened = _find_base(parts, base, base_revision, observer)
     if dtype is None:
         dtype = torch.float32 if device.startswith("cpu") else torch.float16
     pipe = opened.load(dtype)
-    parts = [Part(adapter, ref.weight) for adapter, ref in zip(adapters, parsed, strict=True)]
-    apply_adapters(pipe, parts, opened.name)
+    concepts = tuple(_teach(pipe, part) for part in parts)
+    apply_adapters(pipe, [Part(part.adapter, part.ref.weight) for part in parts], opened.name)
     pipe.to(device)
-    pipe.hublora = Composition(
-        opened, tuple((part.adapter.facts, part.weight) for part in parts), str(dtype)[6:]
-    )
+    pipe.hublora = Composition(opened, tuple(parts), concepts, str(dtype)[6:])
     return pipe
 
 
@@ -106,6 +114,7 @@ def run(
     base_revision: str | None = None,
     device: str | None = None,
     scheduler: str | None = None,
+    trigger: TriggerMode = "auto",
     observer: Observer = ignore,
     **sampling: Any,
 ) -> list[Path]:
@@ -122,6 +131,7 @@ def run(
         base_revision: As for `load`.
         device: As for `load`.
         scheduler: Class name of a diffusers scheduler.
+        trigger: "auto" puts trigger words that the prompt lacks in front, "off" does not.
         observer: Is told what happens.
         sampling: Fields of `generation.sample.Sampling`; None means the base's own.
 
@@ -131,7 +141,7 @@ def run(
     Raises:
         HubloraError: As `load`, and ConfigError for a scheduler that does not fit.
     """
-    from hublora.generation.sample import check_plan, sample_many, use_scheduler
+    from hublora.generation.sample import check_plan, use_scheduler
 
     pipe = load(*refs, base=base, base_revision=base_revision, device=device, observer=observer)
     use_scheduler(pipe, scheduler)
@@ -140,9 +150,8 @@ def run(
     plans = [plan.with_seed(seed + index) for index in range(num_images)]
     paths = output_paths(output, prompt, [p.seed for p in plans])
     images = []
-    steps = sample_many(pipe, plans, lambda done, n: observer(Stage("Drawing", done, n)))
-    for image, one, path in zip(steps, plans, paths, strict=True):
-        save(image, path, pipe.hublora, one)
+    for image, one, path in zip(draw(pipe, plans, trigger, observer), plans, paths, strict=True):
+        save(image, path, pipe.hublora, one, trigger)
         observer(Wrote("picture", path))
         images.append(image)
     if grid:
@@ -151,20 +160,21 @@ def run(
     return paths
 
 
-def save(image: Image.Image, path: Path, composition: Composition, plan: Sampling) -> None:
-    """Write a PNG that says how it was made."""
-    from hublora.generation.metadata import save_picture
+def _teach(pipe: Any, part: OpenPart) -> Concept:
+    """Put the adapter's learned tokens on the pipeline; return what it is called by."""
+    triggers = part.adapter.facts.trigger_words
+    names: dict[str, tuple[str, ...]] = {}
+    if part.tokens:
+        from hublora.generation.embeddings import add_tokens
 
-    facts = composition.facts() | {
-        "sampling": plan.facts(),
-        "size": f"{image.width}x{image.height}",
-    }
-    save_picture(image, path, facts)
+        names = add_tokens(pipe, part.tokens, part.label)
+    return Concept(part.label, triggers, names, wanted=part.ref.weight > 0)
 
 
 def _find_base(
-    adapters: Sequence[Adapter], base: str | None, revision: str | None, observer: Observer
+    parts: Sequence[OpenPart], base: str | None, revision: str | None, observer: Observer
 ) -> Base:
+    adapters = [part.adapter for part in parts]
     if base is not None:
         return open_base(base, revision, observer)
     if not adapters:

@@ -41,7 +41,7 @@ def finished_run(bases: Path, hub: object, tmp_path_factory: pytest.TempPathFact
     import hublora
     from hublora.cards.regions import mark
     from hublora.generation.sample import sample
-    from hublora.workflows.use import save
+    from hublora.workflows.drawing import save
     from tests.lora import random_adapter, save_adapter
 
     folder = tmp_path_factory.mktemp("runs") / "finished"

@@ -1,0 +1,145 @@
+"""What adapters are called by in a prompt.
+
+`<1>`, `<2>`, … stand for the first, second, … adapter of a composition, and a learned token such as
+`<s0>` may be written as its card writes it:
+
+    typed      a <1> in the style of <2>
+    expanded   a sks dog in the style of <a2-s0-0><a2-s1-0>
+
+Learned tokens have names of their own for each adapter, so that two adapters that both call theirs
+`<s0>` compose.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from hublora.errors import ConfigError
+
+TriggerMode = Literal["auto", "off"]
+
+_PLACE = r"<(?P<place>[1-9]\d?)>"
+
+
+@dataclass(frozen=True)
+class Concept:
+    """What one adapter is called by.
+
+    Attributes:
+        label: The adapter, in messages.
+        triggers: Trigger words of its card; they may hold learned tokens.
+        tokens: Learned token as its author wrote it -> its tokens in the pipeline.
+        wanted: Whether `trigger="auto"` may add its words: not where its weight is 0 or less.
+    """
+
+    label: str
+    triggers: tuple[str, ...] = ()
+    tokens: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    wanted: bool = True
+
+    @property
+    def words(self) -> str:
+        """What calls the adapter, in the pipeline's tokens; empty when nothing does."""
+        mentioned = any(token in trigger for trigger in self.triggers for token in self.tokens)
+        if self.triggers and (mentioned or not self.tokens):
+            return self.rename(", ".join(self.triggers))
+        return "".join(name for names in self.tokens.values() for name in names)
+
+    def rename(self, text: str) -> str:
+        """Return `text` with this adapter's learned tokens as the pipeline has them."""
+        if not self.tokens:
+            return text
+        return _any_of(self.tokens).sub(lambda found: "".join(self.tokens[found[0]]), text)
+
+
+@dataclass(frozen=True)
+class Expanded:
+    """A prompt as the pipeline reads it.
+
+    Attributes:
+        text: With every placeholder and learned token replaced.
+        added: Trigger words that were put in front.
+    """
+
+    text: str
+    added: tuple[str, ...] = ()
+
+
+def expand(prompt: str, concepts: Sequence[Concept], trigger: TriggerMode = "auto") -> Expanded:
+    """Return `prompt` with what its placeholders stand for.
+
+    Args:
+        prompt: As a person typed it.
+        concepts: One for each adapter, in order; without any, the prompt stays as it is.
+        trigger: "auto" puts the trigger words of each adapter in front that the prompt neither
+            names by its place nor by one of its words; "off" adds nothing.
+
+    Raises:
+        ConfigError: A placeholder stands for nothing, or a learned token for two adapters.
+    """
+    if not concepts:
+        return Expanded(prompt)
+    named: set[int] = set()
+
+    def replace(found: re.Match[str]) -> str:
+        if found["place"]:
+            index = int(found["place"]) - 1
+            words = _words_at(index, concepts)
+        else:
+            index = _owner(found[0], concepts)
+            words = "".join(concepts[index].tokens[found[0]])
+        named.add(index)
+        return words
+
+    learned = {token for concept in concepts for token in concept.tokens}
+    text = re.sub("|".join([_PLACE, *map(re.escape, _longest_first(learned))]), replace, prompt)
+    if trigger == "off":
+        return Expanded(text)
+    added = tuple(
+        concept.words
+        for index, concept in enumerate(concepts)
+        if index not in named and concept.wanted and concept.words and not _called(concept, prompt)
+    )
+    added = tuple(dict.fromkeys(added))  # the same adapter may come twice
+    return Expanded(", ".join(part for part in (*added, text) if part), added)
+
+
+def _words_at(index: int, concepts: Sequence[Concept]) -> str:
+    if index >= len(concepts):
+        raise ConfigError(
+            f"<{index + 1}> stands for adapter {index + 1}, and there are {len(concepts)}.",
+            "Adapters are counted from 1 in the order they are given.",
+        )
+    words = concepts[index].words
+    if not words:
+        raise ConfigError(
+            f"<{index + 1}> stands for {concepts[index].label}, which names no trigger words.",
+            f"Leave <{index + 1}> out: the adapter acts on every prompt.",
+        )
+    return words
+
+
+def _owner(token: str, concepts: Sequence[Concept]) -> int:
+    owners = [index for index, concept in enumerate(concepts) if token in concept.tokens]
+    if len(owners) > 1:
+        places = " or ".join(f"<{index + 1}>" for index in owners)
+        raise ConfigError(f"{len(owners)} adapters have learned {token}.", f"Write {places}.")
+    return owners[0]
+
+
+def _called(concept: Concept, prompt: str) -> bool:
+    return any(
+        re.search(rf"(?<!\w){re.escape(word)}(?!\w)", prompt, re.IGNORECASE)
+        for word in concept.triggers
+    )
+
+
+def _any_of(tokens: Mapping[str, object]) -> re.Pattern[str]:
+    return re.compile("|".join(map(re.escape, _longest_first(tokens))))
+
+
+def _longest_first(tokens: Mapping[str, object] | set[str]) -> list[str]:
+    return sorted(tokens, key=len, reverse=True)

@@ -1,0 +1,90 @@
+"""Draws with a composition: prompts expanded, encoded where they must be, pictures that say how."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hublora.generation.concepts import Expanded, TriggerMode
+from hublora.workflows.progress import Note, Observer, Stage, ignore
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from hublora.generation.sample import Sampling
+    from hublora.workflows.use import Composition
+
+
+def draw(
+    pipe: Any, plans: Sequence[Sampling], trigger: TriggerMode, observer: Observer = ignore
+) -> Iterator[Image.Image]:
+    """Draw the plans one after the other with a pipeline that `load` returned.
+
+    Raises:
+        ConfigError: A prompt names an adapter that is not there, or cannot be encoded.
+    """
+    from hublora.generation.sample import sample
+
+    total, done = sum(plan.num_inference_steps for plan in plans), 0
+    told: set[str] = set()
+    for plan in plans:
+        before = done
+
+        def tell(step: int, before: int = before) -> None:
+            observer(Stage("Drawing", before + step, total))
+
+        expanded = pipe.hublora.expand(plan.prompt, trigger)
+        if expanded.added and plan.prompt not in told:
+            observer(Note(f"Trigger words put in front: {', '.join(expanded.added)}"))
+        inputs = _inputs(pipe, plan, expanded, observer if plan.prompt not in told else ignore)
+        told.add(plan.prompt)
+        yield sample(pipe, plan, tell, inputs=inputs)
+        done += plan.num_inference_steps
+
+
+def picture_facts(
+    composition: Composition, plan: Sampling, image: Image.Image, trigger: TriggerMode
+) -> dict[str, Any]:
+    """Return what a picture says about how it was made."""
+    expanded = composition.expand(plan.prompt, trigger).text
+    return composition.facts() | {
+        "sampling": plan.facts(),
+        "size": f"{image.width}x{image.height}",
+        "trigger": trigger,
+        **({"expanded_prompt": expanded} if expanded != plan.prompt else {}),
+    }
+
+
+def save(
+    image: Image.Image,
+    path: Path,
+    composition: Composition,
+    plan: Sampling,
+    trigger: TriggerMode = "off",
+) -> None:
+    """Write a PNG that says how it was made."""
+    from hublora.generation.metadata import save_picture
+
+    save_picture(image, path, picture_facts(composition, plan, image, trigger))
+
+
+def _inputs(pipe: Any, plan: Sampling, expanded: Expanded, observer: Observer) -> Mapping[str, Any]:
+    """Return what stands for the prompts in the pipeline's call."""
+    from hublora.generation import prompts
+
+    texts = (expanded.text, pipe.hublora.expand(plan.negative_prompt, "off").text)
+    tokens = max((prompts.too_long(pipe, text) or 0 for text in texts), default=0)
+    if not tokens and not any(prompts.has_weights(text) for text in texts):
+        return {"prompt": texts[0], "negative_prompt": texts[1] or None}
+    if not prompts.can_encode() and not any(prompts.has_weights(text) for text in texts):
+        most = pipe.tokenizer.model_max_length
+        observer(
+            Note(
+                f"The prompt has {tokens} tokens, and the base reads {most}: the rest is cut. "
+                "Whole it is with: pip install 'hublora[prompts]'",
+                True,
+            )
+        )
+        return {"prompt": texts[0], "negative_prompt": texts[1] or None}
+    return prompts.encode(pipe, *texts)
