@@ -55,7 +55,7 @@ def facts_from_header(
         dtype=next(iter(sorted(set(header.dtypes.values()))), None),
         layout=layout,
         methods=tuple(sorted({layer.method for layer in each})),
-        architecture=architecture(layers) or _stated_architecture(header.metadata),
+        architecture=architecture(layers) or stated_architecture(header.metadata),
     )
     known = {"base_model": _text((config or {}).get("base_model_name_or_path"))}
     known |= {key: value for key, value in _facts_from_metadata(header.metadata).items() if value}
@@ -73,7 +73,8 @@ def architecture(layers: Mapping[str, Mapping[str, Outline]]) -> str | None:
     return None
 
 
-def _stated_architecture(metadata: Mapping[str, str]) -> str | None:
+def stated_architecture(metadata: Mapping[str, str]) -> str | None:
+    """Return the modelspec name that modelspec's or kohya's keys state, None without them."""
     stated = metadata.get("modelspec.architecture", "").partition("/")[0]
     return stated or _KOHYA_VERSIONS.get(metadata.get("ss_base_model_version", ""))
 

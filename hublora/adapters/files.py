@@ -26,21 +26,32 @@ def read_peft_config(path: Path) -> dict[str, Any] | None:
     """Return the `adapter_config.json` of the PEFT folder that `path` lies in, None without one.
 
     Raises:
-        AdapterError: It does not parse, or is of a kind that is not read.
+        AdapterError: As `parse_peft_config`.
     """
     beside = path.parent / PEFT_CONFIG
-    if not beside.is_file():
-        return None
+    return parse_peft_config(beside.read_bytes(), path.name) if beside.is_file() else None
+
+
+def parse_peft_config(text: bytes, beside: str) -> dict[str, Any]:
+    """Return the settings in an `adapter_config.json`.
+
+    Args:
+        text: What the file holds.
+        beside: The adapter's file, for messages.
+
+    Raises:
+        AdapterError: It does not parse, or is of a kind that is not read.
+    """
     try:
-        config = json.loads(beside.read_bytes())
+        config = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise AdapterError(f"The {PEFT_CONFIG} beside {path.name} does not parse.") from error
+        raise AdapterError(f"The {PEFT_CONFIG} beside {beside} does not parse.") from error
     if not isinstance(config, dict):
-        raise AdapterError(f"The {PEFT_CONFIG} beside {path.name} holds no settings.")
+        raise AdapterError(f"The {PEFT_CONFIG} beside {beside} holds no settings.")
     kind = config.get("peft_type", "LORA")
     if kind not in _PEFT_TYPES:
         raise AdapterError(
-            f"{path.name} is a {kind!s:.40} adapter; hublora reads {', '.join(_PEFT_TYPES)}."
+            f"{beside} is a {kind!s:.40} adapter; hublora reads {', '.join(_PEFT_TYPES)}."
         )
     return config
 

@@ -6,15 +6,19 @@ Format: https://huggingface.co/docs/safetensors (8 bytes of header length, JSON 
 from __future__ import annotations
 
 import json
+import math
 import struct
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from hublora.errors import AdapterError
 
-MAX_HEADER = 100_000_000  # bytes; the limit of the format's reference implementation
+MAX_HEADER = 32 << 20  # bytes; the format allows 100 MB, the longest known have 10 of captions
+_BITS = {"BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "I16": 16, "F16": 16, "BF16": 16}
+_BITS |= {"U16": 16, "I32": 32, "U32": 32, "F32": 32, "I64": 64, "U64": 64, "F64": 64}
+_NUMBERS = {"F16": ("e", 2), "BF16": ("f", 2), "F32": ("f", 4), "F64": ("d", 8), "I64": ("q", 8)}
 ReadRange = Callable[[int, int], bytes]  # (offset, length) -> bytes
 
 
@@ -28,6 +32,7 @@ class Header:
         dtypes: Tensor name -> type, e.g. "F16".
         data_bytes: Bytes of tensor data that the header promises.
         header_bytes: Bytes before the data.
+        offsets: Tensor name -> where its data begins, from the start of the file.
     """
 
     metadata: Mapping[str, str]
@@ -35,6 +40,7 @@ class Header:
     dtypes: Mapping[str, str]
     data_bytes: int
     header_bytes: int
+    offsets: Mapping[str, int] = field(default_factory=dict)
 
 
 def read_header(read: ReadRange, name: str) -> Header:
@@ -49,7 +55,7 @@ def read_header(read: ReadRange, name: str) -> Header:
         raise AdapterError(f"{name} is not a safetensors file.", _not_safetensors(start))
     text = read(8, length)
     try:
-        return _parse_header(json.loads(text), 8 + length)
+        return _parse_header(json.loads(text, object_pairs_hook=_unique), 8 + length)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise AdapterError(
             f"The header of {name} does not parse.", "Download it again; it may be cut short."
@@ -62,21 +68,59 @@ def read_file_header(path: Path) -> Header:
     Raises:
         AdapterError: It is not a safetensors file, or is cut short.
     """
-    with _opened(path) as file:
+    header = read_header(file_reader(path), path.name)
+    check_size(header, path.stat().st_size, path.name)
+    return header
 
-        def read(offset: int, length: int) -> bytes:
+
+def file_reader(path: Path) -> ReadRange:
+    """Return a function that reads (offset, length) of a local file.
+
+    Raises:
+        AdapterError: From the function, when the file cannot be opened.
+    """
+
+    def read(offset: int, length: int) -> bytes:
+        with _opened(path) as file:
             file.seek(offset)
             return file.read(length)
 
-        header = read_header(read, path.name)
+    return read
+
+
+def check_size(header: Header, size: int, name: str) -> None:
+    """Check that a file has the size that its header promises.
+
+    Raises:
+        AdapterError: It is cut short, or has more than it should.
+    """
     promised = header.header_bytes + header.data_bytes
-    size = path.stat().st_size
     if size != promised:
         raise AdapterError(
-            f"{path.name} is damaged: it has {size:,} bytes, its header promises {promised:,}.",
+            f"{name} is damaged: it has {size:,} bytes, its header promises {promised:,}.",
             "Download it again.",
         )
-    return header
+
+
+def read_number(read: ReadRange, header: Header, name: str) -> float | None:
+    """Return the value of a tensor that holds one number, None if it is none or of another type.
+
+    Args:
+        read: As for `read_header`.
+        header: Of the same file.
+        name: The tensor's.
+    """
+    kind = _NUMBERS.get(header.dtypes[name])
+    if kind is None or math.prod(header.shapes[name]) != 1:
+        return None
+    code, size = kind
+    data = read(header.offsets[name], size)
+    if len(data) != size:
+        return None
+    if header.dtypes[name] == "BF16":  # the upper half of a float32
+        data = b"\0\0" + data
+    number = float(struct.unpack("<" + code, data)[0])
+    return number if math.isfinite(number) else None
 
 
 def _parse_header(entries: dict[str, Any], header_bytes: int) -> Header:
@@ -93,7 +137,21 @@ def _parse_header(entries: dict[str, Any], header_bytes: int) -> Header:
         if begin != reached or end < begin:
             raise ValueError("data that overlaps or has gaps")
         reached = end
-    return Header(metadata, shapes, dtypes, reached, header_bytes)
+    for key, entry in entries.items():
+        bits = _BITS.get(dtypes[key])
+        begin, end = entry["data_offsets"]
+        if bits and (end - begin) * 8 != math.prod(shapes[key]) * bits:
+            raise ValueError("data of another size than its shape")
+    offsets = {key: header_bytes + entry["data_offsets"][0] for key, entry in entries.items()}
+    return Header(metadata, shapes, dtypes, reached, header_bytes, offsets)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object's members; JSON readers differ on which of two with one name counts."""
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise ValueError("a name that is there twice")
+    return members
 
 
 def _opened(path: Path) -> Any:

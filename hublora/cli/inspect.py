@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,34 +11,74 @@ from hublora.cli.output import out, output_flags
 
 if TYPE_CHECKING:
     from hublora.adapters.adapter import AdapterFacts
+    from hublora.workflows.inspection import Checked, Preflight
 
 EXAMPLES = """
 \b
 Examples:
   hublora inspect me/pokemon-lora
   hublora inspect me/pokemon-lora ./ink.safetensors --json
+  hublora inspect me/pokemon-lora someone/ink-lora --base me/my-base
 """
 
 
 @click.command(epilog=EXAMPLES)
 @click.argument("refs", nargs=-1, required=True, metavar="ADAPTER...")
+@click.option("--base", help="A base to look the layers up in: Hub id or folder.")
+@click.option("--base-revision", help="Branch, tag or commit of --base.")
 @output_flags
-def inspect(refs: tuple[str, ...]) -> None:
-    """Show what each ADAPTER is; of its file only the header is read."""
-    from hublora.workflows import inspect as workflow
+def inspect(refs: tuple[str, ...], base: str | None, base_revision: str | None) -> None:
+    """Show what each ADAPTER is, what fits --base, and what does not add up.
 
-    found = workflow(*refs)
-    text = "\n\n".join(_describe(facts) for facts in found)
-    out.result(text, [asdict(facts) for facts in found], [str(f.source) for f in found])
+    No weights are downloaded: of files only the headers are read.
+    """
+    from hublora.workflows.inspection import preflight
+
+    found = preflight(*refs, base=base, base_revision=base_revision)
+    sources = [str(one.facts.source) for one in found.adapters]
+    out.result(_describe(found), _as_data(found), sources)
 
 
-def _describe(facts: AdapterFacts) -> str:
-    base = facts.base_model or "unknown"
-    if facts.base_model and facts.base_revision:
-        base += f"@{facts.base_revision[:8]}"
+def _as_data(found: Preflight) -> dict[str, Any]:
+    return {
+        "adapters": [_adapter_data(one) for one in found.adapters],
+        "base": None
+        if found.base is None
+        else {
+            "name": found.base.name,
+            "revision": found.base.commit,
+            "family": found.base.family,
+            "license": found.base.card.get("license"),
+        },
+        "conflicts": found.conflicts,
+    }
+
+
+def _adapter_data(one: Checked) -> dict[str, Any]:
+    fit = one.fit and {
+        "layers": one.fit.total,
+        "placed": len(one.fit.placed),
+        "share": round(one.fit.share, 4),
+        "missing": [".".join(name) for name in one.fit.missing],
+        "misshapen": [".".join(name) for name in one.fit.misshapen],
+    }
+    return {**asdict(one.facts), "fit": fit, "problems": one.problems}
+
+
+def _describe(found: Preflight) -> str:
+    blocks = [_describe_one(one, found) for one in found.adapters]
+    if len(found.adapters) > 1:
+        together = found.conflicts or ("Nothing speaks against using them together.",)
+        blocks.append("\n".join([click.style("Together", bold=True), *_bullets(together)]))
+    return "\n\n".join(blocks)
+
+
+def _describe_one(one: Checked, found: Preflight) -> str:
+    facts = one.facts
     rows = {
-        "base": base,
+        "base": _base(facts),
         "family": facts.family,
+        "kind": ", ".join(facts.methods),
         "changes": f"{', '.join(facts.components)}: {', '.join(facts.targets)}",
         "rank": ", ".join(str(rank) for rank in facts.ranks),
         "alpha": ", ".join(f"{alpha:g}" for alpha in facts.alphas),
@@ -46,10 +86,26 @@ def _describe(facts: AdapterFacts) -> str:
         "licence": facts.license or "unknown",
         "size": _size(facts),
         "layout": facts.layout,
+        "fits": _fit(one, found),
     }
     lines = [click.style(str(facts.source), bold=True)]
     lines += [f"  {name:<14} {value}" for name, value in rows.items() if value]
-    return "\n".join(lines)
+    return "\n".join(lines + _bullets(one.problems))
+
+
+def _base(facts: AdapterFacts) -> str:
+    base = facts.base_model or "unknown"
+    return f"{base}@{facts.base_revision[:8]}" if facts.base_model and facts.base_revision else base
+
+
+def _fit(one: Checked, found: Preflight) -> str | None:
+    if one.fit is None or found.base is None:
+        return None
+    return f"{len(one.fit.placed)} of {one.fit.total} layers of {found.base.label}"
+
+
+def _bullets(sentences: tuple[str, ...]) -> list[str]:
+    return [f"  - {sentence}" for sentence in sentences]
 
 
 def _size(facts: AdapterFacts) -> str | None:

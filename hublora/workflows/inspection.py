@@ -1,0 +1,232 @@
+"""Looks at adapters before anything is downloaded: headers, cards, and what they say together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from hublora.adapters.adapter import AdapterFacts
+from hublora.adapters.facts import architecture, facts_from_header, stated_architecture
+from hublora.adapters.files import PEFT_CONFIG, parse_peft_config, read_peft_config
+from hublora.adapters.fit import Fit, fit_layers
+from hublora.adapters.header import (
+    Header,
+    ReadRange,
+    check_size,
+    file_reader,
+    read_file_header,
+    read_header,
+    read_number,
+)
+from hublora.adapters.outline import Outline, outline
+from hublora.families import FAMILIES
+from hublora.hub.client import is_offline
+from hublora.hub.download import range_reader
+from hublora.hub.resolve import resolve_adapter
+from hublora.refs import AdapterRef, parse_refs
+from hublora.workflows.adapters import facts_from_card, pin
+from hublora.workflows.outlines import BaseOutline, outline_base
+
+_CONFIG_BYTES = 100_000  # more than any adapter_config.json has
+
+# Bases that most cards name -> modelspec name of their architecture.
+_KNOWN_BASES = {
+    **dict.fromkeys(
+        (
+            "stable-diffusion-v1-5/stable-diffusion-v1-5",
+            "runwayml/stable-diffusion-v1-5",
+            "CompVis/stable-diffusion-v1-4",
+        ),
+        "stable-diffusion-v1",
+    ),
+    **dict.fromkeys(
+        ("stabilityai/stable-diffusion-2", "stabilityai/stable-diffusion-2-1"),
+        "stable-diffusion-v2",
+    ),
+    **dict.fromkeys(
+        ("stabilityai/stable-diffusion-xl-base-1.0", "stabilityai/sdxl-turbo"),
+        "stable-diffusion-xl-v1-base",
+    ),
+}
+_FAMILY_OF_ARCHITECTURE = (
+    ("stable-diffusion-xl", "stable-diffusion-xl"),
+    ("stable-diffusion-v", "stable-diffusion"),
+)
+
+
+@dataclass(frozen=True)
+class Checked:
+    """One adapter as its header and card show it.
+
+    Attributes:
+        facts: What is known of it.
+        fit: Where its layers land on the base that was asked about; None without one.
+        problems: Sentences about what does not add up.
+    """
+
+    facts: AdapterFacts
+    fit: Fit | None = None
+    problems: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """Adapters, and what they say about each other.
+
+    Attributes:
+        adapters: In the order of the refs.
+        base: The base that was asked about, if any.
+        conflicts: Sentences about what keeps them from being used together.
+    """
+
+    adapters: tuple[Checked, ...]
+    base: BaseOutline | None = None
+    conflicts: tuple[str, ...] = ()
+
+
+def inspect(*refs: str) -> list[AdapterFacts]:
+    """Return the facts of adapters from their headers and cards, without their weights.
+
+    Raises:
+        HubloraError: As `load`.
+    """
+    return [_open(ref).facts for ref in parse_refs(refs)]
+
+
+def preflight(*refs: str, base: str | None = None, base_revision: str | None = None) -> Preflight:
+    """Check adapters, together and against a base, without downloading weights of any.
+
+    Args:
+        refs: Adapter refs.
+        base: Hub id or folder of a base; without one, no layers are looked up.
+        base_revision: Branch, tag or commit of `base`.
+
+    Raises:
+        HubloraError: As `load`; that an adapter does not fit is no error here.
+    """
+    opened = [_open(ref) for ref in parse_refs(refs)]
+    outlined = None
+    if base is not None:
+        components = {component for one in opened for component in one.layers}
+        outlined = outline_base(base, components, base_revision)
+    checked = tuple(_check(one, outlined) for one in opened)
+    return Preflight(checked, outlined, tuple(_conflicts([one.facts for one in checked])))
+
+
+@dataclass(frozen=True)
+class _Opened:
+    facts: AdapterFacts
+    header: Header
+    layers: Mapping[str, Mapping[str, Outline]]
+    card: Mapping[str, Any]
+
+
+def _open(ref: AdapterRef) -> _Opened:
+    config: dict[str, Any] | None = None
+    if ref.kind != "repo" or is_offline():
+        resolved, path = pin(ref)
+        header, read = read_file_header(path), file_reader(path)
+        config, size, name = read_peft_config(path), path.stat().st_size, path.name
+    else:
+        resolved = resolve_adapter(ref)
+        repo_id, commit, file = ref.location, str(resolved.ref.revision), str(resolved.ref.path)
+        name = Path(file).name
+        read = range_reader(repo_id, commit, file)
+        header = read_header(read, name)
+        size = resolved.files[file] or header.header_bytes + header.data_bytes
+        check_size(header, size, name)
+        beside = file.removesuffix(name) + PEFT_CONFIG
+        if beside in resolved.files:
+            length = min(resolved.files[beside] or _CONFIG_BYTES, _CONFIG_BYTES)
+            text = range_reader(repo_id, commit, beside)(0, length)
+            config = parse_peft_config(text, name)
+    facts = facts_from_header(header, config, **facts_from_card(resolved), size=size)
+    layers = outline(header.shapes)
+    facts = replace(facts, alphas=facts.alphas or _first_alpha(read, header), family=_family(facts))
+    return _Opened(facts, header, layers, resolved.card)
+
+
+def _first_alpha(read: ReadRange, header: Header) -> tuple[float, ...]:
+    """Return the first alpha that is a tensor, which mostly lies right behind the header."""
+    alphas = [name for name in header.shapes if name.endswith(".alpha")]
+    if not alphas:
+        return ()
+    number = read_number(read, header, min(alphas, key=header.offsets.__getitem__))
+    return () if number is None else (number,)
+
+
+def _family(facts: AdapterFacts) -> str | None:
+    if facts.family:
+        return facts.family
+    for start, family in _FAMILY_OF_ARCHITECTURE:
+        if (facts.architecture or "").startswith(start) and family in FAMILIES:
+            return family
+    return None
+
+
+def _check(one: _Opened, base: BaseOutline | None) -> Checked:
+    problems = list(_contradictions(one))
+    fit = None
+    if base is not None:
+        flattened = one.facts.layout == "kohya"
+        fit = fit_layers(one.layers, base.shapes, base.names, flattened)
+        problems += _misfits(one, fit, base)
+    return Checked(one.facts, fit, tuple(problems))
+
+
+def _contradictions(one: _Opened) -> list[str]:
+    """Return where card, metadata and tensors say different things about the base."""
+    problems = []
+    shown = architecture(one.layers)
+    stated = one.facts.base_model
+    for said, who in (
+        (_KNOWN_BASES.get(stated or ""), f"its card says it was made for {stated}"),
+        (stated_architecture(one.header.metadata), "its metadata says"),
+    ):
+        if shown and said and not said.startswith(shown):
+            problems.append(f"Its tensors are those of {shown}, but {who} ({said}).")
+    in_file, on_card = one.header.metadata.get("hublora.base_model"), one.card.get("base_model")
+    if in_file and isinstance(on_card, str) and in_file != on_card:
+        problems.append(f"Its card names the base {on_card}, its file {in_file}.")
+    if isinstance(on_card, list) and len(on_card) > 1:
+        problems.append(f"Its card names {len(on_card)} bases: {', '.join(map(str, on_card))}.")
+    return problems
+
+
+def _misfits(one: _Opened, fit: Fit, base: BaseOutline) -> list[str]:
+    problems = []
+    stated = one.facts.base_model
+    if stated and stated != base.name:
+        problems.append(f"It was made for {stated}, not for {base.name}.")
+    if fit.missing or fit.misshapen:
+        component, module = (fit.missing or fit.misshapen)[0]
+        problems.append(
+            f"It does not fit {base.name}: of its {fit.total} layers {len(fit.missing)} are not in "
+            f"the base and {len(fit.misshapen)} have another shape there, such as {module!r} of "
+            f"the {component}."
+        )
+    return problems
+
+
+# What adapters must agree on -> how it is called, and what to do when they do not.
+_SHARED = (
+    ("base_model", "bases", "choose one with --base"),
+    ("architecture", "architectures", "no base takes all of them"),
+    ("family", "families", "no base takes all of them"),
+)
+
+
+def _conflicts(adapters: Sequence[AdapterFacts]) -> list[str]:
+    """Return what keeps adapters from being used on one base."""
+    conflicts = []
+    for field, called, mend in _SHARED:
+        said: dict[str, list[str]] = {}
+        for facts in adapters:
+            if value := getattr(facts, field):
+                said.setdefault(value, []).append(str(facts.source))
+        if len(said) > 1:
+            listed = "; ".join(f"{', '.join(who)}: {value}" for value, who in said.items())
+            conflicts.append(f"They are for different {called} ({listed}): {mend}.")
+    return conflicts
