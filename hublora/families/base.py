@@ -40,6 +40,7 @@ class Family(Protocol):
         vae: The component that turns pictures into latents.
         text_encoders: The components that read prompts; an adapter may train them too.
         default_targets: Component -> layers that an adapter targets unless told otherwise.
+        convolutions: Component -> its convolutions, which an adapter targets if it is asked to.
         kohya_prefixes: Component -> prefix in kohya's layout.
         card_tags: Tags that the Hub groups adapters of this family by.
     """
@@ -50,6 +51,7 @@ class Family(Protocol):
     vae: str
     text_encoders: tuple[str, ...]
     default_targets: Mapping[str, tuple[str, ...]]
+    convolutions: Mapping[str, tuple[str, ...]]
     kohya_prefixes: Mapping[str, str]
     card_tags: tuple[str, ...]
 

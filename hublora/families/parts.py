@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import torch
 
 UNET_ATTENTION = ("to_k", "to_q", "to_v", "to_out.0")
+UNET_CONVOLUTIONS = ("conv1", "conv2", "conv_shortcut", "downsamplers.0.conv", "upsamplers.0.conv")
 TEXT_ATTENTION = ("q_proj", "k_proj", "v_proj", "out_proj")  # of a CLIP text encoder
 
 

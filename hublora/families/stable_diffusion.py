@@ -14,6 +14,7 @@ from hublora.families.base import Conditioning, Diffusion
 from hublora.families.parts import (
     TEXT_ATTENTION,
     UNET_ATTENTION,
+    UNET_CONVOLUTIONS,
     count_tokens,
     diffusion_of,
     scaled_posterior,
@@ -40,6 +41,7 @@ class StableDiffusion:
         "unet": UNET_ATTENTION,
         "text_encoder": TEXT_ATTENTION,
     }
+    convolutions: Mapping[str, tuple[str, ...]] = {"unet": UNET_CONVOLUTIONS}
     kohya_prefixes: Mapping[str, str] = {"unet": "lora_unet", "text_encoder": "lora_te"}
     card_tags: tuple[str, ...] = ("stable-diffusion", "stable-diffusion-diffusers")
 

@@ -15,6 +15,7 @@ from hublora.families.base import Conditioning, Diffusion
 from hublora.families.parts import (
     TEXT_ATTENTION,
     UNET_ATTENTION,
+    UNET_CONVOLUTIONS,
     count_tokens,
     diffusion_of,
     scaled_posterior,
@@ -45,6 +46,7 @@ class StableDiffusionXL:
         "text_encoder": TEXT_ATTENTION,
         "text_encoder_2": TEXT_ATTENTION,
     }
+    convolutions: Mapping[str, tuple[str, ...]] = {"unet": UNET_CONVOLUTIONS}
     kohya_prefixes: Mapping[str, str] = {
         "unet": "lora_unet",
         "text_encoder": "lora_te1",

@@ -2,7 +2,8 @@
 
     checkpoint-N/
       pytorch_lora_weights.safetensors   the adapter; `hublora run` can use it
-      optimizer.safetensors              tensors of the optimizer's state
+      optimizer.safetensors              the trained weights themselves, their moving average and
+                                         the tensors of the optimizer's state
       state.json                         written last: step, schedule, settings, and the SHA-256 of
                                          the other two and of itself
 
@@ -25,13 +26,12 @@ import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file
 
-from hublora.adapters.files import load_adapter, save_tensors
+from hublora.adapters.files import save_tensors
 from hublora.adapters.formats import to_diffusers
-from hublora.adapters.modules import file_prefix
 from hublora.errors import ConfigError
 from hublora.filesystem import sha256_of, sync_folder, write_atomically
 from hublora.training.config import TrainingConfig
-from hublora.training.session import ADAPTER_NAME, Session, adapted_layers
+from hublora.training.session import Session
 
 WEIGHTS = "pytorch_lora_weights.safetensors"
 OPTIMIZER = "optimizer.safetensors"
@@ -120,8 +120,12 @@ def check_checkpoint(
 def load_checkpoint(session: Session, folder: Path) -> None:
     """Put a checkpoint's state into a fresh session; `check_checkpoint` says whether it fits."""
     state = _read_state(folder)
-    _load_adapter(session, folder / WEIGHTS)
     tensors = load_file(folder / OPTIMIZER)
+    for component, adapted in session.adapted.items():
+        adapted.load_state(_below(tensors, f"{component}."))
+    if session.average is not None:
+        session.average.load_state_dict(_unflatten(state["average"], tensors))
+        session.average.to(session.accelerator.device)
     session.optimizer.load_state_dict(_unflatten(state["optimizer"], tensors))
     session.schedule.load_state_dict(state["schedule"])
     if session.accelerator.scaler is not None and state["scaler"]:
@@ -138,12 +142,17 @@ def _write(session: Session, folder: Path) -> None:
     tensors: dict[str, torch.Tensor] = {"rng.cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         tensors["rng.cuda"] = torch.cuda.get_rng_state()
+    for component, adapted in session.adapted.items():
+        tensors |= {f"{component}.{name}": value for name, value in adapted.state().items()}
     skeleton = _flatten(session.optimizer.state_dict(), "optimizer", tensors)
+    average = session.average.state_dict() if session.average is not None else None
+    averages = _flatten(average, "average", tensors)
     save_tensors(tensors, folder / OPTIMIZER)
     scaler = session.accelerator.scaler
     state: dict[str, Any] = {
         "step": session.step,
         "optimizer": skeleton,
+        "average": averages,
         "schedule": _plain(session.schedule.state_dict()),
         "scaler": scaler.state_dict() if scaler is not None else None,
         "settings": _settings(session.config, session.data_fingerprint, session.accelerator),
@@ -152,15 +161,13 @@ def _write(session: Session, folder: Path) -> None:
     write_atomically(folder / STATE, json.dumps({**state, "state": _digest(state)}))
 
 
-def _load_adapter(session: Session, path: Path) -> None:
-    saved = load_adapter(path)
-    for component, model in session.trained.items():
-        updates, prefix = saved.layers[component], file_prefix(model)
-        for name, layer in adapted_layers(model):
-            update = updates[prefix + name]
-            with torch.no_grad():
-                layer.lora_A[ADAPTER_NAME].weight.copy_(update.down)
-                layer.lora_B[ADAPTER_NAME].weight.copy_(update.up)
+def _below(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    """Return the tensors whose names begin with `prefix`, without it."""
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(prefix)
+    }
 
 
 def _read_state(folder: Path) -> dict[str, Any]:

@@ -42,14 +42,37 @@ class AdapterSettings(_Section):
     targets: list[str] | None = Field(
         None, description="Layer names to adapt; the family's attention layers by default."
     )
+    method: Literal["lora", "dora", "loha", "lokr"] = Field(
+        "lora", description="How a layer's update is made up."
+    )
+    init: Literal["gaussian", "pissa", "olora"] = Field(
+        "gaussian", description="Where the update starts; pissa and olora: in the base's weights."
+    )
+    rank_stabilized: bool = Field(False, description="Scale by alpha/√rank (rsLoRA).")
+    conv_rank: int | None = Field(
+        None, ge=1, le=4096, description="Adapt the convolutions of the denoiser too, at this rank."
+    )
+    blocks: list[str] | None = Field(
+        None, description="Adapt only these blocks of the denoiser; mid_block=8 gives one a rank."
+    )
     dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on the adapter's input.")
     text_encoder: bool = Field(False, description="Adapt the text encoder too.")
+    start_from: str | None = Field(None, description="Adapter to begin with, as a ref.")
+    ema_decay: float | None = Field(
+        None, gt=0, lt=1, description="Use a moving average of the weights; 0.999 is usual."
+    )
     trigger_words: list[str] = Field(default=[], description="Words that call the concept.")
 
 
 class OptimizerSettings(_Section):
     name: Literal["adamw", "adamw-8bit"] = Field("adamw", description="Which optimizer.")
     learning_rate: float = Field(1e-4, gt=0, description="Peak learning rate.")
+    text_encoder_learning_rate: float | None = Field(
+        None, gt=0, description="Peak learning rate of the text encoders; the same if not given."
+    )
+    lora_plus_ratio: float = Field(
+        1.0, gt=0, description="How much faster the second matrix learns (LoRA+); 16 is usual."
+    )
     beta1: float = Field(0.9, ge=0, lt=1, description="Decay of the first moment.")
     beta2: float = Field(0.999, ge=0, lt=1, description="Decay of the second moment.")
     weight_decay: float = Field(1e-2, ge=0, description="Decoupled weight decay.")

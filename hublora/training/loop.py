@@ -54,6 +54,8 @@ def _step(session: Session, generator: torch.Generator) -> torch.Tensor:
     session.optimizer.step()
     session.schedule.step()
     session.optimizer.zero_grad()
+    if session.average is not None:
+        session.average.step(session.parameters)
     return accelerator.reduce(total, "mean") if accelerator.num_processes > 1 else total
 
 

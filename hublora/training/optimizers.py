@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 
 from hublora.errors import ConfigError
+from hublora.training.adapting import Adapted
 from hublora.training.config import OptimizerSettings, ScheduleSettings
 
 
@@ -21,8 +22,31 @@ def check_optimizer(settings: OptimizerSettings) -> None:
         _bitsandbytes()
 
 
+def parameter_groups(
+    settings: OptimizerSettings, adapted: Mapping[str, Adapted], denoiser: str
+) -> list[dict[str, Any]]:
+    """Return the trained weights in groups of one learning rate.
+
+    The second matrix of each layer learns `lora_plus_ratio` times as fast as the first one (LoRA+,
+    https://huggingface.co/papers/2402.12354, section 4).
+
+    Args:
+        settings: Of the optimizer.
+        adapted: Component -> it with the adapter.
+        denoiser: Which one of them is the denoiser.
+    """
+    groups: dict[float, list[torch.nn.Parameter]] = {}
+    for component, one in adapted.items():
+        own = settings.text_encoder_learning_rate if component != denoiser else None
+        rate = own or settings.learning_rate
+        for name, parameter in one.parameters.items():
+            faster = settings.lora_plus_ratio if ".lora_B." in name else 1.0
+            groups.setdefault(rate * faster, []).append(parameter)
+    return [{"params": parameters, "lr": rate} for rate, parameters in groups.items()]
+
+
 def make_optimizer(
-    settings: OptimizerSettings, parameters: list[torch.nn.Parameter], device: torch.device
+    settings: OptimizerSettings, groups: list[dict[str, Any]], device: torch.device
 ) -> torch.optim.Optimizer:
     """Return the optimizer that the settings name.
 
@@ -30,7 +54,7 @@ def make_optimizer(
         ConfigError: It needs a package that is not installed.
     """
     return _OPTIMIZERS[settings.name](
-        parameters,
+        groups,
         device,
         lr=settings.learning_rate,
         betas=(settings.beta1, settings.beta2),
@@ -52,15 +76,15 @@ def make_schedule(settings: ScheduleSettings, optimizer: torch.optim.Optimizer, 
 
 
 def _adamw(
-    parameters: list[torch.nn.Parameter], device: torch.device, **settings: Any
+    groups: list[dict[str, Any]], device: torch.device, **settings: Any
 ) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(parameters, fused=device.type in ("cuda", "cpu"), **settings)
+    return torch.optim.AdamW(groups, fused=device.type in ("cuda", "cpu"), **settings)
 
 
 def _adamw_8bit(
-    parameters: list[torch.nn.Parameter], device: torch.device, **settings: Any
+    groups: list[dict[str, Any]], device: torch.device, **settings: Any
 ) -> torch.optim.Optimizer:
-    return _bitsandbytes().optim.AdamW8bit(parameters, **settings)
+    return _bitsandbytes().optim.AdamW8bit(groups, **settings)
 
 
 def _bitsandbytes() -> Any:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,15 +14,20 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import set_seed
 
 from hublora.adapters.adapter import Adapter, AdapterFacts, LowRank
-from hublora.adapters.modules import file_prefix
 from hublora.data.cache import TrainingData
 from hublora.errors import ConfigError
 from hublora.families import Diffusion, Family
+from hublora.training.adapting import Adapted, adapt, start_from
 from hublora.training.config import TrainingConfig
-from hublora.training.optimizers import check_optimizer, make_optimizer, make_schedule
+from hublora.training.optimizers import (
+    check_optimizer,
+    make_optimizer,
+    make_schedule,
+    parameter_groups,
+)
+from hublora.training.targets import find_targets, trained_components
 from hublora.training.trackers import FOLDER, choose_trackers
 
-ADAPTER_NAME = "default"
 DEFAULT_STEPS = 1000
 _DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -36,11 +42,13 @@ class Session:
         pipe: The base; its denoiser (and text encoder, if asked) carries the adapter.
         data: Encoded pictures and captions.
         data_fingerprint: Identity of the pictures and captions; a resumed run needs the same.
+        adapted: Component -> it with the adapter.
         diffusion: The base's noising process, on the device.
         accelerator: Device, precision and processes.
         denoiser: The denoiser as prepared for the devices.
         optimizer: Over the adapter's weights.
         schedule: Of the learning rate.
+        average: Moving average of the adapter's weights, None without one.
         step: Optimizer steps done.
     """
 
@@ -49,22 +57,24 @@ class Session:
     pipe: Any
     data: TrainingData
     data_fingerprint: str
+    adapted: dict[str, Adapted]
     diffusion: Diffusion
     accelerator: Accelerator
     denoiser: torch.nn.Module
     optimizer: Any
     schedule: Any
+    average: Any = None
     step: int = 0
 
     @property
     def trained(self) -> dict[str, torch.nn.Module]:
         """The components that carry the adapter, unwrapped."""
-        names = trained_components(self.config, self.family)
-        return {name: getattr(self.pipe, name) for name in names}
+        return {name: adapted.model for name, adapted in self.adapted.items()}
 
     @property
     def parameters(self) -> list[torch.nn.Parameter]:
-        return trainable(self.trained.values())
+        """The weights that are trained, as a list: an iterator would be spent once."""
+        return [p for adapted in self.adapted.values() for p in adapted.parameters.values()]
 
     @property
     def images_per_step(self) -> int:
@@ -80,9 +90,33 @@ class Session:
         return total_steps(self.config, len(self.data), self.images_per_step)
 
     def adapter(self, facts: AdapterFacts | None = None) -> Adapter:
-        """Return a copy of the adapter as it is now, in float32 on the CPU."""
-        layers = {name: read_updates(model) for name, model in self.trained.items()}
+        """Return a copy of the adapter that people use now, in float32 on the CPU: the averaged
+        one where there is an average."""
+        with self.averaged():
+            layers = {name: adapted.read() for name, adapted in self.adapted.items()}
         return Adapter(layers, facts or AdapterFacts())
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Put the averaged weights in place of the trained ones, if there is an average."""
+        if self.average is None:
+            yield
+            return
+        parameters = self.parameters
+        self.average.store(parameters)
+        self.average.copy_to(parameters)
+        try:
+            yield
+        finally:
+            self.average.restore(parameters)
+
+    @contextmanager
+    def base_alone(self) -> Iterator[None]:
+        """Let the pipeline be that of the base, without the adapter."""
+        with ExitStack() as stack:
+            for adapted in self.adapted.values():
+                stack.enter_context(adapted.without())
+            yield
 
 
 def make_accelerator(config: TrainingConfig) -> Accelerator:
@@ -119,8 +153,7 @@ def check_settings(config: TrainingConfig, family: Family, pipe: Any) -> None:
     """
     check_optimizer(config.optimizer)
     for component in trained_components(config, family):
-        targets = target_layers(config, component, family)
-        _check_targets(targets, component, getattr(pipe, component))
+        find_targets(config.adapter, component, getattr(pipe, component), family)
 
 
 def start_session(
@@ -130,11 +163,22 @@ def start_session(
     data: TrainingData,
     data_fingerprint: str,
     accelerator: Accelerator,
+    begin: Mapping[str, Mapping[str, LowRank]] | None = None,
 ) -> Session:
     """Put an untrained adapter on the base and make optimizer and schedule.
 
+    Args:
+        config: The settings.
+        family: Of the base.
+        pipe: The base.
+        data: Encoded pictures and captions.
+        data_fingerprint: Identity of the pictures and captions.
+        accelerator: Device, precision and processes.
+        begin: Component -> layer, as the base names it -> update to start from.
+
     Raises:
-        ConfigError: Text encoders are to be trained in several processes.
+        ConfigError: Text encoders are to be trained in several processes, or `begin` does not fit
+            what is trained.
     """
     components = trained_components(config, family)
     if len(components) > 1 and accelerator.num_processes > 1:
@@ -142,18 +186,12 @@ def start_session(
             "Text encoders can only be trained in one process.", "Leave --train-text-encoder out."
         )
     set_seed(config.seed)
-    for name in family.text_encoders:
-        getattr(pipe, name).requires_grad_(False)
-    for name in components:
-        add_adapter(config, name, getattr(pipe, name), family)
-    trained = [getattr(pipe, name) for name in components]
-    for model in trained:
-        model.to(accelerator.device, memory_format=_memory_format(accelerator.device))
-        model.train()
-    denoiser = trained[0]
+    adapted = _adapt_all(config, family, pipe, accelerator.device, begin or {})
+    denoiser = adapted[family.denoiser].model
     if config.gradient_checkpointing:
         denoiser.enable_gradient_checkpointing()
-    optimizer = make_optimizer(config.optimizer, trainable(trained), accelerator.device)
+    groups = parameter_groups(config.optimizer, adapted, family.denoiser)
+    optimizer = make_optimizer(config.optimizer, groups, accelerator.device)
     images = config.train_batch_size * config.gradient_accumulation_steps
     steps = total_steps(config, len(data), images * accelerator.num_processes)
     schedule = make_schedule(config.schedule, optimizer, steps)
@@ -164,24 +202,40 @@ def start_session(
         pipe=pipe,
         data=data,
         data_fingerprint=data_fingerprint,
+        adapted=adapted,
         diffusion=Diffusion(diffusion.prediction, diffusion.alphas_cumprod.to(accelerator.device)),
         accelerator=accelerator,
         denoiser=accelerator.prepare(denoiser),
         optimizer=accelerator.prepare(optimizer),
         schedule=schedule,
+        average=_average(config, adapted),
     )
 
 
-def trained_components(config: TrainingConfig, family: Family) -> tuple[str, ...]:
-    """Return the components that the adapter changes, the denoiser first."""
-    text_encoders = family.text_encoders if config.adapter.text_encoder else ()
-    return (family.denoiser, *text_encoders)
-
-
-def target_layers(config: TrainingConfig, component: str, family: Family) -> Sequence[str]:
-    """Return the names of the layers of `component` that the adapter changes."""
-    own = config.adapter.targets if component == family.denoiser else None
-    return own or family.default_targets[component]
+def _adapt_all(
+    config: TrainingConfig,
+    family: Family,
+    pipe: Any,
+    device: torch.device,
+    begin: Mapping[str, Mapping[str, LowRank]],
+) -> dict[str, Adapted]:
+    """Put the adapter on every component that is trained, and bring those to the device."""
+    for name in family.text_encoders:
+        getattr(pipe, name).requires_grad_(False)
+    adapted: dict[str, Adapted] = {}
+    for name in trained_components(config, family):
+        model = getattr(pipe, name)
+        ranks = find_targets(config.adapter, name, model, family)
+        adapted[name] = adapt(config.adapter, model, ranks)
+        start_from(adapted[name], begin.get(name, {}), ranks)
+        model.to(device, memory_format=_memory_format(device))
+        model.train()
+    if stray := begin.keys() - adapted.keys():
+        raise ConfigError(
+            f"The adapter to start from changes the {min(stray)}, which is not trained here.",
+            "Add --train-text-encoder.",
+        )
+    return adapted
 
 
 def total_steps(config: TrainingConfig, pictures: int, images_per_step: int) -> int:
@@ -192,77 +246,13 @@ def total_steps(config: TrainingConfig, pictures: int, images_per_step: int) -> 
     return max(1, -(-epochs * pictures // images_per_step))
 
 
-def trainable(models: Iterable[torch.nn.Module]) -> list[torch.nn.Parameter]:
-    """Return the parameters that are trained, as a list: an iterator would be spent once."""
-    return [p for model in models for p in model.parameters() if p.requires_grad]
+def _average(config: TrainingConfig, adapted: Mapping[str, Adapted]) -> Any:
+    if config.adapter.ema_decay is None:
+        return None
+    from diffusers.training_utils import EMAModel
 
-
-def read_updates(model: torch.nn.Module) -> dict[str, LowRank]:
-    """Return the updates that PEFT holds in `model`, under the names that files use, copied in
-    float32 to the CPU."""
-    updates: dict[str, LowRank] = {}
-    prefix = file_prefix(model)
-    for name, layer in adapted_layers(model):
-        updates[prefix + name] = LowRank(
-            down=_copy(layer.lora_A[ADAPTER_NAME].weight),
-            up=_copy(layer.lora_B[ADAPTER_NAME].weight),
-            alpha=float(layer.lora_alpha[ADAPTER_NAME]),
-        )
-    return updates
-
-
-def adapted_layers(model: torch.nn.Module) -> list[tuple[str, Any]]:
-    """Return name and PEFT layer of every layer that carries the adapter."""
-    from peft.tuners.lora import LoraLayer
-
-    return [
-        (name, module)
-        for name, module in model.named_modules()
-        if isinstance(module, LoraLayer) and ADAPTER_NAME in module.lora_A
-    ]
-
-
-def _copy(weight: torch.Tensor) -> torch.Tensor:
-    return weight.detach().float().cpu().contiguous().clone()
-
-
-def add_adapter(
-    config: TrainingConfig, component: str, model: torch.nn.Module, family: Family
-) -> None:
-    """Put an untrained adapter on `model`, in float32, and freeze everything else of it."""
-    from diffusers.training_utils import cast_training_params
-    from peft import LoraConfig
-
-    settings = config.adapter
-    model.requires_grad_(False)
-    model.add_adapter(
-        LoraConfig(
-            r=settings.rank,
-            lora_alpha=settings.alpha if settings.alpha is not None else settings.rank,
-            lora_dropout=settings.dropout,
-            target_modules=list(target_layers(config, component, family)),
-            init_lora_weights="gaussian",
-        ),
-        adapter_name=ADAPTER_NAME,
-    )
-    cast_training_params([model], dtype=torch.float32)
-
-
-def _check_targets(targets: Iterable[str], component: str, model: torch.nn.Module) -> None:
-    kinds = (torch.nn.Linear, torch.nn.Conv2d)
-    names = [name for name, module in model.named_modules() if isinstance(module, kinds)]
-    for target in targets:
-        if not any(name == target or name.endswith("." + target) for name in names):
-            endings = sorted({_ending(name) for name in names})
-            raise ConfigError(
-                f"The target {target!r} is the name of no layer of the {component}.",
-                f"There are: {', '.join(endings)}.",
-            )
-
-
-def _ending(name: str) -> str:
-    parts = name.split(".")
-    return ".".join(parts[-2:]) if parts[-1].isdigit() else parts[-1]
+    parameters = [p for one in adapted.values() for p in one.parameters.values()]
+    return EMAModel(parameters, decay=config.adapter.ema_decay, foreach=True)
 
 
 def _memory_format(device: torch.device) -> torch.memory_format:

@@ -101,15 +101,15 @@ def _drawing(session: Session, adapter: bool) -> Iterator[Any]:
     random_state = torch.get_rng_state()  # dropout draws from it; drawing must not change it
     for model in models:
         model.eval()
-    if not adapter:
-        pipe.disable_lora()
     pipe.to(accelerator.device)
     try:
-        with accelerator.autocast(), _own_precision(getattr(pipe, session.family.vae)):
+        with (
+            session.averaged() if adapter else session.base_alone(),
+            accelerator.autocast(),
+            _own_precision(getattr(pipe, session.family.vae)),
+        ):
             yield pipe
     finally:
-        if not adapter:
-            pipe.enable_lora()
         for model in models:
             model.train()
         for name in (session.family.vae, *session.family.text_encoders):

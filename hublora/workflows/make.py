@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hublora.errors import ConfigError
 from hublora.hub.client import whoami
 from hublora.hub.push import check_can_push
+from hublora.refs import parse_refs
 from hublora.workflows.bases import Base, find_base, open_base
 from hublora.workflows.progress import Note, Observer, Stage, ignore
 from hublora.workflows.results import TrainingResult, write_results
@@ -16,6 +18,7 @@ from hublora.workflows.share import push
 from hublora.workflows.steps import find_checkpoint, train_to_end
 
 if TYPE_CHECKING:
+    from hublora.adapters.adapter import LowRank
     from hublora.data import Source, TrainingData
     from hublora.training.config import TrainingConfig
     from hublora.training.session import Session
@@ -67,7 +70,8 @@ def train(
     pipe = base.load({"default": dtype, base.family.vae: torch.float32})
     check_settings(config, base.family, pipe)
     data = encode(config, base, pipe, source, accelerator.device, observer)
-    session = start_session(config, base.family, pipe, data, source.fingerprint, accelerator)
+    begin = beginning(config, base, pipe, observer)
+    session = start_session(config, base.family, pipe, data, source.fingerprint, accelerator, begin)
     if checkpoint is not None:
         load_checkpoint(session, checkpoint)
         observer(Note(f"Going on from {checkpoint}."))
@@ -149,6 +153,27 @@ def encode(
     if data.reused:
         observer(Note("Latents and prompts are reused from the cache."))
     return data
+
+
+def beginning(
+    config: TrainingConfig, base: Base, pipe: Any, observer: Observer = ignore
+) -> Mapping[str, Mapping[str, LowRank]] | None:
+    """Return the updates of the adapter to start from under the base's own names, None without."""
+    if config.adapter.start_from is None:
+        return None
+    from hublora.generation.compose import fit_to_base
+    from hublora.workflows.adapters import open_adapter
+
+    refs = parse_refs(config.adapter.start_from)
+    if len(refs) != 1:
+        raise ConfigError("adapter.start_from names several adapters; a training starts from one.")
+    adapter = open_adapter(refs[0], observer)
+    label = adapter.facts.source or config.adapter.start_from
+    fitted = fit_to_base(pipe, adapter, label, base.name)
+    return {
+        component: {name: replace(one, up=one.up * refs[0].weight) for name, one in layers.items()}
+        for component, layers in fitted.items()
+    }
 
 
 def _settle(config: TrainingConfig, resume: str | None) -> TrainingConfig:

@@ -53,7 +53,7 @@ def start(settings: Callable[..., TrainingConfig]) -> Callable[..., Session]:
         from hublora.data import open_source
         from hublora.training.session import make_accelerator, start_session, weight_dtype
         from hublora.workflows.bases import open_base
-        from hublora.workflows.make import encode
+        from hublora.workflows.make import beginning, encode
 
         config = settings(**changes)
         accelerator = make_accelerator(config)
@@ -61,6 +61,9 @@ def start(settings: Callable[..., TrainingConfig]) -> Callable[..., Session]:
         source = open_source(config.data)
         pipe = base.load({"default": weight_dtype(accelerator), "vae": torch.float32})
         data = encode(config, base, pipe, source, accelerator.device)
-        return start_session(config, base.family, pipe, data, source.fingerprint, accelerator)
+        begin = beginning(config, base, pipe)
+        return start_session(
+            config, base.family, pipe, data, source.fingerprint, accelerator, begin
+        )
 
     return begin

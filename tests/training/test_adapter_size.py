@@ -8,7 +8,8 @@ from hublora.adapters.adapter import Adapter
 from hublora.adapters.files import read_file_header, save_tensors
 from hublora.adapters.formats import to_diffusers
 from hublora.families import FAMILIES
-from hublora.training.session import adapted_layers, add_adapter, read_updates
+from hublora.training.adapting import adapt, tuned
+from hublora.training.targets import find_targets
 
 
 def test_an_adapter_of_sd_1_5_at_rank_4_is_as_small_as_expected(settings, tmp_path: Path) -> None:
@@ -20,11 +21,13 @@ def test_an_adapter_of_sd_1_5_at_rank_4_is_as_small_as_expected(settings, tmp_pa
             sample_size=64, cross_attention_dim=768, attention_head_dim=8, layers_per_block=2
         )
     assert sum(parameter.numel() for parameter in unet.parameters()) == 859_520_964
-    add_adapter(settings(adapter__rank=4), "unet", unet, FAMILIES["stable-diffusion"])
-    for _, layer in adapted_layers(unet):
+    chosen = settings(adapter__rank=4).adapter
+    ranks = find_targets(chosen, "unet", unet, FAMILIES["stable-diffusion"])
+    adapted = adapt(chosen, unet, ranks)
+    for _, layer in tuned(unet):
         layer.lora_A.to_empty(device="cpu")
         layer.lora_B.to_empty(device="cpu")
-    tensors, metadata = to_diffusers(Adapter({"unet": read_updates(unet)}))
+    tensors, metadata = to_diffusers(Adapter({"unet": adapted.read()}))
     save_tensors(tensors, tmp_path / "a.safetensors", metadata)
     header = read_file_header(tmp_path / "a.safetensors")
     assert header.data_bytes == 797_184 * 4

@@ -48,8 +48,11 @@ def check(folder: Path, session: Session) -> None:
         {"adapter__dropout": 0.5},
         {"adapter__text_encoder": True, "adapter__dropout": 0.5},
         {"schedule__name": "cosine_with_restarts", "schedule__warmup_steps": 2},
+        {"adapter__method": "dora", "adapter__ema_decay": 0.9},
+        {"adapter__init": "pissa", "optimizer__lora_plus_ratio": 4.0},
+        {"adapter__method": "loha"},
     ],
-    ids=["accumulation", "dropout", "text-encoder", "schedule"],
+    ids=["accumulation", "dropout", "text-encoder", "schedule", "dora-ema", "pissa", "loha"],
 )
 def test_a_resumed_training_is_the_uninterrupted_one(start, changes) -> None:
     changes |= {"schedule__max_train_steps": 6, "optimizer__learning_rate": 1e-2}
