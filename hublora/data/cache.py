@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hublora.data.config import DataConfig
@@ -75,31 +75,23 @@ def build_cache(
     tell = _Teller(progress, layout.rows + len(texts))
     tell(count_done(latents_at, layout.rows) + count_done(prompts_at, len(texts)))
 
-    def produce_latents(first: int) -> Iterator[dict[str, Tensor]]:
-        for pixels in _batches_of_pixels(source, config, layout, first, batch_size):
-            mean, std = encode_images(pixels)
-            _check_finite(mean, std)
-            yield {"mean": mean, "std": std}
-            tell.add(len(pixels))
-
-    def produce_prompts(first: int) -> Iterator[Mapping[str, Tensor]]:
-        assert encode_prompts is not None
-        for start in range(first, len(texts), batch_size):
-            batch = texts[start : start + batch_size]
-            yield encode_prompts(batch)
-            tell.add(len(batch))
-
     latents, latents_reused = open_rows(
         latents_at,
         layout.rows,
         batch_size,
         image_about | {"of": source.id, "revision": source.revision},
-        produce_latents,
+        lambda first: _latent_rows(
+            _batches_of_pixels(source, config, layout, first, batch_size), encode_images, tell
+        ),
     )
     prompts, prompts_reused = None, True
-    if texts:
+    if encode_prompts is not None:
         prompts, prompts_reused = open_rows(
-            prompts_at, len(texts), batch_size, {**prompt_about, "texts": texts}, produce_prompts
+            prompts_at,
+            len(texts),
+            batch_size,
+            {**prompt_about, "texts": texts},
+            lambda first: _prompt_rows(texts[first:], batch_size, encode_prompts, tell),
         )
     return TrainingData(
         layout=layout,
@@ -111,6 +103,25 @@ def build_cache(
         reused=latents_reused and prompts_reused,
         folders=[latents_at, *([prompts_at] if texts else [])],
     )
+
+
+def _latent_rows(
+    batches: Iterator[Tensor], encode_images: EncodeImages, tell: _Teller
+) -> Iterator[dict[str, Tensor]]:
+    for pixels in batches:
+        mean, std = encode_images(pixels)
+        _check_finite(mean, std)
+        yield {"mean": mean, "std": std}
+        tell.add(len(pixels))
+
+
+def _prompt_rows(
+    texts: Sequence[str], batch_size: int, encode_prompts: EncodePrompts, tell: _Teller
+) -> Iterator[Mapping[str, Tensor]]:
+    for start in range(0, len(texts), batch_size):
+        batch = list(texts[start : start + batch_size])
+        yield encode_prompts(batch)
+        tell.add(len(batch))
 
 
 def _check_finite(mean: Tensor, std: Tensor) -> None:

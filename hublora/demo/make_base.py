@@ -88,10 +88,12 @@ def make_autoencoder(checkpoint: Path, steps: int, seed: int) -> AutoencoderKL:
 
 
 def load_autoencoder(base: Path) -> AutoencoderKL:
-    """Return the autoencoder of a finished base."""
+    """Return the autoencoder of a finished base, without the folder's name in its config."""
     from diffusers import AutoencoderKL
 
-    return AutoencoderKL.from_pretrained(base, subfolder="vae").eval().requires_grad_(False)
+    model = new_autoencoder()
+    model.load_state_dict(AutoencoderKL.from_pretrained(base, subfolder="vae").state_dict())
+    return model.eval().requires_grad_(False)
 
 
 def save_pipeline(autoencoder: AutoencoderKL, model: Denoiser, folder: Path) -> None:

@@ -76,7 +76,7 @@ def stops(run: str) -> list[Stop]:
 # Attention alone is enough for a drawing style; one to two minutes on two cores.
 TRAINING = (
     "--rank", "16", "--learning-rate", "2e-3", "--train-batch-size", "8",
-    "--max-train-steps", "600", "--caption-dropout", "0.1",
+    "--max-train-steps", "850", "--caption-dropout", "0.1",
 )  # fmt: skip
 
 

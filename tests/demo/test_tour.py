@@ -32,7 +32,6 @@ def test_the_base_is_safe() -> None:
     assert not [path for path in base_files() if path.suffix in (".bin", ".pt", ".ckpt", ".pkl")]
 
 
-@pytest.mark.xfail(strict=True, reason="12.6 MB: the 12 MB that were asked for are not reached yet")
 def test_the_base_is_small() -> None:
     assert sum(path.stat().st_size for path in base_files()) <= 12e6
 
