@@ -2,14 +2,14 @@
 
     python benchmarks/hub.py [--gib 1.0] [--clients 64] [--folder DIR]
 
-Downloading is compared with the same client code against a plain static file server, uploading
-with `sha256sum` plus a copy on the same disk; pages of long lists are timed one by one.
+Downloading is compared with the same client code against nginx, uploading with `sha256sum` plus a
+copy on the same disk; pages of long lists are timed one by one.
 """
 
 from __future__ import annotations
 
 import argparse
-import http.server
+import filecmp
 import os
 import shutil
 import statistics
@@ -17,8 +17,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -27,10 +26,13 @@ os.environ |= {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 import httpx
 from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.file_download import http_get
+from static_server import static_server
 
 from hublora.localhub import LocalHub
 from hublora.localhub.store import Store
 from hublora.localhub.store.disk import now
+
+ROUNDS = 3
 
 
 def main() -> None:
@@ -47,35 +49,66 @@ def main() -> None:
             api.create_repo("bench")
             print("| what | measured | beside | ratio |\n|---|---|---|---|")
             large_files(hub, api, folder, int(args.gib * 2**30))
+            peak = peak_mib(hub.pid)
+            print(f"| server's peak memory so far | {peak:.0f} MiB | 200 MiB | |")
             pages(hub, api, folder / "hub")
             many_clients(hub, args.clients)
-            print(f"| server's peak memory | {peak_mib(hub.pid):.0f} MiB | | |")
+            print(f"| server's peak memory over all this | {peak_mib(hub.pid):.0f} MiB | | |")
+        memory(folder, int(2 * args.gib * 2**30))
     finally:
         shutil.rmtree(folder)
 
 
 def large_files(hub: LocalHub, api: HfApi, folder: Path, size: int) -> None:
-    """Upload and download one large file."""
+    """Upload and download one large file, each in turn with its neighbour; the medians count."""
     source = folder / "big.bin"
-    with source.open("wb") as file:
+    beside: list[float] = []
+    mine: list[float] = []
+    before = cpu_seconds(hub.pid)
+    for round_number in range(ROUNDS):
+        fill(source, size)
+        subprocess.run(["sha256sum", source], check=True, capture_output=True)  # into the cache
+        beside.append(timed(lambda: hash_and_copy(source, folder / "copy")))
+        mine.append(timed(partial(upload, api, source, f"{round_number}.bin")))
+    row("upload through the client", size, mine, "sha256sum + cp + sync", beside)
+    print(f"| the server's CPU for it | {(cpu_seconds(hub.pid) - before) / ROUNDS:.1f} s | | |")
+    address = f"{hub.url}/me/bench/resolve/main/{ROUNDS - 1}.bin"
+    beside, mine = [], []
+    before = cpu_seconds(hub.pid)
+    with static_server(folder) as (name, url):
+        for _ in range(ROUNDS):
+            beside.append(timed(lambda: fetch(f"{url}/big.bin", folder)))
+            mine.append(timed(lambda: fetch(address, folder)))
+    row("download by the client's code", size, mine, name, beside)
+    print(f"| the server's CPU for it | {(cpu_seconds(hub.pid) - before) / ROUNDS:.1f} s | | |")
+
+
+def memory(folder: Path, size: int) -> None:
+    """Print how much memory a fresh server ever takes to receive and send one large file."""
+    source = folder / "big.bin"
+    fill(source, size)
+    with LocalHub.start(folder / "fresh") as hub:
+        api = HfApi(endpoint=hub.url, token=hub.token)
+        api.create_repo("bench")
+        upload(api, source, "big.bin")
+        fetch(f"{hub.url}/me/bench/resolve/main/big.bin", folder)
+        assert filecmp.cmp(source, folder / "fetched", shallow=False)
+        peak = f"{peak_mib(hub.pid):.0f} MiB"
+    print(f"| server's peak memory, {size / 2**30:g} GiB up and down | {peak} | 200 MiB | |")
+    shutil.rmtree(folder / "fresh")
+
+
+def fill(path: Path, size: int) -> None:
+    """Write a file of random bytes."""
+    with path.open("wb") as file:
         for _ in range(0, size, 1 << 24):
             file.write(os.urandom(1 << 24))
-    rate = size / 2**20
-    subprocess.run(["sha256sum", source], check=True, capture_output=True)  # into the page cache
-    beside = timed(lambda: hash_and_copy(source, folder / "copy"))
-    add = CommitOperationAdd("big.bin", source)
-    before = cpu_seconds(hub.pid)
-    mine = timed(lambda: api.create_commit("me/bench", [add], commit_message="big"))
-    row("upload through the client", rate / mine, "sha256sum + cp + sync", rate / beside)
-    print(f"| the server's CPU for it | {cpu_seconds(hub.pid) - before:.1f} s | | |")
-    with static_server(folder) as url:
-        beside = min(timed(partial(fetch, f"{url}/big.bin", folder)) for _ in range(2))
-    address = f"{hub.url}/me/bench/resolve/main/big.bin"
-    before = cpu_seconds(hub.pid)
-    mine = min(timed(partial(fetch, address, folder)) for _ in range(2))
-    cpu = (cpu_seconds(hub.pid) - before) / 2
-    print(f"| the server's CPU for a download | {cpu:.1f} s | | |")
-    row("download by the client's code", rate / mine, beside_name(), rate / beside)
+
+
+def upload(api: HfApi, source: Path, path: str) -> None:
+    """Commit one large file."""
+    add = CommitOperationAdd(path, source)
+    api.create_commit("me/bench", [add], commit_message="big")
 
 
 def hash_and_copy(source: Path, target: Path) -> None:
@@ -89,45 +122,6 @@ def fetch(url: str, folder: Path) -> None:
     """Download a file as huggingface_hub does."""
     with (folder / "fetched").open("wb") as file:
         http_get(url, file)
-
-
-def beside_name() -> str:
-    """Return the static server that is there."""
-    return "nginx" if shutil.which("nginx") else "http.server (sendfile)"
-
-
-@contextmanager
-def static_server(folder: Path) -> Iterator[str]:
-    """Serve a folder by nginx if it is installed, else by the standard library."""
-    if shutil.which("nginx"):
-        yield from _nginx(folder)
-        return
-    handler = partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
-    http.server.SimpleHTTPRequestHandler.log_message = lambda *_: None  # type: ignore[method-assign]
-    http.server.SimpleHTTPRequestHandler.copyfile = _sendfile  # type: ignore[method-assign]
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_address[1]}"
-    server.shutdown()
-
-
-def _sendfile(self: http.server.SimpleHTTPRequestHandler, source, output) -> None:  # type: ignore[no-untyped-def]
-    self.connection.sendfile(source)
-
-
-def _nginx(folder: Path) -> Iterator[str]:
-    port = 18_999
-    config = folder / "nginx.conf"
-    config.write_text(
-        f"daemon off; pid {folder}/nginx.pid; error_log {folder}/nginx.log; events {{}}\n"
-        f"http {{ access_log off; sendfile on;"
-        f" server {{ listen 127.0.0.1:{port}; root {folder}; }} }}"
-    )
-    process = subprocess.Popen(["nginx", "-c", str(config)])
-    time.sleep(1)
-    yield f"http://127.0.0.1:{port}"
-    process.terminate()
-    process.wait()
 
 
 def pages(hub: LocalHub, api: HfApi, data: Path) -> None:
@@ -219,9 +213,11 @@ def timed(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def row(what: str, mine: float, name: str, beside: float) -> None:
-    """Print one comparison of rates."""
-    print(f"| {what} | {mine:.0f} MiB/s | {name}: {beside:.0f} MiB/s | {mine / beside:.2f} |")
+def row(what: str, size: int, mine: list[float], name: str, beside: list[float]) -> None:
+    """Print one comparison of rates, by the medians."""
+    rates = [size / 2**20 / statistics.median(took) for took in (mine, beside)]
+    ratio = rates[0] / rates[1]
+    print(f"| {what} | {rates[0]:.0f} MiB/s | {name}: {rates[1]:.0f} MiB/s | {ratio:.2f} |")
 
 
 def cpu_seconds(pid: int) -> float:

@@ -57,20 +57,27 @@ def import_folder(
     if not source.is_dir():
         raise Malformed(f"There is no folder {source}.")
     repo = _repo(store, repo_type, repo_id, private)
-    paths = sorted(_paths(source))
-    git = store.git(repo)
-    standing = git.resolve(DEFAULT_BRANCH)
-    with store.commits.stage(repo, git) as stage:
-        attributes = Attributes(
-            (git.read_file(standing, ".gitattributes") or b"").decode("utf-8", "replace")
-        )
-        operations = [_put(store, repo, stage, attributes, source, path) for path in paths]
-        if mirror:
-            gone = {entry.path for entry in git.files(standing)} - set(paths) - {".gitattributes"}
-            operations += [DeleteFile(path) for path in sorted(gone)]
+    with store.commits.stage(repo) as stage:
+        operations = _operations(store, repo, stage, source, mirror)
         return store.commits.apply(
             repo, stage, operations, f"{message}\n", signature(repo.owner), skip_empty=True
         )
+
+
+def _operations(
+    store: Store, repo: Repo, stage: Stage, source: Path, mirror: bool
+) -> list[Operation]:
+    """Return what makes `main` hold the files of a folder; their contents are staged."""
+    git, paths = stage.repo, sorted(_paths(source))
+    standing = git.resolve(DEFAULT_BRANCH)
+    attributes = Attributes(
+        (git.read_file(standing, ".gitattributes") or b"").decode("utf-8", "replace")
+    )
+    operations = [_put(store, repo, stage, attributes, source, path) for path in paths]
+    if mirror:
+        gone = {entry.path for entry in git.files(standing)} - set(paths) - {".gitattributes"}
+        operations += [DeleteFile(path) for path in sorted(gone)]
+    return operations
 
 
 def _repo(store: Store, kind: str, repo_id: str, private: bool) -> Repo:

@@ -9,6 +9,7 @@ import tempfile
 import urllib.request
 from pathlib import Path
 from types import TracebackType
+from typing import IO
 
 from hublora.errors import HubloraError
 
@@ -51,26 +52,14 @@ class LocalHub:
         Raises:
             HubloraError: It did not start; the message has the server's last words.
         """
-        command = [sys.executable, "-m", "hublora.localhub", "--data", str(data_dir)]
-        command += ["--host", host, "--port", str(port), "--user", user]
-        command += ["--read-only"] if read_only else []
-        command += ["--part-bytes", str(part_bytes)] if part_bytes else []
-        command += ["--patience", str(patience)] if patience else []
-        command += ["--verbose"] if log_file else []
+        flags = ["--data", str(data_dir), "--host", host, "--port", str(port), "--user", user]
+        flags += ["--read-only"] if read_only else []
+        flags += ["--part-bytes", str(part_bytes)] if part_bytes else []
+        flags += ["--patience", str(patience)] if patience else []
+        flags += ["--verbose"] if log_file else []
         # The log goes to a file: nobody reads along, and a full pipe would stop the server.
         with open(log_file, "a+") if log_file else tempfile.TemporaryFile("w+") as log:
-            process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True
-            )
-            assert process.stdout is not None
-            line = process.stdout.readline()
-            if not line:
-                process.communicate()
-                log.seek(0)
-                words = log.read()[-2000:].strip()
-                raise HubloraError(f"The embedded Hub did not start: {words}")
-        facts = json.loads(line)
-        hub = cls(process, facts["url"], facts["token"])
+            hub = cls(*_launch(flags, log))
         with urllib.request.urlopen(f"{hub.url}/health", timeout=_PATIENCE_SECONDS) as answer:
             assert answer.status == 200
         return hub
@@ -114,3 +103,27 @@ class LocalHub:
         trace: TracebackType | None,
     ) -> None:
         self.stop()
+
+
+def _launch(flags: list[str], log: IO[str]) -> tuple[subprocess.Popen[str], str, str]:
+    """Start the server; return it with its address and token once it has told them.
+
+    Raises:
+        HubloraError: It ended instead.
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-m", "hublora.localhub", *flags],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=log,
+        text=True,
+    )
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    if not line:
+        process.communicate()
+        log.seek(0)
+        words = log.read()[-2000:].strip()
+        raise HubloraError(f"The embedded Hub did not start: {words}")
+    facts = json.loads(line)
+    return process, facts["url"], facts["token"]

@@ -1,6 +1,7 @@
 """Nothing that was acknowledged is lost: kill -9 in the midst of uploads, and racing commits.
 
-`HUBLORA_KILLS=50` makes the long run whose figures are in docs/hub-conformance.md.
+`HUBLORA_KILLS=50 pytest -s tests/localhub/test_crashes.py -k kill_9` makes the long run whose
+figures are in docs/hub-crashes.md.
 """
 
 from __future__ import annotations
@@ -92,6 +93,7 @@ def test_every_acknowledged_commit_survives_kill_9(tmp_path: Path):
             writer.join()
             acknowledged += writer.acknowledged
     assert len(acknowledged) >= KILLS
+    print(f"\n{KILLS} kills, {WRITERS} writers, {len(acknowledged)} acknowledged commits")
     with LocalHub.start(data) as hub:
         check(hub, data, acknowledged)
 

@@ -68,7 +68,7 @@ class _Tape:
 
 
 def unpack(stream: IO[bytes], odb: pygit2.Odb, max_object: int) -> list[tuple[ObjectType, str]]:
-    """Write every object of a pack into `odb`; return kinds and ids in the pack's order.
+    """Write every object of a pack into `odb`; return kinds and ids in the order they were made.
 
     Raises:
         Malformed: It is not a pack, or is broken.
@@ -81,48 +81,64 @@ def unpack(stream: IO[bytes], odb: pygit2.Odb, max_object: int) -> list[tuple[Ob
     total = int.from_bytes(count)
     if total > MAX_OBJECTS:
         raise TooLarge(f"More than {MAX_OBJECTS} objects in one push.")
-    places: dict[int, str] = {}
-    waiting: list[tuple[int, str, bytes]] = []
-    found: list[tuple[ObjectType, str]] = []
-
-    def keep(start: int, kind: ObjectType, content: bytes) -> None:
-        places[start] = str(odb.write(kind, content))
-        found.append((kind, places[start]))
-
+    objects = _Objects(odb, max_object)
     try:
         for _ in range(total):
-            start = tape.position
-            kind, size = _header(tape)
-            if size > max_object:
-                raise TooLarge(
-                    f"A file has more than {max_object >> 20} MB:"
-                    " keep it in Git LFS (`git lfs track`)."
-                )
-            if kind in _KINDS:
-                keep(start, _KINDS[kind], tape.inflate(size))
-                continue
-            if kind == _OFFSET_DELTA:
-                base = places.get(start - _offset(tape), "")
-            elif kind == _REFERENCE_DELTA:
-                base = tape.read(20).hex()
-            else:
-                raise Malformed("The pack has an object of no known kind.")
-            delta = tape.inflate(size)
-            if base and base in odb:
-                keep(start, *_apply(odb, base, delta, max_object))
-            else:
-                waiting.append((start, base, delta))
+            objects.take(tape)
         tape.check_sum()
-        while waiting:
-            ready = [item for item in waiting if item[1] and item[1] in odb]
+        objects.settle()
+    except (zlib.error, IndexError, pygit2.GitError) as problem:
+        raise Malformed("The pack is broken.") from problem
+    return objects.found
+
+
+class _Objects:
+    """What a pack has given so far, and the deltas whose base is still to come."""
+
+    def __init__(self, odb: pygit2.Odb, max_object: int) -> None:
+        self.found: list[tuple[ObjectType, str]] = []
+        self._odb = odb
+        self._max_object = max_object
+        self._places: dict[int, str] = {}
+        self._waiting: list[tuple[int, str, bytes]] = []
+
+    def take(self, tape: _Tape) -> None:
+        """Read the next object of the pack."""
+        start = tape.position
+        kind, size = _header(tape)
+        if size > self._max_object:
+            raise TooLarge(
+                f"A file has more than {self._max_object >> 20} MB:"
+                " keep it in Git LFS (`git lfs track`)."
+            )
+        if kind in _KINDS:
+            self._keep(start, _KINDS[kind], tape.inflate(size))
+            return
+        if kind == _OFFSET_DELTA:
+            base = self._places.get(start - _offset(tape), "")
+        elif kind == _REFERENCE_DELTA:
+            base = tape.read(20).hex()
+        else:
+            raise Malformed("The pack has an object of no known kind.")
+        delta = tape.inflate(size)
+        if base and base in self._odb:
+            self._keep(start, *_apply(self._odb, base, delta, self._max_object))
+        else:
+            self._waiting.append((start, base, delta))
+
+    def settle(self) -> None:
+        """Make what the waiting deltas mean, each once its base is there."""
+        while self._waiting:
+            ready = [item for item in self._waiting if item[1] and item[1] in self._odb]
             if not ready:
                 raise Malformed("The pack has a delta against an object that is not there.")
             for start, base, delta in ready:
-                keep(start, *_apply(odb, base, delta, max_object))
-            waiting = [item for item in waiting if item not in ready]
-    except (zlib.error, IndexError, pygit2.GitError) as problem:
-        raise Malformed("The pack is broken.") from problem
-    return found
+                self._keep(start, *_apply(self._odb, base, delta, self._max_object))
+            self._waiting = [item for item in self._waiting if item not in ready]
+
+    def _keep(self, start: int, kind: ObjectType, content: bytes) -> None:
+        self._places[start] = str(self._odb.write(kind, content))
+        self.found.append((kind, self._places[start]))
 
 
 def _header(tape: _Tape) -> tuple[int, int]:
@@ -159,26 +175,15 @@ def _apply(odb: pygit2.Odb, base: str, delta: bytes, max_object: int) -> tuple[O
         raise Malformed("A delta of the pack is for another object.")
     if result_length > max_object:
         raise TooLarge("An object of the pack is too large.")
-    parts: list[bytes | memoryview] = []
+    parts: list[memoryview] = []
     made = 0
     while place < len(delta):
         code = delta[place]
         place += 1
         if code & 0x80:
-            offset = size = 0
-            for bit in range(4):
-                if code & 1 << bit:
-                    offset |= delta[place] << 8 * bit
-                    place += 1
-            for bit in range(3):
-                if code & 0x10 << bit:
-                    size |= delta[place] << 8 * bit
-                    place += 1
-            part: bytes | memoryview = source[offset : offset + (size or 0x10000)]
-            if len(part) != (size or 0x10000):
-                raise Malformed("A delta of the pack copies from beyond its base.")
+            part, place = _copy(source, code, delta, place)
         elif code:
-            part = delta[place : place + code]
+            part = memoryview(delta)[place : place + code]
             place += code
         else:
             raise Malformed("A delta of the pack has an unknown step.")
@@ -189,6 +194,23 @@ def _apply(odb: pygit2.Odb, base: str, delta: bytes, max_object: int) -> tuple[O
     if made != result_length:
         raise Malformed("A delta of the pack makes less than it says.")
     return ObjectType(kind), b"".join(parts)
+
+
+def _copy(source: memoryview, code: int, delta: bytes, place: int) -> tuple[memoryview, int]:
+    """Return the piece of the base that a copying step means, and where the next step begins."""
+    offset = size = 0
+    for bit in range(4):
+        if code & 1 << bit:
+            offset |= delta[place] << 8 * bit
+            place += 1
+    for bit in range(3):
+        if code & 0x10 << bit:
+            size |= delta[place] << 8 * bit
+            place += 1
+    part = source[offset : offset + (size or 0x10000)]
+    if len(part) != (size or 0x10000):
+        raise Malformed("A delta of the pack copies from beyond its base.")
+    return part, place
 
 
 def _varint(content: bytes, place: int) -> tuple[int, int]:
