@@ -16,9 +16,20 @@ Examples:
   hublora run me/pokemon-lora "Totoro"
   hublora run me/pokemon-lora:0.7 me/ink-lora:0.5 "a castle" --num-images 4 --grid
   hublora run me/dog-lora me/ink-lora "a <1> in the style of <2>"
+  hublora run me/dog-lora me/ink-lora "a castle" --compose switch --weight 2=0.2..0.9
   hublora run me/pokemon-lora@v1 "Totoro" --seed 7 -o totoro.png
   hublora run ./runs/pokemon-lora "Totoro" --base stable-diffusion-v1-5/stable-diffusion-v1-5
 """
+
+
+def _pairs(
+    context: click.Context, parameter: click.Parameter, values: tuple[str, ...]
+) -> dict[str, str]:
+    """Return the pairs of `--weight`."""
+    pairs = [value.rpartition("=") for value in values]
+    if any(not (key and weight) for key, _, weight in pairs):
+        raise click.BadParameter("write it like --weight me/ink-lora=0.2..0.9")
+    return {key: weight for key, _, weight in pairs}
 
 
 @click.command(epilog=EXAMPLES)
@@ -36,6 +47,20 @@ Examples:
 @click.option("--width", type=click.IntRange(8), help="In pixels.")
 @click.option("--height", type=click.IntRange(8), help="In pixels.")
 @click.option("--scheduler", help="A diffusers scheduler, e.g. EulerDiscrete.")
+@click.option(
+    "--compose",
+    type=click.Choice(["sum", "switch", "composite"]),
+    default="sum",
+    help="How several adapters act: all at once, one at each step, or each alone and averaged.",
+)
+@click.option(
+    "--weight",
+    "weights",
+    multiple=True,
+    metavar="ADAPTER=WEIGHT",
+    callback=_pairs,
+    help="0.2..0.9 over the steps; 1,mid:0,up.1:0.5 by block. A place may name it: 1=0.5.",
+)
 @click.option(
     "--trigger",
     type=click.Choice(["auto", "off"]),

@@ -13,6 +13,8 @@ from hublora.errors import ConfigError
 if TYPE_CHECKING:
     from PIL import Image
 
+    from hublora.generation.mixing import Mixer
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -126,6 +128,7 @@ def sample(
     on_step: Callable[[int], None] | None = None,
     *,
     inputs: Mapping[str, Any] | None = None,
+    mixer: Mixer | None = None,
 ) -> Image.Image:
     """Draw one picture.
 
@@ -135,12 +138,16 @@ def sample(
         on_step: Called after each denoising step with its number, from 1.
         inputs: Further arguments of the pipeline; `prompt` and `negative_prompt`, or their
             embeddings, in it stand for the plan's.
+        mixer: Of the pipeline's adapters, where they do not simply add up.
     """
 
-    def after(_pipe: Any, index: int, _timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+    def after(pipe: Any, index: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
         if on_step is not None:
             on_step(index + 1)
-        return tensors
+        return mixer.on_step_end(pipe, index, timestep, tensors) if mixer else tensors
+
+    if mixer is not None:
+        mixer.start()
 
     if inputs is None:
         inputs = {"prompt": plan.prompt, "negative_prompt": plan.negative_prompt or None}

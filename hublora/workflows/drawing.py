@@ -39,7 +39,7 @@ def draw(
             observer(Note(f"Trigger words put in front: {', '.join(expanded.added)}"))
         inputs = _inputs(pipe, plan, expanded, observer if plan.prompt not in told else ignore)
         told.add(plan.prompt)
-        yield sample(pipe, plan, tell, inputs=inputs)
+        yield sample(pipe, plan, tell, inputs=inputs, mixer=pipe.hublora.mixer)
         done += plan.num_inference_steps
 
 

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hublora.adapters.adapter import Adapter
+from hublora.errors import ConfigError
+from hublora.generation.weights import Weight
 from hublora.hub.layout import WEIGHTS
-from hublora.refs import AdapterRef
+from hublora.refs import AdapterRef, parse_refs
 from hublora.workflows.adapters import embedding_files, load_pinned, pin
 from hublora.workflows.progress import Observer, ignore
 
 if TYPE_CHECKING:
     from hublora.generation.embeddings import LearnedToken
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One adapter that was asked for, and how strongly it is to act."""
+
+    ref: AdapterRef
+    weight: Weight
 
 
 @dataclass(frozen=True)
@@ -24,12 +34,14 @@ class OpenPart:
     Attributes:
         asked: The ref as it was given.
         ref: The same, pinned.
+        weight: How strongly it acts.
         adapter: Its updates and facts.
         tokens: The tokens that it brings along.
     """
 
     asked: AdapterRef
     ref: AdapterRef
+    weight: Weight
     adapter: Adapter
     tokens: tuple[LearnedToken, ...] = ()
 
@@ -53,26 +65,56 @@ class OpenPart:
         facts = self.adapter.facts
         named = {"title": self.title} if self.ref.kind == "local" else {"ref": self.ref.public}
         asked = {"revision": self.asked.revision} if self.asked.revision else {}
-        return {**named, **asked, "weight": self.ref.weight, "sha256": facts.sha256}
+        number = self.weight.number
+        weight = str(self.weight) if number is None else number
+        return {**named, **asked, "weight": weight, "sha256": facts.sha256}
 
 
-def open_parts(refs: Sequence[AdapterRef], observer: Observer = ignore) -> list[OpenPart]:
+def settle(refs: Sequence[str], weights: Mapping[str, str | float] | None = None) -> list[Wanted]:
+    """Parse refs, and what is said of their weights beside them.
+
+    Args:
+        refs: Adapter refs; each may hold a weight.
+        weights: Place from 1, or ref without a weight -> weight, which takes the place of the
+            ref's own.
+
+    Raises:
+        RefError: A ref does not parse.
+        ConfigError: A weight does not parse, or stands beside no ref.
+    """
+    parsed = parse_refs(refs)
+    settled = [Wanted(ref, Weight.of(ref.weight)) for ref in parsed]
+    for key, value in (weights or {}).items():
+        weight = Weight.parse(str(value))
+        places = [
+            i for i, ref in enumerate(parsed) if key in (str(i + 1), ref.location, ref.public)
+        ]
+        if len(places) != 1:
+            which = "none" if not places else "several"
+            raise ConfigError(
+                f"The weight of {key!r} is for {which} of the adapters.",
+                "Name it by its place: --weight 1=0.2..0.9",
+            )
+        settled[places[0]] = Wanted(parsed[places[0]], weight)
+    return settled
+
+
+def open_parts(wanted: Sequence[Wanted], observer: Observer = ignore) -> list[OpenPart]:
     """Bring the adapters to this machine and read them.
 
     Raises:
         NotFoundError: A repo, revision or file is not there.
         AdapterError: A file is broken or no adapter.
     """
-    return [_open(ref, observer) for ref in refs]
+    return [_open(one, observer) for one in wanted]
 
 
-def _open(ref: AdapterRef, observer: Observer) -> OpenPart:
-    resolved, path = pin(ref, observer)
+def _open(wanted: Wanted, observer: Observer) -> OpenPart:
+    resolved, path = pin(wanted.ref, observer)
     adapter = load_pinned(resolved, path)
-    files = embedding_files(path)
-    if not files:
-        return OpenPart(ref, resolved.ref, adapter)
-    from hublora.generation.embeddings import read_tokens
+    tokens: tuple[LearnedToken, ...] = ()
+    if files := embedding_files(path):
+        from hublora.generation.embeddings import read_tokens
 
-    tokens = tuple(token for file in files for token in read_tokens(file))
-    return OpenPart(ref, resolved.ref, adapter, tokens)
+        tokens = tuple(token for file in files for token in read_tokens(file))
+    return OpenPart(wanted.ref, resolved.ref, wanted.weight, adapter, tokens)

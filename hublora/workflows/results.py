@@ -18,6 +18,7 @@ from hublora.adapters.formats import to_diffusers, to_kohya
 from hublora.cards.environment import describe_environment
 from hublora.cards.plots import loss_plot
 from hublora.filesystem import sha256_of, write_atomically
+from hublora.generation.weights import Weight
 from hublora.hub.layout import CARD, WEIGHTS
 from hublora.refs import AdapterRef
 from hublora.workflows.bases import Base
@@ -179,7 +180,9 @@ def _write_pictures(
     repo_id = session.config.hub.model_id
     ref = AdapterRef("repo", repo_id) if repo_id else AdapterRef("local", title(session))
     trained = Adapter({}, AdapterFacts(sha256=sha256_of(folder / WEIGHTS)))
-    composition = Composition(base, (OpenPart(ref, ref, trained),), (), dtype_name(session))
+    composition = Composition(
+        base, (OpenPart(ref, ref, Weight.of(1.0), trained),), (), dtype_name(session)
+    )
     gallery = []
     for index, one in enumerate(after):
         path = f"images/{index}.png"

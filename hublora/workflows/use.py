@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 from hublora._version import __version__
 from hublora.errors import AdapterError, ConfigError, NotFoundError
 from hublora.generation.concepts import Concept, Expanded, TriggerMode, expand
-from hublora.refs import parse_refs
+from hublora.generation.mixing import Mixer, Way
 from hublora.workflows.bases import Base, open_base
 from hublora.workflows.drawing import draw, save
 from hublora.workflows.outputs import output_paths, save_grid
-from hublora.workflows.parts import OpenPart, open_parts
+from hublora.workflows.parts import OpenPart, open_parts, settle
 from hublora.workflows.progress import Note, Observer, Wrote, ignore
 
 if TYPE_CHECKING:
@@ -30,12 +30,16 @@ class Composition:
         parts: The adapters, in order.
         concepts: What each of them is called by in a prompt.
         dtype: Torch name of the weights' type, e.g. "float32".
+        way: How the adapters act together.
+        mixer: What makes them; None where nothing was loaded.
     """
 
     base: Base
     parts: tuple[OpenPart, ...]
     concepts: tuple[Concept, ...]
     dtype: str
+    way: Way = "sum"
+    mixer: Mixer | None = None
 
     def prompt(self, text: str, trigger: TriggerMode = "auto") -> str:
         """Return `text` as the pipeline is to be given it: `<1>`, `<2>`, … and learned tokens
@@ -57,14 +61,24 @@ class Composition:
             "base": self.base.name,
             "base_revision": self.base.commit,
             "dtype": self.dtype,
+            "compose": self.way,
             "adapters": [part.facts() for part in self.parts],
         }
+
+    def on_step_end(
+        self, pipe: Any, step: int, timestep: Any, tensors: dict[str, Any]
+    ) -> dict[str, Any]:
+        """What a pipeline whose adapters switch, or whose weights move over the steps, is called
+        with: `pipe(…, callback_on_step_end=pipe.hublora.on_step_end)`."""
+        return self.mixer.on_step_end(pipe, step, timestep, tensors) if self.mixer else tensors
 
 
 def load(
     *refs: str,
     base: str | None = None,
     base_revision: str | None = None,
+    compose: Way = "sum",
+    weights: Mapping[str, str | float] | None = None,
     device: str | None = None,
     dtype: torch.dtype | None = None,
     observer: Observer = ignore,
@@ -75,6 +89,10 @@ def load(
         refs: Adapter refs such as "user/name", "user/name@main:0.7" or a file; none for the base.
         base: Hub id or folder of the base; found from the adapters' own facts if not given.
         base_revision: Branch, tag or commit of `base`.
+        compose: How several adapters act together: "sum", "switch" or "composite".
+        weights: Place from 1, or ref -> weight, such as "0.2..0.9" over the steps or "1,mid:0" by
+            block (`hublora.generation.weights`). What moves or switches needs
+            `callback_on_step_end=pipe.hublora.on_step_end` in the pipeline's call.
         device: A torch device; a GPU if there is one.
         dtype: Type of the weights; float16 on a GPU, float32 elsewhere.
         observer: Is told what happens.
@@ -86,19 +104,17 @@ def load(
     """
     import torch
 
-    from hublora.generation.compose import Part, apply_adapters
-
-    parsed = parse_refs(refs)
+    wanted = settle(refs, weights)
     device = _check_device(device) if device else _default_device()
-    parts = open_parts(parsed, observer)
+    parts = open_parts(wanted, observer)
     opened = _find_base(parts, base, base_revision, observer)
     if dtype is None:
         dtype = torch.float32 if device.startswith("cpu") else torch.float16
     pipe = opened.load(dtype)
     concepts = tuple(_teach(pipe, part) for part in parts)
-    apply_adapters(pipe, [Part(part.adapter, part.ref.weight) for part in parts], opened.name)
+    mixer = _mix(pipe, opened, parts, compose)
     pipe.to(device)
-    pipe.hublora = Composition(opened, tuple(parts), concepts, str(dtype)[6:])
+    pipe.hublora = Composition(opened, tuple(parts), concepts, str(dtype)[6:], compose, mixer)
     return pipe
 
 
@@ -115,6 +131,8 @@ def run(
     device: str | None = None,
     scheduler: str | None = None,
     trigger: TriggerMode = "auto",
+    compose: Way = "sum",
+    weights: Mapping[str, str | float] | None = None,
     observer: Observer = ignore,
     **sampling: Any,
 ) -> list[Path]:
@@ -132,6 +150,8 @@ def run(
         device: As for `load`.
         scheduler: Class name of a diffusers scheduler.
         trigger: "auto" puts trigger words that the prompt lacks in front, "off" does not.
+        compose: As for `load`.
+        weights: As for `load`.
         observer: Is told what happens.
         sampling: Fields of `generation.sample.Sampling`; None means the base's own.
 
@@ -143,7 +163,15 @@ def run(
     """
     from hublora.generation.sample import check_plan, use_scheduler
 
-    pipe = load(*refs, base=base, base_revision=base_revision, device=device, observer=observer)
+    pipe = load(
+        *refs,
+        base=base,
+        base_revision=base_revision,
+        compose=compose,
+        weights=weights,
+        device=device,
+        observer=observer,
+    )
     use_scheduler(pipe, scheduler)
     plan = pipe.hublora.base.sampling(prompt, scheduler=scheduler, **sampling)
     check_plan(pipe, pipe.hublora.base.family.size_step(pipe), plan)
@@ -168,7 +196,20 @@ def _teach(pipe: Any, part: OpenPart) -> Concept:
         from hublora.generation.embeddings import add_tokens
 
         names = add_tokens(pipe, part.tokens, part.label)
-    return Concept(part.label, triggers, names, wanted=part.ref.weight > 0)
+    return Concept(part.label, triggers, names, wanted=part.weight.positive)
+
+
+def _mix(pipe: Any, base: Base, parts: Sequence[OpenPart], way: Way) -> Mixer:
+    """Put the adapters on the pipeline and let them act together."""
+    from hublora.generation.compose import Part, apply_adapters
+
+    weights = [part.weight for part in parts]
+    names = apply_adapters(
+        pipe,
+        [Part(part.adapter, part.weight.rest.start) for part in parts],
+        base.name,
+    )
+    return Mixer(pipe, names, weights, way, base.family.denoiser)
 
 
 def _find_base(
