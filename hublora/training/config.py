@@ -65,8 +65,12 @@ class AdapterSettings(_Section):
 
 
 class OptimizerSettings(_Section):
-    name: Literal["adamw", "adamw-8bit"] = Field("adamw", description="Which optimizer.")
-    learning_rate: float = Field(1e-4, gt=0, description="Peak learning rate.")
+    name: Literal["adamw", "adamw-8bit", "prodigy", "adafactor", "schedule-free", "muon"] = Field(
+        "adamw", description="Which optimizer."
+    )
+    learning_rate: float = Field(
+        1e-4, gt=0, description="Peak learning rate; a factor, 1 by default, for prodigy."
+    )
     text_encoder_learning_rate: float | None = Field(
         None, gt=0, description="Peak learning rate of the text encoders; the same if not given."
     )
@@ -79,6 +83,14 @@ class OptimizerSettings(_Section):
     epsilon: float = Field(1e-8, gt=0, description="Added to the denominator.")
     max_grad_norm: float = Field(1.0, gt=0, description="Norm to which gradients are clipped.")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _own_rate(cls, data: Any) -> Any:
+        """Let an optimizer that finds its own learning rate begin with its usual factor."""
+        if isinstance(data, dict) and data.get("name") == "prodigy":
+            return {"learning_rate": 1.0, **data}
+        return data
+
 
 class ScheduleSettings(_Section):
     name: Literal[
@@ -88,6 +100,7 @@ class ScheduleSettings(_Section):
         "cosine",
         "cosine_with_restarts",
         "polynomial",
+        "piecewise_constant",
     ] = Field("cosine", description="Learning rate over time, as diffusers names it.")
     warmup_steps: int = Field(0, ge=0, description="Steps over which the learning rate rises.")
     max_train_steps: int | None = Field(
@@ -95,6 +108,11 @@ class ScheduleSettings(_Section):
     )
     num_train_epochs: int | None = Field(
         None, ge=1, description="Passes over the data, where the steps are not given."
+    )
+    num_cycles: int = Field(1, ge=1, description="Restarts of cosine_with_restarts.")
+    power: float = Field(1.0, gt=0, description="Exponent of polynomial.")
+    step_rules: str | None = Field(
+        None, description='Factors of piecewise_constant, as in "1:100,0.1:200,0.01".'
     )
 
 
@@ -161,6 +179,19 @@ class TrainingConfig(_Section):
     )
     seed: int = Field(0, ge=0, description="Of everything random.")
     report_to: list[str] = Field(default=[], description="Trackers, e.g. wandb, tensorboard.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _schedule_free(cls, data: Any) -> Any:
+        """Let the learning rate be constant for an optimizer that does without a schedule."""
+        if not isinstance(data, dict) or not isinstance(data.get("optimizer"), dict):
+            return data
+        if data["optimizer"].get("name") != "schedule-free":
+            return data
+        schedule = data.get("schedule") or {}
+        if isinstance(schedule, dict):
+            return {**data, "schedule": {"name": "constant", **schedule}}
+        return data
 
     @model_validator(mode="after")
     def _contradict_nothing(self) -> Self:

@@ -58,6 +58,48 @@ RULES: tuple[Rule, ...] = (
         "Add --train-text-encoder, or leave it out.",
     ),
     (
+        lambda config: (
+            config.optimizer.name == "prodigy"
+            and (
+                config.optimizer.lora_plus_ratio != 1
+                or config.optimizer.text_encoder_learning_rate is not None
+            )
+        ),
+        "The optimizer prodigy has one learning rate for all weights.",
+        "Leave optimizer.lora_plus_ratio and optimizer.text_encoder_learning_rate out.",
+    ),
+    (
+        lambda config: (
+            config.optimizer.name == "schedule-free" and config.schedule.name != "constant"
+        ),
+        "The optimizer schedule-free and --lr-scheduler both lower the learning rate.",
+        "Leave --lr-scheduler out.",
+    ),
+    (
+        lambda config: (
+            config.optimizer.name == "schedule-free" and config.adapter.ema_decay is not None
+        ),
+        "The optimizer schedule-free and adapter.ema_decay both average the weights.",
+        "Leave one of them out.",
+    ),
+    (
+        lambda config: (
+            config.schedule.name == "constant"
+            and config.schedule.warmup_steps > 0
+            and config.optimizer.name != "schedule-free"
+        ),
+        "--lr-scheduler constant knows no --lr-warmup-steps.",
+        "Use --lr-scheduler constant_with_warmup.",
+    ),
+    (
+        lambda config: (
+            (config.schedule.name == "piecewise_constant")
+            != (config.schedule.step_rules is not None)
+        ),
+        "--lr-scheduler piecewise_constant and schedule.step_rules belong together.",
+        "Give both, e.g. --set schedule.step_rules=1:100,0.1.",
+    ),
+    (
         lambda config: config.data.dataset is not None and config.data.folder is not None,
         "--dataset and --folder both say where the pictures are.",
         "Leave one of them out.",

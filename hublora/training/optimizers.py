@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import redirect_stdout
+from importlib import import_module
+from io import StringIO
 from typing import Any
 
 import torch
 
 from hublora.errors import ConfigError
 from hublora.training.adapting import Adapted
-from hublora.training.config import OptimizerSettings, ScheduleSettings
+from hublora.training.config import OptimizerSettings, ScheduleSettings, TrainingConfig
+
+Groups = list[dict[str, Any]]
 
 
 def check_optimizer(settings: OptimizerSettings) -> None:
@@ -18,13 +23,17 @@ def check_optimizer(settings: OptimizerSettings) -> None:
     Raises:
         ConfigError: It is not.
     """
-    if settings.name == "adamw-8bit":
-        _bitsandbytes()
+    if settings.name in _PACKAGES:
+        _package(settings.name)
+    if settings.name == "muon" and not hasattr(torch.optim, "Muon"):
+        raise ConfigError(
+            f"PyTorch {torch.__version__} has no Muon.", "Install a newer one: pip install -U torch"
+        )
 
 
 def parameter_groups(
     settings: OptimizerSettings, adapted: Mapping[str, Adapted], denoiser: str
-) -> list[dict[str, Any]]:
+) -> Groups:
     """Return the trained weights in groups of one learning rate.
 
     The second matrix of each layer learns `lora_plus_ratio` times as fast as the first one (LoRA+,
@@ -46,58 +55,127 @@ def parameter_groups(
 
 
 def make_optimizer(
-    settings: OptimizerSettings, groups: list[dict[str, Any]], device: torch.device
+    config: TrainingConfig, groups: Groups, device: torch.device
 ) -> torch.optim.Optimizer:
     """Return the optimizer that the settings name.
 
     Raises:
-        ConfigError: It needs a package that is not installed.
+        ConfigError: It needs a package that is not installed, or cannot train these weights.
     """
-    return _OPTIMIZERS[settings.name](
-        groups,
-        device,
-        lr=settings.learning_rate,
-        betas=(settings.beta1, settings.beta2),
-        weight_decay=settings.weight_decay,
-        eps=settings.epsilon,
-    )
+    return _OPTIMIZERS[config.optimizer.name](config, groups, device)
 
 
 def make_schedule(settings: ScheduleSettings, optimizer: torch.optim.Optimizer, steps: int) -> Any:
-    """Return the learning-rate schedule over `steps` optimizer steps."""
+    """Return the learning-rate schedule over `steps` optimizer steps, one of diffusers'."""
     from diffusers.optimization import get_scheduler
 
     return get_scheduler(
         settings.name,
         optimizer=optimizer,
+        step_rules=settings.step_rules,
         num_warmup_steps=settings.warmup_steps,
         num_training_steps=steps,
+        num_cycles=settings.num_cycles,
+        power=settings.power,
     )
 
 
-def _adamw(
-    groups: list[dict[str, Any]], device: torch.device, **settings: Any
-) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(groups, fused=device.type in ("cuda", "cpu"), **settings)
+def _adamw(config: TrainingConfig, groups: Groups, device: torch.device) -> torch.optim.Optimizer:
+    fused = device.type in ("cuda", "cpu")
+    return torch.optim.AdamW(groups, fused=fused, **_adam_settings(config.optimizer))
 
 
 def _adamw_8bit(
-    groups: list[dict[str, Any]], device: torch.device, **settings: Any
+    config: TrainingConfig, groups: Groups, device: torch.device
 ) -> torch.optim.Optimizer:
-    return _bitsandbytes().optim.AdamW8bit(groups, **settings)
+    kind = _package("adamw-8bit").optim.AdamW8bit
+    return kind(groups, **_adam_settings(config.optimizer))
 
 
-def _bitsandbytes() -> Any:
+def _prodigy(config: TrainingConfig, groups: Groups, device: torch.device) -> torch.optim.Optimizer:
+    with redirect_stdout(StringIO()):  # it prints how it decays, and stdout is for data
+        return _package("prodigy").Prodigy(
+            groups,
+            use_bias_correction=True,
+            safeguard_warmup=True,
+            **_adam_settings(config.optimizer),
+        )
+
+
+def _adafactor(
+    config: TrainingConfig, groups: Groups, device: torch.device
+) -> torch.optim.Optimizer:
+    """Adafactor at the learning rate that is set. Scaled by the size of the weights, as it is by
+    default, it would leave an adapter near the zeros that it begins at."""
+    from transformers.optimization import Adafactor
+
+    return Adafactor(
+        groups,
+        lr=config.optimizer.learning_rate,
+        weight_decay=config.optimizer.weight_decay,
+        scale_parameter=False,
+        relative_step=False,
+        warmup_init=False,
+    )
+
+
+def _schedule_free(
+    config: TrainingConfig, groups: Groups, device: torch.device
+) -> torch.optim.Optimizer:
+    optimizer = _package("schedule-free").AdamWScheduleFree(
+        groups, warmup_steps=config.schedule.warmup_steps, **_adam_settings(config.optimizer)
+    )
+    optimizer.train()
+    return optimizer
+
+
+def _muon(config: TrainingConfig, groups: Groups, device: torch.device) -> torch.optim.Optimizer:
+    if any(parameter.ndim != 2 for group in groups for parameter in group["params"]):
+        raise ConfigError(
+            "The optimizer muon trains matrices, and this adapter has weights of other shapes.",
+            "Leave adapter.conv_rank and adapter.method out, or choose another optimizer.",
+        )
+    return torch.optim.Muon(
+        groups,
+        lr=config.optimizer.learning_rate,
+        weight_decay=config.optimizer.weight_decay,
+        adjust_lr_fn="match_rms_adamw",  # so that learning rates mean what they mean for AdamW
+    )
+
+
+def _adam_settings(settings: OptimizerSettings) -> dict[str, Any]:
+    return {
+        "lr": settings.learning_rate,
+        "betas": (settings.beta1, settings.beta2),
+        "weight_decay": settings.weight_decay,
+        "eps": settings.epsilon,
+    }
+
+
+# Optimizer -> module that it comes from, and the extra of hublora that installs it.
+_PACKAGES = {
+    "adamw-8bit": ("bitsandbytes", "8bit"),
+    "prodigy": ("prodigyopt", "prodigy"),
+    "schedule-free": ("schedulefree", "schedule-free"),
+}
+
+
+def _package(optimizer: str) -> Any:
+    module, extra = _PACKAGES[optimizer]
     try:
-        import bitsandbytes
+        return import_module(module)
     except ImportError as error:
         raise ConfigError(
-            "The 8-bit optimizer needs bitsandbytes.", "Install it: pip install 'hublora[8bit]'"
+            f"The optimizer {optimizer} needs {module}.",
+            f"Install it: pip install 'hublora[{extra}]'",
         ) from error
-    return bitsandbytes
 
 
-_OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+_OPTIMIZERS: dict[str, Callable[[TrainingConfig, Groups, torch.device], torch.optim.Optimizer]] = {
     "adamw": _adamw,
     "adamw-8bit": _adamw_8bit,
+    "prodigy": _prodigy,
+    "adafactor": _adafactor,
+    "schedule-free": _schedule_free,
+    "muon": _muon,
 }

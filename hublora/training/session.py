@@ -98,17 +98,25 @@ class Session:
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """Put the averaged weights in place of the trained ones, if there is an average."""
-        if self.average is None:
+        """Put the averaged weights in place of the trained ones, if there is an average: a moving
+        one, or that of a schedule-free optimizer. Afterwards every bit is as it was."""
+        optimizer = getattr(self.optimizer, "optimizer", self.optimizer)
+        averages = hasattr(optimizer, "eval")
+        if self.average is None and not averages:
             yield
             return
         parameters = self.parameters
-        self.average.store(parameters)
-        self.average.copy_to(parameters)
+        kept = [parameter.detach().clone() for parameter in parameters]
+        if self.average is not None:
+            self.average.copy_to(parameters)
+        else:
+            optimizer.eval()
         try:
             yield
         finally:
-            self.average.restore(parameters)
+            if averages:
+                optimizer.train()
+            torch._foreach_copy_([parameter.data for parameter in parameters], kept)
 
     @contextmanager
     def base_alone(self) -> Iterator[None]:
@@ -191,7 +199,7 @@ def start_session(
     if config.gradient_checkpointing:
         denoiser.enable_gradient_checkpointing()
     groups = parameter_groups(config.optimizer, adapted, family.denoiser)
-    optimizer = make_optimizer(config.optimizer, groups, accelerator.device)
+    optimizer = make_optimizer(config, groups, accelerator.device)
     images = config.train_batch_size * config.gradient_accumulation_steps
     steps = total_steps(config, len(data), images * accelerator.num_processes)
     schedule = make_schedule(config.schedule, optimizer, steps)

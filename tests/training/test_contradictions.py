@@ -13,6 +13,17 @@ from hublora.training.config import TrainingConfig
     [
         ({"objective.snr_gamma": 5, "objective.debiased": True}, ("snr_gamma", "debiased")),
         ({"data.dataset": "a/b", "data.folder": "pictures"}, ("--dataset", "--folder")),
+        (
+            {"optimizer.name": "schedule-free", "schedule.name": "cosine"},
+            ("schedule-free", "--lr-"),
+        ),
+        ({"optimizer.name": "prodigy", "optimizer.lora_plus_ratio": 2}, ("prodigy", "rate")),
+        ({"schedule.name": "constant", "schedule.warmup_steps": 2}, ("constant", "--lr-warmup")),
+        ({"schedule.name": "piecewise_constant"}, ("piecewise_constant", "step_rules")),
+        ({"adapter.init": "pissa", "adapter.method": "dora"}, ("adapter.init", "adapter.method")),
+        ({"adapter.init": "pissa", "adapter.start_from": "a/b"}, ("init", "start_from")),
+        ({"adapter.method": "loha", "adapter.dropout": 0.1}, ("loha", "dropout")),
+        ({"optimizer.text_encoder_learning_rate": 1}, ("text_encoder_learning_rate", "trained")),
         ({"data.folder": "pictures", "data.revision": "main"}, ("--dataset-revision", "--folder")),
     ],
 )
