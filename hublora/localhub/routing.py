@@ -70,7 +70,7 @@ class Router:
             allowed |= methods
         if allowed:
             raise Refusal(405, "Method not allowed", {"Allow": ", ".join(sorted(allowed))})
-        raise Refusal(404, "Sorry, we can't find the page you are looking for.")
+        raise Refusal(404, "This Hub has nothing at this address.")
 
 
 def decode(piece: str) -> str:

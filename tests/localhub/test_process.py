@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import stat
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import httpx
 import pytest
@@ -27,6 +29,46 @@ def test_a_restart_keeps_everything_and_the_same_token(tmp_path):
         assert [m.id for m in api.list_models()] == ["ada/lora"]
     assert stat.S_IMODE(os.stat(tmp_path / "owner-token").st_mode) == 0o600
     assert second.token not in (tmp_path / "hub.sqlite").read_bytes().decode("latin-1")
+
+
+def test_a_request_under_way_is_finished_before_it_stops(tmp_path):
+    content = os.urandom(30 << 20)
+    with LocalHub.start(tmp_path) as hub:
+        api = HfApi(endpoint=hub.url, token=hub.token)
+        api.create_repo("lora")
+        api.upload_file(path_or_fileobj=content, path_in_repo="w.bin", repo_id="me/lora")
+        with httpx.stream("GET", f"{hub.url}/me/lora/resolve/main/w.bin") as answer:
+            pieces = answer.iter_raw(1 << 20)
+            received = [next(pieces)]
+            os.kill(hub.pid, signal.SIGTERM)
+            time.sleep(0.3)
+            with pytest.raises(httpx.ConnectError):  # nobody new is let in
+                httpx.get(f"{hub.url}/health")
+            received += pieces
+        assert b"".join(received) == content
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells peak memory")
+def test_memory_stays_the_same_however_large_the_file(tmp_path):
+    def peak() -> int:
+        status = Path(f"/proc/{hub.pid}/status").read_text()
+        return int(status.split("VmHWM:")[1].split()[0]) >> 10
+
+    (tmp_path / "big.bin").write_bytes(os.urandom(1 << 20) * 100)
+    with LocalHub.start(tmp_path / "data") as hub:
+        api = HfApi(endpoint=hub.url, token=hub.token)
+        api.create_repo("lora")
+        before = peak()
+        api.upload_file(
+            path_or_fileobj=tmp_path / "big.bin", path_in_repo="big.bin", repo_id="me/lora"
+        )
+        received = 0
+        with httpx.stream("GET", f"{hub.url}/me/lora/resolve/main/big.bin") as answer:
+            for piece in answer.iter_raw(1 << 20):
+                received += len(piece)
+        assert received == 100 << 20
+        assert peak() - before < 64  # MiB, of a file of 100 that came in parts of 64
+        assert peak() < 200
 
 
 def test_it_dies_with_the_process_that_started_it(tmp_path):

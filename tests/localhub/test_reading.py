@@ -107,6 +107,36 @@ def test_ranges_are_those_of_rfc_9110(api, filled, asked, status, span):
         assert part.content == whole[span]
 
 
+@pytest.mark.parametrize(
+    ("asked", "status"),
+    [
+        ({}, 200),
+        ({"range": "bytes=5-9"}, 206),
+        ({"range": "bytes=9999999-"}, 416),
+        ({"range": "bytes=0-1,4-5"}, 200),  # several ranges: the whole, as RFC 9110 allows
+        ({"range": "bytes=5-9", "if-range": "ETAG"}, 206),
+        ({"range": "bytes=5-9", "if-range": '"another"'}, 200),
+        ({"if-none-match": "ETAG"}, 304),
+        ({"if-none-match": 'W/ETAG, "another"'}, 304),
+        ({"if-none-match": "*"}, 304),
+        ({"if-none-match": '"another"'}, 200),
+        ({"range": "bytes=5-9", "if-none-match": "ETAG"}, 304),
+    ],
+)
+@pytest.mark.parametrize("name", ["README.md", "lora.safetensors"])
+def test_head_answers_as_get_does_to_ranges_and_conditions(api, filled, name, asked, status):
+    url = hf_hub_url(filled, name, endpoint=api.endpoint)
+    etag = httpx.head(url).headers["etag"]
+    asked = {key: value.replace("ETAG", etag) for key, value in asked.items()}
+    head, get = (httpx.request(method, url, headers=asked) for method in ("HEAD", "GET"))
+    assert head.status_code == get.status_code == status
+    told = [{k: v for k, v in answer.headers.items() if k != "date"} for answer in (head, get)]
+    assert told[0] == told[1]
+    assert head.content == b""
+    if status != 304:
+        assert int(get.headers["content-length"]) == len(get.content)
+
+
 def test_an_unchanged_file_answers_304(api, filled):
     url = hf_hub_url(filled, "lora.safetensors", endpoint=api.endpoint)
     etag = httpx.head(url).headers["etag"]
