@@ -19,7 +19,7 @@ from hublora.errors import HubloraError
 if TYPE_CHECKING:
     from hublora.refs import AdapterRef
     from hublora.training.config import TrainingConfig
-    from hublora.workflows import TrainingResult, inspect, load, push, run, train
+    from hublora.workflows import TrainingResult, convert, inspect, load, push, run, train
 
 __all__ = [
     "AdapterRef",
@@ -27,6 +27,7 @@ __all__ = [
     "TrainingConfig",
     "TrainingResult",
     "__version__",
+    "convert",
     "inspect",
     "load",
     "push",
@@ -38,6 +39,7 @@ _LAZY = {
     "AdapterRef": "hublora.refs",
     "TrainingConfig": "hublora.training.config",
     "TrainingResult": "hublora.workflows",
+    "convert": "hublora.workflows",
     "inspect": "hublora.workflows",
     "load": "hublora.workflows",
     "push": "hublora.workflows",

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "detect_layout",
+    "kohya_layer",
     "lora_tensors",
     "parse_name",
     "read_layers",
@@ -96,22 +97,30 @@ def to_kohya(adapter: Adapter, prefixes: Mapping[str, str]) -> dict[str, torch.T
     Raises:
         AdapterError: The layout has no prefix for a component of this adapter.
     """
-    import torch
-
     tensors: dict[str, torch.Tensor] = {}
     for component, modules in sorted(adapter.layers.items()):
         if component not in prefixes:
             raise AdapterError(f"kohya's layout has no place for the component {component!r}.")
         for module, layer in sorted(modules.items()):
             name = f"{prefixes[component]}_{module.replace('.', '_')}"
-            tensors[f"{name}.lora_down.weight"] = layer.down
-            tensors[f"{name}.lora_up.weight"] = layer.up
-            alpha = torch.tensor(layer.alpha, dtype=layer.down.dtype)
-            exact = float(alpha) == layer.alpha
-            tensors[f"{name}.alpha"] = alpha if exact else torch.tensor(layer.alpha)
-            if layer.magnitude is not None:
-                ones = [1] * (layer.up.ndim - 1)
-                tensors[f"{name}.dora_scale"] = layer.magnitude.reshape(-1, *ones)
+            tensors |= kohya_layer(name, layer)
+    return tensors
+
+
+def kohya_layer(name: str, layer: LowRank) -> dict[str, torch.Tensor]:
+    """Return the tensors of one layer in kohya's layout, `name` with its prefix."""
+    import torch
+
+    alpha = torch.tensor(layer.alpha, dtype=layer.down.dtype)
+    exact = float(alpha) == layer.alpha
+    tensors = {
+        f"{name}.lora_down.weight": layer.down,
+        f"{name}.lora_up.weight": layer.up,
+        f"{name}.alpha": alpha if exact else torch.tensor(layer.alpha),
+    }
+    if layer.magnitude is not None:
+        ones = [1] * (layer.up.ndim - 1)
+        tensors[f"{name}.dora_scale"] = layer.magnitude.reshape(-1, *ones)
     return tensors
 
 

@@ -21,13 +21,13 @@ WRAPPER = "text_model."
 _BLOCK = re.compile(r"(down|up)_blocks\.(\d+)\.(resnets|attentions)\.(\d+)\.(.+)")
 _SAMPLER = re.compile(r"(down|up)_blocks\.(\d+)\.(?:down|up)samplers\.0\.conv")
 _MIDDLE = re.compile(r"mid_block\.(resnets|attentions)\.(\d+)\.(.+)")
-_RESNET_PARTS = {
+RESNET_PARTS = {
     "conv1": "in_layers.2",
     "conv2": "out_layers.3",
     "time_emb_proj": "emb_layers.1",
     "conv_shortcut": "skip_connection",
 }
-_OUTSIDE_BLOCKS = {
+OUTSIDE_BLOCKS = {
     "conv_in": "input_blocks.0.0",
     "conv_out": "out.2",
     "time_embedding.linear_1": "time_embed.0",
@@ -103,8 +103,8 @@ def _layers_per_block(names: Collection[str]) -> int:
 
 
 def _sgm_name(name: str, layers: int, attentive: Collection[tuple[str, str]]) -> str | None:
-    if name in _OUTSIDE_BLOCKS:
-        return _OUTSIDE_BLOCKS[name]
+    if name in OUTSIDE_BLOCKS:
+        return OUTSIDE_BLOCKS[name]
     if match := _MIDDLE.fullmatch(name):
         kind, index, rest = match.groups()
         return f"middle_block.{1 if kind == 'attentions' else 2 * int(index)}.{_inner(kind, rest)}"
@@ -123,4 +123,4 @@ def _sgm_name(name: str, layers: int, attentive: Collection[tuple[str, str]]) ->
 
 
 def _inner(kind: str, rest: str) -> str:
-    return _RESNET_PARTS.get(rest, rest) if kind == "resnets" else rest
+    return RESNET_PARTS.get(rest, rest) if kind == "resnets" else rest

@@ -25,7 +25,7 @@ Examples:
 @click.command(epilog=EXAMPLES)
 @click.argument("refs", nargs=-1, required=True, metavar="ADAPTER...")
 @click.option("--base", help="A base to look the layers up in: Hub id or folder.")
-@click.option("--base-revision", help="Branch, tag or commit of --base.")
+@click.option("--revision", "base_revision", help="Branch, tag or commit of --base.")
 @output_flags
 def inspect(refs: tuple[str, ...], base: str | None, base_revision: str | None) -> None:
     """Show what each ADAPTER is, what fits --base, and what does not add up.

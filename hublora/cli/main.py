@@ -17,6 +17,7 @@ COMMANDS = {
     "run": ("hublora.cli.run", "Draw a prompt with adapters from the Hub."),
     "push": ("hublora.cli.push", "Push a finished run to the Hub and verify it."),
     "inspect": ("hublora.cli.inspect", "Show what adapters are, without their weights."),
+    "convert": ("hublora.cli.convert", "Write an adapter in another layout."),
     "hub": ("hublora.cli.hub", "Run a Hub of your own."),
 }
 

@@ -4,6 +4,7 @@ make    `train`      dataset ref ─ data ─▶ training ─▶ adapter ─▶ 
 share   `push`       run folder ─ check ─▶ one commit ─ read back ─▶ user/name@commit
 use     `load`       adapter refs ─ resolve ─▶ adapters ─ compose ─▶ pipeline
         `run`        … ─ sample ─▶ pictures that say how they were made
+        `convert`    adapter ref ─ resolve ─▶ adapter ─▶ the same in another layout
 look    `inspect`    adapter refs ─ headers and cards ─▶ facts
         `preflight`  … and a base's headers ─▶ what fits, and what does not add up
 
@@ -16,16 +17,28 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hublora.workflows.conversion import convert
     from hublora.workflows.inspection import inspect, preflight
     from hublora.workflows.make import train
     from hublora.workflows.results import TrainingResult
     from hublora.workflows.share import push, verify
     from hublora.workflows.use import load, run
 
-__all__ = ["TrainingResult", "inspect", "load", "preflight", "push", "run", "train", "verify"]
+__all__ = [
+    "TrainingResult",
+    "convert",
+    "inspect",
+    "load",
+    "preflight",
+    "push",
+    "run",
+    "train",
+    "verify",
+]
 
 _MODULES = {
     "TrainingResult": "results",
+    "convert": "conversion",
     "inspect": "inspection",
     "load": "use",
     "preflight": "inspection",

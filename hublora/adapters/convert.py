@@ -1,0 +1,193 @@
+"""One adapter, another layout: names and metadata change, tensors do not.
+
+to          is lossless                         is not
+kohya       always: LoHa and LoKr keep their factors
+diffusers   LoRA and DoRA                       LoHa, LoKr: low rank, with an error
+peft        LoRA and DoRA                       LoHa, LoKr: low rank, with an error
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from hublora.adapters.adapter import Adapter, LowRank
+from hublora.adapters.flat_names import LAYERS_PER_BLOCK, unflatten
+from hublora.adapters.modules import WRAPPER, sgm_names
+from hublora.adapters.naming import parse_name
+from hublora.adapters.outline import outline
+from hublora.errors import AdapterError
+
+if TYPE_CHECKING:
+    import torch
+
+SDXL = "stable-diffusion-xl"
+_PREFIXES = {"unet": "lora_unet", "text_encoder": "lora_te"}
+_XL_PREFIXES = {"unet": "lora_unet", "text_encoder": "lora_te1", "text_encoder_2": "lora_te2"}
+
+Names = Mapping[str, Mapping[str, str]]  # component -> name in the file -> the layer's own
+
+
+def own_names(adapter: Adapter, base_names: Names | None = None) -> dict[str, dict[str, str]]:
+    """Return component -> name in the file -> name that diffusers' files have for the layer.
+
+    Args:
+        adapter: The adapter as it was read.
+        base_names: Names in files of a base's layers, if there is one to look at.
+
+    Raises:
+        AdapterError: A flattened name cannot be told without the base, or is none of its layers.
+    """
+    flattened = adapter.facts.layout == "kohya"
+    names: dict[str, dict[str, str]] = {}
+    for component, modules in adapter.layers.items():
+        known = dict((base_names or {}).get(component, {}))
+        if flattened:
+            known = {name.replace(".", "_"): own for name, own in known.items()}
+        for module in modules:
+            own = known.get(module) if base_names else unflatten(module) if flattened else module
+            if own is None:
+                raise AdapterError(
+                    f"The layer {module!r} of the {component} is not one of the base."
+                    if base_names
+                    else f"The name {module!r} does not tell which layer of the {component} it is.",
+                    "Name the base it was made for: --base …",
+                )
+            text = component.startswith("text_encoder") and own.startswith("encoder.layers.")
+            names.setdefault(component, {})[module] = WRAPPER + own if text else own
+    return names
+
+
+def renamed(adapter: Adapter, names: Names) -> Adapter:
+    """Return the adapter with its layers under other names."""
+    layers = {
+        component: {names[component][module]: layer for module, layer in modules.items()}
+        for component, modules in adapter.layers.items()
+    }
+    return replace(adapter, layers=layers)
+
+
+def limited(adapter: Adapter, rank: int) -> Adapter:
+    """Return the adapter with no layer above `rank`: the best approximation of that rank.
+
+    Raises:
+        AdapterError: It is a DoRA, whose magnitudes belong to the update as it is.
+    """
+    from hublora.adapters.products import truncate
+
+    def cut(layer: LowRank) -> LowRank:
+        if layer.rank <= rank:
+            return layer
+        if layer.magnitude is not None:
+            raise AdapterError("The rank of a DoRA cannot be cut.", "Leave --rank out.")
+        up, down, error = truncate(layer.up.flatten(1), layer.down.flatten(1), 0.0, rank)
+        kept = up.shape[1]
+        return replace(
+            layer,
+            up=up.reshape(-1, kept, *layer.up.shape[2:]).to(layer.up.dtype),
+            down=down.reshape(kept, *layer.down.shape[1:]).to(layer.down.dtype),
+            alpha=layer.scale * kept,
+            error=max(error, layer.error),
+        )
+
+    layers = {
+        component: {module: cut(layer) for module, layer in modules.items()}
+        for component, modules in adapter.layers.items()
+    }
+    return replace(adapter, layers=layers)
+
+
+def is_sdxl(adapter: Adapter) -> bool:
+    """Tell whether an adapter is of SDXL, whose layers kohya's tools call by other names."""
+    facts = adapter.facts
+    known = facts.architecture or facts.family or ""
+    return known.startswith(SDXL) or "text_encoder_2" in adapter.layers
+
+
+def kohya_names(
+    adapter: Adapter, names: Names, base_layers: Collection[str] | None = None
+) -> dict[str, dict[str, str]]:
+    """Return component -> name in the file -> kohya's, with its prefix.
+
+    Args:
+        adapter: The adapter.
+        names: As `own_names` returns them.
+        base_layers: All layers of the base's U-Net, if there is one to look at; otherwise the
+            U-Net is taken to have the blocks of the published ones.
+
+    Raises:
+        AdapterError: The layout has no prefix for a component of this adapter.
+    """
+    xl = is_sdxl(adapter)
+    prefixes = _XL_PREFIXES if xl else _PREFIXES
+    found: dict[str, dict[str, str]] = {}
+    for component, modules in names.items():
+        if component not in prefixes:
+            raise AdapterError(f"kohya's layout has no place for the component {component!r}.")
+        sgm = {}
+        if xl and component == "unet":
+            own = list(modules.values())
+            sgm = sgm_names(base_layers) if base_layers else sgm_names(own, LAYERS_PER_BLOCK)
+        found[component] = {
+            module: f"{prefixes[component]}_{sgm.get(name, name).replace('.', '_')}"
+            for module, name in modules.items()
+        }
+    return found
+
+
+def kohya_tensors(
+    tensors: Mapping[str, torch.Tensor], adapter: Adapter, names: Names
+) -> dict[str, torch.Tensor]:
+    """Return a file's own tensors under kohya's names, each layer with its alpha.
+
+    Args:
+        tensors: The file's.
+        adapter: What was read from them.
+        names: As `kohya_names` returns them.
+
+    Raises:
+        AdapterError: A LoKr has a scale that the layout has no place for.
+    """
+    import torch
+
+    converted: dict[str, torch.Tensor] = {}
+    for name, tensor in tensors.items():
+        parsed = parse_name(name)
+        assert parsed is not None, "an adapter that was read has no other tensors"
+        component, module, part = parsed
+        if part == "magnitude":
+            ones = [1] * (adapter.layers[component][module].up.ndim - 1)
+            tensor = tensor.reshape(-1, *ones)
+        converted[f"{names[component][module]}.{_KOHYA_PARTS.get(part, part)}"] = tensor
+    outlines = outline({name: tuple(tensor.shape) for name, tensor in tensors.items()})
+    for component, modules in adapter.layers.items():
+        for module, layer in modules.items():
+            key = f"{names[component][module]}.alpha"
+            rank = outlines[component][module].rank
+            if rank is None and abs(layer.scale - 1) > 1e-6:
+                raise AdapterError(
+                    f"The scale of the LoKr layer {module!r} has no place in kohya's layout.",
+                    "Convert it with --to diffusers.",
+                )
+            converted.setdefault(key, torch.tensor(layer.scale * (rank or 1)))
+    return converted
+
+
+_KOHYA_PARTS = {
+    "down": "lora_down.weight",
+    "up": "lora_up.weight",
+    "mid": "lora_mid.weight",
+    "magnitude": "dora_scale",
+}
+
+
+def kohya_metadata(adapter: Adapter) -> dict[str, str]:
+    """Return the keys that kohya's tools and ComfyUI look for, where the file has none."""
+    facts = adapter.facts
+    found: dict[str, Any] = {
+        "ss_network_module": "networks.lora" if facts.methods == ("lora",) else "lycoris.kohya",
+        "ss_network_dim": facts.ranks[-1] if facts.ranks else None,
+        "ss_network_alpha": facts.alphas[-1] if facts.alphas else None,
+    }
+    return {key: str(value) for key, value in found.items() if value is not None}

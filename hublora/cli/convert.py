@@ -1,0 +1,83 @@
+"""`hublora convert`: an adapter in another layout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+from hublora.cli.output import out, output_flags
+from hublora.cli.progress import ProgressReport
+
+if TYPE_CHECKING:
+    from hublora.workflows.conversion import Conversion
+
+EXAMPLES = """
+\b
+Examples:
+  hublora convert me/pokemon-lora --to kohya -o pokemon.safetensors
+  hublora convert ./from-civitai.safetensors --to diffusers -o converted
+  hublora convert ./loha.safetensors --to peft --rank 32 -o converted
+
+LoRA and DoRA keep their tensors bit for bit. LoHa and LoKr do so in kohya's layout; diffusers and
+PEFT get them as low rank, and the error is told.
+"""
+
+
+@click.command(epilog=EXAMPLES)
+@click.argument("ref", metavar="ADAPTER")
+@click.option(
+    "--to",
+    type=click.Choice(["diffusers", "kohya", "peft"]),
+    required=True,
+    help="The layout: kohya's is also that of ComfyUI and AUTOMATIC1111.",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    required=True,
+    metavar="PATH",
+    help="A .safetensors file, or a folder.",
+)
+@click.option("--base", help="The base it was made for, where the names do not tell the layers.")
+@click.option("--revision", "base_revision", help="Branch, tag or commit of --base.")
+@click.option("--rank", type=click.IntRange(min=1), help="Cut layers above this rank.")
+@output_flags
+def convert(
+    ref: str,
+    to: Literal["diffusers", "kohya", "peft"],
+    output: Path,
+    base: str | None,
+    base_revision: str | None,
+    rank: int | None,
+) -> None:
+    """Write ADAPTER in another layout, with everything its file says about itself."""
+    from hublora.workflows.conversion import convert as workflow
+
+    with ProgressReport() as progress:
+        done = workflow(
+            ref,
+            to,
+            output,
+            base=base,
+            base_revision=base_revision,
+            rank=rank,
+            observer=progress,
+        )
+    files = [str(file) for file in done.files]
+    data = {
+        "files": files,
+        "layout": done.layout,
+        "methods": done.methods,
+        "lossless": done.error == 0,
+        "error": done.error,
+    }
+    out.result("\n".join([*files, _describe(done)]), data, files)
+
+
+def _describe(done: Conversion) -> str:
+    if done.error == 0:
+        return "Lossless: every tensor is as it was."
+    return f"Not lossless: a layer differs by up to {done.error:.1%} of its update."

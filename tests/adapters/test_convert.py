@@ -1,0 +1,285 @@
+"""`hublora convert` changes names and metadata, and tensors only where it says so."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from hublora.adapters.adapter import Adapter, LowRank
+from hublora.adapters.files import load_adapter, save_tensors
+from hublora.adapters.flat_names import from_sgm, unflatten
+from hublora.adapters.formats import to_diffusers
+from hublora.adapters.modules import sgm_names
+from hublora.errors import AdapterError, ConfigError
+from hublora.generation.compose import Part, apply_adapters, layer_shapes
+from hublora.workflows.conversion import convert
+from tests.adapters.test_kinds import KINDS, file_and_base, kohya_name, peft_name, picture
+from tests.adapters.test_names import SD_1_5, SDXL, real_unet
+from tests.entry import hublora_cli
+from tests.lora import ATTENTION, random_adapter, same_layers, save_adapter
+
+__all__ = ["hublora_cli"]
+
+LAYOUTS = ("diffusers", "kohya", "peft")
+NAMES = {
+    "epsilon": {
+        "unet": (*ATTENTION, "proj_in", "ff.net.2", "conv1", "samplers.0.conv", "time_emb_proj"),
+        "text_encoder": ("q_proj", "fc1"),
+    },
+    "xl": {
+        "unet": (*ATTENTION, "proj_in", "ff.net.2", "conv1", "samplers.0.conv", "linear_1"),
+        "text_encoder": ("q_proj", "fc1"),
+        "text_encoder_2": ("q_proj", "fc1"),
+    },
+}
+METADATA = {
+    "hublora.trigger_words": "sks, dog",
+    "modelspec.license": "mit",
+    "somebody's own": "kept",
+    "hublora.family": "",
+}
+
+
+def base_of(name: str, bases: Path) -> Any:
+    from diffusers import DiffusionPipeline
+
+    return DiffusionPipeline.from_pretrained(bases / name)
+
+
+def adapter_of(pipe: Any, name: str, dora: bool = False) -> Adapter:
+    """Return a random adapter under the names of files, with one alpha and rank of its own."""
+    adapter = random_adapter(pipe, NAMES[name])
+    layers: dict[str, dict[str, LowRank]] = {}
+    for component, modules in adapter.layers.items():
+        for module, layer in modules.items():
+            wrapped = component != "unet" and not module.startswith("text_model.")
+            magnitude = torch.rand(layer.up.shape[0]) + 0.5 if dora else None
+            own = LowRank(layer.down, layer.up, layer.alpha, magnitude)
+            layers.setdefault(component, {})["text_model." * wrapped + module] = own
+    first = next(iter(layers["unet"]))
+    one = layers["unet"][first]
+    layers["unet"][first] = LowRank(
+        one.down[:2].contiguous(), one.up[:, :2].contiguous(), 0.75, one.magnitude
+    )
+    return Adapter(layers)
+
+
+def written(adapter: Adapter, path: Path, family: str) -> Path:
+    tensors, metadata = to_diffusers(adapter)
+    save_tensors(tensors, path, metadata | METADATA | {"hublora.family": family})
+    return path
+
+
+def metadata_of(path: Path) -> dict[str, str]:
+    with safe_open(path, "pt") as file:
+        return dict(file.metadata() or {})
+
+
+@pytest.mark.parametrize("dora", [False, True])
+@pytest.mark.parametrize("name", NAMES)
+def test_lora_and_dora_go_round_bit_for_bit(
+    bases: Path, tmp_path: Path, name: str, dora: bool
+) -> None:
+    adapter = adapter_of(base_of(name, bases), name, dora)
+    family = "stable-diffusion-xl" if name == "xl" else "stable-diffusion"
+    start = written(adapter, tmp_path / "start.safetensors", family)
+    flat = tmp_path / "kohya.safetensors"
+    base = str(bases / name)
+    assert convert(str(start), "kohya", flat, base=base).error == 0
+    back = tmp_path / "back.safetensors"
+    assert convert(str(flat), "diffusers", back, base=base).error == 0
+    assert same_layers(load_adapter(back), adapter)
+    first, last = load_file(start), load_file(back)
+    assert first.keys() == last.keys()
+    assert all(torch.equal(first[key], last[key]) for key in first)
+    again = tmp_path / "again.safetensors"
+    convert(str(back), "kohya", again, base=base)
+    one, other = load_file(flat), load_file(again)
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[key], other[key]) for key in one)
+    for file in (flat, back, again):
+        assert METADATA.keys() <= metadata_of(file).keys()
+        assert metadata_of(file)["somebody's own"] == "kept"
+        assert metadata_of(file)["hublora.trigger_words"] == "sks, dog"
+
+
+def test_kohyas_file_for_sdxl_has_its_block_names(bases: Path, tmp_path: Path) -> None:
+    adapter = adapter_of(base_of("xl", bases), "xl")
+    start = written(adapter, tmp_path / "start.safetensors", "stable-diffusion-xl")
+    flat = tmp_path / "kohya.safetensors"
+    convert(str(start), "kohya", flat, base="bases/xl")
+    names = {key.partition(".")[0] for key in load_file(flat)}
+    prefixes = ("lora_unet_", "lora_te1_text_model_", "lora_te2_text_model_")
+    assert all(name.startswith(prefixes) for name in names)
+    unet = [name.removeprefix("lora_unet_") for name in names if name.startswith("lora_unet_")]
+    blocks = ("input_blocks_", "middle_block_", "output_blocks_", "time_embed_", "label_emb_")
+    assert unet
+    assert all(name.startswith(blocks) for name in unet)
+
+
+@pytest.mark.parametrize("config", [SD_1_5, SDXL], ids=["sd 1.5", "sdxl"])
+def test_flat_names_of_the_published_unets_are_told_without_the_base(config: Any) -> None:
+    layers = list(layer_shapes(real_unet(config)))
+    sgm = sgm_names(layers)
+    for layer in layers:
+        assert unflatten(layer.replace(".", "_")) == layer
+        assert from_sgm(sgm[layer]) == layer
+        assert unflatten(sgm[layer].replace(".", "_")) == layer
+
+
+def test_flat_names_of_text_encoders_are_told_without_the_base(bases: Path) -> None:
+    pipe = base_of("xl", bases)
+    for model in (pipe.text_encoder, pipe.text_encoder_2):
+        for name, module in model.named_modules():
+            if isinstance(module, torch.nn.Linear):
+                assert unflatten(name.replace(".", "_")) == name
+
+
+def test_a_name_that_tells_no_layer_asks_for_the_base(tmp_path: Path) -> None:
+    tensors = {
+        f"lora_unet_odd_place.lora_{half}.weight": torch.ones(2, 2) for half in ("down", "up")
+    }
+    save_file(tensors, tmp_path / "a.safetensors")
+    with pytest.raises(AdapterError, match=r"'odd_place' does not tell which layer.*--base"):
+        convert(str(tmp_path / "a.safetensors"), "diffusers", tmp_path / "out")
+    with pytest.raises(AdapterError, match=r"'odd_place' of the unet is not one of the base"):
+        convert(
+            str(tmp_path / "a.safetensors"), "diffusers", tmp_path / "out", base="bases/epsilon"
+        )
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("kind", "to"), itertools.product(KINDS, LAYOUTS))
+def test_what_was_converted_draws_the_same(
+    pipe: Any, other: Any, tmp_path: Path, kind: str, to: Any
+) -> None:
+    start = tmp_path / "adapter_model.safetensors"
+    file_and_base(pipe, start, kind, kohya_name, ("attn1.to_q", "ff.net.2", "resnets.0.conv1"))
+    done = convert(str(start), to, tmp_path / "out")
+    assert done.error == 0 or (kind.startswith("lokr") and to != "kohya" and done.error <= 0.01)
+    plain = picture(pipe)
+    apply_adapters(pipe, [Part(load_adapter(start))], "the base")
+    apply_adapters(other, [Part(load_adapter(done.files[0]))], "the base")
+    change = (picture(pipe) - plain).abs().max()
+    assert (picture(pipe) - picture(other)).abs().max() <= 1e-3 * change
+    if to == "kohya":
+        one, two = load_file(start), load_file(done.files[0])
+        assert all(torch.equal(one[key], two[key]) for key in one)
+
+
+@pytest.mark.parametrize("kind", ["loha", "loha_with_cores", "lokr_with_factors", "dora"])
+def test_products_keep_their_factors_in_kohyas_layout(
+    pipe: Any, other: Any, tmp_path: Path, kind: str
+) -> None:
+    start = tmp_path / "adapter_model.safetensors"
+    file_and_base(pipe, start, kind, peft_name, ("attn1.to_q", "resnets.0.conv1"))
+    (file,) = convert(str(start), "kohya", tmp_path / "a.safetensors").files
+    apply_adapters(pipe, [Part(load_adapter(start))], "the base")
+    apply_adapters(other, [Part(load_adapter(file))], "the base")
+    assert torch.allclose(picture(pipe), picture(other), atol=1e-5)
+    assert load_adapter(file).facts.methods == (kind.partition("_")[0],)
+
+
+@pytest.mark.parametrize("dora", [False, True])
+def test_diffusers_and_peft_themselves_take_what_was_converted(
+    pipe: Any, other: Any, bases: Path, tmp_path: Path, dora: bool
+) -> None:
+    from peft import PeftModel
+
+    start = tmp_path / "start.safetensors"
+    file_and_base(pipe, start, "dora" if dora else "lora", kohya_name, ("attn1.to_q", "conv1"))
+    (file,) = convert(str(start), "diffusers", tmp_path / "diffusers").files
+    (peft,) = convert(str(start), "peft", tmp_path / "peft").files
+    apply_adapters(pipe, [Part(load_adapter(start))], "the base")
+    other.load_lora_weights(file.parent)
+    assert torch.allclose(picture(pipe), picture(other), atol=1e-5)
+    third = base_of("epsilon", bases)
+    third.unet = PeftModel.from_pretrained(third.unet, peft.parent).base_model.model
+    assert torch.allclose(picture(pipe), picture(third), atol=1e-5)
+
+
+def test_a_peft_adapter_of_several_models_is_several_folders(bases: Path, tmp_path: Path) -> None:
+    adapter = adapter_of(base_of("epsilon", bases), "epsilon")
+    start = written(adapter, tmp_path / "start.safetensors", "stable-diffusion")
+    files = convert(str(start), "peft", tmp_path / "out").files
+    assert [file.parent.name for file in files] == list(load_adapter(start).layers)
+    layers: dict[str, Any] = {}
+    for file in files:
+        layers |= load_adapter(file).layers
+        assert json.loads((file.parent / "adapter_config.json").read_text())["peft_type"] == "LORA"
+    assert same_layers(Adapter(layers), adapter)
+    with pytest.raises(ConfigError, match=r"is a folder"):
+        convert(str(start), "peft", tmp_path / "x.safetensors")
+
+
+@pytest.mark.parametrize("to", LAYOUTS)
+def test_a_smaller_rank_is_the_best_of_its_rank_and_says_what_it_lost(
+    pipe: Any, tmp_path: Path, to: Any
+) -> None:
+    adapter = random_adapter(pipe, {"unet": ("to_q", "conv1")}, rank=4)
+    start = save_adapter(adapter, tmp_path)
+    done = convert(str(start), to, tmp_path / "out", rank=2)
+    read = load_adapter(done.files[0])
+    worst = 0.0
+    for module, layer in adapter.layers["unet"].items():
+        name = module.replace(".", "_") if to == "kohya" else module
+        small = read.layers["unet"][name]
+        dense = layer.scale * layer.up.flatten(1) @ layer.down.flatten(1)
+        left = dense - small.scale * small.up.flatten(1) @ small.down.flatten(1)
+        best = torch.linalg.svdvals(dense)[2:].norm()
+        assert small.rank == 2
+        assert float(left.norm()) == pytest.approx(float(best), rel=1e-3)
+        worst = max(worst, float(left.norm() / dense.norm()))
+    assert done.error == pytest.approx(worst, rel=1e-3)
+
+
+def test_facts_that_only_the_card_has_go_into_the_file(pipe: Any, tmp_path: Path) -> None:
+    save_adapter(random_adapter(pipe), tmp_path)
+    (tmp_path / "README.md").write_text(
+        "---\nbase_model: bases/epsilon\nlicense: mit\ninstance_prompt: sks dog\n---\n"
+    )
+    (file,) = convert(str(tmp_path), "kohya", tmp_path / "out.safetensors").files
+    facts = load_adapter(file).facts
+    assert (facts.base_model, facts.license) == ("bases/epsilon", "mit")
+    assert facts.trigger_words == ("sks dog",)
+
+
+def test_nothing_is_written_over(pipe: Any, tmp_path: Path) -> None:
+    file = save_adapter(random_adapter(pipe), tmp_path)
+    before = file.read_bytes()
+    for to in ("diffusers", "kohya"):
+        with pytest.raises(ConfigError, match=r"is there already"):
+            convert(str(file), to, file)
+    with pytest.raises(ConfigError, match=r"weight does not change a file"):
+        convert(f"{file}:0.5", "kohya", tmp_path / "x.safetensors")
+    assert file.read_bytes() == before
+
+
+def test_a_title_that_is_a_path_stays_in_the_folder(pipe: Any, tmp_path: Path) -> None:
+    save_adapter(random_adapter(pipe), tmp_path / "in", **{"modelspec.title": "../../x/y z"})
+    (file,) = convert(str(tmp_path / "in"), "kohya", tmp_path / "out").files
+    assert file == tmp_path / "out" / "x-y-z.safetensors"
+
+
+def test_the_command_says_whether_something_was_lost(
+    hublora_cli: Callable[..., Any], pipe: Any, tmp_path: Path
+) -> None:
+    file = save_adapter(random_adapter(pipe, rank=4), tmp_path)
+    out = tmp_path / "a.safetensors"
+    done = hublora_cli("convert", str(file), "--to", "kohya", "-o", str(out))
+    assert done.status == 0, done.err
+    assert done.out == f"{out}\nLossless: every tensor is as it was.\n"
+    done = hublora_cli("convert", str(file), "--to=peft", "-o", str(tmp_path / "p"), "--rank=1")
+    assert "Not lossless: a layer differs by up to " in done.out
+    args = ["convert", str(file), "--to=peft", "-o", str(tmp_path / "q"), "--rank=1", "--json"]
+    said = json.loads(hublora_cli(*args).out)
+    assert (said["lossless"], said["layout"]) == (False, "peft")
+    assert 0 < said["error"] < 1
