@@ -11,6 +11,7 @@ from hublora.cli.output import out, output_flags
 
 if TYPE_CHECKING:
     from hublora.adapters.adapter import AdapterFacts
+    from hublora.adapters.overlap import Overlap
     from hublora.workflows.inspection import Checked, Preflight
 
 EXAMPLES = """
@@ -19,6 +20,7 @@ Examples:
   hublora inspect me/pokemon-lora
   hublora inspect me/pokemon-lora ./ink.safetensors --json
   hublora inspect me/pokemon-lora someone/ink-lora --base me/my-base
+  hublora inspect me/pokemon-lora someone/ink-lora --overlap
 """
 
 
@@ -26,17 +28,44 @@ Examples:
 @click.argument("refs", nargs=-1, required=True, metavar="ADAPTER...")
 @click.option("--base", help="A base to look the layers up in: Hub id or folder.")
 @click.option("--revision", "base_revision", help="Branch, tag or commit of --base.")
+@click.option("--overlap", is_flag=True, help="Compare their updates; this downloads the weights.")
 @output_flags
-def inspect(refs: tuple[str, ...], base: str | None, base_revision: str | None) -> None:
+def inspect(
+    refs: tuple[str, ...], base: str | None, base_revision: str | None, overlap: bool
+) -> None:
     """Show what each ADAPTER is, what fits --base, and what does not add up.
 
-    No weights are downloaded: of files only the headers are read.
+    Without --overlap, no weights are downloaded: of files only the headers are read.
     """
-    from hublora.workflows.inspection import preflight
+    from hublora.workflows.inspection import measure_overlap, preflight
 
     found = preflight(*refs, base=base, base_revision=base_revision)
-    sources = [str(one.facts.source) for one in found.adapters]
-    out.result(_describe(found), _as_data(found), sources)
+    sources = [one.facts.source or str(number) for number, one in enumerate(found.adapters, 1)]
+    text, data = _describe(found), _as_data(found)
+    if overlap:
+        from hublora.cli.progress import ProgressReport
+
+        with ProgressReport() as progress:
+            measured = measure_overlap(
+                *refs, base=base, base_revision=base_revision, observer=progress
+            )
+        text += "\n\n" + _describe_overlap(measured, sources)
+        data["overlap"] = asdict(measured)
+    out.result(text, data, sources)
+
+
+def _describe_overlap(measured: Overlap, sources: list[str]) -> str:
+    lines = [click.style("Overlap", bold=True)]
+    for pair in measured.pairs:
+        lines.append(f"  {sources[pair.first]} and {sources[pair.second]}: {pair.cosine:+.3f}")
+        lines += [f"    {block:<26} {cosine:+.3f}" for block, cosine in pair.blocks.items()]
+    lines.append("  (1: the same update; 0: independent; below 0: they cancel each other)")
+    suggestion = measured.suggestion
+    weighted = zip(sources, suggestion.weights, strict=True)
+    refs = " ".join(ref if weight == 1 else f"{ref}:{weight:g}" for ref, weight in weighted)
+    way = "" if suggestion.way == "sum" else f" --compose {suggestion.way}"
+    lines += [f"  {suggestion.reason}", f'  Try: hublora run {refs} "…"{way}']
+    return "\n".join(lines)
 
 
 def _as_data(found: Preflight) -> dict[str, Any]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hublora.adapters.adapter import AdapterFacts
+from hublora.adapters.convert import own_names, renamed
 from hublora.adapters.facts import architecture, facts_from_header, stated_architecture
 from hublora.adapters.files import PEFT_CONFIG, parse_peft_config, read_peft_config
 from hublora.adapters.fit import Fit, fit_layers
@@ -21,13 +22,18 @@ from hublora.adapters.header import (
     read_number,
 )
 from hublora.adapters.outline import Outline, outline
+from hublora.errors import ConfigError
 from hublora.families import FAMILIES
 from hublora.hub.client import is_offline
 from hublora.hub.download import range_reader
 from hublora.hub.resolve import resolve_adapter
 from hublora.refs import AdapterRef, parse_refs
-from hublora.workflows.adapters import facts_from_card, pin
+from hublora.workflows.adapters import facts_from_card, open_adapter, pin
 from hublora.workflows.outlines import BaseOutline, outline_base
+from hublora.workflows.progress import Observer, ignore
+
+if TYPE_CHECKING:
+    from hublora.adapters.overlap import Overlap
 
 _CONFIG_BYTES = 100_000  # more than any adapter_config.json has
 
@@ -113,6 +119,37 @@ def preflight(*refs: str, base: str | None = None, base_revision: str | None = N
         outlined = outline_base(base, components, base_revision)
     checked = tuple(_check(one, outlined) for one in opened)
     return Preflight(checked, outlined, tuple(_conflicts([one.facts for one in checked])))
+
+
+def measure_overlap(
+    *refs: str,
+    base: str | None = None,
+    base_revision: str | None = None,
+    observer: Observer = ignore,
+) -> Overlap:
+    """Compare adapters' updates, block by block, and suggest how to use them together.
+
+    Args:
+        refs: Two adapter refs or more; their weights are left aside.
+        base: Hub id or folder of a base; only needed where flattened names do not tell the layers.
+        base_revision: Branch, tag or commit of `base`.
+        observer: Is told what happens.
+
+    Raises:
+        ConfigError: There are fewer than two.
+        HubloraError: As `load`.
+    """
+    from hublora.adapters.overlap import overlap
+
+    parsed = parse_refs(refs)
+    if len(parsed) < 2:
+        raise ConfigError("Overlap is between adapters.", "Name two or more.")
+    adapters = [open_adapter(ref, observer) for ref in parsed]
+    names = None
+    if base is not None:
+        components = {component for adapter in adapters for component in adapter.layers}
+        names = outline_base(base, components, base_revision).names
+    return overlap([renamed(adapter, own_names(adapter, names)) for adapter in adapters])
 
 
 @dataclass(frozen=True)
