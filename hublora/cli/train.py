@@ -24,6 +24,7 @@ FLAGS = {
     "--dataset-revision": "data.revision",
     "--split": "data.split",
     "--folder": "data.folder",
+    "--archive": "data.archive",
     "--image-column": "data.image_column",
     "--caption-column": "data.caption_column",
     "--max-train-samples": "data.max_train_samples",

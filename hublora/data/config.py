@@ -15,7 +15,7 @@ Interpolation = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lan
 class DataConfig(BaseModel):
     """The pictures and captions of a training, and what is done to them.
 
-    Exactly one of `dataset` and `folder` is set; `open_source` checks it.
+    Exactly one of `dataset`, `folder` and `archive` is set; `open_source` checks it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
@@ -36,6 +36,9 @@ class DataConfig(BaseModel):
         None,
         description="Captioned pictures on this disk: a folder with metadata.jsonl or "
         "metadata.csv, or with a .txt beside each picture.",
+    )
+    archive: str | None = Field(
+        None, description="A .zip of such a folder: a path or an https URL."
     )
     image_column: str | None = Field(
         None, description="Column with the pictures (default: found by its type)."

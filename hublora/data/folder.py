@@ -31,20 +31,27 @@ ENDINGS = (
     *(".gif", ".bmp", ".dib", ".tif", ".tiff", ".jp2", ".jxl", ".ppm", ".pgm", ".pbm", ".pnm"),
     *(".tga", ".qoi", ".ico"),
 )
+METADATA = ("metadata.csv", "metadata.jsonl")
+SIDECAR_ENDING = ".txt"
 FILE_COLUMN = "file_name"
 # What the diffusers scripts' published command lines call the only picture column of a folder.
 IMAGE_COLUMNS = ("image", FILE_COLUMN)
 SIDECAR_COLUMN = "text"
 
 
-def list_folder(config: DataConfig) -> Listing:
-    """Return the pictures of `config.folder` in the order of the metadata, or of their names.
+def list_folder(config: DataConfig, folder: Path, name: str) -> Listing:
+    """Return the pictures of a folder in the order of the metadata, or of their names.
+
+    Args:
+        config: Its columns and split.
+        folder: Where the pictures are.
+        name: What the folder is called in logs and cards.
 
     Raises:
         DataError: No such folder; metadata that cannot be read; a name or link that leads out
             of the folder; an unknown column.
     """
-    folder = _find_root(config)
+    folder = _find_root(folder, config.split)
     if config.image_column not in (None, *IMAGE_COLUMNS):
         raise DataError(
             f"A folder has no image column {config.image_column!r}.",
@@ -52,7 +59,7 @@ def list_folder(config: DataConfig) -> Listing:
         )
     tables = [
         path
-        for name in sorted(_READERS)
+        for name in METADATA
         for path in sorted(folder.rglob(name))
         if not _is_hidden(path.relative_to(folder))
     ]
@@ -67,28 +74,21 @@ def list_folder(config: DataConfig) -> Listing:
     else:
         column, examples = _from_names(folder, pictures, config.caption_column)
     digest = _digest(examples, config.num_workers)
-    return Listing(
-        _folder_name(config), None, None, FILE_COLUMN, column, digest, examples, left_out
-    )
+    return Listing(name, None, None, FILE_COLUMN, column, digest, examples, left_out)
 
 
-def _folder_name(config: DataConfig) -> str:
-    assert config.folder is not None
-    return config.folder.expanduser().resolve().name
-
-
-def _find_root(config: DataConfig) -> Path:
-    assert config.folder is not None
-    folder = config.folder.expanduser()
+def _find_root(folder: Path, split: str) -> Path:
     if not folder.is_dir():
+        if folder.suffix.lower() == ".zip" and folder.is_file():
+            raise DataError(f"{folder} is a .zip, not a folder.", f"Write: --archive {folder}")
         if folder.exists():
             raise DataError(f"{folder} is a file, not a folder of pictures.")
         hint = None
-        if re.fullmatch(r"[\w.-]+/[\w.-]+", config.folder.as_posix()):
-            hint = f"If it is a dataset on the Hub, write: --dataset {config.folder.as_posix()}"
+        if re.fullmatch(r"[\w.-]+/[\w.-]+", folder.as_posix()):
+            hint = f"If it is a dataset on the Hub, write: --dataset {folder.as_posix()}"
         raise DataError(f"There is no folder {folder}.", hint)
-    has_split = re.fullmatch(r"\w+", config.split) and (folder / config.split).is_dir()
-    return folder / config.split if has_split else folder
+    has_split = re.fullmatch(r"\w+", split) and (folder / split).is_dir()
+    return folder / split if has_split else folder
 
 
 def _from_tables(
@@ -148,7 +148,7 @@ def _open(path: Path) -> IO[bytes]:
 
 
 def _read_sidecar(folder: Path, picture: Path) -> tuple[str, ...]:
-    sidecar = picture.with_suffix(".txt")
+    sidecar = picture.with_suffix(SIDECAR_ENDING)
     if not sidecar.is_file():
         return ()
     _check_link(folder, sidecar)
@@ -227,10 +227,9 @@ def _read_csv(path: Path) -> list[dict[str, Any]]:
     return [{name: value or None for name, value in row.items()} for row in rows]
 
 
-_READERS: dict[str, Callable[[Path], list[dict[str, Any]]]] = {
-    "metadata.jsonl": _read_jsonl,
-    "metadata.csv": _read_csv,
-}
+_READERS: dict[str, Callable[[Path], list[dict[str, Any]]]] = dict(
+    zip(METADATA, (_read_csv, _read_jsonl), strict=True)
+)
 
 
 def _read_text(path: Path) -> str:

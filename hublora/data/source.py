@@ -11,15 +11,12 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hublora.data.captions import clean
 from hublora.data.config import DataConfig
 from hublora.data.examples import Example, Listing, Skipped
 from hublora.errors import DataError
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)
@@ -27,8 +24,8 @@ class Source:
     """Captioned pictures that can be trained on, every one of them known to decode.
 
     Attributes:
-        id: Repo id of a Hub dataset, or the folder's name.
-        revision: Commit of the Hub dataset (40 hexadecimal digits), None for a folder.
+        id: Repo id of a Hub dataset, or the name of the folder or archive.
+        revision: Commit of the Hub dataset (40 hexadecimal digits), None for the others.
         license: As the dataset's card says, None where it does not.
         fingerprint: Identity of the pictures and captions and their order.
         pictures_fingerprint: The same without the captions: what latents depend on.
@@ -107,17 +104,23 @@ def open_source(config: DataConfig, progress: Callable[[int, int], None] | None 
 
 
 def _read_listing(config: DataConfig) -> Listing:
+    from hublora.data.archive import fetch_archive
     from hublora.data.folder import list_folder
     from hublora.data.hub_dataset import list_dataset
 
-    if (config.dataset is None) == (config.folder is None):
-        given = "two sources of pictures" if config.dataset else "no pictures to train on"
+    given = [name for name in ("dataset", "folder", "archive") if getattr(config, name) is not None]
+    if len(given) != 1:
+        said = " and ".join(f"--{name}" for name in given)
         raise DataError(
-            f"There are {given}.",
-            "Name either a Hub dataset with --dataset owner/name or a folder with --folder PATH.",
+            f"{said} name several sources of pictures." if given else "There are no pictures.",
+            "Name either a Hub dataset with --dataset owner/name, a folder with --folder PATH, or "
+            "a .zip with --archive PATH.",
         )
     if config.folder is not None:
-        return list_folder(config)
+        folder = config.folder.expanduser()
+        return list_folder(config, folder, folder.resolve().name)
+    if config.archive is not None:
+        return list_folder(config, *fetch_archive(config.archive, config.cache_root))
     dataset = str(config.dataset)
     if dataset.startswith((".", "/", "~")) or (dataset.count("/") != 1 and Path(dataset).is_dir()):
         raise DataError(

@@ -1,4 +1,4 @@
-"""Adapters that lie at a plain https URL, cached by address, checked by content."""
+"""Files that lie at a plain https URL, cached by address."""
 
 from __future__ import annotations
 
@@ -19,20 +19,31 @@ MAX_BYTES = 2 << 30  # the largest LoRA adapters in use are well below 2 GiB
 _TIMEOUT = 30  # seconds without a byte
 
 
-def download_url(url: str, progress: Progress | None = None) -> Path:
-    """Return the local copy of a safetensors file at `url`, downloading it once.
+def download_url(
+    url: str,
+    name: str = "adapter.safetensors",
+    most: int = MAX_BYTES,
+    progress: Progress | None = None,
+) -> Path:
+    """Return the local copy of the file at `url`, downloading it once.
+
+    Args:
+        url: https.
+        name: What the copy is called.
+        most: Bytes that it may have.
+        progress: Told (done, total) in bytes.
 
     Raises:
         HubError: It cannot be fetched, redirects away from https, or is too large.
     """
-    final = cache_root() / "urls" / hashlib.sha256(url.encode()).hexdigest() / "adapter.safetensors"
+    final = cache_root() / "urls" / hashlib.sha256(url.encode()).hexdigest() / name
     if final.is_file():
         return final
     final.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=final.parent)
     try:
         with os.fdopen(handle, "wb") as file:
-            _fetch(url, file, progress or (lambda done, total: None))
+            _fetch(url, file, most, progress or (lambda done, total: None))
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, final)
@@ -42,7 +53,7 @@ def download_url(url: str, progress: Progress | None = None) -> Path:
     return final
 
 
-def _fetch(url: str, file: IO[bytes], progress: Progress) -> None:
+def _fetch(url: str, file: IO[bytes], most: int, progress: Progress) -> None:
     where = url.partition("?")[0]  # a query may hold a signature
     opener = urllib.request.build_opener(_HttpsOnly)
     try:
@@ -52,8 +63,8 @@ def _fetch(url: str, file: IO[bytes], progress: Progress) -> None:
             received = 0
             while chunk := response.read(1 << 20):
                 received += len(chunk)
-                if received > MAX_BYTES:
-                    raise HubError(f"{where} is larger than {MAX_BYTES >> 30} GiB.")
+                if received > most:
+                    raise HubError(f"{where} is larger than {most >> 30} GiB.")
                 file.write(chunk)
                 progress(received, max(size, received))
     except (urllib.error.URLError, HTTPException, OSError, ValueError) as error:

@@ -8,6 +8,7 @@ TrainingConfig
 ├── schedule    how long, and the learning rate over time
 ├── objective   what the loss is
 ├── validation  pictures drawn on the way and for the gallery
+├── holdout     pictures kept apart, on which it is measured when to stop
 ├── checkpoint  how often, how many
 └── hub         where the result is pushed
 """
@@ -141,6 +142,20 @@ class ValidationSettings(_Section):
     guidance_scale: float | None = Field(None, ge=0, description="Classifier-free guidance.")
 
 
+class HoldoutSettings(_Section):
+    pictures: float = Field(
+        0, ge=0, description="Pictures to keep apart for measuring: a number, or a share below 1."
+    )
+    steps: int | None = Field(
+        None, ge=1, description="Measure every so many steps (default: ten times in all)."
+    )
+    timesteps: int = Field(8, ge=1, le=100, description="Timesteps to measure each picture at.")
+    keep_best: bool = Field(True, description="The result is the adapter that measured best.")
+    patience: int | None = Field(
+        None, ge=1, description="Stop after so many measures in a row without a better one."
+    )
+
+
 class CheckpointSettings(_Section):
     steps: int = Field(500, ge=1, description="Save a checkpoint every so many steps.")
     total_limit: int | None = Field(3, ge=1, description="Keep at most so many checkpoints.")
@@ -166,6 +181,7 @@ class TrainingConfig(_Section):
     schedule: ScheduleSettings = ScheduleSettings()
     objective: ObjectiveSettings = ObjectiveSettings()
     validation: ValidationSettings = ValidationSettings()
+    holdout: HoldoutSettings = HoldoutSettings()
     checkpoint: CheckpointSettings = CheckpointSettings()
     hub: HubSettings = HubSettings()
     output_dir: Path | None = Field(
@@ -267,6 +283,10 @@ class TrainingConfig(_Section):
         data.pop("cache_dir", None)
         if data.get("folder"):
             data["folder"] = Path(data["folder"]).name
+        if data.get("archive"):
+            # A URL's query may hold a signature.
+            url = data["archive"].partition("?")[0]
+            data["archive"] = url if "://" in url else Path(url).name
         if Path(tree["base"]["model"]).expanduser().exists():
             tree["base"]["model"] = Path(tree["base"]["model"]).name
         return tree

@@ -12,7 +12,7 @@ from hublora.adapters.adapter import Adapter
 from hublora.adapters.files import PEFT_CONFIG, load_adapter
 from hublora.errors import AdapterError, NotFoundError
 from hublora.hub.download import download
-from hublora.hub.layout import CARD, WEIGHTS
+from hublora.hub.layout import CARD, LOCK, WEIGHTS
 from hublora.hub.resolve import ResolvedAdapter, read_card, resolve_adapter
 from hublora.refs import AdapterRef
 from hublora.workflows.progress import Observer, downloading, ignore
@@ -58,7 +58,7 @@ def pin(ref: AdapterRef, observer: Observer = ignore) -> tuple[ResolvedAdapter, 
     if ref.kind == "url":
         from hublora.hub.urls import download_url
 
-        return ResolvedAdapter(ref), download_url(ref.location, downloading(observer))
+        return ResolvedAdapter(ref), download_url(ref.location, progress=downloading(observer))
     path = _local_file(ref)
     return ResolvedAdapter(ref, read_card(path.parent / CARD)), path
 
@@ -96,6 +96,8 @@ def _local_file(ref: AdapterRef) -> Path:
         return path
     if not path.is_dir():
         raise NotFoundError(f"There is no file or folder {path}.")
+    if (path / LOCK).is_file() and not (path / WEIGHTS).is_file():
+        return path / LOCK
     found = sorted(path.glob("*.safetensors"))
     usual = [file for file in found if file.name == WEIGHTS]
     if len(usual or found) != 1:

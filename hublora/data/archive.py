@@ -1,0 +1,158 @@
+"""A .zip of captioned pictures, by path or https URL, unpacked once into the cache.
+
+Nothing of an archive is trusted: only pictures, captions and metadata are written, each under its
+own folder, and no more bytes than the limits allow, whatever the archive says of itself.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
+
+from hublora.data.folder import ENDINGS, METADATA, SIDECAR_ENDING
+from hublora.errors import DataError
+from hublora.filesystem import sha256_of, sync_folder
+from hublora.hub.urls import download_url
+
+MAX_FILES = 200_000
+MAX_BYTES = 64 << 30  # unpacked
+MAX_DOWNLOAD = 16 << 30
+MAX_RATIO = 200  # pictures hardly shrink; text that shrinks more than this is made to
+_FREE_OF_RATIO = 16 << 20  # bytes up to which any ratio is harmless
+_SUFFIXES = frozenset((*ENDINGS, SIDECAR_ENDING))
+
+
+def fetch_archive(archive: str, cache_root: Path) -> tuple[Path, str]:
+    """Return the folder of an archive's pictures, and the archive's name without its ending.
+
+    Args:
+        archive: A path or an https URL.
+        cache_root: Where it is downloaded and unpacked to.
+
+    Raises:
+        DataError: As `unpack`; or a URL that is not https.
+        HubError: It cannot be fetched.
+    """
+    if "://" not in archive:
+        path = Path(archive).expanduser()
+        return unpack(path, cache_root), path.stem
+    if not archive.startswith("https://"):
+        raise DataError(f"{archive.partition('?')[0]} is not an https URL.")
+    name = PurePosixPath(urlsplit(archive).path).stem or "archive"
+    return unpack(download_url(archive, "archive.zip", MAX_DOWNLOAD), cache_root), name
+
+
+def unpack(archive: Path, cache_root: Path) -> Path:
+    """Return the folder that holds the archive's pictures and captions; unpacks it only once.
+
+    Args:
+        archive: A .zip file.
+        cache_root: Below it, the folder is named by the archive's content.
+
+    Raises:
+        DataError: It is no zip, is damaged or encrypted, leads out of its folder, is larger than
+            the limits, or the disk is full.
+    """
+    if not archive.is_file():
+        raise DataError(f"There is no file {archive}.")
+    folder = cache_root / "archives" / sha256_of(archive)[:32]
+    if not folder.is_dir():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".unpacking-"))
+        try:
+            _extract(archive, partial)
+            _move(partial, folder)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    return _descend(folder)
+
+
+def _extract(archive: Path, target: Path) -> None:
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            entries = list(_wanted(opened, archive.name))
+            left = MAX_BYTES
+            for entry, name in entries:
+                left -= _write(opened, entry, target / name, left, archive.name)
+    except (zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, NotImplementedError) as error:
+        raise DataError(f"{archive.name} is not a whole .zip file: {error}.") from error
+    except RuntimeError as error:  # zipfile's word for an encrypted entry
+        raise DataError(f"{archive.name} cannot be unpacked: {error}.") from error
+    except OSError as error:
+        raise DataError(f"{archive.name} cannot be unpacked: {error.strerror}.") from error
+
+
+def _wanted(opened: zipfile.ZipFile, label: str) -> Iterator[tuple[zipfile.ZipInfo, str]]:
+    """Yield the entries that are written and the name of each, relative and harmless."""
+    entries = opened.infolist()
+    if len(entries) > MAX_FILES:
+        raise DataError(f"{label} holds {len(entries):,} files; at most {MAX_FILES:,} are taken.")
+    stated = sum(entry.file_size for entry in entries)
+    if stated > MAX_BYTES:
+        raise DataError(
+            f"{label} would take {stated >> 30} GiB; at most {MAX_BYTES >> 30} GiB are unpacked.",
+            "Unpack it yourself and name the folder: --folder PATH",
+        )
+    for entry in entries:
+        name = _safe_name(entry, label)
+        path = PurePosixPath(name)
+        hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
+        known = path.suffix.lower() in _SUFFIXES or path.name in METADATA
+        if known and not hidden and not entry.is_dir():
+            yield entry, name
+
+
+def _safe_name(entry: zipfile.ZipInfo, label: str) -> str:
+    """Return the entry's name with forward slashes.
+
+    Raises:
+        DataError: It is absolute, climbs out, names a drive, or is a link.
+    """
+    name = entry.filename.replace("\\", "/")
+    parts = name.split("/")
+    is_link = stat.S_ISLNK(entry.external_attr >> 16)
+    if name.startswith("/") or ".." in parts or ":" in parts[0] or "\0" in name or is_link:
+        raise DataError(
+            f"{label} holds {entry.filename!r}, which leads out of its folder.",
+            "Do not use this archive, or make a new one of the pictures alone.",
+        )
+    return name
+
+
+def _write(
+    opened: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path, most: int, label: str
+) -> int:
+    """Write one entry; return its size. The size is counted here: an archive may lie about it."""
+    allowed = min(most, max(_FREE_OF_RATIO, entry.compress_size * MAX_RATIO))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    written = 0
+    with opened.open(entry) as packed, open(path, "wb") as file:
+        while block := packed.read(1 << 20):
+            written += len(block)
+            if written > allowed:
+                raise DataError(f"{label} is a zip bomb: {entry.filename!r} does not end.")
+            file.write(block)
+        file.flush()
+        os.fsync(file.fileno())
+    return written
+
+
+def _move(partial: Path, folder: Path) -> None:
+    try:
+        partial.rename(folder)
+    except OSError:
+        if not folder.is_dir():  # else another process was quicker with the same content
+            raise
+    sync_folder(folder.parent)
+
+
+def _descend(folder: Path) -> Path:
+    """Return the only folder inside `folder` where there is nothing beside it."""
+    inside = list(folder.iterdir())
+    return _descend(inside[0]) if len(inside) == 1 and inside[0].is_dir() else folder
