@@ -83,6 +83,9 @@ class Hub:
             return problems.reply(problem)
         except Exception as problem:
             log.exception("%s %s failed", request.method, request.url.path)
+            if "text/html" in request.headers.get("accept", ""):
+                excuse = Refusal(500, "Something went wrong here: the server's log says more.")
+                return await to_thread.run_sync(self._error_page, request, excuse)
             return problems.reply(problem)
 
     def _error_page(self, request: Request, problem: Exception) -> Response:

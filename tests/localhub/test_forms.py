@@ -73,6 +73,17 @@ def test_a_commit_is_undone_on_main(api, her, me, repo):
     assert api.list_repo_commits(repo)[0].title.startswith("Revert")
 
 
+def test_a_merge_is_undone_once(api, eve, me, repo):
+    proposal = [CommitOperationAdd("a.txt", b"one\n")]
+    eve.create_commit(repo, proposal, commit_message="Add a", create_pr=True)
+    api.merge_pull_request(repo, 1)
+    merged = api.model_info(repo).sha
+    assert me.post(f"/{repo}/revert/{merged}").status_code == 303
+    assert "a.txt" not in api.list_repo_files(repo)
+    again = me.post(f"/{repo}/revert/{merged}")
+    assert (again.status_code, "left to undo" in again.text) == (409, True)
+
+
 def test_a_repo_is_liked_and_no_longer(api, her, repo):
     assert her.post(f"/{repo}/like", data={"liked": "yes"}).status_code == 303
     assert "Liked" in her.get(f"/{repo}").text

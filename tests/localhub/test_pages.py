@@ -55,6 +55,12 @@ def test_a_repo_page_shows_the_card_its_gallery_and_how_to_use_it(hub, lora):
     assert "default-src 'none'" in page.headers["content-security-policy"]
 
 
+def test_stylesheet_and_icon_are_there_and_nothing_else(hub):
+    assert get(hub, "/_static/hub.css").headers["content-type"].startswith("text/css")
+    assert get(hub, "/_static/icon.svg").headers["content-type"] == "image/svg+xml"
+    assert get(hub, "/_static/base.html.jinja").status_code == 404
+
+
 def test_lists_search_and_link_to_tags(hub, lora):
     page = get(hub, f"/models?search={lora.split('/')[1]}")
     assert lora in page.text

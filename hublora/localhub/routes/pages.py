@@ -77,12 +77,16 @@ def login(call: Call) -> Response:
     return RedirectResponse(back if local else "/", 303)
 
 
-def stylesheet(call: Call) -> Response:
-    """GET /_static/hub.css."""
-    path = Path(rendering.template_folder()) / "hub" / "hub.css"
-    return Response(
-        path.read_bytes(), media_type="text/css", headers={"Cache-Control": "max-age=300"}
-    )
+_STATIC = {"hub.css": "text/css", "icon.svg": "image/svg+xml"}
+
+
+def static(call: Call) -> Response:
+    """GET /_static/{name}: the stylesheet and the icon."""
+    name = call.pieces["name"]
+    if name not in _STATIC:
+        raise Refusal(404, "This Hub has nothing at this address.")
+    content = (Path(rendering.template_folder()) / "hub" / name).read_bytes()
+    return Response(content, media_type=_STATIC[name], headers={"Cache-Control": "max-age=300"})
 
 
 def list_page(call: Call) -> Response:
@@ -170,7 +174,7 @@ def page_address(repo: Repo, revision: str, path: str) -> str:
 ROUTES = [
     Route("GET", "/", home),
     Route("GET", "/login", login),
-    Route("GET", "/_static/hub.css", stylesheet),
+    Route("GET", "/_static/{name}", static),
     Route("GET", "/{kind}", list_page),
     Route("GET", "/{prefix}{repo}", repo_page),
     Route("GET", "/{name}", owner_page),

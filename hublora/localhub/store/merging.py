@@ -32,14 +32,20 @@ def merge(stage: Stage, ours: str, theirs: str) -> str:
 def revert(stage: Stage, commit: str, ours: str) -> str:
     """Stage the tree of `ours` without what `commit` changed; return its id.
 
+    A merge is undone as seen from the branch that it was made on, its first parent.
+
     Raises:
-        Conflict: Later commits changed the same lines.
+        Conflict: Later commits changed the same lines, or nothing of it is left.
     """
     undone, current = (stage.raw[oid].peel(pygit2.Commit) for oid in (commit, ours))
-    clashing = _conflicting(index := stage.raw.revert_commit(undone, current))
+    mainline = 1 if len(undone.parents) > 1 else 0
+    clashing = _conflicting(index := stage.raw.revert_commit(undone, current, mainline))
     if clashing:
         raise Conflict(f"Later commits changed {', '.join(clashing[:20])} too.")
-    return str(index.write_tree(stage.raw))
+    tree = index.write_tree(stage.raw)
+    if tree == current.tree.id:
+        raise Conflict("Nothing of this commit is left to undo.")
+    return str(tree)
 
 
 def diff_text(git: GitRepo, old: str, new: str) -> str:
