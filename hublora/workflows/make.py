@@ -80,6 +80,7 @@ def train(
     first = session.step
     seconds = train_to_end(session, base, source, history, observer)
     steps = session.step - first
+    session.settle()
     result = write_results(session, base, source, history, steps, seconds, observer)
     if not config.hub.push:
         return result
@@ -204,8 +205,9 @@ def _pin(config: TrainingConfig, base: Base, source: Source) -> TrainingConfig:
 def _run_name(config: TrainingConfig) -> str:
     if config.hub.model_id:
         return config.hub.model_id.split("/")[-1]
-    source = config.data.dataset or str(config.data.folder or "adapter")
-    return Path(source).name + "-lora"
+    data = config.data
+    archive = Path((data.archive or "").partition("?")[0]).stem
+    return Path(data.dataset or data.folder or archive or "adapter").name + "-lora"
 
 
 def _default_folder(config: TrainingConfig, resume: str | None) -> Path:
