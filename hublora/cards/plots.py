@@ -16,6 +16,7 @@ _QUIET = "#59636e"
 _GRID = "#e4e7eb"
 _LOSS = "#2f6fdb"
 _RATE = "#c2571a"
+_HELD_OUT = "#7a3fb8"
 
 _SIZE = (7.0, 4.4)  # inches; at 700 px wide an inch is 100 px, so 10 pt is 14 px
 _DPI = 200
@@ -30,7 +31,8 @@ def loss_plot(
     """Draw loss and learning rate over the steps into a PNG at `path`, which is returned.
 
     Args:
-        history: One mapping per step with `step`, `loss` and, where known, `lr`.
+        history: One mapping per step with `step`, `loss` and, where known, `lr` and `held_out`, the
+            loss on pictures that are not trained on.
         path: Where the picture is written.
         title: A text above the plot, shown as it is.
 
@@ -48,6 +50,7 @@ def loss_plot(
     canvas = FigureCanvasAgg(figure)
     upper, lower = _panels(figure, with_rate=bool(rates))
     _draw_loss(upper, losses)
+    _draw_held_out(upper, _series(history, "held_out"))
     if lower is not None:
         _draw_rate(lower, rates)
     (lower or upper).set_xlabel("step", color=_INK, fontsize=10)
@@ -124,6 +127,27 @@ def _draw_loss(axes: Axes, losses: Sequence[tuple[int, float]]) -> None:
     label = f"average of about {span:,} steps"
     axes.plot(steps, smooth(values, span), color=_LOSS, linewidth=2, label=label)
     axes.set_ylim(*_limits(values))
+    _draw_legend(axes)
+
+
+def _draw_held_out(axes: Axes, losses: Sequence[tuple[int, float]]) -> None:
+    """Draw the loss on held-out pictures, with a ring around the lowest."""
+    if not losses:
+        return
+    steps, values = zip(*losses, strict=True)
+    axes.plot(
+        steps, values, color=_HELD_OUT, linewidth=2, marker="o", markersize=4, label="held out"
+    )
+    step, value = min(losses, key=lambda pair: pair[1])
+    label = f"lowest, step {step:,}"
+    axes.scatter([step], [value], 90, facecolors="none", edgecolors=_HELD_OUT, label=label)
+    low, high = axes.get_ylim()
+    room = (high - low) * 0.06
+    axes.set_ylim(min(low, min(values) - room), max(high, max(values) + room))
+    _draw_legend(axes)
+
+
+def _draw_legend(axes: Axes) -> None:
     legend = axes.legend(loc="upper right", fontsize=9, labelcolor=_QUIET, borderaxespad=0.2)
     legend.get_frame().set(edgecolor="none", alpha=0.85)
 

@@ -133,7 +133,13 @@ def load_checkpoint(session: Session, folder: Path) -> None:
     torch.set_rng_state(tensors["rng.cpu"])
     if torch.cuda.is_available() and "rng.cuda" in tensors:
         torch.cuda.set_rng_state(tensors["rng.cuda"])
-    session.step = state["step"]
+    session.measures = [(step, loss) for step, loss in state["measures"]]
+    session.best = {
+        component: best
+        for component in session.adapted
+        if (best := _below(tensors, f"best.{component}."))
+    }
+    session.step, session.is_over = state["step"], state["is_over"]
 
 
 def _write(session: Session, folder: Path) -> None:
@@ -145,12 +151,16 @@ def _write(session: Session, folder: Path) -> None:
     for component, adapted in session.adapted.items():
         tensors |= {f"{component}.{name}": value for name, value in adapted.state().items()}
     skeleton = _flatten(session.optimizer.state_dict(), "optimizer", tensors)
+    for component, best in session.best.items():
+        tensors |= {f"best.{component}.{name}": value for name, value in best.items()}
     average = session.average.state_dict() if session.average is not None else None
     averages = _flatten(average, "average", tensors)
     save_tensors(tensors, folder / OPTIMIZER)
     scaler = session.accelerator.scaler
     state: dict[str, Any] = {
         "step": session.step,
+        "is_over": session.is_over,
+        "measures": session.measures,
         "optimizer": skeleton,
         "average": averages,
         "schedule": _plain(session.schedule.state_dict()),

@@ -100,6 +100,11 @@ RULES: tuple[Rule, ...] = (
         "Give both, e.g. --set schedule.step_rules=1:100,0.1.",
     ),
     (
+        lambda config: config.holdout.patience is not None and not config.holdout.pictures,
+        "holdout.patience is about measures on held-out pictures, and none are held out.",
+        "Add e.g. --set holdout.pictures=0.1.",
+    ),
+    (
         lambda config: config.data.dataset is not None and config.data.folder is not None,
         "--dataset and --folder both say where the pictures are.",
         "Leave one of them out.",

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
+    from hublora.training.holdout import Measure
+
 
 @dataclass(frozen=True)
 class StepDone:
@@ -17,11 +19,16 @@ class StepDone:
         step: Counted from 1.
         loss: Scalar, still on the device: reading its value waits for the device.
         learning_rate: That the step used.
+        buckets: [2, BUCKETS] on the device: sums and counts of the samples' losses by part of the
+            timesteps.
+        measure: The loss on the held-out pictures after the step, if it was measured.
     """
 
     step: int
     loss: torch.Tensor
     learning_rate: float
+    buckets: torch.Tensor
+    measure: Measure | None = None
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import torch
 from hublora.errors import ConfigError
 from hublora.filesystem import write_atomically
 from hublora.training.events import StepDone
+from hublora.training.holdout import BUCKETS, bucket_means
 
 
 class History:
@@ -44,11 +45,8 @@ class History:
         """
         if not self._pending:
             return []
-        losses = torch.stack([event.loss for event in self._pending]).tolist()
-        rows = [
-            {"step": event.step, "loss": loss, "lr": event.learning_rate}
-            for event, loss in zip(self._pending, losses, strict=True)
-        ]
+        values = torch.stack([_on_one_line(event) for event in self._pending]).tolist()
+        rows = [_row(*pair) for pair in zip(self._pending, values, strict=True)]
         self._pending.clear()
         for row in rows:
             if not math.isfinite(row["loss"]):
@@ -63,6 +61,26 @@ class History:
             os.fsync(file.fileno())
         self.rows += rows
         return rows
+
+
+def _on_one_line(event: StepDone) -> torch.Tensor:
+    return torch.cat([event.loss[None], event.buckets.flatten()])
+
+
+def _row(event: StepDone, values: list[float]) -> dict[str, Any]:
+    """Return what the history says of a step.
+
+    `buckets` is the mean loss by part of the timesteps, counted from the one with the least noise;
+    `held_out` is the loss on the pictures kept apart, where it was measured.
+    """
+    loss, *sums_and_counts = values
+    sums, counts = sums_and_counts[:BUCKETS], sums_and_counts[BUCKETS:]
+    means = bucket_means(sums, counts)
+    row: dict[str, Any] = {"step": event.step, "loss": loss, "lr": event.learning_rate}
+    row["buckets"] = {str(number): mean for number, mean in enumerate(means) if mean is not None}
+    if event.measure is not None:
+        row |= {"held_out": event.measure.loss, "held_out_buckets": list(event.measure.buckets)}
+    return row
 
 
 def _read(path: Path) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ from contextlib import nullcontext
 import torch
 
 from hublora.training.events import CheckpointDue, Event, StepDone, ValidationDue
+from hublora.training.holdout import BUCKETS, add_to_buckets, has_stalled, is_due, measure
 from hublora.training.losses import training_losses
 from hublora.training.session import Session
 
@@ -24,39 +25,43 @@ def train(session: Session) -> Iterator[Event]:
     config = session.config
     generator = torch.Generator(session.accelerator.device)
     total = session.total_steps
-    while session.step < total:
+    while session.step < total and not session.is_over:
         learning_rate = session.schedule.get_last_lr()[0]
-        loss = _step(session, generator)
+        loss, buckets = _step(session, generator)
         session.step += 1
-        yield StepDone(session.step, loss, learning_rate)
-        last = session.step == total
+        taken = measure(session, generator) if is_due(session) else None
+        yield StepDone(session.step, loss, learning_rate, buckets, taken)
+        last = session.step == total or (taken is not None and has_stalled(session))
+        session.is_over = last
         if not last and _is_due(session, config.validation.steps, config.validation.epochs):
             yield ValidationDue(session.step)
         if last or session.step % config.checkpoint.steps == 0:
             yield CheckpointDue(session.step)
 
 
-def _step(session: Session, generator: torch.Generator) -> torch.Tensor:
-    """Do one optimizer step; return the mean loss over all of its samples, on the device."""
+def _step(session: Session, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    """Do one optimizer step; return the mean loss over all of its samples, and by timesteps."""
     config, accelerator = session.config, session.accelerator
     size, passes = config.train_batch_size, config.gradient_accumulation_steps
     first = session.step * session.images_per_step
-    total = torch.zeros((), device=accelerator.device)
+    timesteps_there_are = len(session.diffusion.alphas_cumprod)
+    buckets = torch.zeros(2, BUCKETS, device=accelerator.device)
     for index in range(passes):
         start = first + (index * accelerator.num_processes + accelerator.process_index) * size
         is_last = index == passes - 1
         with nullcontext() if is_last else accelerator.no_sync(session.denoiser):
-            losses, _ = training_losses(session, range(start, start + size), generator)
-            loss = losses.mean() / passes
-            accelerator.backward(loss)
-        total += loss.detach()
+            losses, timesteps = training_losses(session, range(start, start + size), generator)
+            accelerator.backward(losses.mean() / passes)
+        add_to_buckets(buckets, losses, timesteps, timesteps_there_are)
     accelerator.clip_grad_norm_(session.parameters, config.optimizer.max_grad_norm)
     session.optimizer.step()
     session.schedule.step()
     session.optimizer.zero_grad()
     if session.average is not None:
         session.average.step(session.parameters)
-    return accelerator.reduce(total, "mean") if accelerator.num_processes > 1 else total
+    if accelerator.num_processes > 1:
+        buckets = accelerator.reduce(buckets, "sum")
+    return buckets[0].sum() / session.images_per_step, buckets
 
 
 def _is_due(session: Session, steps: int | None, epochs: int | None) -> bool:
@@ -64,5 +69,5 @@ def _is_due(session: Session, steps: int | None, epochs: int | None) -> bool:
         return True
     if epochs is None:
         return False
-    images, every = session.images_per_step, epochs * len(session.data)
+    images, every = session.images_per_step, epochs * len(session.shown)
     return session.step * images // every > (session.step - 1) * images // every

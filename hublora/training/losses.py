@@ -37,17 +37,17 @@ class Samples:
 
 def training_losses(
     session: Session, numbers: Sequence[int], generator: torch.Generator
-) -> tuple[torch.Tensor, list[int]]:
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the losses of the samples `numbers` of a training, and their timesteps.
 
     Returns:
-        [B] in float32 on the device, with gradients; B integers in [0, T).
+        [B] in float32 with gradients, and [B] integers in [0, T), both on the device.
     """
     config, data = session.config, session.data
     choices = choose(
         config.seed,
         numbers,
-        len(data),
+        len(session.shown),
         data.variants,
         len(session.diffusion.alphas_cumprod),
         config.data.caption_dropout,
@@ -64,7 +64,7 @@ def training_losses(
         strength = config.objective.input_perturbation
         added = objectives.perturbed_input(noise, other.view_as(noise), strength)
     samples = Samples(
-        choices.indices,
+        [session.shown[index] for index in choices.indices],
         choices.variants,
         choices.captions,
         choices.timesteps,
@@ -75,7 +75,7 @@ def training_losses(
     losses = objectives.per_sample(
         _errors(session, prediction, target), _weights(session, timesteps)
     )
-    return losses, samples.timesteps.tolist()
+    return losses, timesteps
 
 
 def predict(

@@ -92,6 +92,21 @@ def draw_more(
     return torch.stack(rows)
 
 
+def split(seed: int, pictures: int, held_out: float) -> tuple[list[int], list[int]]:
+    """Return the pictures to train on and those to measure on, each in ascending order.
+
+    Args:
+        seed: Of the run.
+        pictures: How many there are.
+        held_out: How many to measure on; below 1 the share of them, at least one.
+    """
+    count = int(held_out) if held_out >= 1 else max(1, round(held_out * pictures))
+    if not held_out:
+        return list(range(pictures)), []
+    apart = set(_order(seed, -1, pictures)[:count])
+    return [n for n in range(pictures) if n not in apart], sorted(apart)
+
+
 @lru_cache(maxsize=4)
 def _order(seed: int, epoch: int, pictures: int) -> list[int]:
     """Return the order of the pictures in one pass over them."""

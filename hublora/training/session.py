@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -25,6 +25,7 @@ from hublora.training.optimizers import (
     make_schedule,
     parameter_groups,
 )
+from hublora.training.randomness import split
 from hublora.training.targets import find_targets, trained_components
 from hublora.training.trackers import FOLDER, choose_trackers
 
@@ -48,8 +49,14 @@ class Session:
         denoiser: The denoiser as prepared for the devices.
         optimizer: Over the adapter's weights.
         schedule: Of the learning rate.
+        shown: Which pictures are trained on.
+        held_out: Which pictures are kept apart for measuring.
         average: Moving average of the adapter's weights, None without one.
+        measures: Step and loss of every measure on the held-out pictures.
+        best: State of the adapter when it measured best, by component; empty before.
         step: Optimizer steps done.
+        is_over: Whether there is nothing more to train.
+        is_settled: Whether the adapter's weights are those to be used: see `settle`.
     """
 
     config: TrainingConfig
@@ -63,8 +70,14 @@ class Session:
     denoiser: torch.nn.Module
     optimizer: Any
     schedule: Any
+    shown: list[int]
+    held_out: list[int]
     average: Any = None
+    measures: list[tuple[int, float]] = field(default_factory=list)
+    best: dict[str, dict[str, torch.Tensor]] = field(default_factory=dict)
     step: int = 0
+    is_over: bool = False
+    is_settled: bool = False
 
     @property
     def trained(self) -> dict[str, torch.nn.Module]:
@@ -87,7 +100,31 @@ class Session:
 
     @property
     def total_steps(self) -> int:
-        return total_steps(self.config, len(self.data), self.images_per_step)
+        return total_steps(self.config, len(self.shown), self.images_per_step)
+
+    @property
+    def best_loss(self) -> float | None:
+        """The lowest measure so far, None before the first one."""
+        return min((loss for _, loss in self.measures), default=None)
+
+    def remember_best(self) -> None:
+        """Keep a copy of the adapter that people would use now."""
+        with self.averaged():
+            self.best = {
+                component: {name: tensor.cpu().clone() for name, tensor in one.state().items()}
+                for component, one in self.adapted.items()
+            }
+
+    def settle(self) -> None:
+        """Make the adapter that is to be used the one that is there; the training is over.
+
+        It is the one that measured best, else the averaged one, else the last one.
+        """
+        if not (self.config.holdout.keep_best and self.best):
+            self.remember_best()
+        for component, state in self.best.items():
+            self.adapted[component].load_state(state)
+        self.is_settled = True
 
     def adapter(self, facts: AdapterFacts | None = None) -> Adapter:
         """Return a copy of the adapter that people use now, in float32 on the CPU: the averaged
@@ -102,7 +139,7 @@ class Session:
         one, or that of a schedule-free optimizer. Afterwards every bit is as it was."""
         optimizer = getattr(self.optimizer, "optimizer", self.optimizer)
         averages = hasattr(optimizer, "eval")
-        if self.average is None and not averages:
+        if self.is_settled or (self.average is None and not averages):
             yield
             return
         parameters = self.parameters
@@ -200,8 +237,13 @@ def start_session(
         denoiser.enable_gradient_checkpointing()
     groups = parameter_groups(config.optimizer, adapted, family.denoiser)
     optimizer = make_optimizer(config, groups, accelerator.device)
+    shown, held_out = split(config.seed, len(data), config.holdout.pictures)
+    if not shown:
+        raise ConfigError(
+            f"holdout.pictures keeps all of the {len(data)} pictures apart.", "Keep fewer apart."
+        )
     images = config.train_batch_size * config.gradient_accumulation_steps
-    steps = total_steps(config, len(data), images * accelerator.num_processes)
+    steps = total_steps(config, len(shown), images * accelerator.num_processes)
     schedule = make_schedule(config.schedule, optimizer, steps)
     diffusion = family.diffusion(pipe)
     return Session(
@@ -216,6 +258,8 @@ def start_session(
         denoiser=accelerator.prepare(denoiser),
         optimizer=accelerator.prepare(optimizer),
         schedule=schedule,
+        shown=shown,
+        held_out=held_out,
         average=_average(config, adapted),
     )
 

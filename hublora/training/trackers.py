@@ -65,7 +65,7 @@ class Trackers:
     def log(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Pass on rows of the history."""
         for row in rows:
-            values = {key: value for key, value in row.items() if key != "step"}
+            values = {key: value for key, value in row.items() if isinstance(value, float)}
             self._accelerator.log(values, step=row["step"])
 
     def show(self, name: str, picture: Path, step: int) -> None:

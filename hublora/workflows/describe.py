@@ -101,7 +101,7 @@ def dtype_name(session: Session) -> str:
 def _training(run: Run) -> Training:
     session = run.session
     return Training(
-        steps=session.total_steps,
+        steps=session.step,
         pictures=len(run.source.examples),
         final_loss=run.final_loss,
         seconds=run.seconds,
@@ -123,6 +123,11 @@ def _settings_table(session: Session) -> dict[str, object]:
         "gradient accumulation": config.gradient_accumulation_steps,
         "resolution": "×".join(str(side) for side in reversed(session.data.size)),
         "precision": session.accelerator.mixed_precision,
+        "adapter": config.adapter.method if config.adapter.method != "lora" else None,
+        "initialisation": config.adapter.init if config.adapter.init != "gaussian" else None,
+        "averaged with decay": config.adapter.ema_decay,
+        "held-out pictures": len(session.held_out) or None,
+        "held-out loss": session.best_loss,
         "objective": session.diffusion.prediction,
         "min-SNR γ": config.objective.snr_gamma,
         "noise offset": config.objective.noise_offset or None,

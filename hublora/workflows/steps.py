@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from hublora.data import Source
     from hublora.training.config import TrainingConfig
     from hublora.training.history import History
+    from hublora.training.holdout import Measure
     from hublora.training.session import Session
 
 LATEST = "latest"
@@ -87,6 +88,8 @@ def train_to_end(
             for event in train_steps(session):
                 if isinstance(event, StepDone):
                     history.add(event)
+                    if event.measure is not None:
+                        observer(_measured(event.measure))
                     now = time.monotonic()
                     if now - told > _TELL_EVERY or event.step == session.total_steps:
                         told = now
@@ -101,12 +104,20 @@ def train_to_end(
                 elif isinstance(event, CheckpointDue):
                     record()
                     observer(Wrote("checkpoint", save_checkpoint(session)))
-                if stop.is_set() and session.step < session.total_steps:
+                if stop.is_set() and session.step < session.total_steps and not session.is_over:
                     record()
                     raise _interrupted(save_checkpoint(session))
     finally:
         trackers.close()
+    if session.step < session.total_steps:
+        told = f"no better one in {session.config.holdout.patience} measures"
+        observer(Note(f"Stopped after step {session.step}: {told} on the held-out pictures."))
     return time.monotonic() - started - away
+
+
+def _measured(measure: Measure) -> Note:
+    best = ", the best so far" if measure.is_best else ""
+    return Note(f"Step {measure.step}: held-out loss {measure.loss:.4f}{best}")
 
 
 def _tell(rows: Sequence[dict[str, Any]], session: Session, observer: Observer) -> None:

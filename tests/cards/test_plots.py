@@ -25,6 +25,20 @@ def test_plot_is_drawn_for_short_and_long_trainings(tmp_path, count):
         assert picture.convert("L").getextrema() != (255, 255)
 
 
+def test_plot_shows_the_held_out_loss_wherever_it_lies(tmp_path):
+    plain = loss_plot(history(100), tmp_path / "plain.png")
+    measured = [
+        row | ({"held_out": 5 + row["step"]} if row["step"] % 10 == 0 else {})
+        for row in history(100)
+    ]
+    shown = loss_plot(measured, tmp_path / "measured.png")
+    colours = []
+    for path in (plain, shown):
+        with Image.open(path) as picture:
+            colours.append({colour for _, colour in picture.convert("RGB").getcolors(1 << 20)})
+    assert (0x7A, 0x3F, 0xB8) in colours[1] - colours[0]
+
+
 def test_plot_leaves_out_what_is_not_a_number(tmp_path):
     broken = [*history(30), {"step": 31, "loss": math.nan, "lr": None}, {"step": 32}]
     loss_plot(broken, tmp_path / "loss.png")
