@@ -42,7 +42,7 @@ def front_matter(facts: CardFacts) -> dict[str, Any]:
         **_license(license_of(facts)),
         "datasets": [facts.dataset.id] if facts.dataset.id else None,
         "tags": list(dict.fromkeys([*TAGS, *facts.family_tags, "hublora"])),
-        "widget": [_widget(picture) for picture in facts.gallery],
+        "widget": [widget(picture) for picture in facts.gallery],
     }
     return {key: value for key, value in entries.items() if value}
 
@@ -77,7 +77,8 @@ def _license(license: License) -> dict[str, str | None]:
     return {"license": "other", "license_name": license.name, "license_link": license.link}
 
 
-def _widget(picture: Picture) -> dict[str, Any]:
+def widget(picture: Picture) -> dict[str, Any]:
+    """Return a picture's entry in the gallery that the Hub shows."""
     entry: dict[str, Any] = {"text": one_line(picture.prompt) or " "}
     if picture.negative_prompt:
         entry["parameters"] = {"negative_prompt": one_line(picture.negative_prompt)}

@@ -15,6 +15,7 @@ COMMANDS = {
     "demo": ("hublora.cli.demo", "Make, share and use an adapter on this machine, in minutes."),
     "train": ("hublora.cli.train", "Train an adapter on captioned pictures."),
     "run": ("hublora.cli.run", "Draw a prompt with adapters from the Hub."),
+    "compose": ("hublora.cli.compose", "Make one of several adapters, as a repo or a file."),
     "push": ("hublora.cli.push", "Push a finished run to the Hub and verify it."),
     "inspect": ("hublora.cli.inspect", "Show what adapters are, without their weights."),
     "convert": ("hublora.cli.convert", "Write an adapter in another layout."),

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from hublora.cli.options import pairs
 from hublora.cli.output import out, output_flags
 from hublora.refs import parse_refs
 
@@ -20,16 +21,6 @@ Examples:
   hublora run me/pokemon-lora@v1 "Totoro" --seed 7 -o totoro.png
   hublora run ./runs/pokemon-lora "Totoro" --base stable-diffusion-v1-5/stable-diffusion-v1-5
 """
-
-
-def _pairs(
-    context: click.Context, parameter: click.Parameter, values: tuple[str, ...]
-) -> dict[str, str]:
-    """Return the pairs of `--weight`."""
-    pairs = [value.rpartition("=") for value in values]
-    if any(not (key and weight) for key, _, weight in pairs):
-        raise click.BadParameter("write it like --weight me/ink-lora=0.2..0.9")
-    return {key: weight for key, _, weight in pairs}
 
 
 @click.command(epilog=EXAMPLES)
@@ -50,15 +41,15 @@ def _pairs(
 @click.option(
     "--compose",
     type=click.Choice(["sum", "switch", "composite"]),
-    default="sum",
-    help="How several adapters act: all at once, one at each step, or each alone and averaged.",
+    help="How several adapters act: all at once (unless a composition says otherwise), one at each "
+    "step, or each alone and averaged.",
 )
 @click.option(
     "--weight",
     "weights",
     multiple=True,
     metavar="ADAPTER=WEIGHT",
-    callback=_pairs,
+    callback=pairs,
     help="0.2..0.9 over the steps; 1,mid:0,up.1:0.5 by block. A place may name it: 1=0.5.",
 )
 @click.option(
@@ -66,6 +57,9 @@ def _pairs(
     type=click.Choice(["auto", "off"]),
     default="auto",
     help="Put trigger words that PROMPT lacks in front of it, or don't.",
+)
+@click.option(
+    "--commercial", is_flag=True, help="Refuse what a licence forbids to use commercially."
 )
 @click.option("--base", help="Hub id or folder of the base, if not the adapters' own.")
 @click.option("--revision", "base_revision", help="Branch, tag or commit of --base.")

@@ -1,6 +1,7 @@
 """Which files make an adapter repo on the Hub; nothing else is ever uploaded.
 
-The Hub counts downloads by top-level `.safetensors` files, so there is exactly one.
+The Hub counts downloads by top-level `.safetensors` files, so there is exactly one. The repo of a
+composition has none: its lockfile names the adapters that it is made of.
 """
 
 from __future__ import annotations
@@ -10,9 +11,11 @@ from pathlib import Path
 
 CARD = "README.md"
 WEIGHTS = "pytorch_lora_weights.safetensors"
+LOCK = "hublora.lock.json"
 PATTERNS = (
     CARD,
     WEIGHTS,
+    LOCK,
     "images/*.png",
     "embeddings/*.safetensors",
     "comfyui/*.safetensors",

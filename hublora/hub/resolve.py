@@ -25,6 +25,7 @@ from huggingface_hub import constants
 from hublora.errors import AdapterError, HubError, NotFoundError
 from hublora.hub.client import GONE, api, is_offline, translated
 from hublora.hub.download import PICKLES, cache_folder
+from hublora.hub.layout import LOCK
 from hublora.refs import AdapterRef, check_repo_id, check_revision
 
 WEIGHT_NAME = "pytorch_lora_weights.safetensors"
@@ -105,6 +106,8 @@ def inspect_repo(
 def resolve_adapter(ref: AdapterRef) -> ResolvedAdapter:
     """Pin an adapter ref of a repo to a commit and the file in it, without downloading weights.
 
+    The file of a composition is its lockfile.
+
     Raises:
         NotFoundError: No such repo, revision or file.
         AdapterError: The repo has several adapters, only pickle files, or none.
@@ -127,6 +130,8 @@ def _choose_file(ref: AdapterRef, files: Mapping[str, int | None]) -> str:
     here = [name for name in safe if name.startswith(folder) and "/" not in name[len(folder) :]]
     if folder + WEIGHT_NAME in here:
         return folder + WEIGHT_NAME
+    if LOCK in files and ref.path in (None, LOCK):
+        return LOCK
     if len(here) == 1:
         return here[0]
     where = f"{ref.location}/{ref.path}" if ref.path else ref.location

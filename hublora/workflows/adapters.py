@@ -15,7 +15,7 @@ from hublora.hub.download import download
 from hublora.hub.layout import CARD, LOCK, WEIGHTS
 from hublora.hub.resolve import ResolvedAdapter, read_card, resolve_adapter
 from hublora.refs import AdapterRef
-from hublora.workflows.progress import Observer, downloading, ignore
+from hublora.workflows.progress import Note, Observer, downloading, ignore
 
 
 def open_adapter(ref: AdapterRef, observer: Observer = ignore) -> Adapter:
@@ -60,6 +60,8 @@ def pin(ref: AdapterRef, observer: Observer = ignore) -> tuple[ResolvedAdapter, 
 
         return ResolvedAdapter(ref), download_url(ref.location, progress=downloading(observer))
     path = _local_file(ref)
+    if repo := ref.hidden_repo:
+        observer(Note(f"{ref.location} is the folder here; the repo on the Hub is {repo}."))
     return ResolvedAdapter(ref, read_card(path.parent / CARD)), path
 
 
@@ -102,7 +104,10 @@ def _local_file(ref: AdapterRef) -> Path:
     usual = [file for file in found if file.name == WEIGHTS]
     if len(usual or found) != 1:
         listed = ", ".join(str(file) for file in found) or "none"
-        raise AdapterError(f"{path} should hold one adapter; it holds: {listed}.")
+        raise AdapterError(
+            f"{path} should hold one adapter; it holds: {listed}.",
+            f"For the repo on the Hub write {ref.hidden_repo}" if ref.hidden_repo else None,
+        )
     return (usual or found)[0]
 
 

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hublora.adapters.adapter import Adapter
-from hublora.errors import ConfigError
+from hublora.errors import AdapterError, ConfigError
 from hublora.generation.weights import Weight
-from hublora.hub.layout import WEIGHTS
+from hublora.hub.layout import LOCK, WEIGHTS
 from hublora.refs import AdapterRef, parse_refs
 from hublora.workflows.adapters import embedding_files, load_pinned, pin
 from hublora.workflows.progress import Observer, ignore
 
 if TYPE_CHECKING:
     from hublora.generation.embeddings import LearnedToken
+    from hublora.workflows.lock import Lock
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class OpenPart:
         weight: How strongly it acts.
         adapter: Its updates and facts.
         tokens: The tokens that it brings along.
+        card: Front matter of its card.
     """
 
     asked: AdapterRef
@@ -44,6 +46,7 @@ class OpenPart:
     weight: Weight
     adapter: Adapter
     tokens: tuple[LearnedToken, ...] = ()
+    card: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
@@ -99,22 +102,63 @@ def settle(refs: Sequence[str], weights: Mapping[str, str | float] | None = None
     return settled
 
 
-def open_parts(wanted: Sequence[Wanted], observer: Observer = ignore) -> list[OpenPart]:
+@dataclass(frozen=True)
+class Opened:
+    """What refs stand for.
+
+    Attributes:
+        parts: The adapters, those of compositions one by one.
+        lock: Of the composition that was asked for, if it was one and alone.
+        composition: Its pinned ref.
+    """
+
+    parts: tuple[OpenPart, ...]
+    lock: Lock | None = None
+    composition: str | None = None
+
+
+def open_parts(wanted: Sequence[Wanted], observer: Observer = ignore) -> Opened:
     """Bring the adapters to this machine and read them.
 
     Raises:
         NotFoundError: A repo, revision or file is not there.
-        AdapterError: A file is broken or no adapter.
+        AdapterError: A file is broken, no adapter, or not the one that a lockfile names.
     """
-    return [_open(one, observer) for one in wanted]
+    opened = [_open(one, observer) for one in wanted]
+    if len(opened) == 1:
+        return opened[0]
+    return Opened(tuple(part for one in opened for part in one.parts))
 
 
-def _open(wanted: Wanted, observer: Observer) -> OpenPart:
+def _open(wanted: Wanted, observer: Observer) -> Opened:
     resolved, path = pin(wanted.ref, observer)
+    if path.name == LOCK:
+        return _open_locked(wanted, resolved.ref, path, observer)
     adapter = load_pinned(resolved, path)
     tokens: tuple[LearnedToken, ...] = ()
     if files := embedding_files(path):
         from hublora.generation.embeddings import read_tokens
 
         tokens = tuple(token for file in files for token in read_tokens(file))
-    return OpenPart(wanted.ref, resolved.ref, wanted.weight, adapter, tokens)
+    part = OpenPart(wanted.ref, resolved.ref, wanted.weight, adapter, tokens, resolved.card)
+    return Opened((part,))
+
+
+def _open_locked(wanted: Wanted, ref: AdapterRef, path: Path, observer: Observer) -> Opened:
+    """Open the parts of a composition as they are pinned."""
+    from hublora.workflows.lock import read_lock
+
+    name = wanted.ref.location
+    factor = wanted.weight.number
+    if factor is None:
+        raise ConfigError(f"{name} is a composition: its weight is one number.", f"{name}:0.8")
+    lock = read_lock(path, name)
+    parts = []
+    for locked in lock.parts:
+        weight = Weight.parse(locked.weight).times(factor)
+        (part,) = _open(Wanted(locked.ref, weight), observer).parts
+        if part.adapter.facts.sha256 != locked.sha256:
+            raise AdapterError(f"{part.label} is not the file that {name} was composed of.")
+        parts.append(replace(part, asked=locked.followed))
+    named = ref.public if ref.kind == "repo" else None
+    return Opened(tuple(parts), lock, named)

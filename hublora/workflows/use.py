@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hublora._version import __version__
+from hublora.adapters.licenses import Meet
 from hublora.errors import AdapterError, ConfigError, NotFoundError
 from hublora.generation.concepts import Concept, Expanded, TriggerMode, expand
 from hublora.generation.mixing import Mixer, Way
@@ -19,6 +20,8 @@ from hublora.workflows.progress import Note, Observer, Wrote, ignore
 
 if TYPE_CHECKING:
     import torch
+
+    from hublora.workflows.lock import Lock
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,8 @@ class Composition:
         dtype: Torch name of the weights' type, e.g. "float32".
         way: How the adapters act together.
         mixer: What makes them; None where nothing was loaded.
+        lock: Of the composition that was asked for, if it was one and alone.
+        name: The composition's pinned ref.
     """
 
     base: Base
@@ -40,15 +45,22 @@ class Composition:
     dtype: str
     way: Way = "sum"
     mixer: Mixer | None = None
+    lock: Lock | None = None
+    name: str | None = None
+
+    @property
+    def licenses(self) -> Meet:
+        """The licences of base and adapters."""
+        return license_meet(self.base, self.parts)
 
     def prompt(self, text: str, trigger: TriggerMode = "auto") -> str:
-        """Return `text` as the pipeline is to be given it: `<1>`, `<2>`, … and learned tokens
-        replaced, missing trigger words in front.
+        """Return `text` as the pipeline is to be given it: in the composition's template, `<1>`,
+        `<2>`, … and learned tokens replaced, missing trigger words in front.
 
         Raises:
             ConfigError: A placeholder stands for nothing.
         """
-        return self.expand(text, trigger).text
+        return self.expand(self.lock.fill(text) if self.lock else text, trigger).text
 
     def expand(self, text: str, trigger: TriggerMode = "auto") -> Expanded:
         """Return what `prompt` returns, and which words were added."""
@@ -63,6 +75,8 @@ class Composition:
             "dtype": self.dtype,
             "compose": self.way,
             "adapters": [part.facts() for part in self.parts],
+            "license": self.licenses.facts(),
+            **({"composition": self.name} if self.name else {}),
         }
 
     def on_step_end(
@@ -77,8 +91,9 @@ def load(
     *refs: str,
     base: str | None = None,
     base_revision: str | None = None,
-    compose: Way = "sum",
+    compose: Way | None = None,
     weights: Mapping[str, str | float] | None = None,
+    commercial: bool = False,
     device: str | None = None,
     dtype: torch.dtype | None = None,
     observer: Observer = ignore,
@@ -89,10 +104,12 @@ def load(
         refs: Adapter refs such as "user/name", "user/name@main:0.7" or a file; none for the base.
         base: Hub id or folder of the base; found from the adapters' own facts if not given.
         base_revision: Branch, tag or commit of `base`.
-        compose: How several adapters act together: "sum", "switch" or "composite".
+        compose: How several adapters act together: "sum", "switch" or "composite"; as a
+            composition says, else "sum".
         weights: Place from 1, or ref -> weight, such as "0.2..0.9" over the steps or "1,mid:0" by
             block (`hublora.generation.weights`). What moves or switches needs
             `callback_on_step_end=pipe.hublora.on_step_end` in the pipeline's call.
+        commercial: Refuse what its licence forbids to use commercially.
         device: A torch device; a GPU if there is one.
         dtype: Type of the weights; float16 on a GPU, float32 elsewhere.
         observer: Is told what happens.
@@ -106,15 +123,22 @@ def load(
 
     wanted = settle(refs, weights)
     device = _check_device(device) if device else _default_device()
-    parts = open_parts(wanted, observer)
+    found = open_parts(wanted, observer)
+    parts, lock = found.parts, found.lock
+    if lock and base is None:
+        base, base_revision = lock.base.repo, lock.base.commit
     opened = _find_base(parts, base, base_revision, observer)
+    _check_licenses(opened, parts, commercial, observer)
     if dtype is None:
         dtype = torch.float32 if device.startswith("cpu") else torch.float16
     pipe = opened.load(dtype)
     concepts = tuple(_teach(pipe, part) for part in parts)
-    mixer = _mix(pipe, opened, parts, compose)
+    way = compose or (lock.compose if lock else "sum")
+    mixer = _mix(pipe, opened, parts, way)
     pipe.to(device)
-    pipe.hublora = Composition(opened, tuple(parts), concepts, str(dtype)[6:], compose, mixer)
+    pipe.hublora = Composition(
+        opened, parts, concepts, str(dtype)[6:], way, mixer, lock, found.composition
+    )
     return pipe
 
 
@@ -131,8 +155,9 @@ def run(
     device: str | None = None,
     scheduler: str | None = None,
     trigger: TriggerMode = "auto",
-    compose: Way = "sum",
+    compose: Way | None = None,
     weights: Mapping[str, str | float] | None = None,
+    commercial: bool = False,
     observer: Observer = ignore,
     **sampling: Any,
 ) -> list[Path]:
@@ -152,6 +177,7 @@ def run(
         trigger: "auto" puts trigger words that the prompt lacks in front, "off" does not.
         compose: As for `load`.
         weights: As for `load`.
+        commercial: As for `load`.
         observer: Is told what happens.
         sampling: Fields of `generation.sample.Sampling`; None means the base's own.
 
@@ -169,10 +195,13 @@ def run(
         base_revision=base_revision,
         compose=compose,
         weights=weights,
+        commercial=commercial,
         device=device,
         observer=observer,
     )
     use_scheduler(pipe, scheduler)
+    if pipe.hublora.lock:
+        prompt = pipe.hublora.lock.fill(prompt)
     plan = pipe.hublora.base.sampling(prompt, scheduler=scheduler, **sampling)
     check_plan(pipe, pipe.hublora.base.family.size_step(pipe), plan)
     plans = [plan.with_seed(seed + index) for index in range(num_images)]
@@ -186,6 +215,31 @@ def run(
         paths.append(save_grid(images, plans, paths[0]))
         observer(Wrote("sheet", paths[-1]))
     return paths
+
+
+def _check_licenses(
+    base: Base, parts: Sequence[OpenPart], commercial: bool, observer: Observer
+) -> None:
+    """Tell the licences, and refuse commercial use where one of them forbids it."""
+    meet = license_meet(base, parts)
+    if commercial and meet.forbidding:
+        raise ConfigError(
+            f"The licence of {', '.join(meet.forbidding)} forbids commercial use.",
+            "Leave --commercial out for other use, or choose another adapter.",
+        )
+    observer(Note(str(meet), warning=commercial and bool(meet.unknown)))
+
+
+def license_meet(base: Base, parts: Sequence[OpenPart]) -> Meet:
+    """Return the licences of a base and of adapters."""
+    of_parts = {part.title: part.adapter.facts.license for part in parts}
+    return Meet({base.name: license_of(base.card)} | of_parts)
+
+
+def license_of(card: Mapping[str, Any]) -> str | None:
+    """Return a card's licence; the name of one that is "other"."""
+    stated = card.get("license_name") if card.get("license") == "other" else card.get("license")
+    return stated if isinstance(stated, str) else None
 
 
 def _teach(pipe: Any, part: OpenPart) -> Concept:

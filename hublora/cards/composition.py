@@ -1,0 +1,155 @@
+"""Writes the model card of a composition: of several adapters that are used as one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hublora.adapters.licenses import Meet
+from hublora.cards import licenses, markdown, metadata
+from hublora.cards.facts import Picture
+from hublora.cards.regions import mark
+from hublora.filesystem import write_atomically
+from hublora.rendering import render
+
+TEMPLATE = "cards/composition.md.jinja"
+_INVITATION = """\
+<!-- What is it for? Write it here: what stands between these markers is yours, and the next push
+keeps it. -->"""
+_WAYS = {
+    "sum": "all of them act at once, as the exact weighted sum of their updates",
+    "switch": "one of them acts at each step, in turn",
+    "composite": "each of them predicts alone, and the guided predictions are averaged",
+}
+
+
+@dataclass(frozen=True)
+class PartFacts:
+    """One adapter of a composition.
+
+    Attributes:
+        name: Its repo id, or a title where it has none.
+        weight: As it is written.
+        commit: What it is pinned to; None where it has none.
+        license: Its card's.
+        published: Whether `name` is a repo id.
+    """
+
+    name: str
+    weight: str
+    commit: str | None
+    license: str | None
+    published: bool = True
+
+
+@dataclass(frozen=True)
+class CompositionFacts:
+    """What is known of a composition.
+
+    Attributes:
+        title: A name for people.
+        repo_id: owner/name of its repo; None before it has one.
+        base: Hub id of the base; None for a folder.
+        base_commit: What that is pinned to.
+        parts: The adapters.
+        way: How they act: "sum", "switch" or "composite".
+        meet: Their licences and the base's.
+        family_tags: Tags that the Hub groups adapters of the base's family by.
+        trigger_words: Of all of the adapters.
+        example: What a person may type.
+        template: Of prompts; None for what a person types alone.
+        gallery: Pictures that were drawn with it.
+        merged: How the adapters were made one; None where they stay apart.
+        error: Relative error against the exact sum, of what was merged.
+        hublora_version: Version that wrote the card.
+    """
+
+    title: str
+    repo_id: str | None
+    base: str | None
+    base_commit: str | None
+    parts: tuple[PartFacts, ...]
+    way: str
+    meet: Meet
+    family_tags: tuple[str, ...]
+    trigger_words: tuple[str, ...]
+    hublora_version: str
+    example: str = "your prompt"
+    template: str | None = None
+    gallery: tuple[Picture, ...] = ()
+    merged: str | None = None
+    error: float | None = None
+
+
+def write_composition_card(folder: Path, facts: CompositionFacts) -> Path:
+    """Write `README.md` into `folder` and return its path."""
+    path = folder / "README.md"
+    body = render(TEMPLATE, **_view(facts))
+    write_atomically(path, metadata.join(metadata.dump(_front_matter(facts)), body))
+    return path
+
+
+def _front_matter(facts: CompositionFacts) -> dict[str, Any]:
+    tags = [*metadata.TAGS, *facts.family_tags, "hublora", "hublora-composition"]
+    words = markdown.one_line(", ".join(facts.trigger_words))
+    entries = {
+        "base_model": facts.base,
+        "base_model_relation": "adapter" if facts.base else None,
+        "library_name": "diffusers",
+        "pipeline_tag": "text-to-image",
+        "instance_prompt": words if facts.merged else None,
+        "license": facts.meet.strictest,
+        "tags": list(dict.fromkeys(tag for tag in tags if tag != "diffusers-training")),
+        "widget": [metadata.widget(picture) for picture in facts.gallery],
+    }
+    return {key: value for key, value in entries.items() if value}
+
+
+def _view(facts: CompositionFacts) -> Mapping[str, Any]:
+    prompt = facts.example
+    meet = facts.meet
+    return {
+        "title": markdown.inline(facts.title),
+        "base": markdown.repo_link(facts.base) if facts.base else "its base model",
+        "base_commit": (facts.base_commit or "")[:8],
+        "own_words": mark(_INVITATION),
+        "parts": [_part_row(part) for part in facts.parts],
+        "way": _WAYS[facts.way],
+        "merged": facts.merged,
+        "error": f"{facts.error:.2g}" if facts.error is not None else None,
+        "template": markdown.code(facts.template) if facts.template else None,
+        "triggers": [markdown.code(word) for word in facts.trigger_words],
+        "fence": markdown.fence(prompt),
+        "ref": facts.repo_id or ".",
+        "shell_prompt": markdown.shell_word(prompt),
+        "python_ref": markdown.python_text(facts.repo_id or "."),
+        "python_prompt": markdown.python_text(prompt),
+        "moves": facts.way == "switch" or any(".." in part.weight for part in facts.parts),
+        "gallery": [_gallery_line(picture) for picture in facts.gallery],
+        "license_note": licenses.note(meet.strictest, meet.strictest),
+        "licenses": [
+            (_name(name), markdown.inline(license or "unknown"))
+            for name, license in meet.licenses.items()
+        ],
+        "commercial": meet.commercial,
+        "unknown": [_name(name) for name in meet.unknown],
+        "forbidding": [_name(name) for name in meet.forbidding],
+        "hublora_version": markdown.inline(facts.hublora_version),
+    }
+
+
+def _part_row(part: PartFacts) -> tuple[str, ...]:
+    name = markdown.repo_link(part.name) if part.published else markdown.inline(part.name)
+    commit = f"`{part.commit[:8]}`" if part.commit else ""
+    return name, markdown.inline(part.weight), commit, markdown.inline(part.license or "unknown")
+
+
+def _name(name: str) -> str:
+    return markdown.inline(name)
+
+
+def _gallery_line(picture: Picture) -> str:
+    line = markdown.code(picture.prompt)
+    return line if picture.seed is None else f"{line}, seed {picture.seed}"
