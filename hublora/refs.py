@@ -6,9 +6,11 @@
     page     := "https://huggingface.co/" owner "/" name
                 ["/" ("blob" | "resolve" | "tree") "/" revision ["/" path]]
     url      := "https://…/file.safetensors"
-    local    := a path that starts with ".", "/" or "~", or that ends in ".safetensors" and exists
+    local    := a path that starts with ".", "/" or "~", or a file or folder that exists
     weight   := a decimal number, may be negative
     refs     := ref ("|" ref)*          (the list form of Replicate's LoRA service)
+
+A folder that exists comes before a repo of that name; `hf://owner/name` is the repo in any case.
 
 Slashes inside a revision are written `%2F` as in Hub URLs (`refs%2Fpr%2F1`); the short form
 `@refs/pr/1` is understood as well. In a path, `%3A`, `%7C` and `%25` stand for `:`, `|` and `%`.
@@ -95,6 +97,12 @@ class AdapterRef:
         return AdapterRef(self.kind, self.location, revision, path, self.weight)
 
     @property
+    def hidden_repo(self) -> str | None:
+        """The repo that a local path comes before because it is called like it, None if none is."""
+        hides = self.kind == "local" and _REPO.match(self.location)
+        return f"hf://{self.location}" if hides else None
+
+    @property
     def public(self) -> str:
         """The ref without its weight and without a URL's query, which may hold a secret."""
         where = self.location.partition("?")[0] if self.kind == "url" else self.location
@@ -159,7 +167,7 @@ def _is_local(where: str) -> bool:
     if where.startswith((".", "/", "~", os.sep)) or re.match(r"\A[A-Za-z]:[\\/]", where):
         return True
     try:
-        return Path(where).is_file() or (where.count("/") != 1 and Path(where).is_dir())
+        return Path(where).is_file() or Path(where).is_dir()
     except (OSError, ValueError):  # no file system takes such a name
         return False
 

@@ -193,13 +193,18 @@ def test_a_bare_file_name_is_local_when_the_file_is_there(
     )
 
 
-def test_a_folder_called_like_a_repo_does_not_hide_the_repo(
+def test_a_folder_comes_before_a_repo_of_its_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "user" / "name").mkdir(parents=True)
-    assert AdapterRef.parse("user/name").kind == "repo"
-    assert AdapterRef.parse("./user/name").kind == "local"
+    assert AdapterRef.parse("runs/x").kind == "repo"
+    (tmp_path / "runs" / "x").mkdir(parents=True)
+    assert AdapterRef.parse("runs/x:0.5") == AdapterRef("local", "runs/x", weight=0.5)
+    assert AdapterRef.parse("runs/x").hidden_repo == "hf://runs/x"
+    for repo in ("hf://runs/x", "runs/x@main", "https://huggingface.co/runs/x"):
+        assert AdapterRef.parse(repo).kind == "repo"
+        assert AdapterRef.parse(repo).hidden_repo is None
+    assert AdapterRef.parse("./runs/x").hidden_repo is None
 
 
 @pytest.mark.parametrize("wrong", ["name", "a/b/c", "a/b@main", "a/b.git", "a/-b", "a/b\n", "../b"])

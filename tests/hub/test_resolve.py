@@ -156,7 +156,27 @@ def test_a_folder_of_that_name_is_pointed_at(
     monkeypatch.chdir(tmp_path)
     (tmp_path / repo_id).mkdir(parents=True)
     with pytest.raises(NotFoundError, match=rf"For the folder write \./{repo_id}"):
+        hublora.inspect(f"hf://{repo_id}")
+
+
+def test_a_folder_that_hides_a_repo_says_so(
+    upload: Callable[..., str], repo_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hublora.workflows.adapters import open_adapter
+    from hublora.workflows.progress import Note
+
+    upload({"a.safetensors": adapter_bytes(2)})
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / repo_id).mkdir(parents=True)
+    with pytest.raises(AdapterError, match=rf"holds: none\. For the repo .* write hf://{repo_id}"):
         hublora.inspect(repo_id)
+    (tmp_path / repo_id / "a.safetensors").write_bytes(adapter_bytes(3))
+    assert (rank_of(repo_id), rank_of(f"hf://{repo_id}")) == (3, 2)
+    told: list[Any] = []
+    open_adapter(AdapterRef.parse(repo_id), told.append)
+    (note,) = told
+    assert isinstance(note, Note)
+    assert note.text == f"{repo_id} is the folder here; the repo on the Hub is hf://{repo_id}."
 
 
 @pytest.mark.parametrize(
