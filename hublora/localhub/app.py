@@ -100,7 +100,7 @@ class Hub:
 
     async def _dispatch(self, request: Request) -> Response:
         check_headers(request)
-        check_origin(request, loopback=self.settings.loopback)
+        check_origin(request, loopback=self.settings.loopback, public_url=self.settings.public_url)
         raw = request.scope.get("raw_path") or request.scope["path"].encode()
         handler, pieces = self._router.find(request.method, raw.decode("latin-1"))
         if self.settings.read_only and not _reads(request, handler):

@@ -42,8 +42,14 @@ def check_headers(request: Request) -> None:
         raise Refusal(431, "The headers are too long.", {"Connection": "close"})
 
 
-def check_origin(request: Request, *, loopback: bool) -> None:
+def check_origin(request: Request, *, loopback: bool, public_url: str | None = None) -> None:
     """Let a request pass that a person or a program of this Hub's own meant.
+
+    Args:
+        request: The request, of which only headers and method are looked at.
+        loopback: Whether only this machine's own names are to be answered.
+        public_url: The address that people use when a proxy stands in front; a proxy may have
+            put a name of its own, or none of the port, into `Host`.
 
     Raises:
         Refusal: Another site is behind it.
@@ -54,7 +60,8 @@ def check_origin(request: Request, *, loopback: bool) -> None:
     if request.method in SAFE_METHODS:
         return
     origin = request.headers.get("origin")
-    if origin is not None and urlsplit(origin).netloc != host:
+    own = {host, urlsplit(public_url).netloc} if public_url else {host}
+    if origin is not None and urlsplit(origin).netloc not in own:
         raise Refusal(403, "Another site asked for this change.")
     if request.headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
         raise Refusal(403, "Another site asked for this change.")
