@@ -13,9 +13,12 @@ from hublora._version import __version__
 # `hublora --help` and shell completion stay quick.
 COMMANDS = {
     "demo": ("hublora.cli.demo", "Make, share and use an adapter on this machine, in minutes."),
+    "caption": ("hublora.cli.caption", "Write captions for pictures that have none."),
     "train": ("hublora.cli.train", "Train an adapter on captioned pictures."),
     "run": ("hublora.cli.run", "Draw a prompt with adapters from the Hub."),
     "compose": ("hublora.cli.compose", "Make one of several adapters, as a repo or a file."),
+    "outdated": ("hublora.cli.outdated", "Show what moved since a composition was pinned."),
+    "update": ("hublora.cli.outdated", "Pin a composition to its adapters as they are now."),
     "push": ("hublora.cli.push", "Push a finished run to the Hub and verify it."),
     "inspect": ("hublora.cli.inspect", "Show what adapters are, without their weights."),
     "convert": ("hublora.cli.convert", "Write an adapter in another layout."),

@@ -77,6 +77,12 @@ def list_folder(config: DataConfig, folder: Path, name: str) -> Listing:
     return Listing(name, None, None, FILE_COLUMN, column, digest, examples, left_out)
 
 
+def list_pictures(folder: Path) -> list[Example]:
+    """Return every picture in `folder` and below, in the order of their names, with its .txt."""
+    pictures = _find_pictures(folder)
+    return _from_names(folder, pictures, None)[1]
+
+
 def _find_root(folder: Path, split: str) -> Path:
     if not folder.is_dir():
         if folder.suffix.lower() == ".zip" and folder.is_file():

@@ -63,6 +63,40 @@ def download_pipeline(
     """
     check_pipeline(repo_id, files)
     wanted = [name for name in files if _is_pipeline_file(name, files)]
+    return _download_files(repo_id, commit, files, wanted, progress)
+
+
+def download_model(
+    repo_id: str,
+    commit: str,
+    files: Mapping[str, int | None],
+    *,
+    progress: Progress | None = None,
+) -> Path:
+    """Return a local folder with the files of a transformers model at one commit.
+
+    Raises:
+        NotFoundError: The repo is no model, or has no safetensors.
+    """
+    if "config.json" not in files:
+        raise NotFoundError(f"{repo_id} is not a transformers model: it has no config.json.")
+    if not any(name.endswith(".safetensors") for name in files if "/" not in name):
+        raise NotFoundError(
+            f"{repo_id} has no safetensors weights; pickles are not opened.",
+            "Name a model or a revision that has them, such as refs/pr/… of a conversion.",
+        )
+    endings = (".json", ".txt", ".model", ".jinja", ".safetensors")
+    wanted = [name for name in files if "/" not in name and name.endswith(endings)]
+    return _download_files(repo_id, commit, files, wanted, progress)
+
+
+def _download_files(
+    repo_id: str,
+    commit: str,
+    files: Mapping[str, int | None],
+    wanted: list[str],
+    progress: Progress | None,
+) -> Path:
     cached = cache_folder(repo_id) / "snapshots" / commit
     total = sum(files[name] or 0 for name in wanted if not (cached / name).exists())
     with translated(f"model {repo_id}", commit):

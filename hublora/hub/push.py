@@ -48,7 +48,7 @@ class Pushed:
     files: tuple[str, ...]
 
 
-def check_can_push(repo_id: str) -> None:
+def check_can_push(repo_id: str, repo_type: str = "model") -> None:
     """Find out before any long work whether this token may push to `repo_id`.
 
     Raises:
@@ -77,8 +77,8 @@ def check_can_push(repo_id: str) -> None:
             f"Use one of: {', '.join(f'{name}/{repo_name}' for name in owners)}",
         )
     try:
-        with translated(f"model {repo_id}"):
-            api().auth_check(repo_id, write=True)
+        with translated(f"{repo_type} {repo_id}"):
+            api().auth_check(repo_id, repo_type=repo_type, write=True)
     except NotFoundError:
         pass  # it will be created
 

@@ -1,6 +1,7 @@
 """The map: what hublora does, one function each.
 
-make    `train`      dataset ref ─ data ─▶ training ─▶ adapter ─▶ card ─▶ run folder
+make    `caption`    pictures ─ captioning model ─▶ captioned pictures
+        `train`      dataset ref ─ data ─▶ training ─▶ adapter ─▶ card ─▶ run folder
 share   `push`       run folder ─ check ─▶ one commit ─ read back ─▶ user/name@commit
 use     `load`       adapter refs ─ resolve ─▶ adapters ─ compose ─▶ pipeline
         `run`        … ─ sample ─▶ pictures that say how they were made
@@ -17,6 +18,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hublora.workflows.captions import caption
     from hublora.workflows.conversion import convert
     from hublora.workflows.inspection import inspect, preflight
     from hublora.workflows.make import train
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "TrainingResult",
+    "caption",
     "convert",
     "inspect",
     "load",
@@ -38,6 +41,7 @@ __all__ = [
 
 _MODULES = {
     "TrainingResult": "results",
+    "caption": "captions",
     "convert": "conversion",
     "inspect": "inspection",
     "load": "use",

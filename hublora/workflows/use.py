@@ -122,7 +122,7 @@ def load(
     import torch
 
     wanted = settle(refs, weights)
-    device = _check_device(device) if device else _default_device()
+    device = _check_device(device) if device else default_device()
     found = open_parts(wanted, observer)
     parts, lock = found.parts, found.lock
     if lock and base is None:
@@ -306,7 +306,8 @@ def _check_device(name: str) -> str:
     return name
 
 
-def _default_device() -> str:
+def default_device() -> str:
+    """Return "cuda" or "mps" where there is such a device, else "cpu"."""
     import torch
 
     if torch.cuda.is_available():

@@ -1,0 +1,64 @@
+"""`hublora caption`: captions for pictures that have none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from hublora.cli.output import out, output_flags
+
+EXAMPLES = """
+\b
+Examples:
+  hublora caption ./photos --prefix "a photo of sks dog, "
+  hublora caption photos.zip -o ./photos
+  hublora caption me/pictures --push-to-hub me/captioned-pictures
+"""
+
+
+@click.command(epilog=EXAMPLES)
+@click.argument("source", metavar="FOLDER|ZIP|DATASET")
+@click.option("--model", help="Captioning model: Hub id or folder (default: BLIP base).")
+@click.option("--revision", help="Branch, tag or commit of --model.")
+@click.option(
+    "-o", "--output", type=click.Path(file_okay=False, path_type=Path),
+    help="Where the pictures of a .zip or dataset go.",
+)  # fmt: skip
+@click.option("--prefix", default="", help='Put in front of each caption, e.g. "sks dog, ".')
+@click.option("--overwrite", is_flag=True, help="Write anew what has a caption.")
+@click.option(
+    "--batch-size", type=click.IntRange(1), default=4, show_default=True, help="Pictures at once."
+)
+@click.option("--device", help="A torch device; a GPU if there is one.")
+@click.option("--push-to-hub", "push_to", metavar="OWNER/NAME", help="Push as a dataset repo.")
+@click.option("--private", is_flag=True, help="Create that repo private.")
+@output_flags
+def caption(source: str, **settings: Any) -> None:
+    """Write a caption for every picture: a .txt beside it, as `hublora train --folder` reads them.
+
+    Pictures that have a .txt keep it, so a stopped run goes on where it was and captions that were
+    mended by hand stay.
+    """
+    from hublora.cli.progress import ProgressReport
+
+    with ProgressReport() as report:
+        from hublora.workflows import caption as workflow
+
+        done = workflow(source, observer=report, **settings)
+    lines = [
+        f"{done.written} captions written, {done.kept} kept, {done.skipped} pictures skipped: "
+        f"{done.folder}"
+    ]
+    if done.pushed is not None:
+        lines.append(f"Pushed and verified: {done.pushed.url}")
+    data = {
+        "folder": str(done.folder),
+        "written": done.written,
+        "kept": done.kept,
+        "skipped": done.skipped,
+        "repo_id": done.pushed.repo_id if done.pushed else None,
+        "commit": done.pushed.commit if done.pushed else None,
+    }
+    out.result("\n".join(lines), data, [str(done.folder)])

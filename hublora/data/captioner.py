@@ -1,0 +1,62 @@
+"""Says in words what pictures show, with any captioning model that transformers loads.
+
+BLIP: Li et al. 2022, https://arxiv.org/abs/2201.12086.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hublora.data.captions import clean
+from hublora.errors import DataError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+DEFAULT_MODEL = "Salesforce/blip-image-captioning-base"
+
+
+class Captioner:
+    """A captioning model on a device.
+
+    Args:
+        folder: The model's files: safetensors, processor and tokenizer. No code of its own is run.
+        device: A torch device.
+        max_tokens: Of a caption, at most.
+
+    Raises:
+        DataError: It is no captioning model, or lacks files.
+    """
+
+    def __init__(self, folder: Path, device: str = "cpu", max_tokens: int = 40) -> None:
+        from transformers import AutoModelForImageTextToText, AutoProcessor
+
+        try:
+            self._processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
+            model = AutoModelForImageTextToText.from_pretrained(
+                folder, local_files_only=True, use_safetensors=True
+            )
+        except (OSError, ValueError, KeyError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise DataError(
+                f"The captioning model cannot be used: {reason}",
+                f"Name one of the BLIP family, such as --model {DEFAULT_MODEL}",
+            ) from error
+        self._model = model.to(device).eval()
+        self._max_tokens = max_tokens
+
+    def describe(self, images: Sequence[Image]) -> list[str]:
+        """Return a caption of each picture, on one line; the same picture gets the same one."""
+        import torch
+
+        inputs = self._processor(images=list(images), return_tensors="pt")
+        inputs = inputs.to(self._model.device, self._model.dtype)
+        with torch.no_grad():
+            tokens = self._model.generate(
+                **inputs, max_new_tokens=self._max_tokens, do_sample=False
+            )
+        return [
+            clean(text) for text in self._processor.batch_decode(tokens, skip_special_tokens=True)
+        ]
