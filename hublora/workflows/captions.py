@@ -112,6 +112,7 @@ def _list_pictures(source: str) -> tuple[Sequence[Example], str]:
     from hublora.data.hub_dataset import list_dataset
 
     path = Path(source).expanduser()
+    found: Sequence[Example]
     if path.is_dir():
         found, name = list_pictures(path), path.resolve().name
     elif path.suffix.lower() == ".zip" or "://" in source:
