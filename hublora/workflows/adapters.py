@@ -25,16 +25,25 @@ def open_adapter(ref: AdapterRef, observer: Observer = ignore) -> Adapter:
         NotFoundError: It is not there.
         AdapterError: It is broken or no adapter.
     """
-    return load_pinned(*pin(ref, observer))
+    return load_pinned(*pin(ref, observer), observer)
 
 
-def load_pinned(resolved: ResolvedAdapter, path: Path) -> Adapter:
-    """Read an adapter that `pin` brought to this machine.
+def load_pinned(resolved: ResolvedAdapter, path: Path, observer: Observer = ignore) -> Adapter:
+    """Read an adapter that `pin` brought to this machine, and tell what reading it cost.
 
     Raises:
         AdapterError: It is broken or no adapter.
     """
-    return load_adapter(path, **facts_from_card(resolved))
+    adapter = load_adapter(path, **facts_from_card(resolved))
+    if adapter.error:
+        kind = " and ".join(one for one in adapter.facts.methods if one not in ("lora", "dora"))
+        observer(
+            Note(
+                f"{adapter.facts.source} is made of {kind or 'products'}, which pipelines take as "
+                f"low rank: a layer differs by up to {adapter.error:.2%} of its update."
+            )
+        )
+    return adapter
 
 
 def embedding_files(path: Path) -> list[Path]:

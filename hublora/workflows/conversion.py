@@ -20,9 +20,9 @@ from hublora.adapters.convert import (
 )
 from hublora.adapters.files import PEFT_CONFIG, save_tensors
 from hublora.adapters.formats import kohya_layer, to_diffusers, to_peft
-from hublora.errors import ConfigError
+from hublora.errors import AdapterError, ConfigError
 from hublora.filesystem import write_atomically
-from hublora.hub.layout import WEIGHTS
+from hublora.hub.layout import LOCK, WEIGHTS
 from hublora.refs import AdapterRef
 from hublora.workflows.adapters import load_pinned, pin
 from hublora.workflows.outlines import outline_base
@@ -86,6 +86,11 @@ def convert(
     if parsed.weight != 1.0:
         raise ConfigError("A weight does not change a file.", f"Leave out :{parsed.weight:g}.")
     resolved, path = pin(parsed, observer)
+    if path.name == LOCK:
+        raise AdapterError(
+            f"{parsed.location} is a composition, not one adapter.",
+            f"Make one of it: hublora compose {ref} --merge cat -o DIR",
+        )
     adapter = load_pinned(resolved, path)
     if to == adapter.facts.layout == "kohya" and rank is None:
         return _done(_copy_kohya(adapter, path, Path(output)), to, adapter, 0.0)

@@ -25,8 +25,9 @@ from hublora.adapters.outline import Outline, outline
 from hublora.errors import ConfigError
 from hublora.families import FAMILIES
 from hublora.hub.client import is_offline
-from hublora.hub.download import range_reader
-from hublora.hub.resolve import resolve_adapter
+from hublora.hub.download import download, range_reader
+from hublora.hub.layout import LOCK
+from hublora.hub.resolve import ResolvedAdapter, resolve_adapter
 from hublora.refs import AdapterRef, parse_refs
 from hublora.workflows.adapters import facts_from_card, open_adapter, pin
 from hublora.workflows.outlines import BaseOutline, outline_base
@@ -98,7 +99,7 @@ def inspect(*refs: str) -> list[AdapterFacts]:
     Raises:
         HubloraError: As `load`.
     """
-    return [_open(ref).facts for ref in parse_refs(refs)]
+    return [one.facts for one in _open_all(refs)]
 
 
 def preflight(*refs: str, base: str | None = None, base_revision: str | None = None) -> Preflight:
@@ -112,7 +113,7 @@ def preflight(*refs: str, base: str | None = None, base_revision: str | None = N
     Raises:
         HubloraError: As `load`; that an adapter does not fit is no error here.
     """
-    opened = [_open(ref) for ref in parse_refs(refs)]
+    opened = _open_all(refs)
     outlined = None
     if base is not None:
         components = {component for one in opened for component in one.layers}
@@ -141,10 +142,10 @@ def measure_overlap(
     """
     from hublora.adapters.overlap import overlap
 
-    parsed = parse_refs(refs)
-    if len(parsed) < 2:
+    opened = _open_all(refs)
+    if len(opened) < 2:
         raise ConfigError("Overlap is between adapters.", "Name two or more.")
-    adapters = [open_adapter(ref, observer) for ref in parsed]
+    adapters = [open_adapter(one.ref, observer) for one in opened]
     names = None
     if base is not None:
         components = {component for adapter in adapters for component in adapter.layers}
@@ -154,35 +155,64 @@ def measure_overlap(
 
 @dataclass(frozen=True)
 class _Opened:
+    """An adapter whose header and card were read."""
+
+    ref: AdapterRef
     facts: AdapterFacts
     header: Header
     layers: Mapping[str, Mapping[str, Outline]]
     card: Mapping[str, Any]
 
 
-def _open(ref: AdapterRef) -> _Opened:
-    config: dict[str, Any] | None = None
-    if ref.kind != "repo" or is_offline():
-        resolved, path = pin(ref)
-        header, read = read_file_header(path), file_reader(path)
-        config, size, name = read_peft_config(path), path.stat().st_size, path.name
-    else:
+def _open_all(refs: Sequence[str]) -> list[_Opened]:
+    """Read headers and cards; a composition is its parts."""
+    return [one for ref in parse_refs(refs) for one in _open(ref)]
+
+
+def _open(ref: AdapterRef) -> list[_Opened]:
+    if ref.kind == "repo" and not is_offline():
         resolved = resolve_adapter(ref)
-        repo_id, commit, file = ref.location, str(resolved.ref.revision), str(resolved.ref.path)
-        name = Path(file).name
-        read = range_reader(repo_id, commit, file)
-        header = read_header(read, name)
-        size = resolved.files[file] or header.header_bytes + header.data_bytes
-        check_size(header, size, name)
-        beside = file.removesuffix(name) + PEFT_CONFIG
-        if beside in resolved.files:
-            length = min(resolved.files[beside] or _CONFIG_BYTES, _CONFIG_BYTES)
-            text = range_reader(repo_id, commit, beside)(0, length)
-            config = parse_peft_config(text, name)
+        if resolved.ref.path != LOCK:
+            return [_open_remote(resolved)]
+        path = download(ref.location, str(resolved.ref.revision), LOCK)
+    else:
+        resolved, path = pin(ref)
+    if path.name == LOCK:
+        from hublora.workflows.lock import read_lock
+
+        return [one for part in read_lock(path, ref.location).parts for one in _open(part.ref)]
+    header, config = read_file_header(path), read_peft_config(path)
+    return [_opened(resolved, header, config, file_reader(path), path.stat().st_size)]
+
+
+def _open_remote(resolved: ResolvedAdapter) -> _Opened:
+    """Read a header, and the settings of a PEFT folder, by range: two requests or three."""
+    repo_id, commit = resolved.ref.location, str(resolved.ref.revision)
+    file = str(resolved.ref.path)
+    name = Path(file).name
+    read = range_reader(repo_id, commit, file)
+    header = read_header(read, name)
+    size = resolved.files[file] or header.header_bytes + header.data_bytes
+    check_size(header, size, name)
+    beside = file.removesuffix(name) + PEFT_CONFIG
+    config = None
+    if beside in resolved.files:
+        length = min(resolved.files[beside] or _CONFIG_BYTES, _CONFIG_BYTES)
+        config = parse_peft_config(range_reader(repo_id, commit, beside)(0, length), name)
+    return _opened(resolved, header, config, read, size)
+
+
+def _opened(
+    resolved: ResolvedAdapter,
+    header: Header,
+    config: Mapping[str, Any] | None,
+    read: ReadRange,
+    size: int,
+) -> _Opened:
     facts = facts_from_header(header, config, **facts_from_card(resolved), size=size)
-    layers = outline(header.shapes)
-    facts = replace(facts, alphas=facts.alphas or _first_alpha(read, header), family=_family(facts))
-    return _Opened(facts, header, layers, resolved.card)
+    alphas = facts.alphas or _first_alpha(read, header)
+    facts = replace(facts, alphas=alphas, family=_family(facts))
+    return _Opened(resolved.ref, facts, header, outline(header.shapes), resolved.card)
 
 
 def _first_alpha(read: ReadRange, header: Header) -> tuple[float, ...]:

@@ -134,7 +134,7 @@ def _open(wanted: Wanted, observer: Observer) -> Opened:
     resolved, path = pin(wanted.ref, observer)
     if path.name == LOCK:
         return _open_locked(wanted, resolved.ref, path, observer)
-    adapter = load_pinned(resolved, path)
+    adapter = load_pinned(resolved, path, observer)
     tokens: tuple[LearnedToken, ...] = ()
     if files := embedding_files(path):
         from hublora.generation.embeddings import read_tokens
