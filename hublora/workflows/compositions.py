@@ -100,7 +100,7 @@ def compose(
         observer=observer,
     )
     lock = make_lock(pipe.hublora, template)
-    typed = list(prompts) or _usual_prompts(pipe.hublora.parts)
+    typed = list(prompts) or usual_prompts(pipe.hublora.parts)
     plans = [
         pipe.hublora.base.sampling(lock.fill(text), seed=seed + index, **sampling)
         for index, text in enumerate(typed)
@@ -343,7 +343,7 @@ def _need_a_place(output: Path | None, push_to: str | None) -> None:
         )
 
 
-def _usual_prompts(parts: Sequence[OpenPart]) -> list[str]:
+def usual_prompts(parts: Sequence[OpenPart]) -> list[str]:
     """Return the prompts that the adapters' own galleries show, the first of each first."""
     shown = [_widget_prompts(part.card) for part in parts]
     longest = max(map(len, shown), default=0)

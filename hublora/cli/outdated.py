@@ -1,0 +1,88 @@
+"""`hublora outdated` and `hublora update`: a composition and the adapters that it pins."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hublora.cli.output import out, output_flags
+
+if TYPE_CHECKING:
+    from hublora.workflows.upkeep import Movement
+
+EXAMPLES = """
+\b
+Examples:
+  hublora outdated me/mix
+  hublora outdated me/mix --prompt "a castle" --sheet changes.png
+"""
+UPDATE_EXAMPLES = """
+\b
+Examples:
+  hublora update me/mix
+"""
+
+
+@click.command(epilog=EXAMPLES)
+@click.argument("ref", metavar="COMPOSITION")
+@click.option(
+    "--sheet",
+    type=click.Path(path_type=Path),
+    default=Path("outdated.png"),
+    show_default=True,
+    help="Where to show the same prompts and seeds, pinned and as of now.",
+)
+@click.option("--no-sheet", is_flag=True, help="Draw nothing.")
+@click.option("--prompt", "prompts", multiple=True, help="Of the sheet; may be repeated.")
+@click.option("--seed", type=click.IntRange(0), default=0, help="Of the sheet.")
+@click.option("--steps", "num_inference_steps", type=click.IntRange(1), help="Denoising steps.")
+@click.option("--device", help="A torch device; a GPU if there is one.")
+@output_flags
+def outdated(ref: str, sheet: Path, no_sheet: bool, **settings: Any) -> None:
+    """Show which adapters of COMPOSITION have moved since it pinned them.
+
+    If a file changed, a sheet shows what that does: old and new at the same prompts and seeds.
+    """
+    from hublora.cli.progress import ProgressReport
+
+    with ProgressReport() as report:
+        from hublora.workflows.upkeep import outdated as workflow
+
+        found = workflow(ref, sheet=None if no_sheet else sheet, observer=report, **settings)
+    text = "\n".join(_line(part) for part in found.parts)
+    data = {
+        "parts": [asdict(part) | {"moved": part.moved} for part in found.parts],
+        "sheet": str(found.sheet) if found.sheet else None,
+    }
+    out.result(text, data, [part.repo for part in found.parts if part.moved])
+
+
+@click.command(epilog=UPDATE_EXAMPLES)
+@click.argument("ref", metavar="COMPOSITION")
+@click.option("--prompt", "prompts", multiple=True, help="Of the new gallery; may be repeated.")
+@click.option("--steps", "num_inference_steps", type=click.IntRange(1), help="Denoising steps.")
+@click.option("--device", help="A torch device; a GPU if there is one.")
+@output_flags
+def update(ref: str, **settings: Any) -> None:
+    """Pin COMPOSITION to its adapters as they are now, draw its gallery anew and push it."""
+    from hublora.cli.progress import ProgressReport
+
+    with ProgressReport() as report:
+        from hublora.workflows.upkeep import update as workflow
+
+        done = workflow(ref, observer=report, **settings)
+    if done is None:
+        out.result(f"{ref} is up to date.", {"updated": False}, [])
+        return
+    where = f"{done.pushed.repo_id}@{done.pushed.commit}" if done.pushed else str(done.folder)
+    out.result(where, {"updated": True, "where": where}, [where])
+
+
+def _line(part: Movement) -> str:
+    if not part.moved:
+        return f"{part.repo}  {part.pinned[:8]}  as pinned"
+    file = "another file" if part.changed else "the same file"
+    return f"{part.repo}  {part.pinned[:8]} → {part.now[:8]}  {file}"
