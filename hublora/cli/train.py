@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import types
 import typing
 from pathlib import Path
@@ -213,6 +214,11 @@ def train(
     from hublora.cli.progress import ProgressReport
 
     config = build_config(config_file, assignments, flags)
+    if int(os.environ.get("RANK", "0")) > 0:  # of several processes, the first one speaks
+        from hublora.workflows import train as workflow
+
+        workflow(config, resume=resume)
+        return
     out.note("Starting …")
     with ProgressReport() as report:
         from hublora.workflows import train as workflow

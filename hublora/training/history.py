@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,15 @@ class History:
     Args:
         path: The file; lines of steps after `step` are cut off, so a resumed run leaves no doubles.
         step: Steps that are done already.
+        writes: Whether the file is written; in one of several processes.
     """
 
-    def __init__(self, path: Path, step: int = 0) -> None:
-        self.path = path
+    def __init__(self, path: Path, step: int = 0, writes: bool = True) -> None:
+        self.path, self.writes = path, writes
         self.rows: list[dict[str, Any]] = [row for row in _read(path) if row["step"] <= step]
         self._pending: list[StepDone] = []
+        if not writes:
+            return
         write_atomically(path, "".join(json.dumps(row) + "\n" for row in self.rows))
 
     def add(self, event: StepDone) -> None:
@@ -55,12 +59,16 @@ class History:
                     "Lower --learning-rate, or use bf16 in place of fp16; the last checkpoint is "
                     "good.",
                 )
+        self.rows += rows
+        if self.writes:
+            self._append(rows)
+        return rows
+
+    def _append(self, rows: Sequence[Mapping[str, Any]]) -> None:
         with open(self.path, "a") as file:
             file.writelines(json.dumps(row) + "\n" for row in rows)
             file.flush()
             os.fsync(file.fileno())
-        self.rows += rows
-        return rows
 
 
 def _on_one_line(event: StepDone) -> torch.Tensor:

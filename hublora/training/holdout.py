@@ -120,5 +120,7 @@ def _losses(
         noise=noise,
         posterior_noise=posterior_noise,
     )
-    prediction, target, timesteps = predict(session, samples, added=noise)
+    # Processes measure different numbers of samples, so not through what keeps them in step.
+    denoiser = session.trained[session.family.denoiser]
+    prediction, target, timesteps = predict(session, samples, noise, denoiser)
     return objectives.per_sample(objectives.squared_error(prediction, target)), timesteps

@@ -53,6 +53,7 @@ def _step(session: Session, generator: torch.Generator) -> tuple[torch.Tensor, t
             losses, timesteps = training_losses(session, range(start, start + size), generator)
             accelerator.backward(losses.mean() / passes)
         add_to_buckets(buckets, losses, timesteps, timesteps_there_are)
+    _share_text_gradients(session)
     accelerator.clip_grad_norm_(session.parameters, config.optimizer.max_grad_norm)
     session.optimizer.step()
     session.schedule.step()
@@ -62,6 +63,17 @@ def _step(session: Session, generator: torch.Generator) -> tuple[torch.Tensor, t
     if accelerator.num_processes > 1:
         buckets = accelerator.reduce(buckets, "sum")
     return buckets[0].sum() / session.images_per_step, buckets
+
+
+def _share_text_gradients(session: Session) -> None:
+    """Average the gradients of the text encoders over the processes; the denoiser's already are."""
+    accelerator = session.accelerator
+    if accelerator.num_processes == 1:
+        return
+    for component, adapted in session.adapted.items():
+        if component != session.family.denoiser:
+            for parameter in adapted.parameters.values():
+                parameter.grad = accelerator.reduce(parameter.grad, "mean")
 
 
 def _is_due(session: Session, steps: int | None, epochs: int | None) -> bool:

@@ -79,7 +79,10 @@ def training_losses(
 
 
 def predict(
-    session: Session, samples: Samples, added: torch.Tensor
+    session: Session,
+    samples: Samples,
+    added: torch.Tensor,
+    denoiser: torch.nn.Module | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return what the denoiser predicts for the samples, what it should, and their timesteps.
 
@@ -87,6 +90,7 @@ def predict(
         session: The training.
         samples: What is shown.
         added: [B, c, h, w], the noise that is mixed in; the target is made of the samples' own.
+        denoiser: The session's, as prepared for several processes, unless another is given.
 
     Returns:
         Prediction and target, each [B, c, h, w], and [B] integers, all on the device.
@@ -104,7 +108,7 @@ def predict(
     with session.accelerator.autocast():
         conditioning = _conditioning(session, samples, dtype)
         prediction = session.family.predict(
-            session.denoiser, noisy.to(dtype), timesteps, conditioning, frames
+            denoiser or session.denoiser, noisy.to(dtype), timesteps, conditioning, frames
         )
     return prediction, target, timesteps
 

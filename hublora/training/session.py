@@ -222,14 +222,8 @@ def start_session(
         begin: Component -> layer, as the base names it -> update to start from.
 
     Raises:
-        ConfigError: Text encoders are to be trained in several processes, or `begin` does not fit
-            what is trained.
+        ConfigError: `begin` does not fit what is trained, or no picture is left to train on.
     """
-    components = trained_components(config, family)
-    if len(components) > 1 and accelerator.num_processes > 1:
-        raise ConfigError(
-            "Text encoders can only be trained in one process.", "Leave --train-text-encoder out."
-        )
     set_seed(config.seed)
     adapted = _adapt_all(config, family, pipe, accelerator.device, begin or {})
     denoiser = adapted[family.denoiser].model

@@ -15,7 +15,7 @@ from hublora.workflows.bases import Base, find_base, open_base
 from hublora.workflows.progress import Note, Observer, Stage, ignore
 from hublora.workflows.results import TrainingResult, write_results
 from hublora.workflows.share import push
-from hublora.workflows.steps import find_checkpoint, train_to_end
+from hublora.workflows.steps import find_checkpoint, open_history, train_to_end
 
 if TYPE_CHECKING:
     from hublora.adapters.adapter import LowRank
@@ -40,9 +40,8 @@ def train(
     """
     import torch
 
-    from hublora.data import open_source
     from hublora.training.checkpoint import check_checkpoint, load_checkpoint
-    from hublora.training.history import History
+    from hublora.training.processes import join_processes, main_first, on_main
     from hublora.training.session import (
         check_settings,
         make_accelerator,
@@ -50,17 +49,16 @@ def train(
         weight_dtype,
     )
 
-    config = _settle(config, resume)
-    checkpoint = find_checkpoint(config, resume, observer)
+    if not join_processes().is_main_process:
+        observer = ignore
+    config = on_main(lambda: _settle(config, resume))
+    checkpoint = on_main(lambda: find_checkpoint(config, resume, observer))
     if config.hub.push:
-        check_can_push(str(config.hub.model_id))
+        on_main(lambda: check_can_push(str(config.hub.model_id)))
     accelerator = make_accelerator(config)
-    commit = find_base(config.base.model, config.base.revision)
-    source = open_source(
-        config.data, lambda done, total: observer(Stage("Looking at pictures", done, total))
-    )
-    _tell_source(source, observer)
-    base = open_base(config.base.model, commit, observer)
+    commit = on_main(lambda: find_base(config.base.model, config.base.revision))
+    source = main_first(lambda: _open_source(config, observer))
+    base = main_first(lambda: open_base(config.base.model, commit, observer))
     observer(Note(f"Base: {base.label}"))
     config = _pin(config, base, source)
     if checkpoint is not None:
@@ -69,19 +67,32 @@ def train(
     dtype = weight_dtype(accelerator)
     pipe = base.load({"default": dtype, base.family.vae: torch.float32})
     check_settings(config, base.family, pipe)
-    data = encode(config, base, pipe, source, accelerator.device, observer)
-    begin = beginning(config, base, pipe, observer)
+    data = main_first(lambda: encode(config, base, pipe, source, accelerator.device, observer))
+    begin = main_first(lambda: beginning(config, base, pipe, observer))
     session = start_session(config, base.family, pipe, data, source.fingerprint, accelerator, begin)
     if checkpoint is not None:
         load_checkpoint(session, checkpoint)
         observer(Note(f"Going on from {checkpoint}."))
-    history = History(config.run_folder / "training" / "history.jsonl", session.step)
+    history = main_first(lambda: open_history(session))
     observer(Note(_plan(session)))
     first = session.step
     seconds = train_to_end(session, base, source, history, observer)
     steps = session.step - first
     session.settle()
-    result = write_results(session, base, source, history, steps, seconds, observer)
+    return on_main(
+        lambda: _finish(
+            write_results(session, base, source, history, steps, seconds, observer),
+            config,
+            base,
+            observer,
+        )
+    )
+
+
+def _finish(
+    result: TrainingResult, config: TrainingConfig, base: Base, observer: Observer
+) -> TrainingResult:
+    """Push and verify a result, if the settings say so."""
     if not config.hub.push:
         return result
     pushed = push(
@@ -92,6 +103,16 @@ def train(
         observer=observer,
     )
     return replace(result, pushed=pushed)
+
+
+def _open_source(config: TrainingConfig, observer: Observer) -> Source:
+    from hublora.data import open_source
+
+    source = open_source(
+        config.data, lambda done, total: observer(Stage("Looking at pictures", done, total))
+    )
+    _tell_source(source, observer)
+    return source
 
 
 def encode(

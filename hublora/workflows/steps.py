@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from hublora.training.session import Session
 
 LATEST = "latest"
+_AGREE_EVERY = 10  # steps between two times that several processes ask each other whether to stop
 _TELL_EVERY = 0.5  # seconds between two reports of the loss, which wait for the device
 
 
@@ -60,6 +61,14 @@ def find_checkpoint(config: TrainingConfig, resume: str | None, observer: Observ
     raise ConfigError(f"There is no checkpoint {resume}.", "Leave the name out for the latest.")
 
 
+def open_history(session: Session) -> History:
+    """Return the record of a training, cut back to where it is; only the main process writes it."""
+    from hublora.training.history import History
+
+    path = session.config.run_folder / "training" / "history.jsonl"
+    return History(path, session.step, writes=session.accelerator.is_main_process)
+
+
 def train_to_end(
     session: Session, base: Base, source: Source, history: History, observer: Observer
 ) -> float:
@@ -72,6 +81,7 @@ def train_to_end(
     from hublora.training.checkpoint import save_checkpoint
     from hublora.training.events import CheckpointDue, StepDone, ValidationDue
     from hublora.training.loop import train as train_steps
+    from hublora.training.processes import on_main
     from hublora.training.trackers import Trackers
 
     trackers = Trackers(session.accelerator, session.config.flat())
@@ -97,21 +107,21 @@ def train_to_end(
                 elif isinstance(event, ValidationDue):
                     before = time.monotonic()
                     record()
-                    sheet = draw_preview(session, base, source, observer)
+                    sheet = on_main(lambda: draw_preview(session, base, source, observer))
                     trackers.show("validation", sheet, event.step)
                     observer(Wrote("preview", sheet))
                     away += time.monotonic() - before
                 elif isinstance(event, CheckpointDue):
                     record()
-                    observer(Wrote("checkpoint", save_checkpoint(session)))
-                if stop.is_set() and session.step < session.total_steps and not session.is_over:
+                    observer(Wrote("checkpoint", on_main(lambda: save_checkpoint(session))))
+                if not session.is_over and _all_stop(session, stop):
                     record()
-                    raise _interrupted(save_checkpoint(session))
+                    raise _interrupted(on_main(lambda: save_checkpoint(session)))
     finally:
         trackers.close()
     if session.step < session.total_steps:
-        told = f"no better one in {session.config.holdout.patience} measures"
-        observer(Note(f"Stopped after step {session.step}: {told} on the held-out pictures."))
+        why = f"no better one in {session.config.holdout.patience} measures"
+        observer(Note(f"Stopped after step {session.step}: {why} on the held-out pictures."))
     return time.monotonic() - started - away
 
 
@@ -125,6 +135,18 @@ def _tell(rows: Sequence[dict[str, Any]], session: Session, observer: Observer) 
         loss = sum(row["loss"] for row in rows) / len(rows)
         last = rows[-1]
         observer(Trained(last["step"], session.total_steps, loss, last["lr"]))
+
+
+def _all_stop(session: Session, stop: threading.Event) -> bool:
+    """Tell whether to stop; several processes agree on it every few steps."""
+    if session.accelerator.num_processes == 1:
+        return stop.is_set()
+    if session.step % _AGREE_EVERY:
+        return False
+    import torch
+
+    asked = torch.tensor(float(stop.is_set()), device=session.accelerator.device)
+    return bool(session.accelerator.reduce(asked, "sum") > 0)
 
 
 def _interrupted(checkpoint: Path) -> Interrupted:
