@@ -32,6 +32,7 @@ from hublora.errors import ConfigError
 from hublora.filesystem import sha256_of, sync_folder, write_atomically
 from hublora.training.config import TrainingConfig
 from hublora.training.session import Session
+from hublora.training.trouble import Diverged
 
 WEIGHTS = "pytorch_lora_weights.safetensors"
 OPTIMIZER = "optimizer.safetensors"
@@ -56,7 +57,12 @@ def save_checkpoint(session: Session) -> Path:
 
     Returns:
         The checkpoint's folder, on disk for good.
+
+    Raises:
+        Diverged: The weights are not finite; nothing is written.
     """
+    if not all(parameter.isfinite().all() for parameter in session.parameters):
+        raise Diverged(session.step, "weights")
     run = session.config.run_folder
     run.mkdir(parents=True, exist_ok=True)
     final = run / f"{_PREFIX}{session.step}"
@@ -205,12 +211,18 @@ def _damaged(folder: Path, name: str) -> ConfigError:
 def _settings(
     config: TrainingConfig, data_fingerprint: str, accelerator: Accelerator
 ) -> dict[str, Any]:
-    """Return the settings that must not change on the way, as dotted keys."""
+    """Return the settings that must not change on the way, as dotted keys.
+
+    How the pictures of a step are split into passes and processes may change: they are the same.
+    """
     kept = {key: value for key, value in config.flat().items() if not _is_free(key)}
-    precision, processes = accelerator.mixed_precision, accelerator.num_processes
+    split = ("train_batch_size", "gradient_accumulation_steps")
+    images = accelerator.num_processes
+    for key in split:
+        images *= kept.pop(key)
     return kept | {
-        "mixed_precision": precision,
-        "processes": processes,
+        "mixed_precision": accelerator.mixed_precision,
+        "pictures a step": images,
         "pictures": data_fingerprint,
     }
 

@@ -105,6 +105,14 @@ RULES: tuple[Rule, ...] = (
         "Add e.g. --set holdout.pictures=0.1.",
     ),
     (
+        lambda config: (
+            config.schedule.max_train_steps is not None
+            and config.schedule.warmup_steps >= config.schedule.max_train_steps
+        ),
+        "--lr-warmup-steps is not less than --max-train-steps: the peak is never reached.",
+        "Warm up for fewer steps.",
+    ),
+    (
         lambda config: config.data.dataset is not None and config.data.folder is not None,
         "--dataset and --folder both say where the pictures are.",
         "Leave one of them out.",

@@ -6,15 +6,16 @@ import json
 import math
 import os
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from hublora.errors import ConfigError
 from hublora.filesystem import write_atomically
 from hublora.training.events import StepDone
 from hublora.training.holdout import BUCKETS, bucket_means
+from hublora.training.trouble import Diverged
 
 
 class History:
@@ -45,23 +46,19 @@ class History:
         """Write what was added since the last time and return it, waiting for the device once.
 
         Raises:
-            ConfigError: A loss is not finite: the training has diverged.
+            Diverged: A loss is not finite; what was before it is written.
         """
         if not self._pending:
             return []
         values = torch.stack([_on_one_line(event) for event in self._pending]).tolist()
         rows = [_row(*pair) for pair in zip(self._pending, values, strict=True)]
         self._pending.clear()
-        for row in rows:
-            if not math.isfinite(row["loss"]):
-                raise ConfigError(
-                    f"The loss of step {row['step']} is not finite: the training has diverged.",
-                    "Lower --learning-rate, or use bf16 in place of fp16; the last checkpoint is "
-                    "good.",
-                )
-        self.rows += rows
+        good = list(takewhile(lambda row: math.isfinite(row["loss"]), rows))
+        self.rows += good
         if self.writes:
-            self._append(rows)
+            self._append(good)
+        if len(good) < len(rows):
+            raise Diverged(rows[len(good)]["step"], "loss")
         return rows
 
     def _append(self, rows: Sequence[Mapping[str, Any]]) -> None:

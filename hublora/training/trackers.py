@@ -13,7 +13,7 @@ from hublora.errors import ConfigError
 
 PROJECT = "hublora"
 FOLDER = "logs"  # inside the run folder, for the trackers that write files
-_EXTRAS = ("tensorboard", "wandb")  # of hublora's own package
+_EXTRAS = ("tensorboard", "trackio", "wandb")  # of hublora's own package
 
 # Tracker -> how its `log_images` takes pictures as [1, h, w, 3]; the others get numbers only.
 _IMAGE_OPTIONS: Mapping[str, Mapping[str, Any]] = {

@@ -76,13 +76,14 @@ def train_to_end(
 
     Raises:
         Interrupted: A person stopped it; a checkpoint was saved.
-        ConfigError: It has diverged.
+        ConfigError: It has diverged, or memory ran out.
     """
     from hublora.training.checkpoint import save_checkpoint
     from hublora.training.events import CheckpointDue, StepDone, ValidationDue
     from hublora.training.loop import train as train_steps
     from hublora.training.processes import on_main
     from hublora.training.trackers import Trackers
+    from hublora.training.trouble import explained
 
     trackers = Trackers(session.accelerator, session.config.flat())
 
@@ -94,7 +95,7 @@ def train_to_end(
     started = told = time.monotonic()
     away = 0.0  # seconds spent on pictures, which are not the training's
     try:
-        with _interruptions() as stop:
+        with _interruptions() as stop, explained(session.config, session.data.size[0]):
             for event in train_steps(session):
                 if isinstance(event, StepDone):
                     history.add(event)

@@ -19,6 +19,10 @@ from hublora.training.config import TrainingConfig
         ),
         ({"optimizer.name": "prodigy", "optimizer.lora_plus_ratio": 2}, ("prodigy", "rate")),
         ({"schedule.name": "constant", "schedule.warmup_steps": 2}, ("constant", "--lr-warmup")),
+        (
+            {"schedule.warmup_steps": 5, "schedule.max_train_steps": 5},
+            ("--lr-warmup-steps", "--max-train-steps"),
+        ),
         ({"schedule.name": "piecewise_constant"}, ("piecewise_constant", "step_rules")),
         ({"adapter.init": "pissa", "adapter.method": "dora"}, ("adapter.init", "adapter.method")),
         ({"adapter.init": "pissa", "adapter.start_from": "a/b"}, ("init", "start_from")),
