@@ -17,6 +17,7 @@ COMMANDS = {
     "train": ("hublora.cli.train", "Train an adapter on captioned pictures."),
     "run": ("hublora.cli.run", "Draw a prompt with adapters from the Hub."),
     "compose": ("hublora.cli.compose", "Make one of several adapters, as a repo or a file."),
+    "replay": ("hublora.cli.replay", "Make a picture again from its own metadata."),
     "outdated": ("hublora.cli.outdated", "Show what moved since a composition was pinned."),
     "update": ("hublora.cli.outdated", "Pin a composition to its adapters as they are now."),
     "push": ("hublora.cli.push", "Push a finished run to the Hub and verify it."),

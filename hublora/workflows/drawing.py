@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +52,8 @@ def picture_facts(
     expanded = composition.expand(plan.prompt, trigger).text
     return composition.facts() | {
         "sampling": plan.facts(),
+        "scheduler": plan.scheduler or composition.scheduler,
+        "versions": library_versions(),
         "size": f"{image.width}x{image.height}",
         "trigger": trigger,
         **({"expanded_prompt": expanded} if expanded != plan.prompt else {}),
@@ -67,6 +71,12 @@ def save(
     from hublora.generation.metadata import save_picture
 
     save_picture(image, path, picture_facts(composition, plan, image, trigger))
+
+
+@functools.cache
+def library_versions() -> dict[str, str]:
+    """Return the versions of the libraries that a picture depends on."""
+    return {name: version(name) for name in ("torch", "diffusers", "transformers", "peft")}
 
 
 def _inputs(pipe: Any, plan: Sampling, expanded: Expanded, observer: Observer) -> Mapping[str, Any]:

@@ -67,7 +67,8 @@ class OpenPart:
         """Return what a picture says about it; of a local file its title, not its path."""
         facts = self.adapter.facts
         named = {"title": self.title} if self.ref.kind == "local" else {"ref": self.ref.public}
-        asked = {"revision": self.asked.revision} if self.asked.revision else {}
+        followed = self.asked.revision
+        asked = {"revision": followed} if followed not in (None, self.ref.revision) else {}
         number = self.weight.number
         weight = str(self.weight) if number is None else number
         return {**named, **asked, "weight": weight, "sha256": facts.sha256}

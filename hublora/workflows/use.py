@@ -37,6 +37,8 @@ class Composition:
         mixer: What makes them; None where nothing was loaded.
         lock: Of the composition that was asked for, if it was one and alone.
         name: The composition's pinned ref.
+        device: Where the pipeline is.
+        scheduler: Class name of the base's own scheduler.
     """
 
     base: Base
@@ -47,6 +49,8 @@ class Composition:
     mixer: Mixer | None = None
     lock: Lock | None = None
     name: str | None = None
+    device: str = "cpu"
+    scheduler: str | None = None
 
     @property
     def licenses(self) -> Meet:
@@ -73,6 +77,7 @@ class Composition:
             "base": self.base.name,
             "base_revision": self.base.commit,
             "dtype": self.dtype,
+            "device": self.device.partition(":")[0],
             "compose": self.way,
             "adapters": [part.facts() for part in self.parts],
             "license": self.licenses.facts(),
@@ -137,7 +142,16 @@ def load(
     mixer = _mix(pipe, opened, parts, way)
     pipe.to(device)
     pipe.hublora = Composition(
-        opened, parts, concepts, str(dtype)[6:], way, mixer, lock, found.composition
+        base=opened,
+        parts=parts,
+        concepts=concepts,
+        dtype=str(dtype)[6:],
+        way=way,
+        mixer=mixer,
+        lock=lock,
+        name=found.composition,
+        device=device,
+        scheduler=type(pipe.scheduler).__name__,
     )
     return pipe
 

@@ -1,0 +1,48 @@
+"""`hublora replay`: a picture again, from its own metadata."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from hublora.cli.output import out, output_flags
+
+EXAMPLES = """
+\b
+Examples:
+  hublora replay totoro-0.png
+  hublora replay totoro-0.png --seed 7 -o another.png
+  hublora replay mine.png --adapter ./ink.safetensors
+"""
+
+
+@click.command(epilog=EXAMPLES)
+@click.argument("picture", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option("--seed", type=click.IntRange(0), help="Another seed than the picture's.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="A .png file or a folder.")
+@click.option(
+    "--adapter",
+    "adapters",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="File of an adapter that was not on the Hub; may be repeated.",
+)
+@click.option("--base", help="The base, if it was a folder.")
+@click.option("--device", help="A torch device; a GPU if there is one.")
+@output_flags
+def replay(picture: Path, **settings: Any) -> None:
+    """Make PICTURE again from what it says about itself, and tell what is not as it was."""
+    from hublora.cli.progress import ProgressReport
+
+    with ProgressReport() as report:
+        from hublora.workflows.replay import replay as workflow
+
+        done = workflow(picture, observer=report, **settings)
+    told = ""
+    if done.difference is not None:
+        told = "  the same picture" if done.difference == 0 else ""
+        told = told or f"  differs by {done.difference:.2f} of 255 levels on average"
+    data = {"file": str(done.path), "drift": done.drift, "difference": done.difference}
+    out.result(f"{done.path}{told}", data, [str(done.path)])
