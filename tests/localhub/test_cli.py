@@ -32,7 +32,7 @@ def run(*args: str) -> Result:
 def server(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     """`hublora hub --port 0 --env …` over an empty folder."""
     command = [*ENTRY, "--data", str(tmp_path / "data"), "--port", "0"]
-    command += ["--env", str(tmp_path / "env"), "-v"]
+    command += ["--env", str(tmp_path / "env"), "--token-file", str(tmp_path / "token"), "-v"]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ}
     )
@@ -48,7 +48,9 @@ def test_it_prints_and_writes_the_lines_to_paste_once_it_answers(server, tmp_pat
     lines = (tmp_path / "env").read_text().splitlines()
     facts = dict(line.removeprefix("export ").split("=", 1) for line in lines)
     assert list(facts) == ["HF_ENDPOINT", "HF_TOKEN", "HF_HUB_DISABLE_XET"]
-    assert stat.S_IMODE(os.stat(tmp_path / "env").st_mode) == 0o600
+    assert (tmp_path / "token").read_text() == facts["HF_TOKEN"] + "\n"
+    for name in ("env", "token"):
+        assert stat.S_IMODE(os.stat(tmp_path / name).st_mode) == 0o600
     assert httpx.get(facts["HF_ENDPOINT"] + "/health").status_code == 200
     hf = Path(sys.executable).with_name("hf")
     who = subprocess.run(

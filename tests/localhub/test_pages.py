@@ -55,6 +55,14 @@ def test_a_repo_page_shows_the_card_its_gallery_and_how_to_use_it(hub, lora):
     assert "default-src 'none'" in page.headers["content-security-policy"]
 
 
+def test_a_space_is_shown_and_says_that_it_does_not_run(hub, api):
+    api.create_repo("shown", repo_type="space", space_sdk="static")
+    page = get(hub, "/spaces/me/shown").text
+    assert "does not run them" in page
+    assert "<dd>static</dd>" in page
+    api.delete_repo("shown", repo_type="space")
+
+
 def test_stylesheet_and_icon_are_there_and_nothing_else(hub):
     assert get(hub, "/_static/hub.css").headers["content-type"].startswith("text/css")
     assert get(hub, "/_static/icon.svg").headers["content-type"] == "image/svg+xml"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import islice
+from typing import Any
 from urllib.parse import quote
 
 from starlette.responses import RedirectResponse, Response
@@ -14,6 +15,7 @@ from ..facts import View
 from ..routing import Route
 from ..store.errors import EntryNotFound, Malformed
 from ..store.names import check_path
+from ..store.repos import Repo
 from ..store.tensors import read_header
 from .lists import whole_number
 from .pages import file_address, page, writes
@@ -36,12 +38,7 @@ def files_page(call: Call) -> Response:
     return page(
         call,
         "files",
-        repo=repo,
-        tab="files",
-        revision=revision,
-        rev=quote(revision, safe=""),
-        path=path,
-        crumbs=_crumbs(path),
+        **_place(repo, revision, path),
         entries=shown,
         last=git.last_commits(commit, [entry.path for entry in shown[:200]]),
         more=len(entries) > FILES_SHOWN,
@@ -64,12 +61,7 @@ def file_page(call: Call) -> Response:
     return page(
         call,
         "file",
-        repo=repo,
-        tab="files",
-        revision=revision,
-        rev=quote(revision, safe=""),
-        path=path,
-        crumbs=_crumbs(path),
+        **_place(repo, revision, path),
         entry=entry,
         address=file_address(repo, commit, path),
         picture=path.lower().endswith(_PICTURES),
@@ -155,6 +147,18 @@ def _check(path: str, commit: str) -> str:
         return check_path(path)
     except Malformed as problem:
         raise EntryNotFound("that path", commit) from problem
+
+
+def _place(repo: Repo, revision: str, path: str) -> dict[str, Any]:
+    """Return where in the files of a repo a page is, as its templates need it."""
+    return {
+        "repo": repo,
+        "tab": "files",
+        "revision": revision,
+        "rev": quote(revision, safe=""),
+        "path": path,
+        "crumbs": _crumbs(path),
+    }
 
 
 def _crumbs(path: str) -> list[tuple[str, str]]:
