@@ -16,6 +16,9 @@ from hublora.cli.output import out, output_flags
 from hublora.errors import ConfigError
 from hublora.training.config import TrainingConfig, read_settings_file
 
+if typing.TYPE_CHECKING:
+    from hublora.workflows.plan import Plan
+
 # Flag -> setting. Frozen by tests/cli/test_train_flags.py: a new setting is reached with --set.
 FLAGS = {
     "--base": "base.model",
@@ -93,6 +96,7 @@ Examples:
   hublora train --base … --folder ./pictures --trigger "sks dog" --rank 16
   hublora train --config run.yaml --set optimizer.weight_decay=0
   hublora train … --output-dir runs/naruto-lora --resume
+  hublora train … --dry-run
 
 The flags of the diffusers training scripts work too (--pretrained_model_name_or_path,
 --dataset_name, …), written with _ or -.
@@ -201,10 +205,19 @@ def _value_type(annotation: Any) -> Any:
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Settings from a YAML or TOML file; flags win over it.",
 )
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Check everything and measure one step; tell what the training would need, and stop.",
+)
 @click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Any other setting.")
 @output_flags
 def train(
-    resume: str | None, config_file: Path | None, assignments: tuple[str, ...], **flags: Any
+    resume: str | None,
+    config_file: Path | None,
+    dry_run: bool,
+    assignments: tuple[str, ...],
+    **flags: Any,
 ) -> None:
     """Train an adapter on captioned pictures, from the Hub or a folder.
 
@@ -214,6 +227,9 @@ def train(
     from hublora.cli.progress import ProgressReport
 
     config = build_config(config_file, assignments, flags)
+    if dry_run:
+        _show_plan(config, resume)
+        return
     if int(os.environ.get("RANK", "0")) > 0:  # of several processes, the first one speaks
         from hublora.workflows import train as workflow
 
@@ -240,6 +256,48 @@ def train(
         "url": pushed.url if pushed else None,
     }
     out.result("\n".join(lines), data, [pushed.repo_id if pushed else str(result.folder)])
+
+
+def _show_plan(config: TrainingConfig, resume: str | None) -> None:
+    from dataclasses import asdict
+
+    from hublora.cli.progress import ProgressReport
+
+    out.note("Checking …")
+    with ProgressReport() as report:
+        from hublora.workflows.plan import plan as workflow
+
+        found = workflow(config, resume=resume, observer=report)
+    out.result("\n".join(_plan_lines(found)), asdict(found), [str(found.steps)])
+
+
+def _plan_lines(plan: Plan) -> list[str]:
+    """Return what a person reads of a plan: what would be done, and what it takes."""
+    defaults = TrainingConfig.from_settings({"base.model": ""}).flat()
+    there_is = f" of {plan.memory_there_is / 1e9:.1f} GB" if plan.memory_there_is else ""
+    held_out = f", {plan.held_out} held out" if plan.held_out else ""
+    facts = {
+        "Base": f"{plan.base} (licence: {plan.base_license or 'not stated'})",
+        "Pictures": f"{plan.pictures} of {plan.dataset}{held_out} "
+        f"(licence: {plan.dataset_license or 'not stated'})",
+        "Training": f"{plan.weights:,} weights, {plan.steps:,} steps of {plan.images_per_step} "
+        f"on {plan.device}",
+        "Time": f"{_duration(plan.encode_seconds)} to encode, then {_duration(plan.train_seconds)} "
+        f"to train ({plan.step_seconds:.3g} s a step), pictures not counted",
+        "Memory": f"{plan.memory / 1e9:.1f} GB{there_is}",
+        "Disk": f"{plan.disk / 1e9:.2f} GB of the {plan.disk_free / 1e9:.1f} GB free",
+        "Pushed to": plan.push_to or "nowhere",
+    }
+    lines = [f"{name:<10} {value}" for name, value in facts.items()]
+    changed = {key: value for key, value in plan.settings.items() if value != defaults[key]}
+    return [*lines, "Settings", *(f"  {key}: {value}" for key, value in changed.items())]
+
+
+def _duration(seconds: float) -> str:
+    hours, minutes = divmod(round(seconds) // 60, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min" if minutes else f"{seconds:.0f} s"
 
 
 def build_config(

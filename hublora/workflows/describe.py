@@ -106,7 +106,7 @@ def _training(run: Run) -> Training:
         final_loss=run.final_loss,
         seconds=run.seconds,
         images_per_second=run.steps * session.images_per_step / max(run.seconds, 1e-9),
-        peak_memory=_peak_memory(),
+        peak_memory=peak_memory(),
         settings=_settings_table(session),
         loss_plot=LOSS_PLOT,
     )
@@ -150,7 +150,7 @@ def _license(base: Base) -> License:
     return License(base.license, text.get("license_name"), text.get("license_link"))
 
 
-def _peak_memory() -> int:
+def peak_memory() -> int:
     """Return the peak of the GPU's memory, or of this process's where there is no GPU, in bytes."""
     import sys
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,8 @@ from hublora.workflows.share import push
 from hublora.workflows.steps import find_checkpoint, open_history, train_to_end
 
 if TYPE_CHECKING:
+    from accelerate import Accelerator
+
     from hublora.adapters.adapter import LowRank
     from hublora.data import Source, TrainingData
     from hublora.training.config import TrainingConfig
@@ -38,19 +40,72 @@ def train(
         HubloraError: Whatever keeps it from starting, before any long work.
         Interrupted: A person stopped it; a checkpoint was saved.
     """
-    import torch
-
-    from hublora.training.checkpoint import check_checkpoint, load_checkpoint
+    from hublora.training.checkpoint import load_checkpoint
     from hublora.training.processes import join_processes, main_first, on_main
-    from hublora.training.session import (
-        check_settings,
-        make_accelerator,
-        start_session,
-        weight_dtype,
-    )
+    from hublora.training.session import start_session
 
     if not join_processes().is_main_process:
         observer = ignore
+    ready = prepare(config, resume, observer)
+    config, base, source = ready.config, ready.base, ready.source
+    device = ready.accelerator.device
+    data = main_first(lambda: encode(config, base, ready.pipe, source, device, observer))
+    begin = main_first(lambda: beginning(config, base, ready.pipe, observer))
+    session = start_session(
+        config, base.family, ready.pipe, data, source.fingerprint, ready.accelerator, begin
+    )
+    if ready.checkpoint is not None:
+        load_checkpoint(session, ready.checkpoint)
+        observer(Note(f"Going on from {ready.checkpoint}."))
+    history = main_first(lambda: open_history(session))
+    observer(Note(_plan(session)))
+    first = session.step
+    seconds = train_to_end(session, base, source, history, observer)
+    steps = session.step - first
+    session.settle()
+    return on_main(
+        lambda: _finish(
+            write_results(session, base, source, history, steps, seconds, observer),
+            config,
+            base,
+            observer,
+        )
+    )
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A training of which everything is found and checked, and nothing is done.
+
+    Attributes:
+        config: The settings, nothing left open and everything pinned.
+        checkpoint: To go on from; None starts anew.
+        accelerator: Device, precision and processes.
+        source: The pictures.
+        base: The base.
+        pipe: Its pipeline, on the CPU.
+    """
+
+    config: TrainingConfig
+    checkpoint: Path | None
+    accelerator: Accelerator
+    source: Source
+    base: Base
+    pipe: Any
+
+
+def prepare(config: TrainingConfig, resume: str | None, observer: Observer) -> Ready:
+    """Find and check everything that a training needs.
+
+    Raises:
+        HubloraError: Whatever keeps it from starting.
+    """
+    import torch
+
+    from hublora.training.checkpoint import check_checkpoint
+    from hublora.training.processes import main_first, on_main
+    from hublora.training.session import check_settings, make_accelerator, weight_dtype
+
     config = on_main(lambda: _settle(config, resume))
     checkpoint = on_main(lambda: find_checkpoint(config, resume, observer))
     if config.hub.push:
@@ -67,26 +122,7 @@ def train(
     dtype = weight_dtype(accelerator)
     pipe = base.load({"default": dtype, base.family.vae: torch.float32})
     check_settings(config, base.family, pipe)
-    data = main_first(lambda: encode(config, base, pipe, source, accelerator.device, observer))
-    begin = main_first(lambda: beginning(config, base, pipe, observer))
-    session = start_session(config, base.family, pipe, data, source.fingerprint, accelerator, begin)
-    if checkpoint is not None:
-        load_checkpoint(session, checkpoint)
-        observer(Note(f"Going on from {checkpoint}."))
-    history = main_first(lambda: open_history(session))
-    observer(Note(_plan(session)))
-    first = session.step
-    seconds = train_to_end(session, base, source, history, observer)
-    steps = session.step - first
-    session.settle()
-    return on_main(
-        lambda: _finish(
-            write_results(session, base, source, history, steps, seconds, observer),
-            config,
-            base,
-            observer,
-        )
-    )
+    return Ready(config, checkpoint, accelerator, source, base, pipe)
 
 
 def _finish(

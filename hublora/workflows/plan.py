@@ -1,0 +1,223 @@
+"""What a training would do, cost and need: everything but the training itself."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hublora.data.rows import INDEX
+from hublora.errors import ConfigError
+from hublora.workflows.describe import peak_memory
+from hublora.workflows.make import Ready, beginning, encode, prepare
+from hublora.workflows.progress import Note, Observer, ignore
+
+if TYPE_CHECKING:
+    from hublora.training.config import TrainingConfig
+    from hublora.training.session import Session
+
+_SPARE = 1.1  # of the disk: files of the system's own
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a training would do and need. Sizes are in bytes, times in seconds.
+
+    Attributes:
+        settings: Every setting as it would be used, under its dotted key.
+        base: The base at its commit.
+        base_license: As its card says.
+        dataset: The pictures' source.
+        dataset_license: As its card says.
+        pictures: How many are trained on.
+        held_out: How many are kept apart.
+        weights: How many are trained.
+        steps: Optimizer steps to do.
+        images_per_step: Pictures of one step, over all devices.
+        device: What it runs on.
+        encode_seconds: For latents and prompts; 0 if all of them are cached.
+        step_seconds: One optimizer step, as measured.
+        train_seconds: All steps; pictures that are drawn come on top.
+        memory: Highest use in that step, of the GPU or, without one, of the process.
+        memory_there_is: Of the GPU; None without one.
+        disk: What cache, checkpoints and result need.
+        disk_free: What is free there.
+        push_to: The repo that it would be pushed to, None if it is not pushed.
+    """
+
+    settings: dict[str, Any]
+    base: str
+    base_license: str | None
+    dataset: str
+    dataset_license: str | None
+    pictures: int
+    held_out: int
+    weights: int
+    steps: int
+    images_per_step: int
+    device: str
+    encode_seconds: float
+    step_seconds: float
+    train_seconds: float
+    memory: int
+    memory_there_is: int | None
+    disk: int
+    disk_free: int
+    push_to: str | None
+
+
+def plan(config: TrainingConfig, *, resume: str | None = None, observer: Observer = ignore) -> Plan:
+    """Resolve and check everything, and measure one step on a few of the pictures.
+
+    Nothing is written but downloads; the run's folder is not made.
+
+    Raises:
+        HubloraError: Whatever would keep the training from starting, a full disk included.
+    """
+    from hublora.training.processes import join_processes
+    from hublora.training.randomness import split
+    from hublora.training.session import device_name, total_steps
+    from hublora.training.trouble import explained
+
+    join_processes()
+    ready = prepare(config, resume, observer)
+    config, source = ready.config, ready.source
+    with tempfile.TemporaryDirectory(prefix="hublora-plan-") as folder:
+        observer(Note("Measuring one step …"))
+        started = time.monotonic()
+        session, few, rows = _few(ready, Path(folder), observer)
+        encoded = time.monotonic() - started
+        with explained(config, session.data.size[0]):
+            step_seconds = _measure_step(session)
+        per_row = _file_bytes(session.data.folders) / max(1, few)
+    shown, held_out = split(config.seed, len(source.examples), config.holdout.pictures)
+    if not shown:
+        raise ConfigError("holdout.pictures keeps all pictures apart.", "Keep fewer apart.")
+    steps = total_steps(config, len(shown), session.images_per_step)
+    left = steps - _step_of(ready.checkpoint)
+    cached = _is_cached(ready, session.data.size)
+    disk = int(_SPARE * ((0 if cached else per_row * rows) + _kept(session, steps)))
+    free = shutil.disk_usage(_existing(config.run_folder)).free
+    if disk > free:
+        raise ConfigError(
+            f"The training needs about {disk / 1e9:.1f} GB of disk, and {free / 1e9:.1f} are free.",
+            "Free some space, or lower data.crop_variants or --checkpoints-total-limit.",
+        )
+    return Plan(
+        settings=config.flat(),
+        base=ready.base.label,
+        base_license=ready.base.license,
+        dataset=source.id,
+        dataset_license=source.license,
+        pictures=len(shown),
+        held_out=len(held_out),
+        weights=sum(parameter.numel() for parameter in session.parameters),
+        steps=left,
+        images_per_step=session.images_per_step,
+        device=device_name(ready.accelerator),
+        encode_seconds=0.0 if cached else encoded * rows / max(1, few),
+        step_seconds=step_seconds,
+        train_seconds=left * step_seconds,
+        memory=peak_memory(),
+        memory_there_is=_memory_there_is(),
+        disk=disk,
+        disk_free=free,
+        push_to=config.hub.model_id if config.hub.push else None,
+    )
+
+
+def _few(ready: Ready, folder: Path, observer: Observer) -> tuple[Session, int, int]:
+    """Start a session on as many pictures as one pass shows, with a cache of its own.
+
+    Returns:
+        The session, how many rows it encoded, and how many the whole training has.
+    """
+    from hublora.data.layout import lay_out
+    from hublora.training.session import start_session
+
+    config, source, base = ready.config, ready.source, ready.base
+    count = max(2, config.train_batch_size)
+    some = replace(source, examples=source.examples[:count])
+    alone = config.model_copy(
+        update={
+            "data": config.data.model_copy(update={"cache_dir": folder}),
+            "holdout": config.holdout.model_copy(update={"pictures": 0}),
+        }
+    )
+    begin = beginning(alone, base, ready.pipe)
+    data = encode(alone, base, ready.pipe, some, ready.accelerator.device)
+    session = start_session(
+        alone, base.family, ready.pipe, data, source.fingerprint, ready.accelerator, begin
+    )
+    few, rows = (lay_out(one.examples, config.data, data.size).rows for one in (some, source))
+    return session, few, rows
+
+
+def _measure_step(session: Session) -> float:
+    """Return the seconds of a step; the first one, which warms up, is not counted."""
+    import torch
+
+    from hublora.training.events import StepDone
+    from hublora.training.loop import train as train_steps
+
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    started = time.monotonic()
+    steps = (event for event in train_steps(session) if isinstance(event, StepDone))
+    seconds = 0.0
+    for event, _ in zip(steps, range(2), strict=False):
+        event.loss.item()  # waits for the device
+        started, seconds = time.monotonic(), time.monotonic() - started
+    return seconds
+
+
+def _step_of(checkpoint: Path | None) -> int:
+    return int(checkpoint.name.rpartition("-")[2]) if checkpoint is not None else 0
+
+
+def _is_cached(ready: Ready, size: tuple[int, int]) -> bool:
+    """Tell whether these pictures are encoded already, at this size and by this base."""
+    wanted = {
+        "pictures": ready.source.pictures_fingerprint,
+        "size": list(size),
+        "base": ready.base.name,
+        "commit": ready.base.commit,
+    }
+    for index in (ready.config.data.cache_root / "latents").glob(f"*/{INDEX}"):
+        about = json.loads(index.read_text())
+        if all(about.get(key) == value for key, value in wanted.items()):
+            return True
+    return False
+
+
+def _kept(session: Session, steps: int) -> int:
+    """Return the bytes of the checkpoints that are kept at once, and of the result."""
+    config = session.config
+    weights = sum(p.numel() * p.element_size() for p in session.parameters)
+    made = -(-steps // config.checkpoint.steps)
+    limit = config.checkpoint.total_limit
+    kept = made if limit is None else min(made, limit + 1)
+    return weights * (4 * kept + 2)  # the adapter, its weights and two moments; two layouts
+
+
+def _file_bytes(folders: Iterable[Path]) -> int:
+    return sum(f.stat().st_size for folder in folders for f in folder.rglob("*") if f.is_file())
+
+
+def _existing(folder: Path) -> Path:
+    """Return the nearest folder above that is there."""
+    folder = folder.absolute()
+    return folder if folder.exists() else _existing(folder.parent)
+
+
+def _memory_there_is() -> int | None:
+    import torch
+
+    if not torch.cuda.is_available():
+        return None
+    return int(torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory)

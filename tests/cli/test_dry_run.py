@@ -1,0 +1,87 @@
+"""`hublora train --dry-run` finds what would stop a training, and says what it would need."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from hublora.errors import AccessError, ConfigError, DataError, NotFoundError
+from hublora.training.config import TrainingConfig
+from hublora.workflows.plan import plan
+
+Cli = Callable[..., subprocess.CompletedProcess[str]]
+
+GIVEN = {
+    "base.model": "bases/epsilon",
+    "data.dataset": "bases/pictures",
+    "schedule.max_train_steps": 100,
+    "train_batch_size": 2,
+    "data.random_flip": True,
+    "holdout.pictures": 1,
+}
+
+
+def config(tmp_path: Path, **changes: object) -> TrainingConfig:
+    keys = {name.replace("__", "."): value for name, value in changes.items()}
+    return TrainingConfig.from_settings(
+        {**GIVEN, "output_dir": tmp_path / "run", "data.cache_dir": tmp_path / "cache", **keys}
+    )
+
+
+def test_it_says_what_the_training_would_do_and_writes_nothing(cli: Cli, tmp_path: Path) -> None:
+    flags = [f"--set={key}={value}" for key, value in GIVEN.items()]
+    done = cli("train", *flags, "--output-dir", "run", "--dry-run", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["pictures"] == 5
+    assert found["held_out"] == 1
+    assert found["steps"] == 100
+    assert found["images_per_step"] == 2
+    assert found["base"].startswith("bases/epsilon@")
+    assert found["base_license"] == "apache-2.0"
+    assert found["settings"]["data.revision"], "pinned"
+    assert found["push_to"] is None
+    assert found["train_seconds"] == pytest.approx(100 * found["step_seconds"])
+    assert 0 < found["step_seconds"] < 60
+    assert found["memory"] > 1e8
+    assert 0 < found["disk"] < found["disk_free"]
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_would_keep_it_from_starting_is_found(tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match="bases/nothing"):
+        plan(config(tmp_path, base__model="bases/nothing"))
+    with pytest.raises(DataError, match="tekst"):
+        plan(config(tmp_path, data__caption_column="tekst"))
+    with pytest.raises(ConfigError, match="to_x"):
+        plan(config(tmp_path, adapter__targets=["to_x"]))
+    with pytest.raises(AccessError, match="else"):
+        plan(config(tmp_path, hub__push=True, hub__model_id="somebody-else/lora"))
+
+
+def test_the_disk_must_hold_it(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="GB of disk"):
+        plan(
+            config(
+                tmp_path,
+                adapter__rank=1000,
+                checkpoint__steps=1,
+                checkpoint__total_limit=None,
+                schedule__max_train_steps=10_000_000,
+            )
+        )
+
+
+def test_pictures_that_are_encoded_cost_no_time(tmp_path: Path) -> None:
+    from hublora.workflows.make import encode, prepare
+    from hublora.workflows.progress import ignore
+
+    chosen = config(tmp_path)
+    assert plan(chosen).encode_seconds > 0
+    ready = prepare(chosen, None, ignore)
+    encode(ready.config, ready.base, ready.pipe, ready.source, ready.accelerator.device)
+    assert plan(chosen).encode_seconds == 0
