@@ -110,6 +110,8 @@ def _check_finite(tensors: Mapping[str, torch.Tensor], name: str) -> None:
     import torch
 
     for key, tensor in tensors.items():
+        if not tensor.is_floating_point() and not key.endswith(".alpha"):
+            raise AdapterError(f"{name} holds whole numbers where weights should be (in {key}).")
         # The 8-bit types have no arithmetic of their own.
         values = tensor.float() if tensor.element_size() == 1 else tensor
         if not torch.isfinite(values).all():

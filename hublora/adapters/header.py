@@ -164,4 +164,6 @@ def _opened(path: Path) -> Any:
 def _not_safetensors(start: bytes) -> str:
     if start[:2] in (b"PK", b"\x80\x02", b"\x80\x04"):
         return "It is a pickle file, which can run code when it is opened: ask for safetensors."
+    if start == b"version ":
+        return "It is a pointer of git-lfs to the file: fetch the file itself with git lfs pull."
     return "It may be cut short or a web page saved under that name: download it again."

@@ -200,10 +200,11 @@ def _inspect_cache(repo_id: str, repo_type: str, revision: str) -> RepoSnapshot:
 def read_card(path: Path) -> dict[str, Any]:
     """Return the front matter of a card, empty when there is none or it does not parse."""
     from huggingface_hub import ModelCard
+    from yaml import YAMLError
 
     if not path.is_file():
         return {}
     try:
         return ModelCard.load(path, ignore_metadata_errors=True).data.to_dict()
-    except ValueError:
+    except (ValueError, YAMLError, RecursionError):
         return {}

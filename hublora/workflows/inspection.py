@@ -258,7 +258,8 @@ def _contradictions(one: _Opened) -> list[str]:
     if in_file and isinstance(on_card, str) and in_file != on_card:
         problems.append(f"Its card names the base {on_card}, its file {in_file}.")
     if isinstance(on_card, list) and len(on_card) > 1:
-        problems.append(f"Its card names {len(on_card)} bases: {', '.join(map(str, on_card))}.")
+        some = [base for base in on_card[:5] if isinstance(base, str)]
+        problems.append(f"Its card names {len(on_card)} bases: {', '.join(some) or 'no names'}.")
     return problems
 
 
