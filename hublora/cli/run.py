@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
 from hublora.cli.options import pairs
 from hublora.cli.output import out, output_flags
 from hublora.refs import parse_refs
+
+if TYPE_CHECKING:
+    from hublora.cli.progress import ProgressReport
 
 EXAMPLES = """
 \b
@@ -19,16 +23,29 @@ Examples:
   hublora run me/dog-lora me/ink-lora "a <1> in the style of <2>"
   hublora run me/dog-lora me/ink-lora "a castle" --compose switch --weight 2=0.2..0.9
   hublora run me/pokemon-lora@v1 "Totoro" --seed 7 -o totoro.png
+  hublora run me/ink-lora "a castle" --rows weight=0..1:5 --columns seed=4 -o sheet
+  hublora run me/ink-lora --prompts prompts.txt -n 2 -o pictures
   hublora run ./runs/pokemon-lora "Totoro" --base stable-diffusion-v1-5/stable-diffusion-v1-5
 """
 
 
 @click.command(epilog=EXAMPLES)
-@click.argument("refs", nargs=-1, metavar="ADAPTER[:WEIGHT]... ")
-@click.argument("prompt")
+@click.argument("words", nargs=-1, metavar="ADAPTER[:WEIGHT]... PROMPT")
+@click.option(
+    "--prompts",
+    type=click.File("r", encoding="utf-8"),
+    help="A file of prompts, one a line, in PROMPT's place; - is stdin.",
+)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="A .png file or a folder.")
 @click.option("-n", "--num-images", type=click.IntRange(1, 1000), default=1, help="Pictures.")
 @click.option("--grid", is_flag=True, help="Also write one sheet with all pictures.")
+@click.option(
+    "--rows",
+    metavar="AXIS=VALUES",
+    help="A sheet's rows: weight=0..1:5, weight.2=0,0.5,1, seed=4, steps=10,20, guidance or "
+    "scheduler.",
+)
+@click.option("--columns", metavar="AXIS=VALUES", help="A sheet's columns, likewise.")
 @click.option(
     "--seed", type=click.IntRange(0, 2**63 - 1001), default=0, help="Seed of the first picture."
 )
@@ -65,7 +82,14 @@ Examples:
 @click.option("--revision", "base_revision", help="Branch, tag or commit of --base.")
 @click.option("--device", help="A torch device; a GPU if there is one.")
 @output_flags
-def run(refs: tuple[str, ...], prompt: str, output: Path | None, **settings: Any) -> None:
+def run(
+    words: tuple[str, ...],
+    prompts: TextIO | None,
+    rows: str | None,
+    columns: str | None,
+    output: Path | None,
+    **settings: Any,
+) -> None:
     """Draw PROMPT with one or more adapters and save the pictures as PNG.
 
     An adapter is a repo id, a page or file on the Hub, or a local file; its weight follows a
@@ -73,15 +97,38 @@ def run(refs: tuple[str, ...], prompt: str, output: Path | None, **settings: Any
 
     In PROMPT, <1>, <2>, … stand for what the first, second, … adapter is called by: its trigger
     words or its learned tokens. (word:1.2) makes a word count more, (word:0.5) less.
+
+    With --prompts, --rows or --columns, what the output folder holds already is not drawn again,
+    and --json prints one line for each file.
     """
     from hublora.cli.progress import ProgressReport
 
-    if not refs and settings["base"] is None:
+    refs = words if prompts else words[:-1]
+    if not (words or prompts) or (not refs and settings["base"] is None):
         raise click.UsageError('Give an adapter and a prompt: hublora run me/pokemon-lora "Totoro"')
     parse_refs(refs)  # a slip of the finger is told before anything heavy is imported
     with ProgressReport() as report:
+        if prompts or rows or columns:
+            texts = list(prompts) if prompts else [words[-1]]
+            _run_batch(refs, texts, report, output=output, rows=rows, columns=columns, **settings)
+            return
         from hublora.workflows import run as workflow
 
-        paths = workflow(refs, prompt, output=output, observer=report, **settings)
+        paths = workflow(refs, words[-1], output=output, observer=report, **settings)
     names = [str(path) for path in paths]
     out.result("\n".join(names), {"files": names}, names)
+
+
+_SAMPLING = ("negative_prompt", "num_inference_steps", "guidance_scale", "width", "height")
+
+
+def _run_batch(
+    refs: tuple[str, ...], prompts: list[str], report: ProgressReport, **settings: Any
+) -> None:
+    from hublora.workflows.batches import read_prompts, run_batch
+
+    sampling = {name: settings.pop(name) for name in _SAMPLING}
+    drawn = run_batch(refs, read_prompts(prompts), sampling=sampling, observer=report, **settings)
+    for done in drawn:
+        text = f"{done.path}{'  (was there)' if done.skipped else ''}"
+        out.result(text, asdict(done), [str(done.path)])

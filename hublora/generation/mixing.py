@@ -68,18 +68,26 @@ class Mixer:
         way: Way = "sum",
         denoiser: str = "unet",
     ) -> None:
-        self._weights = dict(zip(names, weights, strict=True))
         self._way = way if len(names) > 1 else "sum"
         self._placed = _find_layers(pipe, names)
-        for name, weight in self._weights.items():
-            _check_blocks(weight, [one for one in self._placed if name in one.names])
-        plain = all(weight.number is not None for weight in weights)
-        self._still = self._way != "switch" and not any(weight.moves for weight in weights)
         self._denoising = [one for one in self._placed if not one.reads_text]
+        self._names = tuple(names)
         if self._way == "composite":
             _average_over(getattr(pipe, denoiser), names, self._let)
-        if not (plain and self._way == "sum"):
-            self._begin()
+        self.reweigh(weights)
+
+    def reweigh(self, weights: Sequence[Weight]) -> None:
+        """Let the adapters act with other weights from now on.
+
+        Raises:
+            ConfigError: A weight names a block that its adapter has no layers in.
+        """
+        chosen = dict(zip(self._names, weights, strict=True))
+        for name, weight in chosen.items():
+            _check_blocks(weight, [one for one in self._placed if name in one.names])
+        self._weights = chosen
+        self._still = self._way != "switch" and not any(weight.moves for weight in weights)
+        self._begin()
 
     def start(self) -> None:
         """Set everything as the first step needs it, whatever an interrupted drawing left."""

@@ -45,16 +45,13 @@ def draw(
         done += plan.num_inference_steps
 
 
-def picture_facts(
-    composition: Composition, plan: Sampling, image: Image.Image, trigger: TriggerMode
-) -> dict[str, Any]:
-    """Return what a picture says about how it was made."""
+def cell_facts(composition: Composition, plan: Sampling, trigger: TriggerMode) -> dict[str, Any]:
+    """Return what a picture will say about how it was made."""
     expanded = composition.expand(plan.prompt, trigger).text
     return composition.facts() | {
         "sampling": plan.facts(),
         "scheduler": plan.scheduler or composition.scheduler,
         "versions": library_versions(),
-        "size": f"{image.width}x{image.height}",
         "trigger": trigger,
         **({"expanded_prompt": expanded} if expanded != plan.prompt else {}),
     }
@@ -70,7 +67,8 @@ def save(
     """Write a PNG that says how it was made."""
     from hublora.generation.metadata import save_picture
 
-    save_picture(image, path, picture_facts(composition, plan, image, trigger))
+    facts = cell_facts(composition, plan, trigger) | {"size": f"{image.width}x{image.height}"}
+    save_picture(image, path, facts)
 
 
 @functools.cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,7 +39,7 @@ def output_paths(output: Path | None, prompt: str, seeds: Sequence[int]) -> list
             return [output]
         return [_unused(output.with_stem(f"{output.stem}-{seed}")) for seed in seeds]
     folder = output or Path()
-    stem = _slug(prompt)
+    stem = slug(prompt)
     return [_unused(folder / f"{stem}-{seed}.png") for seed in seeds]
 
 
@@ -47,7 +48,7 @@ def save_grid(images: Sequence[Image.Image], plans: Sequence[Sampling], first: P
     from hublora.generation.metadata import save_picture
     from hublora.sheets import sheet
 
-    columns = max(1, round(len(images) ** 0.5))
+    columns = math.ceil(len(images) ** 0.5)
     rows = [list(images[i : i + columns]) for i in range(0, len(images), columns)]
     path = _unused(first.with_stem(first.stem + "-grid"))
     facts: Mapping[str, Any] = {
@@ -59,7 +60,8 @@ def save_grid(images: Sequence[Image.Image], plans: Sequence[Sampling], first: P
     return path
 
 
-def _slug(prompt: str) -> str:
+def slug(prompt: str) -> str:
+    """Return a name for the files of a prompt."""
     words = "".join(c if c.isalnum() else " " for c in prompt.lower()).split()
     return "-".join(words)[:48].strip("-") or "picture"
 

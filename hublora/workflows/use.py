@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from hublora.adapters.licenses import Meet
 from hublora.errors import AdapterError, ConfigError, NotFoundError
 from hublora.generation.concepts import Concept, Expanded, TriggerMode, expand
 from hublora.generation.mixing import Mixer, Way
+from hublora.generation.weights import Weight
 from hublora.workflows.bases import Base, open_base
 from hublora.workflows.drawing import draw, save
 from hublora.workflows.outputs import output_paths, save_grid
@@ -154,6 +155,24 @@ def load(
         scheduler=type(pipe.scheduler).__name__,
     )
     return pipe
+
+
+def reweigh(pipe: Any, weights: Sequence[Weight]) -> None:
+    """Give the adapters of a pipeline that `load` returned other weights; loads nothing.
+
+    Raises:
+        ConfigError: A weight names a block that its adapter has no layers in.
+    """
+    composition: Composition = pipe.hublora
+    if [part.weight for part in composition.parts] == list(weights) or not composition.mixer:
+        return
+    composition.mixer.reweigh(weights)
+    pairs = list(zip(composition.parts, composition.concepts, weights, strict=True))
+    pipe.hublora = replace(
+        composition,
+        parts=tuple(replace(part, weight=weight) for part, _, weight in pairs),
+        concepts=tuple(replace(one, wanted=weight.positive) for _, one, weight in pairs),
+    )
 
 
 def run(

@@ -1,0 +1,94 @@
+"""The axes of a sheet: what changes from row to row or from column to column.
+
+axis    := name "=" values
+name    := "seed" | "weight" | "weight.2" | "steps" | "guidance" | "scheduler"
+values  := number ".." number ":" count      evenly spaced, both ends included
+         | value ("," value)*
+         | count                              of seeds, from the first one on
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from hublora.errors import ConfigError
+from hublora.generation.sample import Sampling
+
+_EXAMPLE = "seed=4, weight=0..1:5 or steps=10,20,30"
+_SPACED = re.compile(r"(?P<start>[+-]?[\d.]+)\.\.(?P<end>[+-]?[\d.]+):(?P<count>\d{1,3})\Z")
+_MOST = 1000
+
+# Name -> field of Sampling and its type.
+_FIELDS: Mapping[str, tuple[str, Callable[[str], object]]] = {
+    "seed": ("seed", int),
+    "steps": ("num_inference_steps", int),
+    "guidance": ("guidance_scale", float),
+    "scheduler": ("scheduler", str),
+}
+
+
+@dataclass(frozen=True)
+class Axis:
+    """What changes and its values, as they are written."""
+
+    name: str
+    values: tuple[str, ...]
+
+    @classmethod
+    def parse(cls, text: str, first_seed: int = 0) -> Axis:
+        """Parse the grammar above.
+
+        Raises:
+            ConfigError: It does not parse.
+        """
+        name, equals, values = text.partition("=")
+        if not equals or not (name in _FIELDS or re.fullmatch(r"weight(\.[1-9]\d?)?", name)):
+            raise ConfigError(f"{text!r} is not an axis.", f"Write it like {_EXAMPLE}.")
+        axis = cls(name, tuple(_values(name, values, first_seed)))
+        for value in axis.values:
+            axis._check(value, text)
+        return axis
+
+    @property
+    def adapter(self) -> int | None:
+        """Index of the adapter whose weight changes; None for another axis."""
+        if not self.name.startswith("weight"):
+            return None
+        return int(self.name.partition(".")[2] or 1) - 1
+
+    def label(self, value: str) -> str:
+        """Return what stands beside a row or above a column."""
+        return value if self.name == "scheduler" else f"{self.name} {value}"
+
+    def apply(self, plan: Sampling, value: str) -> Sampling:
+        """Return the plan with a value of this axis; weights are no part of it."""
+        if self.name not in _FIELDS:
+            return plan
+        field, kind = _FIELDS[self.name]
+        return replace(plan, **{field: kind(value)})
+
+    def _check(self, value: str, text: str) -> None:
+        kind = _FIELDS[self.name][1] if self.name in _FIELDS else float
+        try:
+            kind(value)
+        except ValueError as error:
+            raise ConfigError(
+                f"{value!r} in {text!r} is not a {self.name}.", f"Write it like {_EXAMPLE}."
+            ) from error
+
+
+def _values(name: str, text: str, first_seed: int) -> list[str]:
+    spaced = _SPACED.match(text)
+    if spaced:
+        count = int(spaced["count"])
+        try:
+            start, end = float(spaced["start"]), float(spaced["end"])
+        except ValueError as error:
+            raise ConfigError(f"{text!r} is no range.", f"Write it like {_EXAMPLE}.") from error
+        step = (end - start) / max(count - 1, 1)
+        return [f"{round(start + step * index, 6):g}" for index in range(count)]
+    if name == "seed" and text.isdecimal() and int(text) <= _MOST:
+        return [str(first_seed + index) for index in range(int(text))]
+    return [value.strip() for value in text.split(",")]
