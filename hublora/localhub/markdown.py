@@ -16,7 +16,8 @@ from urllib.parse import quote, unquote, urlsplit
 import nh3
 from markdown_it import MarkdownIt
 
-MAX_BYTES = 512 << 10
+MAX_BYTES = 256 << 10
+MAX_DEPTH = 500
 _TAGS = (
     "a abbr b blockquote br caption code dd del details div dl dt em figcaption figure h1 h2 h3 h4"
     " h5 h6 hr i img ins kbd li ol p pre q s samp small span strong sub summary sup table tbody td"
@@ -34,6 +35,9 @@ _ATTRIBUTES = {
     "ol": {"start"},
 }
 _GALLERY = re.compile(r"\s{0,3}<Gallery\s*/?>(?:\s*</Gallery>)?\s*", re.IGNORECASE)
+_TAG = re.compile(r"<(/?)([a-zA-Z][a-zA-Z0-9]*)")
+# Tags that never stay open around what follows, whether or not their author closes them.
+_FLAT = "area base br col dd dt embed hr img input li link meta p source td th tr track wbr"
 _FENCE = re.compile(r"\s{0,3}(`{3,}|~{3,})")
 Place = Callable[[str], str]
 
@@ -58,6 +62,8 @@ def render(text: str, *, file: Place, page: Place, gallery: str = "") -> str:
     try:
         raw = _parser().render(_mark_gallery(text, mark))
     except RecursionError:
+        return f"<pre>{html.escape(text)}</pre>"
+    if _too_deep(raw):
         return f"<pre>{html.escape(text)}</pre>"
     clean = nh3.clean(
         raw,
@@ -87,6 +93,18 @@ def _mark_gallery(text: str, mark: str) -> str:
             fence = "" if fence else found[1]
         lines.append(f"\n{mark}\n" if not fence and _GALLERY.fullmatch(line) else line)
     return "\n".join(lines)
+
+
+def _too_deep(raw: str) -> bool:
+    """Tell whether tags are nested deeper than any card's: the time to clean them is quadratic."""
+    depth, flat = 0, frozenset(_FLAT.split())
+    for closes, name in _TAG.findall(raw):
+        if name.lower() in flat:
+            continue
+        depth = max(0, depth - 1) if closes else depth + 1
+        if depth > MAX_DEPTH:
+            return True
+    return False
 
 
 def _address(tag: str, name: str, value: str, file: Place, page: Place) -> str | None:
