@@ -118,6 +118,8 @@ def adapt(settings: AdapterSettings, model: torch.nn.Module, ranks: Mapping[str,
         if name in adapted.originals:
             down, up = layer.lora_A[ADAPTER_NAME].weight, layer.lora_B[ADAPTER_NAME].weight
             adapted.start[name] = (_copy(down), _copy(up))
+            # PEFT has rounded them to the base's precision since it took them out of the base.
+            _take_from_base(layer, adapted.originals[name], adapted.start[name])
     return adapted
 
 

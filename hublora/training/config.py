@@ -25,11 +25,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from hublora.data.config import DataConfig
 from hublora.errors import ConfigError
+from hublora.refs import AdapterRef
 from hublora.training.contradictions import check_contradictions
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", validate_assignment=True)
+    model_config = ConfigDict(extra="forbid", validate_assignment=True, allow_inf_nan=False)
 
 
 class BaseSettings(_Section):
@@ -193,16 +194,17 @@ class TrainingConfig(_Section):
     mixed_precision: Literal["no", "fp16", "bf16"] | None = Field(
         None, description="Type of the frozen base; by default bf16 or fp16 on a GPU, no on a CPU."
     )
-    seed: int = Field(0, ge=0, description="Of everything random.")
+    seed: int = Field(0, ge=0, lt=2**32, description="Of everything random.")
     report_to: list[str] = Field(default=[], description="Trackers, e.g. wandb, tensorboard.")
 
     @model_validator(mode="before")
     @classmethod
     def _schedule_free(cls, data: Any) -> Any:
         """Let the learning rate be constant for an optimizer that does without a schedule."""
-        if not isinstance(data, dict) or not isinstance(data.get("optimizer"), dict):
-            return data
-        if data["optimizer"].get("name") != "schedule-free":
+        optimizer = data.get("optimizer") if isinstance(data, dict) else None
+        if isinstance(optimizer, OptimizerSettings):
+            optimizer = optimizer.model_dump()
+        if not isinstance(optimizer, dict) or optimizer.get("name") != "schedule-free":
             return data
         schedule = data.get("schedule") or {}
         if isinstance(schedule, dict):
@@ -287,6 +289,11 @@ class TrainingConfig(_Section):
             # A URL's query may hold a signature.
             url = data["archive"].partition("?")[0]
             data["archive"] = url if "://" in url else Path(url).name
+        if start := tree["adapter"]["start_from"]:
+            ref = AdapterRef.parse(start)
+            public = Path(ref.location).name if ref.kind == "local" else ref.public
+            weight = f":{ref.weight}" if ref.weight != 1 else ""
+            tree["adapter"]["start_from"] = public + weight
         if Path(tree["base"]["model"]).expanduser().exists():
             tree["base"]["model"] = Path(tree["base"]["model"]).name
         return tree
@@ -327,16 +334,22 @@ def setting_names(model: type[BaseModel] = TrainingConfig, prefix: str = "") -> 
 
 
 def _explain(error: ValidationError) -> ConfigError:
-    first = error.errors()[0]
+    problems = error.errors()
+    # A key that is not known is often the one that is missed: it is told first.
+    unknown = (one for one in problems if one["type"] == "extra_forbidden")
+    first = next(unknown, problems[0])
     cause = first.get("ctx", {}).get("error")
     if isinstance(cause, ConfigError):  # a contradiction says itself what to do
         return cause
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         names = setting_names()
-        near = difflib.get_close_matches(key, names, 1, 0.5) or [
-            name for name in names if name.split(".")[-1] == key.split(".")[-1]
-        ]
+        section, _, last = key.rpartition(".")
+        near = (
+            [name for name in names if _initials(name) == last and name.startswith(section)]
+            or [name for name in names if name.split(".")[-1] == last]
+            or difflib.get_close_matches(key, names, 1, 0.5)
+        )
         hint = f"Did you mean {near[0]}?" if near else "hublora train --help lists the settings."
         return ConfigError(f"There is no setting {key!r}.", hint)
     if first["type"] == "missing":
@@ -344,7 +357,12 @@ def _explain(error: ValidationError) -> ConfigError:
     return ConfigError(f"The setting {key!r} cannot be {first['input']!r}: {first['msg']}.")
 
 
+def _initials(name: str) -> str:
+    """Return what people call a setting for short: "lr" for optimizer.learning_rate."""
+    return "".join(word[0] for word in name.split(".")[-1].split("_"))
+
+
 _MISSING = {
     "base": "Name the base with --base, e.g. --base stable-diffusion-v1-5/stable-diffusion-v1-5.",
-    "base.model": "Name the base with --base.",
+    "base.model": "Name a diffusers pipeline: --base owner/name, or the setting base.model.",
 }

@@ -180,7 +180,7 @@ def make_accelerator(config: TrainingConfig) -> Accelerator:
     AcceleratorState._reset_state()
     return Accelerator(
         mixed_precision=precision,
-        log_with=choose_trackers(config.report_to),
+        log_with=choose_trackers(config.report_to) or None,
         project_dir=config.run_folder / FOLDER,
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,6 @@ from hublora.workflows.describe import (
     BEFORE_AFTER,
     LOSS_PLOT,
     Run,
-    alpha,
     card_facts,
     dtype_name,
     title,
@@ -132,8 +132,9 @@ def _write_adapter(
     shutil.rmtree(comfyui, ignore_errors=True)
     kohya = comfyui / f"{title(session)}.safetensors"
     flat = {key: value for key, value in metadata.items() if key != "lora_adapter_metadata"}
-    flat["ss_network_dim"] = str(session.config.adapter.rank)
-    flat["ss_network_alpha"] = str(alpha(session))
+    usual = Counter((one.rank, one.alpha) for m in adapter.layers.values() for one in m.values())
+    ((rank, alpha), _), *_ = usual.most_common(1)
+    flat["ss_network_dim"], flat["ss_network_alpha"] = str(rank), str(alpha)
     flat["ss_network_module"] = "networks.lora"
     save_tensors(to_kohya(adapter, base.family.kohya_prefixes), kohya, flat)
     return kohya

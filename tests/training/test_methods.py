@@ -177,6 +177,18 @@ def test_a_training_starts_from_an_adapter(start: Callable[..., Session], tmp_pa
         start(adapter__start_from=str(path), adapter__targets=["to_q"])
 
 
+def test_what_it_started_from_is_shared_without_this_machines_paths(tmp_path: Path) -> None:
+    from hublora.training.config import TrainingConfig
+
+    shared = {
+        ref: TrainingConfig.from_settings(
+            {"base.model": "a/b", "adapter.start_from": ref}
+        ).shareable()["adapter"]["start_from"]
+        for ref in (f"{tmp_path}/secret/x.safetensors:0.5", "me/lora@main:0.5")
+    }
+    assert list(shared.values()) == ["x.safetensors:0.5", "me/lora@main:0.5"]
+
+
 def _update(session: Session) -> torch.Tensor:
     layers = session.adapter().layers["unet"]
     return torch.cat([(one.scale * one.up @ one.down).flatten() for one in layers.values()])
