@@ -133,7 +133,8 @@ def range_reader(repo_id: str, commit: str, path: str) -> Callable[[int, int], b
         if not start:
             start = fetch(0, _HEAD_BYTES)
         end = offset + length
-        return start[offset:end] if end <= len(start) else fetch(offset, length)
+        whole = len(start) < _HEAD_BYTES  # the file is no longer than that
+        return start[offset:end] if whole or end <= len(start) else fetch(offset, length)
 
     return read
 

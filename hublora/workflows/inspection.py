@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hublora.adapters.adapter import AdapterFacts
+from hublora.adapters.adapter import Adapter, AdapterFacts
 from hublora.adapters.convert import own_names, renamed
 from hublora.adapters.facts import architecture, facts_from_header, stated_architecture
 from hublora.adapters.files import PEFT_CONFIG, parse_peft_config, read_peft_config
-from hublora.adapters.fit import Fit, fit_layers
+from hublora.adapters.fit import Fit, check_fit, fit_layers
 from hublora.adapters.header import (
     Header,
     ReadRange,
@@ -25,7 +25,7 @@ from hublora.adapters.outline import Outline, outline
 from hublora.errors import ConfigError
 from hublora.families import FAMILIES
 from hublora.hub.client import is_offline
-from hublora.hub.download import download, range_reader
+from hublora.hub.download import cache_folder, download, range_reader
 from hublora.hub.layout import LOCK
 from hublora.hub.resolve import ResolvedAdapter, resolve_adapter
 from hublora.refs import AdapterRef, parse_refs
@@ -153,6 +153,33 @@ def measure_overlap(
     return overlap([renamed(adapter, own_names(adapter, names)) for adapter in adapters])
 
 
+def refuse_misfits(
+    adapters: Sequence[tuple[str, Adapter]], base: str, base_revision: str | None = None
+) -> None:
+    """Refuse adapters that do not fit a base before gigabytes of it are downloaded.
+
+    A base of which anything is on this machine is left to the check that every load makes.
+
+    Args:
+        adapters: What each is called in messages, and the adapter.
+        base: Hub id or folder.
+        base_revision: Branch, tag or commit of `base`.
+
+    Raises:
+        NotFoundError: There is no such base.
+        AdapterError: Naming the first adapter that does not fit, and the base.
+    """
+    here = Path(base).expanduser().is_dir() or base.startswith((".", "/", "~"))
+    if here or is_offline() or not adapters or (cache_folder(base) / "snapshots").is_dir():
+        return
+    components = {component for _, adapter in adapters for component in adapter.layers}
+    outlined = outline_base(base, components, base_revision)
+    for label, adapter in adapters:
+        flattened = adapter.facts.layout == "kohya"
+        fit = fit_layers(adapter.layers, outlined.shapes, outlined.names, flattened)
+        check_fit(fit, adapter.facts, label, base)
+
+
 @dataclass(frozen=True)
 class _Opened:
     """An adapter whose header and card were read."""
@@ -197,8 +224,8 @@ def _open_remote(resolved: ResolvedAdapter) -> _Opened:
     beside = file.removesuffix(name) + PEFT_CONFIG
     config = None
     if beside in resolved.files:
-        length = min(resolved.files[beside] or _CONFIG_BYTES, _CONFIG_BYTES)
-        config = parse_peft_config(range_reader(repo_id, commit, beside)(0, length), name)
+        text = range_reader(repo_id, commit, beside)(0, _CONFIG_BYTES)
+        config = parse_peft_config(text, name)
     return _opened(resolved, header, config, read, size)
 
 

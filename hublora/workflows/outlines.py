@@ -18,6 +18,7 @@ from hublora.hub.download import check_pipeline, download, range_reader
 from hublora.hub.resolve import inspect_repo, read_card
 
 _INDEX = "model_index.json"
+_INDEX_BYTES = 100_000  # more than any has
 _STEMS = ("diffusion_pytorch_model", "model")
 
 
@@ -93,8 +94,9 @@ class _Source:
         return read_header(range_reader(self.name, str(self.commit), file), Path(file).name)
 
     def text(self, file: str) -> bytes:
-        path = self._local(file)
-        return (path or download(self.name, str(self.commit), file)).read_bytes()
+        if path := self._local(file):
+            return path.read_bytes()
+        return range_reader(self.name, str(self.commit), file)(0, _INDEX_BYTES)
 
     def _local(self, file: str) -> Path | None:
         """Return the copy on this machine, None if there is none."""

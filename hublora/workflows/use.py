@@ -14,6 +14,7 @@ from hublora.generation.concepts import Concept, Expanded, TriggerMode, expand
 from hublora.generation.mixing import Mixer, Way
 from hublora.generation.weights import Weight
 from hublora.workflows.bases import Base, open_base
+from hublora.workflows.inspection import refuse_misfits
 from hublora.workflows.drawing import draw, save
 from hublora.workflows.outputs import output_paths, save_grid
 from hublora.workflows.parts import OpenPart, open_parts, settle
@@ -304,7 +305,7 @@ def _find_base(
 ) -> Base:
     adapters = [part.adapter for part in parts]
     if base is not None:
-        return open_base(base, revision, observer)
+        return _open_fitting(parts, base, revision, observer)
     if not adapters:
         raise AdapterError("Neither an adapter nor a base was given.", "Name the base: --base …")
     stated = {a.facts.base_model: a for a in adapters if a.facts.base_model}
@@ -319,12 +320,20 @@ def _find_base(
     name = next(iter(stated))
     commits = {a.facts.base_revision for a in adapters if a.facts.base_revision}
     if len(commits) != 1 or Path(str(name)).exists():
-        return open_base(str(name), observer=observer)
+        return _open_fitting(parts, str(name), None, observer)
     try:
-        return open_base(str(name), commits.pop(), observer)
+        return _open_fitting(parts, str(name), commits.pop(), observer)
     except NotFoundError:
         observer(Note(f"The commit of {name} that was trained on is gone; using main.", True))
-        return open_base(str(name), observer=observer)
+        return _open_fitting(parts, str(name), None, observer)
+
+
+def _open_fitting(
+    parts: Sequence[OpenPart], model: str, revision: str | None, observer: Observer
+) -> Base:
+    """Bring a base to this machine, unless its headers show that an adapter does not fit it."""
+    refuse_misfits([(part.label, part.adapter) for part in parts], model, revision)
+    return open_base(model, revision, observer)
 
 
 def _check_device(name: str) -> str:

@@ -223,3 +223,20 @@ def test_the_command_tells_a_person_and_a_program_the_same(
     assert len(said["conflicts"]) == 1
     assert first["architecture"] is None
     assert first["methods"] == ["lora"]
+
+
+def test_a_base_that_does_not_fit_is_not_downloaded(
+    adapters: Path, through: Callable[..., Proxy], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from huggingface_hub import constants
+
+    import hublora
+    from hublora.errors import AdapterError
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    proxy = through()
+    with pytest.raises(AdapterError, match=r"does not fit bases/epsilon: .* have another shape"):
+        hublora.load(str(adapters / "wide"), base="bases/epsilon")
+    assert not list(tmp_path.rglob("*.safetensors"))
+    assert not list(tmp_path.rglob("model_index.json"))
+    assert len(proxy.requests) <= 6, proxy.requests
