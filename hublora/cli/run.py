@@ -81,6 +81,12 @@ Examples:
 @click.option("--base", help="Hub id or folder of the base, if not the adapters' own.")
 @click.option("--revision", "base_revision", help="Branch, tag or commit of --base.")
 @click.option("--device", help="A torch device; a GPU if there is one.")
+@click.option(
+    "--offload",
+    type=click.Choice(["model", "sequential"]),
+    help="Keep one component, or one layer, on the GPU at a time.",
+)
+@click.option("--tiled-vae", is_flag=True, help="Decode in tiles: less memory for large pictures.")
 @output_flags
 def run(
     words: tuple[str, ...],

@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from hublora.errors import ConfigError
 from hublora.generation.sample import Sampling
@@ -67,7 +68,8 @@ class Axis:
         if self.name not in _FIELDS:
             return plan
         field, kind = _FIELDS[self.name]
-        return replace(plan, **{field: kind(value)})
+        changed: dict[str, Any] = {field: kind(value)}
+        return replace(plan, **changed)
 
     def _check(self, value: str, text: str) -> None:
         kind = _FIELDS[self.name][1] if self.name in _FIELDS else float

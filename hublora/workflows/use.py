@@ -11,11 +11,12 @@ from hublora._version import __version__
 from hublora.adapters.licenses import Meet
 from hublora.errors import AdapterError, ConfigError, NotFoundError
 from hublora.generation.concepts import Concept, Expanded, TriggerMode, expand
+from hublora.generation.memory import Offload, default_dtype, place
 from hublora.generation.mixing import Mixer, Way
 from hublora.generation.weights import Weight
 from hublora.workflows.bases import Base, open_base
-from hublora.workflows.inspection import refuse_misfits
 from hublora.workflows.drawing import draw, save
+from hublora.workflows.inspection import refuse_misfits
 from hublora.workflows.outputs import output_paths, save_grid
 from hublora.workflows.parts import OpenPart, open_parts, settle
 from hublora.workflows.progress import Note, Observer, Wrote, ignore
@@ -103,6 +104,8 @@ def load(
     commercial: bool = False,
     device: str | None = None,
     dtype: torch.dtype | None = None,
+    offload: Offload | None = None,
+    tiled_vae: bool = False,
     observer: Observer = ignore,
 ) -> Any:
     """Return the diffusers pipeline of the base with the adapters active.
@@ -119,6 +122,8 @@ def load(
         commercial: Refuse what its licence forbids to use commercially.
         device: A torch device; a GPU if there is one.
         dtype: Type of the weights; float16 on a GPU, float32 elsewhere.
+        offload: "model" or "sequential" keeps only what is needed on the GPU.
+        tiled_vae: Decode in tiles, which large pictures need less memory for.
         observer: Is told what happens.
 
     Raises:
@@ -126,7 +131,6 @@ def load(
         NotFoundError: A repo, revision or file is not there.
         AdapterError: A file is broken, or does not fit the base.
     """
-    import torch
 
     wanted = settle(refs, weights)
     device = _check_device(device) if device else default_device()
@@ -136,13 +140,12 @@ def load(
         base, base_revision = lock.base.repo, lock.base.commit
     opened = _find_base(parts, base, base_revision, observer)
     _check_licenses(opened, parts, commercial, observer)
-    if dtype is None:
-        dtype = torch.float32 if device.startswith("cpu") else torch.float16
+    dtype = dtype or default_dtype(device)
     pipe = opened.load(dtype)
     concepts = tuple(_teach(pipe, part) for part in parts)
     way = compose or (lock.compose if lock else "sum")
     mixer = _mix(pipe, opened, parts, way)
-    pipe.to(device)
+    place(pipe, device, offload, tiled_vae)
     pipe.hublora = Composition(
         base=opened,
         parts=parts,
@@ -192,6 +195,8 @@ def run(
     compose: Way | None = None,
     weights: Mapping[str, str | float] | None = None,
     commercial: bool = False,
+    offload: Offload | None = None,
+    tiled_vae: bool = False,
     observer: Observer = ignore,
     **sampling: Any,
 ) -> list[Path]:
@@ -212,6 +217,8 @@ def run(
         compose: As for `load`.
         weights: As for `load`.
         commercial: As for `load`.
+        offload: As for `load`.
+        tiled_vae: As for `load`.
         observer: Is told what happens.
         sampling: Fields of `generation.sample.Sampling`; None means the base's own.
 
@@ -230,6 +237,8 @@ def run(
         compose=compose,
         weights=weights,
         commercial=commercial,
+        offload=offload,
+        tiled_vae=tiled_vae,
         device=device,
         observer=observer,
     )

@@ -1,0 +1,43 @@
+"""Where a pipeline's weights are while it draws, and how large its decoder's pieces are."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from hublora.errors import ConfigError
+
+Offload = Literal["model", "sequential"]
+
+
+def default_dtype(device: str) -> Any:
+    """Return the type that weights have on a device: half precision where it is quick."""
+    import torch
+
+    return torch.float32 if device.startswith("cpu") else torch.float16
+
+
+def place(pipe: Any, device: str, offload: Offload | None = None, tiled_vae: bool = False) -> None:
+    """Bring a pipeline to the device, whole or part by part as it is needed.
+
+    Args:
+        pipe: A diffusers pipeline with its adapters.
+        device: A torch device.
+        offload: "model" keeps one component on the device at a time, "sequential" one layer:
+            less memory, and slower.
+        tiled_vae: Decode pictures one by one and in tiles.
+
+    Raises:
+        ConfigError: There is nothing to offload from.
+    """
+    if tiled_vae:
+        pipe.vae.enable_slicing()
+        pipe.vae.enable_tiling()
+    if offload is None:
+        pipe.to(device)
+        return
+    if device.startswith("cpu"):
+        raise ConfigError("Everything is on the CPU: there is no GPU to offload from.")
+    if offload == "model":
+        pipe.enable_model_cpu_offload(device=device)
+    else:
+        pipe.enable_sequential_cpu_offload(device=device)
