@@ -16,6 +16,7 @@ COMMANDS = {
     "caption": ("hublora.cli.caption", "Write captions for pictures that have none."),
     "train": ("hublora.cli.train", "Train an adapter on captioned pictures."),
     "run": ("hublora.cli.run", "Draw a prompt with adapters from the Hub."),
+    "search": ("hublora.cli.search", "Find adapters on the Hub."),
     "compose": ("hublora.cli.compose", "Make one of several adapters, as a repo or a file."),
     "replay": ("hublora.cli.replay", "Make a picture again from its own metadata."),
     "outdated": ("hublora.cli.outdated", "Show what moved since a composition was pinned."),
@@ -35,6 +36,11 @@ class LazyGroup(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
+            from difflib import get_close_matches
+
+            near = get_close_matches(cmd_name, COMMANDS, 1)
+            if near:
+                ctx.fail(f"No such command {cmd_name!r}. Did you mean {near[0]!r}?")
             return None
         return getattr(import_module(COMMANDS[cmd_name][0]), cmd_name)
 

@@ -1,0 +1,94 @@
+"""Finds adapters on the Hub, through its list API."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from hublora.hub.client import api, translated
+
+# Short names that people use -> the repo that adapters name as their base.
+BASES = {
+    "sd15": "stable-diffusion-v1-5/stable-diffusion-v1-5",
+    "sd1.5": "stable-diffusion-v1-5/stable-diffusion-v1-5",
+    "sdxl": "stabilityai/stable-diffusion-xl-base-1.0",
+}
+# How results are sorted -> the list API's name for it.
+SORTS = {
+    "downloads": "downloads",
+    "likes": "likes",
+    "trending": "trending_score",
+    "created": "created_at",
+    "updated": "last_modified",
+}
+
+
+@dataclass(frozen=True)
+class FoundAdapter:
+    """An adapter as the Hub lists it.
+
+    Attributes:
+        repo_id: owner/name.
+        base: What its card names as base; None if it names none or several.
+        trigger: Words that call it, as its card writes them; empty without any.
+        license: Its card's; None if it names none.
+        downloads: In the last 30 days.
+        likes: Of people.
+    """
+
+    repo_id: str
+    base: str | None
+    trigger: str
+    license: str | None
+    downloads: int
+    likes: int
+
+
+def search_adapters(
+    text: str = "",
+    *,
+    base: str | None = None,
+    author: str | None = None,
+    sort: str = "downloads",
+    limit: int = 20,
+) -> list[FoundAdapter]:
+    """Return adapters, the first by `sort` first.
+
+    Args:
+        text: In the repo's name; empty for any.
+        base: Hub id or short name (`BASES`) of the base they were made for.
+        author: User or organisation.
+        sort: A key of `SORTS`.
+        limit: The most to return.
+
+    Raises:
+        HubError: The Hub is away.
+    """
+    name = BASES.get((base or "").lower(), base)
+    with translated("adapters"):
+        found = api().list_models(
+            search=text or None,
+            author=author,
+            filter=f"base_model:adapter:{name}" if name else "lora",
+            sort=SORTS[sort],  # type: ignore[arg-type]
+            limit=limit,
+            cardData=True,
+        )
+        return [_adapter(info) for info in found]
+
+
+def _adapter(info: Any) -> FoundAdapter:
+    card: Mapping[str, Any] = info.card_data.to_dict() if info.card_data is not None else {}
+    base = card.get("base_model")
+    if isinstance(base, list):
+        base = base[0] if len(base) == 1 else None
+    trigger, license = card.get("instance_prompt"), card.get("license")
+    return FoundAdapter(
+        info.id,
+        base if isinstance(base, str) else None,
+        trigger if isinstance(trigger, str) else "",
+        license if isinstance(license, str) else None,
+        info.downloads or 0,
+        info.likes or 0,
+    )
