@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +62,8 @@ class Trackers:
         self._accelerator = accelerator
         if accelerator.log_with:
             plain = {key: _plain(value) for key, value in settings.items() if value is not None}
-            accelerator.init_trackers(PROJECT, config=plain)
+            with redirect_stdout(sys.stderr):  # some greet, and stdout is for data
+                _begin(accelerator, plain)
 
     def log(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Pass on rows of the history."""
@@ -83,9 +86,20 @@ class Trackers:
 
     def close(self) -> None:
         """Let the trackers write what they still hold."""
-        for tracker in self._accelerator.trackers:
-            tracker.finish()
+        with redirect_stdout(sys.stderr):
+            for tracker in self._accelerator.trackers:
+                tracker.finish()
         self._accelerator.trackers.clear()
+
+
+def _begin(accelerator: Accelerator, settings: Mapping[str, Any]) -> None:
+    try:
+        accelerator.init_trackers(PROJECT, config=dict(settings))
+    except ImportError as error:
+        names = ", ".join(str(name) for name in accelerator.log_with)
+        raise ConfigError(
+            f"The tracker {names} cannot be loaded: {error}.", "Install it again, or leave it out."
+        ) from error
 
 
 def _plain(value: Any) -> int | float | str | bool:

@@ -82,32 +82,19 @@ def plan(config: TrainingConfig, *, resume: str | None = None, observer: Observe
     from hublora.training.processes import join_processes
     from hublora.training.randomness import split
     from hublora.training.session import device_name, total_steps
-    from hublora.training.trouble import explained
 
     join_processes()
     ready = prepare(config, resume, observer)
     config, source = ready.config, ready.source
-    with tempfile.TemporaryDirectory(prefix="hublora-plan-") as folder:
-        observer(Note("Measuring one step …"))
-        started = time.monotonic()
-        session, few, rows = _few(ready, Path(folder), observer)
-        encoded = time.monotonic() - started
-        with explained(config, session.data.size[0]):
-            step_seconds = _measure_step(session)
-        per_row = _file_bytes(session.data.folders) / max(1, few)
     shown, held_out = split(config.seed, len(source.examples), config.holdout.pictures)
     if not shown:
         raise ConfigError("holdout.pictures keeps all pictures apart.", "Keep fewer apart.")
-    steps = total_steps(config, len(shown), session.images_per_step)
+    observer(Note("Measuring one step …"))
+    trial = _try(ready)
+    images = trial.session.images_per_step
+    steps = total_steps(config, len(shown), images)
     left = steps - _step_of(ready.checkpoint)
-    cached = _is_cached(ready, session.data.size)
-    disk = int(_SPARE * ((0 if cached else per_row * rows) + _kept(session, steps)))
-    free = shutil.disk_usage(_existing(config.run_folder)).free
-    if disk > free:
-        raise ConfigError(
-            f"The training needs about {disk / 1e9:.1f} GB of disk, and {free / 1e9:.1f} are free.",
-            "Free some space, or lower data.crop_variants or --checkpoints-total-limit.",
-        )
+    disk, free = _check_disk(config, trial, steps)
     return Plan(
         settings=config.flat(),
         base=ready.base.label,
@@ -116,13 +103,13 @@ def plan(config: TrainingConfig, *, resume: str | None = None, observer: Observe
         dataset_license=source.license,
         pictures=len(shown),
         held_out=len(held_out),
-        weights=sum(parameter.numel() for parameter in session.parameters),
+        weights=sum(parameter.numel() for parameter in trial.session.parameters),
         steps=left,
-        images_per_step=session.images_per_step,
+        images_per_step=images,
         device=device_name(ready.accelerator),
-        encode_seconds=0.0 if cached else encoded * rows / max(1, few),
-        step_seconds=step_seconds,
-        train_seconds=left * step_seconds,
+        encode_seconds=trial.encode_seconds,
+        step_seconds=trial.step_seconds,
+        train_seconds=left * trial.step_seconds,
         memory=peak_memory(),
         memory_there_is=_memory_there_is(),
         disk=disk,
@@ -131,31 +118,68 @@ def plan(config: TrainingConfig, *, resume: str | None = None, observer: Observe
     )
 
 
-def _few(ready: Ready, folder: Path, observer: Observer) -> tuple[Session, int, int]:
-    """Start a session on as many pictures as one pass shows, with a cache of its own.
+@dataclass(frozen=True)
+class _Trial:
+    """A session on a few of the pictures, and what it tells of all of them.
 
-    Returns:
-        The session, how many rows it encoded, and how many the whole training has.
+    Attributes:
+        session: It.
+        encode_seconds: For what is not cached yet of all pictures.
+        cache_bytes: The same.
+        step_seconds: One step.
     """
+
+    session: Session
+    encode_seconds: float
+    cache_bytes: float
+    step_seconds: float
+
+
+def _try(ready: Ready) -> _Trial:
+    """Encode as many pictures as one pass shows, into a cache of their own, and do two steps."""
     from hublora.data.layout import lay_out
     from hublora.training.session import start_session
+    from hublora.training.trouble import explained
 
     config, source, base = ready.config, ready.source, ready.base
-    count = max(2, config.train_batch_size)
-    some = replace(source, examples=source.examples[:count])
-    alone = config.model_copy(
-        update={
-            "data": config.data.model_copy(update={"cache_dir": folder}),
-            "holdout": config.holdout.model_copy(update={"pictures": 0}),
-        }
-    )
-    begin = beginning(alone, base, ready.pipe)
-    data = encode(alone, base, ready.pipe, some, ready.accelerator.device)
-    session = start_session(
-        alone, base.family, ready.pipe, data, source.fingerprint, ready.accelerator, begin
-    )
+    some = replace(source, examples=source.examples[: max(2, config.train_batch_size)])
+    with tempfile.TemporaryDirectory(prefix="hublora-plan-") as folder:
+        alone = config.model_copy(
+            update={
+                "data": config.data.model_copy(update={"cache_dir": Path(folder)}),
+                "holdout": config.holdout.model_copy(update={"pictures": 0}),
+            }
+        )
+        started = time.monotonic()
+        data = encode(alone, base, ready.pipe, some, ready.accelerator.device)
+        seconds = time.monotonic() - started
+        begin = beginning(alone, base, ready.pipe)
+        session = start_session(
+            alone, base.family, ready.pipe, data, source.fingerprint, ready.accelerator, begin
+        )
+        with explained(config, data.size[0]):
+            step_seconds = _measure_step(session)
+        size = _file_bytes(data.folders)
     few, rows = (lay_out(one.examples, config.data, data.size).rows for one in (some, source))
-    return session, few, rows
+    missing = 0.0 if _is_cached(ready, data.size) else rows / few
+    return _Trial(session, seconds * missing, size * missing, step_seconds)
+
+
+def _check_disk(config: TrainingConfig, trial: _Trial, steps: int) -> tuple[int, int]:
+    """Return the bytes that the training needs on the disk, and those that are free.
+
+    Raises:
+        ConfigError: There are too few.
+    """
+    needed = int(_SPARE * (trial.cache_bytes + _kept(trial.session, steps)))
+    free = shutil.disk_usage(_existing(config.run_folder)).free
+    if needed > free:
+        raise ConfigError(
+            f"The training needs about {needed / 1e9:.1f} GB of disk, and {free / 1e9:.1f} are "
+            "free.",
+            "Free some space, or lower data.crop_variants or --checkpoints-total-limit.",
+        )
+    return needed, free
 
 
 def _measure_step(session: Session) -> float:
