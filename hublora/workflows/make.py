@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from hublora.errors import ConfigError
 from hublora.hub.client import whoami
 from hublora.hub.push import check_can_push
-from hublora.refs import parse_refs
+from hublora.hub.resolve import resolve_adapter
+from hublora.refs import AdapterRef
 from hublora.workflows.bases import Base, find_base, open_base
 from hublora.workflows.progress import Note, Observer, Stage, ignore
 from hublora.workflows.results import TrainingResult, write_results
@@ -222,14 +223,12 @@ def beginning(
     from hublora.generation.compose import fit_to_base
     from hublora.workflows.adapters import open_adapter
 
-    refs = parse_refs(config.adapter.start_from)
-    if len(refs) != 1:
-        raise ConfigError("adapter.start_from names several adapters; a training starts from one.")
-    adapter = open_adapter(refs[0], observer)
+    ref = AdapterRef.parse(config.adapter.start_from)
+    adapter = open_adapter(ref, observer)
     label = adapter.facts.source or config.adapter.start_from
     fitted = fit_to_base(pipe, adapter, label, base.name)
     return {
-        component: {name: replace(one, up=one.up * refs[0].weight) for name, one in layers.items()}
+        component: {name: replace(one, up=one.up * ref.weight) for name, one in layers.items()}
         for component, layers in fitted.items()
     }
 
@@ -255,8 +254,17 @@ def _pin(config: TrainingConfig, base: Base, source: Source) -> TrainingConfig:
         update={
             "base": config.base.model_copy(update={"revision": base.commit}),
             "data": config.data.model_copy(update={"revision": source.revision}),
+            "adapter": config.adapter.model_copy(
+                update={"start_from": _pinned(config.adapter.start_from)}
+            ),
         }
     )
+
+
+def _pinned(ref: str | None) -> str | None:
+    """Return an adapter's ref at its commit; a file or a URL stays as it is."""
+    parsed = AdapterRef.parse(ref) if ref is not None else None
+    return str(resolve_adapter(parsed).ref) if parsed and parsed.kind == "repo" else ref
 
 
 def _run_name(config: TrainingConfig) -> str:
