@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,7 +45,7 @@ class Lettering:
 def _wrap(text: str, font: ImageFont.FreeTypeFont, width: int, limit: int) -> list[str]:
     lines: list[str] = []
     line = ""
-    for word in text.split():
+    for word in re.findall(r"[^ \n\t]+", text):  # a no-break space holds words together
         joined = f"{line} {word}" if line else word
         if font.getlength(joined) <= width:
             line = joined

@@ -12,6 +12,8 @@ from typing import Any
 
 import jinja2
 
+from hublora.quoting import python_text, shell_word
+
 _PACKAGE = Path(__file__).resolve().parent
 _PLACES = (_PACKAGE / "templates", _PACKAGE.parent / "templates")
 
@@ -30,8 +32,11 @@ def template_folder() -> Path:
 
 @cache
 def environment() -> jinja2.Environment:
-    """Return the one Jinja environment: unknown names are errors, HTML is escaped."""
-    return jinja2.Environment(
+    """Return the one Jinja environment: unknown names are errors, HTML is escaped.
+
+    The filters `shell` and `python` make a word of a command line and a literal of any text.
+    """
+    made = jinja2.Environment(
         loader=jinja2.FileSystemLoader(template_folder()),
         undefined=jinja2.StrictUndefined,
         autoescape=lambda name: bool(name) and ".html" in str(name),
@@ -39,6 +44,8 @@ def environment() -> jinja2.Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    made.filters |= {"shell": shell_word, "python": python_text}
+    return made
 
 
 def render(template: str, /, **facts: Any) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hublora import quoting
 from hublora.adapters.licenses import Meet
 from hublora.cards import licenses, markdown, metadata
 from hublora.cards.facts import Picture
@@ -93,7 +94,7 @@ def write_composition_card(folder: Path, facts: CompositionFacts) -> Path:
 
 def _front_matter(facts: CompositionFacts) -> dict[str, Any]:
     tags = [*metadata.TAGS, *facts.family_tags, "hublora", "hublora-composition"]
-    words = markdown.one_line(", ".join(facts.trigger_words))
+    words = quoting.one_line(", ".join(facts.trigger_words))
     entries = {
         "base_model": facts.base,
         "base_model_relation": "adapter" if facts.base else None,
@@ -123,9 +124,9 @@ def _view(facts: CompositionFacts) -> Mapping[str, Any]:
         "triggers": [markdown.code(word) for word in facts.trigger_words],
         "fence": markdown.fence(prompt),
         "ref": facts.repo_id or ".",
-        "shell_prompt": markdown.shell_word(prompt),
-        "python_ref": markdown.python_text(facts.repo_id or "."),
-        "python_prompt": markdown.python_text(prompt),
+        "shell_prompt": quoting.shell_word(prompt),
+        "python_ref": quoting.python_text(facts.repo_id or "."),
+        "python_prompt": quoting.python_text(prompt),
         "moves": facts.way == "switch" or any(".." in part.weight for part in facts.parts),
         "gallery": [_gallery_line(picture) for picture in facts.gallery],
         "license_note": licenses.note(meet.strictest, meet.strictest),

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from hublora.cards.facts import CardFacts, License, Picture
-from hublora.cards.markdown import one_line
+from hublora.quoting import one_line
 
 TAGS = ("text-to-image", "diffusers", "diffusers-training", "lora", "template:sd-lora")
 LICENSE_KEYS = ("license", "license_name", "license_link")

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 from urllib.parse import quote
 
+from hublora import quoting
 from hublora.cards import licenses, markdown, metadata, wording
 from hublora.cards.facts import CardFacts, License, Picture, Source
 from hublora.cards.regions import defuse, mark
@@ -31,14 +32,14 @@ def view(facts: CardFacts) -> dict[str, Any]:
         "fence": markdown.fence(prompt, again),
         "ref": facts.repo_id or ".",
         "repo_id": facts.repo_id,
-        "folder_ref": markdown.python_text(facts.repo_id or "."),
-        "shell_prompt": markdown.shell_word(prompt),
-        "python_prompt": markdown.python_text(prompt),
+        "folder_ref": quoting.python_text(facts.repo_id or "."),
+        "shell_prompt": quoting.shell_word(prompt),
+        "python_prompt": quoting.python_text(prompt),
         "pipeline_class": facts.pipeline_class,
-        "base_ref": markdown.python_text(facts.base.id or "path/to/the/base"),
-        "base_revision": markdown.python_text(facts.base.revision) if facts.base.revision else None,
+        "base_ref": quoting.python_text(facts.base.id or "path/to/the/base"),
+        "base_revision": quoting.python_text(facts.base.revision) if facts.base.revision else None,
         "dtype": facts.dtype,
-        "weight_name": markdown.python_text(facts.weight_name),
+        "weight_name": quoting.python_text(facts.weight_name),
         "call": _call_arguments(facts),
         "kohya": _kohya(facts),
         "sampling": _sampling(facts),
@@ -80,7 +81,7 @@ def _call_arguments(facts: CardFacts) -> list[str]:
     first = facts.gallery[0] if facts.gallery else Picture("", "")
     sampling = facts.sampling
     arguments = {
-        "negative_prompt": markdown.python_text(first.negative_prompt)
+        "negative_prompt": quoting.python_text(first.negative_prompt)
         if first.negative_prompt
         else None,
         "num_inference_steps": sampling.steps,

@@ -38,7 +38,7 @@ def _memory(error: BaseException) -> str | None:
 def _system(error: BaseException) -> str | None:
     assert isinstance(error, OSError)
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return "The disk is full. Free some space and repeat the command; checkpoints are good."
+        return "The disk is full. Free some space and repeat the command; what is saved is good."
     if isinstance(error, PermissionError):
         return f"{error.filename} may not be written or read. Choose another place."
     if error.filename and error.strerror:

@@ -25,7 +25,13 @@ Examples:
 @click.group(invoke_without_command=True, epilog=EXAMPLES)
 @data_option
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", default=8000, show_default=True, help="Port; 0 takes a free one.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8000,
+    show_default=True,
+    help="Port; 0 takes a free one.",
+)
 @click.option("--user", default="me", show_default=True, help="Name of the first user.")
 @click.option(
     "--env",

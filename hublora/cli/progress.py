@@ -67,7 +67,8 @@ class ProgressReport:
         last = self._logged.get(name)
         if last is None or done == total or now - last > _LOG_EVERY:
             self._logged[name] = now
-            out.note(f"{name}: {done}/{total}  {told}".rstrip())
+            unit, facts = (f" {told}", "") if told.isalpha() else ("", f"  {told}")
+            out.note(f"{name}: {done}/{total}{unit}{facts}".rstrip())
 
 
 def _quieten() -> None:

@@ -18,7 +18,9 @@ class DataConfig(BaseModel):
     Exactly one of `dataset`, `folder` and `archive` is set; `open_source` checks it.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False
+    )
 
     dataset: str | None = Field(
         None, description="Captioned pictures on the Hub, as owner/name of a dataset repo."
@@ -74,7 +76,10 @@ class DataConfig(BaseModel):
         0.0, ge=0, le=1, description="Share of the steps that train on the empty caption."
     )
     seed: int = Field(
-        0, ge=0, description="Seed of the random crops and of the `max_train_samples` drawn."
+        0,
+        ge=0,
+        lt=2**32,
+        description="Seed of the random crops and of the `max_train_samples` drawn.",
     )
     num_workers: int = Field(
         0, ge=0, description="Threads that decode pictures ahead of the encoder (0: none)."

@@ -72,7 +72,7 @@ def list_folder(config: DataConfig, folder: Path, name: str) -> Listing:
         reason = f"is not named in {tables[0].name}"
         left_out = [Skipped(name, reason) for name in others if name not in named]
     else:
-        column, examples = _from_names(folder, pictures, config.caption_column)
+        column, examples, left_out = _from_names(folder, pictures, config.caption_column)
     digest = _digest(examples, config.num_workers)
     return Listing(name, None, None, FILE_COLUMN, column, digest, examples, left_out)
 
@@ -121,7 +121,7 @@ def _from_tables(
 
 def _from_names(
     folder: Path, pictures: Sequence[Path], wanted: str | None
-) -> tuple[str, list[Example]]:
+) -> tuple[str, list[Example], list[Skipped]]:
     if wanted not in (None, SIDECAR_COLUMN):
         raise DataError(
             f"{folder} has no metadata.jsonl or metadata.csv, so no caption column {wanted!r}.",
@@ -129,9 +129,14 @@ def _from_names(
         )
     for path in pictures:
         _check_link(folder, path)
-    return SIDECAR_COLUMN, [
-        _example(folder, path, _read_sidecar(folder, path)) for path in pictures
-    ]
+    examples, left_out = [], []
+    for path in pictures:
+        try:
+            examples.append(_example(folder, path, _read_sidecar(folder, path)))
+        except UnicodeDecodeError:
+            name = path.relative_to(folder).as_posix()
+            left_out.append(Skipped(name, "has a caption that is not UTF-8 text"))
+    return SIDECAR_COLUMN, examples, left_out
 
 
 def _find_pictures(folder: Path) -> list[Path]:
@@ -158,7 +163,7 @@ def _read_sidecar(folder: Path, picture: Path) -> tuple[str, ...]:
     if not sidecar.is_file():
         return ()
     _check_link(folder, sidecar)
-    return as_captions(_read_text(sidecar))
+    return as_captions(sidecar.read_text(encoding="utf-8-sig"))
 
 
 def as_captions(value: Any) -> tuple[str, ...]:
@@ -242,7 +247,7 @@ def _read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise DataError(f"{path.name} is not UTF-8 text.") from error
+        raise DataError(f"{path} is not UTF-8 text.", "Save it as UTF-8.") from error
     except OSError as error:
         raise DataError(f"{path.name} cannot be read: {error.strerror}.") from error
 

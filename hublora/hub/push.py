@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import tempfile
 from dataclasses import dataclass
@@ -65,10 +66,7 @@ def check_can_push(repo_id: str, repo_type: str = "model") -> None:
     person = whoami()
     role = person.get("auth", {}).get("accessToken", {}).get("role")
     if role == "read":
-        raise AccessError(
-            f"The token of {person['name']} may only read.",
-            f"Make one that may write at {endpoint()}/settings/tokens and run: hf auth login",
-        )
+        raise AccessError(f"The token of {person['name']} may only read.", _token_hint())
     owner, repo_name = repo_id.split("/")
     owners = [person["name"], *(org["name"] for org in person.get("orgs", []))]
     if owner not in owners:
@@ -81,6 +79,17 @@ def check_can_push(repo_id: str, repo_type: str = "model") -> None:
             api().auth_check(repo_id, repo_type=repo_type, write=True)
     except NotFoundError:
         pass  # it will be created
+
+
+def _token_hint() -> str:
+    """Return how to come by a token that may write and make it the one that is used."""
+    if "huggingface.co" in endpoint():
+        where = f"Make one that may write at {endpoint()}/settings/tokens"
+    else:
+        where = "Make one that may write (on a Hub of your own: hublora hub token create NAME)"
+    if os.environ.get("HF_TOKEN"):
+        return f"{where} and put it into HF_TOKEN."
+    return f"{where} and run: hf auth login"
 
 
 def remote_card(repo_id: str) -> str | None:

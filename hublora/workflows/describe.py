@@ -100,12 +100,13 @@ def dtype_name(session: Session) -> str:
 
 def _training(run: Run) -> Training:
     session = run.session
+    whole = run.steps == session.step  # else an earlier process did a part, untimed
     return Training(
         steps=session.step,
         pictures=len(run.source.examples),
         final_loss=run.final_loss,
-        seconds=run.seconds,
-        images_per_second=run.steps * session.images_per_step / max(run.seconds, 1e-9),
+        seconds=run.seconds if whole else None,
+        images_per_second=run.steps * session.images_per_step / run.seconds if whole else None,
         peak_memory=peak_memory(),
         settings=_settings_table(session),
         loss_plot=LOSS_PLOT,
@@ -122,7 +123,7 @@ def _settings_table(session: Session) -> dict[str, object]:
         "batch size": session.images_per_step,
         "gradient accumulation": config.gradient_accumulation_steps,
         "resolution": "×".join(str(side) for side in reversed(session.data.size)),
-        "precision": session.accelerator.mixed_precision,
+        "precision": dtype_name(session),
         "adapter": config.adapter.method if config.adapter.method != "lora" else None,
         "initialisation": config.adapter.init if config.adapter.init != "gaussian" else None,
         "averaged with decay": config.adapter.ema_decay,

@@ -87,7 +87,7 @@ def before_after_sheet(before: Sequence[Drawn], after: Sequence[Drawn]) -> Image
     from hublora.sheets import sheet
 
     rows = [[old.image, new.image] for old, new in zip(before, after, strict=True)]
-    labels = [f"{one.plan.prompt} (seed {one.plan.seed})" for one in after]
+    labels = [f"{one.plan.prompt} (seed\N{NO-BREAK SPACE}{one.plan.seed})" for one in after]
     return sheet(rows, row_labels=labels, column_labels=["base", "with the adapter"])
 
 

@@ -13,6 +13,7 @@ from hublora.cards import markdown, wording
 from hublora.cards.card import render_card, write_card
 from hublora.cards.facts import License, Picture, Source, Training
 from hublora.cards.metadata import split
+from hublora.quoting import one_line
 
 
 def html(card: str) -> str:
@@ -78,9 +79,9 @@ def test_hostile_texts_add_nothing_to_the_page(make_facts, hostile):
 def test_hostile_prompts_stay_one_word_of_the_command_line(make_facts, hostile):
     facts = make_facts(gallery=(Picture("images/0.png", hostile),))
     first = code_blocks(render_card(facts), "sh")[0].splitlines()[0]
-    assert shlex.split(first) == ["hublora", "run", "me/sketchbook", markdown.one_line(hostile)]
+    assert shlex.split(first) == ["hublora", "run", "me/sketchbook", one_line(hostile)]
     for block in code_blocks(render_card(facts), "python"):
-        assert markdown.one_line(hostile) in [
+        assert one_line(hostile) in [
             node.value for node in ast.walk(ast.parse(block)) if isinstance(node, ast.Constant)
         ]
 

@@ -116,6 +116,12 @@ def test_a_known_failure_is_a_sentence_with_the_mend(
     assert not list(tmp_path.rglob("*.safetensors"))
 
 
+def test_a_misspelt_command_is_told_the_right_one(hublora_cli: Cli) -> None:
+    done = hublora_cli("trian")
+    assert done.status == 2
+    assert "Did you mean 'train'?" in done.err
+
+
 @pytest.mark.parametrize("token", [None, "read"])
 def test_a_token_that_will_not_do_is_told_before_the_training(
     hublora_cli: Cli, hub_data: Path, token: str | None, monkeypatch: pytest.MonkeyPatch
@@ -124,7 +130,7 @@ def test_a_token_that_will_not_do_is_told_before_the_training(
     monkeypatch.setenv("HF_TOKEN", made)
     done = hublora_cli(*TRAIN, "--push-to-hub", "--hub-model-id=me/x")
     assert done.status == 1
-    assert "hf auth login" in done.err
+    assert ("hublora hub token create" if token else "hf auth login") in done.err
     assert "Data:" not in done.err
     assert not made or made not in done.err
 

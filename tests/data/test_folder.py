@@ -214,8 +214,12 @@ def test_an_unquoted_comma_in_csv_says_where(photos, configure):
 
 def test_text_in_another_encoding_is_named(photos, configure):
     (photos / "0.txt").write_bytes("ein Kätzchen".encode("latin-1"))
-    with pytest.raises(DataError, match=r"0\.txt is not UTF-8"):
-        open_source(configure(folder=photos))
+    source = open_source(configure(folder=photos))
+    assert [(one.name, one.reason) for one in source.skipped] == [
+        ("0.png", "has a caption that is not UTF-8 text")
+    ]
+    with pytest.raises(DataError, match=r"0\.png has a caption that is not UTF-8"):
+        open_source(configure(folder=photos, strict=True))
 
 
 def test_an_empty_folder_is_an_error(tmp_path, configure):

@@ -36,7 +36,11 @@ def test_the_base_is_small() -> None:
     assert sum(path.stat().st_size for path in base_files()) <= 12e6
 
 
-@pytest.mark.parametrize("stop", stops("runs/x"), ids=lambda stop: stop.command[1])
+@pytest.mark.parametrize(
+    "stop",
+    [*stops("runs/x"), *stops("runs/x", going_on=True)[:1]],
+    ids=lambda stop: stop.command[1],
+)
 def test_every_stop_is_a_command_that_parses(stop) -> None:
     name, *args = stop.command[1:]
     parent = hublora.make_context("hublora", [name], resilient_parsing=True)

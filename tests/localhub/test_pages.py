@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import html
+import json
+import re
+import shlex
+import subprocess
+
 import httpx
 import pytest
 from huggingface_hub import CommitOperationAdd
@@ -53,6 +59,25 @@ def test_a_repo_page_shows_the_card_its_gallery_and_how_to_use_it(hub, lora):
     assert 'href="/hublora/tiny-sd"' in page.text
     assert "script-src" not in page.headers["content-security-policy"]
     assert "default-src 'none'" in page.headers["content-security-policy"]
+
+
+def test_a_command_to_copy_holds_the_prompt_as_one_word_and_runs_nothing_of_it(hub, api, repo):
+    hostile = 'a "b" $(touch x) `y` \\ it\'s'
+    widget = json.dumps([{"text": hostile, "output": {"url": "images/0.png"}}])
+    card = f"---\nbase_model: b/c\ntags: [lora]\nwidget: {widget}\n---\n# X\n"
+    files = {"README.md": card.encode(), "images/0.png": b"\x89PNG\0one"}
+    for name, content in files.items():
+        api.upload_file(path_or_fileobj=content, path_in_repo=name, repo_id=repo)
+    shown = re.search(r"<code>(hublora run .*?)</code>", get(hub, f"/{repo}").text, re.S)
+    assert shown
+    assert shlex.split(html.unescape(shown[1])) == ["hublora", "run", repo, hostile]
+    done = subprocess.run(
+        ["sh", "-c", html.unescape(shown[1]).replace("hublora run", "printf '%s\n'", 1)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == f"{repo}\n{hostile}\n"
 
 
 def test_a_space_is_shown_and_says_that_it_does_not_run(hub, api):

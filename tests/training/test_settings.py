@@ -19,6 +19,8 @@ from hublora.training.config import TrainingConfig
         ("adapter.ranks", "adapter.rank"),
         ("learning_rate", "optimizer.learning_rate"),
         ("sede", "seed"),
+        ("optimizer.lr", "optimizer.learning_rate"),
+        ("base.modle", "base.model"),
     ],
 )
 def test_an_unknown_setting_is_refused_with_the_nearest_known_one(key: str, nearest: str) -> None:
@@ -26,6 +28,25 @@ def test_an_unknown_setting_is_refused_with_the_nearest_known_one(key: str, near
         TrainingConfig.from_settings({"base.model": "a/b", key: 1})
     assert repr(key) in caught.value.message
     assert caught.value.hint == f"Did you mean {nearest}?"
+
+
+def test_a_misspelt_key_is_told_before_the_one_that_it_leaves_out() -> None:
+    with pytest.raises(ConfigError, match=r"base\.modle"):
+        TrainingConfig.from_settings({"base.modle": "a/b"})
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("seed", 2**32),
+        ("optimizer.learning_rate", float("inf")),
+        ("adapter.alpha", float("nan")),
+        ("objective.noise_offset", float("inf")),
+    ],
+)
+def test_a_number_that_cannot_work_is_refused_at_once(key: str, value: float) -> None:
+    with pytest.raises(ConfigError, match=key.replace(".", r"\.")):
+        TrainingConfig.from_settings({"base.model": "a/b", key: value})
 
 
 def test_a_value_out_of_range_is_refused_by_name() -> None:
