@@ -18,6 +18,7 @@ from hublora.adapters.fit import check_fit, fit_layers, in_shape
 from hublora.adapters.formats import lora_tensors
 from hublora.adapters.modules import names_in_files
 from hublora.errors import AdapterError
+from hublora.generation.dora import settle_dora
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ def _add(pipe: Any, layers: Mapping[str, Mapping[str, LowRank]], name: str) -> N
         model = getattr(pipe, component)
         if component.startswith("text_encoder"):
             pipe.load_lora_into_text_encoder(
-                state,
+                {_older_name(key): tensor for key, tensor in state.items()},
                 network_alphas=None,
                 text_encoder=model,
                 prefix=component,
@@ -116,6 +117,13 @@ def _add(pipe: Any, layers: Mapping[str, Mapping[str, LowRank]], name: str) -> N
             model.load_lora_adapter(
                 state, prefix=component, adapter_name=name, metadata=config, _pipeline=pipe
             )
+
+
+def _older_name(key: str) -> str:
+    """Return the name that diffusers understands for every layer of a text encoder: it refuses
+    adapters in PEFT's naming that change none of its attention."""
+    key = key.replace(".lora_A.", ".lora_linear_layer.down.")
+    return key.replace(".lora_B.", ".lora_linear_layer.up.")
 
 
 def _account_for(
@@ -140,6 +148,8 @@ def _account_for(
             scaling = placed.scaling[name]  # type: ignore[union-attr]
             if not same or abs(scaling - layer.scale) > 1e-6 * abs(layer.scale):
                 raise AdapterError(f"The layer {module!r} of {label} was applied wrongly.")
+            if layer.magnitude is not None:
+                settle_dora(placed, name)
 
 
 def _equal(placed: torch.Tensor, wanted: torch.Tensor) -> bool:
