@@ -85,3 +85,43 @@ def test_pictures_that_are_encoded_cost_no_time(tmp_path: Path) -> None:
     ready = prepare(chosen, None, ignore)
     encode(ready.config, ready.base, ready.pipe, ready.source, ready.accelerator.device)
     assert plan(chosen).encode_seconds == 0
+
+
+def test_a_person_reads_what_it_takes_and_every_setting_that_was_chosen() -> None:
+    from hublora.cli.train import _plan_lines
+    from hublora.workflows.plan import Plan
+
+    chosen = TrainingConfig.from_settings({"base.model": "a/b", "optimizer.name": "prodigy"})
+    lines = _plan_lines(
+        Plan(
+            settings=chosen.flat(),
+            base="a/b@12345678",
+            base_license="apache-2.0",
+            dataset="me/pictures",
+            dataset_license=None,
+            pictures=90,
+            held_out=10,
+            weights=797_184,
+            steps=1500,
+            images_per_step=4,
+            device="a GPU",
+            encode_seconds=65,
+            step_seconds=3.1,
+            train_seconds=4650,
+            memory=2_900_000_000,
+            memory_there_is=8_000_000_000,
+            disk=1_200_000_000,
+            disk_free=500_000_000_000,
+            push_to=None,
+        )
+    )
+    text = "\n".join(lines)
+    assert "90 of me/pictures, 10 held out (licence: not stated)" in text
+    assert "797,184 weights, 1,500 steps of 4 on a GPU" in text
+    assert "1 min to encode, then 1 h 17 min to train (3.1 s a step)" in text
+    assert "2.9 GB of 8.0 GB" in text
+    assert lines[-3:] == [
+        "  base.model: a/b",
+        "  optimizer.name: prodigy",
+        "  optimizer.learning_rate: 1.0",
+    ]
