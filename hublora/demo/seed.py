@@ -22,6 +22,10 @@ REPOS = {
 }
 
 
+# Of the commits: the repos have the same history on every Hub, so a pin from one holds on another.
+_TIME = 1_767_225_600  # 2026-01-01
+
+
 def seed(data_dir: Path | str) -> list[str]:
     """Import the demo's repos into the Hub in `data_dir`; return their ids.
 
@@ -29,5 +33,7 @@ def seed(data_dir: Path | str) -> list[str]:
     """
     for repo_id, repo_type in REPOS.items():
         folder = ASSETS / repo_id.split("/")[1]
-        import_folder(data_dir, repo_id, folder, repo_type, "Seed the demo", mirror=True)
+        import_folder(
+            data_dir, repo_id, folder, repo_type, "Seed the demo", mirror=True, time=_TIME
+        )
     return list(REPOS)

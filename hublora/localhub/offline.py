@@ -38,6 +38,7 @@ def import_folder(
     *,
     private: bool = False,
     mirror: bool = False,
+    time: int | None = None,
 ) -> str:
     """Make the files of `folder` the newest commit of a repo; return the commit's id.
 
@@ -52,15 +53,17 @@ def import_folder(
         message: The commit's title.
         private: Whether a repo that is made now is private.
         mirror: Also remove what the repo has and the folder lacks.
+        time: Of the commits, in seconds since 1970; now if not given. The same files at the same
+            time have the same commit id on every Hub.
     """
     source, store = Path(folder), Store(data_dir)
     if not source.is_dir():
         raise Malformed(f"There is no folder {source}.")
-    repo = _repo(store, repo_type, repo_id, private)
+    repo = _repo(store, repo_type, repo_id, private, time)
     with store.commits.stage(repo) as stage:
         operations = _operations(store, repo, stage, source, mirror)
         return store.commits.apply(
-            repo, stage, operations, f"{message}\n", signature(repo.owner), skip_empty=True
+            repo, stage, operations, f"{message}\n", signature(repo.owner, time), skip_empty=True
         )
 
 
@@ -80,7 +83,7 @@ def _operations(
     return operations
 
 
-def _repo(store: Store, kind: str, repo_id: str, private: bool) -> Repo:
+def _repo(store: Store, kind: str, repo_id: str, private: bool, time: int | None) -> Repo:
     try:
         return store.repos.find(kind, repo_id)
     except RepoNotFound:
@@ -91,7 +94,7 @@ def _repo(store: Store, kind: str, repo_id: str, private: bool) -> Repo:
         pass
     try:
         sdk = "static" if kind == "space" else None
-        return store.create_repo(kind, owner, name, private=private, sdk=sdk)
+        return store.create_repo(kind, owner, name, private=private, sdk=sdk, time=time)
     except AlreadyExists:
         return store.repos.find(kind, repo_id)
 

@@ -23,6 +23,16 @@ def test_seeding_twice_makes_one_commit_each(tmp_path: Path) -> None:
             assert [commit.title for commit in commits].count("Seed the demo") == 1
 
 
+def test_the_repos_have_the_same_commits_on_every_hub(tmp_path: Path) -> None:
+    commits = []
+    for name in ("one", "other"):
+        seed(tmp_path / name)
+        with LocalHub.start(tmp_path / name, user=name) as hub:
+            api = HfApi(endpoint=hub.url, token=hub.token)
+            commits.append([api.repo_info(repo, repo_type=REPOS[repo]).sha for repo in REPOS])
+    assert commits[0] == commits[1]
+
+
 def base_files() -> list[Path]:
     return [path for path in (ASSETS / "tiny-sd").rglob("*") if path.is_file()]
 

@@ -102,8 +102,9 @@ class Store:
         private: bool = False,
         sdk: str | None = None,
         author: str | None = None,
+        time: int | None = None,
     ) -> Repo:
-        """Make a repo with its first commit, as the Hub does.
+        """Make a repo with its first commit, as the Hub does; at `time`, if it is given.
 
         The register comes last: a name that exists has a whole repository behind it.
         """
@@ -113,7 +114,7 @@ class Store:
             with Stage(GitRepo.create(folder)) as stage:
                 attributes = PutFile(".gitattributes", stage.blob(default_attributes(kind)))
                 tree = stage.tree(None, [attributes])
-                commit = stage.commit(tree, [], "initial commit", signature(author or owner))
+                commit = stage.commit(tree, [], "initial commit", signature(author or owner, time))
                 stage.publish()
                 advance(stage.repo, f"refs/heads/{DEFAULT_BRANCH}", commit, None)
             sync_folder(folder.parent)

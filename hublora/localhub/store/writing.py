@@ -62,19 +62,22 @@ Operation = PutFile | PutLarge | DeleteFile | DeleteFolder
 
 @dataclass(frozen=True)
 class Signature:
-    """Who made a commit."""
+    """Who made a commit, and when if it is not now: in seconds since 1970."""
 
     name: str
     email: str
+    time: int | None = None
 
     def now(self) -> pygit2.Signature:
-        """Return git's own form, with the present time."""
-        return pygit2.Signature(self.name, self.email)
+        """Return git's own form, with the present time unless another one is given."""
+        if self.time is None:
+            return pygit2.Signature(self.name, self.email)
+        return pygit2.Signature(self.name, self.email, self.time, 0)
 
 
-def signature(user: str) -> Signature:
+def signature(user: str, time: int | None = None) -> Signature:
     """Return how a user signs commits; no address of anyone is kept."""
-    return Signature(user, f"{user}@users.noreply.hub")
+    return Signature(user, f"{user}@users.noreply.hub", time)
 
 
 class Stage:
