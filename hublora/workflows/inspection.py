@@ -293,7 +293,7 @@ def _contradictions(one: _Opened) -> list[str]:
 def _misfits(one: _Opened, fit: Fit, base: BaseOutline) -> list[str]:
     problems = []
     stated = one.facts.base_model
-    if stated and stated != base.name:
+    if stated and base.commit and stated != base.name:  # a folder may be a copy of it
         problems.append(f"It was made for {stated}, not for {base.name}.")
     if fit.missing or fit.misshapen:
         component, module = (fit.missing or fit.misshapen)[0]

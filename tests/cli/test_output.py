@@ -102,7 +102,7 @@ def test_the_same_seed_draws_the_same_picture_in_another_process(
 def test_inspect_prints_facts(hublora_cli: Cli, adapter: Path) -> None:
     done = hublora_cli("inspect", str(adapter), str(adapter), "--json")
     assert done.status == 0, done.err
-    found = json.loads(done.out)
+    found = json.loads(done.out)["adapters"]
     assert len(found) == 2
     assert found[0]["base_model"] == "bases/epsilon"
     assert found[0]["ranks"] == [3]
