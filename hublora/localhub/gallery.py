@@ -1,14 +1,19 @@
-"""The pictures of a card's `widget` list, with their prompts."""
+"""The pictures that a repo's page shows: a card's `widget` list, or a dataset's first ones."""
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from .markdown import inside
 
 MAX_PICTURES = 60
+FIRST_PICTURES = 12
+_CAPTIONS = ("text", "caption", "prompt")
 _PICTURE = re.compile(r".+\.(png|jpe?g|webp|gif|mp4|webm)", re.IGNORECASE)
 _OWN_RESOLVE = re.compile(r"https?://[^/]+/(?:datasets/|spaces/)?([^/]+/[^/]+)/resolve/[^/]+/(.+)")
 
@@ -43,6 +48,30 @@ def pictures(card: dict[str, Any], repo_name: str) -> list[Picture]:
         if len(found) == MAX_PICTURES:
             break
     return found
+
+
+def first_pictures(paths: Iterable[str], metadata: bytes) -> list[Picture]:
+    """Return the first pictures of an image folder with their captions.
+
+    Args:
+        paths: Every file of the dataset.
+        metadata: Its metadata.jsonl, or nothing.
+    """
+    captions = dict(_captions(metadata))
+    still = (Picture(path, captions.get(path, "")) for path in paths if _PICTURE.fullmatch(path))
+    return list(islice((picture for picture in still if not picture.moves), FIRST_PICTURES))
+
+
+def _captions(metadata: bytes) -> Iterator[tuple[str, str]]:
+    """Yield path and caption of the lines that have both."""
+    for line in metadata.splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict) and isinstance(name := row.get("file_name"), str):
+            texts = (row[key] for key in _CAPTIONS if isinstance(row.get(key), str))
+            yield name, _text(next(texts, ""))
 
 
 def _path(url: object, repo_name: str) -> str | None:

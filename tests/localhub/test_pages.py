@@ -80,6 +80,23 @@ def test_a_command_to_copy_holds_the_prompt_as_one_word_and_runs_nothing_of_it(h
     assert done.stdout == f"{repo}\n{hostile}\n"
 
 
+def test_a_dataset_of_pictures_shows_the_first_ones_with_their_captions(hub, api):
+    api.create_repo("pictures", repo_type="dataset")
+    rows = [{"file_name": f"{n:02}.png", "text": f"<i>picture</i> {n}"} for n in range(20)]
+    files = {row["file_name"]: b"\x89PNG\0" + row["text"].encode() for row in rows}
+    files["metadata.jsonl"] = "\n".join([*map(json.dumps, rows), "[]", "{"]).encode()
+    api.create_commit(
+        "me/pictures",
+        [CommitOperationAdd(name, content) for name, content in files.items()],
+        repo_type="dataset",
+        commit_message="Pictures",
+    )
+    page = get(hub, "/datasets/me/pictures").text
+    assert page.count("<figure>") == 12
+    assert "&lt;i&gt;picture&lt;/i&gt; 11" in page
+    assert "<i>picture" not in page
+
+
 def test_a_space_is_shown_and_says_that_it_does_not_run(hub, api):
     api.create_repo("shown", repo_type="space", space_sdk="static")
     page = get(hub, "/spaces/me/shown").text

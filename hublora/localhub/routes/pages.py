@@ -23,6 +23,7 @@ from ..store.search import search
 from .lists import read_query
 
 PAGE_SIZE = 30
+_METADATA_BYTES = 1 << 20
 _POLICY = (
     "default-src 'none'; img-src 'self'; media-src 'self'; style-src 'self'; form-action 'self';"
     " base-uri 'none'; frame-ancestors 'none'"
@@ -129,7 +130,7 @@ def repo_page(call: Call) -> Response:
     right = call.store.right(repo, call.caller)
     readme = view.git.read_file(view.sha, "README.md", cards.MAX_README_BYTES) or b""
     _, body = cards.split(readme.decode("utf-8", "replace"))
-    shown = gallery.pictures(view.card, repo.name) if right >= Right.READ else []
+    shown = _shown(repo, view) if right >= Right.READ else []
     pictures = rendering.render(
         "hub/gallery.html.jinja", pictures=shown, file=partial(file_address, repo, view.sha)
     )
@@ -159,6 +160,15 @@ def repo_page(call: Call) -> Response:
         waiting=call.store.gates.requests(repo, "pending") if right >= Right.OWN else [],
         consent=call.store.gates.consent(repo, call.caller).status,
     )
+
+
+def _shown(repo: Repo, view: View) -> list[gallery.Picture]:
+    """Return the pictures of the card, or the first ones of a dataset whose card has none."""
+    shown = gallery.pictures(view.card, repo.name)
+    if shown or repo.kind != "dataset":
+        return shown
+    metadata = view.git.read_file(view.sha, "metadata.jsonl", _METADATA_BYTES)
+    return gallery.first_pictures(view.paths, metadata or b"")
 
 
 def file_address(repo: Repo, sha: str, path: str) -> str:
