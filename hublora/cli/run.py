@@ -24,9 +24,14 @@ Examples:
   hublora run me/dog-lora me/ink-lora "a castle" --compose switch --weight 2=0.2..0.9
   hublora run me/pokemon-lora@v1 "Totoro" --seed 7 -o totoro.png
   hublora run me/ink-lora "a castle" --rows weight=0..1:5 --columns seed=4 -o sheet
+  hublora run me/ink-lora "a castle" --image sketch.png --strength 0.6
   hublora run me/ink-lora --prompts prompts.txt -n 2 -o pictures
   hublora run ./runs/pokemon-lora "Totoro" --base stable-diffusion-v1-5/stable-diffusion-v1-5
 """
+
+
+_FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
+_PICTURES = ("image", "strength", "mask", "controlnet", "control_image")
 
 
 @click.command(epilog=EXAMPLES)
@@ -75,6 +80,11 @@ Examples:
     default="auto",
     help="Put trigger words that PROMPT lacks in front of it, or don't.",
 )
+@click.option("--image", type=_FILE, help="A picture to start from.")
+@click.option("--strength", type=float, help="How much of --image is drawn anew, up to 1.")
+@click.option("--mask", type=_FILE, help="White where --image is drawn anew, black where it stays.")
+@click.option("--controlnet", help="Hub id of a ControlNet.")
+@click.option("--control-image", type=_FILE, help="What the ControlNet follows.")
 @click.option(
     "--commercial", is_flag=True, help="Refuse what a licence forbids to use commercially."
 )
@@ -133,6 +143,8 @@ def _run_batch(
 ) -> None:
     from hublora.workflows.batches import read_prompts, run_batch
 
+    if any(settings.pop(name) is not None for name in _PICTURES):
+        raise click.UsageError("A batch is drawn from prompts alone, without --image and its kin.")
     sampling = {name: settings.pop(name) for name in _SAMPLING}
     drawn = run_batch(refs, read_prompts(prompts), sampling=sampling, observer=report, **settings)
     for done in drawn:

@@ -129,6 +129,7 @@ def sample(
     *,
     inputs: Mapping[str, Any] | None = None,
     mixer: Mixer | None = None,
+    sized: bool = False,
 ) -> Image.Image:
     """Draw one picture.
 
@@ -139,6 +140,7 @@ def sample(
         inputs: Further arguments of the pipeline; `prompt` and `negative_prompt`, or their
             embeddings, in it stand for the plan's.
         mixer: Of the pipeline's adapters, where they do not simply add up.
+        sized: Whether the size is that of a picture in `inputs`.
     """
 
     def after(pipe: Any, index: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
@@ -151,14 +153,16 @@ def sample(
 
     if inputs is None:
         inputs = {"prompt": plan.prompt, "negative_prompt": plan.negative_prompt or None}
+    # A pipeline that draws from a picture takes its size from there, and may know no other.
+    sizes = {"width": plan.width, "height": plan.height}
+    sizes = {name: side for name, side in sizes.items() if side is not None and not sized}
     pipe.set_progress_bar_config(disable=True)
     with torch.inference_mode():
         result = pipe(
             **inputs,
             num_inference_steps=plan.num_inference_steps,
             guidance_scale=plan.guidance_scale,
-            width=plan.width,
-            height=plan.height,
+            **sizes,
             generator=torch.Generator("cpu").manual_seed(plan.seed),
             callback_on_step_end=after,
         )

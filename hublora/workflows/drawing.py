@@ -14,20 +14,36 @@ from hublora.workflows.progress import Note, Observer, Stage, ignore
 if TYPE_CHECKING:
     from PIL import Image
 
+    from hublora.generation.conditions import Conditions
     from hublora.generation.sample import Sampling
     from hublora.workflows.use import Composition
 
 
 def draw(
-    pipe: Any, plans: Sequence[Sampling], trigger: TriggerMode, observer: Observer = ignore
+    pipe: Any,
+    plans: Sequence[Sampling],
+    trigger: TriggerMode,
+    observer: Observer = ignore,
+    conditions: Conditions | None = None,
 ) -> Iterator[Image.Image]:
     """Draw the plans one after the other with a pipeline that `load` returned.
+
+    Args:
+        pipe: The pipeline.
+        plans: What to draw.
+        trigger: As for `run`.
+        observer: Is told what happens.
+        conditions: What to draw from besides the prompt.
 
     Raises:
         ConfigError: A prompt names an adapter that is not there, or cannot be encoded.
     """
+    from hublora.generation.conditions import conditioned, inputs_of
     from hublora.generation.sample import sample
 
+    from_pictures = conditions is not None and conditions.some
+    artist = conditioned(pipe, conditions) if conditions else pipe
+    step_size = pipe.hublora.base.family.size_step(pipe)
     total, done = sum(plan.num_inference_steps for plan in plans), 0
     told: set[str] = set()
     for plan in plans:
@@ -41,7 +57,11 @@ def draw(
             observer(Note(f"Trigger words put in front: {', '.join(expanded.added)}"))
         inputs = _inputs(pipe, plan, expanded, observer if plan.prompt not in told else ignore)
         told.add(plan.prompt)
-        yield sample(pipe, plan, tell, inputs=inputs, mixer=pipe.hublora.mixer)
+        if conditions is not None and from_pictures:
+            inputs = {**inputs, **inputs_of(conditions, plan, step_size)}
+        yield sample(
+            artist, plan, tell, inputs=inputs, mixer=pipe.hublora.mixer, sized=from_pictures
+        )
         done += plan.num_inference_steps
 
 
@@ -63,11 +83,14 @@ def save(
     composition: Composition,
     plan: Sampling,
     trigger: TriggerMode = "off",
+    conditions: Conditions | None = None,
 ) -> None:
     """Write a PNG that says how it was made."""
     from hublora.generation.metadata import save_picture
 
     facts = cell_facts(composition, plan, trigger) | {"size": f"{image.width}x{image.height}"}
+    if conditions is not None and conditions.some:
+        facts["conditions"] = conditions.facts()
     save_picture(image, path, facts)
 
 

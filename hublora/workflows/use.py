@@ -17,6 +17,7 @@ from hublora.generation.weights import Weight
 from hublora.workflows.bases import Base, open_base
 from hublora.workflows.drawing import draw, save
 from hublora.workflows.inspection import refuse_misfits
+from hublora.workflows.models import find_controlnet, open_picture
 from hublora.workflows.outputs import output_paths, save_grid
 from hublora.workflows.parts import OpenPart, open_parts, settle
 from hublora.workflows.progress import Note, Observer, Wrote, ignore
@@ -197,6 +198,11 @@ def run(
     commercial: bool = False,
     offload: Offload | None = None,
     tiled_vae: bool = False,
+    image: Path | None = None,
+    strength: float | None = None,
+    mask: Path | None = None,
+    controlnet: str | None = None,
+    control_image: Path | None = None,
     observer: Observer = ignore,
     **sampling: Any,
 ) -> list[Path]:
@@ -219,6 +225,11 @@ def run(
         commercial: As for `load`.
         offload: As for `load`.
         tiled_vae: As for `load`.
+        image: A picture to start from.
+        strength: How much of `image` is drawn anew, in (0, 1].
+        mask: White where `image` is drawn anew.
+        controlnet: Hub id of a ControlNet.
+        control_image: What that follows.
         observer: Is told what happens.
         sampling: Fields of `generation.sample.Sampling`; None means the base's own.
 
@@ -228,8 +239,16 @@ def run(
     Raises:
         HubloraError: As `load`, and ConfigError for a scheduler that does not fit.
     """
+    from hublora.generation.conditions import Conditions
     from hublora.generation.sample import check_plan, use_scheduler
 
+    pictures = Conditions(
+        open_picture(image),
+        strength,
+        open_picture(mask),
+        find_controlnet(controlnet),
+        open_picture(control_image),
+    )
     pipe = load(
         *refs,
         base=base,
@@ -250,10 +269,11 @@ def run(
     plans = [plan.with_seed(seed + index) for index in range(num_images)]
     paths = output_paths(output, prompt, [p.seed for p in plans])
     images = []
-    for image, one, path in zip(draw(pipe, plans, trigger, observer), plans, paths, strict=True):
-        save(image, path, pipe.hublora, one, trigger)
+    drawing = draw(pipe, plans, trigger, observer, pictures)
+    for drawn, one, path in zip(drawing, plans, paths, strict=True):
+        save(drawn, path, pipe.hublora, one, trigger, pictures)
         observer(Wrote("picture", path))
-        images.append(image)
+        images.append(drawn)
     if grid:
         paths.append(save_grid(images, plans, paths[0]))
         observer(Wrote("sheet", paths[-1]))

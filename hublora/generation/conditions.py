@@ -1,0 +1,129 @@
+"""Pictures that a picture is drawn from: image-to-image, inpainting, ControlNet.
+
+Each is the ordinary diffusers pipeline for it, made of the components of the one in hand
+(`from_pipe`): nothing is loaded twice, and the adapters stay on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hublora.errors import ConfigError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from hublora.generation.sample import Sampling
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What a picture is drawn from besides a prompt.
+
+    Attributes:
+        image: To start from.
+        strength: How much of it is drawn anew, in (0, 1]; None is the pipeline's own.
+        mask: White where `image` is drawn anew, black where it stays.
+        controlnet: A loaded ControlNet.
+        control_image: What it follows.
+    """
+
+    image: Image.Image | None = None
+    strength: float | None = None
+    mask: Image.Image | None = None
+    controlnet: Any = None
+    control_image: Image.Image | None = None
+
+    def __post_init__(self) -> None:
+        if self.image is None and (self.mask is not None or self.strength is not None):
+            raise ConfigError("A mask and a strength are of a picture.", "Name it: --image FILE")
+        if (self.controlnet is None) != (self.control_image is None):
+            raise ConfigError("--controlnet and --control-image go together.")
+        if self.strength is not None and not 0 < self.strength <= 1:
+            raise ConfigError(f"The strength {self.strength:g} is not in (0, 1].", "0.6 is usual.")
+
+    @property
+    def some(self) -> bool:
+        """Whether there are any."""
+        return self.image is not None or self.controlnet is not None
+
+    def facts(self) -> dict[str, Any]:
+        """Return what a picture says about them: hashes, for it does not hold them."""
+        pictures = {"image": self.image, "mask": self.mask, "control_image": self.control_image}
+        found: dict[str, Any] = {
+            name: hashlib.sha256(picture.tobytes()).hexdigest()
+            for name, picture in pictures.items()
+            if picture is not None
+        }
+        return found | ({"strength": self.strength} if self.strength is not None else {})
+
+
+def open_image(path: Path) -> Image.Image:
+    """Return a picture in RGB, upright.
+
+    Raises:
+        ConfigError: It cannot be read.
+    """
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(path) as image:
+            return ImageOps.exif_transpose(image).convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ConfigError(f"{path} is not a picture that can be read.") from error
+
+
+def conditioned(pipe: Any, conditions: Conditions) -> Any:
+    """Return the pipeline that draws from what is there, of the same components as `pipe`."""
+    import diffusers
+
+    if not conditions.some:
+        return pipe
+    if conditions.mask is not None:
+        kind = diffusers.AutoPipelineForInpainting
+    elif conditions.image is not None:
+        kind = diffusers.AutoPipelineForImage2Image
+    else:
+        kind = diffusers.AutoPipelineForText2Image
+    more = {}
+    if conditions.controlnet is not None:
+        more["controlnet"] = conditions.controlnet.to(pipe._execution_device, pipe.unet.dtype)
+    made = kind.from_pipe(pipe, **more)
+    made.hublora = getattr(pipe, "hublora", None)
+    return made
+
+
+def inputs_of(conditions: Conditions, plan: Sampling, step: int) -> Mapping[str, Any]:
+    """Return further arguments of the pipeline's call, pictures in the size that is drawn.
+
+    Args:
+        conditions: What there is.
+        plan: Its width and height are the picture's, where they are set.
+        step: What sides are a multiple of, in pixels.
+    """
+    first = conditions.image or conditions.control_image
+    assert first is not None, "there are conditions"
+    size = (plan.width or _fitting(first.width, step), plan.height or _fitting(first.height, step))
+
+    def fitted(picture: Image.Image) -> Image.Image:
+        return picture if picture.size == size else picture.resize(size)
+
+    inputs: dict[str, Any] = {}
+    if conditions.image is not None:
+        inputs["image"] = fitted(conditions.image)
+    if conditions.mask is not None:
+        inputs["mask_image"] = fitted(conditions.mask.convert("L"))
+    if conditions.strength is not None:
+        inputs["strength"] = conditions.strength
+    if conditions.control_image is not None:
+        name = "image" if conditions.image is None else "control_image"
+        inputs[name] = fitted(conditions.control_image)
+    return inputs
+
+
+def _fitting(side: int, step: int) -> int:
+    return max(step, side // step * step)
