@@ -1,0 +1,108 @@
+"""Draws the pictures of docs/composing.md with the demo's base and adapters.
+
+    python docs/make_composing.py [folder]
+
+The folder keeps the Hub and the trained adapter, so that a second run only draws. A few minutes on
+two cores.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+IMAGES = Path(__file__).parent / "images"
+PROMPTS = ("a drawing of a purple cat", "a drawing of a red mushroom", "a drawing of a blue house")
+FIRST, SECOND = "demo/sketchbook-lora", "hublora/tiny-stripes-lora"
+
+# Label -> refs and how they act together.
+WAYS: Mapping[str, tuple[tuple[str, ...], dict[str, Any]]] = {
+    "no adapter": ((), {"base": "hublora/tiny-sd"}),
+    "sketchbook": ((FIRST,), {}),
+    "stripes": ((SECOND,), {}),
+    "sum": ((f"{FIRST}:0.6", f"{SECOND}:0.6"), {}),
+    "switch": ((FIRST, SECOND), {"compose": "switch"}),
+    "composite": ((FIRST, SECOND), {"compose": "composite"}),
+}
+WEIGHTS: Mapping[str, tuple[tuple[str, ...], dict[str, Any]]] = {
+    text: ((SECOND,), {"weights": {"1": text}})
+    for text in ("0.5", "0..1", "1..0", "0,up:1", "1,up:0")
+}
+
+
+def main() -> int:
+    if len(sys.argv) > 1:
+        _make(Path(sys.argv[1]))
+        return 0
+    with tempfile.TemporaryDirectory() as folder:
+        _make(Path(folder))
+    return 0
+
+
+def _make(folder: Path) -> None:
+    from hublora.demo.seed import seed
+    from hublora.localhub import LocalHub
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with LocalHub.start(folder / "hub", user="demo") as hub:
+        seed(folder / "hub")
+        os.environ |= {**hub.environ(), "HF_HOME": str(folder / "hf")}
+        os.environ["HUBLORA_CACHE"] = str(folder / "cache")
+        from huggingface_hub import repo_exists
+
+        if not repo_exists(FIRST):
+            _train(folder)
+        _draw_sheet(WAYS, IMAGES / "composing-ways.png")
+        _draw_sheet(WEIGHTS, IMAGES / "composing-weights.png")
+        _run(
+            folder, "run", SECOND, PROMPTS[1], "--rows", "weight=0..1:3", "--columns", "seed=4",
+            "-o", "axes", "-q",
+        )  # fmt: skip
+        (sheet,) = (folder / "axes").glob("*-sheet-*.png")
+        _save(sheet, IMAGES / "composing-axes.png")
+
+
+def _train(folder: Path) -> None:
+    from hublora.demo.seed import BASE, DATASET
+    from hublora.demo.tour import TRAINING
+
+    _run(
+        folder, "train", "--base", BASE, "--dataset", DATASET, *TRAINING, "--output-dir",
+        "sketchbook", "--push-to-hub", "--hub-model-id", FIRST, "--validation-prompt", PROMPTS[0],
+    )  # fmt: skip
+
+
+def _draw_sheet(columns: Mapping[str, tuple[tuple[str, ...], dict[str, Any]]], path: Path) -> None:
+    import hublora
+    from hublora.sheets import sheet
+    from hublora.workflows.drawing import draw
+
+    drawn = []
+    for refs, settings in columns.values():
+        pipe = hublora.load(*refs, **settings)
+        plans = [pipe.hublora.base.sampling(prompt, seed=3) for prompt in PROMPTS]
+        drawn.append(list(draw(pipe, plans, "auto")))
+    rows = [list(row) for row in zip(*drawn, strict=True)]
+    labels = [prompt.removeprefix("a drawing of ") for prompt in PROMPTS]
+    page = sheet(rows, row_labels=labels, column_labels=list(columns), cell=128)
+    page.quantize(128).save(path, optimize=True)
+
+
+def _save(sheet: Path, path: Path) -> None:
+    from PIL import Image
+
+    with Image.open(sheet) as page:
+        page.reduce(2).quantize(128).save(path, optimize=True)
+
+
+def _run(folder: Path, *command: str) -> None:
+    subprocess.run([sys.executable, "-m", "hublora", *command], cwd=folder, check=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
