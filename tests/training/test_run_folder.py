@@ -90,7 +90,7 @@ def test_nothing_in_it_tells_whose_machine_it_was(run: Path) -> None:
 def test_the_history_has_a_line_for_every_step(run: Path) -> None:
     rows = [json.loads(line) for line in (run / "training/history.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
-    assert all(row["loss"] > 0 and row.keys() == {"step", "loss", "lr"} for row in rows)
+    assert all(row["loss"] > 0 and row.keys() == {"step", "loss", "lr", "buckets"} for row in rows)
     assert rows[0]["lr"] == 1e-2
 
 
