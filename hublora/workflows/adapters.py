@@ -34,6 +34,11 @@ def load_pinned(resolved: ResolvedAdapter, path: Path, observer: Observer = igno
     Raises:
         AdapterError: It is broken or no adapter.
     """
+    if path.name == LOCK:
+        name = resolved.ref.location
+        raise AdapterError(
+            f"{name} is a composition of several adapters.", f"Draw with it: hublora run {name} …"
+        )
     adapter = load_adapter(path, **facts_from_card(resolved))
     if adapter.error:
         kind = " and ".join(one for one in adapter.facts.methods if one not in ("lora", "dora"))

@@ -77,6 +77,14 @@ def test_run_draws_it_as_if_it_were_one_adapter(
     assert facts["license"]["commercial_use"] is True
 
 
+def test_what_wants_one_adapter_is_told(mix: str, tmp_path: Path) -> None:
+    from hublora.refs import AdapterRef
+    from hublora.workflows.adapters import open_adapter
+
+    with pytest.raises(AdapterError, match="me/the-mix is a composition of several adapters"):
+        open_adapter(AdapterRef.parse(mix))
+
+
 def test_python_fills_the_template_too(mix: str) -> None:
     assert hublora.load(mix).hublora.prompt("a hill") == "a hill | <b>by</b> ink style"
 
