@@ -119,14 +119,25 @@ def range_reader(repo_id: str, commit: str, path: str) -> Callable[[int, int], b
 
     def fetch(offset: int, length: int) -> bytes:
         headers = {**build_hf_headers(), "Range": f"bytes={offset}-{offset + length - 1}"}
-        with translated(f"model {repo_id}", commit):
-            answer = get_session().get(
-                url, headers=headers, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT
-            )
+        headers["Accept-Encoding"] = "identity"
+        timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
+        with (
+            translated(f"model {repo_id}", commit),
+            get_session().stream("GET", url, headers=headers, timeout=timeout) as answer,
+        ):
             if answer.status_code == 416:  # there is nothing at that offset
                 return b""
+            if answer.is_error:
+                answer.read()
             hf_raise_for_status(answer)
-            return answer.content
+            # A server that does not know ranges sends everything: no more is taken than was asked.
+            skip = 0 if answer.status_code == 206 else offset
+            data = bytearray()
+            for chunk in answer.iter_bytes():
+                data += chunk
+                if len(data) >= skip + length:
+                    break
+            return bytes(data[skip : skip + length])
 
     def read(offset: int, length: int) -> bytes:
         nonlocal start

@@ -240,3 +240,45 @@ def test_a_base_that_does_not_fit_is_not_downloaded(
     assert not list(tmp_path.rglob("*.safetensors"))
     assert not list(tmp_path.rglob("model_index.json"))
     assert len(proxy.requests) <= 6, proxy.requests
+
+
+def test_a_hub_that_sends_everything_is_not_listened_to_for_long(
+    adapters: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some proxies do not know ranges, and answer with gigabytes."""
+    from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+    from threading import Thread
+
+    from huggingface_hub import constants
+
+    from hublora.hub.download import range_reader
+
+    sent = [0]
+
+    class Endless(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            try:
+                while sent[0] < 1 << 30:
+                    sent[0] += self.wfile.write(bytes(range(256)) * 256)
+            except OSError:
+                pass
+
+        def log_message(self, *words: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Endless)
+    server.daemon_threads = True
+    Thread(target=server.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_address[1]}"
+    template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, url)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    try:
+        read = range_reader("me/x", "0" * 40, "a.safetensors")
+        assert read(3, 4) == bytes([3, 4, 5, 6])
+        assert read(200_000, 3) == bytes([64, 65, 66])
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert sent[0] < 100 << 20
