@@ -28,7 +28,7 @@ from hublora.hub.client import is_offline
 from hublora.hub.download import cache_folder, download, range_reader
 from hublora.hub.layout import LOCK
 from hublora.hub.resolve import ResolvedAdapter, resolve_adapter
-from hublora.refs import AdapterRef, parse_refs
+from hublora.refs import AdapterRef, check_repo_id, parse_refs
 from hublora.workflows.adapters import facts_from_card, open_adapter, pin
 from hublora.workflows.outlines import BaseOutline, outline_base
 from hublora.workflows.progress import Observer, ignore
@@ -170,7 +170,9 @@ def refuse_misfits(
         AdapterError: Naming the first adapter that does not fit, and the base.
     """
     here = Path(base).expanduser().is_dir() or base.startswith((".", "/", "~"))
-    if here or is_offline() or not adapters or (cache_folder(base) / "snapshots").is_dir():
+    if here or is_offline() or not adapters:
+        return
+    if (cache_folder(check_repo_id(base)) / "snapshots").is_dir():
         return
     components = {component for _, adapter in adapters for component in adapter.layers}
     outlined = outline_base(base, components, base_revision)
