@@ -16,8 +16,9 @@ HEAD = """# Command line
 
 Data goes to stdout, everything else to stderr. `--json` prints one JSON value, `-q` only ids or
 paths. A known failure is one sentence and exit status 1 (`HUBLORA_DEBUG=1` adds the traceback);
-wrong usage (an unknown flag, a missing argument) exits 2; an interrupted training saves a checkpoint and exits 130. `hf-lora` is the same
-program, so that `hf lora …` works as an extension of the `hf` tool.
+wrong usage (an unknown flag, a missing argument) exits 2; an interrupted training saves a
+checkpoint and exits 130. `hf-lora` is the same program, so that `hf lora …` works as an extension
+of the `hf` tool.
 """
 
 

@@ -16,7 +16,7 @@ from hublora.workflows.bases import Base, find_base, open_base
 from hublora.workflows.progress import Note, Observer, Stage, ignore
 from hublora.workflows.results import TrainingResult, write_results
 from hublora.workflows.share import push
-from hublora.workflows.steps import find_checkpoint, open_history, train_to_end
+from hublora.workflows.steps import find_checkpoint, interrupted, open_history, train_to_end
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -64,14 +64,17 @@ def train(
     seconds = train_to_end(session, base, source, history, observer)
     steps = session.step - first
     session.settle()
-    return on_main(
-        lambda: _finish(
-            write_results(session, base, source, history, steps, seconds, observer),
-            config,
-            base,
-            observer,
+    try:
+        return on_main(
+            lambda: _finish(
+                write_results(session, base, source, history, steps, seconds, observer),
+                config,
+                base,
+                observer,
+            )
         )
-    )
+    except KeyboardInterrupt:
+        raise interrupted(config.run_folder / f"checkpoint-{session.step}") from None
 
 
 @dataclass(frozen=True)

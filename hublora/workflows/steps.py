@@ -117,7 +117,7 @@ def train_to_end(
                     observer(Wrote("checkpoint", on_main(lambda: save_checkpoint(session))))
                 if not session.is_over and _all_stop(session, stop):
                     record()
-                    raise _interrupted(on_main(lambda: save_checkpoint(session)))
+                    raise interrupted(on_main(lambda: save_checkpoint(session)))
     finally:
         trackers.close()
     if session.step < session.total_steps:
@@ -150,7 +150,8 @@ def _all_stop(session: Session, stop: threading.Event) -> bool:
     return bool(session.accelerator.reduce(asked, "sum") > 0)
 
 
-def _interrupted(checkpoint: Path) -> Interrupted:
+def interrupted(checkpoint: Path) -> Interrupted:
+    """Return what to raise when a person stopped a training that is saved in `checkpoint`."""
     return Interrupted(
         f"Stopped; everything so far is in {checkpoint}.",
         f"Go on with the same command and: --output-dir {checkpoint.parent} --resume",
