@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -32,6 +34,30 @@ def write_atomically(path: Path, content: bytes | str, mode: int = 0o644) -> Non
         Path(temporary).unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[bool]:
+    """Tell whether this process has `folder` for itself; ends with the block, or the process.
+
+    Where the system has no file locks every claim is granted.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield True
+        return
+    lock = folder / ".cache" / "hublora" / "lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        except OSError:  # a network folder without locks
+            pass
+        yield True
 
 
 def sync_folder(folder: Path) -> None:

@@ -83,7 +83,7 @@ def stops(run: str, going_on: bool = False) -> list[Stop]:
 # Outlines and eyes are fine detail, which the convolutions draw; two minutes on two cores.
 TRAINING = (
     "--rank", "16", "--set", "adapter.conv_rank=16", "--learning-rate", "3e-3",
-    "--train-batch-size", "8", "--max-train-steps", "800", "--caption-dropout", "0.1",
+    "--train-batch-size", "8", "--max-train-steps", "700", "--caption-dropout", "0.1",
 )  # fmt: skip
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hublora.errors import ConfigError
+from hublora.filesystem import claimed
 from hublora.hub.client import whoami
 from hublora.hub.push import check_can_push
 from hublora.hub.resolve import resolve_adapter
@@ -41,13 +43,30 @@ def train(
         HubloraError: Whatever keeps it from starting, before any long work.
         Interrupted: A person stopped it; a checkpoint was saved.
     """
-    from hublora.training.checkpoint import load_checkpoint
-    from hublora.training.processes import join_processes, main_first, on_main
-    from hublora.training.session import start_session
+    from hublora.training.processes import join_processes, on_main
 
     if not join_processes().is_main_process:
         observer = ignore
     ready = prepare(config, resume, observer)
+    with ExitStack() as until_done:
+        on_main(lambda: _claim(ready.config.run_folder, until_done))
+        return _train(ready, observer)
+
+
+def _claim(folder: Path, until: ExitStack) -> None:
+    if not until.enter_context(claimed(folder)):
+        raise ConfigError(
+            f"Another training is writing to {folder}.",
+            "Let it end, or take another folder: --output-dir …",
+        )
+
+
+def _train(ready: Ready, observer: Observer) -> TrainingResult:
+    """Encode, train, write the results, and push them if the settings say so."""
+    from hublora.training.checkpoint import load_checkpoint
+    from hublora.training.processes import main_first, on_main
+    from hublora.training.session import start_session
+
     config, base, source = ready.config, ready.base, ready.source
     device = ready.accelerator.device
     data = main_first(lambda: encode(config, base, ready.pipe, source, device, observer))

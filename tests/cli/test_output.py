@@ -79,7 +79,7 @@ def test_a_picture_says_how_it_was_made(
     assert facts["base_revision"] == resolve_revision("bases/epsilon")
     assert facts["hublora"] == __version__
     lines = readable.splitlines()
-    assert lines[:2] == ["ein Bär 🐻", "Negative prompt: blurry"]
+    assert lines[:2] == [f"ein Bär 🐻 <lora:{adapter.name}:0.7>", "Negative prompt: blurry"]
     assert "Steps: 2" in lines[2]
     assert "Seed: 5" in lines[2]
     assert "Size: 64x64" in lines[2]

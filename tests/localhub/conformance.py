@@ -21,6 +21,8 @@ from typing import Any
 
 from huggingface_hub import CommitOperationAdd, CommitOperationCopy, HfApi, __version__
 
+ORGANISATION = "guild"
+
 ELSEWHERE = {
     "Jobs": "run_job has_job_finished fetch_job_logs fetch_job_metrics list_jobs list_jobs_hardware"
     " inspect_job wait_for_job rerun_job cancel_job update_job_expose update_job_labels run_uv_job"
@@ -125,8 +127,8 @@ def _people(w: World) -> None:
 
 @tries("People", "get_organization_overview", "list_organization_members")
 def _organisations(w: World) -> None:
-    check(w.api.get_organization_overview("studio").name == "studio")
-    check([user.username for user in w.api.list_organization_members("studio")] == ["me"])
+    check(w.api.get_organization_overview(ORGANISATION).name == ORGANISATION)
+    check([user.username for user in w.api.list_organization_members(ORGANISATION)] == ["me"])
 
 
 @tries("Lists", "list_models", "get_model_tags")

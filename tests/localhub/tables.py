@@ -29,8 +29,8 @@ def measure(python: str) -> dict[str, Any]:
         data = f"{folder}/hub"
         add_user(data, "eve")
         people = Store(data).people
-        people.add("studio", "org")
-        people.set_member("studio", "me", "write")
+        people.add(conformance.ORGANISATION, "org")
+        people.set_member(conformance.ORGANISATION, "me", "write")
         command = [python, "-m", "tests.localhub.conformance", hub.url, hub.token]
         done = subprocess.run(
             [*command, create_token(data, "eve")],

@@ -14,8 +14,8 @@ from tests.localhub import conformance, tables
 def results(hub, eve) -> dict[str, str]:
     """Every method of the installed client, tried."""
     people = Store(hub.data_dir).people
-    people.add("studio", "org")
-    people.set_member("studio", "me", "write")
+    people.add(conformance.ORGANISATION, "org")
+    people.set_member(conformance.ORGANISATION, "me", "write")
     return conformance.run(conformance.World(hub.url, hub.token, str(eve.token)))
 
 

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from hublora.errors import ConfigError
+
 WEIGHTS = "pytorch_lora_weights.safetensors"
 FLAGS = [
     *("--base", "bases/epsilon", "--dataset", "bases/pictures", "--max-train-steps", "24"),
@@ -94,3 +96,17 @@ def test_ctrl_c_saves_says_how_to_go_on_and_going_on_ends_in_the_same_bytes(
     assert "Traceback" not in told
     run = train_here(tmp_path, FLAGS, monkeypatch, resume="latest")
     assert (run / WEIGHTS).read_bytes() == (whole / WEIGHTS).read_bytes()
+
+
+def test_two_trainings_do_not_write_to_one_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = begin(tmp_path, FLAGS)
+    wait_for_step(process, tmp_path / "run", 2)
+    process.send_signal(signal.SIGSTOP)
+    with pytest.raises(ConfigError, match=r"Another training is writing to .*run"):
+        train_here(tmp_path, FLAGS, monkeypatch, resume="latest")
+    process.kill()
+    process.communicate()
+    run = train_here(tmp_path, FLAGS, monkeypatch, resume="latest")
+    assert (run / WEIGHTS).exists()
