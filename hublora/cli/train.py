@@ -31,6 +31,7 @@ FLAGS = {
     "--archive": "data.archive",
     "--image-column": "data.image_column",
     "--caption-column": "data.caption_column",
+    "--masks": "data.masks",
     "--max-train-samples": "data.max_train_samples",
     "--resolution": "data.resolution",
     "--center-crop": "data.center_crop",

@@ -1,6 +1,7 @@
 """Latents and prompt embeddings, computed once and kept on the disk.
 
     <cache>/latents/<key>/   the VAE posterior's mean and std of every crop and flip
+    <cache>/masks/<key>/     the masks of the same crops and flips, where masks are asked for
     <cache>/prompts/<key>/   the text encoder's output for every distinct caption, and for ""
 
 A key is a hash of everything that affects the bytes. Captions are not part of the latents' key,
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from hublora.data.config import DataConfig
 from hublora.data.layout import Layout, lay_out
+from hublora.data.masks import mask_of_row
 from hublora.data.rows import count_done, open_rows
 from hublora.data.source import Source
 from hublora.data.training_data import TrainingData
@@ -84,6 +86,7 @@ def build_cache(
             _batches_of_pixels(source, config, layout, first, batch_size), encode_images, tell
         ),
     )
+    masks = _open_masks(source, config, layout, latents["mean"], batch_size)
     prompts, prompts_reused = None, True
     if encode_prompts is not None:
         prompts, prompts_reused = open_rows(
@@ -98,6 +101,7 @@ def build_cache(
         captions=[example.captions for example in source.examples],
         mean=latents["mean"],
         std=latents["std"],
+        masks=masks,
         prompt_tensors=prompts,
         texts=texts,
         reused=latents_reused and prompts_reused,
@@ -113,6 +117,31 @@ def _latent_rows(
         _check_finite(mean, std)
         yield {"mean": mean, "std": std}
         tell.add(len(pixels))
+
+
+def _open_masks(
+    source: Source, config: DataConfig, layout: Layout, latents: Tensor, batch_size: int
+) -> Tensor | None:
+    """Return the masks at the latents' size, uint8 [rows, 1, h', w'], None without masks."""
+    if not config.masks:
+        return None
+    import torch
+
+    size = (int(latents.shape[-2]), int(latents.shape[-1]))
+    about = {
+        **_describe_images(source, config, layout),
+        "masks": source.masks_fingerprint,
+        "latent size": size,
+    }
+
+    def produce(first: int) -> Iterator[Mapping[str, Tensor]]:
+        for row in range(first, layout.rows, batch_size):
+            rows = range(row, min(row + batch_size, layout.rows))
+            shown = [mask_of_row(source.examples, layout, one, size) for one in rows]
+            yield {"mask": torch.stack([torch.tensor(mask) for mask in shown])[:, None]}
+
+    folder = config.cache_root / "masks" / _key(about)
+    return open_rows(folder, layout.rows, batch_size, about, produce)[0]["mask"]
 
 
 def _prompt_rows(

@@ -17,7 +17,18 @@ CAPTION_ENDINGS = ("caption", "captions", "text", "prompt", "description")
 NEVER_CAPTIONS = (
     *("id", "_id", "uid", "uuid", "key", "__key__", "__url__", "url", "uri", "path", "file"),
     *("file_name", "filename", "image_id", "image_url", "hash", "md5", "sha1", "sha256", "phash"),
-    *("split", "license", "licence", "source", "author", "date", "format", "mode", "language"),
+    *(
+        "mask",
+        "split",
+        "license",
+        "licence",
+        "source",
+        "author",
+        "date",
+        "format",
+        "mode",
+        "language",
+    ),
 )
 
 

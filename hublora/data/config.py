@@ -48,6 +48,14 @@ class DataConfig(BaseModel):
     caption_column: str | None = Field(
         None, description="Column with the captions (default: found by its name)."
     )
+    masks: bool = Field(
+        False,
+        description="Learn only what each picture's mask shows: x.mask.png beside x.png, or a "
+        "column named mask.",
+    )
+    mask_column: str | None = Field(
+        None, description="Column with the masks (default: found by its name)."
+    )
     default_caption: str | None = Field(
         None, description='Caption of every picture that has none, such as "a photo of sks dog".'
     )

@@ -21,12 +21,14 @@ class Example:
         captions: One or more, cleaned. Empty only while the list is being read.
         size: (width, height) in pixels, upright; (0, 0) until it was surveyed.
         file: Opens its encoded bytes.
+        mask: Opens those of its mask; None where it has none or none are asked for.
     """
 
     name: str
     captions: tuple[str, ...]
     file: Callable[[], IO[bytes]] = field(repr=False, compare=False)
     size: tuple[int, int] = (0, 0)
+    mask: Callable[[], IO[bytes]] | None = field(default=None, repr=False, compare=False)
 
     def open(self) -> Image:
         """Return the picture, decoded and upright.
@@ -59,7 +61,9 @@ class Listing:
 
     Attributes:
         digest: Identity of the pictures' bytes, and nothing else.
+        mask_digest: That of the masks; "" without masks.
         left_out: Pictures that lie there and are not on the list.
+        notes: What a person should know of how it was read, as sentences.
     """
 
     id: str
@@ -70,3 +74,5 @@ class Listing:
     digest: str
     examples: Sequence[Example]
     left_out: Sequence[Skipped] = ()
+    notes: Sequence[str] = ()
+    mask_digest: str = ""

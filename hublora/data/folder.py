@@ -11,11 +11,9 @@ folders within the folder may have metadata of their own. A subfolder called as 
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
@@ -24,6 +22,8 @@ from hublora.data.captions import clean
 from hublora.data.columns import find_caption_column
 from hublora.data.config import DataConfig
 from hublora.data.examples import Example, Listing, Skipped
+from hublora.data.masks import find_mask_column, pair_up
+from hublora.data.metadata import METADATA, read_metadata
 from hublora.errors import DataError
 
 ENDINGS = (
@@ -31,7 +31,6 @@ ENDINGS = (
     *(".gif", ".bmp", ".dib", ".tif", ".tiff", ".jp2", ".jxl", ".ppm", ".pgm", ".pbm", ".pnm"),
     *(".tga", ".qoi", ".ico"),
 )
-METADATA = ("metadata.csv", "metadata.jsonl")
 SIDECAR_ENDING = ".txt"
 FILE_COLUMN = "file_name"
 # What the diffusers scripts' published command lines call the only picture column of a folder.
@@ -63,24 +62,41 @@ def list_folder(config: DataConfig, folder: Path, name: str) -> Listing:
         for path in sorted(folder.rglob(name))
         if not _is_hidden(path.relative_to(folder))
     ]
-    pictures = _find_pictures(folder)
+    pictures, masks = pair_up(_find_pictures(folder))
+    beside = masks if config.masks else {}
+    for path in beside.values():
+        _check_link(folder, path)
     left_out: list[Skipped] = []
     if tables:
-        column, examples = _from_tables(folder, tables, config.caption_column)
-        named = {example.name for example in examples}
-        others = (path.relative_to(folder).as_posix() for path in pictures)
+        column, examples, used = _from_tables(config, folder, tables, beside)
+        others = [path for path in pictures if path not in used]
         reason = f"is not named in {tables[0].name}"
-        left_out = [Skipped(name, reason) for name in others if name not in named]
+        left_out = [Skipped(path.relative_to(folder).as_posix(), reason) for path in others]
     else:
-        column, examples, left_out = _from_names(folder, pictures, config.caption_column)
-    digest = _digest(examples, config.num_workers)
-    return Listing(name, None, None, FILE_COLUMN, column, digest, examples, left_out)
+        column, examples, left_out = _from_names(folder, pictures, config.caption_column, beside)
+    return Listing(
+        id=name,
+        revision=None,
+        license=None,
+        image_column=FILE_COLUMN,
+        caption_column=column,
+        digest=_digest([(one.name, one.file) for one in examples], config.num_workers),
+        mask_digest=_digest([(e.name, e.mask) for e in examples if e.mask], config.num_workers),
+        examples=examples,
+        left_out=left_out,
+        notes=() if config.masks or not masks else (_unused(len(masks)),),
+    )
+
+
+def _unused(masks: int) -> str:
+    lie = "mask lies" if masks == 1 else "masks lie"
+    return f"{masks} {lie} beside the pictures, unused; --masks learns only what masks show."
 
 
 def list_pictures(folder: Path) -> list[Example]:
     """Return every picture in `folder` and below, in the order of their names, with its .txt."""
-    pictures = _find_pictures(folder)
-    return _from_names(folder, pictures, None)[1]
+    pictures, _ = pair_up(_find_pictures(folder))
+    return _from_names(folder, pictures, None, {})[1]
 
 
 def _find_root(folder: Path, split: str) -> Path:
@@ -98,11 +114,12 @@ def _find_root(folder: Path, split: str) -> Path:
 
 
 def _from_tables(
-    folder: Path, tables: Sequence[Path], wanted: str | None
-) -> tuple[str, list[Example]]:
+    config: DataConfig, folder: Path, tables: Sequence[Path], masks: Mapping[Path, Path]
+) -> tuple[str, list[Example], set[Path]]:
+    """Return the caption column, the examples, and every file that a row names."""
     for table in tables:
         _check_link(folder, table)
-    rows = [(table, row) for table in tables for row in _READERS[table.name](table)]
+    rows = [(table, row) for table in tables for row in read_metadata(table)]
     columns = list(dict.fromkeys(name for _, row in rows for name in row))
     listed = tables[0].relative_to(folder)
     if FILE_COLUMN not in columns:
@@ -111,16 +128,24 @@ def _from_tables(
             'A line reads {"file_name": "a.png", "text": "a drawing of a cat"}.',
         )
     texts = [name for name in columns if name != FILE_COLUMN and _holds_text(name, rows)]
-    column = find_caption_column(wanted, texts, columns, str(listed))
-    examples = []
+    mask_column = find_mask_column(config.mask_column, texts, str(listed))
+    texts = [name for name in texts if name != mask_column]
+    column = find_caption_column(config.caption_column, texts, columns, str(listed))
+    examples: list[Example] = []
+    used: set[Path] = set()
     for table, row in rows:
         path = _inside(folder, table.parent, row.get(FILE_COLUMN), table.name)
-        examples.append(_example(folder, path, as_captions(row.get(column))))
-    return column, examples
+        mask = masks.get(path)
+        if mask_column is not None and row.get(mask_column):
+            mask = _inside(folder, table.parent, row[mask_column], table.name)
+        used |= {one for one in (path, mask) if one is not None}
+        mask = mask if config.masks else None
+        examples.append(_example(folder, path, as_captions(row.get(column)), mask))
+    return column, examples, used
 
 
 def _from_names(
-    folder: Path, pictures: Sequence[Path], wanted: str | None
+    folder: Path, pictures: Sequence[Path], wanted: str | None, masks: Mapping[Path, Path]
 ) -> tuple[str, list[Example], list[Skipped]]:
     if wanted not in (None, SIDECAR_COLUMN):
         raise DataError(
@@ -132,7 +157,8 @@ def _from_names(
     examples, left_out = [], []
     for path in pictures:
         try:
-            examples.append(_example(folder, path, _read_sidecar(folder, path)))
+            captions = _read_sidecar(folder, path)
+            examples.append(_example(folder, path, captions, masks.get(path)))
         except UnicodeDecodeError:
             name = path.relative_to(folder).as_posix()
             left_out.append(Skipped(name, "has a caption that is not UTF-8 text"))
@@ -150,8 +176,10 @@ def _find_pictures(folder: Path) -> list[Path]:
     )
 
 
-def _example(folder: Path, path: Path, captions: tuple[str, ...]) -> Example:
-    return Example(path.relative_to(folder).as_posix(), captions, partial(_open, path))
+def _example(folder: Path, path: Path, captions: tuple[str, ...], mask: Path | None) -> Example:
+    name = path.relative_to(folder).as_posix()
+    opens_mask = partial(_open, mask) if mask is not None else None
+    return Example(name, captions, partial(_open, path), mask=opens_mask)
 
 
 def _open(path: Path) -> IO[bytes]:
@@ -208,50 +236,6 @@ def _check_link(folder: Path, path: Path) -> None:
         )
 
 
-def _read_jsonl(path: Path) -> list[dict[str, Any]]:
-    rows = []
-    # Not splitlines(): a caption may hold U+2028, which JSON does not escape.
-    for number, line in enumerate(_read_text(path).split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise DataError(f"Line {number} of {path.name} is not JSON: {error}.") from error
-        if not isinstance(row, dict):
-            raise DataError(f"Line {number} of {path.name} is not a JSON object.")
-        rows.append(row)
-    return rows
-
-
-def _read_csv(path: Path) -> list[dict[str, Any]]:
-    try:
-        rows = list(csv.DictReader(_read_text(path).splitlines(keepends=True), strict=True))
-    except csv.Error as error:
-        raise DataError(f"{path.name} is not CSV: {error}.") from error
-    for number, row in enumerate(rows, start=2):
-        if None in row:
-            raise DataError(
-                f"Line {number} of {path.name} has more cells than the first line has names.",
-                'Put captions with commas in double quotes: a.png,"a cat, a dog"',
-            )
-    return [{name: value or None for name, value in row.items()} for row in rows]
-
-
-_READERS: dict[str, Callable[[Path], list[dict[str, Any]]]] = dict(
-    zip(METADATA, (_read_csv, _read_jsonl), strict=True)
-)
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 text.", "Save it as UTF-8.") from error
-    except OSError as error:
-        raise DataError(f"{path.name} cannot be read: {error.strerror}.") from error
-
-
 def _holds_text(column: str, rows: Iterable[tuple[Path, dict[str, Any]]]) -> bool:
     filled = [row[column] for _, row in rows if row.get(column) is not None]
     return bool(filled) and all(isinstance(value, (str, list)) for value in filled)
@@ -261,19 +245,21 @@ def _is_hidden(path: Path) -> bool:
     return any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
 
 
-def _digest(examples: Sequence[Example], workers: int) -> str:
+def _digest(files: Sequence[tuple[str, Callable[[], IO[bytes]]]], workers: int) -> str:
+    """Return the identity of named files, "" of none."""
     from hublora.data.survey import ordered_map
 
     whole = hashlib.sha256()
-    for example, digest in zip(examples, ordered_map(_hash_file, examples, workers), strict=True):
-        whole.update(f"{example.name}\0{digest}\n".encode(errors="surrogateescape"))
-    return whole.hexdigest()
+    opens = [file for _, file in files]
+    for (name, _), digest in zip(files, ordered_map(_hash, opens, workers), strict=True):
+        whole.update(f"{name}\0{digest}\n".encode(errors="surrogateescape"))
+    return whole.hexdigest() if files else ""
 
 
-def _hash_file(example: Example) -> str:
+def _hash(opens: Callable[[], IO[bytes]]) -> str:
     digest = hashlib.sha256()
     try:
-        with example.file() as file:
+        with opens() as file:
             for block in iter(lambda: file.read(1 << 20), b""):
                 digest.update(block)
     except OSError as error:  # the survey says so in words

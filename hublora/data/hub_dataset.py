@@ -19,6 +19,7 @@ from hublora.data.columns import find_caption_column, find_image_column
 from hublora.data.config import DataConfig
 from hublora.data.examples import Example, Listing
 from hublora.data.folder import as_captions
+from hublora.data.masks import find_mask_column
 from hublora.errors import DataError, HubError, HubloraError
 
 
@@ -38,9 +39,13 @@ def list_dataset(config: DataConfig) -> Listing:
     table = _load(config, snapshot.commit)
     where = f"The dataset {config.dataset}"
     columns = list(table.features)
-    image_column = find_image_column(
-        config.image_column, [name for name in columns if _is_image(table, name)], columns, where
-    )
+    pictures = [name for name in columns if _is_image(table, name)]
+    wanted = config.mask_column if config.masks else None
+    mask_column = find_mask_column(wanted, pictures, where)
+    candidates = [name for name in pictures if name != mask_column] or pictures
+    image_column = find_image_column(config.image_column, candidates, columns, where)
+    if not config.masks or mask_column == image_column:
+        mask_column = None
     caption_column = _caption_column(config, table, where)
     part = (config.config_name, config.split, image_column)
     return Listing(
@@ -50,7 +55,8 @@ def list_dataset(config: DataConfig) -> Listing:
         image_column=image_column,
         caption_column=caption_column,
         digest="/".join((config.dataset, snapshot.commit, *map(str, part))),
-        examples=_list_examples(table, image_column, caption_column),
+        mask_digest=mask_column or "",
+        examples=_list_examples(table, image_column, caption_column, mask_column),
     )
 
 
@@ -185,20 +191,36 @@ def _is_text(feature: Any) -> bool:
     return getattr(feature, "dtype", None) in ("string", "large_string")
 
 
-def _list_examples(table: Any, image_column: str, caption_column: str | None) -> list[Example]:
-    from datasets import Image
-
-    table = table.cast_column(image_column, Image(decode=False))
+def _list_examples(
+    table: Any, image_column: str, caption_column: str | None, mask_column: str | None
+) -> list[Example]:
     captions = table[caption_column] if caption_column else [None] * len(table)
-    pictures = table.select_columns([image_column])
+    pictures = _undecoded(table, image_column)
+    masks = _undecoded(table, mask_column) if mask_column else None
+    has_mask = _are_there(masks, mask_column) if masks else [False] * len(table)
     return [
         Example(
-            _row_name(row, path), as_captions(text), partial(_open_row, pictures, row, image_column)
+            _row_name(row, path),
+            as_captions(text),
+            partial(_open_row, pictures, row, image_column),
+            mask=partial(_open_row, masks, row, str(mask_column)) if masked else None,
         )
-        for row, (path, text) in enumerate(
-            zip(_paths(pictures, image_column), captions, strict=True)
+        for row, (path, text, masked) in enumerate(
+            zip(_paths(pictures, image_column), captions, has_mask, strict=True)
         )
     ]
+
+
+def _undecoded(table: Any, column: str) -> Any:
+    """Return a table of a single column of pictures that stay bytes."""
+    from datasets import Image
+
+    return table.select_columns([column]).cast_column(column, Image(decode=False))
+
+
+def _are_there(table: Any, column: str | None) -> list[bool]:
+    """Tell for each row whether it holds anything, without reading it."""
+    return table.data.column(column).is_valid().to_pylist()
 
 
 def _paths(pictures: Any, column: str) -> list[str | None]:

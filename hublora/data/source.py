@@ -28,9 +28,11 @@ class Source:
         revision: Commit of the Hub dataset (40 hexadecimal digits), None for the others.
         license: As the dataset's card says, None where it does not.
         fingerprint: Identity of the pictures and captions and their order.
-        pictures_fingerprint: The same without the captions: what latents depend on.
+        pictures_fingerprint: The same without captions and masks: what latents depend on.
+        masks_fingerprint: Identity of the masks; "" without masks.
         examples: In a fixed order.
         skipped: What was left out, and why.
+        notes: What a person should know of how it was read, as sentences.
     """
 
     id: str
@@ -42,6 +44,8 @@ class Source:
     pictures_fingerprint: str
     examples: Sequence[Example]
     skipped: Sequence[Skipped]
+    notes: Sequence[str] = ()
+    masks_fingerprint: str = ""
 
     def skipped_note(self, most: int = 5) -> str | None:
         """Return the sentence for the run's log, or None when nothing was left out."""
@@ -76,7 +80,8 @@ def open_source(config: DataConfig, progress: Callable[[int, int], None] | None 
         raise DataError(f"{listing.id} has no pictures.")
     captioned, uncaptioned = _with_captions(listing.examples, config.default_caption)
     chosen = _draw(captioned, config.max_train_samples, config.seed)
-    drawn = _hash(listing.digest, [example.name for example in chosen])
+    named = [example.name for example in chosen]
+    drawn = _hash(listing.digest, listing.mask_digest, named)
     usable, damaged = survey(chosen, drawn, config.cache_root, config.num_workers, progress)
     skipped = [*damaged, *uncaptioned, *listing.left_out]
     if config.strict and skipped:
@@ -96,10 +101,12 @@ def open_source(config: DataConfig, progress: Callable[[int, int], None] | None 
         license=listing.license,
         image_column=listing.image_column,
         caption_column=listing.caption_column,
-        fingerprint=_hash(pictures, [example.captions for example in usable]),
+        fingerprint=_hash(pictures, listing.mask_digest, [one.captions for one in usable]),
         pictures_fingerprint=pictures,
+        masks_fingerprint=listing.mask_digest,
         examples=usable,
         skipped=skipped,
+        notes=[*listing.notes, *(_mask_notes(listing.id, usable) if config.masks else ())],
     )
 
 
@@ -150,6 +157,23 @@ def _with_captions(
         [example for example in examples if example.captions],
         [Skipped(example.name, "has no caption") for example in examples if not example.captions],
     )
+
+
+def _mask_notes(where: str, examples: Sequence[Example]) -> list[str]:
+    """Return what is to be said of the masks.
+
+    Raises:
+        DataError: There are none.
+    """
+    without = sum(example.mask is None for example in examples)
+    if without == len(examples):
+        raise DataError(
+            f"No picture of {where} has a mask.",
+            "Put x.mask.png beside x.png, or name a column: --set data.mask_column=…",
+        )
+    if not without:
+        return []
+    return [f"{without} of {len(examples)} pictures have no mask and are learned as a whole."]
 
 
 def _caption_hint(listing: Listing) -> str:

@@ -13,7 +13,11 @@ from hublora.data.examples import Example, Skipped
 from hublora.errors import DataError
 from hublora.filesystem import write_atomically
 
-FORMAT = 1
+FORMAT = 2
+
+# Of the longer side to the shorter. What covers a square of 1024 is then 32 megapixels at most;
+# a picture of 30,000×10 would be 3,000.
+MAX_RATIO = 32
 
 # Begins the clauses about files that may be readable the next time.
 UNREADABLE = "cannot be read"
@@ -95,10 +99,13 @@ def _processors() -> int:
 def _look(example: Example) -> list[int] | str:
     """Return [width, height] of a picture, or the clause that says what is wrong with it."""
     from hublora.data.images import open_picture, to_rgb
+    from hublora.data.masks import open_mask
 
     try:
         with example.file() as file:
             image = to_rgb(open_picture(file))
+        check_shape(image.width, image.height)
+        open_mask(replace(example, size=image.size))
     except DataError as error:
         return error.message
     except OSError as error:
@@ -106,6 +113,16 @@ def _look(example: Example) -> list[int] | str:
     except ValueError as error:  # a colour space that Pillow reads and does not convert
         return f"cannot be shown in RGB ({error})"
     return [image.width, image.height]
+
+
+def check_shape(width: int, height: int) -> None:
+    """Refuse a picture of which a training would show next to nothing.
+
+    Raises:
+        DataError: It is one; the message is a clause.
+    """
+    if max(width, height) > MAX_RATIO * min(width, height):
+        raise DataError(f"is {width}×{height}: more than {MAX_RATIO} times as long as wide")
 
 
 def _load(path: Path, made_with: dict[str, Any]) -> list[Any] | None:

@@ -27,6 +27,7 @@ class TrainingData:
         captions: Sequence[tuple[str, ...]],
         mean: Tensor,
         std: Tensor,
+        masks: Tensor | None,
         prompt_tensors: Mapping[str, Tensor] | None,
         texts: Sequence[str],
         reused: bool,
@@ -36,7 +37,7 @@ class TrainingData:
         self.reused = reused
         self.folders = folders
         self._layout = layout
-        self._mean, self._std = mean, std
+        self._mean, self._std, self._masks = mean, std, masks
         self._prompts = prompt_tensors
         self._text_rows = {text: row for row, text in enumerate(texts)}
 
@@ -71,6 +72,25 @@ class TrainingData:
         pairs = zip(indices, variants, strict=True)
         rows = torch.tensor([self._layout.row(index, variant) for index, variant in pairs])
         return self._mean.index_select(0, rows).float(), self._std.index_select(0, rows).float()
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether pictures come with masks."""
+        return self._masks is not None
+
+    def masks(self, indices: Sequence[int], variants: Sequence[int]) -> Tensor:
+        """Return what is learned of each sample, float32 [B, 1, h', w'] in [0, 1] on the CPU.
+
+        Args:
+            indices: Examples, in [0, len).
+            variants: One for each index, in [0, self.variants).
+        """
+        assert self._masks is not None, "masks are not asked for"
+        import torch
+
+        pairs = zip(indices, variants, strict=True)
+        rows = torch.tensor([self._layout.row(index, variant) for index, variant in pairs])
+        return self._masks.index_select(0, rows).float() / 255
 
     def frames(self, indices: Sequence[int], variants: Sequence[int]) -> Tensor:
         """Return where each sample was cut out of its picture, float32 [B, 6]; see `Layout.frame`.

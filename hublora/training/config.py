@@ -128,6 +128,9 @@ class ObjectiveSettings(_Section):
     input_perturbation: float = Field(
         0.0, ge=0, description="Noise on the noise that is mixed in; 0.1 is usual."
     )
+    outside_mask: float = Field(
+        0.0, ge=0, le=1, description="Weight of the loss where a mask is black."
+    )
     huber: float | None = Field(
         None, gt=0, description="Size of error above which it counts linearly; squares if none."
     )

@@ -113,6 +113,16 @@ RULES: tuple[Rule, ...] = (
         "Warm up for fewer steps.",
     ),
     (
+        lambda config: not config.data.masks and config.data.mask_column is not None,
+        "data.mask_column names masks, and --masks is not given.",
+        "Add --masks.",
+    ),
+    (
+        lambda config: not config.data.masks and config.objective.outside_mask > 0,
+        "objective.outside_mask is the weight outside of masks, and --masks is not given.",
+        "Add --masks.",
+    ),
+    (
         lambda config: config.data.dataset is not None and config.data.folder is not None,
         "--dataset and --folder both say where the pictures are.",
         "Leave one of them out.",

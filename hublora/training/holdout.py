@@ -12,7 +12,7 @@ from math import prod
 import torch
 
 from hublora.training import objectives
-from hublora.training.losses import Samples, predict
+from hublora.training.losses import Samples, masked, predict
 from hublora.training.randomness import draw_more
 from hublora.training.session import Session
 
@@ -123,4 +123,5 @@ def _losses(
     # Processes measure different numbers of samples, so not through what keeps them in step.
     denoiser = session.trained[session.family.denoiser]
     prediction, target, timesteps = predict(session, samples, noise, denoiser)
-    return objectives.per_sample(objectives.squared_error(prediction, target)), timesteps
+    errors = masked(session, samples, objectives.squared_error(prediction, target))
+    return objectives.per_sample(errors), timesteps

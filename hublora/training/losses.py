@@ -72,10 +72,8 @@ def training_losses(
         posterior_noise,
     )
     prediction, target, timesteps = predict(session, samples, added)
-    losses = objectives.per_sample(
-        _errors(session, prediction, target), _weights(session, timesteps)
-    )
-    return losses, timesteps
+    errors = masked(session, samples, _errors(session, prediction, target))
+    return objectives.per_sample(errors, _weights(session, timesteps)), timesteps
 
 
 def predict(
@@ -111,6 +109,14 @@ def predict(
             denoiser or session.denoiser, noisy.to(dtype), timesteps, conditioning, frames
         )
     return prediction, target, timesteps
+
+
+def masked(session: Session, samples: Samples, errors: torch.Tensor) -> torch.Tensor:
+    """Return the errors, [B, c, h, w], weighted by the pictures' masks, if there are masks."""
+    if not session.data.has_masks:
+        return errors
+    mask = _to(session.data.masks(samples.indices, samples.variants), errors.device)
+    return objectives.masked(errors, mask, session.config.objective.outside_mask)
 
 
 def _errors(session: Session, prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

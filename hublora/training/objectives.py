@@ -144,6 +144,15 @@ def pseudo_huber_error(
     return 2 * threshold * ((squares + threshold**2).sqrt() - threshold)
 
 
+def masked(errors: torch.Tensor, mask: torch.Tensor, outside: float) -> torch.Tensor:
+    """Return the errors, [B, c, h, w], times 1 where `mask`, [B, 1, h, w] in [0, 1], is 1 and
+    times `outside` where it is 0.
+
+    Not divided by the mask's area: a pixel counts the same in whichever picture it is.
+    """
+    return errors * (outside + (1 - outside) * mask)
+
+
 def per_sample(errors: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
     """Return the mean error of each sample, [B], times its weight, [B], if there are weights."""
     means = errors.mean(dim=tuple(range(1, errors.ndim)))

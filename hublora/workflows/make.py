@@ -322,6 +322,8 @@ def _check_side(side: int, step: int) -> None:
 def _tell_source(source: Source, observer: Observer) -> None:
     at = f"@{source.revision[:8]}" if source.revision else ""
     observer(Note(f"Data: {source.id}{at}, {len(source.examples)} pictures"))
+    for said in source.notes:
+        observer(Note(said))
     if note := source.skipped_note():
         observer(Note(note, warning=True))
 

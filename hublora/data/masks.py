@@ -1,0 +1,148 @@
+"""Masks: what of a picture is learned. White is learned, black is not, grey in between.
+
+cat.png  cat.mask.png          beside each picture; OneTrainer's cat-masklabel.png is read too
+{"file_name": "cat.png", "text": "a cat", "mask": "masks/cat.png"}    or named in the metadata
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hublora.data.examples import Example
+from hublora.data.images import Crop, covering_size, open_picture, to_rgb
+from hublora.data.layout import Layout
+from hublora.errors import DataError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+# What follows a picture's name, without its ending, in its mask's.
+MARKS = (".mask", "-masklabel")
+COLUMN_NAMES = ("mask", "masks", "mask_image", "mask_file_name")
+_MAX_STRETCH = 1.02  # between the shape of a picture and that of its mask
+
+
+def pair_up(pictures: Sequence[Path]) -> tuple[list[Path], dict[Path, Path]]:
+    """Return the pictures that are no masks, and the mask of each that has one.
+
+    A file with a mask's name is one only if the picture that it names lies beside it.
+    """
+    stems = {(path.parent, path.stem) for path in pictures}
+    masks: dict[tuple[Path, str], Path] = {}
+    rest = []
+    for path in pictures:
+        picture = next((stem for stem in _masked_stems(path) if (path.parent, stem) in stems), None)
+        if picture is None:
+            rest.append(path)
+        else:
+            masks[path.parent, picture] = path
+    return rest, {
+        path: masks[path.parent, path.stem] for path in rest if (path.parent, path.stem) in masks
+    }
+
+
+def _masked_stems(path: Path) -> list[str]:
+    """Return the stems of the pictures that a file would be the mask of, by its name."""
+    return [path.stem.removesuffix(mark) for mark in MARKS if path.stem.endswith(mark)]
+
+
+def find_mask_column(wanted: str | None, columns: Iterable[str], where: str) -> str | None:
+    """Return the column with the masks: the one asked for, else by its name, else None.
+
+    Raises:
+        DataError: The one that was asked for is not there.
+    """
+    columns = list(columns)
+    if wanted is None:
+        lowered = {column.lower(): column for column in reversed(columns)}
+        return next((lowered[name] for name in COLUMN_NAMES if name in lowered), None)
+    if wanted not in columns:
+        listed = ", ".join(map(repr, columns)) or "none"
+        raise DataError(
+            f"{where} has no column of masks {wanted!r}; there could be masks in: {listed}.",
+            "Name one with --set data.mask_column=…, or leave it out.",
+        )
+    return wanted
+
+
+def open_mask(example: Example) -> Image | None:
+    """Return an example's mask as 8-bit grey, None where it has none.
+
+    Raises:
+        DataError: It is damaged or of another shape than the picture. The message is a clause.
+    """
+    if example.mask is None:
+        return None
+    try:
+        with example.mask() as file:
+            image = to_rgb(open_picture(file)).convert("L")
+    except DataError as error:
+        raise DataError(f"has a mask that {error.message}") from error
+    except OSError as error:
+        raise DataError(f"has a mask that cannot be read ({error.strerror or error})") from error
+    width, height = example.size
+    stretch = (image.width * height) / (image.height * width) if width and height else 1.0
+    if max(stretch, 1 / stretch) > _MAX_STRETCH:
+        raise DataError(
+            f"has a mask of another shape ({image.width}×{image.height} for {width}×{height})"
+        )
+    return image
+
+
+def mask_of_row(
+    examples: Sequence[Example], layout: Layout, row: int, size: tuple[int, int]
+) -> Any:
+    """Return uint8 [h', w']: the mask of a row of the layout, all white where there is none.
+
+    Args:
+        size: (h', w') of the result: the latents'.
+
+    Raises:
+        DataError: The mask changed since the pictures were surveyed.
+    """
+    import numpy as np
+
+    index, crop, flip = layout.of_row(row)
+    example = examples[index]
+    try:
+        mask = open_mask(example)
+    except DataError as error:
+        raise DataError(f"The picture {example.name} {error.message}.") from error
+    if mask is None:
+        return np.full(size, 255, np.uint8)
+    return shrink(cut_mask(mask, example.size, layout.size, crop, flip), size)
+
+
+def cut_mask(
+    mask: Image, picture: tuple[int, int], size: tuple[int, int], crop: Crop, flip: bool
+) -> Any:
+    """Return uint8 [h, w]: what a mask shows of the part of its picture that `crop` says.
+
+    Args:
+        mask: 8-bit grey.
+        picture: (width, height) of the picture.
+        size: (h, w) of the crop in pixels.
+        flip: Mirror left and right, after cropping.
+    """
+    import numpy as np
+    from PIL.Image import Resampling
+
+    covering = covering_size(*picture, size)
+    if mask.size != covering:
+        mask = mask.resize(covering, Resampling.BILINEAR)
+    height, width = size
+    top, left = crop.offset(mask.height - height), crop.offset(mask.width - width)
+    pixels = np.asarray(mask)[top : top + height, left : left + width]
+    return pixels[:, ::-1] if flip else pixels
+
+
+def shrink(mask: Any, size: tuple[int, int]) -> Any:
+    """Return uint8 [h', w'], each value the mean of the part of `mask`, [h, w], that it covers."""
+    import numpy as np
+    from PIL import Image
+
+    height, width = size
+    image = Image.fromarray(np.ascontiguousarray(mask))
+    return np.asarray(image.resize((width, height), Image.Resampling.BOX))
