@@ -35,6 +35,7 @@ FLAGS = {
     "--max-train-samples": "data.max_train_samples",
     "--resolution": "data.resolution",
     "--center-crop": "data.center_crop",
+    "--aspect-buckets": "data.aspect_buckets",
     "--random-flip": "data.random_flip",
     "--caption-dropout": "data.caption_dropout",
     "--num-workers": "data.num_workers",
@@ -290,8 +291,16 @@ def _plan_lines(plan: Plan) -> list[str]:
         "Pushed to": plan.push_to or "nowhere",
     }
     lines = [f"{name:<10} {value}" for name, value in facts.items()]
+    most = max(plan.buckets.values(), default=1)
+    if plan.buckets:
+        lines += ["Shapes", *(_bar(*one, most) for one in plan.buckets.items())]
     changed = {key: value for key, value in plan.settings.items() if value != defaults[key]}
     return [*lines, "Settings", *(f"  {key}: {value}" for key, value in changed.items())]
+
+
+def _bar(shape: str, count: int, most: int) -> str:
+    """Return a line of a table: how many pictures are of a shape, also as a bar."""
+    return f"  {shape:>9} {count:>7}  {'█' * max(1, round(30 * count / most))}"
 
 
 def _duration(seconds: float) -> str:

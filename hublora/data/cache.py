@@ -1,6 +1,6 @@
 """Latents and prompt embeddings, computed once and kept on the disk.
 
-    <cache>/latents/<key>/   the VAE posterior's mean and std of every crop and flip
+    <cache>/latents/<key>/   the VAE posterior's mean and std of every crop and flip, of one shape
     <cache>/masks/<key>/     the masks of the same crops and flips, where masks are asked for
     <cache>/prompts/<key>/   the text encoder's output for every distinct caption, and for ""
 
@@ -13,14 +13,17 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hublora.data.config import DataConfig
-from hublora.data.layout import Layout, lay_out
+from hublora.data.layout import Bucket, arrange
 from hublora.data.masks import mask_of_row
+from hublora.data.pixels import batches_of_pixels
 from hublora.data.rows import count_done, open_rows
 from hublora.data.source import Source
-from hublora.data.training_data import TrainingData
+from hublora.data.training_data import Part, TrainingData
 from hublora.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -46,6 +49,7 @@ def build_cache(
     progress: Progress | None = None,
     image_key: Mapping[str, Any] | None = None,
     prompt_key: Mapping[str, Any] | None = None,
+    bucket_step: int | None = None,
 ) -> TrainingData:
     """Return the encoded pictures and captions of `source`, computing what is not cached yet.
 
@@ -53,7 +57,7 @@ def build_cache(
     same bytes. Several processes may call this at once: one computes, the others wait.
 
     Args:
-        size: (h, w) of the pictures in pixels.
+        size: (h, w) of the pictures in pixels; of the square that the buckets are as large as.
         key_parts: What decides both encoders' output: family, base commit, …
         encode_images: float32 [B, 3, h, w] in [-1, 1] -> the posterior's mean and std, each
             [B, C, h', w']. Called only if latents are missing, so it may load the VAE itself.
@@ -63,50 +67,93 @@ def build_cache(
         progress: Told (done, total) in encoded pictures and texts, whenever done changes.
         image_key: What decides the latents alone: the VAE's dtype, …
         prompt_key: What decides the prompts alone: their length, the text encoder's dtype, …
+        bucket_step: What the sides of buckets are multiples of; None: one shape for all.
 
     Raises:
         DataError: The disk is full or cannot be written, or a picture changed since it was
             surveyed.
     """
-    layout = lay_out(source.examples, config, size)
+    buckets = arrange(source.examples, config, size, bucket_step)
     texts = _distinct_texts(source) if encode_prompts else []
-    image_about = _describe_images(source, config, layout) | {**key_parts, **(image_key or {})}
-    prompt_about = {"format": FORMAT, **key_parts, **(prompt_key or {})}
-    latents_at = config.cache_root / "latents" / _key(image_about)
-    prompts_at = config.cache_root / "prompts" / _key({**prompt_about, "texts": texts})
-    tell = _Teller(progress, layout.rows + len(texts))
-    tell(count_done(latents_at, layout.rows) + count_done(prompts_at, len(texts)))
+    prompt_about = {"format": FORMAT, **key_parts, **(prompt_key or {}), "texts": texts}
+    prompts_at = config.cache_root / "prompts" / _key(prompt_about)
+    shelves = []
+    for bucket in buckets:
+        about = _describe_images(source, config, bucket)
+        if bucket_step is not None:
+            about["buckets"] = [*size, bucket_step]
+        shelves.append(_Shelf(bucket, about, {**key_parts, **(image_key or {})}, config))
+    tell = _Teller(progress, sum(one.bucket.layout.rows for one in shelves) + len(texts))
+    tell(sum(shelf.done for shelf in shelves) + count_done(prompts_at, len(texts)))
 
-    latents, latents_reused = open_rows(
-        latents_at,
-        layout.rows,
-        batch_size,
-        image_about | {"of": source.id, "revision": source.revision},
-        lambda first: _latent_rows(
-            _batches_of_pixels(source, config, layout, first, batch_size), encode_images, tell
-        ),
-    )
-    masks = _open_masks(source, config, layout, latents["mean"], batch_size)
-    prompts, prompts_reused = None, True
+    parts, prompts, reused = [], None, True
+    for shelf in shelves:
+        latents, there = shelf.open(source, config, batch_size, encode_images, tell)
+        masks = _open_masks(source, config, shelf, latents["mean"], batch_size)
+        parts.append(Part(shelf.bucket, latents["mean"], latents["std"], masks))
+        reused = reused and there
     if encode_prompts is not None:
-        prompts, prompts_reused = open_rows(
+        prompts, there = open_rows(
             prompts_at,
             len(texts),
             batch_size,
-            {**prompt_about, "texts": texts},
+            prompt_about,
             lambda first: _prompt_rows(texts[first:], batch_size, encode_prompts, tell),
         )
+        reused = reused and there
     return TrainingData(
-        layout=layout,
+        parts=parts,
+        size=size,
         captions=[example.captions for example in source.examples],
-        mean=latents["mean"],
-        std=latents["std"],
-        masks=masks,
         prompt_tensors=prompts,
         texts=texts,
-        reused=latents_reused and prompts_reused,
-        folders=[latents_at, *([prompts_at] if texts else [])],
+        reused=reused,
+        folders=[*(shelf.folder for shelf in shelves), *([prompts_at] if texts else [])],
     )
+
+
+@dataclass(frozen=True)
+class _Shelf:
+    """Where the latents of one bucket lie.
+
+    Attributes:
+        bucket: Which pictures.
+        about: What decides which rows there are, and their pixels.
+        encoder: What decides how they are encoded.
+        config: Where the cache is.
+    """
+
+    bucket: Bucket
+    about: Mapping[str, Any]
+    encoder: Mapping[str, Any]
+    config: DataConfig
+
+    @property
+    def folder(self) -> Path:
+        return self.config.cache_root / "latents" / _key({**self.about, **self.encoder})
+
+    @property
+    def done(self) -> int:
+        """Rows that need not be encoded any more."""
+        return count_done(self.folder, self.bucket.layout.rows)
+
+    def open(
+        self,
+        source: Source,
+        config: DataConfig,
+        batch_size: int,
+        encode_images: EncodeImages,
+        tell: _Teller,
+    ) -> tuple[Mapping[str, Tensor], bool]:
+        """Return mean and std of every row, and whether they were there already."""
+        examples, layout = self.bucket.pick(source.examples), self.bucket.layout
+        about = {**self.about, **self.encoder, "of": source.id, "revision": source.revision}
+
+        def produce(first: int) -> Iterator[dict[str, Tensor]]:
+            batches = batches_of_pixels(examples, config, layout, first, batch_size)
+            return _latent_rows(batches, encode_images, tell)
+
+        return open_rows(self.folder, layout.rows, batch_size, about, produce)
 
 
 def _latent_rows(
@@ -120,24 +167,21 @@ def _latent_rows(
 
 
 def _open_masks(
-    source: Source, config: DataConfig, layout: Layout, latents: Tensor, batch_size: int
+    source: Source, config: DataConfig, shelf: _Shelf, latents: Tensor, batch_size: int
 ) -> Tensor | None:
     """Return the masks at the latents' size, uint8 [rows, 1, h', w'], None without masks."""
     if not config.masks:
         return None
     import torch
 
+    examples, layout = shelf.bucket.pick(source.examples), shelf.bucket.layout
     size = (int(latents.shape[-2]), int(latents.shape[-1]))
-    about = {
-        **_describe_images(source, config, layout),
-        "masks": source.masks_fingerprint,
-        "latent size": size,
-    }
+    about = {**shelf.about, "masks": source.masks_fingerprint, "latent size": size}
 
     def produce(first: int) -> Iterator[Mapping[str, Tensor]]:
         for row in range(first, layout.rows, batch_size):
             rows = range(row, min(row + batch_size, layout.rows))
-            shown = [mask_of_row(source.examples, layout, one, size) for one in rows]
+            shown = [mask_of_row(examples, layout, one, size) for one in rows]
             yield {"mask": torch.stack([torch.tensor(mask) for mask in shown])[:, None]}
 
     folder = config.cache_root / "masks" / _key(about)
@@ -183,9 +227,9 @@ def _distinct_texts(source: Source) -> list[str]:
     return list(dict.fromkeys(["", *captions]))
 
 
-def _describe_images(source: Source, config: DataConfig, layout: Layout) -> dict[str, Any]:
+def _describe_images(source: Source, config: DataConfig, bucket: Bucket) -> dict[str, Any]:
     """Return everything on the pictures' side that affects the latents."""
-    crops = "middle"
+    layout, crops = bucket.layout, "middle"
     if any(len(one) > 1 for one in layout.crops):
         crops = f"{config.crop_variants} random, seed {config.seed}"
     return {
@@ -201,40 +245,3 @@ def _describe_images(source: Source, config: DataConfig, layout: Layout) -> dict
 def _key(about: Mapping[str, Any]) -> str:
     text = json.dumps(about, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
-
-
-def _batches_of_pixels(
-    source: Source, config: DataConfig, layout: Layout, first: int, batch_size: int
-) -> Iterator[Tensor]:
-    """Yield float32 [B, 3, h, w] in [-1, 1] of the rows from `first` on."""
-    import numpy as np
-    import torch
-
-    batch: list[Any] = []
-    for pixels in _pixels(source, config, layout, first):
-        batch.append(pixels)
-        if len(batch) == batch_size:
-            yield torch.from_numpy(np.stack(batch))
-            batch = []
-    if batch:
-        yield torch.from_numpy(np.stack(batch))
-
-
-def _pixels(source: Source, config: DataConfig, layout: Layout, first: int) -> Iterator[Any]:
-    """Yield each row from `first` on, decoding and resizing every picture once."""
-    from hublora.data.images import cut, resize, to_rgb
-    from hublora.data.survey import ordered_map
-
-    if first == layout.rows:
-        return
-    start = layout.of_row(first)[0]
-    indices = range(start, len(source.examples))
-
-    def load(index: int) -> Any:
-        image = to_rgb(source.examples[index].open())
-        return resize(image, layout.size, config.interpolation)
-
-    for index, image in zip(indices, ordered_map(load, indices, config.num_workers), strict=True):
-        for row in range(max(first, layout.first_rows[index]), layout.first_rows[index + 1]):
-            _, crop, flip = layout.of_row(row)
-            yield cut(image, layout.size, crop, flip)

@@ -71,6 +71,21 @@ class DataConfig(BaseModel):
     interpolation: Interpolation = Field(
         "lanczos", description="Filter with which pictures are resized."
     )
+    aspect_buckets: bool = Field(
+        False,
+        description="Train each picture in the shape nearest to its own instead of a square.",
+    )
+    bucket_step: int | None = Field(
+        None,
+        ge=8,
+        description="What the sides of buckets are multiples of (default: a sixteenth of the "
+        "resolution).",
+    )
+    bucket_batch: int | None = Field(
+        None,
+        ge=1,
+        description="Pictures of one shape in a row (default: --train-batch-size).",
+    )
     center_crop: bool = Field(
         False, description="Crop the middle of each picture instead of random places."
     )

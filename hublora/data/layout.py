@@ -7,9 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
+from hublora.data.buckets import Size, bucket_sizes, nearest
 from hublora.data.config import DataConfig
 from hublora.data.examples import Example
 from hublora.data.images import Crop, covering_size
+
+# In buckets little sticks out, and crops that differ by less than a latent pixel are no others.
+_LEAST_SHIFT = 8
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,7 @@ class Layout:
         first_rows: For each example, its first row; then the number of rows.
     """
 
-    size: tuple[int, int]
+    size: Size
     originals: Sequence[tuple[int, int]]
     crops: Sequence[tuple[Crop, ...]]
     flips: int
@@ -70,25 +74,87 @@ class Layout:
         return height, width, top, slack - left if flipped else left, *self.size
 
 
-def lay_out(examples: Sequence[Example], config: DataConfig, size: tuple[int, int]) -> Layout:
+@dataclass(frozen=True)
+class Bucket:
+    """The pictures that are trained in one shape.
+
+    Attributes:
+        members: Which examples, in ascending order.
+        layout: Their rows; its example n is member n.
+    """
+
+    members: Sequence[int]
+    layout: Layout
+
+    @property
+    def size(self) -> Size:
+        """(h, w) in pixels."""
+        return self.layout.size
+
+    def pick(self, examples: Sequence[Example]) -> list[Example]:
+        """Return the members among all examples."""
+        return [examples[index] for index in self.members]
+
+
+def arrange(
+    examples: Sequence[Example], config: DataConfig, size: Size, bucket_step: int | None = None
+) -> list[Bucket]:
+    """Return the shapes that `examples` are trained in, and which are in which.
+
+    Args:
+        examples: Surveyed.
+        config: Its crops and flips.
+        size: (h, w) of all pictures; or of the square that the buckets are as large as.
+        bucket_step: What the sides of buckets are multiples of; None puts all into one of `size`.
+
+    Returns:
+        Those that are not empty, from tall to wide.
+    """
+    if bucket_step is None:
+        return [Bucket(range(len(examples)), lay_out(examples, config, size))]
+    sizes = bucket_sizes(size[0], bucket_step)
+    members: dict[Size, list[int]] = {one: [] for one in sizes}
+    for index, example in enumerate(examples):
+        members[nearest(example.size, sizes)].append(index)
+    return [
+        Bucket(held, lay_out([examples[index] for index in held], config, one, _LEAST_SHIFT))
+        for one, held in members.items()
+        if held
+    ]
+
+
+def lay_out(
+    examples: Sequence[Example], config: DataConfig, size: Size, least_shift: int | None = None
+) -> Layout:
     """Return which crops and flips of `examples` are cached at `size` (h, w).
 
     A picture that has the target's shape has one crop, whatever is configured.
+
+    Args:
+        examples: Surveyed.
+        config: Its crops and flips.
+        size: (h, w) of every variant in pixels.
+        least_shift: Pixels that one more crop is worth; None takes all that are configured.
     """
-    crops = [_crops(example, config, size) for example in examples]
+    crops = [_crops(example, config, size, least_shift) for example in examples]
     flips = 2 if config.random_flip else 1
     first_rows = list(accumulate((len(one) * flips for one in crops), initial=0))
     return Layout(size, [example.size for example in examples], crops, flips, first_rows)
 
 
-def _crops(example: Example, config: DataConfig, size: tuple[int, int]) -> tuple[Crop, ...]:
+def _crops(
+    example: Example, config: DataConfig, size: Size, least_shift: int | None
+) -> tuple[Crop, ...]:
     """Return one random place in each of `crop_variants` equal parts of the side that sticks out.
 
     Over the variants each place is as likely as with independent draws, and none is left out.
     """
     width, height = covering_size(*example.size, size)
-    if config.center_crop or (height, width) == size:
+    slack = max(width - size[1], height - size[0])
+    if config.center_crop or not slack:
         return (Crop(),)
     draw = random.Random(f"{config.seed}/{example.name}")
     count = config.crop_variants
+    if least_shift is not None:
+        count = min(count, 1 + slack // least_shift)
     return tuple(Crop((part + draw.random()) / count) for part in range(count))

@@ -3,31 +3,52 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hublora.data.layout import Layout
+from hublora.data.layout import Bucket
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
+@dataclass(frozen=True)
+class Part:
+    """The pictures of one shape, encoded.
+
+    Attributes:
+        bucket: Which they are, and in which row each variant lies.
+        mean: Of the posterior, [rows, C, h', w'].
+        std: The same.
+        masks: uint8 [rows, 1, h', w'], None without masks.
+    """
+
+    bucket: Bucket
+    mean: Tensor
+    std: Tensor
+    masks: Tensor | None = None
+
+
 class TrainingData:
     """Encoded pictures and captions. Draws nothing: the caller says which variant and caption.
+
+    Whatever takes several indices takes those of one bucket at a time.
 
     Attributes:
         captions: For each example, one or more.
         reused: True if nothing had to be encoded.
         folders: Where the cache lies.
+        size: (h, w) of the pictures in pixels; of the square that the buckets are as large as.
+        bucket_of: For each example, the number of its bucket in `bucket_sizes`.
+        bucket_sizes: (h, w) in pixels of each shape that there is.
     """
 
     def __init__(
         self,
-        layout: Layout,
+        parts: Sequence[Part],
+        size: tuple[int, int],
         captions: Sequence[tuple[str, ...]],
-        mean: Tensor,
-        std: Tensor,
-        masks: Tensor | None,
         prompt_tensors: Mapping[str, Tensor] | None,
         texts: Sequence[str],
         reused: bool,
@@ -36,10 +57,16 @@ class TrainingData:
         self.captions = captions
         self.reused = reused
         self.folders = folders
-        self._layout = layout
-        self._mean, self._std, self._masks = mean, std, masks
+        self.size = size
+        self._parts = parts
         self._prompts = prompt_tensors
         self._text_rows = {text: row for row, text in enumerate(texts)}
+        self.bucket_sizes = [part.bucket.size for part in parts]
+        self.bucket_of = [0] * len(captions)
+        self._places = [0] * len(captions)
+        for number, part in enumerate(parts):
+            for place, index in enumerate(part.bucket.members):
+                self.bucket_of[index], self._places[index] = number, place
 
     def __len__(self) -> int:
         """Number of examples."""
@@ -48,61 +75,63 @@ class TrainingData:
     @property
     def variants(self) -> int:
         """Crops times flips of each example; `latents` takes any number below it."""
-        return self._layout.variants
+        return max(part.bucket.layout.variants for part in self._parts)
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        """(C, h', w') of one latent."""
-        return tuple(self._mean.shape[1:])
+    def has_masks(self) -> bool:
+        """Whether pictures come with masks."""
+        return self._parts[0].masks is not None
 
-    @property
-    def size(self) -> tuple[int, int]:
-        """(h, w) of the pictures in pixels."""
-        return self._layout.size
+    def shape(self, index: int) -> tuple[int, ...]:
+        """Return (C, h', w') of the latents of an example."""
+        return tuple(self._parts[self.bucket_of[index]].mean.shape[1:])
 
     def latents(self, indices: Sequence[int], variants: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Return the posterior's mean and std, each float32 [B, C, h', w'] on the CPU.
 
         Args:
-            indices: Examples, in [0, len).
+            indices: Examples, in [0, len), of one bucket.
             variants: One for each index, in [0, self.variants).
         """
         import torch
 
-        pairs = zip(indices, variants, strict=True)
-        rows = torch.tensor([self._layout.row(index, variant) for index, variant in pairs])
-        return self._mean.index_select(0, rows).float(), self._std.index_select(0, rows).float()
-
-    @property
-    def has_masks(self) -> bool:
-        """Whether pictures come with masks."""
-        return self._masks is not None
+        part, numbers = self._rows(indices, variants)
+        rows = torch.tensor(numbers)
+        return part.mean.index_select(0, rows).float(), part.std.index_select(0, rows).float()
 
     def masks(self, indices: Sequence[int], variants: Sequence[int]) -> Tensor:
         """Return what is learned of each sample, float32 [B, 1, h', w'] in [0, 1] on the CPU.
 
         Args:
-            indices: Examples, in [0, len).
+            indices: Examples, in [0, len), of one bucket.
             variants: One for each index, in [0, self.variants).
         """
-        assert self._masks is not None, "masks are not asked for"
         import torch
 
-        pairs = zip(indices, variants, strict=True)
-        rows = torch.tensor([self._layout.row(index, variant) for index, variant in pairs])
-        return self._masks.index_select(0, rows).float() / 255
+        part, numbers = self._rows(indices, variants)
+        assert part.masks is not None, "masks are not asked for"
+        return part.masks.index_select(0, torch.tensor(numbers)).float() / 255
 
     def frames(self, indices: Sequence[int], variants: Sequence[int]) -> Tensor:
         """Return where each sample was cut out of its picture, float32 [B, 6]; see `Layout.frame`.
 
         Args:
-            indices: Examples, in [0, len).
+            indices: Examples, in [0, len), of one bucket.
             variants: One for each index, in [0, self.variants).
         """
         import torch
 
-        rows = (self._layout.row(*pair) for pair in zip(indices, variants, strict=True))
-        return torch.tensor([self._layout.frame(row) for row in rows], dtype=torch.float32)
+        part, rows = self._rows(indices, variants)
+        layout = part.bucket.layout
+        return torch.tensor([layout.frame(row) for row in rows], dtype=torch.float32)
+
+    def _rows(self, indices: Sequence[int], variants: Sequence[int]) -> tuple[Part, list[int]]:
+        """Return the part that the examples are in, and the row of each variant in it."""
+        number = self.bucket_of[indices[0]]
+        assert all(self.bucket_of[index] == number for index in indices), "several buckets"
+        part = self._parts[number]
+        row, places = part.bucket.layout.row, self._places
+        return part, [row(places[i], variant) for i, variant in zip(indices, variants, strict=True)]
 
     def caption(self, index: int, choice: int) -> str:
         """Return a caption of an example; a negative `choice` is the empty one.

@@ -123,6 +123,15 @@ def check_checkpoint(
     _check_settings(_settings(config, data_fingerprint, accelerator), state["settings"], folder)
 
 
+def setting_of(folder: Path, key: str) -> Any:
+    """Return a setting that a checkpoint was made with, None where it has none.
+
+    Raises:
+        ConfigError: It is damaged.
+    """
+    return _read_state(folder)["settings"].get(key)
+
+
 def load_checkpoint(session: Session, folder: Path) -> None:
     """Put a checkpoint's state into a fresh session; `check_checkpoint` says whether it fits."""
     state = _read_state(folder)

@@ -113,6 +113,14 @@ RULES: tuple[Rule, ...] = (
         "Warm up for fewer steps.",
     ),
     (
+        lambda config: (
+            not config.data.aspect_buckets
+            and (config.data.bucket_step is not None or config.data.bucket_batch is not None)
+        ),
+        "data.bucket_step and data.bucket_batch are of buckets, and --aspect-buckets is not given.",
+        "Add --aspect-buckets.",
+    ),
+    (
         lambda config: not config.data.masks and config.data.mask_column is not None,
         "data.mask_column names masks, and --masks is not given.",
         "Add --masks.",

@@ -5,7 +5,7 @@ Noise and timesteps are the same at every measure, so that measures differ by th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -47,17 +47,14 @@ def is_due(session: Session) -> bool:
 def measure(session: Session, generator: torch.Generator) -> Measure:
     """Measure the adapter that people would use now, and remember it if it is the best."""
     accelerator = session.accelerator
-    count = len(session.held_out) * session.config.holdout.timesteps
-    mine = range(count)[accelerator.process_index :: accelerator.num_processes]
-    size = session.config.train_batch_size
     record = torch.zeros(2, BUCKETS, dtype=torch.float64, device=accelerator.device)
     models = list(session.trained.values())
     for model in models:
         model.eval()
     try:
         with session.averaged(), torch.no_grad():
-            for first in range(0, len(mine), size):
-                losses, timesteps = _losses(session, mine[first : first + size], generator)
+            for numbers in _batches(session):
+                losses, timesteps = _losses(session, numbers, generator)
                 add_to_buckets(record, losses, timesteps, len(session.diffusion.alphas_cumprod))
     finally:
         for model in models:
@@ -100,6 +97,19 @@ def bucket_means(sums: Sequence[float], counts: Sequence[float]) -> tuple[float 
     )
 
 
+def _batches(session: Session) -> Iterator[list[int]]:
+    """Yield the numbers of this process's measurements, those of one shape together."""
+    accelerator, each = session.accelerator, session.config.holdout.timesteps
+    shapes: dict[int, list[int]] = {}
+    for number in range(len(session.held_out) * each):
+        bucket = session.data.bucket_of[session.held_out[number // each]]
+        shapes.setdefault(bucket, []).append(number)
+    for numbers in shapes.values():
+        mine = numbers[accelerator.process_index :: accelerator.num_processes]
+        for first in range(0, len(mine), session.config.train_batch_size):
+            yield mine[first : first + session.config.train_batch_size]
+
+
 def _losses(
     session: Session, numbers: Sequence[int], generator: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -109,11 +119,12 @@ def _losses(
     """
     data, each = session.data, session.config.holdout.timesteps
     total = len(session.diffusion.alphas_cumprod)
-    size = prod(data.shape)
-    drawn = draw_more(session.config.seed, "held out", numbers, 2 * size, generator)
-    noise, posterior_noise = drawn.view(len(numbers), 2, *data.shape).unbind(1)
+    indices = [session.held_out[number // each] for number in numbers]
+    shape = data.shape(indices[0])
+    drawn = draw_more(session.config.seed, "held out", numbers, 2 * prod(shape), generator)
+    noise, posterior_noise = drawn.view(len(numbers), 2, *shape).unbind(1)
     samples = Samples(
-        indices=[session.held_out[number // each] for number in numbers],
+        indices=indices,
         variants=[0] * len(numbers),
         captions=[0] * len(numbers),
         timesteps=torch.tensor([int((n % each + 0.5) / each * total) for n in numbers]),

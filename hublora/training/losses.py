@@ -52,19 +52,22 @@ def training_losses(
         len(session.diffusion.alphas_cumprod),
         config.data.caption_dropout,
     )
-    noise, posterior_noise, offsets = draw_normals(config.seed, numbers, data.shape, generator)
+    indices = [session.shown[index] for index in choices.indices]
+    if session.order is not None:
+        indices = session.order.pictures(numbers)
+    shape = data.shape(indices[0])
+    noise, posterior_noise, offsets = draw_normals(config.seed, numbers, shape, generator)
     if config.objective.pyramid_noise:
         noise = _with_pyramid(session, noise, numbers, generator)
     if config.objective.noise_offset:
         noise = objectives.offset_noise(noise, offsets, config.objective.noise_offset)
     added = noise
     if config.objective.input_perturbation:
-        size = prod(data.shape)
-        other = draw_more(config.seed, "perturbation", numbers, size, generator)
+        other = draw_more(config.seed, "perturbation", numbers, prod(shape), generator)
         strength = config.objective.input_perturbation
         added = objectives.perturbed_input(noise, other.view_as(noise), strength)
     samples = Samples(
-        [session.shown[index] for index in choices.indices],
+        indices,
         choices.variants,
         choices.captions,
         choices.timesteps,

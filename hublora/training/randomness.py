@@ -107,11 +107,16 @@ def split(seed: int, pictures: int, held_out: float) -> tuple[list[int], list[in
     return [n for n in range(pictures) if n not in apart], sorted(apart)
 
 
+def shuffled(seed: int, purpose: str, number: int, count: int) -> list[int]:
+    """Return the numbers below `count` in an order that depends on the arguments alone."""
+    generator = torch.Generator().manual_seed(_hash(seed, purpose, number))
+    return torch.randperm(count, generator=generator).tolist()
+
+
 @lru_cache(maxsize=4)
 def _order(seed: int, epoch: int, pictures: int) -> list[int]:
     """Return the order of the pictures in one pass over them."""
-    generator = torch.Generator().manual_seed(_hash(seed, "order", epoch))
-    return torch.randperm(pictures, generator=generator).tolist()
+    return shuffled(seed, "order", epoch, pictures)
 
 
 def _uniforms(seed: int, number: int) -> tuple[float, float, float, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,6 +25,7 @@ from hublora.training.optimizers import (
     make_schedule,
     parameter_groups,
 )
+from hublora.training.order import BucketOrder
 from hublora.training.randomness import split
 from hublora.training.targets import find_targets, trained_components
 from hublora.training.trackers import FOLDER, choose_trackers
@@ -49,8 +50,9 @@ class Session:
         denoiser: The denoiser as prepared for the devices.
         optimizer: Over the adapter's weights.
         schedule: Of the learning rate.
-        shown: Which pictures are trained on.
+        shown: Which pictures are trained on in one pass.
         held_out: Which pictures are kept apart for measuring.
+        order: In which order they are shown where batches are of one shape; None otherwise.
         average: Moving average of the adapter's weights, None without one.
         measures: Step and loss of every measure on the held-out pictures.
         best: State of the adapter when it measured best, by component; empty before.
@@ -72,6 +74,7 @@ class Session:
     schedule: Any
     shown: list[int]
     held_out: list[int]
+    order: BucketOrder | None = None
     average: Any = None
     measures: list[tuple[int, float]] = field(default_factory=list)
     best: dict[str, dict[str, torch.Tensor]] = field(default_factory=dict)
@@ -254,8 +257,20 @@ def start_session(
         schedule=schedule,
         shown=shown,
         held_out=held_out,
+        order=_bucket_order(config, data, shown),
         average=_average(config, adapted),
     )
+
+
+def _bucket_order(
+    config: TrainingConfig, data: TrainingData, shown: Sequence[int]
+) -> BucketOrder | None:
+    if not config.data.aspect_buckets:
+        return None
+    buckets: list[list[int]] = [[] for _ in data.bucket_sizes]
+    for index in shown:
+        buckets[data.bucket_of[index]].append(index)
+    return BucketOrder(config.seed, buckets, config.data.bucket_batch or config.train_batch_size)
 
 
 def _adapt_all(

@@ -123,6 +123,7 @@ def _settings_table(session: Session) -> dict[str, object]:
         "batch size": session.images_per_step,
         "gradient accumulation": config.gradient_accumulation_steps,
         "resolution": "×".join(str(side) for side in reversed(session.data.size)),
+        "shapes": len(session.data.bucket_sizes) if config.data.aspect_buckets else None,
         "precision": dtype_name(session),
         "adapter": config.adapter.method if config.adapter.method != "lora" else None,
         "initialisation": config.adapter.init if config.adapter.init != "gaussian" else None,

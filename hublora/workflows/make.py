@@ -17,6 +17,7 @@ from hublora.refs import AdapterRef
 from hublora.workflows.bases import Base, find_base, open_base
 from hublora.workflows.progress import Note, Observer, Stage, ignore
 from hublora.workflows.results import TrainingResult, write_results
+from hublora.workflows.shapes import bucket_note, settle_buckets, shapes
 from hublora.workflows.share import push
 from hublora.workflows.steps import find_checkpoint, interrupted, open_history, train_to_end
 
@@ -139,6 +140,7 @@ def prepare(config: TrainingConfig, resume: str | None, observer: Observer) -> R
     base = main_first(lambda: open_base(config.base.model, commit, observer))
     observer(Note(f"Base: {base.label}"))
     config = _pin(config, base, source)
+    config = settle_buckets(config, checkpoint)
     if checkpoint is not None:
         check_checkpoint(checkpoint, config, source.fingerprint, accelerator)
     # The VAE is only needed for encoding, and half precision shows in the latents of some bases.
@@ -192,8 +194,7 @@ def encode(
     from hublora.data.captions import count_truncated, truncation_note
 
     family = base.family
-    side = config.data.resolution or family.resolution(pipe)
-    _check_side(side, family.size_step(pipe))
+    size, bucket_step = shapes(config, base, pipe)
     captions = [caption for example in source.examples for caption in example.captions]
     longest = family.max_tokens(pipe)
     cut = count_truncated(captions, lambda texts: family.count_tokens(pipe, texts), longest)
@@ -220,7 +221,8 @@ def encode(
     data = build_cache(
         source,
         config.data,
-        size=(side, side),
+        size=size,
+        bucket_step=bucket_step,
         key_parts={"base": base.name, "commit": base.commit, "family": family.name},
         prompt_key={"dtype": str(dtype), "tokens": longest},
         encode_images=encode_images,
@@ -233,6 +235,8 @@ def encode(
     vae.to(dtype)
     if data.reused:
         observer(Note("Latents and prompts are reused from the cache."))
+    if bucket_step is not None:
+        observer(Note(bucket_note(data)))
     return data
 
 
@@ -308,15 +312,6 @@ def _default_folder(config: TrainingConfig, resume: str | None) -> Path:
     if resume is not None and taken:
         return taken[-1]
     return candidate if taken else first
-
-
-def _check_side(side: int, step: int) -> None:
-    if side % step:
-        lower = side // step * step
-        raise ConfigError(
-            f"The resolution {side} is not a multiple of {step}, as this base needs.",
-            f"Use --resolution {max(lower, step)} or {lower + step}.",
-        )
 
 
 def _tell_source(source: Source, observer: Observer) -> None:

@@ -6,7 +6,7 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,8 +16,10 @@ from hublora.errors import ConfigError
 from hublora.workflows.describe import peak_memory
 from hublora.workflows.make import Ready, beginning, encode, prepare
 from hublora.workflows.progress import Note, Observer, ignore
+from hublora.workflows.shapes import shapes
 
 if TYPE_CHECKING:
+    from hublora.data.layout import Bucket
     from hublora.training.config import TrainingConfig
     from hublora.training.session import Session
 
@@ -36,6 +38,7 @@ class Plan:
         dataset_license: As its card says.
         pictures: How many are trained on.
         held_out: How many are kept apart.
+        buckets: How many are of each shape, by width×height; empty if they are cut to one.
         weights: How many are trained.
         steps: Optimizer steps to do.
         images_per_step: Pictures of one step, over all devices.
@@ -57,6 +60,7 @@ class Plan:
     dataset_license: str | None
     pictures: int
     held_out: int
+    buckets: dict[str, int]
     weights: int
     steps: int
     images_per_step: int
@@ -103,6 +107,9 @@ def plan(config: TrainingConfig, *, resume: str | None = None, observer: Observe
         dataset_license=source.license,
         pictures=len(shown),
         held_out=len(held_out),
+        buckets={f"{b.size[1]}×{b.size[0]}": len(b.members) for b in trial.buckets}
+        if config.data.aspect_buckets
+        else {},
         weights=sum(parameter.numel() for parameter in trial.session.parameters),
         steps=left,
         images_per_step=images,
@@ -124,12 +131,14 @@ class _Trial:
 
     Attributes:
         session: It.
+        buckets: The shapes of all pictures.
         encode_seconds: For what is not cached yet of all pictures.
         cache_bytes: The same.
         step_seconds: One step.
     """
 
     session: Session
+    buckets: Sequence[Bucket]
     encode_seconds: float
     cache_bytes: float
     step_seconds: float
@@ -137,7 +146,7 @@ class _Trial:
 
 def _try(ready: Ready) -> _Trial:
     """Encode as many pictures as one pass shows, into a cache of their own, and do two steps."""
-    from hublora.data.layout import lay_out
+    from hublora.data.layout import arrange
     from hublora.training.session import start_session
     from hublora.training.trouble import explained
 
@@ -160,9 +169,12 @@ def _try(ready: Ready) -> _Trial:
         with explained(config, data.size[0]):
             step_seconds = _measure_step(session)
         size = _file_bytes(data.folders)
-    few, rows = (lay_out(one.examples, config.data, data.size).rows for one in (some, source))
-    missing = 0.0 if _is_cached(ready, data.size) else rows / few
-    return _Trial(session, seconds * missing, size * missing, step_seconds)
+    pixels, bucket_step = shapes(config, base, ready.pipe)
+    buckets = arrange(source.examples, config.data, pixels, bucket_step)
+    few = sum(one.layout.rows for one in arrange(some.examples, config.data, pixels, bucket_step))
+    rows = sum(one.layout.rows for one in buckets)
+    missing = 0.0 if _is_cached(ready, buckets) else rows / few
+    return _Trial(session, buckets, seconds * missing, size * missing, step_seconds)
 
 
 def _check_disk(config: TrainingConfig, trial: _Trial, steps: int) -> tuple[int, int]:
@@ -204,19 +216,19 @@ def _step_of(checkpoint: Path | None) -> int:
     return int(checkpoint.name.rpartition("-")[2]) if checkpoint is not None else 0
 
 
-def _is_cached(ready: Ready, size: tuple[int, int]) -> bool:
-    """Tell whether these pictures are encoded already, at this size and by this base."""
+def _is_cached(ready: Ready, buckets: Sequence[Bucket]) -> bool:
+    """Tell whether these pictures are encoded already, in these shapes and by this base."""
     wanted = {
         "pictures": ready.source.pictures_fingerprint,
-        "size": list(size),
         "base": ready.base.name,
         "commit": ready.base.commit,
     }
+    cached = set()
     for index in (ready.config.data.cache_root / "latents").glob(f"*/{INDEX}"):
         about = json.loads(index.read_text())
         if all(about.get(key) == value for key, value in wanted.items()):
-            return True
-    return False
+            cached.add((*about["size"], about["rows"]))
+    return all((*bucket.size, bucket.layout.rows) in cached for bucket in buckets)
 
 
 def _kept(session: Session, steps: int) -> int:

@@ -101,6 +101,7 @@ def test_a_person_reads_what_it_takes_and_every_setting_that_was_chosen() -> Non
             dataset_license=None,
             pictures=90,
             held_out=10,
+            buckets={"1024×1024": 60, "832×1216": 30},
             weights=797_184,
             steps=1500,
             images_per_step=4,
@@ -120,6 +121,7 @@ def test_a_person_reads_what_it_takes_and_every_setting_that_was_chosen() -> Non
     assert "797,184 weights, 1,500 steps of 4 on a GPU" in text
     assert "1 min to encode, then 1 h 17 min to train (3.1 s a step)" in text
     assert "2.9 GB of 8.0 GB" in text
+    assert lines[lines.index("Shapes") + 2].split() == ["832×1216", "30", "█" * 15]
     assert lines[-3:] == [
         "  base.model: a/b",
         "  optimizer.name: prodigy",

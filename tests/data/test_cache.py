@@ -67,7 +67,7 @@ def test_every_crop_and_flip_is_encoded_from_its_own_pixels(settle, workers):
     source, config = settle(random_flip=True, crop_variants=3, num_workers=workers)
     data = build(source, config, Encoders())
     layout = lay_out(source.examples, config, SIZE)
-    assert (len(data), data.variants, data.shape, data.size) == (5, 6, (3, 4, 6), SIZE)
+    assert (len(data), data.variants, data.shape(0), data.size) == (5, 6, (3, 4, 6), SIZE)
     for index, example in enumerate(source.examples):
         for variant in range(data.variants):
             _, crop, flip = layout.of_row(layout.row(index, variant))

@@ -28,6 +28,9 @@ from hublora.training.config import TrainingConfig
         ({"adapter.init": "pissa", "adapter.start_from": "a/b"}, ("init", "start_from")),
         ({"adapter.method": "loha", "adapter.dropout": 0.1}, ("loha", "dropout")),
         ({"optimizer.text_encoder_learning_rate": 1}, ("text_encoder_learning_rate", "trained")),
+        ({"data.mask_column": "mask"}, ("data.mask_column", "--masks")),
+        ({"objective.outside_mask": 0.1}, ("objective.outside_mask", "--masks")),
+        ({"data.bucket_step": 64}, ("data.bucket_step", "--aspect-buckets")),
         ({"data.folder": "pictures", "data.revision": "main"}, ("--dataset-revision", "--folder")),
     ],
 )

@@ -99,6 +99,12 @@ def test_a_resolution_that_does_not_fit_names_its_neighbours(settings: Callable)
     assert error.hint == "Use --resolution 64 or 72."
 
 
+def test_a_step_of_buckets_that_does_not_fit_names_one_that_does(settings: Callable) -> None:
+    error, _ = refusal(settings(data__aspect_buckets=True, data__bucket_step=12))
+    assert "data.bucket_step 12 is not a multiple of 8" in error.message
+    assert error.hint == "Leave it out for 8."
+
+
 def test_a_side_that_the_denoiser_cannot_halve_is_trained(settings: Callable) -> None:
     result = hublora.train(settings(data__resolution=72, schedule__max_train_steps=1))
     assert result.final_loss > 0  # of 18 × 18 latents, halved to 9 × 9

@@ -1,0 +1,127 @@
+"""Pictures go into the shape nearest to their own, and are cached there."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from hublora.data import build_cache, open_source
+from hublora.data.buckets import bucket_sizes, default_step, nearest
+from hublora.data.images import prepare
+from hublora.data.layout import arrange, lay_out
+from tests.data.pictures import draw
+
+# Width and height, from https://huggingface.co/papers/2307.01952, appendix I.
+SDXL = [
+    *((2048, 512), (1984, 512), (1920, 512), (1856, 512), (1792, 576), (1728, 576), (1664, 576)),
+    *((1600, 640), (1536, 640), (1472, 704), (1408, 704), (1344, 704), (1344, 768), (1280, 768)),
+    *((1216, 832), (1152, 832), (1152, 896), (1088, 896), (1088, 960), (1024, 960)),
+]
+
+
+def test_at_1024_pixels_the_shapes_are_those_of_sdxl():
+    assert default_step(1024, 8) == 64
+    tall = [*SDXL, (1024, 1024)]
+    assert bucket_sizes(1024, 64) == [*tall, *((w, h) for h, w in reversed(SDXL))]
+
+
+@pytest.mark.parametrize(("side", "size_step"), [(64, 8), (72, 8), (512, 8), (768, 64), (100, 8)])
+def test_shapes_fit_the_base_and_cost_no_more_than_the_square(side, size_step):
+    step = default_step(side, size_step)
+    sizes = bucket_sizes(side, step)
+    assert (side, side) in sizes
+    for height, width in set(sizes) - {(side, side)}:
+        assert height % size_step == width % size_step == 0
+        assert 0.9 * side**2 <= height * width <= side**2
+        assert max(height, width) <= 4 * min(height, width)
+        assert (width, height) in sizes
+
+
+@pytest.mark.parametrize(
+    ("picture", "size"),
+    [
+        ((1000, 1000), (1024, 1024)),
+        ((1920, 1080), (768, 1344)),
+        ((1080, 1920), (1344, 768)),
+        ((4000, 3000), (896, 1152)),
+        ((9000, 500), (512, 2048)),
+    ],
+)
+def test_a_picture_is_trained_in_the_nearest_shape(picture, size):
+    assert nearest(picture, bucket_sizes(1024, 64)) == size
+
+
+@pytest.fixture
+def album(tmp_path):
+    """Ten captioned pictures of four shapes."""
+    folder = tmp_path / "album"
+    folder.mkdir()
+    sizes = [(64, 64), (96, 40), (40, 96), (64, 60), (110, 60), (64, 64)]
+    for number, size in enumerate(sizes):
+        draw(number, *size).save(folder / f"{number}.png")
+        (folder / f"{number}.txt").write_text(f"picture {number}")
+    return folder
+
+
+def build(source, config, seen=None):
+    def encode(pixels):
+        if seen is not None:
+            seen.append(len(pixels))
+        small = torch.nn.functional.avg_pool2d(pixels, 8)
+        return small, small.abs()
+
+    def prompts(texts):
+        return {"embeds": torch.tensor([[float(len(text))] for text in texts])}
+
+    return build_cache(
+        source,
+        config,
+        size=(64, 64),
+        bucket_step=8,
+        key_parts={},
+        encode_images=encode,
+        encode_prompts=prompts,
+        batch_size=2,
+    )
+
+
+def test_each_shape_is_cached_by_itself(album, configure):
+    config = configure(folder=album, aspect_buckets=True, random_flip=True)
+    source = open_source(config)
+    data = build(source, config)
+    assert data.bucket_sizes == [(96, 40), (64, 64), (48, 80), (40, 96)]
+    assert data.bucket_of == [1, 3, 0, 1, 2, 1]
+    for index, example in enumerate(source.examples):
+        height, width = data.bucket_sizes[data.bucket_of[index]]
+        assert data.shape(index) == (3, height // 8, width // 8)
+        layout = lay_out([example], config, (height, width), 8)
+        pixels = prepare(example.open(), (height, width), layout.crops[0][0], flip=True)
+        expected = torch.nn.functional.avg_pool2d(torch.from_numpy(pixels)[None], 8)
+        assert torch.equal(data.latents([index], [1])[0], expected)
+        frame = data.frames([index], [0])[0].tolist()
+        assert (frame[:2], frame[4:]) == ([*reversed(example.size)], [height, width])
+    pair = data.latents([0, 5], [0, 0])[0]
+    assert torch.equal(pair[1:], data.latents([5], [0])[0])
+    seen = []
+    assert build(source, config, seen).reused
+    assert seen == []
+
+
+def test_few_crops_are_kept_where_little_sticks_out(album, configure):
+    config = configure(folder=album, aspect_buckets=True)
+    source = open_source(config)
+    counts = {b.size: [len(one) for one in b.layout.crops] for b in arrange_all(source, config)}
+    assert counts[(64, 64)] == [1, 1, 1], "64×60 covers 68×64: half a latent pixel sticks out"
+    assert counts[(48, 80)] == [2], "110×60 covers 88×48"
+    middle = arrange_all(source, configure(folder=album, aspect_buckets=True, center_crop=True))
+    assert {crop.at for one in middle for crops in one.layout.crops for crop in crops} == {None}
+
+
+def arrange_all(source, config):
+    return arrange(source.examples, config, (64, 64), 8)
+
+
+def test_pictures_of_one_shape_share_one_bucket(photos, configure):
+    config = configure(folder=photos)
+    (one,) = arrange(open_source(config).examples, config, (16, 24))
+    assert (list(one.members), one.size) == ([0, 1, 2, 3, 4], (16, 24))
