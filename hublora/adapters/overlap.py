@@ -72,6 +72,37 @@ class Overlap:
     suggestion: Suggestion
 
 
+@dataclass(frozen=True)
+class Likeness:
+    """How alike two adapters are that should be one.
+
+    Attributes:
+        cosine: Of their whole updates, -1 to 1; 1 is the same direction.
+        difference: Length of the difference of both updates over that of the first one.
+    """
+
+    cosine: float
+    difference: float
+
+
+def likeness(one: Adapter, other: Adapter) -> Likeness:
+    """Compare two adapters as wholes; names of layers may be in different layouts."""
+    first, second = _unpunctuated(one), _unpunctuated(other)
+    inner = sum(_inner(first, second).values())
+    length, other_length = _norm(first), _norm(second)
+    apart = math.sqrt(max(0.0, length**2 + other_length**2 - 2 * inner))
+    cosine = _cosine(inner, length, other_length) if length or other_length else 1.0
+    return Likeness(cosine, apart / length if length else float(apart > 0))
+
+
+def _unpunctuated(adapter: Adapter) -> Layers:
+    """Return the layers under names as kohya's layout has them, without the dots."""
+    return {
+        (component, module.replace(".", "_")): layer
+        for (component, module), layer in _flat(adapter).items()
+    }
+
+
 def overlap(adapters: Sequence[Adapter]) -> Overlap:
     """Compare adapters whose layers have the same names, two or more.
 

@@ -5,10 +5,19 @@ from __future__ import annotations
 import os
 import platform
 import sys
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 
-PACKAGES = ("hublora", "torch", "diffusers", "peft", "transformers", "accelerate")
+PACKAGES = ("hublora", "torch", "diffusers", "peft", "transformers", "accelerate", "pillow")
+
+# What is compared between two machines besides the packages, and what people call it.
+_COMPARED = {
+    "os": "The system",
+    "python": "Python",
+    "device": "The device",
+    "cpu_threads": "The number of CPU threads",
+}
 
 
 def describe_environment(device: str | None = None) -> dict[str, str | int]:
@@ -28,6 +37,20 @@ def describe_environment(device: str | None = None) -> dict[str, str | int]:
     }
 
 
+def drift(then: Mapping[str, object], now: Mapping[str, object]) -> tuple[str, ...]:
+    """Return what is not as it was, one sentence each; what only one of them knows counts too."""
+    names = {**_COMPARED, **{package: package for package in PACKAGES}}
+    return tuple(
+        f"{name} was {_known(then.get(key))} and is {_known(now.get(key))}."
+        for key, name in names.items()
+        if then.get(key) != now.get(key)
+    )
+
+
+def _known(value: object) -> object:
+    return "unknown" if value is None else value
+
+
 def _versions() -> dict[str, str]:
     found = {}
     for package in PACKAGES:
@@ -40,8 +63,10 @@ def _versions() -> dict[str, str]:
 
 def _device(kind: str | None) -> dict[str, str | int]:
     torch = sys.modules.get("torch")
-    if torch is None or kind == "cpu":
+    if torch is None:
         return {"device": _cpu()}
+    if kind == "cpu":  # sums are in another order with another number of threads
+        return {"device": _cpu(), "cpu_threads": torch.get_num_threads()}
     if kind != "mps" and torch.cuda.is_available():
         properties = torch.cuda.get_device_properties(torch.cuda.current_device())
         return {
@@ -51,7 +76,7 @@ def _device(kind: str | None) -> dict[str, str | int]:
         }
     if torch.backends.mps.is_available():
         return {"device": f"Apple GPU ({_cpu()})"}
-    return {"device": _cpu()}
+    return _device("cpu")
 
 
 def _cpu() -> str:

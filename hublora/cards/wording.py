@@ -12,6 +12,7 @@ _LABELS = {
     "device": "Device",
     "device_count": "Devices",
     "device_memory": "Memory of each",
+    "cpu_threads": "CPU threads",
     "cpu_cores": "CPU cores",
 }
 

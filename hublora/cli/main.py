@@ -22,6 +22,7 @@ COMMANDS = {
     "outdated": ("hublora.cli.outdated", "Show what moved since a composition was pinned."),
     "update": ("hublora.cli.outdated", "Pin a composition to its adapters as they are now."),
     "push": ("hublora.cli.push", "Push a finished run to the Hub and verify it."),
+    "verify": ("hublora.cli.verify", "Check that a repo holds what it says, or train it again."),
     "inspect": ("hublora.cli.inspect", "Show what adapters are, without their weights."),
     "convert": ("hublora.cli.convert", "Write an adapter in another layout."),
     "hub": ("hublora.cli.hub", "Run a Hub of your own."),

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from hublora.cli.output import out, output_flags
 from hublora.errors import ConfigError
-from hublora.training.config import TrainingConfig, read_settings_file
+from hublora.training.config import TrainingConfig, flatten, read_settings_file
 
 if typing.TYPE_CHECKING:
     from hublora.workflows.plan import Plan
@@ -99,6 +99,7 @@ Examples:
   hublora train --config run.yaml --set optimizer.weight_decay=0
   hublora train … --output-dir runs/naruto-lora --resume
   hublora train … --dry-run
+  hublora train --from someone/naruto-lora --rank 16
 
 The flags of the diffusers training scripts work too (--pretrained_model_name_or_path,
 --dataset_name, …), written with _ or -.
@@ -208,6 +209,12 @@ def _value_type(annotation: Any) -> Any:
     help="Settings from a YAML or TOML file; flags win over it.",
 )
 @click.option(
+    "--from",
+    "made_from",
+    metavar="ADAPTER",
+    help="Train again as this repo or run folder says it was; what else is given wins over it.",
+)
+@click.option(
     "--dry-run",
     is_flag=True,
     help="Check everything and measure one step; tell what the training would need, and stop.",
@@ -217,6 +224,7 @@ def _value_type(annotation: Any) -> Any:
 def train(
     resume: str | None,
     config_file: Path | None,
+    made_from: str | None,
     dry_run: bool,
     assignments: tuple[str, ...],
     **flags: Any,
@@ -228,7 +236,10 @@ def train(
     """
     from hublora.cli.progress import ProgressReport
 
-    config = build_config(config_file, assignments, flags)
+    given = given_settings(config_file, assignments, flags)
+    if made_from is not None:
+        given = _settings_again(made_from, given, resume)
+    config = TrainingConfig.from_settings(given)
     if dry_run:
         _show_plan(config, resume)
         return
@@ -258,6 +269,20 @@ def train(
         "url": pushed.url if pushed else None,
     }
     out.result("\n".join(lines), data, [pushed.repo_id if pushed else str(result.folder)])
+
+
+def _settings_again(ref: str, given: dict[str, Any], resume: str | None) -> dict[str, Any]:
+    """Return the settings with which an adapter was made, under those that were given."""
+    from hublora.cli.progress import ProgressReport
+
+    with ProgressReport() as report:
+        from hublora.workflows.make import default_folder
+        from hublora.workflows.recipe import read_recipe, remake
+
+        recipe = read_recipe(ref)
+        if "output_dir" not in given and "hub.model_id" not in given:
+            given = {**given, "output_dir": default_folder(recipe.name, resume)}
+        return remake(recipe, given, report)
 
 
 def _show_plan(config: TrainingConfig, resume: str | None) -> None:
@@ -318,7 +343,14 @@ def build_config(
     Raises:
         ConfigError: A setting is unknown or wrong.
     """
-    settings = _flatten(read_settings_file(config_file)) if config_file else {}
+    return TrainingConfig.from_settings(given_settings(config_file, assignments, flags))
+
+
+def given_settings(
+    config_file: Path | None, assignments: tuple[str, ...], flags: dict[str, Any]
+) -> dict[str, Any]:
+    """Return what was asked for, under dotted keys; see `build_config`."""
+    settings = flatten(read_settings_file(config_file)) if config_file else {}
     for assignment in assignments:
         key, equals, value = assignment.partition("=")
         if not equals:
@@ -333,14 +365,4 @@ def build_config(
         if value is None or value is False or value == ():
             continue
         settings[key.replace("__", ".")] = list(value) if isinstance(value, tuple) else value
-    return TrainingConfig.from_settings(settings)
-
-
-def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            flat |= _flatten(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + str(key)] = value
-    return flat
+    return settings

@@ -12,6 +12,8 @@ from pathlib import Path
 CARD = "README.md"
 WEIGHTS = "pytorch_lora_weights.safetensors"
 LOCK = "hublora.lock.json"
+SETTINGS = "training/config.yaml"
+ENVIRONMENT = "training/environment.json"
 PATTERNS = (
     CARD,
     WEIGHTS,
@@ -19,10 +21,10 @@ PATTERNS = (
     "images/*.png",
     "embeddings/*.safetensors",
     "comfyui/*.safetensors",
-    "training/config.yaml",
+    SETTINGS,
+    ENVIRONMENT,
     "training/history.jsonl",
     "training/loss.png",
-    "training/environment.json",
 )
 
 

@@ -269,17 +269,7 @@ class TrainingConfig(_Section):
 
     def flat(self) -> dict[str, Any]:
         """Return every setting under its dotted key, as JSON has it."""
-        flat: dict[str, Any] = {}
-
-        def walk(node: Mapping[str, Any], prefix: str) -> None:
-            for key, value in node.items():
-                if isinstance(value, Mapping):
-                    walk(value, f"{prefix}{key}.")
-                else:
-                    flat[prefix + key] = value
-
-        walk(self.model_dump(mode="json"), "")
-        return flat
+        return flatten(self.model_dump(mode="json"))
 
     def shareable(self) -> dict[str, Any]:
         """Return the settings that make the adapter again, without this machine's paths."""
@@ -300,6 +290,17 @@ class TrainingConfig(_Section):
         if Path(tree["base"]["model"]).expanduser().exists():
             tree["base"]["model"] = Path(tree["base"]["model"]).name
         return tree
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested settings under their dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + str(key)] = value
+    return flat
 
 
 def read_settings_file(path: Path) -> dict[str, Any]:

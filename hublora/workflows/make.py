@@ -267,7 +267,7 @@ def _settle(config: TrainingConfig, resume: str | None) -> TrainingConfig:
         name = config.output_dir.name if config.output_dir else _run_name(config)
         name = hub.model_id or name
         hub = hub.model_copy(update={"model_id": f"{whoami()['name']}/{name}"})
-    folder = config.output_dir or _default_folder(config, resume)
+    folder = config.output_dir or default_folder(_run_name(config), resume)
     data = config.data
     if "seed" not in data.model_fields_set:
         data = data.model_copy(update={"seed": config.seed})
@@ -301,9 +301,9 @@ def _run_name(config: TrainingConfig) -> str:
     return Path(data.dataset or data.folder or archive or "adapter").name + "-lora"
 
 
-def _default_folder(config: TrainingConfig, resume: str | None) -> Path:
+def default_folder(name: str, resume: str | None) -> Path:
     """Return a new folder below ./runs, or the newest one when going on."""
-    first = Path("runs") / _run_name(config)
+    first = Path("runs") / name
     taken = [first] if first.exists() else []
     number = 2
     while (candidate := first.with_name(f"{first.name}-{number}")).exists():

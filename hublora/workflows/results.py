@@ -20,7 +20,7 @@ from hublora.cards.environment import describe_environment
 from hublora.cards.plots import loss_plot
 from hublora.filesystem import sha256_of, write_atomically
 from hublora.generation.weights import Weight
-from hublora.hub.layout import CARD, WEIGHTS
+from hublora.hub.layout import CARD, ENVIRONMENT, SETTINGS, WEIGHTS
 from hublora.refs import AdapterRef
 from hublora.workflows.bases import Base
 from hublora.workflows.describe import (
@@ -95,11 +95,10 @@ def write_results(
     kohya = _write_adapter(folder, session, base, source, adapter)
     observer(Wrote("adapter", folder / WEIGHTS))
     gallery = _write_pictures(folder, session, base, source, observer)
-    training = folder / "training"
     environment = describe_environment(session.accelerator.device.type)
-    write_atomically(training / "environment.json", json.dumps(environment, indent=2) + "\n")
+    write_atomically(folder / ENVIRONMENT, json.dumps(environment, indent=2) + "\n")
     settings = yaml.safe_dump(_reproducible(session), sort_keys=False)
-    write_atomically(training / "config.yaml", settings)
+    write_atomically(folder / SETTINGS, settings)
     loss_plot(history.rows, folder / LOSS_PLOT, title=title(session))
     observer(Wrote("loss plot", folder / LOSS_PLOT))
     losses = [row["loss"] for row in history.rows[-max(1, len(history.rows) // 10) :]]
@@ -204,7 +203,10 @@ def _one_per_prompt(drawn: Sequence[Drawn], least: int = 3) -> list[Drawn]:
 
 
 def _reproducible(session: Session) -> dict[str, Any]:
-    """Return the settings that make the adapter again; base and dataset are pinned in them."""
+    """Return the settings that make the adapter again, on one device; base and dataset are pinned
+    in them, and so is what the device had chosen."""
     tree = session.config.shareable()
     tree["hub"] = {"push": False, "model_id": None, "private": False}
+    tree["mixed_precision"] = session.accelerator.mixed_precision
+    tree["gradient_accumulation_steps"] *= session.accelerator.num_processes
     return tree

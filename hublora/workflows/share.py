@@ -67,6 +67,11 @@ def push(
     return pushed
 
 
+def picture_tolerance(dtype: str) -> float:
+    """Return up to which mean difference in levels two pictures drawn in `dtype` are the same."""
+    return _TOLERANCE[dtype]
+
+
 def save_card(folder: Path, facts: CardFacts) -> None:
     """Write the card and keep its facts beside it, so that a push elsewhere can write it anew."""
     write_card(folder, facts, previous=_read(folder / CARD))
@@ -121,7 +126,7 @@ def _verify_picture(path: Path, facts: Mapping[str, Any], pushed: Pushed, base: 
     (drawn,) = draw(pipe, [plan], facts.get("trigger", "off"))
     with Image.open(path) as shown:
         difference = image_difference(drawn, shown)
-    if difference > _TOLERANCE[facts["dtype"]]:
+    if difference > picture_tolerance(facts["dtype"]):
         with tempfile.NamedTemporaryFile(suffix=".png", prefix="hublora-", delete=False) as kept:
             drawn.save(kept)
         raise VerificationError(

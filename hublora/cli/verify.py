@@ -1,0 +1,124 @@
+"""`hublora verify`: does a repo hold what it says, and is the adapter made again?"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from hublora.cli.output import out, output_flags
+from hublora.errors import VerificationError
+
+if TYPE_CHECKING:
+    from hublora.workflows.reproduction import Reproduced
+    from hublora.workflows.verification import Verified
+
+EXAMPLES = """
+\b
+Examples:
+  hublora verify someone/naruto-lora
+  hublora verify someone/naruto-lora --reproduce
+  hublora verify me/dog-lora --reproduce --set data.folder=./dogs
+"""
+_MARKS = {True: "ok", False: "WRONG", None: "-"}
+
+
+@click.command(epilog=EXAMPLES)
+@click.argument("ref", metavar="ADAPTER")
+@click.option("--reproduce", is_flag=True, help="Train it again as its repo says, and compare.")
+@click.option("--base", help="Hub id or folder of the base, if the adapter does not name it.")
+@click.option("--device", help="A torch device to draw on; a GPU if there is one.")
+@click.option(
+    "--set",
+    "assignments",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="A setting of the training in place of the recorded one; may be repeated.",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder to train again in, which is kept.",
+)
+@output_flags
+def verify(
+    ref: str,
+    reproduce: bool,
+    base: str | None,
+    device: str | None,
+    assignments: tuple[str, ...],
+    output: Path | None,
+) -> None:
+    """Check that ADAPTER, a repo or the folder of a run, holds what it says.
+
+    Are the files there that the card names, are they what was pushed, do card, adapter and settings
+    agree, and does it draw its gallery again? With --reproduce it is trained again from what the
+    repo says: on the same CPU and versions that gives the same bytes; elsewhere both adapters are
+    compared, and what drifted is named. The exit status is 1 if something is not as it should be.
+    """
+    from hublora.cli.progress import ProgressReport
+
+    with ProgressReport() as report:
+        from hublora.workflows.verification import verify_repo
+
+        found = verify_repo(ref, base=base, device=device, observer=report)
+    again = None
+    if reproduce:
+        again = _reproduce(ref, base, assignments, output)
+    lines = [found.label, *(_line(found)), *(_again(again) if again else ())]
+    data = asdict(found) | {"holds": found.holds}
+    if again is not None:
+        data["reproduced"] = asdict(again) | {"holds": again.holds}
+    out.result("\n".join(lines), data, [found.label])
+    _fail(found, again)
+
+
+def _reproduce(
+    ref: str, base: str | None, assignments: tuple[str, ...], output: Path | None
+) -> Reproduced:
+    from hublora.cli.progress import ProgressReport
+    from hublora.cli.train import given_settings
+
+    given = given_settings(None, assignments, {"base.model": base} if base else {})
+    with ProgressReport() as report:
+        from hublora.workflows.reproduction import reproduce
+
+        return reproduce(ref, given=given, output=output, observer=report)
+
+
+def _line(found: Verified) -> list[str]:
+    wide = max(len(check.name) for check in found.checks)
+    return [
+        f"  {_MARKS[check.passed]:<5}  {check.name:<{wide}}  {check.told}" for check in found.checks
+    ]
+
+
+def _again(again: Reproduced) -> list[str]:
+    """Return what a person reads of a reproduction."""
+    drifted = [f"  {sentence}" for sentence in again.drift]
+    since = ["What is not as it was:", *drifted] if drifted else []
+    if again.same_bytes:
+        return [*since, "Trained again: the same bytes."]
+    told = f"cosine of the updates {again.likeness.cosine:.4f}, "
+    told += f"difference {again.likeness.difference:.1%} of the length"
+    if again.pictures is not None:
+        told += f", pictures {again.pictures:.1f} levels of 255 apart"
+    verdict = "alike" if again.holds else "another adapter"
+    lines = [*since, f"Trained again: {verdict} ({told})."]
+    if again.exact:
+        lines.append("Nothing drifted, so the bytes should be the same.")
+    if again.folder is not None:
+        lines.append(f"It is in {again.folder}")
+    return lines
+
+
+def _fail(found: Verified, again: Reproduced | None) -> None:
+    """Raise what gives the command its exit status, if something is not as it should be."""
+    wrong = [check.name for check in found.checks if check.passed is False]
+    if wrong:
+        raise VerificationError(f"{found.label} does not hold what it says: {', '.join(wrong)}.")
+    if again is not None and not again.holds:
+        raise VerificationError(f"{again.label} was not made again by what it says of itself.")

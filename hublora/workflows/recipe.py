@@ -1,0 +1,167 @@
+"""Make it again: adapter ref ─ what its repo says of its training ─▶ the same settings, pinned."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hublora.errors import ConfigError, NotFoundError
+from hublora.hub.download import download
+from hublora.hub.layout import ENVIRONMENT, SETTINGS
+from hublora.hub.resolve import inspect_repo
+from hublora.refs import AdapterRef
+from hublora.training.config import flatten, read_settings_file
+from hublora.workflows.progress import Note, Observer, ignore
+
+_SOURCES = ("data.dataset", "data.folder", "data.archive")
+# What says where in a source the pictures are, and means nothing in another one.
+_OF_THE_SOURCE = (
+    "data.revision",
+    "data.config_name",
+    "data.split",
+    "data.image_column",
+    "data.caption_column",
+)
+_OF_NO_EFFECT = ("hub.", "checkpoint.", "output_dir", "report_to", "data.cache_dir")
+
+# Settings that may name something of the author's own, and the flag for it. Of a file or folder
+# only the last part of its path is recorded, so it has no slash; what is public has one.
+_PRIVATE = {
+    "base.model": "--base FOLDER",
+    "data.folder": "--folder FOLDER",
+    "data.archive": "--archive FILE",
+    "adapter.start_from": "--set adapter.start_from=FILE",
+}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What an adapter's repo, or a run folder, says about how it was trained.
+
+    Attributes:
+        label: The repo at its commit, or the folder.
+        name: Last part of that name.
+        settings: Every setting under its dotted key; base and dataset at their commits.
+        environment: What it was trained with, as `describe_environment` returned it.
+    """
+
+    label: str
+    name: str
+    settings: Mapping[str, Any]
+    environment: Mapping[str, Any]
+
+
+def read_recipe(ref: str) -> Recipe:
+    """Return how the adapter `ref` was made.
+
+    Args:
+        ref: owner/name, with @revision if it is not the newest; or the folder of a run.
+
+    Raises:
+        RefError: It does not parse.
+        NotFoundError: There is no such repo or folder, or it does not say how it was made.
+        ConfigError: What it says cannot be read.
+    """
+    parsed = AdapterRef.parse(ref)
+    if parsed.kind == "url":
+        raise NotFoundError(
+            f"A file alone, {parsed.public}, does not say how it was made.", "Name its repo."
+        )
+    if parsed.kind == "local":
+        folder = Path(parsed.location).expanduser()
+        settings, environment = folder / SETTINGS, folder / ENVIRONMENT
+        if not settings.is_file():
+            raise _untold(str(folder))
+        return _recipe(str(folder), folder.resolve().name, settings, environment)
+    snapshot = inspect_repo(parsed.location, "model", parsed.revision)
+    if SETTINGS not in snapshot.files:
+        raise _untold(parsed.location)
+    settings, environment = (
+        download(parsed.location, snapshot.commit, name) if name in snapshot.files else Path(name)
+        for name in (SETTINGS, ENVIRONMENT)
+    )
+    label = f"{parsed.location}@{snapshot.commit[:8]}"
+    return _recipe(label, parsed.location.split("/")[-1], settings, environment)
+
+
+def remake(recipe: Recipe, given: Mapping[str, Any], observer: Observer = ignore) -> dict[str, Any]:
+    """Return the settings of a training that makes the adapter again.
+
+    Args:
+        recipe: How it was made.
+        given: Settings under dotted keys that win over it, such as another learning rate.
+        observer: Is told of those, and of every version that is another one now.
+
+    Raises:
+        ConfigError: It was trained on something that only its author has, and `given` names
+            nothing in its place.
+    """
+    kept = _without_replaced(recipe.settings, given)
+    _check_public(recipe, kept, given)
+    for key, value in given.items():
+        then = recipe.settings.get(key)
+        if not key.startswith(_OF_NO_EFFECT) and _plain(value) != then:
+            observer(Note(f"Other than {recipe.label}: {key} is {_plain(value)} (was {then})."))
+    for sentence in drift_since(recipe):
+        observer(Note(f"Since {recipe.label}: {sentence}", warning=True))
+    return {**kept, **given}
+
+
+def drift_since(recipe: Recipe) -> tuple[str, ...]:
+    """Return what is not as it was when the adapter was trained, one sentence each."""
+    import torch
+
+    from hublora.cards.environment import describe_environment, drift
+
+    now = describe_environment("cuda" if torch.cuda.is_available() else "cpu")
+    return drift(recipe.environment, now)
+
+
+def _untold(label: str) -> NotFoundError:
+    return NotFoundError(
+        f"{label} does not say how it was made: it has no {SETTINGS}.",
+        "Only adapters that hublora trained can be made again.",
+    )
+
+
+def _recipe(label: str, name: str, settings: Path, environment: Path) -> Recipe:
+    known: Any = {}
+    if environment.is_file():
+        try:
+            known = json.loads(environment.read_bytes())
+        except ValueError:
+            known = {}  # then everything counts as drifted
+    tree = read_settings_file(settings)
+    return Recipe(label, name, flatten(tree), known if isinstance(known, dict) else {})
+
+
+def _without_replaced(then: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the recorded settings without those that belong to what `given` replaces."""
+    kept = dict(then)
+    if "base.model" in given and given["base.model"] != then.get("base.model"):
+        kept.pop("base.revision", None)
+    named = {key: _plain(given[key]) for key in _SOURCES if key in given}
+    if not named or all(then.get(key) == value for key, value in named.items()):
+        return kept
+    same_kind = all(then.get(key) is not None and key != "data.dataset" for key in named)
+    for key in _SOURCES if same_kind else (*_SOURCES, *_OF_THE_SOURCE):
+        kept.pop(key, None)
+    return kept
+
+
+def _check_public(recipe: Recipe, kept: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """Check that everything which is trained on can be found by others than the author."""
+    for key, flag in _PRIVATE.items():
+        named = kept.get(key)
+        if named is not None and "/" not in str(named) and key not in given:
+            raise ConfigError(
+                f"{recipe.label} was made with {named!r}, which is not on the Hub.",
+                f"Name it: {flag}",
+            )
+
+
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else value
