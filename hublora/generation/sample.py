@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from hublora.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -142,6 +140,8 @@ def sample(
         mixer: Of the pipeline's adapters, where they do not simply add up.
         sized: Whether the size is that of a picture in `inputs`.
     """
+
+    import torch
 
     def after(pipe: Any, index: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
         if on_step is not None:

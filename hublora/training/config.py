@@ -233,7 +233,9 @@ class TrainingConfig(_Section):
             for parent in parents:
                 node = node.setdefault(parent, {})
                 if not isinstance(node, dict):
-                    raise ConfigError(f"{parent!r} in {key!r} is not a section.")
+                    raise ConfigError(
+                        f"{parent} holds settings and has no value of its own.", f"Set {key}."
+                    )
             if isinstance(value, Mapping) and isinstance(node.get(last), dict):
                 node[last] |= value
             else:

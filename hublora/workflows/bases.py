@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
-from hublora.errors import NotFoundError
+from hublora.errors import ConfigError, NotFoundError
 from hublora.families import Family, family_of_folder
-from hublora.generation.sample import Sampling, defaults_from_card
 from hublora.hub.download import check_pipeline, download_pipeline
 from hublora.hub.resolve import inspect_repo, read_card
+from hublora.refs import check_repo_id
 from hublora.workflows.progress import Observer, downloading, ignore
 
 if TYPE_CHECKING:
     import torch
+
+    from hublora.generation.sample import Sampling
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,8 @@ class Base:
 
     def sampling(self, prompt: str, **chosen: Any) -> Sampling:
         """Return how to draw `prompt`: what was chosen, else what its card says, else usual."""
+        from hublora.generation.sample import Sampling, defaults_from_card
+
         settings = defaults_from_card(self.card)
         settings |= {key: value for key, value in chosen.items() if value is not None}
         return Sampling(prompt=prompt, **settings)
@@ -111,6 +115,19 @@ def open_base(model: str, revision: str | None = None, observer: Observer = igno
     progress = downloading(observer)
     folder = download_pipeline(model, snapshot.commit, snapshot.files, progress=progress)
     return Base(model, snapshot.commit, folder, snapshot.card, family_of_folder(folder))
+
+
+def check_base_name(model: str) -> None:
+    """Refuse what cannot be a base; looks nothing up.
+
+    Raises:
+        ConfigError: There is no name.
+        RefError: It is no folder and has not the form owner/name.
+    """
+    if not model:
+        raise ConfigError("No base is named.", "Name one: --base owner/name, or a folder.")
+    if not _is_folder(model):
+        check_repo_id(model)
 
 
 def _is_folder(model: str) -> bool:

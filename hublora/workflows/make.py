@@ -13,8 +13,8 @@ from hublora.filesystem import claimed
 from hublora.hub.client import whoami
 from hublora.hub.push import check_can_push
 from hublora.hub.resolve import resolve_adapter
-from hublora.refs import AdapterRef
-from hublora.workflows.bases import Base, find_base, open_base
+from hublora.refs import AdapterRef, check_repo_id
+from hublora.workflows.bases import Base, check_base_name, find_base, open_base
 from hublora.workflows.progress import Note, Observer, Stage, ignore
 from hublora.workflows.results import TrainingResult, write_results
 from hublora.workflows.shapes import bucket_note, settle_buckets, shapes
@@ -44,6 +44,7 @@ def train(
         HubloraError: Whatever keeps it from starting, before any long work.
         Interrupted: A person stopped it; a checkpoint was saved.
     """
+    check_names(config)
     from hublora.training.processes import join_processes, on_main
 
     if not join_processes().is_main_process:
@@ -52,6 +53,20 @@ def train(
     with ExitStack() as until_done:
         on_main(lambda: _claim(ready.config.run_folder, until_done))
         return _train(ready, observer)
+
+
+def check_names(config: TrainingConfig) -> None:
+    """Refuse names that can be seen to be wrong, before anything is loaded.
+
+    Raises:
+        ConfigError: A name is empty.
+        RefError: It has not the form owner/name.
+    """
+    check_base_name(config.base.model)
+    if config.data.dataset == "":
+        raise ConfigError("No dataset is named.", "Name one: --dataset owner/name, or --folder.")
+    if config.hub.model_id is not None:
+        check_repo_id(config.hub.model_id, "--hub-model-id")
 
 
 def _claim(folder: Path, until: ExitStack) -> None:

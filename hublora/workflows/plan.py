@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from hublora.data.rows import INDEX
 from hublora.errors import ConfigError
 from hublora.workflows.describe import peak_memory
-from hublora.workflows.make import Ready, beginning, encode, prepare
+from hublora.workflows.make import Ready, beginning, check_names, encode, prepare
 from hublora.workflows.progress import Note, Observer, ignore
 from hublora.workflows.shapes import shapes
 
@@ -83,6 +83,7 @@ def plan(config: TrainingConfig, *, resume: str | None = None, observer: Observe
     Raises:
         HubloraError: Whatever would keep the training from starting, a full disk included.
     """
+    check_names(config)
     from hublora.training.processes import join_processes
     from hublora.training.randomness import split
     from hublora.training.session import device_name, total_steps

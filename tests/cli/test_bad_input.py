@@ -71,6 +71,17 @@ SENTENCES: dict[str, tuple[list[str], list[str]]] = {
     "column": ([*TRAIN, "--image-column=photo"], ["photo", "image"]),
     "no data": (TRAIN[:3], ["--dataset"]),
     "no base": (["train", "--dataset=bases/pictures"], ["--base"]),
+    "empty base": (
+        ["train", "--base=", "--dataset=bases/pictures"],
+        ["No base is named", "--base"],
+    ),
+    "base's name": (["train", "--base=x", "--dataset=bases/pictures"], ["'x'", "owner/name"]),
+    "empty dataset": ([*TRAIN[:3], "--dataset="], ["No dataset is named", "--folder"]),
+    "name to push to": (
+        [*TRAIN, "--push-to-hub", "--hub-model-id=x"],
+        ["--hub-model-id", "owner/name"],
+    ),
+    "section": ([*TRAIN[:1], "--set=base=1", *TRAIN[1:]], ["base holds settings", "base.model"]),
     "base that is a dataset": ([*TRAIN[:2], "bases/pictures"], ["bases/pictures"]),
     "setting": ([*TRAIN, "--set", "adapter.rnak=4"], ["Did you mean adapter.rank?"]),
     "no pictures": ([*FOLDER, "{files}/no-pictures"], ["no-pictures"]),
