@@ -188,7 +188,10 @@ def import_snapshot(
     commit_message: str,
     data_dir: Path,
 ) -> None:
-    """Take in FOLDER as the newest commit of OWNER/NAME, e.g. a model copied from a disk."""
+    """Take a folder in as a repo.
+
+    FOLDER, e.g. a model copied from a disk, becomes the newest commit of OWNER/NAME.
+    """
     from hublora.localhub import import_folder
 
     target = data_dir.expanduser()
@@ -211,7 +214,10 @@ def collect_garbage(data_dir: Path) -> None:
 @data_option
 @output_flags
 def backup(target: Path, data_dir: Path) -> None:
-    """Copy everything to TARGET, also while the Hub runs; again copies only what is new."""
+    """Copy everything to TARGET, as a backup.
+
+    The Hub may run meanwhile. A second backup to the same place copies only what is new.
+    """
     from hublora.localhub.store.backup import back_up
 
     copied, size = back_up(open_store(data_dir), target.expanduser())

@@ -92,6 +92,7 @@ def test_a_model_folder_is_taken_in_listed_and_backed_up(tmp_path):
     (model / "model_index.json").write_text("{}")
     (model / "unet" / "w.safetensors").write_bytes(os.urandom(9000))
     from hublora.localhub.store import Store
+    from hublora.localhub.store.errors import Malformed
 
     Store(tmp_path / "data").first_user("me")
     taken = run("import", str(model), "studio/base", *data)
@@ -100,6 +101,9 @@ def test_a_model_folder_is_taken_in_listed_and_backed_up(tmp_path):
     assert run("backup", str(tmp_path / "copy"), *data).exit_code == 0
     again = run("backup", str(tmp_path / "copy"), *data)
     assert "Copied 0.0 MB" in again.stdout
+    refused = run("backup", str(tmp_path / "data" / "copy"), *data)
+    assert isinstance(refused.exception, Malformed)
+    assert not (tmp_path / "data" / "copy").exists()
     copy = ("--data", str(tmp_path / "copy"))
     assert json.loads(run("ls", "--json", *copy).stdout)[0]["name"] == "studio/base"
     assert run("gc", *data).exit_code == 0

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .disk import make_folder, sync_file
+from .errors import Malformed
 
 if TYPE_CHECKING:
     from . import Store
@@ -22,7 +23,13 @@ _IMMUTABLE = frozenset({".pack", ".idx"})
 
 
 def back_up(store: Store, target: Path) -> tuple[int, int]:
-    """Copy everything to `target`; return how many files and bytes were copied this time."""
+    """Copy everything to `target`; return how many files and bytes were copied this time.
+
+    Raises:
+        Malformed: `target` lies in what is to be copied.
+    """
+    if target.resolve().is_relative_to(store.folder.resolve()):
+        raise Malformed(f"{target} lies in the Hub's own folder; back up to a place outside it.")
     make_folder(target)
     os.chmod(target, 0o700)
     _copy_database(store.database.path, target / "hub.sqlite")
