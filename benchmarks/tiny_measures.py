@@ -89,7 +89,7 @@ def eye_count(pixels: np.ndarray) -> int:
     """Return the number of dark pupils in a light ring, at least five pixels apart."""
     luma = _luma(pixels)
     found: list[tuple[float, int, int]] = []
-    for pupil, ring in ((1.5, 3.2), (2.2, 4.2), (2.9, 5.2)):
+    for pupil, ring in ((1.5, 3.2), (2.2, 4.2), (2.9, 5.2), (3.7, 6.0)):
         light, dark = _disc_offsets(ring - 0.9, ring), _disc_offsets(-1, pupil - 0.5)
         around = _mean_over(luma, light)
         contrast = around - _mean_over(luma, dark)

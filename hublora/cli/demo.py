@@ -43,7 +43,7 @@ def demo(folder: Path) -> None:
         "Type the commands yourself, with the Hub started again:",
         f"  hublora hub --data {where}/hub",
         "and in another terminal, after the export lines that it prints:",
-        '  hublora run demo/sketchbook-lora "Totoro"',
+        '  hublora run demo/sketchbook-lora "a drawing of a green cat"',
     ]
     data = {
         "folder": str(result.folder),

@@ -58,7 +58,8 @@ class Picture:
     """Everything that a picture shows.
 
     `background` is a colour's name or "paper"; `pattern` is "" or the word that the caption uses.
-    `x`, `y` (centre) and `radius` are in pixels, `tilt` in radians.
+    `x`, `y` (centre) and `radius` are in pixels, `tilt` in radians; `eye_size`, in radii of the
+    subject, is what eyes have at least.
     """
 
     subject: str
@@ -67,6 +68,7 @@ class Picture:
     pattern: str = ""
     outline: bool = False
     eyes: bool = False
+    eye_size: float = 0.0
     shadow: bool = False
     x: float = SIZE / 2
     y: float = SIZE / 2
@@ -106,9 +108,11 @@ def random_picture(rng: np.random.Generator) -> Picture:
     return placed(Picture(str(subject), str(colour), str(background), **features), rng)
 
 
-def placed(picture: Picture, rng: np.random.Generator) -> Picture:
-    """Return `picture` at a random place inside the frame, slightly tilted."""
-    radius = float(rng.uniform(*RADII))
+def placed(
+    picture: Picture, rng: np.random.Generator, radii: tuple[float, float] = RADII
+) -> Picture:
+    """Return `picture` in a size of `radii`, somewhere inside the frame, slightly tilted."""
+    radius = float(rng.uniform(*radii))
     slack = min(SIZE / 2 - radius - 4, 7.0)
     x, y = SIZE / 2 + rng.uniform(-slack, slack, 2)
     tilt = float(rng.uniform(-0.14, 0.14))
@@ -205,6 +209,7 @@ def _stroke(canvas: ImageDraw.ImageDraw, points: Polygon) -> None:
 
 def _eyes(canvas: ImageDraw.ImageDraw, picture: Picture) -> None:
     x, y, half = EYES[picture.subject]
+    half = max(half, picture.eye_size)
     unit = picture.radius * SUPERSAMPLING
     for centre in _place(np.array([[x - half, y], [x + half, y]]), picture):
         for share, colour in ((1.0, INK), (0.84, WHITE), (0.5, INK)):

@@ -21,10 +21,13 @@ from hublora.demo.shapes import SHAPES
 ASSETS = Path(__file__).parent / "assets"
 
 STYLES: dict[str, dict[str, Any]] = {
-    "tiny-sketchbook": {"background": "paper", "outline": True, "eyes": True},
+    "tiny-sketchbook": {"background": "paper", "outline": True, "eyes": True, "eye_size": 0.33},
     "tiny-stripes": {"pattern": "striped", "shadow": True},
 }
 """What every picture of a data set has beyond its subject and colour; the rest varies."""
+
+RADII = {"tiny-sketchbook": (21.5, 24.5), "tiny-stripes": (18.5, 23.0)}
+"""Ranges of the subjects' radii in pixels."""
 
 COUNTS = {"tiny-sketchbook": 60, "tiny-stripes": 36}
 
@@ -39,7 +42,7 @@ def style_pictures(name: str) -> list[Picture]:
         colour = colours[(index + lap * 5 + lap // 5) % len(colours)]
         background = str(rng.choice([other for other in colours if other != colour]))
         picture = Picture(subjects[index % len(subjects)], colour, background)
-        pictures.append(placed(replace(picture, **STYLES[name]), rng))
+        pictures.append(placed(replace(picture, **STYLES[name]), rng, RADII[name]))
     return pictures
 
 
