@@ -6,7 +6,10 @@ its data folder, with or without a server running.
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
+
+from hublora.errors import HubloraError
 
 if TYPE_CHECKING:
     from .offline import add_user, create_token, import_folder
@@ -27,4 +30,6 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
+    if os.name == "nt":
+        raise HubloraError("The embedded Hub needs Linux or macOS.", "On Windows, use it in WSL.")
     return getattr(import_module(f".{_HOMES[name]}", __name__), name)

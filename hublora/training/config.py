@@ -312,7 +312,7 @@ def read_settings_file(path: Path) -> dict[str, Any]:
         ConfigError: It cannot be read or does not hold a mapping.
     """
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
         if path.suffix == ".toml":
             import tomllib
 
