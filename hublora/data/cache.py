@@ -14,6 +14,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from hublora.data.masks import mask_of_row
 from hublora.data.pixels import batches_of_pixels
 from hublora.data.rows import count_done, open_rows
 from hublora.data.source import Source
+from hublora.data.tags import Tags
 from hublora.data.training_data import Part, TrainingData
 from hublora.errors import ConfigError
 
@@ -74,7 +76,9 @@ def build_cache(
             surveyed.
     """
     buckets = arrange(source.examples, config, size, bucket_step)
-    texts = _distinct_texts(source) if encode_prompts else []
+    tags = Tags.of(config, cached=encode_prompts is not None)
+    captions = [example.captions for example in source.examples]
+    texts = tags.texts(chain.from_iterable(captions)) if encode_prompts else []
     prompt_about = {"format": FORMAT, **key_parts, **(prompt_key or {}), "texts": texts}
     prompts_at = config.cache_root / "prompts" / _key(prompt_about)
     shelves = []
@@ -104,7 +108,8 @@ def build_cache(
     return TrainingData(
         parts=parts,
         size=size,
-        captions=[example.captions for example in source.examples],
+        captions=captions,
+        tags=tags,
         prompt_tensors=prompts,
         texts=texts,
         reused=reused,
@@ -219,12 +224,6 @@ class _Teller:
 
     def add(self, count: int) -> None:
         self(min(self.done + count, self.total))
-
-
-def _distinct_texts(source: Source) -> list[str]:
-    """Return "" and every caption once, in the order of the examples."""
-    captions = (caption for example in source.examples for caption in example.captions)
-    return list(dict.fromkeys(["", *captions]))
 
 
 def _describe_images(source: Source, config: DataConfig, bucket: Bucket) -> dict[str, Any]:

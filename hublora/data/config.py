@@ -98,11 +98,23 @@ class DataConfig(BaseModel):
     caption_dropout: float = Field(
         0.0, ge=0, le=1, description="Share of the steps that train on the empty caption."
     )
+    shuffle_tags: bool = Field(
+        False, description="Write captions with what is between their commas in other orders."
+    )
+    keep_tags: int = Field(
+        0, ge=0, description="How many of a caption's first tags stay where they are."
+    )
+    tag_dropout: float = Field(
+        0.0, ge=0, le=1, description="Probability with which each other tag is left out."
+    )
+    caption_variants: int = Field(
+        8, ge=1, le=1024, description="Ways in which a caption's tags are written and cached."
+    )
     seed: int = Field(
         0,
         ge=0,
         lt=2**32,
-        description="Seed of the random crops and of the `max_train_samples` drawn.",
+        description="Seed of the crops, the tags and the `max_train_samples` that are drawn.",
     )
     num_workers: int = Field(
         0, ge=0, description="Threads that decode pictures ahead of the encoder (0: none)."

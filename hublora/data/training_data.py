@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hublora.data.layout import Bucket
+from hublora.data.tags import Tags
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -49,12 +50,14 @@ class TrainingData:
         parts: Sequence[Part],
         size: tuple[int, int],
         captions: Sequence[tuple[str, ...]],
+        tags: Tags,
         prompt_tensors: Mapping[str, Tensor] | None,
         texts: Sequence[str],
         reused: bool,
         folders: Sequence[Path],
     ) -> None:
         self.captions = captions
+        self._tags = tags
         self.reused = reused
         self.folders = folders
         self.size = size
@@ -134,14 +137,18 @@ class TrainingData:
         return part, [row(places[i], variant) for i, variant in zip(indices, variants, strict=True)]
 
     def caption(self, index: int, choice: int) -> str:
-        """Return a caption of an example; a negative `choice` is the empty one.
+        """Return a caption of an example.
 
         Args:
-            choice: Any number: it is taken modulo how many captions the example has.
+            index: The example.
+            choice: Negative is the empty caption, and 0 the first one as it is. Any other number
+                chooses one of the captions, and one of the ways in which its tags are written.
         """
         if choice < 0:
             return ""
-        return self.captions[index][choice % len(self.captions[index])]
+        captions = self.captions[index]
+        variant, which = divmod(choice, len(captions))
+        return self._tags.write(captions[which], variant) if choice else captions[0]
 
     def prompts(self, indices: Sequence[int], choices: Sequence[int]) -> dict[str, Tensor]:
         """Return the encoded caption of each example, as named tensors [B, …] on the CPU.

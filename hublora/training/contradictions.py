@@ -114,6 +114,14 @@ RULES: tuple[Rule, ...] = (
     ),
     (
         lambda config: (
+            config.data.keep_tags > 0
+            and not (config.data.shuffle_tags or config.data.tag_dropout > 0)
+        ),
+        "--keep-tags is about tags that are moved or left out, and none are.",
+        "Add --shuffle-tags or --tag-dropout.",
+    ),
+    (
+        lambda config: (
             not config.data.aspect_buckets
             and (config.data.bucket_step is not None or config.data.bucket_batch is not None)
         ),

@@ -151,9 +151,13 @@ def example(annotation: Any, default: Any) -> tuple[str | None, Any]:
     return ("some/name", annotation("some/name"))
 
 
+# Flags that mean nothing without others.
+NEEDED = {"--keep-tags": ["--shuffle-tags"]}
+
+
 @pytest.mark.parametrize("flag", FLAGS)
 def test_a_flag_sets_its_setting_and_nothing_else(flag: str) -> None:
-    least = ["--base", "a/b"]
+    least = ["--base", "a/b", *NEEDED.get(flag, ())]
     plain = parse(least)[0]
     *sections, name = FLAGS[flag].split(".")
     model: Any = TrainingConfig
