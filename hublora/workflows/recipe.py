@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hublora.errors import ConfigError, NotFoundError
+from hublora.errors import ConfigError, NotFoundError, RefError
 from hublora.hub.download import download
 from hublora.hub.layout import ENVIRONMENT, SETTINGS
 from hublora.hub.resolve import inspect_repo
-from hublora.refs import AdapterRef
+from hublora.refs import AdapterRef, check_repo_id
 from hublora.training.config import flatten, read_settings_file
 from hublora.workflows.progress import Note, Observer, ignore
 
@@ -25,10 +25,11 @@ _OF_THE_SOURCE = (
     "data.image_column",
     "data.caption_column",
 )
-_OF_NO_EFFECT = ("hub.", "checkpoint.", "output_dir", "report_to", "data.cache_dir")
+# Where things go is for whoever trains to say, never for the repo.
+_NOT_ITS_OWN = ("hub.", "output_dir", "report_to", "data.cache_dir")
+_OF_NO_EFFECT = (*_NOT_ITS_OWN, "checkpoint.")
 
-# Settings that may name something of the author's own, and the flag for it. Of a file or folder
-# only the last part of its path is recorded, so it has no slash; what is public has one.
+# Settings that may name something of the author's own, and the flag for it.
 _PRIVATE = {
     "base.model": "--base FOLDER",
     "data.folder": "--folder FOLDER",
@@ -134,8 +135,9 @@ def _recipe(label: str, name: str, settings: Path, environment: Path) -> Recipe:
             known = json.loads(environment.read_bytes())
         except ValueError:
             known = {}  # then everything counts as drifted
-    tree = read_settings_file(settings)
-    return Recipe(label, name, flatten(tree), known if isinstance(known, dict) else {})
+    tree = flatten(read_settings_file(settings))
+    tree = {key: value for key, value in tree.items() if not key.startswith(_NOT_ITS_OWN)}
+    return Recipe(label, name, tree, known if isinstance(known, dict) else {})
 
 
 def _without_replaced(then: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -153,14 +155,31 @@ def _without_replaced(then: Mapping[str, Any], given: Mapping[str, Any]) -> dict
 
 
 def _check_public(recipe: Recipe, kept: Mapping[str, Any], given: Mapping[str, Any]) -> None:
-    """Check that everything which is trained on can be found by others than the author."""
+    """Check that everything which is trained on can be found by others than the author.
+
+    A path is refused even where this machine has such a file: a repo does not choose among those.
+    """
     for key, flag in _PRIVATE.items():
         named = kept.get(key)
-        if named is not None and "/" not in str(named) and key not in given:
+        if named is not None and key not in given and not _is_public(key, str(named)):
             raise ConfigError(
                 f"{recipe.label} was made with {named!r}, which is not on the Hub.",
                 f"Name it: {flag}",
             )
+
+
+def _is_public(key: str, named: str) -> bool:
+    if key == "data.folder":
+        return False
+    if key == "data.archive":
+        return named.startswith("https://")
+    try:
+        if key == "base.model":
+            check_repo_id(named)
+            return True
+        return AdapterRef.parse(named).kind != "local"
+    except RefError:
+        return False
 
 
 def _plain(value: Any) -> Any:

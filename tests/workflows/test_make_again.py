@@ -188,3 +188,24 @@ def test_a_repo_that_does_not_say_how_it_was_made_is_told(run: Path, api: HfApi)
         read_recipe("bases/epsilon")
     with pytest.raises(NotFoundError, match="me/nobody"):
         read_recipe("me/nobody")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("data.folder", "/home/you/pictures"),
+        ("data.archive", "/home/you/pictures.zip"),
+        ("base.model", "/home/you/base"),
+        ("adapter.start_from", "../adapter.safetensors"),
+    ],
+)
+def test_a_repo_does_not_choose_among_files_of_this_machine(key: str, value: str) -> None:
+    with pytest.raises(ConfigError, match="not on the Hub"):
+        remake(recipe(**{"data.dataset": None, key: value}), {})
+
+
+def test_a_repo_does_not_choose_where_things_go(copied: Path) -> None:
+    hostile = "hub: {push: true, model_id: eve/stolen}\noutput_dir: /home/you\nreport_to: [wandb]\n"
+    settings = copied / "training" / "config.yaml"
+    settings.write_text("base: {model: a/b}\n" + hostile)
+    assert set(read_recipe(str(copied)).settings) == {"base.model"}
