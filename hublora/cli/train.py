@@ -32,6 +32,7 @@ FLAGS = {
     "--image-column": "data.image_column",
     "--caption-column": "data.caption_column",
     "--masks": "data.masks",
+    "--repeats": "data.repeats",
     "--max-train-samples": "data.max_train_samples",
     "--resolution": "data.resolution",
     "--center-crop": "data.center_crop",

@@ -109,6 +109,7 @@ def build_cache(
         parts=parts,
         size=size,
         captions=captions,
+        repeats=[example.repeats for example in source.examples],
         tags=tags,
         prompt_tensors=prompts,
         texts=texts,

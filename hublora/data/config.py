@@ -62,6 +62,14 @@ class DataConfig(BaseModel):
     max_train_samples: int | None = Field(
         None, ge=1, description="Take only this many pictures, drawn with `seed`."
     )
+    repeats: int = Field(
+        1, ge=1, le=10_000, description="How often each picture is shown in one pass."
+    )
+    folder_repeats: bool | None = Field(
+        None,
+        description="Read a folder's name such as 10_dog as ten repeats (default: if all pictures "
+        "lie in such folders).",
+    )
     strict: bool = Field(
         False, description="Refuse a dataset with unusable pictures instead of skipping them."
     )

@@ -22,6 +22,7 @@ class Example:
         size: (width, height) in pixels, upright; (0, 0) until it was surveyed.
         file: Opens its encoded bytes.
         mask: Opens those of its mask; None where it has none or none are asked for.
+        repeats: How often it is shown in one pass.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Example:
     file: Callable[[], IO[bytes]] = field(repr=False, compare=False)
     size: tuple[int, int] = (0, 0)
     mask: Callable[[], IO[bytes]] | None = field(default=None, repr=False, compare=False)
+    repeats: int = 1
 
     def open(self) -> Image:
         """Return the picture, decoded and upright.

@@ -24,6 +24,7 @@ from hublora.data.config import DataConfig
 from hublora.data.examples import Example, Listing, Skipped
 from hublora.data.masks import find_mask_column, pair_up
 from hublora.data.metadata import METADATA, read_metadata
+from hublora.data.repeats import read_repeats
 from hublora.errors import DataError
 
 ENDINGS = (
@@ -74,6 +75,8 @@ def list_folder(config: DataConfig, folder: Path, name: str) -> Listing:
         left_out = [Skipped(path.relative_to(folder).as_posix(), reason) for path in others]
     else:
         column, examples, left_out = _from_names(folder, pictures, config.caption_column, beside)
+    notes = [] if config.masks or not masks else [_unused(len(masks))]
+    repeated, said = read_repeats(config, examples)
     return Listing(
         id=name,
         revision=None,
@@ -82,9 +85,9 @@ def list_folder(config: DataConfig, folder: Path, name: str) -> Listing:
         caption_column=column,
         digest=_digest([(one.name, one.file) for one in examples], config.num_workers),
         mask_digest=_digest([(e.name, e.mask) for e in examples if e.mask], config.num_workers),
-        examples=examples,
+        examples=repeated,
         left_out=left_out,
-        notes=() if config.masks or not masks else (_unused(len(masks)),),
+        notes=[*notes, *said],
     )
 
 

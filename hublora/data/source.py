@@ -78,7 +78,8 @@ def open_source(config: DataConfig, progress: Callable[[int, int], None] | None 
     listing = _read_listing(config)
     if not listing.examples:
         raise DataError(f"{listing.id} has no pictures.")
-    captioned, uncaptioned = _with_captions(listing.examples, config.default_caption)
+    examples = [replace(one, repeats=one.repeats * config.repeats) for one in listing.examples]
+    captioned, uncaptioned = _with_captions(examples, config.default_caption)
     chosen = _draw(captioned, config.max_train_samples, config.seed)
     named = [example.name for example in chosen]
     drawn = _hash(listing.digest, listing.mask_digest, named)

@@ -38,6 +38,7 @@ class TrainingData:
 
     Attributes:
         captions: For each example, one or more.
+        repeats: For each example, how often it is shown in one pass.
         reused: True if nothing had to be encoded.
         folders: Where the cache lies.
         size: (h, w) of the pictures in pixels; of the square that the buckets are as large as.
@@ -50,6 +51,7 @@ class TrainingData:
         parts: Sequence[Part],
         size: tuple[int, int],
         captions: Sequence[tuple[str, ...]],
+        repeats: Sequence[int],
         tags: Tags,
         prompt_tensors: Mapping[str, Tensor] | None,
         texts: Sequence[str],
@@ -57,6 +59,7 @@ class TrainingData:
         folders: Sequence[Path],
     ) -> None:
         self.captions = captions
+        self.repeats = repeats
         self._tags = tags
         self.reused = reused
         self.folders = folders

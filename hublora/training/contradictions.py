@@ -144,6 +144,11 @@ RULES: tuple[Rule, ...] = (
         "Leave one of them out.",
     ),
     (
+        lambda config: config.data.dataset is not None and config.data.folder_repeats is not None,
+        "data.folder_repeats is about names of folders; --dataset is on the Hub.",
+        "Leave it out; --repeats repeats all pictures.",
+    ),
+    (
         lambda config: config.data.folder is not None and config.data.revision is not None,
         "--dataset-revision is of a dataset on the Hub; --folder is on this disk.",
         "Leave --dataset-revision out.",

@@ -50,7 +50,7 @@ class Session:
         denoiser: The denoiser as prepared for the devices.
         optimizer: Over the adapter's weights.
         schedule: Of the learning rate.
-        shown: Which pictures are trained on in one pass.
+        shown: Which pictures are trained on in one pass, repeated ones several times.
         held_out: Which pictures are kept apart for measuring.
         order: In which order they are shown where batches are of one shape; None otherwise.
         average: Moving average of the adapter's weights, None without one.
@@ -239,6 +239,7 @@ def start_session(
         raise ConfigError(
             f"holdout.pictures keeps all of the {len(data)} pictures apart.", "Keep fewer apart."
         )
+    shown = [index for index in shown for _ in range(data.repeats[index])]
     images = config.train_batch_size * config.gradient_accumulation_steps
     steps = total_steps(config, len(shown), images * accelerator.num_processes)
     schedule = make_schedule(config.schedule, optimizer, steps)

@@ -97,7 +97,7 @@ def plan(config: TrainingConfig, *, resume: str | None = None, observer: Observe
     observer(Note("Measuring one step …"))
     trial = _try(ready)
     images = trial.session.images_per_step
-    steps = total_steps(config, len(shown), images)
+    steps = total_steps(config, sum(source.examples[one].repeats for one in shown), images)
     left = steps - _step_of(ready.checkpoint)
     disk, free = _check_disk(config, trial, steps)
     return Plan(

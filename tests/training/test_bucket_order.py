@@ -15,6 +15,7 @@ from hublora.training.events import StepDone
 from hublora.training.loop import train
 from hublora.training.losses import training_losses
 from hublora.training.order import BucketOrder
+from hublora.training.randomness import choose
 from hublora.training.session import Session
 from tests.tiny import save_pictures
 
@@ -126,3 +127,23 @@ def test_a_resumed_training_keeps_the_batches_that_it_began_with(start, settings
     assert settle_buckets(halved, folder).data.bucket_batch == 4
     with pytest.raises(ConfigError, match="--train-batch-size 3 does not divide"):
         settle_buckets(settings(**given, train_batch_size=3), folder)
+
+
+def test_repeated_pictures_are_shown_as_often(start, album: Path) -> None:
+    for number, folder in enumerate(("3_a", "3_a", "1_b", "1_b")):
+        (album / folder).mkdir(exist_ok=True)
+        (album / f"{number}.png").rename(album / folder / f"{number}.png")
+    (album / "metadata.jsonl").unlink()
+    for number in (4, 5, 6):
+        (album / f"{number}.png").unlink()
+    given = {"data__dataset": None, "data__folder": album, "schedule__max_train_steps": None}
+    for bucketed in (False, True):
+        session = start(**given, data__aspect_buckets=bucketed, schedule__num_train_epochs=3)
+        assert session.total_steps == 3 * 8
+        numbers = range(8, 16)
+        if session.order is not None:
+            shown = session.order.pictures(numbers)
+        else:
+            choices = choose(0, numbers, len(session.shown), 1, 10, 0)
+            shown = [session.shown[index] for index in choices.indices]
+        assert sorted(shown) == [0, 1, *[2] * 3, *[3] * 3]

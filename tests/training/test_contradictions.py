@@ -30,6 +30,7 @@ from hublora.training.config import TrainingConfig
         ({"optimizer.text_encoder_learning_rate": 1}, ("text_encoder_learning_rate", "trained")),
         ({"data.mask_column": "mask"}, ("data.mask_column", "--masks")),
         ({"objective.outside_mask": 0.1}, ("objective.outside_mask", "--masks")),
+        ({"data.dataset": "a/b", "data.folder_repeats": True}, ("folder_repeats", "--dataset")),
         ({"data.keep_tags": 1}, ("--keep-tags", "tags")),
         ({"data.bucket_step": 64}, ("data.bucket_step", "--aspect-buckets")),
         ({"data.folder": "pictures", "data.revision": "main"}, ("--dataset-revision", "--folder")),

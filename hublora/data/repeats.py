@@ -1,0 +1,74 @@
+"""Folders named `10_sks dog`: kohya's way to say how often pictures are shown in one pass.
+
+pictures/
+  10_sks dog/   shown ten times each; "sks dog" where there is no other caption
+  1_dog/        shown once
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
+from hublora.data.captions import clean
+from hublora.data.config import DataConfig
+from hublora.data.examples import Example
+from hublora.errors import DataError
+
+# Of three digits at most, none in front: 2024_summer and 01_cats are numbered, not repeated.
+_FOLDER = re.compile(r"([1-9]\d{0,2})_([^/]+)/")
+
+
+def read_repeats(
+    config: DataConfig, examples: Sequence[Example]
+) -> tuple[Sequence[Example], list[str]]:
+    """Return the examples with the repeats that their folders' names say, and what was done.
+
+    Args:
+        config: Whether such names are read; unset, they are where nothing else can be meant.
+        examples: Their names are paths in the folder of all.
+
+    Raises:
+        DataError: They are to be read, and there are none.
+    """
+    wanted, names = config.folder_repeats, config.default_caption is None
+    found = [_FOLDER.match(example.name) for example in examples]
+    if wanted is None:
+        if not all(found) or not found:
+            return examples, []
+        if _are_numbers([match[1] for match in found if match]):
+            said = "The folders' numbers are taken for an order; for repeats:"
+            return examples, [f"{said} --set data.folder_repeats=true"]
+    elif not wanted:
+        return examples, []
+    elif not any(found):
+        raise DataError(
+            "data.folder_repeats is set, and no folder has a name such as '10_sks dog'.",
+            "Leave it out; --repeats 10 repeats all pictures.",
+        )
+    repeated = [
+        _repeat(example, int(match[1]), match[2] if names else None) if match else example
+        for example, match in zip(examples, found, strict=True)
+    ]
+    named = sum(
+        bool(new.captions and not old.captions) for new, old in zip(repeated, examples, strict=True)
+    )
+    folders = Counter(match[0].rstrip("/") for match in found if match)
+    listed = ", ".join(f"{name!r} ({count})" for name, count in folders.items())
+    notes = [f"Pictures are repeated as their folders' names say: {listed}"]
+    if named:
+        notes.append(f"{named} without a caption have their folder's name")
+    return repeated, notes
+
+
+def _are_numbers(found: Sequence[str]) -> bool:
+    """Tell whether folders are just numbered: 1, 2, 3."""
+    numbers = sorted(set(map(int, found)))
+    return len(numbers) > 1 and numbers == list(range(1, len(numbers) + 1))
+
+
+def _repeat(example: Example, repeats: int, name: str | None) -> Example:
+    captions = (clean(name),) if name is not None else ()
+    return replace(example, repeats=repeats, captions=example.captions or captions)
