@@ -45,7 +45,9 @@ class Lettering:
 def _wrap(text: str, font: ImageFont.FreeTypeFont, width: int, limit: int) -> list[str]:
     lines: list[str] = []
     line = ""
-    for word in re.findall(r"[^ \n\t]+", text):  # a no-break space holds words together
+    for word in re.findall(r"[^ \n\t]+", text):
+        # A no-break space has held its words together; Pillow's font has no such letter.
+        word = word.replace("\N{NO-BREAK SPACE}", " ")
         joined = f"{line} {word}" if line else word
         if font.getlength(joined) <= width:
             line = joined

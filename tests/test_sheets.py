@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from PIL import Image
 
+from hublora.lettering import Lettering
 from hublora.sheets import MAX_WIDTH, sheet
 
 WORDS = "a drawing of a green star on a yellow background, "
@@ -79,3 +80,7 @@ def test_nothing_to_show_is_refused():
 def test_a_wrong_number_of_labels_is_refused():
     with pytest.raises(ValueError, match="1 row labels for 2 rows"):
         sheet([[picture()]] * 2, ["one"])
+
+
+def test_a_no_break_space_holds_words_together_and_is_written_as_a_space():
+    assert Lettering("a cat (seed\N{NO-BREAK SPACE}0)", 14, 60, 3).lines == ["a cat", "(seed 0)"]
