@@ -19,7 +19,22 @@ from hublora.errors import HubloraError
 if TYPE_CHECKING:
     from hublora.refs import AdapterRef
     from hublora.training.config import TrainingConfig
-    from hublora.workflows import TrainingResult, convert, inspect, load, push, run, train
+    from hublora.workflows import (
+        TrainingResult,
+        caption,
+        compose,
+        convert,
+        inspect,
+        load,
+        outdated,
+        push,
+        replay,
+        run,
+        search,
+        train,
+        update,
+        use,
+    )
 
 __all__ = [
     "AdapterRef",
@@ -27,31 +42,28 @@ __all__ = [
     "TrainingConfig",
     "TrainingResult",
     "__version__",
+    "caption",
+    "compose",
     "convert",
     "inspect",
     "load",
+    "outdated",
     "push",
+    "replay",
     "run",
+    "search",
     "train",
+    "update",
+    "use",
 ]
 
-_LAZY = {
-    "AdapterRef": "hublora.refs",
-    "TrainingConfig": "hublora.training.config",
-    "TrainingResult": "hublora.workflows",
-    "convert": "hublora.workflows",
-    "inspect": "hublora.workflows",
-    "load": "hublora.workflows",
-    "push": "hublora.workflows",
-    "run": "hublora.workflows",
-    "train": "hublora.workflows",
-}
+_ELSEWHERE = {"AdapterRef": "hublora.refs", "TrainingConfig": "hublora.training.config"}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
+    if name not in __all__:
         raise AttributeError(f"module 'hublora' has no attribute {name!r}")
-    return getattr(import_module(_LAZY[name]), name)
+    return getattr(import_module(_ELSEWHERE.get(name, "hublora.workflows")), name)
 
 
 def __dir__() -> list[str]:

@@ -7,7 +7,7 @@
                 ["/" ("blob" | "resolve" | "tree") "/" revision ["/" path]]
     url      := "https://…/file.safetensors"
     local    := a path that starts with ".", "/" or "~", or a file or folder that exists
-    weight   := a decimal number, may be negative
+    weight   := a decimal number from -1000 to 1000
     refs     := ref ("|" ref)*          (the list form of Replicate's LoRA service)
 
 A folder that exists comes before a repo of that name; `hf://owner/name` is the repo in any case.
@@ -20,7 +20,6 @@ Source of the repo naming rules: huggingface_hub `validate_repo_id`; of the page
 
 from __future__ import annotations
 
-import math
 import os
 import re
 from collections.abc import Iterable
@@ -37,6 +36,7 @@ _NAME = r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?"
 _REPO = re.compile(rf"(?P<owner>{_NAME})/(?P<name>{_NAME})(?:@(?P<rest>.+)|/(?P<path>.+))?\Z")
 _WEIGHT = re.compile(r"(?P<where>.+):(?P<weight>[^:/|@]*)\Z", re.DOTALL)
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?\Z", re.ASCII)
+MAX_WEIGHT = 1000  # more turns every picture into noise, or into nothing
 _SPECIAL_REVISION = re.compile(r"(refs/(?:pr|convert|heads|tags)/[^/]+)(?:/(.+))?\Z")
 _REVISION = re.compile(r"(?!-)[\w+-][\w.+-]*(/[\w+-][\w.+-]*)*\Z")
 _HUB_HOSTS = ("huggingface.co", "www.huggingface.co", "hf.co")  # and the host of HF_ENDPOINT
@@ -152,7 +152,7 @@ def _split_weight(text: str) -> tuple[str, float]:
     match = _WEIGHT.match(text)
     if not match:
         return text, 1.0
-    if not (_NUMBER.match(match["weight"]) and math.isfinite(float(match["weight"]))):
+    if not _NUMBER.match(match["weight"]):
         # A Windows drive or a port is not a weight; anything else after a colon is a mistake.
         if re.match(r"\A[A-Za-z]\Z", match["where"]):
             return text, 1.0
@@ -160,7 +160,13 @@ def _split_weight(text: str) -> tuple[str, float]:
             f"The weight {match['weight']!r} in {text!r} is not a number.",
             f"Write it like {match['where']}:0.8.",
         )
-    return match["where"], float(match["weight"])
+    weight = float(match["weight"])
+    if not abs(weight) <= MAX_WEIGHT:
+        raise RefError(
+            f"The weight {match['weight']} in {text!r} is beyond {MAX_WEIGHT}.",
+            f"Write it like {match['where']}:0.8.",
+        )
+    return match["where"], weight
 
 
 def _is_local(where: str) -> bool:

@@ -106,6 +106,8 @@ def check_fit(fit: Fit, facts: AdapterFacts, label: str, base: str) -> None:
     if not fit.total:
         raise AdapterError(f"{label} holds no layers.")
     if not fit.missing and not fit.misshapen:
+        if len({(component, own) for (component, _), own in fit.placed.items()}) < len(fit.placed):
+            raise AdapterError(f"{label} does not fit {base}: two of its layers are one there.")
         return
     stated = facts.base_model
     made_for = f" (made for {stated})" if stated and stated != base else ""

@@ -38,9 +38,9 @@ _WIDEST = 40  # of a column
 @output_flags
 def search(text: str, base: str | None, author: str | None, sort: str, limit: int) -> None:
     """List adapters on the Hub whose name holds TEXT, with what calls them and their licence."""
-    from hublora.hub.search import search_adapters
+    from hublora.hub.search import search as find
 
-    found = search_adapters(text, base=base, author=author, sort=sort, limit=limit)
+    found = find(text, base=base, author=author, sort=sort, limit=limit)
     data = [asdict(one) for one in found]
     out.result(_table(found) if found else "Nothing was found.", data, [o.repo_id for o in found])
 

@@ -1,13 +1,13 @@
-"""DoRA layers whose weight counts as it does for LoRA: Δ = W' − W, times the weight.
+"""DoRA as what it adds to a layer: Δ = W' − W, times the weight, beside whatever else is active.
 
 DoRA brings each row of W + s·BA to a length of its own (https://huggingface.co/papers/2402.09353,
-equation 5), so its update is
+equation 5), so with c = magnitude / ‖W + s·BA‖, row by row, what it adds is
 
-    Δ = c ⊙ (W + s·BA) − W,    c = magnitude / ‖W + s·BA‖ row by row
+    Δ = c ⊙ (W + s·BA) − W = (c ⊙ s·B) A + (c − 1) ⊙ W
 
-PEFT's own layer applies that too, but it takes a weight into s, so that a weight of 0 does not turn
-it off, takes what other adapters added for a part of W·x, and computes the lengths again at every
-call. Here c is computed once, and w·Δ is added whatever else is active.
+a low-rank update and a longer or shorter output of the layer itself. PEFT's own layer takes a
+weight into s, so that a weight of 0 does not turn it off, takes what other adapters added for a
+part of W·x, and computes the lengths again at every call.
 """
 
 from __future__ import annotations
@@ -15,80 +15,80 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from peft.tuners.lora.dora import DoraConv2dLayer, DoraLinearLayer
+from peft.tuners.lora.layer import LoraVariant
+
+from hublora.adapters.adapter import LowRank
 
 
-class _Weighted:
-    """What both kinds of layer share.
-
-    Attributes:
-        factor: c, one for each output.
-        scale: s, alpha / rank.
-    """
-
-    factor: torch.Tensor
-    scale: float
-
-    def settle(self, magnitude: torch.nn.Parameter, change: torch.Tensor, base: Any) -> None:
-        """Compute c for the base's weight.
-
-        Args:
-            magnitude: PEFT's, [out] or [1, out, 1, 1].
-            change: s·BA, in the shape of the weight.
-            base: The layer below.
-        """
-        self.weight = magnitude
-        adapted = base.weight.detach().float() + change.to(base.weight.device)
-        lengths = adapted.flatten(1).norm(dim=1).clamp_min(torch.finfo(torch.float32).tiny)
-        factor = magnitude.detach().flatten().float() / lengths
-        factor = factor.reshape(_row_shape(base.weight)).to(base.weight.dtype)
-        self.register_buffer("factor", factor, persistent=False)  # type: ignore[attr-defined]
-
-    def forward(
-        self,
-        x: torch.Tensor,
-        *,
-        lora_A: Any,
-        lora_B: Any,
-        scaling: float,
-        base_layer: Any,
-        **_: Any,
-    ) -> torch.Tensor:
-        """Return w·Δx; PEFT hands w over inside of `scaling`, which is w·s."""
-        unadapted = base_layer(x)
-        if base_layer.bias is not None:
-            unadapted = unadapted - base_layer.bias.reshape(_row_shape(base_layer.weight))
-        adapted = unadapted + self.scale * lora_B(lora_A(x))
-        weight = scaling / self.scale if self.scale else 1.0
-        return weight * (self.factor * adapted - unadapted)
-
-
-class WeightedDoraLinear(_Weighted, DoraLinearLayer):
-    """For a linear layer."""
-
-
-class WeightedDoraConv2d(_Weighted, DoraConv2dLayer):
-    """For a convolution."""
-
-
-def _row_shape(weight: torch.Tensor) -> tuple[int, ...]:
-    """Return the shape that puts one number for each output beside a layer's outputs."""
-    return (1, -1, 1, 1) if weight.ndim == 4 else (-1,)
-
-
-def settle_dora(placed: Any, name: str) -> None:
-    """Put the layer of this module in the place of PEFT's, for the adapter `name`.
+def row_factors(layer: LowRank, weight: torch.Tensor) -> torch.Tensor:
+    """Return c, [out], in float32.
 
     Args:
-        placed: PEFT's layer, with the adapter on it.
-        name: Of the adapter.
+        layer: With a magnitude.
+        weight: Of the base's layer, [out, in] or [out, in, kh, kw].
     """
-    base = placed.get_base_layer()
-    scale = float(placed.scaling[name])
-    own = (WeightedDoraConv2d if base.weight.ndim == 4 else WeightedDoraLinear)(False)
-    own.scale = scale
-    down, up = placed.lora_A[name].weight.detach(), placed.lora_B[name].weight.detach()
-    product = up.flatten(1).float() @ down.flatten(1).float()
-    change = scale * product.reshape(base.weight.shape)
-    own.settle(placed.lora_magnitude_vector[name].weight, change, base)
-    placed.lora_magnitude_vector[name] = own
+    assert layer.magnitude is not None, "a DoRA has one"
+    product = layer.up.flatten(1).float() @ layer.down.flatten(1).float()
+    adapted = weight.detach().flatten(1).float().cpu() + layer.scale * product
+    lengths = adapted.norm(dim=1).clamp_min(torch.finfo(torch.float32).tiny)
+    return layer.magnitude.flatten().float() / lengths
+
+
+class Lengthened(torch.nn.Module):
+    """How much longer the output of a layer becomes: Σ weight · (c − 1), [out]."""
+
+    longer: torch.Tensor
+
+    def __init__(self, out: int, dtype: torch.dtype, device: torch.device) -> None:
+        super().__init__()
+        zeros = torch.zeros(out, dtype=dtype, device=device)
+        self.register_buffer("longer", zeros, persistent=False)
+
+
+class LengthenedVariant(LoraVariant):
+    """Tells PEFT's layers of linear maps and convolutions how to apply it."""
+
+    @staticmethod
+    def forward(
+        module: Any, active_adapter: str, x: torch.Tensor, result: torch.Tensor, **_: Any
+    ) -> torch.Tensor:
+        """Return `result` + BA·x + (c − 1) ⊙ W·x."""
+        base = module.get_base_layer()
+        own = result if module.active_adapters[0] == active_adapter else module.base_layer(x)
+        if base.bias is not None:
+            own = own - _by_row(base.bias, own.ndim, base.weight.ndim)
+        added = module.lora_B[active_adapter](module.lora_A[active_adapter](x))
+        longer = module.lora_magnitude_vector[active_adapter].longer
+        scaling = module.scaling[active_adapter]
+        change = added + _by_row(longer, own.ndim, base.weight.ndim) * own
+        return result + change * scaling
+
+    @staticmethod
+    def merge_safe(module: Any, active_adapter: str, orig_weight: torch.Tensor) -> torch.Tensor:
+        """Return the weight with what the adapter adds."""
+        factor = _rows(module, active_adapter)
+        return orig_weight * factor + module.get_delta_weight(active_adapter)
+
+    @staticmethod
+    def merge_unsafe(module: Any, active_adapter: str, orig_weight: torch.Tensor) -> None:
+        """Add it in place."""
+        merged = LengthenedVariant.merge_safe(module, active_adapter, orig_weight.data)
+        orig_weight.data = merged.to(orig_weight.dtype)
+
+    @staticmethod
+    def unmerge(module: Any, active_adapter: str, orig_weight: torch.Tensor) -> torch.Tensor:
+        """Return the weight without it."""
+        delta = module.get_delta_weight(active_adapter)
+        return (orig_weight - delta) / _rows(module, active_adapter)
+
+
+def _rows(module: Any, name: str) -> torch.Tensor:
+    """Return 1 + scaling · (c − 1), one for each row of the weight."""
+    longer = module.lora_magnitude_vector[name].longer
+    ones = (1,) * (module.get_base_layer().weight.ndim - 1)
+    return 1 + module.scaling[name] * longer.reshape(-1, *ones)
+
+
+def _by_row(numbers: torch.Tensor, dimensions: int, weight_dimensions: int) -> torch.Tensor:
+    """Put one number for each output beside a layer's outputs."""
+    return numbers.reshape(-1, 1, 1) if dimensions == weight_dimensions == 4 else numbers

@@ -41,3 +41,20 @@ def place(pipe: Any, device: str, offload: Offload | None = None, tiled_vae: boo
         pipe.enable_model_cpu_offload(device=device)
     else:
         pipe.enable_sequential_cpu_offload(device=device)
+        keep_adapters(pipe, device)
+
+
+def keep_adapters(pipe: Any, device: str) -> None:
+    """Bring the adapters of a pipeline that is offloaded layer by layer to the device for good.
+
+    They are small, and change while a picture is drawn.
+    """
+    from accelerate.hooks import remove_hook_from_module
+    from peft.tuners.lora.layer import LoraLayer
+
+    for model in pipe.components.values():
+        for layer in model.modules() if hasattr(model, "modules") else ():
+            if isinstance(layer, LoraLayer):
+                for own in (layer.lora_A, layer.lora_B, layer.lora_magnitude_vector):
+                    remove_hook_from_module(own, recurse=True)
+                    own.to(device)

@@ -8,98 +8,98 @@
 
 Classifier-free guidance is linear in the denoiser's predictions, so averaging these is averaging
 what is guided. Text encoders read the prompt once, before the first step: there every way is a sum.
-Adapters stay in memory; what does not act costs nothing.
+Adapters stay in memory; what does not act costs nothing (`hublora.generation.rack`).
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 from hublora.errors import ConfigError
 from hublora.generation.weights import Weight, in_block
 
+if TYPE_CHECKING:
+    from hublora.generation.bank import Bank, Prepared
+
 Way = Literal["sum", "switch", "composite"]
 WAYS: tuple[Way, ...] = ("sum", "switch", "composite")
-
-
-@dataclass(frozen=True)
-class _Placed:
-    """A layer of the pipeline that carries adapters.
-
-    Attributes:
-        layer: PEFT's layer.
-        component: Of the pipeline.
-        module: Its name in the component.
-        names: The adapters on it, of those that are mixed.
-    """
-
-    layer: Any
-    component: str
-    module: str
-    names: tuple[str, ...]
-
-    @property
-    def reads_text(self) -> bool:
-        return self.component.startswith("text_encoder")
 
 
 class Mixer:
     """Which adapters of a pipeline act at which step, and how strongly.
 
     Args:
-        pipe: A diffusers pipeline that has the adapters.
-        names: What they are called in the pipeline.
-        weights: One for each.
-        way: How they act together.
+        bank: Of the pipeline.
         denoiser: The component that predicts.
 
-    Raises:
-        ConfigError: A weight names a block that its adapter has no layers in.
+    Attributes:
+        parts: What acts, in order.
     """
 
-    def __init__(
-        self,
-        pipe: Any,
-        names: Sequence[str],
-        weights: Sequence[Weight],
-        way: Way = "sum",
-        denoiser: str = "unet",
-    ) -> None:
-        self._way = way if len(names) > 1 else "sum"
-        self._placed = _find_layers(pipe, names)
-        self._denoising = [one for one in self._placed if not one.reads_text]
-        self._names = tuple(names)
-        if self._way == "composite":
-            _average_over(getattr(pipe, denoiser), names, self._let)
-        self.reweigh(weights)
+    def __init__(self, bank: Bank, denoiser: Any) -> None:
+        self._bank, self._denoiser = bank, denoiser
+        self._way: Way = "sum"
+        self.parts: tuple[Prepared, ...] = ()
+        self._weights: tuple[Weight, ...] = ()
+        self._averages = False
+        self._progress = 0.0
+
+    @property
+    def name(self) -> str:
+        """Of the PEFT adapter that holds what acts."""
+        return self._bank.name
+
+    def play(self, parts: Sequence[Prepared], weights: Sequence[Weight], way: Way = "sum") -> None:
+        """Let these adapters act from now on, and no others.
+
+        Args:
+            parts: What the bank prepared; one may come twice.
+            weights: One for each.
+            way: How they act together.
+
+        Raises:
+            ConfigError: A weight names a block that its adapter has no layers in; what acted
+                before still does.
+        """
+        for part, weight in zip(parts, weights, strict=True):
+            _check_blocks(weight, part)
+        self.parts, self._weights = tuple(parts), tuple(weights)
+        self._way = way if len(parts) > 1 else "sum"
+        self._still = self._way != "switch" and not any(weight.moves for weight in weights)
+        if self._way == "composite" and not self._averages:
+            self._average()
+        self._hold()
+        self._begin()
 
     def reweigh(self, weights: Sequence[Weight]) -> None:
-        """Let the adapters act with other weights from now on.
+        """Let the same adapters act with other weights from now on.
 
         Raises:
             ConfigError: A weight names a block that its adapter has no layers in.
         """
-        chosen = dict(zip(self._names, weights, strict=True))
-        for name, weight in chosen.items():
-            _check_blocks(weight, [one for one in self._placed if name in one.names])
-        self._weights = chosen
-        self._still = self._way != "switch" and not any(weight.moves for weight in weights)
-        self._begin()
+        self.play(self.parts, weights, self._way)
 
     def start(self) -> None:
         """Set everything as the first step needs it, whatever an interrupted drawing left."""
         if not self._still:
             self._begin()
 
+    def _hold(self) -> None:
+        acting = [part for part, one in zip(self.parts, self._weights, strict=True) if one.acts]
+        for component in {name for part in acting for name in part.stacks}:
+            self._bank.rack(component)
+        for component, rack in self._bank.racks.items():
+            stacks = [part.stacks[component] for part in acting if component in part.stacks]
+            rack.hold(stacks, self._way == "sum" or _reads_text(component))
+
     def _begin(self) -> None:
-        for one in self._placed:
-            self._scale(one, 0.0)
-            one.layer.set_adapter(list(one.names), inference_mode=True)
-        if self._way == "switch":
-            self._let(next(iter(self._weights)))
+        for component in self._bank.racks:
+            if _reads_text(component):
+                self._show(component, None, 0.0)
+        self._progress = 0.0
+        self._show_denoiser(self._turn(0))
 
     def on_step_end(
         self, pipe: Any, step: int, timestep: Any, tensors: dict[str, Any]
@@ -111,76 +111,82 @@ class Mixer:
         if following >= pipe.num_timesteps:
             self._begin()  # the next picture starts as this one did
             return tensors
-        if any(weight.moves for weight in self._weights.values()):
-            progress = following / max(pipe.num_timesteps - 1, 1)
-            for one in self._denoising:
-                self._scale(one, progress)
-        if self._way == "switch":
-            names = list(self._weights)
-            self._let(names[following % len(names)])
+        self._progress = following / max(pipe.num_timesteps - 1, 1)
+        self._show_denoiser(self._turn(following))
         return tensors
 
-    def _scale(self, one: _Placed, progress: float) -> None:
-        for name in one.names:
-            weight = self._weights[name].for_layer(one.component, one.module)
-            one.layer.set_scale(name, weight.at(progress))
+    def _turn(self, step: int) -> int | None:
+        """Return which adapter acts alone at a step, None where all do."""
+        if self._way == "switch":
+            return step % len(self.parts)
+        return 0 if self._way == "composite" else None
 
-    def _let(self, name: str) -> None:
-        """Let one adapter act on the denoiser, and no other."""
-        for one in self._denoising:
-            one.layer.set_adapter([name] if name in one.names else [], inference_mode=True)
+    def _show_denoiser(self, alone: int | None) -> None:
+        for component in self._bank.racks:
+            if not _reads_text(component):
+                self._show(component, alone, self._progress)
+
+    def _show(self, component: str, alone: int | None, progress: float) -> None:
+        acting = []
+        for index, (part, weight) in enumerate(zip(self.parts, self._weights, strict=True)):
+            if component in part.stacks and alone in (None, index):
+                stack = part.stacks[component]
+                acting.append((stack, _factors(weight, component, stack.modules, progress)))
+        self._bank.rack(component).show(acting)
+
+    def _average(self) -> None:
+        """Make the denoiser predict with each adapter alone and return the mean, where that is
+        the way."""
+        predict = self._denoiser.forward
+        self._averages = True
+
+        @functools.wraps(predict)
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            if self._way != "composite":
+                return predict(*args, **kwargs)
+            results = []
+            for index in range(len(self.parts)):
+                self._show_denoiser(index)
+                results.append(predict(*args, **kwargs))
+            if isinstance(results[0], tuple):
+                return (_mean([result[0] for result in results]), *results[0][1:])
+            return type(results[0])(sample=_mean([result.sample for result in results]))
+
+        self._denoiser.forward = forward
 
 
-def _find_layers(pipe: Any, names: Iterable[str]) -> list[_Placed]:
-    wanted = list(names)
-    found = []
-    for component, model in pipe.components.items():
-        if not hasattr(model, "named_modules"):
-            continue
-        for module, layer in model.named_modules():
-            if not hasattr(layer, "lora_A"):
-                continue
-            here = tuple(name for name in wanted if name in layer.lora_A)
-            if here:
-                found.append(_Placed(layer, component, module, here))
-    return found
+def _reads_text(component: str) -> bool:
+    return component.startswith("text_encoder")
 
 
-def _check_blocks(weight: Weight, placed: Sequence[_Placed]) -> None:
+def _factors(
+    weight: Weight, component: str, modules: Sequence[str], progress: float
+) -> float | list[float]:
+    """Return the weight of a component's layers, one number where it is one."""
+    if not weight.blocks:
+        return weight.rest.at(progress)
+    return [weight.for_layer(component, module).at(progress) for module in modules]
+
+
+def _check_blocks(weight: Weight, part: Prepared) -> None:
+    layers = [(name, module) for name, stack in part.stacks.items() for module in stack.modules]
     for block, _ in weight.blocks:
-        if not any(in_block(block, one.component, one.module) for one in placed):
-            there = sorted({_block_of(one) for one in placed})
+        if not any(in_block(block, *layer) for layer in layers):
+            there = sorted({_block_of(*layer) for layer in layers})
             raise ConfigError(
                 f"The adapter changes nothing in the block {block!r}.",
                 f"It changes: {', '.join(there)}.",
             )
 
 
-def _block_of(one: _Placed) -> str:
+def _block_of(component: str, module: str) -> str:
     """Return the name of a layer's block as a weight writes it."""
-    if one.reads_text:
+    if _reads_text(component):
         return "text"
-    first, second = [*one.module.split("."), ""][:2]
+    first, second = [*module.split("."), ""][:2]
     if first in ("down_blocks", "up_blocks"):
         return f"{first.removesuffix('_blocks')}.{second}"
     return "mid" if first == "mid_block" else f"{first}.{second}" if second.isdigit() else first
-
-
-def _average_over(denoiser: Any, names: Sequence[str], let: Callable[[str], None]) -> None:
-    """Make the denoiser predict with each adapter alone and return the mean."""
-    predict = denoiser.forward
-
-    @functools.wraps(predict)
-    def forward(*args: Any, **kwargs: Any) -> Any:
-        results = []
-        for name in names:
-            let(name)
-            results.append(predict(*args, **kwargs))
-        if isinstance(results[0], tuple):
-            return (_mean([result[0] for result in results]), *results[0][1:])
-        return type(results[0])(sample=_mean([result.sample for result in results]))
-
-    denoiser.forward = forward
 
 
 def _mean(tensors: Sequence[Any]) -> Any:

@@ -9,11 +9,11 @@ A block that is not named has the weight without a name, 1.0 if there is none.
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import dataclass, replace
 
 from hublora.errors import ConfigError
+from hublora.refs import MAX_WEIGHT
 
 _EXAMPLE = "0.8, 0.2..0.9 or 1,mid:0,up:0.2..0.9"
 _NUMBER = r"[+-]?(?:\d+(?:\.\d+)?|\.\d+)(?:[eE][+-]?\d+)?"
@@ -91,6 +91,11 @@ class Weight:
         """Whether it is above 0 anywhere at any time."""
         return any(max(one.start, one.end) > 0 for one in self._ranges)
 
+    @property
+    def acts(self) -> bool:
+        """Whether it is other than 0 anywhere at any time."""
+        return any(one.start or one.end for one in self._ranges)
+
     def times(self, factor: float) -> Weight:
         """Return the weight times a number."""
         return replace(
@@ -130,7 +135,7 @@ def _parse_range(text: str, whole: str) -> Range:
         raise _wrong(whole)
     start = float(found["start"])
     end = float(found["end"]) if found["end"] else start
-    if not (math.isfinite(start) and math.isfinite(end)):
+    if not (abs(start) <= MAX_WEIGHT and abs(end) <= MAX_WEIGHT):
         raise _wrong(whole)
     return Range(start, end)
 

@@ -45,7 +45,7 @@ class FoundAdapter:
     likes: int
 
 
-def search_adapters(
+def search(
     text: str = "",
     *,
     base: str | None = None,

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 from hublora.errors import ConfigError
 from hublora.generation.concepts import TriggerMode
 from hublora.generation.weights import Weight
+from hublora.workflows.composition import Composition
 from hublora.workflows.drawing import cell_facts, draw, save
+from hublora.workflows.loading import load, reweigh
 from hublora.workflows.outputs import slug
 from hublora.workflows.progress import Happening, Note, Observer, Stage, Wrote, ignore
-from hublora.workflows.use import Composition, load, reweigh
 
 if TYPE_CHECKING:
     from PIL import Image

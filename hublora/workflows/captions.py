@@ -74,7 +74,7 @@ def caption(
     """
     from hublora.data.captioner import DEFAULT_MODEL, Captioner
     from hublora.hub.push import check_can_push
-    from hublora.workflows.use import default_device
+    from hublora.workflows.devices import default_device
 
     if push_to is not None:
         check_can_push(push_to, "dataset")

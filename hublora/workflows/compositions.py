@@ -19,12 +19,13 @@ from hublora.generation.mixing import Way
 from hublora.hub.layout import LOCK, WEIGHTS
 from hublora.hub.push import Pushed, check_can_push
 from hublora.hub.resolve import inspect_repo
+from hublora.workflows.composition import Composition, license_of
 from hublora.workflows.drawing import draw, save
+from hublora.workflows.loading import load
 from hublora.workflows.lock import Lock, LockedBase, LockedPart
 from hublora.workflows.parts import OpenPart, open_parts, settle
 from hublora.workflows.progress import Note, Observer, Wrote, ignore
 from hublora.workflows.share import push
-from hublora.workflows.use import Composition, license_of, load
 
 if TYPE_CHECKING:
     from hublora.generation.sample import Sampling

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from hublora.generation.conditions import Conditions
     from hublora.generation.sample import Sampling
-    from hublora.workflows.use import Composition
+    from hublora.workflows.composition import Composition
 
 
 def draw(

@@ -23,6 +23,7 @@ from hublora.generation.weights import Weight
 from hublora.hub.layout import CARD, ENVIRONMENT, SETTINGS, WEIGHTS
 from hublora.refs import AdapterRef
 from hublora.workflows.bases import Base
+from hublora.workflows.composition import Composition
 from hublora.workflows.describe import (
     BEFORE_AFTER,
     LOSS_PLOT,
@@ -42,7 +43,6 @@ from hublora.workflows.gallery import (
 from hublora.workflows.parts import OpenPart
 from hublora.workflows.progress import Observer, Wrote
 from hublora.workflows.share import save_card
-from hublora.workflows.use import Composition
 
 if TYPE_CHECKING:
     from hublora.data import Source

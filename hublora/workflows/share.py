@@ -117,7 +117,7 @@ def _verify_picture(path: Path, facts: Mapping[str, Any], pushed: Pushed, base: 
 
     from hublora.generation.sample import Sampling, image_difference, use_scheduler
     from hublora.workflows.drawing import draw
-    from hublora.workflows.use import load
+    from hublora.workflows.loading import load
 
     plan = Sampling(**facts["sampling"])
     dtype = getattr(torch, facts["dtype"])

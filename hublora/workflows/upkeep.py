@@ -13,11 +13,11 @@ from hublora.refs import AdapterRef
 from hublora.workflows.adapters import pin
 from hublora.workflows.compositions import Composed, compose, usual_prompts
 from hublora.workflows.drawing import draw
+from hublora.workflows.loading import load
 from hublora.workflows.lock import Lock, read_lock
 from hublora.workflows.parts import OpenPart, settle
 from hublora.workflows.parts import open_parts as open_refs
 from hublora.workflows.progress import Observer, Wrote, ignore
-from hublora.workflows.use import load
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -138,12 +138,14 @@ def test_a_kohya_file_for_sdxl_lands_on_every_layer(xl: Any, tmp_path: Path) -> 
     read = load_adapter(tmp_path / "a.safetensors")
     assert read.facts.components == ("text_encoder", "text_encoder_2", "unet")
     assert read.facts.architecture == "stable-diffusion-xl-v1-base"
-    (name,) = apply_adapters(xl, [Part(read)], "the base")
+    name = apply_adapters(xl, [Part(read)], "the base").name
     for component, modules in adapter.layers.items():
         placed = dict(getattr(xl, component).named_modules())
         for module, layer in modules.items():
             assert torch.equal(placed[module].lora_A[name].weight, layer.down), module
-            assert torch.equal(placed[module].lora_B[name].weight, layer.up), module
+            assert torch.allclose(placed[module].lora_B[name].weight, layer.up * layer.scale), (
+                module
+            )
 
 
 def test_comfyuis_names_land_on_the_unet(xl: Any) -> None:

@@ -11,6 +11,7 @@ import torch
 
 from hublora.adapters.adapter import Adapter, LowRank
 from hublora.generation.compose import Part, apply_adapters
+from hublora.generation.weights import Weight
 from tests.generation.test_compose import fresh, outputs
 from tests.lora import random_adapter
 
@@ -75,10 +76,10 @@ def test_what_is_active_adds_up(pipe: Any, bases: Path, kinds: list[tuple[str, f
 def test_a_weight_of_nothing_is_the_base_and_can_be_moved(pipe: Any, bases: Path) -> None:
     part = Part(with_magnitudes(random_adapter(pipe, TARGETS, size=0.1), pipe), 0.0)
     plain = outputs(pipe)
-    (name,) = apply_adapters(pipe, [part], "the base")
+    mixer = apply_adapters(pipe, [part], "the base")
     for found, before in zip(outputs(pipe), plain, strict=True):
         assert torch.allclose(found, before, atol=1e-6)
-    pipe.set_adapters([name], adapter_weights=[0.6])
+    mixer.reweigh([Weight.of(0.6)])
     wanted = outputs(dense_sum(fresh(bases), [Part(part.adapter, 0.6)]))
     for found, dense in zip(outputs(pipe), wanted, strict=True):
         assert torch.allclose(found, dense, atol=1e-4)
@@ -91,7 +92,7 @@ def test_half_precision_takes_a_dora(pipe: Any) -> None:
     layer = next(iter(adapter.layers["unet"]))
     assert pipe.unet.get_submodule(layer).weight.dtype == torch.bfloat16
     (magnitude,) = pipe.unet.get_submodule(layer).lora_magnitude_vector.values()
-    assert magnitude.factor.dtype == torch.bfloat16
+    assert magnitude.longer.dtype == torch.bfloat16
 
 
 def test_a_dora_can_be_fused_and_taken_away(pipe: Any, bases: Path) -> None:

@@ -12,7 +12,6 @@ from safetensors.torch import save_file
 from hublora.generation import prompts
 from hublora.generation.compose import Part, apply_adapters
 from hublora.generation.embeddings import add_tokens, read_tokens
-from hublora.generation.mixing import Mixer
 from hublora.generation.sample import Sampling, sample
 from hublora.generation.weights import Weight
 from tests.lora import random_adapter
@@ -54,11 +53,11 @@ def test_a_token_is_learned_by_both_text_encoders(xl: Any, tmp_path: Path) -> No
 
 def test_adapters_are_mixed(xl: Any) -> None:
     parts = [Part(random_adapter(xl, seed=seed)) for seed in (1, 2)]
-    names = apply_adapters(xl, parts, "the base")
+    mixer = apply_adapters(xl, parts, "the base")
     plan = Sampling("a red star", num_inference_steps=2)
     weights = [Weight.parse("0.2..1"), Weight.of(0.5)]
     pictures = set()
-    for way in ("sum", "switch", "composite"):  # composite wraps the denoiser: it comes last
-        mixer = Mixer(xl, names, weights, way)  # type: ignore[arg-type]
+    for way in ("composite", "sum", "switch"):
+        mixer.play(mixer.parts, weights, way)  # type: ignore[arg-type]
         pictures.add(sample(xl, plan, mixer=mixer).tobytes())
     assert len(pictures) == 3

@@ -45,7 +45,7 @@ REFS: dict[str, str] = {
     "me/x:": "not a number",
     "me/x:nan": "not a number",
     "me/x:inf": "not a number",
-    "me/x:1e999": "not a number",
+    "me/x:1e999": "beyond 1000",
     "me/x:0,5": "not a number",
     "me/x:٣": "not a number",
     "./a.safetensors:half": "not a number",

@@ -187,5 +187,6 @@ def test_a_layer_without_alpha_is_applied_as_it_is(bases: Path, tmp_path: Path) 
     save_file(pair(rank=4), tmp_path / "a.safetensors")
     pipe = DiffusionPipeline.from_pretrained(bases / "epsilon")
     adapter = open_adapter(AdapterRef.parse(str(tmp_path / "a.safetensors")))
-    (name,) = apply_adapters(pipe, [Part(adapter)], "bases/epsilon")
-    assert pipe.unet.get_submodule(ONE).scaling[name] == 1.0
+    name = apply_adapters(pipe, [Part(adapter)], "bases/epsilon").name
+    (update,) = adapter.layers["unet"].values()
+    assert torch.equal(pipe.unet.get_submodule(ONE).lora_B[name].weight, update.up)

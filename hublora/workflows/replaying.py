@@ -13,9 +13,9 @@ from hublora.filesystem import sha256_of
 from hublora.refs import AdapterRef
 from hublora.workflows.adapters import pin
 from hublora.workflows.drawing import draw, library_versions, save
+from hublora.workflows.loading import load
 from hublora.workflows.outputs import output_paths
 from hublora.workflows.progress import Note, Observer, Wrote, ignore
-from hublora.workflows.use import load
 
 if TYPE_CHECKING:
     from hublora.generation.sample import Sampling

@@ -1,0 +1,116 @@
+"""Use: adapter refs ─ load ─▶ pipeline ─ draw ─▶ pictures that say how they were made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hublora.generation.concepts import TriggerMode
+from hublora.generation.memory import Offload
+from hublora.generation.mixing import Way
+from hublora.workflows.drawing import draw, save
+from hublora.workflows.loading import load
+from hublora.workflows.models import find_controlnet, open_picture
+from hublora.workflows.outputs import output_paths, save_grid
+from hublora.workflows.progress import Observer, Wrote, ignore
+
+
+def run(
+    refs: Sequence[str],
+    prompt: str,
+    *,
+    output: Path | None = None,
+    num_images: int = 1,
+    grid: bool = False,
+    seed: int = 0,
+    base: str | None = None,
+    base_revision: str | None = None,
+    device: str | None = None,
+    scheduler: str | None = None,
+    trigger: TriggerMode = "auto",
+    compose: Way | None = None,
+    weights: Mapping[str, str | float] | None = None,
+    commercial: bool = False,
+    offload: Offload | None = None,
+    tiled_vae: bool = False,
+    image: Path | None = None,
+    strength: float | None = None,
+    mask: Path | None = None,
+    controlnet: str | None = None,
+    control_image: Path | None = None,
+    observer: Observer = ignore,
+    **sampling: Any,
+) -> list[Path]:
+    """Draw `prompt` with the adapters and save the pictures as PNG.
+
+    Args:
+        refs: Adapter refs; none draws with `base` alone.
+        prompt: What to draw.
+        output: A .png file, or a folder; the current folder if not given.
+        num_images: Pictures; the k-th has the seed `seed + k`.
+        grid: Write one labelled sheet besides.
+        seed: Of the first picture.
+        base: As for `load`.
+        base_revision: As for `load`.
+        device: As for `load`.
+        scheduler: Class name of a diffusers scheduler.
+        trigger: "auto" puts trigger words that the prompt lacks in front, "off" does not.
+        compose: As for `load`.
+        weights: As for `load`.
+        commercial: As for `load`.
+        offload: As for `load`.
+        tiled_vae: As for `load`.
+        image: A picture to start from.
+        strength: How much of `image` is drawn anew, in (0, 1].
+        mask: White where `image` is drawn anew.
+        controlnet: Hub id of a ControlNet.
+        control_image: What that follows.
+        observer: Is told what happens.
+        sampling: Fields of `generation.sample.Sampling`; None means the base's own.
+
+    Returns:
+        The files written, the sheet last.
+
+    Raises:
+        HubloraError: As `load`, and ConfigError for a scheduler that does not fit.
+    """
+    from hublora.generation.conditions import Conditions
+    from hublora.generation.sample import check_plan, use_scheduler
+
+    pictures = Conditions(
+        open_picture(image),
+        strength,
+        open_picture(mask),
+        find_controlnet(controlnet),
+        open_picture(control_image),
+    )
+    pipe = load(
+        *refs,
+        base=base,
+        base_revision=base_revision,
+        compose=compose,
+        weights=weights,
+        commercial=commercial,
+        offload=offload,
+        tiled_vae=tiled_vae,
+        device=device,
+        observer=observer,
+    )
+    use_scheduler(pipe, scheduler)
+    if pipe.hublora.lock:
+        prompt = pipe.hublora.lock.fill(prompt)
+    plan = pipe.hublora.base.sampling(prompt, scheduler=scheduler, **sampling)
+    check_plan(pipe, pipe.hublora.base.family.size_step(pipe), plan)
+    plans = [plan.with_seed(seed + index) for index in range(num_images)]
+    paths = output_paths(output, prompt, [p.seed for p in plans])
+    images = []
+    drawing = draw(pipe, plans, trigger, observer, pictures)
+    for drawn, one, path in zip(drawing, plans, paths, strict=True):
+        save(drawn, path, pipe.hublora, one, trigger, pictures)
+        observer(Wrote("picture", path))
+        images.append(drawn)
+    if grid:
+        paths.append(save_grid(images, plans, paths[0]))
+        observer(Wrote("sheet", paths[-1]))
+    return paths

@@ -1,0 +1,111 @@
+"""One pipeline, one adapter after the other: what is in memory, and what leaves it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import hublora
+from hublora.errors import HubloraError
+from hublora.localhub import import_folder
+from tests.lora import random_adapter, save_adapter
+
+
+@pytest.fixture
+def refs(publish: Callable[..., str]) -> list[str]:
+    return [publish(f"using-{name}", seed) for seed, name in enumerate("abc", 1)]
+
+
+def drawn(pipe: Any) -> bytes:
+    generator = torch.Generator().manual_seed(0)
+    return pipe("a hill", num_inference_steps=1, generator=generator).images[0].tobytes()
+
+
+def test_other_adapters_draw_what_they_draw_alone(refs: list[str], hub_data: Path) -> None:
+    pipe = hublora.load(refs[0])
+    first = drawn(pipe)
+    hublora.use(pipe, f"{refs[1]}:0.5", refs[2], compose="switch", weights={"2": "0.1..0.9"})
+    assert pipe.hublora.way == "switch"
+    assert [one["weight"] for one in pipe.hublora.facts()["adapters"]] == [0.5, "0.1..0.9"]
+    hublora.use(pipe, f"{refs[1]}:0.5")
+    assert drawn(pipe) == drawn(hublora.load(f"{refs[1]}:0.5")) != first
+    hublora.use(pipe, refs[0])
+    assert drawn(pipe) == first
+    assert pipe.hublora.residents.names == ["me/using-c", "me/using-b", "me/using-a"]
+    hublora.use(pipe)
+    assert drawn(pipe) == drawn(hublora.load(base="bases/epsilon"))
+
+
+def test_a_pipeline_keeps_to_the_commit_that_it_had(
+    refs: list[str], hub_data: Path, bases: Path, tmp_path: Path
+) -> None:
+    pipe = hublora.load(refs[0], cache_bytes=0)
+    first, facts = drawn(pipe), pipe.hublora.facts()
+    save_adapter(random_adapter(pipe, seed=9, size=0.1), tmp_path, "bases/epsilon")
+    import_folder(hub_data, refs[0], tmp_path)
+    hublora.use(pipe, refs[1])
+    assert pipe.hublora.residents.names == ["me/using-b"]  # what acts stays, the other left
+    hublora.use(pipe, refs[0])
+    assert (drawn(pipe), pipe.hublora.facts()) == (first, facts)
+
+
+def test_what_is_over_the_limit_leaves_in_the_order_of_use(refs: list[str]) -> None:
+    pipe = hublora.load(refs[0])
+    residents = pipe.hublora.residents
+    pipe = hublora.load(refs[0], cache_bytes=2 * residents.nbytes)
+    residents = pipe.hublora.residents
+    for ref in (refs[1], refs[0], refs[2]):
+        hublora.use(pipe, ref)
+    assert residents.names == ["me/using-a", "me/using-c"]
+    hublora.use(pipe, *refs)  # all of them act: more than the limit, and none leaves
+    assert len(residents.names) == 3
+    hublora.use(pipe, refs[2])
+    assert len(residents.names) == 2
+
+
+def test_a_file_that_changed_is_read_again(pipe_file: Path) -> None:
+    pipe = hublora.load(str(pipe_file))
+    first = drawn(pipe)
+    save_adapter(random_adapter(pipe, seed=9, size=0.1), pipe_file.parent, "bases/epsilon")
+    hublora.use(pipe, str(pipe_file))
+    assert drawn(pipe) != first
+
+
+@pytest.fixture
+def pipe_file(bases: Path, tmp_path: Path) -> Path:
+    from diffusers import StableDiffusionPipeline
+
+    pipe = StableDiffusionPipeline.from_pretrained(bases / "epsilon", safety_checker=None)
+    return save_adapter(random_adapter(pipe, size=0.1), tmp_path / "mine", "bases/epsilon")
+
+
+def test_what_cannot_be_used_leaves_the_picture_as_it_was(
+    refs: list[str], bases: Path, tmp_path: Path
+) -> None:
+    from diffusers import StableDiffusionPipeline
+
+    wide = StableDiffusionPipeline.from_pretrained(bases / "wide", safety_checker=None)
+    misfit = save_adapter(random_adapter(wide), tmp_path, "bases/wide")
+    pipe = hublora.load(refs[0])
+    first, facts = drawn(pipe), pipe.hublora.facts()
+    wrong: list[tuple[list[str], dict[str, Any]]] = [
+        ([refs[1], "me/not-there"], {}),
+        ([refs[1], str(misfit)], {}),
+        ([refs[1]], {"weights": {"1": "1,text:0.5"}}),
+        ([refs[1]], {"weights": {"2": 1}}),
+        ([f"{refs[1]}:1e30"], {}),
+        ([f"{refs[1]}:nan"], {}),
+    ]
+    for names, settings in wrong:
+        with pytest.raises(HubloraError):
+            hublora.use(pipe, *names, **settings)
+        assert (drawn(pipe), pipe.hublora.facts()) == (first, facts)
+
+
+def test_a_pipeline_from_elsewhere_is_told_apart(bases: Path) -> None:
+    with pytest.raises(HubloraError, match=r"hublora\.load"):
+        hublora.use(object(), "me/ink")
