@@ -135,6 +135,15 @@ def check_repo_id(repo_id: str, flag: str = "The repo id") -> str:
     return repo_id
 
 
+def is_repo(text: str | None) -> bool:
+    """Tell whether `text` is the id of a repo: not the path of something on this disk, and not what
+    the path of a checkpoint looks like."""
+    if text is None or _is_local(text) or re.search(r"checkpoint-\d+/?$", text):
+        return False
+    match = _REPO.match(text)
+    return match is not None and not (match["rest"] or match["path"])
+
+
 def check_revision(revision: str) -> str:
     """Return `revision` if git could have such a branch, tag or commit.
 

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from hublora.cli.output import out, output_flags
 from hublora.errors import ConfigError
+from hublora.refs import is_repo
 from hublora.training.config import TrainingConfig, flatten, read_settings_file
 
 if typing.TYPE_CHECKING:
@@ -70,6 +71,7 @@ FLAGS = {
     "--validation-epochs": "validation.epochs",
     "--checkpointing-steps": "checkpoint.steps",
     "--checkpoints-total-limit": "checkpoint.total_limit",
+    "--checkpoint-to-hub": "checkpoint.to_hub",
     "--output-dir": "output_dir",
     "--report-to": "report_to",
     "--push-to-hub": "hub.push",
@@ -102,6 +104,8 @@ Examples:
   hublora train --base … --folder ./pictures --trigger "sks dog" --rank 16
   hublora train --config run.yaml --set optimizer.weight_decay=0
   hublora train … --output-dir runs/naruto-lora --resume
+  hublora train … --push-to-hub --hub-model-id me/naruto-lora --checkpoint-to-hub
+  hublora train --resume me/naruto-lora
   hublora train … --dry-run
   hublora train --from someone/naruto-lora --rank 16
 
@@ -203,8 +207,9 @@ def _value_type(annotation: Any) -> Any:
     "--resume",
     is_flag=False,
     flag_value="latest",
-    metavar="[CHECKPOINT]",
-    help="Go on from a checkpoint; the latest one unless named.",
+    metavar="[CHECKPOINT|REPO]",
+    help="Go on from a checkpoint; the latest one unless named. Of a repo that --checkpoint-to-hub "
+    "wrote to, on any machine, with the settings kept there.",
 )
 @click.option(
     "--config",
@@ -241,7 +246,7 @@ def train(
     from hublora.cli.progress import ProgressReport
 
     given = given_settings(config_file, assignments, flags)
-    if made_from is not None:
+    if made_from is not None or is_repo(resume):
         given = _settings_again(made_from, given, resume)
     config = TrainingConfig.from_settings(given)
     if dry_run:
@@ -275,15 +280,23 @@ def train(
     out.result("\n".join(lines), data, [pushed.repo_id if pushed else str(result.folder)])
 
 
-def _settings_again(ref: str, given: dict[str, Any], resume: str | None) -> dict[str, Any]:
-    """Return the settings with which an adapter was made, under those that were given."""
+def _settings_again(
+    made_from: str | None, given: dict[str, Any], resume: str | None
+) -> dict[str, Any]:
+    """Return the settings with which an adapter was made, or of a training whose checkpoint is on
+    the Hub, under those that were given."""
     from hublora.cli.progress import ProgressReport
 
     with ProgressReport() as report:
+        from hublora.workflows.keeping import read_kept
         from hublora.workflows.make import default_folder
         from hublora.workflows.recipe import read_recipe, remake
 
-        recipe = read_recipe(ref)
+        if made_from is not None and is_repo(resume):
+            raise ConfigError(
+                "--from and --resume OWNER/NAME both bring settings.", "Leave one of them out."
+            )
+        recipe = read_kept(str(resume)) if made_from is None else read_recipe(made_from)
         if "output_dir" not in given and "hub.model_id" not in given:
             given = {**given, "output_dir": default_folder(recipe.name, resume)}
         return remake(recipe, given, report)

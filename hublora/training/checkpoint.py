@@ -30,7 +30,7 @@ from hublora.adapters.files import save_tensors
 from hublora.adapters.formats import to_diffusers
 from hublora.errors import ConfigError
 from hublora.filesystem import sha256_of, sync_folder, write_atomically
-from hublora.training.config import TrainingConfig
+from hublora.training.config import TrainingConfig, flatten
 from hublora.training.session import Session
 from hublora.training.trouble import Diverged
 
@@ -49,6 +49,8 @@ _FREE = (
     "gradient_checkpointing",
     "data.num_workers",
     "data.cache_dir",
+    "data.folder",
+    "data.archive",
 )
 
 
@@ -222,9 +224,11 @@ def _settings(
 ) -> dict[str, Any]:
     """Return the settings that must not change on the way, as dotted keys.
 
-    How the pictures of a step are split into passes and processes may change: they are the same.
+    Of what is on this disk there are only names: on another machine it is elsewhere. Whether the
+    pictures are the same is told by their fingerprint. How those of a step are split into passes
+    and processes may change: they are the same.
     """
-    kept = {key: value for key, value in config.flat().items() if not _is_free(key)}
+    kept = {key: value for key, value in flatten(config.shareable()).items() if not _is_free(key)}
     split = ("train_batch_size", "gradient_accumulation_steps")
     images = accelerator.num_processes
     for key in split:

@@ -163,6 +163,9 @@ class HoldoutSettings(_Section):
 class CheckpointSettings(_Section):
     steps: int = Field(500, ge=1, description="Save a checkpoint every so many steps.")
     total_limit: int | None = Field(3, ge=1, description="Keep at most so many checkpoints.")
+    to_hub: bool = Field(
+        False, description="Keep the newest one on a side branch of the adapter's repo too."
+    )
 
 
 class HubSettings(_Section):

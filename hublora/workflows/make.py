@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,10 +13,11 @@ from hublora.filesystem import claimed
 from hublora.hub.client import whoami
 from hublora.hub.push import check_can_push
 from hublora.hub.resolve import resolve_adapter
-from hublora.refs import AdapterRef, check_repo_id
+from hublora.refs import AdapterRef, check_repo_id, is_repo
 from hublora.workflows.bases import Base, check_base_name, find_base, open_base
+from hublora.workflows.keeping import check_unkept, drop_kept, keeping
 from hublora.workflows.progress import Note, Observer, Stage, ignore
-from hublora.workflows.results import TrainingResult, write_results
+from hublora.workflows.results import Done, TrainingResult, write_results
 from hublora.workflows.shapes import bucket_note, settle_buckets, shapes
 from hublora.workflows.share import push
 from hublora.workflows.steps import find_checkpoint, interrupted, open_history, train_to_end
@@ -37,7 +38,8 @@ def train(
 
     Args:
         config: All settings.
-        resume: "latest" or a checkpoint folder to go on from; None starts anew.
+        resume: "latest", a checkpoint folder, or a repo that keeps a checkpoint, to go on from;
+            None starts anew.
         observer: Is told what happens.
 
     Raises:
@@ -96,20 +98,24 @@ def _train(ready: Ready, observer: Observer) -> TrainingResult:
     history = main_first(lambda: open_history(session))
     observer(Note(_plan(session)))
     first = session.step
-    seconds = train_to_end(session, base, source, history, observer)
-    steps = session.step - first
-    session.settle()
+    with keeping(session, observer) as keeper:
+        seconds = train_to_end(session, base, source, history, observer, keeper)
+        session.settle()
+        done = Done(history, session.step - first, seconds)
+        with _stoppable(session):
+            result = on_main(lambda: write_results(session, base, source, done, observer))
+    with _stoppable(session):
+        return on_main(lambda: _finish(result, config, base, observer))
+
+
+@contextmanager
+def _stoppable(session: Session) -> Iterator[None]:
+    """Say how to go on if a person stops what comes after the last step."""
     try:
-        return on_main(
-            lambda: _finish(
-                write_results(session, base, source, history, steps, seconds, observer),
-                config,
-                base,
-                observer,
-            )
-        )
+        yield
     except KeyboardInterrupt:
-        raise interrupted(config.run_folder / f"checkpoint-{session.step}") from None
+        folder = session.config.run_folder / f"checkpoint-{session.step}"
+        raise interrupted(folder) from None
 
 
 @dataclass(frozen=True)
@@ -146,9 +152,11 @@ def prepare(config: TrainingConfig, resume: str | None, observer: Observer) -> R
     from hublora.training.session import check_settings, make_accelerator, weight_dtype
 
     config = on_main(lambda: _settle(config, resume))
-    checkpoint = on_main(lambda: find_checkpoint(config, resume, observer))
-    if config.hub.push:
+    if config.hub.push or config.checkpoint.to_hub:
         on_main(lambda: check_can_push(str(config.hub.model_id)))
+    checkpoint = on_main(lambda: find_checkpoint(config, resume, observer))
+    if config.checkpoint.to_hub and checkpoint is None:
+        on_main(lambda: check_unkept(str(config.hub.model_id)))
     accelerator = make_accelerator(config)
     commit = on_main(lambda: find_base(config.base.model, config.base.revision))
     source = main_first(lambda: _open_source(config, observer))
@@ -171,13 +179,16 @@ def _finish(
     """Push and verify a result, if the settings say so."""
     if not config.hub.push:
         return result
+    repo_id = str(config.hub.model_id)
     pushed = push(
         result.folder,
-        str(config.hub.model_id),
+        repo_id,
         private=config.hub.private,
         base=str(base.folder) if base.hub_id is None else None,
         observer=observer,
     )
+    if config.checkpoint.to_hub:
+        drop_kept(repo_id, observer)
     return replace(result, pushed=pushed)
 
 
@@ -277,7 +288,7 @@ def beginning(
 def _settle(config: TrainingConfig, resume: str | None) -> TrainingConfig:
     """Return the settings with nothing left open: the repo's id, the run's folder, the seeds."""
     hub = config.hub
-    if hub.push and "/" not in (hub.model_id or ""):
+    if (hub.push or config.checkpoint.to_hub) and "/" not in (hub.model_id or ""):
         # Only a name means one's own namespace, as in the diffusers scripts.
         name = config.output_dir.name if config.output_dir else _run_name(config)
         name = hub.model_id or name
@@ -317,14 +328,14 @@ def _run_name(config: TrainingConfig) -> str:
 
 
 def default_folder(name: str, resume: str | None) -> Path:
-    """Return a new folder below ./runs, or the newest one when going on."""
+    """Return a new folder below ./runs, or the newest one when going on with what is there."""
     first = Path("runs") / name
     taken = [first] if first.exists() else []
     number = 2
     while (candidate := first.with_name(f"{first.name}-{number}")).exists():
         taken.append(candidate)
         number += 1
-    if resume is not None and taken:
+    if resume is not None and not is_repo(resume) and taken:
         return taken[-1]
     return candidate if taken else first
 

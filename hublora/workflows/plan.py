@@ -6,14 +6,17 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hublora.data.rows import INDEX
 from hublora.errors import ConfigError
+from hublora.refs import is_repo
 from hublora.workflows.describe import peak_memory
+from hublora.workflows.keeping import take_up
 from hublora.workflows.make import Ready, beginning, check_names, encode, prepare
 from hublora.workflows.progress import Note, Observer, ignore
 from hublora.workflows.shapes import shapes
@@ -89,7 +92,8 @@ def plan(config: TrainingConfig, *, resume: str | None = None, observer: Observe
     from hublora.training.session import device_name, total_steps
 
     join_processes()
-    ready = prepare(config, resume, observer)
+    with _brought_here(resume) as checkpoint:
+        ready = prepare(config, checkpoint, observer)
     config, source = ready.config, ready.source
     shown, held_out = split(config.seed, len(source.examples), config.holdout.pictures)
     if not shown:
@@ -176,6 +180,16 @@ def _try(ready: Ready) -> _Trial:
     rows = sum(one.layout.rows for one in buckets)
     missing = 0.0 if _is_cached(ready, buckets) else rows / few
     return _Trial(session, buckets, seconds * missing, size * missing, step_seconds)
+
+
+@contextmanager
+def _brought_here(resume: str | None) -> Iterator[str | None]:
+    """Bring a checkpoint that a repo keeps into a temporary folder; any other is where it is."""
+    if not is_repo(resume):
+        yield resume
+        return
+    with tempfile.TemporaryDirectory(prefix="hublora-plan-") as folder:
+        yield str(take_up(str(resume), Path(folder)))
 
 
 def _check_disk(config: TrainingConfig, trial: _Trial, steps: int) -> tuple[int, int]:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hublora.errors import ConfigError, NotFoundError, RefError
 from hublora.hub.download import download
@@ -15,6 +15,9 @@ from hublora.hub.resolve import inspect_repo
 from hublora.refs import AdapterRef, check_repo_id
 from hublora.training.config import flatten, read_settings_file
 from hublora.workflows.progress import Note, Observer, ignore
+
+if TYPE_CHECKING:
+    from hublora.training.session import Session
 
 _SOURCES = ("data.dataset", "data.folder", "data.archive")
 # What says where in a source the pictures are, and means nothing in another one.
@@ -121,6 +124,15 @@ def drift_since(recipe: Recipe) -> tuple[str, ...]:
     return drift(recipe.environment, now)
 
 
+def recorded_settings(session: Session) -> dict[str, Any]:
+    """Return the settings that make an adapter again on one device, as a tree; base and dataset
+    are pinned in them, and so is what the device had chosen."""
+    tree = session.config.shareable()
+    tree["mixed_precision"] = session.accelerator.mixed_precision
+    tree["gradient_accumulation_steps"] *= session.accelerator.num_processes
+    return tree
+
+
 def _untold(label: str) -> NotFoundError:
     return NotFoundError(
         f"{label} does not say how it was made: it has no {SETTINGS}.",
@@ -135,9 +147,14 @@ def _recipe(label: str, name: str, settings: Path, environment: Path) -> Recipe:
             known = json.loads(environment.read_bytes())
         except ValueError:
             known = {}  # then everything counts as drifted
-    tree = flatten(read_settings_file(settings))
-    tree = {key: value for key, value in tree.items() if not key.startswith(_NOT_ITS_OWN)}
+    tree = own_settings(read_settings_file(settings))
     return Recipe(label, name, tree, known if isinstance(known, dict) else {})
+
+
+def own_settings(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a repo has to say, under dotted keys: how to train, and not where things go."""
+    flat = flatten(tree)
+    return {key: value for key, value in flat.items() if not key.startswith(_NOT_ITS_OWN)}
 
 
 def _without_replaced(then: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:

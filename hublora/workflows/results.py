@@ -42,6 +42,7 @@ from hublora.workflows.gallery import (
 )
 from hublora.workflows.parts import OpenPart
 from hublora.workflows.progress import Observer, Wrote
+from hublora.workflows.recipe import recorded_settings
 from hublora.workflows.share import save_card
 
 if TYPE_CHECKING:
@@ -49,6 +50,21 @@ if TYPE_CHECKING:
     from hublora.hub.push import Pushed
     from hublora.training.history import History
     from hublora.training.session import Session
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a training did.
+
+    Attributes:
+        history: Its record.
+        steps: Steps that this process did (a resumed training did the others before).
+        seconds: How long they took.
+    """
+
+    history: History
+    steps: int
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -74,9 +90,7 @@ def write_results(
     session: Session,
     base: Base,
     source: Source,
-    history: History,
-    steps: int,
-    seconds: float,
+    done: Done,
     observer: Observer,
 ) -> TrainingResult:
     """Write adapter, pictures, plot, settings and card; tell where each is.
@@ -85,9 +99,7 @@ def write_results(
         session: The finished training.
         base: Its base.
         source: Its pictures.
-        history: Its record.
-        steps: Steps that this process did (a resumed training did the others before).
-        seconds: How long they took.
+        done: What it did.
         observer: Is told what happens.
     """
     folder = session.config.run_folder
@@ -99,15 +111,16 @@ def write_results(
     write_atomically(folder / ENVIRONMENT, json.dumps(environment, indent=2) + "\n")
     settings = yaml.safe_dump(_reproducible(session), sort_keys=False)
     write_atomically(folder / SETTINGS, settings)
-    loss_plot(history.rows, folder / LOSS_PLOT, title=title(session))
+    rows = done.history.rows
+    loss_plot(rows, folder / LOSS_PLOT, title=title(session))
     observer(Wrote("loss plot", folder / LOSS_PLOT))
-    losses = [row["loss"] for row in history.rows[-max(1, len(history.rows) // 10) :]]
+    losses = [row["loss"] for row in rows[-max(1, len(rows) // 10) :]]
     final_loss = sum(losses) / len(losses)
     kohya_path = kohya.relative_to(folder).as_posix()
-    run = Run(session, base, source, steps, seconds, final_loss, gallery, kohya_path)
+    run = Run(session, base, source, done.steps, done.seconds, final_loss, gallery, kohya_path)
     save_card(folder, card_facts(run, environment))
     observer(Wrote("card", folder / CARD))
-    return TrainingResult(folder, steps, seconds, final_loss)
+    return TrainingResult(folder, done.steps, done.seconds, final_loss)
 
 
 def _facts(session: Session, base: Base) -> AdapterFacts:
@@ -203,10 +216,8 @@ def _one_per_prompt(drawn: Sequence[Drawn], least: int = 3) -> list[Drawn]:
 
 
 def _reproducible(session: Session) -> dict[str, Any]:
-    """Return the settings that make the adapter again, on one device; base and dataset are pinned
-    in them, and so is what the device had chosen."""
-    tree = session.config.shareable()
+    """Return the settings that make the adapter again, which push nothing."""
+    tree = recorded_settings(session)
     tree["hub"] = {"push": False, "model_id": None, "private": False}
-    tree["mixed_precision"] = session.accelerator.mixed_precision
-    tree["gradient_accumulation_steps"] *= session.accelerator.num_processes
+    tree["checkpoint"]["to_hub"] = False
     return tree

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hublora.errors import ConfigError, Interrupted
+from hublora.refs import is_repo
 from hublora.workflows.bases import Base
 from hublora.workflows.gallery import draw_preview
 from hublora.workflows.progress import Note, Observer, Trained, Wrote
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from hublora.training.history import History
     from hublora.training.holdout import Measure
     from hublora.training.session import Session
+    from hublora.workflows.keeping import Keeper
 
 LATEST = "latest"
 _AGREE_EVERY = 10  # steps between two times that several processes ask each other whether to stop
@@ -32,7 +34,8 @@ def find_checkpoint(config: TrainingConfig, resume: str | None, observer: Observ
 
     Args:
         config: The settled settings.
-        resume: "latest", a checkpoint's folder or its name; None starts anew.
+        resume: "latest", a checkpoint's folder or its name, or a repo that keeps one; None starts
+            anew.
         observer: Is told when there is none yet.
 
     Raises:
@@ -54,6 +57,15 @@ def find_checkpoint(config: TrainingConfig, resume: str | None, observer: Observ
         if not found:
             observer(Note(f"There is no checkpoint in {folder} yet; starting anew.", True))
         return found[-1] if found else None
+    if is_repo(resume):
+        from hublora.workflows.keeping import take_up
+
+        if found:
+            raise ConfigError(
+                f"{folder} already holds a training; {resume} is taken up in a new folder.",
+                "Go on with the one here: --resume. Or name another folder: --output-dir …",
+            )
+        return take_up(resume, folder)
     path = Path(resume)
     for candidate in (path, *(one for one in found if one.name == path.name)):
         if (candidate / STATE).is_file():
@@ -70,9 +82,22 @@ def open_history(session: Session) -> History:
 
 
 def train_to_end(
-    session: Session, base: Base, source: Source, history: History, observer: Observer
+    session: Session,
+    base: Base,
+    source: Source,
+    history: History,
+    observer: Observer,
+    keeper: Keeper | None = None,
 ) -> float:
     """Train from `session.step` to the end; return the seconds that the steps took.
+
+    Args:
+        session: The training.
+        base: Its base.
+        source: Its pictures.
+        history: Its record.
+        observer: Is told what happens.
+        keeper: Is given every checkpoint.
 
     Raises:
         Interrupted: A person stopped it; a checkpoint was saved.
@@ -92,6 +117,13 @@ def train_to_end(
         trackers.log(rows)
         return rows
 
+    def save() -> Path:
+        record()
+        folder = on_main(lambda: save_checkpoint(session))
+        if keeper is not None:
+            keeper.offer(folder)
+        return folder
+
     started = told = time.monotonic()
     away = 0.0  # seconds spent on pictures, which are not the training's
     try:
@@ -105,6 +137,8 @@ def train_to_end(
                     if now - told > _TELL_EVERY or event.step == session.total_steps:
                         told = now
                         _tell(record(), session, observer)
+                        if keeper is not None:
+                            keeper.tell(observer)
                 elif isinstance(event, ValidationDue):
                     before = time.monotonic()
                     record()
@@ -113,11 +147,9 @@ def train_to_end(
                     observer(Wrote("preview", sheet))
                     away += time.monotonic() - before
                 elif isinstance(event, CheckpointDue):
-                    record()
-                    observer(Wrote("checkpoint", on_main(lambda: save_checkpoint(session))))
+                    observer(Wrote("checkpoint", save()))
                 if not session.is_over and _all_stop(session, stop):
-                    record()
-                    raise interrupted(on_main(lambda: save_checkpoint(session)))
+                    raise interrupted(save(), keeper)
     finally:
         trackers.close()
     if session.step < session.total_steps:
@@ -150,11 +182,12 @@ def _all_stop(session: Session, stop: threading.Event) -> bool:
     return bool(session.accelerator.reduce(asked, "sum") > 0)
 
 
-def interrupted(checkpoint: Path) -> Interrupted:
+def interrupted(checkpoint: Path, keeper: Keeper | None = None) -> Interrupted:
     """Return what to raise when a person stopped a training that is saved in `checkpoint`."""
+    elsewhere = f"\nOr on another machine: {keeper.command}" if keeper else ""
     return Interrupted(
         f"Stopped; everything so far is in {checkpoint}.",
-        f"Go on with the same command and: --output-dir {checkpoint.parent} --resume",
+        f"Go on with the same command and: --output-dir {checkpoint.parent} --resume{elsewhere}",
         checkpoint,
     )
 

@@ -272,7 +272,7 @@ def _draw(
 
     from hublora.generation.sample import Sampling, use_scheduler
     from hublora.workflows.drawing import draw
-    from hublora.workflows.use import load
+    from hublora.workflows.loading import load
 
     facts = plans[0][1]
     revision = facts.get("base_revision")
