@@ -28,6 +28,7 @@ FLAGS = {
     "--dataset-config": "data.config_name",
     "--dataset-revision": "data.revision",
     "--split": "data.split",
+    "--streaming": "data.streaming",
     "--folder": "data.folder",
     "--archive": "data.archive",
     "--image-column": "data.image_column",

@@ -34,6 +34,11 @@ class DataConfig(BaseModel):
     split: str = Field(
         "train", min_length=1, description='Split of the dataset; "train[:100]" takes a part.'
     )
+    streaming: bool = Field(
+        False,
+        description="Read the dataset row by row instead of downloading it; with "
+        "--max-train-samples.",
+    )
     folder: Path | None = Field(
         None,
         description="Captioned pictures on this disk: a folder with metadata.jsonl or "

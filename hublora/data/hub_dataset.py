@@ -10,16 +10,16 @@ import errno
 import io
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
-from hublora.data.columns import find_caption_column, find_image_column
 from hublora.data.config import DataConfig
 from hublora.data.examples import Example, Listing
 from hublora.data.folder import as_captions
-from hublora.data.masks import find_mask_column
+from hublora.data.hub_columns import Columns, choose_columns
 from hublora.errors import DataError, HubError, HubloraError
 
 
@@ -37,40 +37,43 @@ def list_dataset(config: DataConfig) -> Listing:
     assert config.dataset is not None
     snapshot = inspect_repo(config.dataset, "dataset", config.revision)
     table = _load(config, snapshot.commit)
-    where = f"The dataset {config.dataset}"
-    columns = list(table.features)
-    pictures = [name for name in columns if _is_image(table, name)]
-    wanted = config.mask_column if config.masks else None
-    mask_column = find_mask_column(wanted, pictures, where)
-    candidates = [name for name in pictures if name != mask_column] or pictures
-    image_column = find_image_column(config.image_column, candidates, columns, where)
-    if not config.masks or mask_column == image_column:
-        mask_column = None
-    caption_column = _caption_column(config, table, where)
-    part = (config.config_name, config.split, image_column)
+    columns = choose_columns(config, table.features)
     return Listing(
         id=config.dataset,
         revision=snapshot.commit,
-        license=_license(snapshot.card),
-        image_column=image_column,
-        caption_column=caption_column,
-        digest="/".join((config.dataset, snapshot.commit, *map(str, part))),
-        mask_digest=mask_column or "",
-        examples=_list_examples(table, image_column, caption_column, mask_column),
+        license=license_of(snapshot.card),
+        image_column=columns.image,
+        caption_column=columns.caption,
+        digest=digest_of(config, snapshot.commit, columns),
+        mask_digest=columns.mask or "",
+        examples=_list_examples(table, columns),
     )
 
 
 def _load(config: DataConfig, commit: str) -> Any:
     """Return the `datasets.Dataset` of the split."""
-    from datasets.exceptions import DatasetGenerationError
-
-    from hublora.hub.client import is_offline, translated
+    from hublora.hub.client import is_offline
 
     prepare = _find_prepared if is_offline() else _prepare
+    with in_sentences(config, commit):
+        return prepare(config, commit).as_dataset(split=config.split)
+
+
+@contextmanager
+def in_sentences(config: DataConfig, commit: str) -> Iterator[None]:
+    """Turn what `datasets` and the Hub raise into sentences.
+
+    Raises:
+        HubloraError: For any of it.
+    """
+    from datasets.exceptions import DatasetGenerationError
+
+    from hublora.hub.client import translated
+
     try:
         with translated(f"dataset {config.dataset}", commit):
             try:
-                return prepare(config, commit).as_dataset(split=config.split)
+                yield
             except DatasetGenerationError as error:
                 raise (error.__cause__ or error) from error
     except HubloraError:
@@ -81,6 +84,13 @@ def _load(config: DataConfig, commit: str) -> Any:
 
 def _prepare(config: DataConfig, commit: str) -> Any:
     """Return a builder that has downloaded the commit into the cache of `datasets`."""
+    builder = builder_of(config, commit)
+    builder.download_and_prepare()
+    return builder
+
+
+def builder_of(config: DataConfig, commit: str) -> Any:
+    """Return the `datasets` builder of a commit; it has read nothing but the list of files."""
     import datasets
 
     assert config.dataset is not None
@@ -89,7 +99,6 @@ def _prepare(config: DataConfig, commit: str) -> Any:
     )
     if builder.hash != commit:  # datasets took another commit out of its cache instead
         raise HubError(f"The dataset {config.dataset} could not be downloaded.")
-    builder.download_and_prepare()
     return builder
 
 
@@ -137,11 +146,13 @@ _NOTHING = re.compile(
 def _explain(error: Exception, config: DataConfig) -> HubloraError:
     """Return the sentence for what `datasets` raised."""
     where, said = f"The dataset {config.dataset}", str(error).strip()
-    listed = re.search(r"(?:Available|available configs|Should be one of):? *\[(.*?)\]", said)
+    listed = re.search(
+        r"(?:Available(?: splits)?|available configs|Should be one of):? *\[(.*?)\]", said
+    )
     names = re.findall(r"'([^']*)'", listed[1]) if listed else []
     if re.match(r"BuilderConfig .* not found|Config name is missing", said):
         return _choose("configuration", config.config_name, names, config)
-    if said.startswith("Unknown split"):
+    if said.startswith(("Unknown split", "Bad split")):
         return _choose("split", config.split, names, config)
     if _NOTHING.search(said):
         return DataError(f"{where} has no pictures.")
@@ -165,48 +176,20 @@ def _choose(
     )
 
 
-def _caption_column(config: DataConfig, table: Any, where: str) -> str | None:
-    columns = list(table.features)
-    texts = [name for name in columns if _is_text(table.features[name])]
-    if config.default_caption is not None and config.caption_column is None and not texts:
-        return None
-    return find_caption_column(config.caption_column, texts, columns, where)
-
-
-def _is_image(table: Any, column: str) -> bool:
-    """Tell whether a column holds pictures: by its type, or by the fields that the type has."""
-    from datasets import Image
-
-    feature = table.features[column]
-    if isinstance(feature, Image):
-        return True
-    return isinstance(feature, dict) and set(feature) == {"bytes", "path"}
-
-
-def _is_text(feature: Any) -> bool:
-    if isinstance(feature, (list, tuple)):
-        return len(feature) == 1 and _is_text(feature[0])
-    if type(feature).__name__ in ("List", "LargeList", "Sequence"):
-        return _is_text(feature.feature)
-    return getattr(feature, "dtype", None) in ("string", "large_string")
-
-
-def _list_examples(
-    table: Any, image_column: str, caption_column: str | None, mask_column: str | None
-) -> list[Example]:
-    captions = table[caption_column] if caption_column else [None] * len(table)
-    pictures = _undecoded(table, image_column)
-    masks = _undecoded(table, mask_column) if mask_column else None
-    has_mask = _are_there(masks, mask_column) if masks else [False] * len(table)
+def _list_examples(table: Any, columns: Columns) -> list[Example]:
+    captions = table[columns.caption] if columns.caption else [None] * len(table)
+    pictures = _undecoded(table, columns.image)
+    masks = _undecoded(table, columns.mask) if columns.mask else None
+    has_mask = _are_there(masks, columns.mask) if masks else [False] * len(table)
     return [
         Example(
-            _row_name(row, path),
+            row_name(row, path),
             as_captions(text),
-            partial(_open_row, pictures, row, image_column),
-            mask=partial(_open_row, masks, row, str(mask_column)) if masked else None,
+            partial(_open_row, pictures, row, columns.image),
+            mask=partial(_open_row, masks, row, str(columns.mask)) if masked else None,
         )
         for row, (path, text, masked) in enumerate(
-            zip(_paths(pictures, image_column), captions, has_mask, strict=True)
+            zip(_paths(pictures, columns.image), captions, has_mask, strict=True)
         )
     ]
 
@@ -230,7 +213,8 @@ def _paths(pictures: Any, column: str) -> list[str | None]:
     return pyarrow.compute.struct_field(pictures.data.column(column), "path").to_pylist()
 
 
-def _row_name(row: int, path: str | None) -> str:
+def row_name(row: int, path: str | None) -> str:
+    """Return what a person finds a row by."""
     name = os.path.basename(path.split("::")[0]) if path else ""
     return f"row {row} ({name})" if name else f"row {row}"
 
@@ -277,7 +261,13 @@ def _is_downloaded(path: str) -> bool:
     return any(real.is_relative_to(Path(root).resolve()) for root in roots)
 
 
-def _license(card: Any) -> str | None:
+def digest_of(config: DataConfig, commit: str, columns: Columns) -> str:
+    """Return the identity of a dataset's pictures, however they are read."""
+    part = (config.config_name, config.split, columns.image)
+    return "/".join((str(config.dataset), commit, *map(str, part)))
+
+
+def license_of(card: Any) -> str | None:
     license = card.get("license")
     if isinstance(license, list):
         license = ", ".join(map(str, license))

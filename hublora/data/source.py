@@ -75,7 +75,7 @@ def open_source(config: DataConfig, progress: Callable[[int, int], None] | None 
     """
     from hublora.data.survey import survey
 
-    listing = _read_listing(config)
+    listing = _read_listing(config, progress)
     if not listing.examples:
         raise DataError(f"{listing.id} has no pictures.")
     examples = [replace(one, repeats=one.repeats * config.repeats) for one in listing.examples]
@@ -111,10 +111,11 @@ def open_source(config: DataConfig, progress: Callable[[int, int], None] | None 
     )
 
 
-def _read_listing(config: DataConfig) -> Listing:
+def _read_listing(config: DataConfig, progress: Callable[[int, int], None] | None) -> Listing:
     from hublora.data.archive import fetch_archive
     from hublora.data.folder import list_folder
     from hublora.data.hub_dataset import list_dataset
+    from hublora.data.stream import list_stream
 
     given = [name for name in ("dataset", "folder", "archive") if getattr(config, name) is not None]
     if len(given) != 1:
@@ -135,7 +136,7 @@ def _read_listing(config: DataConfig) -> Listing:
             f"{dataset!r} is a folder, not a dataset on the Hub.",
             f"Write: --folder {dataset}",
         )
-    return list_dataset(config)
+    return list_stream(config, progress) if config.streaming else list_dataset(config)
 
 
 def _draw(examples: Sequence[Example], most: int | None, seed: int) -> Sequence[Example]:

@@ -144,6 +144,21 @@ RULES: tuple[Rule, ...] = (
         "Leave one of them out.",
     ),
     (
+        lambda config: config.data.streaming and config.data.dataset is None,
+        "--streaming reads a dataset on the Hub, and no --dataset is named.",
+        "Leave --streaming out, or name a dataset: --dataset owner/name.",
+    ),
+    (
+        lambda config: config.data.streaming and config.data.max_train_samples is None,
+        "--streaming reads as many rows as --max-train-samples says, which is not given.",
+        "Add e.g. --max-train-samples 10000.",
+    ),
+    (
+        lambda config: config.data.streaming and "[" in config.data.split,
+        "--streaming reads from the start of a split, not a part of it as --split says.",
+        "Use --max-train-samples for fewer rows.",
+    ),
+    (
         lambda config: config.data.dataset is not None and config.data.folder_repeats is not None,
         "data.folder_repeats is about names of folders; --dataset is on the Hub.",
         "Leave it out; --repeats repeats all pictures.",

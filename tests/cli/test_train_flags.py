@@ -152,7 +152,10 @@ def example(annotation: Any, default: Any) -> tuple[str | None, Any]:
 
 
 # Flags that mean nothing without others.
-NEEDED = {"--keep-tags": ["--shuffle-tags"]}
+NEEDED = {
+    "--keep-tags": ["--shuffle-tags"],
+    "--streaming": ["--dataset", "a/b", "--max-train-samples", "9"],
+}
 
 
 @pytest.mark.parametrize("flag", FLAGS)

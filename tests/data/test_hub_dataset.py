@@ -10,39 +10,13 @@ import sys
 import zipfile
 from pathlib import Path
 
-import pyarrow
-import pyarrow.parquet
 import pytest
 
 from hublora.data import Source, open_source
 from hublora.errors import DataError, NotFoundError
 from tests.data.pictures import png
+from tests.data.tables import PICTURES, parquet, row
 
-
-def parquet(rows: list[dict[str, object]], **types: str) -> bytes:
-    """Return a table as `datasets` would push it; `types` names each column's feature."""
-    known = {
-        "Image": pyarrow.struct({"bytes": pyarrow.binary(), "path": pyarrow.string()}),
-        "string": pyarrow.string(),
-    }
-    features = {
-        name: {"_type": "Image"} if kind == "Image" else {"dtype": kind, "_type": "Value"}
-        for name, kind in types.items()
-    }
-    schema = pyarrow.schema(
-        [(name, known[kind]) for name, kind in types.items()],
-        metadata={"huggingface": json.dumps({"info": {"features": features}})},
-    )
-    file = io.BytesIO()
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows, schema), file)
-    return file.getvalue()
-
-
-def row(seed: int, text: str | None, **more: object) -> dict[str, object]:
-    return {"image": {"bytes": png(seed), "path": f"{seed}.png"}, "text": text, **more}
-
-
-PICTURES = {"image": "Image", "text": "string"}
 CONFIGS = """---
 configs:
 - config_name: small

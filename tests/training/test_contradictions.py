@@ -31,6 +31,20 @@ from hublora.training.config import TrainingConfig
         ({"data.mask_column": "mask"}, ("data.mask_column", "--masks")),
         ({"objective.outside_mask": 0.1}, ("objective.outside_mask", "--masks")),
         ({"data.dataset": "a/b", "data.folder_repeats": True}, ("folder_repeats", "--dataset")),
+        ({"data.streaming": True, "data.folder": "x"}, ("--streaming", "--dataset")),
+        (
+            {"data.streaming": True, "data.dataset": "a/b"},
+            ("--streaming", "--max-train-samples"),
+        ),
+        (
+            {
+                "data.streaming": True,
+                "data.dataset": "a/b",
+                "data.max_train_samples": 9,
+                "data.split": "train[:5]",
+            },
+            ("--streaming", "--split"),
+        ),
         ({"data.keep_tags": 1}, ("--keep-tags", "tags")),
         ({"data.bucket_step": 64}, ("data.bucket_step", "--aspect-buckets")),
         ({"data.folder": "pictures", "data.revision": "main"}, ("--dataset-revision", "--folder")),
