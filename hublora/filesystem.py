@@ -60,6 +60,21 @@ def claimed(folder: Path) -> Iterator[bool]:
         yield True
 
 
+def is_claimed(folder: Path) -> bool:
+    """Tell whether a process has `folder` for itself; writes nothing."""
+    lock = folder / ".cache" / "hublora" / "lock"
+    try:
+        import fcntl
+
+        with lock.open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except (ImportError, OSError):
+        return False
+    return False
+
+
 def sync_folder(folder: Path) -> None:
     """Make renames inside `folder` durable; Windows cannot open one, and does so by itself."""
     if os.name == "nt":

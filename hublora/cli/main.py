@@ -15,6 +15,7 @@ COMMANDS = {
     "demo": ("hublora.cli.demo", "Make, share and use an adapter on this machine, in minutes."),
     "caption": ("hublora.cli.caption", "Write captions for pictures that have none."),
     "train": ("hublora.cli.train", "Train an adapter on captioned pictures."),
+    "runs": ("hublora.cli.runs", "List the trainings below a folder."),
     "run": ("hublora.cli.run", "Draw a prompt with adapters from the Hub."),
     "search": ("hublora.cli.search", "Find adapters on the Hub."),
     "compose": ("hublora.cli.compose", "Make one of several adapters, as a repo or a file."),

@@ -31,13 +31,12 @@ from hublora.adapters.formats import to_diffusers
 from hublora.errors import ConfigError
 from hublora.filesystem import sha256_of, sync_folder, write_atomically
 from hublora.training.config import TrainingConfig, flatten
+from hublora.training.run_folder import CHECKPOINT, STATE, list_checkpoints
 from hublora.training.session import Session
 from hublora.training.trouble import Diverged
 
 WEIGHTS = "pytorch_lora_weights.safetensors"
 OPTIMIZER = "optimizer.safetensors"
-STATE = "state.json"
-_PREFIX = "checkpoint-"
 
 # Settings that may change between two parts of one training.
 _FREE = (
@@ -67,8 +66,8 @@ def save_checkpoint(session: Session) -> Path:
         raise Diverged(session.step, "weights")
     run = session.config.run_folder
     run.mkdir(parents=True, exist_ok=True)
-    final = run / f"{_PREFIX}{session.step}"
-    for rest in run.glob(f".{_PREFIX}*"):  # of a process that was killed
+    final = run / f"{CHECKPOINT}{session.step}"
+    for rest in run.glob(f".{CHECKPOINT}*"):  # of a process that was killed
         shutil.rmtree(rest, ignore_errors=True)
     temporary = _hidden(final)
     try:
@@ -98,16 +97,6 @@ def _remove(folder: Path) -> None:
     hidden = _hidden(folder)
     os.rename(folder, hidden / folder.name)
     shutil.rmtree(hidden)
-
-
-def list_checkpoints(run: Path) -> list[Path]:
-    """Return the checkpoints in a run folder, oldest first."""
-    found = [
-        path
-        for path in run.glob(f"{_PREFIX}*")
-        if path.name.removeprefix(_PREFIX).isdigit() and (path / STATE).is_file()
-    ]
-    return sorted(found, key=lambda path: int(path.name.removeprefix(_PREFIX)))
 
 
 def check_checkpoint(

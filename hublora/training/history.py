@@ -15,6 +15,7 @@ import torch
 from hublora.filesystem import write_atomically
 from hublora.training.events import StepDone
 from hublora.training.holdout import BUCKETS, bucket_means
+from hublora.training.run_folder import read_history
 from hublora.training.trouble import Diverged
 
 
@@ -32,7 +33,7 @@ class History:
 
     def __init__(self, path: Path, step: int = 0, writes: bool = True) -> None:
         self.path, self.writes = path, writes
-        self.rows: list[dict[str, Any]] = [row for row in _read(path) if row["step"] <= step]
+        self.rows: list[dict[str, Any]] = [row for row in read_history(path) if row["step"] <= step]
         self._pending: list[StepDone] = []
         if not writes:
             return
@@ -86,15 +87,3 @@ def _row(event: StepDone, values: list[float]) -> dict[str, Any]:
     if event.measure is not None:
         row |= {"held_out": event.measure.loss, "held_out_buckets": list(event.measure.buckets)}
     return row
-
-
-def _read(path: Path) -> list[dict[str, Any]]:
-    if not path.is_file():
-        return []
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            break  # a line cut short by a crash is the last one
-    return rows

@@ -81,7 +81,7 @@ def smaller(config: TrainingConfig, side: int) -> str:
 
 def last_good(run: Path) -> str:
     """Return where a training can be taken up again, as a sentence."""
-    from hublora.training.checkpoint import list_checkpoints
+    from hublora.training.run_folder import list_checkpoints
 
     found = list_checkpoints(run)
     if not found:

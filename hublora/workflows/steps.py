@@ -42,7 +42,7 @@ def find_checkpoint(config: TrainingConfig, resume: str | None, observer: Observ
         ConfigError: There is no checkpoint of that name, or nothing was to be resumed and the
             folder already holds a training.
     """
-    from hublora.training.checkpoint import STATE, list_checkpoints
+    from hublora.training.run_folder import STATE, list_checkpoints
 
     folder = config.run_folder
     found = list_checkpoints(folder)

@@ -1,0 +1,77 @@
+"""`hublora runs`: the trainings below a folder."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from hublora.cli.output import out, output_flags
+
+if TYPE_CHECKING:
+    from hublora.workflows.runs import FoundRun
+
+EXAMPLES = """
+\b
+Examples:
+  hublora runs
+  hublora runs ~/trainings --sheet overview.png
+  hublora runs --json | jq '.[] | select(.state == "stopped") | .folder'
+"""
+_HEADS = ("RUN", "STATE", "STEP", "LOSS", "HELD OUT", "SIZE", "ON DISK", "PICTURE")
+
+
+@click.command(epilog=EXAMPLES)
+@click.argument("folder", type=click.Path(path_type=Path), default=Path("runs"))
+@click.option(
+    "--sheet", type=click.Path(dir_okay=False, path_type=Path), help="Write a PNG that shows all."
+)
+@output_flags
+def runs(folder: Path, sheet: Path | None) -> None:
+    """List the trainings in or below FOLDER (./runs by default) from what is on the disk.
+
+    LOSS is the mean over the last tenth of the steps, HELD OUT the lowest on pictures that were
+    kept apart. A run is finished, running now, stopped on the way (--resume goes on) or broken.
+    """
+    from hublora.workflows.runs import find_runs, runs_sheet
+
+    found = find_runs(folder)
+    if sheet is not None:
+        sheet.parent.mkdir(parents=True, exist_ok=True)
+        runs_sheet(found).save(sheet)
+        out.note(f"Wrote the sheet: {sheet}")
+    text = "\n".join(_table(found)) if found else f"There are no trainings in {folder}."
+    out.result(text, [asdict(run) for run in found], [str(run.folder) for run in found])
+
+
+def _table(runs: list[FoundRun]) -> list[str]:
+    rows = [_HEADS, *(_row(run) for run in runs)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADS) - 1)]
+    lines = []
+    for number, row in enumerate(rows):
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
+        lines.append("  ".join([*cells, row[-1]]).rstrip())
+        if number and (problem := runs[number - 1].problem):
+            lines.append(f"  {problem}")
+    return lines
+
+
+def _row(run: FoundRun) -> tuple[str, ...]:
+    from hublora.cards.wording import size
+
+    return (
+        str(run.folder),
+        run.state,
+        str(run.step) if run.steps in (None, run.step) else f"{run.step}/{run.steps}",
+        _number(run.loss),
+        _number(run.held_out),
+        size(run.size) if run.size is not None else "-",
+        size(run.disk),
+        str(run.picture.relative_to(run.folder)) if run.picture else "-",
+    )
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
