@@ -22,7 +22,7 @@ from dataclasses import asdict
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from hublora.data.config import DataConfig
 from hublora.data.examples import Example, Listing
@@ -30,11 +30,16 @@ from hublora.data.folder import as_captions
 from hublora.data.hub_columns import Columns, choose_columns
 from hublora.data.hub_dataset import builder_of, digest_of, in_sentences, license_of, row_name
 from hublora.data.rows import SECONDS_BETWEEN_SYNCS, explained
-from hublora.errors import DataError
+from hublora.errors import DataError, HubError
 from hublora.filesystem import write_atomically
+from hublora.hub.layout import CARD
+
+if TYPE_CHECKING:
+    from hublora.hub.resolve import RepoSnapshot
 
 PICTURES, ROWS, PROGRESS = "pictures.bin", "rows.jsonl", "progress.json"
 MOST_BYTES = 256 << 20  # of one encoded picture
+_SMALL = 1 << 20
 
 Tell = Callable[[int, int], None]
 Place = tuple[int, int] | None  # first byte and length
@@ -67,7 +72,9 @@ def list_stream(config: DataConfig, tell: Tell | None = None) -> Listing:
     with lock:
         progress = _load(folder / PROGRESS)
         if not progress.get("ended") and progress.get("rows", 0) < config.max_train_samples:
+            _check_online(config, progress)
             progress = _read_on(config, snapshot.commit, folder, progress, tell)
+            _keep_card(config, snapshot)
     columns = Columns(**progress["columns"])
     return Listing(
         id=config.dataset,
@@ -80,6 +87,33 @@ def list_stream(config: DataConfig, tell: Tell | None = None) -> Listing:
         examples=list(_examples(folder, min(progress["rows"], config.max_train_samples))),
         notes=[f"Streamed: the first {config.max_train_samples} rows at most are taken."],
     )
+
+
+def _check_online(config: DataConfig, progress: Mapping[str, Any]) -> None:
+    """Check that there is a Hub to read from.
+
+    Raises:
+        HubError: There is not.
+    """
+    from hublora.hub.client import is_offline
+
+    if is_offline():
+        raise HubError(
+            f"{progress.get('rows', 0)} of {config.max_train_samples} rows of {config.dataset} are "
+            "in the cache, and HF_HUB_OFFLINE is set.",
+            "Unset HF_HUB_OFFLINE once to read them, or lower --max-train-samples.",
+        )
+
+
+def _keep_card(config: DataConfig, snapshot: RepoSnapshot) -> None:
+    """Download the smallest file, the card if there is one, so that the repo is known offline."""
+    from huggingface_hub import hf_hub_download
+
+    sizes = {name: size for name, size in snapshot.files.items() if size is not None}
+    name = CARD if CARD in sizes else min(sizes, key=lambda name: sizes[name], default=None)
+    if name is not None and sizes[name] < _SMALL:
+        with in_sentences(config, snapshot.commit):
+            hf_hub_download(snapshot.repo_id, name, repo_type="dataset", revision=snapshot.commit)
 
 
 def _read_on(

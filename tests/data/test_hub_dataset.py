@@ -226,12 +226,22 @@ def test_what_was_read_once_is_there_offline(read, tmp_path: Path):
         {"dataset": "me/parquet"},
         {"dataset": "me/folder"},
         {"dataset": "me/configs", "config_name": "small"},
+        {
+            "dataset": "me/parquet",
+            "streaming": True,
+            "max_train_samples": 2,
+            "cache_dir": str(tmp_path / "cache"),
+        },
     ]
     expected = [
         [one.revision, one.fingerprint, one.license, [list(e.size) for e in one.examples]]
         for one in (read(**settings) for settings in known)
     ]
-    unknown = [{"dataset": "me/never"}, {"dataset": "me/parquet", "revision": "0" * 40}]
+    unknown = [
+        {"dataset": "me/never"},
+        {"dataset": "me/parquet", "revision": "0" * 40},
+        {**known[-1], "max_train_samples": 3},
+    ]
     done = subprocess.run(
         [sys.executable, "-c", OFFLINE],
         input=json.dumps([*known, *unknown]),
@@ -241,7 +251,7 @@ def test_what_was_read_once_is_there_offline(read, tmp_path: Path):
         check=True,
     )
     answers = [json.loads(line[1:]) for line in done.stdout.splitlines() if line[0] == "@"]
-    assert answers[:3] == expected
-    for kind, message in answers[3:]:
+    assert answers[:4] == expected
+    for kind, message in answers[4:]:
         assert kind == "HubError"
         assert "HF_HUB_OFFLINE" in message
