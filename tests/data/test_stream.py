@@ -11,7 +11,7 @@ from huggingface_hub import CommitOperationAdd, HfApi
 from PIL import Image
 
 from hublora.data import Skipped, open_source
-from hublora.data.stream import PICTURES, PROGRESS, ROWS
+from hublora.data.row_store import PICTURES, PROGRESS, ROWS
 from hublora.errors import DataError, NotFoundError
 from tests.data.pictures import png
 from tests.data.tables import PICTURES as TYPES
