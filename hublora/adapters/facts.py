@@ -63,6 +63,18 @@ def facts_from_header(
     return AdapterFacts(**{**facts.__dict__, **known})
 
 
+def facts_of_tokens(header: Header, **more: Any) -> AdapterFacts:
+    """Return what the header of a file of learned tokens says; `more` wins over it."""
+    known = {key: value for key, value in _facts_from_metadata(header.metadata).items() if value}
+    known |= {key: value for key, value in more.items() if value}
+    return AdapterFacts(
+        parameters=sum(math.prod(shape) for shape in header.shapes.values()),
+        dtype=next(iter(sorted(set(header.dtypes.values()))), None),
+        architecture=stated_architecture(header.metadata),
+        **known,
+    )
+
+
 def architecture(layers: Mapping[str, Mapping[str, Outline]]) -> str | None:
     """Return the modelspec name of the bases that these layers are of, None if they do not tell."""
     if "text_encoder_2" in layers:

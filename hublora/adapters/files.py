@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hublora.adapters.adapter import Adapter
-from hublora.adapters.facts import facts_from_header
+from hublora.adapters.embeddings import holds_tokens
+from hublora.adapters.facts import facts_from_header, facts_of_tokens
 from hublora.adapters.header import read_file_header
 from hublora.adapters.reading import read_layers
 from hublora.errors import AdapterError
@@ -59,6 +60,8 @@ def parse_peft_config(text: bytes, beside: str) -> dict[str, Any]:
 def load_adapter(path: Path, **more: Any) -> Adapter:
     """Read a whole adapter and check every tensor of it.
 
+    A file of learned tokens is an adapter without layers; `read_tokens` reads the tokens.
+
     Args:
         path: A safetensors file; a PEFT folder's `adapter_config.json` beside it is read too.
         more: Facts known from elsewhere, as in `facts_from_header`.
@@ -70,6 +73,10 @@ def load_adapter(path: Path, **more: Any) -> Adapter:
     from safetensors.torch import load_file
 
     header = read_file_header(path)
+    if holds_tokens(header):
+        digest, size = sha256_of(path), path.stat().st_size
+        facts = facts_of_tokens(header, sha256=digest, size=size, **more)
+        return Adapter({}, facts, header.metadata)
     config = read_peft_config(path)
     facts = facts_from_header(
         header, config, sha256=sha256_of(path), size=path.stat().st_size, **more

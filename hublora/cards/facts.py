@@ -101,6 +101,21 @@ class Training:
 
 
 @dataclass(frozen=True)
+class LearnedWords:
+    """New words that belong to an adapter, or are all that was learned.
+
+    Attributes:
+        path: Their file inside the repo.
+        lengths: Word -> vectors that it stands for, in the order of the file's rows.
+        keys: Keys of the file, one for each text encoder; empty if the words are its keys.
+    """
+
+    path: str
+    lengths: Mapping[str, int]
+    keys: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class CardFacts:
     """What is known of an adapter and of how it was made.
 
@@ -115,7 +130,8 @@ class CardFacts:
         dataset: What it was trained on.
         license: Its own licence, where it is not the base's.
         trigger_words: Words that call the concept; empty when there are none.
-        weight_name: The adapter's file.
+        weight_name: The adapter's file; None where only words were learned.
+        words: New words that were learned, if any.
         kohya_path: The same adapter for ComfyUI and AUTOMATIC1111.
         rank: Rank of the update matrices.
         alpha: Numerator of their scale.
@@ -140,7 +156,8 @@ class CardFacts:
     dataset: Source = Source()
     license: License | None = None
     trigger_words: tuple[str, ...] = ()
-    weight_name: str = "pytorch_lora_weights.safetensors"
+    weight_name: str | None = "pytorch_lora_weights.safetensors"
+    words: LearnedWords | None = None
     kohya_path: str | None = None
     rank: int | None = None
     alpha: float | None = None

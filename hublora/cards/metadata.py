@@ -14,7 +14,9 @@ import yaml
 from hublora.cards.facts import CardFacts, License, Picture
 from hublora.quoting import one_line
 
-TAGS = ("text-to-image", "diffusers", "diffusers-training", "lora", "template:sd-lora")
+TAGS = ("text-to-image", "diffusers", "diffusers-training")
+ADAPTER_TAGS = ("lora", "template:sd-lora")
+WORDS_TAG = "textual_inversion"
 LICENSE_KEYS = ("license", "license_name", "license_link")
 GENERATED_KEYS = (
     "base_model",
@@ -41,10 +43,15 @@ def front_matter(facts: CardFacts) -> dict[str, Any]:
         "instance_prompt": one_line(", ".join(facts.trigger_words)),
         **_license(license_of(facts)),
         "datasets": [facts.dataset.id] if facts.dataset.id else None,
-        "tags": list(dict.fromkeys([*TAGS, *facts.family_tags, "hublora"])),
+        "tags": list(dict.fromkeys([*_kind_tags(facts), *facts.family_tags, "hublora"])),
         "widget": [widget(picture) for picture in facts.gallery],
     }
     return {key: value for key, value in entries.items() if value}
+
+
+def _kind_tags(facts: CardFacts) -> list[str]:
+    adapter = ADAPTER_TAGS if facts.weight_name else ()
+    return [*TAGS, *adapter, *((WORDS_TAG,) if facts.words else ())]
 
 
 def license_of(facts: CardFacts) -> License:

@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import quote
 
 from hublora import quoting
-from hublora.cards import licenses, markdown, metadata, wording
+from hublora.cards import licenses, markdown, metadata, wording, words
 from hublora.cards.facts import CardFacts, License, Picture, Source
 from hublora.cards.regions import defuse, mark
 
@@ -39,7 +39,10 @@ def view(facts: CardFacts) -> dict[str, Any]:
         "base_ref": quoting.python_text(facts.base.id or "path/to/the/base"),
         "base_revision": quoting.python_text(facts.base.revision) if facts.base.revision else None,
         "dtype": facts.dtype,
-        "weight_name": quoting.python_text(facts.weight_name),
+        "weight_name": quoting.python_text(facts.weight_name) if facts.weight_name else None,
+        "kind": words.kind(facts),
+        "words": words.loading(facts),
+        "words_link": words.for_comfyui(facts),
         "call": _call_arguments(facts),
         "kohya": _kohya(facts),
         "sampling": _sampling(facts),

@@ -22,6 +22,7 @@ if typing.TYPE_CHECKING:
 
 # Flag -> setting. Frozen by tests/cli/test_train_flags.py: a new setting is reached with --set.
 FLAGS = {
+    "--method": "method",
     "--base": "base.model",
     "--revision": "base.revision",
     "--dataset": "data.dataset",
@@ -51,6 +52,16 @@ FLAGS = {
     "--target": "adapter.targets",
     "--train-text-encoder": "adapter.text_encoder",
     "--trigger": "adapter.trigger_words",
+    "--instance-prompt": "dreambooth.instance_prompt",
+    "--with-prior-preservation": "dreambooth.prior_preservation",
+    "--class-prompt": "dreambooth.class_prompt",
+    "--class-data-dir": "dreambooth.class_folder",
+    "--num-class-images": "dreambooth.num_class_images",
+    "--prior-loss-weight": "dreambooth.prior_weight",
+    "--placeholder-token": "tokens.placeholders",
+    "--initializer-token": "tokens.initializers",
+    "--num-vectors": "tokens.num_vectors",
+    "--learnable-property": "tokens.property",
     "--train-batch-size": "train_batch_size",
     "--gradient-accumulation-steps": "gradient_accumulation_steps",
     "--gradient-checkpointing": "gradient_checkpointing",
@@ -86,6 +97,7 @@ DIFFUSERS_FLAGS = {
     "--dataset-name": "--dataset",
     "--dataset-config-name": "--dataset-config",
     "--train-data-dir": "--folder",
+    "--instance-data-dir": "--folder",
     "--dataloader-num-workers": "--num-workers",
     "--resume-from-checkpoint": "--resume",
     "--image-interpolation-mode": "--set=data.interpolation",
@@ -103,6 +115,11 @@ Examples:
       --dataset lambdalabs/naruto-blip-captions --validation-prompt "Totoro" \\
       --push-to-hub --hub-model-id me/naruto-lora
   hublora train --base … --folder ./pictures --trigger "sks dog" --rank 16
+  hublora train --method dreambooth --base … --folder ./dog \\
+      --instance-prompt "a photo of sks dog" \\
+      --with-prior-preservation --class-prompt "a photo of a dog"
+  hublora train --method pivotal --base … --folder ./dog \\
+      --placeholder-token "<my-dog>" --initializer-token dog
   hublora train --config run.yaml --set optimizer.weight_decay=0
   hublora train … --output-dir runs/naruto-lora --resume
   hublora train … --push-to-hub --hub-model-id me/naruto-lora --checkpoint-to-hub
@@ -321,6 +338,8 @@ def _plan_lines(plan: Plan) -> list[str]:
     defaults = TrainingConfig.from_settings({"base.model": ""}).flat()
     there_is = f" of {plan.memory_there_is / 1e9:.1f} GB" if plan.memory_there_is else ""
     held_out = f", {plan.held_out} held out" if plan.held_out else ""
+    if plan.class_pictures:
+        held_out += f", {plan.class_pictures} of the class to draw first"
     facts = {
         "Base": f"{plan.base} (licence: {plan.base_license or 'not stated'})",
         "Pictures": f"{plan.pictures} of {plan.dataset}{held_out} "

@@ -9,7 +9,7 @@ from __future__ import annotations
 from hublora.data.cache import build_cache
 from hublora.data.config import DataConfig
 from hublora.data.examples import Example, Skipped
-from hublora.data.source import Source, open_source
+from hublora.data.source import Source, first, join, open_source, with_captions
 from hublora.data.training_data import TrainingData
 
 __all__ = [
@@ -19,5 +19,8 @@ __all__ = [
     "Source",
     "TrainingData",
     "build_cache",
+    "first",
+    "join",
     "open_source",
+    "with_captions",
 ]

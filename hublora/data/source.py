@@ -57,6 +57,39 @@ class Source:
         return f"{len(self.skipped)} of {total} pictures {verb} skipped: {named}"
 
 
+def with_captions(source: Source, caption: Callable[[Example], tuple[str, ...]]) -> Source:
+    """Return the same pictures under other captions.
+
+    Args:
+        source: The pictures.
+        caption: Example -> one or more captions.
+    """
+    examples = [replace(one, captions=tuple(map(clean, caption(one)))) for one in source.examples]
+    captions = [example.captions for example in examples]
+    return replace(source, examples=examples, fingerprint=_hash(source.fingerprint, captions))
+
+
+def join(source: Source, other: Source) -> Source:
+    """Return the pictures of `source`, after them those of `other`, under the first one's name."""
+    return replace(
+        source,
+        examples=[*source.examples, *other.examples],
+        fingerprint=_hash(source.fingerprint, other.fingerprint),
+        pictures_fingerprint=_hash(source.pictures_fingerprint, other.pictures_fingerprint),
+    )
+
+
+def first(source: Source, count: int) -> Source:
+    """Return the first `count` pictures of `source`."""
+    examples = source.examples[:count]
+    return replace(
+        source,
+        examples=examples,
+        fingerprint=_hash(source.fingerprint, len(examples)),
+        pictures_fingerprint=_hash(source.pictures_fingerprint, len(examples)),
+    )
+
+
 def open_source(config: DataConfig, progress: Callable[[int, int], None] | None = None) -> Source:
     """Return the pictures and captions that `config` names, without those that cannot be used.
 

@@ -17,10 +17,13 @@ UNET_CONVOLUTIONS = ("conv1", "conv2", "conv_shortcut", "downsamplers.0.conv", "
 TEXT_ATTENTION = ("q_proj", "k_proj", "v_proj", "out_proj")  # of a CLIP text encoder
 
 
-def tokenize(tokenizer: Any, prompts: Sequence[str]) -> torch.Tensor:
-    """Return token ids, [B, length], cut or padded to what the text encoder reads."""
+def tokenize(pipe: Any, tokenizer: Any, prompts: Sequence[str]) -> torch.Tensor:
+    """Return token ids, [B, length], cut or padded to what the text encoder reads.
+
+    A learned token of several vectors becomes all of them, as in the pipeline's own call.
+    """
     return tokenizer(
-        list(prompts),
+        pipe.maybe_convert_prompt(list(prompts), tokenizer),
         padding="max_length",
         max_length=tokenizer.model_max_length,
         truncation=True,

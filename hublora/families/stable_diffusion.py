@@ -79,7 +79,7 @@ class StableDiffusion:
         return scaled_posterior(pipe.vae, pixels)
 
     def encode_prompts(self, pipe: Any, prompts: Sequence[str]) -> Conditioning:
-        tokens = tokenize(pipe.tokenizer, prompts).to(pipe.text_encoder.device)
+        tokens = tokenize(pipe, pipe.tokenizer, prompts).to(pipe.text_encoder.device)
         return {"encoder_hidden_states": pipe.text_encoder(tokens, return_dict=False)[0]}
 
     def count_tokens(self, pipe: Any, prompts: Sequence[str]) -> list[int]:

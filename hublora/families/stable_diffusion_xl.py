@@ -89,7 +89,7 @@ class StableDiffusionXL:
             (pipe.tokenizer, pipe.text_encoder),
             (pipe.tokenizer_2, pipe.text_encoder_2),
         ):
-            tokens = tokenize(tokenizer, prompts).to(encoder.device)
+            tokens = tokenize(pipe, tokenizer, prompts).to(encoder.device)
             encoded = encoder(tokens, output_hidden_states=True)
             hidden.append(encoded.hidden_states[-2])  # what the U-Net was trained on
         return {

@@ -1,67 +1,12 @@
-"""Learned tokens (textual inversion, https://huggingface.co/papers/2208.01618) on a pipeline.
-
-file                          tensors
-diffusers, pivotal tuning     clip_l [n, d] and clip_g [n, d']: the tokens <s0> … <s{n-1}>
-diffusers, textual inversion  the token itself -> [d] or [n, d]
-AUTOMATIC1111                 emb_params [n, d], the token is the file's name
-"""
+"""Teaches a pipeline the tokens that an adapter has learned."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterable
 from typing import Any
 
-import torch
-
+from hublora.adapters.embeddings import LearnedToken
 from hublora.errors import AdapterError
-
-# Key in a file -> number of the text encoder, from 0.
-_ENCODERS = {"clip_l": 0, "clip_g": 1, "text_encoders_0": 0, "text_encoders_1": 1}
-_AUTOMATIC = "emb_params"
-
-
-@dataclass(frozen=True)
-class LearnedToken:
-    """A token that an adapter brings along.
-
-    Attributes:
-        name: As its author writes it, e.g. "<s0>".
-        vectors: Number of the text encoder, from 0 -> [n, width]: one row for each vector.
-    """
-
-    name: str
-    vectors: Mapping[int, torch.Tensor]
-
-    @property
-    def length(self) -> int:
-        """Vectors that it stands for."""
-        return max(len(rows) for rows in self.vectors.values())
-
-
-def read_tokens(path: Path) -> list[LearnedToken]:
-    """Return the learned tokens in a safetensors file.
-
-    Raises:
-        AdapterError: It is broken, or holds something else.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        tensors = load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise AdapterError(f"The embeddings {path.name} cannot be read: {error}.") from error
-    for key, tensor in tensors.items():
-        if tensor.ndim not in (1, 2) or not tensor.numel() or not torch.isfinite(tensor).all():
-            raise AdapterError(f"The embeddings {path.name} hold no usable vectors for {key!r}.")
-    rows = {key: tensor.reshape(-1, tensor.shape[-1]) for key, tensor in tensors.items()}
-    if set(rows) <= set(_ENCODERS):
-        return _pivotal(rows)
-    if set(rows) == {_AUTOMATIC}:
-        return [LearnedToken(path.stem, {0: rows[_AUTOMATIC]})]
-    return [LearnedToken(key, {0: tensor}) for key, tensor in rows.items()]
 
 
 def add_tokens(pipe: Any, tokens: Iterable[LearnedToken], label: str) -> dict[str, tuple[str, ...]]:
@@ -103,21 +48,6 @@ def add_tokens(pipe: Any, tokens: Iterable[LearnedToken], label: str) -> dict[st
                 text_encoder=encoder,
             )
     return names
-
-
-def _pivotal(rows: Mapping[str, torch.Tensor]) -> list[LearnedToken]:
-    count = max(len(tensor) for tensor in rows.values())
-    return [
-        LearnedToken(
-            f"<s{index}>",
-            {
-                _ENCODERS[key]: tensor[index : index + 1]
-                for key, tensor in rows.items()
-                if index < len(tensor)
-            },
-        )
-        for index in range(count)
-    ]
 
 
 def _text_parts(pipe: Any) -> list[tuple[Any, Any]]:

@@ -11,13 +11,14 @@ from pathlib import Path
 
 CARD = "README.md"
 WEIGHTS = "pytorch_lora_weights.safetensors"
+LEARNED_WORDS = "learned_embeds.safetensors"  # in place of WEIGHTS; the name that diffusers gives
 LOCK = "hublora.lock.json"
 SETTINGS = "training/config.yaml"
 ENVIRONMENT = "training/environment.json"
+CONTENTS = (WEIGHTS, LEARNED_WORDS, LOCK)  # one of them is what the repo is about
 PATTERNS = (
     CARD,
-    WEIGHTS,
-    LOCK,
+    *CONTENTS,
     "images/*.png",
     "embeddings/*.safetensors",
     "comfyui/*.safetensors",

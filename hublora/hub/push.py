@@ -27,7 +27,7 @@ from hublora.errors import (
 from hublora.filesystem import sha256_of
 from hublora.hub.client import api, endpoint, is_offline, translated, whoami
 from hublora.hub.download import download
-from hublora.hub.layout import CARD, LOCK, WEIGHTS, is_repo_file, repo_files
+from hublora.hub.layout import CARD, CONTENTS, WEIGHTS, is_repo_file, repo_files
 from hublora.hub.resolve import RepoSnapshot, inspect_repo
 from hublora.refs import check_repo_id
 
@@ -118,7 +118,7 @@ def push_folder(folder: Path, repo_id: str, *, message: str, private: bool = Fal
         AccessError: The token may not write there.
     """
     names = repo_files(folder)
-    if WEIGHTS not in names and LOCK not in names:
+    if not any(name in names for name in CONTENTS):
         raise NotFoundError(f"{folder} has no {WEIGHTS}.", "Push the folder of a finished run.")
     try:
         with translated(f"model {repo_id}"):

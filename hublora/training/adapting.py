@@ -47,7 +47,9 @@ class Adapted:
     @cached_property
     def parameters(self) -> dict[str, torch.nn.Parameter]:
         """What is trained, by the model's names."""
-        return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+        layers = tuple(f"{name}." for name, _ in tuned(self.model))
+        named = self.model.named_parameters()
+        return {name: p for name, p in named if p.requires_grad and name.startswith(layers)}
 
     def read(self) -> dict[str, LowRank]:
         """Return the updates under the names that files use, in float32 on the CPU.

@@ -2,10 +2,11 @@
 
     checkpoint-N/
       pytorch_lora_weights.safetensors   the adapter; `hublora run` can use it
+      embeddings/tokens.safetensors      the new words, if any are learned
       optimizer.safetensors              the trained weights themselves, their moving average and
                                          the tensors of the optimizer's state
       state.json                         written last: step, schedule, settings, and the SHA-256 of
-                                         the other two and of itself
+                                         the others and of itself
 
 Safetensors and JSON only: opening a checkpoint runs no code. Randomness needs no state
 (`hublora.training.randomness`), except dropout inside the adapter, whose generators are kept.
@@ -26,6 +27,7 @@ import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file
 
+from hublora.adapters.embeddings import tokens_by_encoder
 from hublora.adapters.files import save_tensors
 from hublora.adapters.formats import to_diffusers
 from hublora.errors import ConfigError
@@ -36,6 +38,7 @@ from hublora.training.session import Session
 from hublora.training.trouble import Diverged
 
 WEIGHTS = "pytorch_lora_weights.safetensors"
+EMBEDDINGS = "embeddings/tokens.safetensors"
 OPTIMIZER = "optimizer.safetensors"
 
 # Settings that may change between two parts of one training.
@@ -127,8 +130,8 @@ def load_checkpoint(session: Session, folder: Path) -> None:
     """Put a checkpoint's state into a fresh session; `check_checkpoint` says whether it fits."""
     state = _read_state(folder)
     tensors = load_file(folder / OPTIMIZER)
-    for component, adapted in session.adapted.items():
-        adapted.load_state(_below(tensors, f"{component}."))
+    for part_name, part in session.parts.items():
+        part.load_state(_below(tensors, f"{part_name}."))
     if session.average is not None:
         session.average.load_state_dict(_unflatten(state["average"], tensors))
         session.average.to(session.accelerator.device)
@@ -141,24 +144,21 @@ def load_checkpoint(session: Session, folder: Path) -> None:
         torch.cuda.set_rng_state(tensors["rng.cuda"])
     session.measures = [(step, loss) for step, loss in state["measures"]]
     session.best = {
-        component: best
-        for component in session.adapted
-        if (best := _below(tensors, f"best.{component}."))
+        name: best for name in session.parts if (best := _below(tensors, f"best.{name}."))
     }
     session.step, session.is_over = state["step"], state["is_over"]
 
 
 def _write(session: Session, folder: Path) -> None:
-    weights, metadata = to_diffusers(session.adapter())
-    save_tensors(weights, folder / WEIGHTS, metadata)
+    usable = _write_usable(session, folder)
     tensors: dict[str, torch.Tensor] = {"rng.cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         tensors["rng.cuda"] = torch.cuda.get_rng_state()
-    for component, adapted in session.adapted.items():
-        tensors |= {f"{component}.{name}": value for name, value in adapted.state().items()}
+    for part_name, part in session.parts.items():
+        tensors |= {f"{part_name}.{name}": value for name, value in part.state().items()}
     skeleton = _flatten(session.optimizer.state_dict(), "optimizer", tensors)
-    for component, best in session.best.items():
-        tensors |= {f"best.{component}.{name}": value for name, value in best.items()}
+    for part_name, best in session.best.items():
+        tensors |= {f"best.{part_name}.{name}": value for name, value in best.items()}
     average = session.average.state_dict() if session.average is not None else None
     averages = _flatten(average, "average", tensors)
     save_tensors(tensors, folder / OPTIMIZER)
@@ -172,9 +172,23 @@ def _write(session: Session, folder: Path) -> None:
         "schedule": _plain(session.schedule.state_dict()),
         "scaler": scaler.state_dict() if scaler is not None else None,
         "settings": _settings(session.config, session.data_fingerprint, session.accelerator),
-        "sha256": {name: sha256_of(folder / name) for name in (WEIGHTS, OPTIMIZER)},
+        "sha256": {name: sha256_of(folder / name) for name in (*usable, OPTIMIZER)},
     }
     write_atomically(folder / STATE, json.dumps({**state, "state": _digest(state)}))
+
+
+def _write_usable(session: Session, folder: Path) -> list[str]:
+    """Write what people can use already; return the files' names."""
+    written = []
+    if session.adapted:
+        weights, metadata = to_diffusers(session.adapter())
+        save_tensors(weights, folder / WEIGHTS, metadata)
+        written.append(WEIGHTS)
+    if tokens := session.learned_tokens():
+        rows, metadata = tokens_by_encoder(tokens)
+        save_tensors(rows, folder / EMBEDDINGS, metadata)
+        written.append(EMBEDDINGS)
+    return written
 
 
 def _below(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

@@ -1,9 +1,12 @@
 """Every setting of a training, typed, in one tree; unknown keys are refused.
 
 TrainingConfig
+├── method      how it is learned: hublora.training.methods
 ├── base        which pipeline, at which revision
 ├── data        hublora.data.config.DataConfig
 ├── adapter     rank, alpha, targets
+├── dreambooth  one subject under one prompt, and pictures of its class
+├── tokens      new words that are learned
 ├── optimizer   learning rate and how it is applied
 ├── schedule    how long, and the learning rate over time
 ├── objective   what the loss is
@@ -21,24 +24,22 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from hublora.data.config import DataConfig
 from hublora.errors import ConfigError
 from hublora.refs import AdapterRef
 from hublora.training.contradictions import check_contradictions
+from hublora.training.method_config import DreamBoothSettings, MethodName, TokenSettings
+from hublora.training.section import Section
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", validate_assignment=True, allow_inf_nan=False)
-
-
-class BaseSettings(_Section):
+class BaseSettings(Section):
     model: str = Field(description="Hub id or folder of the diffusers pipeline to adapt.")
     revision: str | None = Field(None, description="Branch, tag or commit of the base.")
 
 
-class AdapterSettings(_Section):
+class AdapterSettings(Section):
     rank: int = Field(4, ge=1, le=4096, description="Rank of the update matrices.")
     alpha: float | None = Field(None, gt=0, description="Scale numerator; the rank by default.")
     targets: list[str] | None = Field(
@@ -66,7 +67,7 @@ class AdapterSettings(_Section):
     trigger_words: list[str] = Field(default=[], description="Words that call the concept.")
 
 
-class OptimizerSettings(_Section):
+class OptimizerSettings(Section):
     name: Literal["adamw", "adamw-8bit", "prodigy", "adafactor", "schedule-free", "muon"] = Field(
         "adamw", description="Which optimizer."
     )
@@ -94,7 +95,7 @@ class OptimizerSettings(_Section):
         return data
 
 
-class ScheduleSettings(_Section):
+class ScheduleSettings(Section):
     name: Literal[
         "constant",
         "constant_with_warmup",
@@ -118,7 +119,7 @@ class ScheduleSettings(_Section):
     )
 
 
-class ObjectiveSettings(_Section):
+class ObjectiveSettings(Section):
     snr_gamma: float | None = Field(None, gt=0, description="Min-SNR weighting; 5 is usual.")
     debiased: bool = Field(False, description="Weighting of debiased estimation, 1/√SNR.")
     noise_offset: float = Field(0.0, ge=0, description="Per-channel offset of the noise.")
@@ -136,7 +137,7 @@ class ObjectiveSettings(_Section):
     )
 
 
-class ValidationSettings(_Section):
+class ValidationSettings(Section):
     prompts: list[str] = Field(default=[], description="Prompts of the gallery.")
     negative_prompt: str = Field("", description="Negative prompt of the gallery.")
     num_images: int = Field(4, ge=1, le=64, description="Pictures per prompt.")
@@ -146,7 +147,7 @@ class ValidationSettings(_Section):
     guidance_scale: float | None = Field(None, ge=0, description="Classifier-free guidance.")
 
 
-class HoldoutSettings(_Section):
+class HoldoutSettings(Section):
     pictures: float = Field(
         0, ge=0, description="Pictures to keep apart for measuring: a number, or a share below 1."
     )
@@ -160,7 +161,7 @@ class HoldoutSettings(_Section):
     )
 
 
-class CheckpointSettings(_Section):
+class CheckpointSettings(Section):
     steps: int = Field(500, ge=1, description="Save a checkpoint every so many steps.")
     total_limit: int | None = Field(3, ge=1, description="Keep at most so many checkpoints.")
     to_hub: bool = Field(
@@ -168,22 +169,25 @@ class CheckpointSettings(_Section):
     )
 
 
-class HubSettings(_Section):
+class HubSettings(Section):
     push: bool = Field(False, description="Push the result to the Hub and verify it.")
     model_id: str | None = Field(None, description="owner/name of the adapter's repo.")
     private: bool = Field(False, description="Create the repo private.")
 
 
-class TrainingConfig(_Section):
+class TrainingConfig(Section):
     """All settings of one training.
 
     Build one with keyword sections (`TrainingConfig(base={"model": …}, data={…})`), from a file
     with `TrainingConfig.from_file`, or from dotted keys with `TrainingConfig.from_settings`.
     """
 
+    method: MethodName = Field("text-to-image", description="How it is learned.")
     base: BaseSettings
     data: DataConfig = DataConfig()
     adapter: AdapterSettings = AdapterSettings()
+    dreambooth: DreamBoothSettings = DreamBoothSettings()
+    tokens: TokenSettings = TokenSettings()
     optimizer: OptimizerSettings = OptimizerSettings()
     schedule: ScheduleSettings = ScheduleSettings()
     objective: ObjectiveSettings = ObjectiveSettings()
@@ -216,6 +220,19 @@ class TrainingConfig(_Section):
         if isinstance(schedule, dict):
             return {**data, "schedule": {"name": "constant", **schedule}}
         return data
+
+    @model_validator(mode="before")
+    @classmethod
+    def _rate_of_tokens(cls, data: Any) -> Any:
+        """Let tokens that are learned alone begin at their usual rate, higher than an adapter's."""
+        if not isinstance(data, dict) or data.get("method") != "textual-inversion":
+            return data
+        optimizer = data.get("optimizer") or {}
+        if isinstance(optimizer, OptimizerSettings):
+            optimizer = optimizer.model_dump(exclude_unset=True)
+        if not isinstance(optimizer, dict) or optimizer.get("name") == "prodigy":
+            return data
+        return {**data, "optimizer": {"learning_rate": 5e-4, **optimizer}}
 
     @model_validator(mode="after")
     def _contradict_nothing(self) -> Self:
@@ -281,8 +298,10 @@ class TrainingConfig(_Section):
         tree = self.model_dump(mode="json", exclude={"output_dir": True, "report_to": True})
         data = tree["data"]
         data.pop("cache_dir", None)
-        if data.get("folder"):
-            data["folder"] = Path(data["folder"]).name
+        for section in (data, tree["dreambooth"]):
+            for key in ("folder", "class_folder"):
+                if section.get(key):
+                    section[key] = Path(section[key]).name
         if data.get("archive"):
             # A URL's query may hold a signature.
             url = data["archive"].partition("?")[0]

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from hublora.errors import ConfigError
+from hublora.training.method_rules import METHOD_RULES
 
 if TYPE_CHECKING:
     from hublora.training.config import TrainingConfig
@@ -177,6 +178,6 @@ def check_contradictions(config: TrainingConfig) -> None:
     Raises:
         ConfigError: The first two that do.
     """
-    for applies, sentence, hint in RULES:
+    for applies, sentence, hint in (*RULES, *METHOD_RULES):
         if applies(config):
             raise ConfigError(sentence, hint)

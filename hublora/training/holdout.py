@@ -132,7 +132,7 @@ def _losses(
         posterior_noise=posterior_noise,
     )
     # Processes measure different numbers of samples, so not through what keeps them in step.
-    denoiser = session.trained[session.family.denoiser]
+    denoiser = getattr(session.pipe, session.family.denoiser)
     prediction, target, timesteps = predict(session, samples, noise, denoiser)
     errors = masked(session, samples, objectives.squared_error(prediction, target))
     return objectives.per_sample(errors), timesteps

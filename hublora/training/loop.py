@@ -53,6 +53,8 @@ def _step(session: Session, generator: torch.Generator) -> tuple[torch.Tensor, t
             losses, timesteps = training_losses(session, range(start, start + size), generator)
             accelerator.backward(losses.mean() / passes)
         add_to_buckets(buckets, losses, timesteps, timesteps_there_are)
+    for parameter in session.waiting:
+        parameter.grad = None  # what has no gradient stays as it is, momentum and all
     _share_text_gradients(session)
     accelerator.clip_grad_norm_(session.parameters, config.optimizer.max_grad_norm)
     session.optimizer.step()
@@ -70,10 +72,11 @@ def _share_text_gradients(session: Session) -> None:
     accelerator = session.accelerator
     if accelerator.num_processes == 1:
         return
-    for component, adapted in session.adapted.items():
-        if component != session.family.denoiser:
-            for parameter in adapted.parameters.values():
-                parameter.grad = accelerator.reduce(parameter.grad, "mean")
+    for name, part in session.parts.items():
+        if name != session.family.denoiser:
+            for parameter in part.parameters.values():
+                if parameter.grad is not None:
+                    parameter.grad = accelerator.reduce(parameter.grad, "mean")
 
 
 def _is_due(session: Session, steps: int | None, epochs: int | None) -> bool:

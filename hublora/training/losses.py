@@ -11,7 +11,8 @@ import torch
 from hublora.families import Conditioning
 from hublora.training import objectives
 from hublora.training.randomness import choose, draw_more, draw_normals
-from hublora.training.session import Session, weight_dtype
+from hublora.training.session import Session, Stream, weight_dtype
+from hublora.training.targets import encodes_prompts
 
 
 @dataclass(frozen=True)
@@ -40,43 +41,64 @@ def training_losses(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the losses of the samples `numbers` of a training, and their timesteps.
 
+    A sample that shows several pictures, one of each stream, has the weighted sum of their losses.
+    They share a timestep, so that the sum belongs to one.
+
     Returns:
         [B] in float32 with gradients, and [B] integers in [0, T), both on the device.
     """
-    config, data = session.config, session.data
-    choices = choose(
-        config.seed,
-        numbers,
-        len(session.shown),
-        data.variants,
-        len(session.diffusion.alphas_cumprod),
-        config.data.caption_dropout,
-    )
-    indices = [session.shown[index] for index in choices.indices]
-    if session.order is not None:
-        indices = session.order.pictures(numbers)
-    shape = data.shape(indices[0])
-    noise, posterior_noise, offsets = draw_normals(config.seed, numbers, shape, generator)
-    if config.objective.pyramid_noise:
-        noise = _with_pyramid(session, noise, numbers, generator)
-    if config.objective.noise_offset:
-        noise = objectives.offset_noise(noise, offsets, config.objective.noise_offset)
-    added = noise
+    (losses, timesteps), *others = [
+        _stream_losses(session, stream, numbers, generator) for stream in session.streams
+    ]
+    for stream, (more, _) in zip(session.streams[1:], others, strict=True):
+        losses = losses + stream.weight * more
+    return losses, timesteps
+
+
+def _stream_losses(
+    session: Session, stream: Stream, numbers: Sequence[int], generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return losses and timesteps, each [B], of what the samples `numbers` show of one stream."""
+    config = session.config
+    samples = _draw(session, stream, numbers, generator)
+    added = samples.noise
     if config.objective.input_perturbation:
-        other = draw_more(config.seed, "perturbation", numbers, prod(shape), generator)
+        size = prod(added.shape[1:])
+        other = draw_more(stream.seed, "perturbation", numbers, size, generator)
         strength = config.objective.input_perturbation
-        added = objectives.perturbed_input(noise, other.view_as(noise), strength)
-    samples = Samples(
-        indices,
-        choices.variants,
-        choices.captions,
-        choices.timesteps,
-        noise,
-        posterior_noise,
-    )
+        added = objectives.perturbed_input(added, other.view_as(added), strength)
     prediction, target, timesteps = predict(session, samples, added)
     errors = masked(session, samples, _errors(session, prediction, target))
     return objectives.per_sample(errors, _weights(session, timesteps)), timesteps
+
+
+def _draw(
+    session: Session, stream: Stream, numbers: Sequence[int], generator: torch.Generator
+) -> Samples:
+    """Return what the samples `numbers` show of one stream, and with which noise."""
+    config, data = session.config, session.data
+    total = len(session.diffusion.alphas_cumprod)
+    dropout = config.data.caption_dropout
+    pictures = len(stream.pictures)
+    choices = choose(stream.seed, numbers, pictures, data.variants, total, dropout)
+    of_run = choose(config.seed, numbers, pictures, data.variants, total, dropout)
+    indices = [stream.pictures[index] for index in choices.indices]
+    if stream.order is not None:
+        indices = stream.order.pictures(numbers)
+    shape = data.shape(indices[0])
+    noise, posterior_noise, offsets = draw_normals(stream.seed, numbers, shape, generator)
+    if config.objective.pyramid_noise:
+        noise = _with_pyramid(session, stream, noise, numbers, generator)
+    if config.objective.noise_offset:
+        noise = objectives.offset_noise(noise, offsets, config.objective.noise_offset)
+    return Samples(
+        indices,
+        choices.variants,
+        choices.captions,
+        of_run.timesteps,
+        noise,
+        posterior_noise,
+    )
 
 
 def predict(
@@ -141,12 +163,16 @@ def _weights(session: Session, timesteps: torch.Tensor) -> torch.Tensor | None:
 
 
 def _with_pyramid(
-    session: Session, noise: torch.Tensor, numbers: Sequence[int], generator: torch.Generator
+    session: Session,
+    stream: Stream,
+    noise: torch.Tensor,
+    numbers: Sequence[int],
+    generator: torch.Generator,
 ) -> torch.Tensor:
     batch, channels, height, width = noise.shape
     sizes = objectives.pyramid_sizes(height, width)
     counts = [channels * rows * columns for rows, columns in sizes]
-    drawn = draw_more(session.config.seed, "pyramid", numbers, sum(counts), generator)
+    drawn = draw_more(stream.seed, "pyramid", numbers, sum(counts), generator)
     levels = [
         part.reshape(batch, channels, *size)
         for part, size in zip(drawn.split(counts, dim=1), sizes, strict=True)
@@ -157,7 +183,7 @@ def _with_pyramid(
 def _conditioning(session: Session, samples: Samples, dtype: torch.dtype) -> Conditioning:
     """Return cached embeddings, or fresh ones when the text encoder is trained too."""
     data, device = session.data, session.accelerator.device
-    if session.config.adapter.text_encoder:
+    if encodes_prompts(session.config):
         pairs = zip(samples.indices, samples.captions, strict=True)
         return session.family.encode_prompts(session.pipe, [data.caption(*pair) for pair in pairs])
     cached = data.prompts(samples.indices, samples.captions)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import redirect_stdout
 from importlib import import_module
 from io import StringIO
@@ -54,6 +54,12 @@ def parameter_groups(
     return [{"params": parameters, "lr": rate} for rate, parameters in groups.items()]
 
 
+def token_group(rows: Iterable[torch.nn.Parameter], rate: float) -> Groups:
+    """Return the vectors of new words as a group; nothing draws them towards zero, which is no
+    neutral meaning."""
+    return [{"params": list(rows), "lr": rate, "weight_decay": 0.0}]
+
+
 def make_optimizer(
     config: TrainingConfig, groups: Groups, device: torch.device
 ) -> torch.optim.Optimizer:
@@ -65,8 +71,36 @@ def make_optimizer(
     return _OPTIMIZERS[config.optimizer.name](config, groups, device)
 
 
-def make_schedule(settings: ScheduleSettings, optimizer: torch.optim.Optimizer, steps: int) -> Any:
-    """Return the learning-rate schedule over `steps` optimizer steps, one of diffusers'."""
+def make_schedule(
+    settings: ScheduleSettings,
+    optimizer: torch.optim.Optimizer,
+    steps: int,
+    starts: Sequence[int] = (),
+) -> Any:
+    """Return the learning-rate schedule over `steps` optimizer steps, one of diffusers'.
+
+    Args:
+        settings: Which one.
+        optimizer: Whose groups it is for.
+        steps: Optimizer steps in all.
+        starts: Of each group, after how many steps its own schedule begins; its rate is 0 before.
+            None of them waits unless it is given.
+    """
+    schedule = _schedule(settings, optimizer, steps)
+    for group, start in enumerate(starts):
+        if start:
+            later = _schedule(settings, _stand_in(), max(1, steps - start)).lr_lambdas[0]
+            schedule.lr_lambdas[group] = _delayed(later, start)
+    if any(starts):  # the first rates were set before
+        for group, rate, factor in zip(
+            optimizer.param_groups, schedule.base_lrs, schedule.lr_lambdas, strict=True
+        ):
+            group["lr"] = rate * factor(0)
+        schedule._last_lr = [group["lr"] for group in optimizer.param_groups]
+    return schedule
+
+
+def _schedule(settings: ScheduleSettings, optimizer: torch.optim.Optimizer, steps: int) -> Any:
     from diffusers.optimization import get_scheduler
 
     return get_scheduler(
@@ -78,6 +112,18 @@ def make_schedule(settings: ScheduleSettings, optimizer: torch.optim.Optimizer, 
         num_cycles=settings.num_cycles,
         power=settings.power,
     )
+
+
+def _stand_in() -> torch.optim.Optimizer:
+    """Return an optimizer of nothing, for a schedule of which only the factors are wanted."""
+    return torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+
+
+def _delayed(factor: Callable[[int], float], start: int) -> Callable[[int], float]:
+    def later(step: int) -> float:
+        return factor(step - start) if step >= start else 0.0
+
+    return later
 
 
 def _adamw(config: TrainingConfig, groups: Groups, device: torch.device) -> torch.optim.Optimizer:

@@ -113,6 +113,11 @@ def shuffled(seed: int, purpose: str, number: int, count: int) -> list[int]:
     return torch.randperm(count, generator=generator).tolist()
 
 
+def derived_seed(seed: int, purpose: str) -> int:
+    """Return a seed whose draws are independent of those of `seed` and of any other purpose."""
+    return _hash(seed, purpose, 0)
+
+
 @lru_cache(maxsize=4)
 def _order(seed: int, epoch: int, pictures: int) -> list[int]:
     """Return the order of the pictures in one pass over them."""

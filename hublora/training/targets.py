@@ -10,12 +10,21 @@ import torch
 from hublora.errors import ConfigError
 from hublora.families import Family
 from hublora.training.config import AdapterSettings, TrainingConfig
+from hublora.training.methods import method_of
 
 
 def trained_components(config: TrainingConfig, family: Family) -> tuple[str, ...]:
-    """Return the components that the adapter changes, the denoiser first."""
+    """Return the components that the adapter changes, the denoiser first; none if the method
+    trains no adapter."""
+    if not method_of(config).trains_adapter:
+        return ()
     text_encoders = family.text_encoders if config.adapter.text_encoder else ()
     return (family.denoiser, *text_encoders)
+
+
+def encodes_prompts(config: TrainingConfig) -> bool:
+    """Tell whether the text encoders run in every step, since something of them learns."""
+    return config.adapter.text_encoder or method_of(config).trains_tokens
 
 
 def find_targets(

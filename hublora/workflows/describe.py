@@ -7,9 +7,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hublora._version import __version__
-from hublora.cards.facts import CardFacts, License, Picture, Sampling, Training, Value
+from hublora.adapters.embeddings import KEYS
+from hublora.cards.facts import (
+    CardFacts,
+    LearnedWords,
+    License,
+    Picture,
+    Sampling,
+    Training,
+    Value,
+)
 from hublora.cards.facts import Source as CardSource
-from hublora.hub.layout import WEIGHTS
+from hublora.hub.layout import LEARNED_WORDS, WEIGHTS
 from hublora.workflows.bases import Base
 from hublora.workflows.gallery import Drawn
 
@@ -34,7 +43,8 @@ class Run:
         seconds: How long they took.
         final_loss: Mean over the last tenth of the steps.
         gallery: Path inside the repo and picture.
-        kohya_path: Path inside the repo of the adapter in kohya's layout.
+        kohya_path: Path inside the repo of the adapter in kohya's layout; None without adapter.
+        words_path: Path inside the repo of the learned words; None without any.
     """
 
     session: Session
@@ -44,7 +54,8 @@ class Run:
     seconds: float
     final_loss: float
     gallery: Sequence[tuple[str, Drawn]]
-    kohya_path: str
+    kohya_path: str | None
+    words_path: str | None = None
 
 
 def card_facts(run: Run, environment: Mapping[str, Value]) -> CardFacts:
@@ -63,13 +74,14 @@ def card_facts(run: Run, environment: Mapping[str, Value]) -> CardFacts:
             source.id if source.revision else None, source.revision, License(source.license)
         ),
         trigger_words=tuple(settings.trigger_words),
-        weight_name=WEIGHTS,
+        weight_name=WEIGHTS if session.adapted else None,
+        words=_learned_words(run),
         kohya_path=run.kohya_path,
-        rank=settings.rank,
-        alpha=alpha(session),
+        rank=settings.rank if session.adapted else None,
+        alpha=alpha(session) if session.adapted else None,
         components=tuple(session.trained),
-        targets=tuple(settings.targets or base.family.default_targets[base.family.denoiser]),
-        size=(session.config.run_folder / WEIGHTS).stat().st_size,
+        targets=_targets(session),
+        size=(session.config.run_folder / main_file(session)).stat().st_size,
         gallery=tuple(
             Picture(path, one.plan.prompt, one.plan.negative_prompt, one.plan.seed)
             for path, one in run.gallery
@@ -85,6 +97,26 @@ def title(session: Session) -> str:
     """Return what the adapter is called: its repo's name, else its folder's."""
     config = session.config
     return config.hub.model_id.split("/")[-1] if config.hub.model_id else config.run_folder.name
+
+
+def main_file(session: Session) -> str:
+    """Return the one safetensors file at the top of the repo."""
+    return WEIGHTS if session.adapted else LEARNED_WORDS
+
+
+def _targets(session: Session) -> tuple[str, ...]:
+    family, settings = session.family, session.config.adapter
+    if not session.adapted:
+        return ()
+    return tuple(settings.targets or family.default_targets[family.denoiser])
+
+
+def _learned_words(run: Run) -> LearnedWords | None:
+    tokens = run.session.tokens
+    if tokens is None or run.words_path is None:
+        return None
+    by_name = not run.session.adapted and len(tokens.rows) == 1
+    return LearnedWords(run.words_path, tokens.lengths, () if by_name else KEYS[: len(tokens.rows)])
 
 
 def alpha(session: Session) -> float:
@@ -114,9 +146,17 @@ def _training(run: Run) -> Training:
 
 
 def _settings_table(session: Session) -> dict[str, object]:
+    from hublora.training.methods import method_of
+
     config = session.config
+    words = session.tokens
     return {
+        "method": config.method,
+        "class pictures": len(session.streams[1].pictures) if len(session.streams) > 1 else None,
+        "learned words": ", ".join(words.lengths) if words else None,
+        "vectors a word": config.tokens.num_vectors if words else None,
         "learning rate": config.optimizer.learning_rate,
+        "learning rate of the words": method_of(config).token_rate(config) if words else None,
         "schedule": config.schedule.name,
         "warm-up steps": config.schedule.warmup_steps,
         "optimizer": config.optimizer.name,

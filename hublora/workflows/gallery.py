@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from hublora.data import Source
     from hublora.training.session import Session
 
-_CAPTIONS = 4  # drawn when no validation prompt was given
+_CAPTIONS = 4  # pictures when no validation prompt was given
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,9 @@ def plan_gallery(session: Session, base: Base, source: Source) -> list[Sampling]
     prompts, count = settings.prompts, settings.num_images
     if not prompts:
         every = max(1, len(source.examples) // _CAPTIONS)
-        prompts = [one.captions[0] for one in source.examples[::every]][:_CAPTIONS]
-        count = 1
+        captions = [one.captions[0] for one in source.examples[::every]]
+        prompts = list(dict.fromkeys(captions))[:_CAPTIONS]
+        count = -(-_CAPTIONS // len(prompts))  # one prompt may be all that there is
     height, width = session.data.size
     return [
         base.sampling(
@@ -106,7 +107,7 @@ def _drawing(session: Session, adapter: bool) -> Iterator[Any]:
         with (
             session.averaged() if adapter else session.base_alone(),
             accelerator.autocast(),
-            _own_precision(getattr(pipe, session.family.vae)),
+            own_precision(getattr(pipe, session.family.vae)),
         ):
             yield pipe
     finally:
@@ -119,7 +120,7 @@ def _drawing(session: Session, adapter: bool) -> Iterator[Any]:
 
 
 @contextmanager
-def _own_precision(vae: Any) -> Iterator[None]:
+def own_precision(vae: Any) -> Iterator[None]:
     """Let the VAE decode in the precision of its weights; some overflow in autocast's float16."""
     import torch
 

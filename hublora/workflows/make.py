@@ -15,6 +15,7 @@ from hublora.hub.push import check_can_push
 from hublora.hub.resolve import resolve_adapter
 from hublora.refs import AdapterRef, check_repo_id, is_repo
 from hublora.workflows.bases import Base, check_base_name, find_base, open_base
+from hublora.workflows.class_pictures import open_class_pictures
 from hublora.workflows.keeping import check_unkept, drop_kept, keeping
 from hublora.workflows.progress import Note, Observer, Stage, ignore
 from hublora.workflows.results import Done, TrainingResult, write_results
@@ -81,16 +82,28 @@ def _claim(folder: Path, until: ExitStack) -> None:
 
 def _train(ready: Ready, observer: Observer) -> TrainingResult:
     """Encode, train, write the results, and push them if the settings say so."""
+    from hublora.data import join
     from hublora.training.checkpoint import load_checkpoint
     from hublora.training.processes import main_first, on_main
     from hublora.training.session import start_session
 
     config, base, source = ready.config, ready.base, ready.source
     device = ready.accelerator.device
-    data = main_first(lambda: encode(config, base, ready.pipe, source, device, observer))
+    of_class = main_first(
+        lambda: open_class_pictures(config, base, ready.pipe, ready.accelerator, observer)
+    )
+    shown = join(source, of_class) if of_class else source
+    data = main_first(lambda: encode(config, base, ready.pipe, shown, device, observer))
     begin = main_first(lambda: beginning(config, base, ready.pipe, observer))
     session = start_session(
-        config, base.family, ready.pipe, data, source.fingerprint, ready.accelerator, begin
+        config,
+        base.family,
+        ready.pipe,
+        data,
+        source.fingerprint,
+        ready.accelerator,
+        begin,
+        class_pictures=len(shown.examples) - len(source.examples),
     )
     if ready.checkpoint is not None:
         load_checkpoint(session, ready.checkpoint)
@@ -159,7 +172,7 @@ def prepare(config: TrainingConfig, resume: str | None, observer: Observer) -> R
         on_main(lambda: check_unkept(str(config.hub.model_id)))
     accelerator = make_accelerator(config)
     commit = on_main(lambda: find_base(config.base.model, config.base.revision))
-    source = main_first(lambda: _open_source(config, observer))
+    source = main_first(lambda: open_pictures(config, observer))
     base = main_first(lambda: open_base(config.base.model, commit, observer))
     observer(Note(f"Base: {base.label}"))
     config = _pin(config, base, source)
@@ -170,6 +183,7 @@ def prepare(config: TrainingConfig, resume: str | None, observer: Observer) -> R
     dtype = weight_dtype(accelerator)
     pipe = base.load({"default": dtype, base.family.vae: torch.float32})
     check_settings(config, base.family, pipe)
+    shapes(config, base, pipe)
     return Ready(config, checkpoint, accelerator, source, base, pipe)
 
 
@@ -192,12 +206,21 @@ def _finish(
     return replace(result, pushed=pushed)
 
 
-def _open_source(config: TrainingConfig, observer: Observer) -> Source:
-    from hublora.data import open_source
+def open_pictures(config: TrainingConfig, observer: Observer = ignore) -> Source:
+    """Return the pictures that the settings name, under the captions of their method.
 
+    Raises:
+        DataError: They cannot be used.
+    """
+    from hublora.data import open_source
+    from hublora.training.methods import method_of
+
+    method = method_of(config)
     source = open_source(
-        config.data, lambda done, total: observer(Stage("Looking at pictures", done, total))
+        method.data(config),
+        lambda done, total: observer(Stage("Looking at pictures", done, total)),
     )
+    source = method.show(config, source)
     _tell_source(source, observer)
     return source
 
@@ -218,6 +241,7 @@ def encode(
 
     from hublora.data import build_cache
     from hublora.data.captions import count_truncated, truncation_note
+    from hublora.training.targets import encodes_prompts
 
     family = base.family
     size, bucket_step = shapes(config, base, pipe)
@@ -252,7 +276,7 @@ def encode(
         key_parts={"base": base.name, "commit": base.commit, "family": family.name},
         prompt_key={"dtype": str(dtype), "tokens": longest},
         encode_images=encode_images,
-        encode_prompts=None if config.adapter.text_encoder else encode_prompts,
+        encode_prompts=None if encodes_prompts(config) else encode_prompts,
         batch_size=4 if device.type == "cuda" else 1,
         progress=lambda done, total: observer(Stage("Encoding", done, total)),
     )
@@ -286,7 +310,10 @@ def beginning(
 
 
 def _settle(config: TrainingConfig, resume: str | None) -> TrainingConfig:
-    """Return the settings with nothing left open: the repo's id, the run's folder, the seeds."""
+    """Return the settings with nothing left open: the repo's id, the run's folder, the seeds, the
+    trigger words."""
+    from hublora.training.methods import method_of
+
     hub = config.hub
     if (hub.push or config.checkpoint.to_hub) and "/" not in (hub.model_id or ""):
         # Only a name means one's own namespace, as in the diffusers scripts.
@@ -297,7 +324,11 @@ def _settle(config: TrainingConfig, resume: str | None) -> TrainingConfig:
     data = config.data
     if "seed" not in data.model_fields_set:
         data = data.model_copy(update={"seed": config.seed})
-    return config.model_copy(update={"hub": hub, "output_dir": folder, "data": data})
+    words = config.adapter.trigger_words or method_of(config).trigger_words(config)
+    adapter = config.adapter.model_copy(update={"trigger_words": words})
+    return config.model_copy(
+        update={"hub": hub, "output_dir": folder, "data": data, "adapter": adapter}
+    )
 
 
 def _pin(config: TrainingConfig, base: Base, source: Source) -> TrainingConfig:

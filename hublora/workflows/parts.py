@@ -16,7 +16,7 @@ from hublora.workflows.adapters import embedding_files, load_pinned, pin
 from hublora.workflows.progress import Observer, ignore
 
 if TYPE_CHECKING:
-    from hublora.generation.embeddings import LearnedToken
+    from hublora.adapters.embeddings import LearnedToken
     from hublora.workflows.lock import Lock
 
 
@@ -137,8 +137,9 @@ def _open(wanted: Wanted, observer: Observer) -> Opened:
         return _open_locked(wanted, resolved.ref, path, observer)
     adapter = load_pinned(resolved, path, observer)
     tokens: tuple[LearnedToken, ...] = ()
-    if files := embedding_files(path):
-        from hublora.generation.embeddings import read_tokens
+    files = embedding_files(path) if adapter.layers else [path]
+    if files:
+        from hublora.adapters.embeddings import read_tokens
 
         tokens = tuple(token for file in files for token in read_tokens(file))
     part = OpenPart(wanted.ref, resolved.ref, wanted.weight, adapter, tokens, resolved.card)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from hublora.data.rows import INDEX
 from hublora.errors import ConfigError
 from hublora.refs import is_repo
+from hublora.workflows.class_pictures import count_missing, plan_class_pictures
 from hublora.workflows.describe import peak_memory
 from hublora.workflows.keeping import take_up
 from hublora.workflows.make import Ready, beginning, check_names, encode, prepare
@@ -42,6 +43,7 @@ class Plan:
         pictures: How many are trained on.
         held_out: How many are kept apart.
         buckets: How many are of each shape, by width×height; empty if they are cut to one.
+        class_pictures: How many pictures of the class are to be drawn first, as far as is known.
         weights: How many are trained.
         steps: Optimizer steps to do.
         images_per_step: Pictures of one step, over all devices.
@@ -64,6 +66,7 @@ class Plan:
     pictures: int
     held_out: int
     buckets: dict[str, int]
+    class_pictures: int
     weights: int
     steps: int
     images_per_step: int
@@ -115,6 +118,7 @@ def plan(config: TrainingConfig, *, resume: str | None = None, observer: Observe
         buckets={f"{b.size[1]}×{b.size[0]}": len(b.members) for b in trial.buckets}
         if config.data.aspect_buckets
         else {},
+        class_pictures=_to_draw(ready),
         weights=sum(parameter.numel() for parameter in trial.session.parameters),
         steps=left,
         images_per_step=images,
@@ -151,6 +155,7 @@ class _Trial:
 
 def _try(ready: Ready) -> _Trial:
     """Encode as many pictures as one pass shows, into a cache of their own, and do two steps."""
+    from hublora.data import join
     from hublora.data.layout import arrange
     from hublora.training.session import start_session
     from hublora.training.trouble import explained
@@ -164,20 +169,31 @@ def _try(ready: Ready) -> _Trial:
                 "holdout": config.holdout.model_copy(update={"pictures": 0}),
             }
         )
+        # Pictures of the class are not there yet; these take as long.
+        of_class = len(some.examples) if config.dreambooth.prior_preservation else 0
+        shown = join(some, some) if of_class else some
         started = time.monotonic()
-        data = encode(alone, base, ready.pipe, some, ready.accelerator.device)
+        data = encode(alone, base, ready.pipe, shown, ready.accelerator.device)
         seconds = time.monotonic() - started
         begin = beginning(alone, base, ready.pipe)
         session = start_session(
-            alone, base.family, ready.pipe, data, source.fingerprint, ready.accelerator, begin
+            alone,
+            base.family,
+            ready.pipe,
+            data,
+            source.fingerprint,
+            ready.accelerator,
+            begin,
+            class_pictures=of_class,
         )
         with explained(config, data.size[0]):
             step_seconds = _measure_step(session)
         size = _file_bytes(data.folders)
     pixels, bucket_step = shapes(config, base, ready.pipe)
     buckets = arrange(source.examples, config.data, pixels, bucket_step)
-    few = sum(one.layout.rows for one in arrange(some.examples, config.data, pixels, bucket_step))
+    few = sum(one.layout.rows for one in arrange(shown.examples, config.data, pixels, bucket_step))
     rows = sum(one.layout.rows for one in buckets)
+    rows += config.dreambooth.num_class_images if of_class else 0
     missing = 0.0 if _is_cached(ready, buckets) else rows / few
     return _Trial(session, buckets, seconds * missing, size * missing, step_seconds)
 
@@ -229,6 +245,14 @@ def _measure_step(session: Session) -> float:
 
 def _step_of(checkpoint: Path | None) -> int:
     return int(checkpoint.name.rpartition("-")[2]) if checkpoint is not None else 0
+
+
+def _to_draw(ready: Ready) -> int:
+    """Return how many pictures of the class are missing."""
+    if not ready.config.dreambooth.prior_preservation:
+        return 0
+    _, folder = plan_class_pictures(ready.config, ready.base, ready.pipe)
+    return count_missing(folder, ready.config.dreambooth.num_class_images)
 
 
 def _is_cached(ready: Ready, buckets: Sequence[Bucket]) -> bool:

@@ -14,13 +14,14 @@ import yaml
 
 from hublora._version import __version__
 from hublora.adapters.adapter import Adapter, AdapterFacts
+from hublora.adapters.embeddings import tokens_by_encoder, tokens_by_name
 from hublora.adapters.files import save_tensors
 from hublora.adapters.formats import to_diffusers, to_kohya
 from hublora.cards.environment import describe_environment
 from hublora.cards.plots import loss_plot
 from hublora.filesystem import sha256_of, write_atomically
 from hublora.generation.weights import Weight
-from hublora.hub.layout import CARD, ENVIRONMENT, SETTINGS, WEIGHTS
+from hublora.hub.layout import CARD, ENVIRONMENT, LEARNED_WORDS, SETTINGS, WEIGHTS
 from hublora.refs import AdapterRef
 from hublora.workflows.bases import Base
 from hublora.workflows.composition import Composition
@@ -30,6 +31,7 @@ from hublora.workflows.describe import (
     Run,
     card_facts,
     dtype_name,
+    main_file,
     title,
 )
 from hublora.workflows.drawing import save
@@ -103,9 +105,9 @@ def write_results(
         observer: Is told what happens.
     """
     folder = session.config.run_folder
-    adapter = session.adapter(_facts(session, base))
-    kohya = _write_adapter(folder, session, base, source, adapter)
-    observer(Wrote("adapter", folder / WEIGHTS))
+    kohya = _write_adapter(folder, session, base, source) if session.adapted else None
+    words = _write_words(folder, session, base, source) if session.tokens else None
+    observer(Wrote("adapter", folder / main_file(session)))
     gallery = _write_pictures(folder, session, base, source, observer)
     environment = describe_environment(session.accelerator.device.type)
     write_atomically(folder / ENVIRONMENT, json.dumps(environment, indent=2) + "\n")
@@ -116,8 +118,8 @@ def write_results(
     observer(Wrote("loss plot", folder / LOSS_PLOT))
     losses = [row["loss"] for row in rows[-max(1, len(rows) // 10) :]]
     final_loss = sum(losses) / len(losses)
-    kohya_path = kohya.relative_to(folder).as_posix()
-    run = Run(session, base, source, done.steps, done.seconds, final_loss, gallery, kohya_path)
+    paths = (one.relative_to(folder).as_posix() if one else None for one in (kohya, words))
+    run = Run(session, base, source, done.steps, done.seconds, final_loss, gallery, *paths)
     save_card(folder, card_facts(run, environment))
     observer(Wrote("card", folder / CARD))
     return TrainingResult(folder, done.steps, done.seconds, final_loss)
@@ -133,10 +135,9 @@ def _facts(session: Session, base: Base) -> AdapterFacts:
     )
 
 
-def _write_adapter(
-    folder: Path, session: Session, base: Base, source: Source, adapter: Adapter
-) -> Path:
+def _write_adapter(folder: Path, session: Session, base: Base, source: Source) -> Path:
     """Write the adapter in both layouts; return the file in kohya's."""
+    adapter = session.adapter(_facts(session, base))
     tensors, metadata = to_diffusers(adapter)
     metadata |= _metadata(session, base, source)
     save_tensors(tensors, folder / WEIGHTS, metadata)
@@ -152,13 +153,33 @@ def _write_adapter(
     return kohya
 
 
+def _write_words(folder: Path, session: Session, base: Base, source: Source) -> Path:
+    """Write the learned words, beside the adapter or in its place; return the file.
+
+    Of a base with one text encoder and without an adapter, it is the file that diffusers'
+    `load_textual_inversion` looks for.
+    """
+    tokens = session.learned_tokens()
+    beside = folder / "embeddings"
+    shutil.rmtree(beside, ignore_errors=True)
+    path = beside / f"{title(session)}.safetensors" if session.adapted else folder / LEARNED_WORDS
+    metadata = _metadata(session, base, source)
+    if session.adapted or len(tokens[0].vectors) > 1:
+        tensors, names = tokens_by_encoder(tokens)
+        metadata |= names
+    else:
+        tensors = tokens_by_name(tokens)
+    save_tensors(tensors, path, metadata)
+    return path
+
+
 def _metadata(session: Session, base: Base, source: Source) -> dict[str, str]:
     """Return what the file says about itself: nothing of when and where, so that the same training
     gives the same bytes. Keys: https://github.com/Stability-AI/ModelSpec, and hublora's own."""
     config = session.config
     found = {
         "modelspec.sai_model_spec": "1.0.1",
-        "modelspec.architecture": base.family.architecture(session.pipe),
+        "modelspec.architecture": _architecture(session, base),
         "modelspec.implementation": "diffusers",
         "modelspec.title": title(session),
         "modelspec.trigger_phrase": ", ".join(config.adapter.trigger_words),
@@ -178,6 +199,12 @@ def _metadata(session: Session, base: Base, source: Source) -> dict[str, str]:
     return {key: value for key, value in found.items() if value}
 
 
+def _architecture(session: Session, base: Base) -> str:
+    """Return the modelspec name of what the run's main file holds."""
+    name = base.family.architecture(session.pipe)
+    return name if session.adapted else f"{name.partition('/')[0]}/textual-inversion"
+
+
 def _write_pictures(
     folder: Path, session: Session, base: Base, source: Source, observer: Observer
 ) -> list[tuple[str, Drawn]]:
@@ -192,7 +219,7 @@ def _write_pictures(
     shutil.rmtree(images, ignore_errors=True)
     repo_id = session.config.hub.model_id
     ref = AdapterRef("repo", repo_id) if repo_id else AdapterRef("local", title(session))
-    trained = Adapter({}, AdapterFacts(sha256=sha256_of(folder / WEIGHTS)))
+    trained = Adapter({}, AdapterFacts(sha256=sha256_of(folder / main_file(session))))
     composition = Composition(
         base, (OpenPart(ref, ref, Weight.of(1.0), trained),), (), dtype_name(session)
     )

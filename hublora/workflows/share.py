@@ -15,7 +15,7 @@ from hublora.cards.facts import CardFacts
 from hublora.errors import NotFoundError, VerificationError
 from hublora.filesystem import write_atomically
 from hublora.generation.metadata import read_picture
-from hublora.hub.layout import CARD, LOCK, WEIGHTS
+from hublora.hub.layout import CARD, CONTENTS, WEIGHTS
 from hublora.hub.push import Pushed, check_can_push, push_folder, remote_card, verify_files
 from hublora.workflows.progress import Note, Observer, ignore
 
@@ -52,7 +52,7 @@ def push(
         VerificationError: What arrived is not what was pushed, or does not draw the same.
     """
     folder = Path(folder)
-    if not ((folder / WEIGHTS).is_file() or (folder / LOCK).is_file()):
+    if not any((folder / name).is_file() for name in CONTENTS):
         raise NotFoundError(f"{folder} has no {WEIGHTS}.", "Push the folder of a finished run.")
     check_can_push(repo_id)
     refresh_card(folder, repo_id)

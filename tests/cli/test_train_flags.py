@@ -151,16 +151,22 @@ def example(annotation: Any, default: Any) -> tuple[str | None, Any]:
     return ("some/name", annotation("some/name"))
 
 
-# Flags that mean nothing without others.
+# Flags that mean nothing alone -> what they are given with.
+SUBJECT = ["--method=dreambooth", "--with-prior-preservation", "--class-prompt=a dog"]
 NEEDED = {
     "--keep-tags": ["--shuffle-tags"],
     "--streaming": ["--dataset", "a/b", "--max-train-samples", "9"],
+    **dict.fromkeys(("--class-data-dir", "--num-class-images", "--prior-loss-weight"), SUBJECT),
+    "--instance-prompt": SUBJECT[:1],
+    "--class-prompt": [*SUBJECT, "--set=dreambooth.class_prompt=a cat"],
+    "--placeholder-token": ["--method=pivotal", "--set=tokens.placeholders=[<a>]"],
+    "--initializer-token": ["--method=pivotal", "--placeholder-token=<a>"],
 }
 
 
-@pytest.mark.parametrize("flag", FLAGS)
+@pytest.mark.parametrize("flag", sorted(FLAGS.keys() - {"--with-prior-preservation"}))
 def test_a_flag_sets_its_setting_and_nothing_else(flag: str) -> None:
-    least = ["--base", "a/b", *NEEDED.get(flag, ())]
+    least = ["--base", "a/b", *NEEDED.get(flag, [])]
     plain = parse(least)[0]
     *sections, name = FLAGS[flag].split(".")
     model: Any = TrainingConfig
@@ -172,6 +178,12 @@ def test_a_flag_sets_its_setting_and_nothing_else(flag: str) -> None:
     different = [key for key in setting_names() if setting(changed, key) != setting(plain, key)]
     assert different == [FLAGS[flag]]
     assert setting(changed, FLAGS[flag]) == meant
+
+
+def test_prior_preservation_is_a_flag_that_needs_a_class() -> None:
+    config = parse(["--base=a/b", *SUBJECT])[0]
+    assert config.dreambooth.prior_preservation
+    assert config.dreambooth.class_prompt == "a dog"
 
 
 def test_several_values_are_given_by_repeating_the_flag() -> None:

@@ -9,8 +9,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from hublora.adapters.embeddings import read_tokens
 from hublora.errors import AdapterError
-from hublora.generation.embeddings import add_tokens, read_tokens
+from hublora.generation.embeddings import add_tokens
 
 WIDTH = 32
 

@@ -9,9 +9,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from hublora.adapters.embeddings import read_tokens
 from hublora.generation import prompts
 from hublora.generation.compose import Part, apply_adapters
-from hublora.generation.embeddings import add_tokens, read_tokens
+from hublora.generation.embeddings import add_tokens
 from hublora.generation.sample import Sampling, sample
 from hublora.generation.weights import Weight
 from tests.lora import random_adapter

@@ -45,25 +45,32 @@ def settings(tmp_path: Path) -> Callable[..., TrainingConfig]:
 
 @pytest.fixture
 def start(settings: Callable[..., TrainingConfig]) -> Callable[..., Session]:
-    """Start a session from settings, encoded and ready for its first step."""
+    """Start a session from settings, encoded and ready for its first step; the last
+    `class_pictures` of its pictures are not to be learned but preserved."""
 
-    def begin(**changes: Any) -> Session:
+    def begin(class_pictures: int = 0, **changes: Any) -> Session:
         import torch
 
-        from hublora.data import open_source
         from hublora.training.session import make_accelerator, start_session, weight_dtype
         from hublora.workflows.bases import open_base
-        from hublora.workflows.make import beginning, encode
+        from hublora.workflows.make import beginning, encode, open_pictures
 
         config = settings(**changes)
         accelerator = make_accelerator(config)
         base = open_base(config.base.model)
-        source = open_source(config.data)
+        source = open_pictures(config)
         pipe = base.load({"default": weight_dtype(accelerator), "vae": torch.float32})
         data = encode(config, base, pipe, source, accelerator.device)
         begin = beginning(config, base, pipe)
         return start_session(
-            config, base.family, pipe, data, source.fingerprint, accelerator, begin
+            config,
+            base.family,
+            pipe,
+            data,
+            source.fingerprint,
+            accelerator,
+            begin,
+            class_pictures=class_pictures,
         )
 
     return begin

@@ -113,7 +113,7 @@ def test_batches_of_every_shape_train_on_both_families(start, given) -> None:
         for first in range(0, 14, 2):
             losses, _ = training_losses(session, range(first, first + 2), torch.Generator())
             assert losses.isfinite().all()
-            shapes.add(session.data.shape(session.order.pictures([first])[0]))
+            shapes.add(session.data.shape(session.streams[0].order.pictures([first])[0]))
         assert shapes == {(4, 16, 16), (4, 10, 24), (4, 24, 10)}
 
 
@@ -141,8 +141,8 @@ def test_repeated_pictures_are_shown_as_often(start, album: Path) -> None:
         session = start(**given, data__aspect_buckets=bucketed, schedule__num_train_epochs=3)
         assert session.total_steps == 3 * 8
         numbers = range(8, 16)
-        if session.order is not None:
-            shown = session.order.pictures(numbers)
+        if session.streams[0].order is not None:
+            shown = session.streams[0].order.pictures(numbers)
         else:
             choices = choose(0, numbers, len(session.shown), 1, 10, 0)
             shown = [session.shown[index] for index in choices.indices]

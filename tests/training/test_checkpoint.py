@@ -25,6 +25,13 @@ from hublora.training.events import StepDone
 from hublora.training.loop import train
 from hublora.training.session import Session
 
+SUBJECT = {
+    "method": "dreambooth",
+    "dreambooth__prior_preservation": True,
+    "dreambooth__class_prompt": "a cat",
+}
+WORDS = {"tokens__placeholders": ["<x>"], "tokens__num_vectors": 2}
+
 
 def advance(session: Session, to: int) -> list[float]:
     """Train up to a step, return the losses."""
@@ -51,8 +58,15 @@ def check(folder: Path, session: Session) -> None:
         {"adapter__method": "dora", "adapter__ema_decay": 0.9},
         {"adapter__init": "pissa", "optimizer__lora_plus_ratio": 4.0},
         {"adapter__method": "loha"},
+        {**SUBJECT, "class_pictures": 2},
+        {**WORDS, "method": "textual-inversion"},
+        {**WORDS, "method": "pivotal", "tokens__first_steps": 4, "adapter__ema_decay": 0.9},
+        {**SUBJECT, **WORDS, "method": "pivotal", "adapter__text_encoder": True},
     ],
-    ids=["accumulation", "dropout", "text-encoder", "schedule", "dora-ema", "pissa", "loha"],
+    ids=[
+        *("accumulation", "dropout", "text-encoder", "schedule", "dora-ema", "pissa", "loha"),
+        *("dreambooth", "textual-inversion", "pivotal-in-its-first-part", "pivotal-with-all"),
+    ],
 )
 def test_a_resumed_training_is_the_uninterrupted_one(start, changes) -> None:
     changes |= {"schedule__max_train_steps": 6, "optimizer__learning_rate": 1e-2}
@@ -67,6 +81,8 @@ def test_a_resumed_training_is_the_uninterrupted_one(start, changes) -> None:
     load_checkpoint(resumed, folder)
     assert resumed.step == 3
     assert advance(resumed, 6) == losses[3:]
+    for one, other in zip(whole.learned_tokens(), resumed.learned_tokens(), strict=True):
+        assert torch.equal(one.vectors[0], other.vectors[0])
     expected, found = whole.adapter(), resumed.adapter()
     assert expected.layers.keys() == found.layers.keys()
     for component, layers in expected.layers.items():

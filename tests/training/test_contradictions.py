@@ -7,6 +7,13 @@ import pytest
 from hublora.errors import ConfigError
 from hublora.training.config import TrainingConfig
 
+SUBJECT = {
+    "method": "dreambooth",
+    "dreambooth.prior_preservation": True,
+    "dreambooth.class_prompt": "a dog",
+}
+WORDS = {"method": "textual-inversion", "tokens.placeholders": ["<a>"]}
+
 
 @pytest.mark.parametrize(
     ("settings", "names"),
@@ -48,6 +55,43 @@ from hublora.training.config import TrainingConfig
         ({"data.keep_tags": 1}, ("--keep-tags", "tags")),
         ({"data.bucket_step": 64}, ("data.bucket_step", "--aspect-buckets")),
         ({"data.folder": "pictures", "data.revision": "main"}, ("--dataset-revision", "--folder")),
+        ({"dreambooth.instance_prompt": "sks"}, ("--instance-prompt", "--method dreambooth")),
+        ({"dreambooth.prior_preservation": True}, ("--with-prior", "--method dreambooth")),
+        (
+            {"method": "dreambooth", "dreambooth.prior_preservation": True},
+            ("--with-prior-preservation", "--class-prompt"),
+        ),
+        (
+            {"method": "dreambooth", "dreambooth.class_prompt": "a dog"},
+            ("--class-prompt", "--with-prior-preservation"),
+        ),
+        (
+            {**SUBJECT, "dreambooth.instance_prompt": "a dog"},
+            ("--instance-prompt", "--class-prompt"),
+        ),
+        (
+            {**SUBJECT, "data.folder": "x", "dreambooth.class_folder": "x"},
+            ("--class-data-dir", "--folder"),
+        ),
+        ({"tokens.placeholders": ["<a>"]}, ("--placeholder-token", "--method")),
+        ({"method": "pivotal"}, ("--method", "--placeholder-token")),
+        ({**WORDS, "tokens.placeholders": ["<a>", "<a>"]}, ("--placeholder-token", "twice")),
+        ({**WORDS, "tokens.initializers": ["a", "b"]}, ("--initializer", "--placeholder")),
+        ({**WORDS, "tokens.learning_rate": 1}, ("tokens.learning_rate", "--learning-rate")),
+        ({**WORDS, "adapter.rank": 16}, ("textual-inversion", "adapter")),
+        (
+            {**WORDS, "method": "pivotal", "optimizer.name": "prodigy", "tokens.learning_rate": 1},
+            ("prodigy", "rate"),
+        ),
+        (
+            {
+                **WORDS,
+                "method": "pivotal",
+                "tokens.first_steps": 8,
+                "schedule.max_train_steps": 8,
+            },
+            ("tokens.first_steps", "--max-train-steps"),
+        ),
     ],
 )
 def test_both_are_named(settings: dict[str, object], names: tuple[str, str]) -> None:

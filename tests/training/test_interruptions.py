@@ -20,7 +20,11 @@ FLAGS = [
     *("--checkpointing-steps", "2", "--num-validation-images", "1", "--validation-prompt", "x"),
     *("--learning-rate", "1e-2", "--output-dir", "run"),
 ]
-HARD = ["--train-text-encoder", "--set", "adapter.dropout=0.2"]
+HARD = [
+    *("--train-text-encoder", "--set", "adapter.dropout=0.2", "--method", "pivotal"),
+    *("--placeholder-token", "<x>", "--set", "tokens.first_steps=8", "--with-prior-preservation"),
+    *("--class-prompt", "a cat", "--num-class-images", "2"),
+]
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 pytestmark = pytest.mark.timeout(900)  # several whole processes, on machines that may be busy
 

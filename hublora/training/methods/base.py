@@ -1,0 +1,47 @@
+"""What a training asks of its method."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from hublora.data import DataConfig, Source
+from hublora.training.config import TrainingConfig
+
+
+class Method(Protocol):
+    """One way to learn from pictures.
+
+    Attributes:
+        name: As `TrainingConfig.method`.
+        trains_adapter: Whether updates of the base's layers are learned.
+        trains_tokens: Whether new words are learned.
+    """
+
+    name: str
+    trains_adapter: bool
+    trains_tokens: bool
+
+    def data(self, config: TrainingConfig) -> DataConfig:
+        """Return how the pictures are opened: the data settings, so that no picture is left out
+        which the method has a caption for."""
+        ...
+
+    def show(self, config: TrainingConfig, source: Source) -> Source:
+        """Return the pictures under the captions that they are trained with.
+
+        Raises:
+            ConfigError: The captions do not say what is to be learned.
+        """
+        ...
+
+    def trigger_words(self, config: TrainingConfig) -> list[str]:
+        """Return the words that call what is learned, where none were set."""
+        ...
+
+    def token_rate(self, config: TrainingConfig) -> float:
+        """Return the peak learning rate of new words."""
+        ...
+
+    def adapter_begins(self, config: TrainingConfig, steps: int) -> int:
+        """Return after how many of `steps` optimizer steps the adapter begins to learn."""
+        ...

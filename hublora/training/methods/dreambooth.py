@@ -1,0 +1,43 @@
+"""One subject from a few pictures (DreamBooth, https://huggingface.co/papers/2208.12242).
+
+Every picture has the same caption, with a rare word in it. The paper's prior preservation (section
+3.2) shows pictures of the class besides, which the base itself drew: `Session.streams`.
+"""
+
+from __future__ import annotations
+
+import re
+
+from hublora.data import DataConfig, Source, with_captions
+from hublora.training.config import TrainingConfig
+from hublora.training.methods.text_to_image import TextToImage
+
+_OPENING = re.compile(
+    r"^(an? |the )?(\w+ )?(photo|photograph|picture|image|drawing|painting|portrait|illustration)"
+    r" of (an? |the )?",
+    re.IGNORECASE,
+)
+
+
+class DreamBooth(TextToImage):
+    """Every picture under the instance prompt, and only the adapter learns."""
+
+    name = "dreambooth"
+
+    def data(self, config: TrainingConfig) -> DataConfig:
+        prompt = config.dreambooth.instance_prompt
+        if prompt is None:
+            return config.data
+        return config.data.model_copy(update={"default_caption": prompt})
+
+    def show(self, config: TrainingConfig, source: Source) -> Source:
+        """Put the instance prompt in place of captions, unless a column of them was named."""
+        prompt = config.dreambooth.instance_prompt
+        if prompt is None or config.data.caption_column is not None:
+            return source
+        return with_captions(source, lambda example: (prompt,))
+
+    def trigger_words(self, config: TrainingConfig) -> list[str]:
+        """Return the subject in the instance prompt: "sks dog" of "a photo of sks dog"."""
+        prompt = config.dreambooth.instance_prompt
+        return [_OPENING.sub("", prompt).strip()] if prompt else []

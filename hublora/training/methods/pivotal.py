@@ -1,0 +1,41 @@
+"""New words first, then the adapter with them (pivotal tuning).
+
+The words find the place in the base that is nearest to what is shown; from that pivot the adapter
+has less to change (for GANs https://huggingface.co/papers/2106.05744; for diffusion, cloneofsimo's
+and diffusers' advanced DreamBooth scripts). Instance prompt and prior preservation are those of
+DreamBooth.
+"""
+
+from __future__ import annotations
+
+from hublora.data import DataConfig, Source
+from hublora.training.config import TrainingConfig
+from hublora.training.methods.dreambooth import DreamBooth
+from hublora.training.methods.textual_inversion import TextualInversion
+
+_FASTER = 5  # the new words than the adapter, unless told otherwise
+
+
+class Pivotal(TextualInversion):
+    """Words learn from the first step on, the adapter from `tokens.first_steps` on."""
+
+    name = "pivotal"
+    trains_adapter = True
+
+    def data(self, config: TrainingConfig) -> DataConfig:
+        if config.dreambooth.instance_prompt is not None:
+            return DreamBooth().data(config)
+        return super().data(config)
+
+    def show(self, config: TrainingConfig, source: Source) -> Source:
+        return super().show(config, DreamBooth().show(config, source))
+
+    def token_rate(self, config: TrainingConfig) -> float:
+        optimizer = config.optimizer
+        if optimizer.name == "prodigy":  # which finds each rate itself
+            return optimizer.learning_rate
+        return config.tokens.learning_rate or _FASTER * optimizer.learning_rate
+
+    def adapter_begins(self, config: TrainingConfig, steps: int) -> int:
+        first = config.tokens.first_steps
+        return int(first) if first >= 1 else int(first * steps)

@@ -1,0 +1,29 @@
+"""An adapter from captioned pictures (LoRA, https://huggingface.co/papers/2106.09685)."""
+
+from __future__ import annotations
+
+from hublora.data import DataConfig, Source
+from hublora.training.config import TrainingConfig
+
+
+class TextToImage:
+    """Each picture under its own caption, and only the adapter learns."""
+
+    name = "text-to-image"
+    trains_adapter = True
+    trains_tokens = False
+
+    def data(self, config: TrainingConfig) -> DataConfig:
+        return config.data
+
+    def show(self, config: TrainingConfig, source: Source) -> Source:
+        return source
+
+    def trigger_words(self, config: TrainingConfig) -> list[str]:
+        return []
+
+    def token_rate(self, config: TrainingConfig) -> float:
+        return config.optimizer.learning_rate
+
+    def adapter_begins(self, config: TrainingConfig, steps: int) -> int:
+        return 0

@@ -1,0 +1,60 @@
+"""New words and nothing else (textual inversion, https://huggingface.co/papers/2208.01618).
+
+The base stays as it is: what is learned are the vectors that the text encoders look the words up
+in. Pictures without captions get neutral ones, as in the paper's appendix.
+"""
+
+from __future__ import annotations
+
+from hublora.data import DataConfig, Source, with_captions
+from hublora.data.examples import Example
+from hublora.training.config import TrainingConfig
+from hublora.training.methods.text_to_image import TextToImage
+
+_UNCAPTIONED = "{}"  # stands for the neutral captions until they are put in
+
+NEUTRAL = {
+    "object": (
+        *("a photo of {}", "a picture of {}", "an image of {}", "a rendering of {}"),
+        *("a close-up photo of {}", "a cropped photo of {}", "a good photo of {}"),
+        *("a photo of one {}", "a photo of the {}", "a bright photo of {}"),
+    ),
+    "style": (
+        *("a painting in the style of {}", "a picture in the style of {}"),
+        *("an image in the style of {}", "a drawing in the style of {}"),
+        *("a rendering in the style of {}", "a close-up in the style of {}"),
+        *("a bright painting in the style of {}", "a good painting in the style of {}"),
+    ),
+}
+
+
+class TextualInversion(TextToImage):
+    """Every picture under captions that hold the new words, and only those learn."""
+
+    name = "textual-inversion"
+    trains_adapter = False
+    trains_tokens = True
+
+    def data(self, config: TrainingConfig) -> DataConfig:
+        if config.data.default_caption is not None:
+            return config.data
+        return config.data.model_copy(update={"default_caption": _UNCAPTIONED})
+
+    def show(self, config: TrainingConfig, source: Source) -> Source:
+        """Put the new words into every caption that does not name one of them."""
+        words = config.tokens.placeholders
+        together = " ".join(words)
+        neutral = tuple(text.format(together) for text in NEUTRAL[config.tokens.property])
+
+        def caption(example: Example) -> tuple[str, ...]:
+            if example.captions == (_UNCAPTIONED,):
+                return neutral
+            return tuple(
+                text if any(word in text for word in words) else f"{together}, {text}"
+                for text in example.captions
+            )
+
+        return with_captions(source, caption)
+
+    def trigger_words(self, config: TrainingConfig) -> list[str]:
+        return list(config.tokens.placeholders)

@@ -1,0 +1,122 @@
+"""DreamBooth: plain pictures under one prompt, and pictures of the class, drawn once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+import hublora
+from hublora.errors import ConfigError
+from hublora.training.losses import training_losses
+from hublora.training.session import Session
+from hublora.workflows.progress import Note
+from tests.tiny import save_pictures
+
+SUBJECT = {
+    "method": "dreambooth",
+    "data__dataset": None,
+    "dreambooth__instance_prompt": "a photo of sks cat",
+    "dreambooth__prior_preservation": True,
+    "dreambooth__class_prompt": "a photo of a cat",
+    "dreambooth__num_class_images": 3,
+}
+
+
+@pytest.fixture
+def plain(tmp_path: Path) -> Path:
+    """A folder of pictures and nothing else."""
+    folder = save_pictures(tmp_path / "subject", 3)
+    (folder / "metadata.jsonl").unlink()
+    return folder
+
+
+def test_pictures_of_the_class_are_drawn_once(settings, plain: Path, tmp_path: Path) -> None:
+    def train(name: str, **changes) -> list[str]:
+        config = settings(
+            **SUBJECT,
+            data__folder=plain,
+            data__cache_dir=tmp_path / "cache",
+            schedule__max_train_steps=1,
+            validation__num_inference_steps=1,
+            output_dir=tmp_path / name,
+            **changes,
+        )
+        told: list[str] = []
+        hublora.train(config, observer=lambda one: told.append(getattr(one, "text", "")))
+        return [text for text in told if text.startswith("Drawing ")]
+
+    assert "Drawing 3 pictures of 'a photo of a cat'" in train("first")[0]
+    (folder,) = (tmp_path / "cache" / "class").iterdir()
+    drawn = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert len(set(drawn.values())) == 3
+    (folder / "00001.png").unlink()
+    assert "Drawing 1 pictures" in train("second")[0], "what is there is used"
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == drawn
+    card = (tmp_path / "second" / "README.md").read_text()
+    assert "instance_prompt: sks cat\n" in card
+    assert "| class pictures | 3 |" in card
+    assert "| Pictures | 3 |" in card, "those of the class are not counted"
+
+
+def test_a_folder_of_ones_own_is_filled_up(settings, plain: Path, tmp_path: Path) -> None:
+    own = save_pictures(tmp_path / "class", 2)
+    before = (own / "0.png").read_bytes()
+    config = settings(
+        **SUBJECT,
+        data__folder=plain,
+        dreambooth__class_folder=own,
+        schedule__max_train_steps=1,
+        validation__num_inference_steps=1,
+    )
+    notes: list[Note] = []
+    hublora.train(config, observer=notes.append)
+    assert any("Drawing 1 pictures" in getattr(one, "text", "") for one in notes)
+    assert (own / "0.png").read_bytes() == before
+    assert len(list(own.glob("*.png"))) == 3
+
+
+def test_the_loss_is_that_of_the_picture_and_the_weighted_one_of_its_class(
+    start: Callable[..., Session],
+) -> None:
+    changes = {"method": "dreambooth", "dreambooth__prior_preservation": True}
+    changes |= {"dreambooth__class_prompt": "a cat", "dreambooth__prior_weight": 0.25}
+    both = start(class_pictures=2, **changes)
+    assert [list(stream.pictures) for stream in both.streams] == [[0, 1, 2, 3], [4, 5]]
+    generator = torch.Generator()
+    numbers = range(3)
+    total, timesteps = training_losses(both, numbers, generator)
+    streams, parts = both.streams, []
+    for stream in streams:
+        both.streams = (stream,)
+        parts.append(training_losses(both, numbers, generator)[0])
+    assert torch.allclose(total, parts[0] + 0.25 * parts[1])
+    assert (parts[1] > 0).all()
+    assert timesteps.shape == (3,)
+
+
+def test_captions_stay_where_their_column_is_named(start: Callable[..., Session]) -> None:
+    prompt = {"method": "dreambooth", "dreambooth__instance_prompt": "a photo of sks cat"}
+    assert set(start(**prompt).data.captions) == {("a photo of sks cat",)}
+    named = start(**prompt, data__caption_column="text").data.captions
+    assert len(set(named)) == 6
+
+
+def test_a_dry_run_draws_nothing_and_counts_what_is_missing(
+    settings, plain: Path, tmp_path: Path
+) -> None:
+    from hublora.workflows.plan import plan
+
+    cache = tmp_path / "cache"
+    found = plan(settings(**SUBJECT, data__folder=plain, data__cache_dir=cache))
+    assert found.class_pictures == 3
+    assert not (cache / "class").exists()
+
+
+def test_pictures_without_captions_need_a_prompt(settings, plain: Path) -> None:
+    config = settings(method="dreambooth", data__dataset=None, data__folder=plain)
+    with pytest.raises(hublora.HubloraError, match="has no caption") as caught:
+        hublora.train(config)
+    assert not isinstance(caught.value, ConfigError)
