@@ -63,6 +63,8 @@ class Bank:
             AdapterError: A tensor of it does not fit the base.
             ConfigError: The base's weights are not there to look at.
         """
+        if not adapter.layers:  # only learned words
+            return Prepared(label, {})
         for component in adapter.layers:
             model = getattr(self._pipe, component, None)
             if component not in self._layers and isinstance(model, torch.nn.Module):

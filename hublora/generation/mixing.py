@@ -43,6 +43,7 @@ class Mixer:
         self._way: Way = "sum"
         self.parts: tuple[Prepared, ...] = ()
         self._weights: tuple[Weight, ...] = ()
+        self._layered: list[int] = []  # what of `parts` changes anything
         self._averages = False
         self._progress = 0.0
 
@@ -66,7 +67,8 @@ class Mixer:
         for part, weight in zip(parts, weights, strict=True):
             _check_blocks(weight, part)
         self.parts, self._weights = tuple(parts), tuple(weights)
-        self._way = way if len(parts) > 1 else "sum"
+        self._layered = [index for index, part in enumerate(parts) if part.stacks]
+        self._way = way if len(self._layered) > 1 else "sum"
         self._still = self._way != "switch" and not any(weight.moves for weight in weights)
         if self._way == "composite" and not self._averages:
             self._average()
@@ -118,8 +120,8 @@ class Mixer:
     def _turn(self, step: int) -> int | None:
         """Return which adapter acts alone at a step, None where all do."""
         if self._way == "switch":
-            return step % len(self.parts)
-        return 0 if self._way == "composite" else None
+            return self._layered[step % len(self._layered)]
+        return self._layered[0] if self._way == "composite" else None
 
     def _show_denoiser(self, alone: int | None) -> None:
         for component in self._bank.racks:
@@ -145,7 +147,7 @@ class Mixer:
             if self._way != "composite":
                 return predict(*args, **kwargs)
             results = []
-            for index in range(len(self.parts)):
+            for index in self._layered:
                 self._show_denoiser(index)
                 results.append(predict(*args, **kwargs))
             if isinstance(results[0], tuple):

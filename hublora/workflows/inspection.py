@@ -174,6 +174,7 @@ def refuse_misfits(
         return
     if (cache_folder(check_repo_id(base)) / "snapshots").is_dir():
         return
+    adapters = [(label, adapter) for label, adapter in adapters if adapter.layers]
     components = {component for _, adapter in adapters for component in adapter.layers}
     outlined = outline_base(base, components, base_revision)
     for label, adapter in adapters:
