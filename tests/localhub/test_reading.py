@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 
 import httpx
@@ -12,6 +13,8 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+
+from hublora.localhub.store import Store
 
 CARD = b"""---
 license: creativeml-openrail-m
@@ -181,13 +184,25 @@ def test_a_long_tree_comes_in_pages(api, repo):
     assert len(list(api.list_repo_tree(repo, "f"))) == 1200
 
 
-def test_a_snapshot_is_the_whole_repo_and_downloads_are_counted(api, filled, tmp_path):
+def test_a_snapshot_is_the_whole_repo(api, filled, tmp_path):
     folder = snapshot_download(filled, endpoint=api.endpoint, token=api.token, cache_dir=tmp_path)
     found = {
         os.path.relpath(os.path.join(d, f), folder) for d, _, fs in os.walk(folder) for f in fs
     }
     assert "images/0.png" in found
     assert len(found) == 5
+
+
+def test_a_repo_counts_once_however_many_files_are_fetched(tmp_path):
+    store = Store(tmp_path)
+    store.first_user("me")
+    fetched = {"model": ["config.json", "a.bin", "b/config.json"], "dataset": ["0.png", "1.png"]}
+    for kind, paths in fetched.items():
+        repo = store.repos.create(kind, kind, "me", "x", False, None)
+        for client, path in itertools.product(("10.0.0.1", "10.0.0.2"), paths):
+            store.downloads.count(repo, path, client)
+    store.downloads.flush()
+    assert [repo.downloads for repo in store.repos.all()] == [2, 2]
 
 
 def test_lists_filter_sort_and_page(api, repo):

@@ -62,7 +62,8 @@ def resolve(call: Call) -> Response:
     else:
         source = git.read(entry.oid)
     if call.request.method == "GET" and "range" not in call.request.headers:
-        call.store.downloads.count(repo, path)
+        client = call.request.client
+        call.store.downloads.count(repo, path, client.host if client else "")
     media = _media_type(path)
     return Content(call.request, source, entry.size, entry.etag, media, headers)
 
