@@ -7,6 +7,7 @@ device is one copy, however many layers it has.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -83,7 +84,7 @@ def stack_up(
         ups.append(up.to(dtype))
     numbers = [*downs, *ups, *longer]
     flat = _flatten_dense_tensors(numbers)
-    if not torch.isfinite(flat).all():
+    if not all(math.isfinite(end) for end in torch.aminmax(flat)):
         raise AdapterError(
             f"The adapter holds numbers that are too large for {str(dtype)[6:]}.",
             "Draw with --dtype float32, or use another adapter.",
