@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 
 def clean(caption: str) -> str:
@@ -17,6 +18,19 @@ def clean(caption: str) -> str:
         if character.isspace() or unicodedata.category(character) not in ("Cc", "Cs")
     )
     return " ".join("".join(visible).split()).strip("\ufeff")
+
+
+def as_captions(value: Any) -> tuple[str, ...]:
+    """Return the captions of one cell: a string, a list of strings or lists, or nothing.
+
+    An empty one is none: whoever wants to train on the empty caption says so.
+    """
+    if isinstance(value, str):
+        cleaned = clean(value)
+        return (cleaned,) if cleaned else ()
+    if isinstance(value, (list, tuple)):
+        return tuple(caption for one in value for caption in as_captions(one))
+    return ()
 
 
 def count_truncated(

@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from hublora.data.captions import clean
+from hublora.data.captions import as_captions
 from hublora.data.columns import find_caption_column
 from hublora.data.config import DataConfig
 from hublora.data.examples import Example, Listing, Skipped
@@ -118,7 +118,7 @@ def _find_root(folder: Path, split: str) -> Path:
 
 def _from_tables(
     config: DataConfig, folder: Path, tables: Sequence[Path], masks: Mapping[Path, Path]
-) -> tuple[str, list[Example], set[Path]]:
+) -> tuple[str | None, list[Example], set[Path]]:
     """Return the caption column, the examples, and every file that a row names."""
     for table in tables:
         _check_link(folder, table)
@@ -133,7 +133,9 @@ def _from_tables(
     texts = [name for name in columns if name != FILE_COLUMN and _holds_text(name, rows)]
     mask_column = find_mask_column(config.mask_column, texts, str(listed))
     texts = [name for name in texts if name != mask_column]
-    column = find_caption_column(config.caption_column, texts, columns, str(listed))
+    column = None
+    if texts or config.caption_column is not None or config.default_caption is None:
+        column = find_caption_column(config.caption_column, texts, columns, str(listed))
     examples: list[Example] = []
     used: set[Path] = set()
     for table, row in rows:
@@ -143,7 +145,8 @@ def _from_tables(
             mask = _inside(folder, table.parent, row[mask_column], table.name)
         used |= {one for one in (path, mask) if one is not None}
         mask = mask if config.masks else None
-        examples.append(_example(folder, path, as_captions(row.get(column)), mask))
+        captions = as_captions(row[column]) if column in row else ()
+        examples.append(_example(folder, path, captions, mask))
     return column, examples, used
 
 
@@ -195,15 +198,6 @@ def _read_sidecar(folder: Path, picture: Path) -> tuple[str, ...]:
         return ()
     _check_link(folder, sidecar)
     return as_captions(sidecar.read_text(encoding="utf-8-sig"))
-
-
-def as_captions(value: Any) -> tuple[str, ...]:
-    """Return the captions of one cell: a string, a list of strings, or nothing."""
-    if isinstance(value, str):
-        return (clean(value),)
-    if isinstance(value, (list, tuple)):
-        return tuple(clean(one) for one in value if isinstance(one, str))
-    return ()
 
 
 def _inside(folder: Path, start: Path, name: Any, listed_in: str) -> Path:

@@ -16,9 +16,9 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
+from hublora.data.captions import as_captions
 from hublora.data.config import DataConfig
 from hublora.data.examples import Example, Listing
-from hublora.data.folder import as_captions
 from hublora.data.hub_columns import Columns, choose_columns
 from hublora.errors import DataError, HubError, HubloraError
 

@@ -18,9 +18,9 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hublora.data.captions import as_captions
 from hublora.data.config import DataConfig
 from hublora.data.examples import Listing
-from hublora.data.folder import as_captions
 from hublora.data.hub_columns import Columns, choose_columns
 from hublora.data.hub_dataset import builder_of, digest_of, in_sentences, license_of, row_name
 from hublora.data.row_store import Content, RowStore, read_progress, stored_examples

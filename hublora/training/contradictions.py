@@ -145,6 +145,14 @@ RULES: tuple[Rule, ...] = (
         "Leave one of them out.",
     ),
     (
+        lambda config: (
+            config.data.archive is not None
+            and (config.data.dataset is not None or config.data.folder is not None)
+        ),
+        "--archive says where the pictures are, and --dataset or --folder says so too.",
+        "Leave one of them out.",
+    ),
+    (
         lambda config: config.data.streaming and config.data.dataset is None,
         "--streaming reads a dataset on the Hub, and no --dataset is named.",
         "Leave --streaming out, or name a dataset: --dataset owner/name.",
@@ -165,9 +173,13 @@ RULES: tuple[Rule, ...] = (
         "Leave it out; --repeats repeats all pictures.",
     ),
     (
-        lambda config: config.data.folder is not None and config.data.revision is not None,
-        "--dataset-revision is of a dataset on the Hub; --folder is on this disk.",
-        "Leave --dataset-revision out.",
+        lambda config: (
+            config.data.dataset is None
+            and (config.data.revision is not None or config.data.config_name is not None)
+        ),
+        "--dataset-revision and --dataset-config are of a dataset on the Hub; --folder and "
+        "--archive are none.",
+        "Leave them out.",
     ),
 )
 

@@ -340,16 +340,28 @@ def start_session(
     )
 
 
+def split_pictures(config: TrainingConfig, count: int) -> tuple[list[int], list[int]]:
+    """Return which of `count` pictures are trained on, and which are kept apart.
+
+    Raises:
+        ConfigError: None is left to train on.
+    """
+    shown, held_out = split(config.seed, count, config.holdout.pictures)
+    if not shown:
+        pictures = "only picture" if count == 1 else f"{count} pictures"
+        raise ConfigError(
+            f"holdout.pictures keeps the {pictures} apart, and none is left to train on.",
+            "Keep fewer apart, or leave it out.",
+        )
+    return shown, held_out
+
+
 def _streams(
     config: TrainingConfig, data: TrainingData, class_pictures: int
 ) -> tuple[tuple[Stream, ...], list[int]]:
     """Return what each sample shows, and which pictures are kept apart."""
     own = len(data) - class_pictures
-    shown, held_out = split(config.seed, own, config.holdout.pictures)
-    if not shown:
-        raise ConfigError(
-            f"holdout.pictures keeps all of the {own} pictures apart.", "Keep fewer apart."
-        )
+    shown, held_out = split_pictures(config, own)
     shown = [index for index in shown for _ in range(data.repeats[index])]
     streams = [_stream(config, data, shown, 1.0, config.seed)]
     if class_pictures:

@@ -19,7 +19,7 @@ from hublora.workflows.class_pictures import open_class_pictures
 from hublora.workflows.keeping import check_unkept, drop_kept, keeping
 from hublora.workflows.progress import Note, Observer, Stage, ignore
 from hublora.workflows.results import Done, TrainingResult, write_results
-from hublora.workflows.shapes import bucket_note, settle_buckets, shapes
+from hublora.workflows.shapes import bucket_note, enlarged_note, settle_buckets, shapes
 from hublora.workflows.share import push
 from hublora.workflows.steps import find_checkpoint, interrupted, open_history, train_to_end
 
@@ -162,7 +162,12 @@ def prepare(config: TrainingConfig, resume: str | None, observer: Observer) -> R
 
     from hublora.training.checkpoint import check_checkpoint
     from hublora.training.processes import main_first, on_main
-    from hublora.training.session import check_settings, make_accelerator, weight_dtype
+    from hublora.training.session import (
+        check_settings,
+        make_accelerator,
+        split_pictures,
+        weight_dtype,
+    )
 
     config = on_main(lambda: _settle(config, resume))
     if config.hub.push or config.checkpoint.to_hub:
@@ -173,6 +178,7 @@ def prepare(config: TrainingConfig, resume: str | None, observer: Observer) -> R
     accelerator = make_accelerator(config)
     commit = on_main(lambda: find_base(config.base.model, config.base.revision))
     source = main_first(lambda: open_pictures(config, observer))
+    split_pictures(config, len(source.examples))
     base = main_first(lambda: open_base(config.base.model, commit, observer))
     observer(Note(f"Base: {base.label}"))
     config = _pin(config, base, source)
@@ -287,6 +293,8 @@ def encode(
         observer(Note("Latents and prompts are reused from the cache."))
     if bucket_step is not None:
         observer(Note(bucket_note(data)))
+    if note := enlarged_note(data, [example.size for example in source.examples]):
+        observer(Note(note, warning=True))
     return data
 
 

@@ -91,16 +91,13 @@ def plan(config: TrainingConfig, *, resume: str | None = None, observer: Observe
     """
     check_names(config)
     from hublora.training.processes import join_processes
-    from hublora.training.randomness import split
-    from hublora.training.session import device_name, total_steps
+    from hublora.training.session import device_name, split_pictures, total_steps
 
     join_processes()
     with _brought_here(resume) as checkpoint:
         ready = prepare(config, checkpoint, observer)
     config, source = ready.config, ready.source
-    shown, held_out = split(config.seed, len(source.examples), config.holdout.pictures)
-    if not shown:
-        raise ConfigError("holdout.pictures keeps all pictures apart.", "Keep fewer apart.")
+    shown, held_out = split_pictures(config, len(source.examples))
     observer(Note("Measuring one step …"))
     trial = _try(ready)
     images = trial.session.images_per_step

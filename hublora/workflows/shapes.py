@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,6 +70,27 @@ def settle_buckets(config: TrainingConfig, checkpoint: Path | None) -> TrainingC
         )
     return config.model_copy(
         update={"data": config.data.model_copy(update={"bucket_batch": batch})}
+    )
+
+
+def enlarged_note(data: TrainingData, pictures: Sequence[tuple[int, int]]) -> str | None:
+    """Return the warning that pictures are smaller than they are trained in, None if none is.
+
+    Args:
+        data: What they are trained in.
+        pictures: Width and height of each.
+    """
+    sizes = (data.bucket_sizes[number] for number in data.bucket_of)
+    small = sum(
+        width < covered_width or height < covered_height
+        for (width, height), (covered_height, covered_width) in zip(pictures, sizes, strict=True)
+    )
+    if not small:
+        return None
+    verb = "is" if small == 1 else "are"
+    return (
+        f"{small} of {len(pictures)} pictures {verb} enlarged to be trained on; with a lower "
+        "--resolution they would not be."
     )
 
 

@@ -52,6 +52,8 @@ WORDS = {"method": "textual-inversion", "tokens.placeholders": ["<a>"]}
             },
             ("--streaming", "--split"),
         ),
+        ({"data.dataset": "a/b", "data.archive": "x.zip"}, ("--dataset", "--archive")),
+        ({"data.folder": "x", "data.config_name": "main"}, ("--dataset-config", "--folder")),
         ({"data.keep_tags": 1}, ("--keep-tags", "tags")),
         ({"data.bucket_step": 64}, ("data.bucket_step", "--aspect-buckets")),
         ({"data.folder": "pictures", "data.revision": "main"}, ("--dataset-revision", "--folder")),
@@ -101,5 +103,21 @@ def test_both_are_named(settings: dict[str, object], names: tuple[str, str]) -> 
     assert caught.value.hint
 
 
-def test_settings_that_agree_are_taken() -> None:
-    TrainingConfig.from_settings({"base.model": "a/b", "data.folder": "x", "objective.debiased": 1})
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"data.folder": "x", "objective.debiased": True},
+        {"data.folder": "x", "data.aspect_buckets": True, "data.center_crop": True},
+        {
+            "data.dataset": "a/b",
+            "data.streaming": True,
+            "data.max_train_samples": 9,
+            "holdout.pictures": 2,
+            "data.masks": True,
+            "data.aspect_buckets": True,
+        },
+        {"data.folder": "x", "data.shuffle_tags": True, "adapter.text_encoder": True},
+    ],
+)
+def test_settings_that_agree_are_taken(settings: dict[str, object]) -> None:
+    TrainingConfig.from_settings({"base.model": "a/b", **settings})
