@@ -83,6 +83,7 @@ def open_class_pictures(
             "default_caption": plan.prompt,
             "max_train_samples": None,
             "masks": False,
+            "folder_repeats": False,
         }
     )
     source = with_captions(open_source(settings), lambda example: (plan.prompt,))

@@ -101,6 +101,7 @@ def test_a_person_reads_what_it_takes_and_every_setting_that_was_chosen() -> Non
             dataset_license=None,
             pictures=90,
             held_out=10,
+            class_pictures=0,
             buckets={"1024×1024": 60, "832×1216": 30},
             weights=797_184,
             steps=1500,
