@@ -124,6 +124,7 @@ Examples:
   hublora train … --output-dir runs/naruto-lora --resume
   hublora train … --push-to-hub --hub-model-id me/naruto-lora --checkpoint-to-hub
   hublora train --resume me/naruto-lora
+  hublora train … --train-batch-size 8 --fit 6
   hublora train … --dry-run
   hublora train --from someone/naruto-lora --rank 16
 
@@ -242,6 +243,14 @@ def _value_type(annotation: Any) -> Any:
     help="Train again as this repo or run folder says it was; what else is given wins over it.",
 )
 @click.option(
+    "--fit",
+    is_flag=False,
+    flag_value="device",
+    metavar="[GIB]",
+    help="Choose batch, accumulation and gradient checkpointing by measuring what fits into so "
+    "many GiB, the device's by default, and is fastest; a step keeps its pictures.",
+)
+@click.option(
     "--dry-run",
     is_flag=True,
     help="Check everything and measure one step; tell what the training would need, and stop.",
@@ -252,6 +261,7 @@ def train(
     resume: str | None,
     config_file: Path | None,
     made_from: str | None,
+    fit: str | None,
     dry_run: bool,
     assignments: tuple[str, ...],
     **flags: Any,
@@ -267,6 +277,8 @@ def train(
     if made_from is not None or is_repo(resume):
         given = _settings_again(made_from, given, resume)
     config = TrainingConfig.from_settings(given)
+    if fit is not None:
+        config = _fitted(config, fit, resume)
     if dry_run:
         _show_plan(config, resume)
         return
@@ -318,6 +330,22 @@ def _settings_again(
         if "output_dir" not in given and "hub.model_id" not in given:
             given = {**given, "output_dir": default_folder(recipe.name, resume)}
         return remake(recipe, given, report)
+
+
+def _fitted(config: TrainingConfig, limit: str, resume: str | None) -> TrainingConfig:
+    """Return the settings with the batch that fits into `limit` GiB, or "device"."""
+    from hublora.cli.progress import ProgressReport
+
+    try:
+        gib = None if limit == "device" else float(limit.lower().removesuffix("gib"))
+    except ValueError:
+        gib = 0.0
+    if gib is not None and not 0 < gib < float("inf"):
+        raise click.BadParameter(f"{limit!r} is no size in GiB; write it like --fit 8")
+    with ProgressReport() as report:
+        from hublora.workflows.fitting import fit
+
+        return fit(config, gib, resume=resume, observer=report)
 
 
 def _show_plan(config: TrainingConfig, resume: str | None) -> None:

@@ -53,6 +53,7 @@ _FREE = (
     "data.cache_dir",
     "data.folder",
     "data.archive",
+    "dreambooth.class_folder",
 )
 
 

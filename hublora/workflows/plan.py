@@ -94,7 +94,7 @@ def plan(config: TrainingConfig, *, resume: str | None = None, observer: Observe
     from hublora.training.session import device_name, split_pictures, total_steps
 
     join_processes()
-    with _brought_here(resume) as checkpoint:
+    with brought_here(resume) as checkpoint:
         ready = prepare(config, checkpoint, observer)
     config, source = ready.config, ready.source
     shown, held_out = split_pictures(config, len(source.examples))
@@ -152,13 +152,35 @@ class _Trial:
 
 def _try(ready: Ready) -> _Trial:
     """Encode as many pictures as one pass shows, into a cache of their own, and do two steps."""
-    from hublora.data import join
     from hublora.data.layout import arrange
-    from hublora.training.session import start_session
     from hublora.training.trouble import explained
 
+    config, source = ready.config, ready.source
+    pictures = max(2, config.train_batch_size)
+    with trial(ready, pictures) as (session, seconds):
+        with explained(config, session.data.size[0]):
+            step_seconds = measure_step(session)
+        size = _file_bytes(session.data.folders)
+    some = source.examples[:pictures]
+    pixels, bucket_step = shapes(config, ready.base, ready.pipe)
+    buckets = arrange(source.examples, config.data, pixels, bucket_step)
+    few = sum(one.layout.rows for one in arrange(some, config.data, pixels, bucket_step))
+    rows = sum(one.layout.rows for one in buckets)
+    if config.dreambooth.prior_preservation:
+        few, rows = 2 * few, rows + config.dreambooth.num_class_images
+    missing = 0.0 if _is_cached(ready, buckets) else rows / few
+    return _Trial(session, buckets, seconds * missing, size * missing, step_seconds)
+
+
+@contextmanager
+def trial(ready: Ready, pictures: int) -> Iterator[tuple[Session, float]]:
+    """Lend a session on the first of the pictures, encoded into a cache of its own, and the
+    seconds that encoding took."""
+    from hublora.data import join
+    from hublora.training.session import start_session
+
     config, source, base = ready.config, ready.source, ready.base
-    some = replace(source, examples=source.examples[: max(2, config.train_batch_size)])
+    some = replace(source, examples=source.examples[:pictures])
     with tempfile.TemporaryDirectory(prefix="hublora-plan-") as folder:
         alone = config.model_copy(
             update={
@@ -183,20 +205,11 @@ def _try(ready: Ready) -> _Trial:
             begin,
             class_pictures=of_class,
         )
-        with explained(config, data.size[0]):
-            step_seconds = _measure_step(session)
-        size = _file_bytes(data.folders)
-    pixels, bucket_step = shapes(config, base, ready.pipe)
-    buckets = arrange(source.examples, config.data, pixels, bucket_step)
-    few = sum(one.layout.rows for one in arrange(shown.examples, config.data, pixels, bucket_step))
-    rows = sum(one.layout.rows for one in buckets)
-    rows += config.dreambooth.num_class_images if of_class else 0
-    missing = 0.0 if _is_cached(ready, buckets) else rows / few
-    return _Trial(session, buckets, seconds * missing, size * missing, step_seconds)
+        yield session, seconds
 
 
 @contextmanager
-def _brought_here(resume: str | None) -> Iterator[str | None]:
+def brought_here(resume: str | None) -> Iterator[str | None]:
     """Bring a checkpoint that a repo keeps into a temporary folder; any other is where it is."""
     if not is_repo(resume):
         yield resume
@@ -222,7 +235,7 @@ def _check_disk(config: TrainingConfig, trial: _Trial, steps: int) -> tuple[int,
     return needed, free
 
 
-def _measure_step(session: Session) -> float:
+def measure_step(session: Session) -> float:
     """Return the seconds of a step; the first one, which warms up, is not counted."""
     import torch
 

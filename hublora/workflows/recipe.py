@@ -38,6 +38,7 @@ _PRIVATE = {
     "data.folder": "--folder FOLDER",
     "data.archive": "--archive FILE",
     "adapter.start_from": "--set adapter.start_from=FILE",
+    "dreambooth.class_folder": "--class-data-dir FOLDER",
 }
 
 
@@ -186,7 +187,7 @@ def _check_public(recipe: Recipe, kept: Mapping[str, Any], given: Mapping[str, A
 
 
 def _is_public(key: str, named: str) -> bool:
-    if key == "data.folder":
+    if key in ("data.folder", "dreambooth.class_folder"):
         return False
     if key == "data.archive":
         return named.startswith("https://")

@@ -72,7 +72,7 @@ def parse(args: list[str]) -> tuple[TrainingConfig, str | None]:
     """Return the settings and the checkpoint that a command line asks for; trains nothing."""
     values = train.make_context("train", list(args)).params
     resume, file, assignments = (values.pop(k) for k in ("resume", "config_file", "assignments"))
-    for other in ("dry_run", "made_from"):
+    for other in ("dry_run", "fit", "made_from"):
         values.pop(other)
     return build_config(file, assignments, values), resume
 
