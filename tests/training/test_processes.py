@@ -9,10 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import hublora
 from hublora.adapters.files import load_adapter
 from hublora.training.config import TrainingConfig
+from tests.tiny import save_pictures
 
 LAUNCH = [
     *(sys.executable, "-m", "accelerate.commands.launch"),
@@ -21,7 +23,10 @@ LAUNCH = [
 ]
 SETTINGS = {
     "base.model": "bases/epsilon",
-    "data.dataset": "bases/pictures",
+    "data.aspect_buckets": "true",
+    "data.bucket_batch": "2",
+    "data.shuffle_tags": "true",
+    "adapter.ema_decay": "0.9",
     "adapter.text_encoder": "true",
     "schedule.max_train_steps": "3",
     "optimizer.learning_rate": "1e-3",
@@ -43,8 +48,9 @@ def test_two_processes_equal_one_with_twice_the_batch(
     import yaml
     from huggingface_hub import HfApi
 
-    run = tmp_path / "two"
-    given = [f"--set={key}={value}" for key, value in SETTINGS.items()]
+    run, pictures = tmp_path / "two", _pictures(tmp_path / "pictures")
+    settings_of_both = {**SETTINGS, "data.folder": str(pictures)}
+    given = [f"--set={key}={value}" for key, value in settings_of_both.items()]
     done = subprocess.run(
         [*LAUNCH, *given, "--output-dir", str(run), "--push-to-hub", "--hub-model-id", "me/two"],
         cwd=tmp_path,
@@ -59,7 +65,7 @@ def test_two_processes_equal_one_with_twice_the_batch(
     assert done.stderr.count("Training ") >= 1
     assert len(HfApi().list_repo_commits("me/two")) <= 2, "the first commit and one push"
 
-    one = {key: yaml.safe_load(value) for key, value in SETTINGS.items()}
+    one = {key: yaml.safe_load(value) for key, value in settings_of_both.items()}
     config = TrainingConfig.from_settings(
         {**one, "train_batch_size": 2, "output_dir": str(tmp_path / "one")}
     )
@@ -84,6 +90,17 @@ def test_two_processes_equal_one_with_twice_the_batch(
         for folder in (run, tmp_path / "one")
     ]
     assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+
+
+def _pictures(folder: Path) -> Path:
+    """Save seven pictures of two shapes, with tags in their captions."""
+    save_pictures(folder, count=7)
+    for number in (0, 3, 4):
+        path = folder / f"{number}.png"
+        Image.open(path).resize((48, 80)).save(path)
+    metadata = folder / "metadata.jsonl"
+    metadata.write_text(metadata.read_text().replace("red star", "red, star, drawn,"))
+    return folder
 
 
 def _history(folder: Path) -> list[dict[str, float]]:
