@@ -22,6 +22,7 @@ if typing.TYPE_CHECKING:
 
 # Flag -> setting. Frozen by tests/cli/test_train_flags.py: a new setting is reached with --set.
 FLAGS = {
+    "--preset": "preset",
     "--method": "method",
     "--base": "base.model",
     "--revision": "base.revision",
@@ -120,6 +121,7 @@ Examples:
       --with-prior-preservation --class-prompt "a photo of a dog"
   hublora train --method pivotal --base … --folder ./dog \\
       --placeholder-token "<my-dog>" --initializer-token dog
+  hublora train --preset style --base … --folder ./paintings --dry-run
   hublora train --config run.yaml --set optimizer.weight_decay=0
   hublora train … --output-dir runs/naruto-lora --resume
   hublora train … --push-to-hub --hub-model-id me/naruto-lora --checkpoint-to-hub

@@ -232,6 +232,8 @@ def _describe_images(source: Source, config: DataConfig, bucket: Bucket) -> dict
     layout, crops = bucket.layout, "middle"
     if any(len(one) > 1 for one in layout.crops):
         crops = f"{config.crop_variants} random, seed {config.seed}"
+    if any(source.examples[index].focus for index in bucket.members):
+        crops = f"around {_key({'focus': [one.focus for one in source.examples]})}, else {crops}"
     return {
         "format": FORMAT,
         "pictures": source.pictures_fingerprint,

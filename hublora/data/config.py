@@ -102,6 +102,11 @@ class DataConfig(BaseModel):
     center_crop: bool = Field(
         False, description="Crop the middle of each picture instead of random places."
     )
+    crop_on_faces: bool = Field(
+        False,
+        description="Keep the largest face of each picture in the middle of its crop; without a "
+        "face, or without hublora[faces], pictures are cut as otherwise.",
+    )
     crop_variants: int = Field(
         4, ge=1, le=64, description="Random crops that are cached of each picture."
     )

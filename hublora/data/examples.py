@@ -21,6 +21,8 @@ class Example:
         captions: One or more, cleaned. Empty only while the list is being read.
         size: (width, height) in pixels, upright; (0, 0) until it was surveyed.
         file: Opens its encoded bytes.
+        focus: (x, y) in [0, 1] of width and height of what crops keep in their middle; None where
+            there is no such thing.
         mask: Opens those of its mask; None where it has none or none are asked for.
         repeats: How often it is shown in one pass.
     """
@@ -29,6 +31,7 @@ class Example:
     captions: tuple[str, ...]
     file: Callable[[], IO[bytes]] = field(repr=False, compare=False)
     size: tuple[int, int] = (0, 0)
+    focus: tuple[float, float] | None = None
     mask: Callable[[], IO[bytes]] | None = field(default=None, repr=False, compare=False)
     repeats: int = 1
 

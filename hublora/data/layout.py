@@ -151,6 +151,8 @@ def _crops(
     """
     width, height = covering_size(*example.size, size)
     slack = max(width - size[1], height - size[0])
+    if example.focus is not None and slack:
+        return (_crop_around(example.focus, (width, height), size),)
     if config.center_crop or not slack:
         return (Crop(),)
     draw = random.Random(f"{config.seed}/{example.name}")
@@ -158,3 +160,18 @@ def _crops(
     if least_shift is not None:
         count = min(count, 1 + slack // least_shift)
     return tuple(Crop((part + draw.random()) / count) for part in range(count))
+
+
+def _crop_around(focus: tuple[float, float], covering: Size, size: Size) -> Crop:
+    """Return the crop with the focus in its middle, as far as the picture reaches.
+
+    Args:
+        focus: (x, y) in [0, 1].
+        covering: (width, height) of the picture once it covers `size`.
+        size: (h, w) of the crop.
+    """
+    sides = zip(focus, covering, reversed(size), strict=True)
+    place, length, window = max(sides, key=lambda side: side[1] - side[2])
+    slack = length - window
+    offset = min(max(round(place * length - window / 2), 0), slack)
+    return Crop((offset + 0.5) / (slack + 1))

@@ -129,6 +129,10 @@ def open_source(config: DataConfig, progress: Callable[[int, int], None] | None 
             None if damaged else _caption_hint(listing),
         )
     pictures = _hash(listing.digest, [example.name for example in usable])
+    notes = [*listing.notes, *(_mask_notes(listing.id, usable) if config.masks else ())]
+    if config.crop_on_faces:
+        usable, note = _focused(usable, pictures, config)
+        notes.append(note)
     return Source(
         id=listing.id,
         revision=listing.revision,
@@ -140,8 +144,23 @@ def open_source(config: DataConfig, progress: Callable[[int, int], None] | None 
         masks_fingerprint=listing.mask_digest,
         examples=usable,
         skipped=skipped,
-        notes=[*listing.notes, *(_mask_notes(listing.id, usable) if config.masks else ())],
+        notes=notes,
     )
+
+
+def _focused(
+    examples: Sequence[Example], fingerprint: str, config: DataConfig
+) -> tuple[list[Example], str]:
+    """Return the examples with their faces as focus, and the sentence that says of how many."""
+    from hublora.data.faces import can_find_faces, focus_on_faces
+
+    if not can_find_faces():
+        return list(examples), (
+            "Pictures are cut without looking for faces: that needs pip install 'hublora[faces]'."
+        )
+    found = focus_on_faces(examples, fingerprint, config.cache_root, config.num_workers)
+    faces = sum(example.focus is not None for example in found)
+    return found, f"Crops are around the face in {faces} of {len(found)} pictures."
 
 
 def _read_listing(config: DataConfig, progress: Callable[[int, int], None] | None) -> Listing:

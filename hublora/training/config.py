@@ -1,6 +1,7 @@
 """Every setting of a training, typed, in one tree; unknown keys are refused.
 
 TrainingConfig
+├── preset      what settings begin with: hublora.training.presets
 ├── method      how it is learned: hublora.training.methods
 ├── base        which pipeline, at which revision
 ├── data        hublora.data.config.DataConfig
@@ -182,6 +183,9 @@ class TrainingConfig(Section):
     with `TrainingConfig.from_file`, or from dotted keys with `TrainingConfig.from_settings`.
     """
 
+    preset: Literal["face", "object", "style"] | None = Field(
+        None, description="Begin with what suits a kind of subject; other settings go first."
+    )
     method: MethodName = Field("text-to-image", description="How it is learned.")
     base: BaseSettings
     data: DataConfig = DataConfig()
@@ -233,6 +237,16 @@ class TrainingConfig(Section):
         if not isinstance(optimizer, dict) or optimizer.get("name") == "prodigy":
             return data
         return {**data, "optimizer": {"learning_rate": 5e-4, **optimizer}}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _begin_with_preset(cls, data: Any) -> Any:
+        """Let the preset say what nothing else says."""
+        from hublora.training.presets import PRESETS, beneath
+
+        if not isinstance(data, dict) or data.get("preset") not in PRESETS:
+            return data
+        return beneath(data["preset"], data)
 
     @model_validator(mode="after")
     def _contradict_nothing(self) -> Self:

@@ -84,6 +84,8 @@ def open_class_pictures(
             "max_train_samples": None,
             "masks": False,
             "folder_repeats": False,
+            "crop_on_faces": False,
+            "repeats": 1,
         }
     )
     source = with_captions(open_source(settings), lambda example: (plan.prompt,))

@@ -103,6 +103,7 @@ def test_a_person_reads_what_it_takes_and_every_setting_that_was_chosen() -> Non
             held_out=10,
             class_pictures=0,
             buckets={"1024×1024": 60, "832×1216": 30},
+            class_pictures=7,
             weights=797_184,
             steps=1500,
             images_per_step=4,
@@ -118,7 +119,7 @@ def test_a_person_reads_what_it_takes_and_every_setting_that_was_chosen() -> Non
         )
     )
     text = "\n".join(lines)
-    assert "90 of me/pictures, 10 held out (licence: not stated)" in text
+    assert "90 of me/pictures, 10 held out, 7 of the class to draw first (licence: not stated)" in text
     assert "797,184 weights, 1,500 steps of 4 on a GPU" in text
     assert "1 min to encode, then 1 h 17 min to train (3.1 s a step)" in text
     assert "2.9 GB of 8.0 GB" in text
@@ -128,3 +129,12 @@ def test_a_person_reads_what_it_takes_and_every_setting_that_was_chosen() -> Non
         "  optimizer.name: prodigy",
         "  optimizer.learning_rate: 1.0",
     ]
+
+
+def test_it_shows_what_a_preset_sets(hublora_cli, tmp_path: Path) -> None:
+    command = ["train", "--base", "bases/epsilon", "--dataset", "bases/pictures", "--dry-run"]
+    command += ["--output-dir", str(tmp_path / "run"), "--preset", "style", "--rank", "4"]
+    shown = hublora_cli(*command).out
+    assert "preset: style" in shown
+    assert "adapter.conv_rank: 16" in shown
+    assert "adapter.rank" not in shown, "4 is the default, and what was asked for"
