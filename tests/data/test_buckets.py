@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from hublora.data import build_cache, open_source
+from hublora.data import build_cache, open_source, rows
 from hublora.data.buckets import bucket_sizes, default_step, nearest
 from hublora.data.images import prepare
 from hublora.data.layout import arrange, lay_out
@@ -63,10 +63,13 @@ def album(tmp_path):
     return folder
 
 
-def build(source, config, seen=None):
+def build(source, config, seen=None, stop_after=10**9):
+    seen = [] if seen is None else seen
+
     def encode(pixels):
-        if seen is not None:
-            seen.append(len(pixels))
+        if sum(seen) >= stop_after:
+            raise KeyboardInterrupt
+        seen.append(len(pixels))
         small = torch.nn.functional.avg_pool2d(pixels, 8)
         return small, small.abs()
 
@@ -105,6 +108,26 @@ def test_each_shape_is_cached_by_itself(album, configure):
     seen = []
     assert build(source, config, seen).reused
     assert seen == []
+
+
+def test_a_build_that_stopped_in_one_shape_goes_on_and_ends_in_the_same_bytes(
+    album, configure, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(rows, "SECONDS_BETWEEN_SYNCS", 0.0)
+    config = configure(folder=album, aspect_buckets=True, random_flip=True)
+    source, seen = open_source(config), []
+    whole = configure(
+        folder=album, aspect_buckets=True, random_flip=True, cache_dir=tmp_path / "whole"
+    )
+    expected = build(source, whole, seen)
+    total = sum(seen)
+    with pytest.raises(KeyboardInterrupt):
+        build(source, config, stop_after=6)
+    seen.clear()
+    resumed = build(source, config, seen)
+    assert sum(seen) == total - 6
+    for ours, theirs in zip(resumed.folders, expected.folders, strict=True):
+        assert (ours / rows.ROWS).read_bytes() == (theirs / rows.ROWS).read_bytes()
 
 
 def test_few_crops_are_kept_where_little_sticks_out(album, configure):

@@ -39,14 +39,18 @@ def seeded(hub) -> None:
         {"image": None, "text": "a", "mask": None},
         {"image": {"bytes": b"junk", "path": "junk.png"}, "text": "a", "mask": None},
     ]
-    lines = (json.dumps({"file_name": f"{n}.png", "texts": [f"a {n}", "b"]}) for n in range(3))
+    lines = (
+        {"file_name": f"{n}.png", "mask_file_name": "white.png", "texts": [f"a {n}", "b"]}
+        for n in range(3)
+    )
     repos = {
         "me/streamed-table": {
             f"data/train-0000{n}-of-00002.parquet": t for n, t in enumerate(tables)
         },
         "me/streamed-odd": {"train.parquet": parquet(odd, **TYPES, mask="Image")},
         "me/streamed-folder": {
-            "metadata.jsonl": "\n".join(lines).encode(),
+            "metadata.jsonl": "\n".join(map(json.dumps, lines)).encode(),
+            "white.png": white(),
             **{f"{n}.png": png(n) for n in range(3)},
         },
     }
@@ -72,11 +76,22 @@ def kept(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("dataset", ["me/streamed-table", "me/streamed-folder"])
-def test_it_is_what_a_download_gives(read, configure, dataset):
-    streamed, whole = read(dataset, 100), open_source(configure(dataset=dataset))
-    for one in (streamed, whole):
-        assert len(one.revision) == 40
+@pytest.mark.parametrize(
+    ("dataset", "settings"),
+    [
+        ("me/streamed-table", {}),
+        ("me/streamed-folder", {}),
+        ("me/streamed-folder", {"masks": True}),
+        ("me/streamed-odd", {"masks": True, "mask_column": "mask", "default_caption": "x"}),
+    ],
+)
+def test_it_is_what_a_download_gives(read, configure, dataset, settings):
+    streamed = read(dataset, 100, **settings)
+    whole = open_source(configure(dataset=dataset, **settings))
+    assert streamed.revision == whole.revision
+    assert [one.mask is not None for one in streamed.examples] == [
+        one.mask is not None for one in whole.examples
+    ]
     assert streamed.fingerprint == whole.fingerprint
     assert streamed.examples == whole.examples
     for ours, theirs in zip(streamed.examples, whole.examples, strict=True):
