@@ -52,17 +52,8 @@ def list_folder(config: DataConfig, folder: Path, name: str) -> Listing:
             of the folder; an unknown column.
     """
     folder = _find_root(folder, config.split)
-    if config.image_column not in (None, *IMAGE_COLUMNS):
-        raise DataError(
-            f"A folder has no image column {config.image_column!r}.",
-            f"Leave out --image-column: {FILE_COLUMN} names the pictures.",
-        )
-    tables = [
-        path
-        for name in METADATA
-        for path in sorted(folder.rglob(name))
-        if not _is_hidden(path.relative_to(folder))
-    ]
+    tables = _find_tables(folder)
+    _check_columns(config, name, bool(tables))
     pictures, masks = pair_up(_find_pictures(folder))
     beside = masks if config.masks else {}
     for path in beside.values():
@@ -74,7 +65,7 @@ def list_folder(config: DataConfig, folder: Path, name: str) -> Listing:
         reason = f"is not named in {tables[0].name}"
         left_out = [Skipped(path.relative_to(folder).as_posix(), reason) for path in others]
     else:
-        column, examples, left_out = _from_names(folder, pictures, config.caption_column, beside)
+        column, examples, left_out = _from_names(folder, pictures, beside)
     notes = [] if config.masks or not masks else [_unused(len(masks))]
     repeated, said = read_repeats(config, examples)
     return Listing(
@@ -91,6 +82,41 @@ def list_folder(config: DataConfig, folder: Path, name: str) -> Listing:
     )
 
 
+def _find_tables(folder: Path) -> list[Path]:
+    return [
+        path
+        for name in METADATA
+        for path in sorted(folder.rglob(name))
+        if not _is_hidden(path.relative_to(folder))
+    ]
+
+
+def _check_columns(config: DataConfig, name: str, has_tables: bool) -> None:
+    """Check that no column is asked for that a folder cannot have.
+
+    Raises:
+        DataError: One is.
+    """
+    if config.image_column not in (None, *IMAGE_COLUMNS):
+        raise DataError(
+            f"A folder has no image column {config.image_column!r}.",
+            f"Leave out --image-column: {FILE_COLUMN} names the pictures.",
+        )
+    if has_tables:
+        return
+    without = f"{name} has no metadata.jsonl or metadata.csv, so no"
+    if config.caption_column not in (None, SIDECAR_COLUMN):
+        raise DataError(
+            f"{without} caption column {config.caption_column!r}.",
+            "Leave out --caption-column: the .txt beside each picture is its caption.",
+        )
+    if config.mask_column is not None:
+        raise DataError(
+            f"{without} column of masks {config.mask_column!r}.",
+            "Leave out data.mask_column: x.mask.png beside x.png is its mask.",
+        )
+
+
 def _unused(masks: int) -> str:
     lie = "mask lies" if masks == 1 else "masks lie"
     return f"{masks} {lie} beside the pictures, unused; --masks learns only what masks show."
@@ -99,7 +125,7 @@ def _unused(masks: int) -> str:
 def list_pictures(folder: Path) -> list[Example]:
     """Return every picture in `folder` and below, in the order of their names, with its .txt."""
     pictures, _ = pair_up(_find_pictures(folder))
-    return _from_names(folder, pictures, None, {})[1]
+    return _from_names(folder, pictures, {})[1]
 
 
 def _find_root(folder: Path, split: str) -> Path:
@@ -151,13 +177,8 @@ def _from_tables(
 
 
 def _from_names(
-    folder: Path, pictures: Sequence[Path], wanted: str | None, masks: Mapping[Path, Path]
+    folder: Path, pictures: Sequence[Path], masks: Mapping[Path, Path]
 ) -> tuple[str, list[Example], list[Skipped]]:
-    if wanted not in (None, SIDECAR_COLUMN):
-        raise DataError(
-            f"{folder} has no metadata.jsonl or metadata.csv, so no caption column {wanted!r}.",
-            "Leave out --caption-column: the .txt beside each picture is its caption.",
-        )
     for path in pictures:
         _check_link(folder, path)
     examples, left_out = [], []

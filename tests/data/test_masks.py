@@ -139,3 +139,5 @@ def test_masks_that_are_asked_for_must_be_there(photos, configure):
     with pytest.raises(DataError, match=r"No picture of photos has a mask") as caught:
         open_source(configure(folder=photos, masks=True))
     assert "x.mask.png" in str(caught.value.hint)
+    with pytest.raises(DataError, match=r"photos has no metadata.*no column of masks 'm'"):
+        open_source(configure(folder=photos, masks=True, mask_column="m"))
