@@ -38,6 +38,8 @@ class Job:
         precision: "no" or "bf16".
         steps: Optimizer steps.
         warm_up: Steps at the start that are not timed.
+        learning_rate: At its peak.
+        seed: Of everything random.
     """
 
     side: str
@@ -51,6 +53,8 @@ class Job:
     precision: str
     steps: int
     warm_up: int
+    learning_rate: float = LEARNING_RATE
+    seed: int = SEED
 
 
 @dataclass(frozen=True)
@@ -116,13 +120,13 @@ def train_hublora(job: Job) -> None:
             "cache_dir": f"{job.work}/cache",
         },
         adapter={"rank": job.rank},
-        optimizer={"learning_rate": LEARNING_RATE, "max_grad_norm": MAX_GRAD_NORM},
+        optimizer={"learning_rate": job.learning_rate, "max_grad_norm": MAX_GRAD_NORM},
         schedule={"name": SCHEDULE, "max_train_steps": job.steps},
         checkpoint={"steps": NEVER},
         output_dir=f"{job.work}/adapter",
         train_batch_size=job.batch,
         mixed_precision=job.precision,
-        seed=SEED,
+        seed=job.seed,
     )
     try:
         hublora.train(config, observer=stop_when_saved)
@@ -159,14 +163,14 @@ def _reference_arguments(job: Job) -> list[str]:
         "resolution": job.resolution,
         "train_batch_size": job.batch,
         "max_train_steps": job.steps,
-        "learning_rate": LEARNING_RATE,
+        "learning_rate": job.learning_rate,
         "lr_scheduler": SCHEDULE,
         "lr_warmup_steps": 0,
         "max_grad_norm": MAX_GRAD_NORM,
         "checkpointing_steps": NEVER,
         "mixed_precision": job.precision,
         "rank": job.rank,
-        "seed": SEED,
+        "seed": job.seed,
         "report_to": "all",
     }
     return ["--center_crop", *(f"--{name}={value}" for name, value in options.items())]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 from hublora.errors import ConfigError
 from hublora.training.config import TrainingConfig
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the last: a limit of the process
 _CPU_ALLOCATION = "can't allocate memory"  # of torch's RuntimeError where there is no GPU
 
 
@@ -33,7 +35,7 @@ class Diverged(ConfigError):
 
 @contextmanager
 def explained(config: TrainingConfig, side: int) -> Iterator[None]:
-    """Turn divergence and exhausted memory into an error that says how to go on.
+    """Turn divergence, exhausted memory and a full disk into an error that says how to go on.
 
     Args:
         config: The settings that it happened with.
@@ -53,6 +55,13 @@ def explained(config: TrainingConfig, side: int) -> Iterator[None]:
         raise ConfigError(
             f"The device ran out of memory: {smaller(config, side)}.",
             last_good(config.run_folder),
+        ) from error
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise ConfigError(
+            f"The disk of {config.run_folder} is full.",
+            f"Free some space, or lower --checkpoints-total-limit. {last_good(config.run_folder)}",
         ) from error
 
 

@@ -67,16 +67,25 @@ class Keeper:
     def offer(self, checkpoint: Path) -> None:
         """Take note of a checkpoint; it may be removed as soon as this returns."""
         taken = Path(tempfile.mkdtemp(dir=self._run, prefix=_TAKEN))
-        for file in checkpoint.iterdir():
-            _link(file, taken / file.name)
-        shutil.copy(self._run / "training" / HISTORY, taken / HISTORY)
-        for name, text in self._documents.items():
-            (taken / name).write_text(text)
+        try:
+            self._take(checkpoint, taken)
+        except OSError as error:  # a full disk: the next checkpoint will say so itself
+            shutil.rmtree(taken, ignore_errors=True)
+            self._notes.put(Note(f"{checkpoint.name} is on this disk only: {error}", True))
+            return
         with self._changed:
             if self._waiting is not None:
                 shutil.rmtree(self._waiting, ignore_errors=True)
             self._waiting = taken
             self._changed.notify_all()
+
+    def _take(self, checkpoint: Path, taken: Path) -> None:
+        for file in checkpoint.rglob("*"):
+            if file.is_file():
+                _link(file, taken / file.relative_to(checkpoint))
+        shutil.copy(self._run / "training" / HISTORY, taken / HISTORY)
+        for name, text in self._documents.items():
+            (taken / name).write_text(text)
 
     def tell(self, observer: Observer) -> None:
         """Tell what has happened since the last time."""
@@ -116,7 +125,11 @@ class Keeper:
                     self._changed.notify_all()
 
     def _upload(self, folder: Path) -> None:
-        files = {path.name: path for path in folder.iterdir() if path.suffix in _KINDS}
+        files = {
+            path.relative_to(folder).as_posix(): path
+            for path in folder.rglob("*")
+            if path.suffix in _KINDS
+        }
         step = json.loads(files[STATE].read_bytes())["step"]
         try:
             message = f"Checkpoint of step {step}"
@@ -204,7 +217,7 @@ def take_up(repo_id: str, run: Path) -> Path:
         HubError: The Hub is away.
     """
     found = _find(repo_id)
-    names = [name for name in found.files if name.endswith(_KINDS) and "/" not in name]
+    names = [name for name in found.files if name.endswith(_KINDS)]
     run.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=run, prefix=".checkpoint-") as hidden:
         folder = Path(hidden, "files")
@@ -241,6 +254,7 @@ def _documents(session: Session) -> dict[str, str]:
 
 
 def _link(file: Path, other: Path) -> None:
+    other.parent.mkdir(exist_ok=True)
     try:
         os.link(file, other)
     except OSError:  # a file system without links

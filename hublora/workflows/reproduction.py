@@ -18,7 +18,7 @@ from hublora.training.config import TrainingConfig
 from hublora.workflows.make import train
 from hublora.workflows.progress import Observer, ignore
 from hublora.workflows.recipe import drift_since, read_recipe, remake
-from hublora.workflows.verification import opened
+from hublora.workflows.verification import learned_files, opened
 
 # Two trainings of one recipe on other hardware or versions are this much alike; with another seed
 # they are far from it (docs/training.md has figures).
@@ -74,7 +74,7 @@ def reproduce(
     recipe = read_recipe(ref)
     drift = drift_since(recipe)
     with opened(ref, observer) as (original, label, _), _somewhere(output) as above:
-        header = read_file_header(original / WEIGHTS)
+        header = read_file_header(original / learned_files(original)[0])
         # The adapter's file says its title, which is its folder's name.
         folder = above / Path(header.metadata.get("modelspec.title", recipe.name)).name
         # A cache of its own: what an older VAE encoded would hide what a newer one does.
@@ -83,13 +83,47 @@ def reproduce(
         train(TrainingConfig.from_settings(settings), observer=observer)
         return Reproduced(
             label=label,
-            same_bytes=sha256_of(original / WEIGHTS) == sha256_of(folder / WEIGHTS),
-            likeness=likeness(load_adapter(original / WEIGHTS), load_adapter(folder / WEIGHTS)),
+            same_bytes=_hashes(original) == _hashes(folder),
+            likeness=_compare(original, folder),
             pictures=_pictures_apart(original, folder),
             drift=drift,
             exact=not drift and "cpu_threads" in recipe.environment,
             folder=folder if output else None,
         )
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    return {name: sha256_of(folder / name) for name in learned_files(folder)}
+
+
+def _compare(one: Path, other: Path) -> Likeness:
+    """Return how alike what was learned is: the adapter, or the words, whichever is less so."""
+    both = [name for name in learned_files(one) if (other / name).is_file()]
+    found = [
+        likeness(load_adapter(one / name), load_adapter(other / name))
+        if name == WEIGHTS
+        else _of_words(one / name, other / name)
+        for name in both
+    ]
+    return min(found, key=lambda like: like.cosine, default=Likeness(0.0, 1.0))
+
+
+def _of_words(one: Path, other: Path) -> Likeness:
+    """Compare the vectors of learned words as one long vector."""
+    import torch
+    from safetensors.torch import load_file
+
+    first, second = load_file(one), load_file(other)
+    if {name: t.shape for name, t in first.items()} != {
+        name: t.shape for name, t in second.items()
+    }:
+        return Likeness(0.0, 1.0)
+    a, b = (
+        torch.cat([tensors[name].flatten().double() for name in sorted(first)])
+        for tensors in (first, second)
+    )
+    cosine = torch.nn.functional.cosine_similarity(a, b, dim=0).item()
+    return Likeness(cosine, ((a - b).norm() / a.norm()).item())
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from hublora.adapters.header import read_file_header
 from hublora.errors import AdapterError, ConfigError, NotFoundError
 from hublora.filesystem import is_claimed
-from hublora.hub.layout import CARD, SETTINGS, WEIGHTS
+from hublora.hub.layout import CARD, LEARNED_WORDS, SETTINGS, WEIGHTS
 from hublora.training.config import flatten, read_settings_file
 from hublora.training.run_folder import (
     CHECKPOINT,
@@ -118,7 +118,9 @@ def _run_folders(folder: Path) -> Iterator[Path]:
 def _is_run(folder: Path, below: Sequence[str], files: Sequence[str]) -> bool:
     if any(name.startswith(CHECKPOINT) for name in below):
         return True
-    return (folder / HISTORY).is_file() or (WEIGHTS in files and (folder / SETTINGS).is_file())
+    return (folder / HISTORY).is_file() or (
+        (WEIGHTS in files or LEARNED_WORDS in files) and (folder / SETTINGS).is_file()
+    )
 
 
 def _look(folder: Path) -> FoundRun:
@@ -225,9 +227,10 @@ def _step(checkpoint: Path) -> int:
 
 
 def _adapter(folder: Path) -> Path | None:
-    """Return the adapter of a run: the result, else that of the newest checkpoint."""
-    beside = [one / WEIGHTS for one in reversed(list_checkpoints(folder))]
-    return next((path for path in (folder / WEIGHTS, *beside) if path.is_file()), None)
+    """Return what a run has learned: the result, else that of the newest checkpoint."""
+    places = [folder, *reversed(list_checkpoints(folder))]
+    paths = (place / name for place in places for name in (WEIGHTS, LEARNED_WORDS))
+    return next((path for path in paths if path.is_file()), None)
 
 
 def _picture(folder: Path) -> Path | None:

@@ -14,9 +14,9 @@ from urllib.parse import unquote
 from hublora.adapters.files import load_adapter
 from hublora.adapters.header import read_file_header
 from hublora.adapters.overlap import likeness
-from hublora.errors import HubloraError
+from hublora.errors import HubloraError, NotFoundError
 from hublora.generation.metadata import read_picture
-from hublora.hub.layout import CARD, SETTINGS, WEIGHTS
+from hublora.hub.layout import CARD, LEARNED_WORDS, SETTINGS, WEIGHTS
 from hublora.hub.recorded import fresh_copy, recorded_hashes, wrong_files
 from hublora.hub.resolve import inspect_repo, read_card
 from hublora.refs import AdapterRef
@@ -113,6 +113,19 @@ def opened(ref: str, observer: Observer) -> Iterator[tuple[Path, str, Mapping[st
         yield folder, f"{parsed.location}@{snapshot.commit[:8]}", hashes
 
 
+def learned_files(folder: Path) -> list[str]:
+    """Return the files with what was learned: the adapter first, learned words after it.
+
+    Raises:
+        NotFoundError: There are none.
+    """
+    found = [name for name in (WEIGHTS, LEARNED_WORDS) if (folder / name).is_file()]
+    found += [f"embeddings/{path.name}" for path in sorted(folder.glob("embeddings/*.safetensors"))]
+    if not found:
+        raise NotFoundError(f"There is no {WEIGHTS} and no {LEARNED_WORDS}.")
+    return found
+
+
 def gallery_plans(folder: Path) -> list[tuple[Path, Mapping[str, Any]]]:
     """Return the pictures of a gallery that say how they were made, and what they say."""
     found: list[tuple[Path, Mapping[str, Any]]] = []
@@ -139,7 +152,7 @@ def _files(folder: Path) -> tuple[bool, str]:
     card = folder / CARD
     if not card.is_file():
         return False, f"there is no {CARD}"
-    named = {WEIGHTS} | _named_files(card)
+    named = set(learned_files(folder)) | _named_files(card)
     missing = sorted(name for name in named if not (folder / name).is_file())
     if missing:
         return False, f"the card names what is not there: {', '.join(missing)}"
@@ -172,7 +185,7 @@ def _hashes(folder: Path, recorded: Mapping[str, str]) -> tuple[bool | None, str
 
 def _facts(folder: Path) -> tuple[bool | None, str]:
     """Look whether card, adapter and settings name the same base and dataset."""
-    card, metadata = read_card(folder / CARD), read_file_header(folder / WEIGHTS).metadata
+    card, metadata = read_card(folder / CARD), _metadata(folder)
     settings = flatten(read_settings_file(folder / SETTINGS)) if _has_settings(folder) else {}
     said: dict[str, dict[str, Any]] = {
         "base": {
@@ -198,6 +211,10 @@ def _facts(folder: Path) -> tuple[bool | None, str]:
     return True, "card, adapter and settings name the same base and dataset"
 
 
+def _metadata(folder: Path) -> Mapping[str, str]:
+    return read_file_header(folder / learned_files(folder)[0]).metadata
+
+
 def _has_settings(folder: Path) -> bool:
     return (folder / SETTINGS).is_file()
 
@@ -209,7 +226,7 @@ def _single(value: Any) -> Any:
 def _other_layout(folder: Path) -> tuple[bool | None, str]:
     """Look whether the files in ComfyUI's layout hold the same adapter."""
     others = sorted(folder.glob("comfyui/*.safetensors"))
-    if not others:
+    if not others or not (folder / WEIGHTS).is_file():
         return None, "there is none"
     adapter = load_adapter(folder / WEIGHTS)
     for other in others:
@@ -226,14 +243,15 @@ def _pictures(folder: Path) -> tuple[bool | None, str]:
     plans = gallery_plans(folder)
     if not plans:
         return None, "none says how it was made"
-    digest = sha256_of(folder / WEIGHTS)
+    name = learned_files(folder)[0]
+    digest = sha256_of(folder / name)
     strange = [
         path.name
         for path, facts in plans
         if digest not in [one.get("sha256") for one in facts["adapters"]]
     ]
     if strange:
-        return False, f"drawn with another file than {WEIGHTS}: {', '.join(strange)}"
+        return False, f"drawn with another file than {name}: {', '.join(strange)}"
     return True, f"all {len(plans)} were drawn with this adapter"
 
 

@@ -31,6 +31,9 @@ KEPT = {
     "environment.json",
     "history.jsonl",
 }
+# Two things are learned in two parts, so that a checkpoint holds all that one may hold.
+PIVOTAL = {"method": "pivotal", "tokens__placeholders": ["<x>"], "tokens__first_steps": 3}
+TOKENS = "embeddings/tokens.safetensors"
 
 
 @pytest.fixture(scope="module")
@@ -92,14 +95,16 @@ def test_a_stopped_training_goes_on_elsewhere_and_ends_in_the_same_bytes(
     api: HfApi, hublora_cli: Callable[..., Done], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     repo_id = "me/kept"
-    train(tmp_path / "whole" / "kept", repo_id, checkpoint__to_hub=False, hub__push=False)
+    train(
+        tmp_path / "whole" / "kept", repo_id, checkpoint__to_hub=False, hub__push=False, **PIVOTAL
+    )
     with pytest.raises(Interrupted):
-        train(tmp_path / "first" / "kept", repo_id, stop_at(4))
-    assert files_of(api, repo_id, BRANCH) == KEPT
+        train(tmp_path / "first" / "kept", repo_id, stop_at(4), **PIVOTAL)
+    assert files_of(api, repo_id, BRANCH) == {*KEPT, TOKENS}
     assert files_of(api, repo_id, "main") == set(), "never on main"
     assert len(api.list_repo_commits(repo_id, revision=BRANCH)) == 1, "squashed"
     large = [one.size for one in api.list_lfs_files(repo_id)]
-    assert len(large) == 2, "of one checkpoint"
+    assert len(large) == 3, "of one checkpoint"
     state = Path(api.hf_hub_download(repo_id, "state.json", revision=BRANCH)).read_text()
     assert str(tmp_path) not in state, "nothing of this machine"
 
@@ -120,6 +125,8 @@ def test_a_stopped_training_goes_on_elsewhere_and_ends_in_the_same_bytes(
     whole, run = tmp_path / "whole" / "kept", Path(found["folder"])
     assert run == Path("runs/kept")
     assert (run / WEIGHTS).read_bytes() == (whole / WEIGHTS).read_bytes()
+    (learned,) = (whole / "embeddings").iterdir()
+    assert (run / "embeddings" / learned.name).read_bytes() == learned.read_bytes()
     history = Path("training", "history.jsonl")
     assert (run / history).read_bytes() == (whole / history).read_bytes()
     assert [branch.name for branch in api.list_repo_refs(repo_id).branches] == ["main"]

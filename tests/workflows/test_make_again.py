@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 import hublora
 from hublora.errors import ConfigError, NotFoundError
 from hublora.workflows.recipe import Recipe, read_recipe, remake
 from hublora.workflows.reproduction import reproduce
+from hublora.workflows.verification import verify_repo
 from tests.entry import Done
 
 if TYPE_CHECKING:
@@ -112,7 +115,6 @@ def test_what_is_not_as_the_repo_says_is_named(
     run: Path, copied: Path, api: HfApi, hublora_cli: Cli
 ) -> None:
     import torch
-    from safetensors.torch import load_file, save_file
 
     tensors = {name: torch.randn_like(one) for name, one in load_file(run / WEIGHTS).items()}
     save_file(tensors, copied / WEIGHTS, {"hublora.base_model": "bases/velocity"})
@@ -127,6 +129,35 @@ def test_what_is_not_as_the_repo_says_is_named(
     assert "images/before-after.png" in done.out
     assert "bases/velocity (the adapter)" in done.out
     assert "does not hold what it says: files, facts" in done.err
+
+
+@pytest.mark.parametrize("method", ["textual-inversion", "pivotal"])
+def test_learned_words_are_verified_and_made_again(
+    hub: object, method: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / method
+    settings = {
+        "base.model": "bases/epsilon",
+        "data.dataset": "bases/pictures",
+        "method": method,
+        "tokens.placeholders": ["<x>"],
+        "tokens.first_steps": 1 if method == "pivotal" else 0.4,
+        "schedule.max_train_steps": 2,
+        "validation.prompts": ["a <x>"],
+        "validation.num_images": 1,
+        "output_dir": folder,
+    }
+    hublora.train(hublora.TrainingConfig.from_settings(settings))
+    found = verify_repo(str(folder))
+    assert found.holds, found.checks
+    assert {one.name for one in found.checks if one.passed} >= {"files", "pictures", "gallery"}
+    assert reproduce(str(folder)).same_bytes
+    (file,) = [*folder.glob("learned_embeds.safetensors"), *folder.glob("embeddings/*")]
+    tensors = {name: one + 1 for name, one in load_file(file).items()}
+    save_file(tensors, file, safe_open(file, "pt").metadata())
+    again = reproduce(str(folder))
+    assert not again.same_bytes
+    assert again.likeness.difference > 0.1
 
 
 def test_another_adapter_is_not_called_made_again(

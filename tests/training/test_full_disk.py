@@ -1,0 +1,97 @@
+"""A disk that is full and a SIGTERM cost no checkpoint, and the training goes on from there."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+import hublora
+from hublora.errors import ConfigError, Interrupted
+from hublora.training.checkpoint import check_checkpoint, save_checkpoint
+from hublora.training.config import TrainingConfig
+from hublora.training.run_folder import list_checkpoints
+from hublora.training.session import Session
+from hublora.workflows.progress import Wrote
+
+WEIGHTS = "pytorch_lora_weights.safetensors"
+Settings = Callable[..., TrainingConfig]
+
+
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """Let the system refuse to write more than `size` bytes of a file: a disk that is full, as far
+    as a process can tell, and needs no rights."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
+
+
+@pytest.mark.parametrize("size", [0, 100, 20_000])
+def test_a_checkpoint_that_does_not_fit_leaves_the_others(
+    start: Callable[..., Session], size: int
+) -> None:
+    session = start(checkpoint__total_limit=1)
+    session.step = 1
+    good = save_checkpoint(session)
+    session.step = 2
+    with largest_file(size), pytest.raises(OSError, match="File too large"):
+        save_checkpoint(session)
+    assert list_checkpoints(session.config.run_folder) == [good]
+    check_checkpoint(good, session.config, session.data_fingerprint, session.accelerator)
+    assert sorted(path.name for path in good.parent.iterdir()) == ["checkpoint-1"], "no rest of it"
+    assert save_checkpoint(session).name == "checkpoint-2"
+
+
+def test_a_full_disk_is_one_sentence_and_the_training_goes_on_to_the_same_bytes(
+    settings: Settings, tmp_path: Path
+) -> None:
+    given = {"checkpoint__steps": 2, "schedule__max_train_steps": 6, "validation__num_images": 1}
+    whole = settings(output_dir=tmp_path / "whole" / "run", **given)
+    hublora.train(whole)
+    config = settings(output_dir=tmp_path / "full" / "run", **given)
+    with pytest.raises(ConfigError, match="is full") as caught, largest_file(30_000):
+        # What there is to write before the first step is written already, by the other one.
+        hublora.train(config)
+    assert "No checkpoint was saved yet" in str(caught.value.hint)
+
+    def fill_up(happening: object) -> None:
+        if isinstance(happening, Wrote) and happening.path.name == "checkpoint-2":
+            soft = (30_000, resource.getrlimit(resource.RLIMIT_FSIZE)[1])
+            resource.setrlimit(resource.RLIMIT_FSIZE, soft)
+
+    with largest_file(10**9), pytest.raises(ConfigError, match="is full") as caught:
+        hublora.train(config, observer=fill_up)
+    assert f"checkpoint-2: go on with --output-dir {config.run_folder}" in str(caught.value.hint)
+    hublora.train(config, resume="latest")
+    for name in (WEIGHTS, "training/history.jsonl"):
+        assert (config.run_folder / name).read_bytes() == (whole.run_folder / name).read_bytes()
+
+
+def test_a_sigterm_saves_and_the_training_goes_on_to_the_same_bytes(
+    settings: Settings, tmp_path: Path
+) -> None:
+    given = {"checkpoint__steps": 2, "schedule__max_train_steps": 6, "validation__num_images": 1}
+    whole = settings(output_dir=tmp_path / "whole" / "run", **given)
+    hublora.train(whole)
+    config = settings(output_dir=tmp_path / "stopped" / "run", **given)
+
+    def terminate(happening: object) -> None:
+        if isinstance(happening, Wrote) and happening.path.name == "checkpoint-4":
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Interrupted) as caught:
+        hublora.train(config, observer=terminate)
+    assert caught.value.checkpoint == config.run_folder / "checkpoint-4"
+    hublora.train(config, resume="latest")
+    assert (config.run_folder / WEIGHTS).read_bytes() == (whole.run_folder / WEIGHTS).read_bytes()
