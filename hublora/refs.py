@@ -159,7 +159,7 @@ def check_revision(revision: str) -> str:
 
 def _split_weight(text: str) -> tuple[str, float]:
     match = _WEIGHT.match(text)
-    if not match:
+    if not match or _is_there(text):
         return text, 1.0
     if not _NUMBER.match(match["weight"]):
         # A Windows drive or a port is not a weight; anything else after a colon is a mistake.
@@ -181,9 +181,13 @@ def _split_weight(text: str) -> tuple[str, float]:
 def _is_local(where: str) -> bool:
     if where.startswith((".", "/", "~", os.sep)) or re.match(r"\A[A-Za-z]:[\\/]", where):
         return True
+    return _is_there(where)
+
+
+def _is_there(path: str) -> bool:
     try:
-        return Path(where).is_file() or Path(where).is_dir()
-    except (OSError, ValueError):  # no file system takes such a name
+        return Path(path).expanduser().exists()
+    except (OSError, ValueError, RuntimeError):  # no file system, or nobody, has such a name
         return False
 
 

@@ -15,7 +15,11 @@ Examples:
   hublora replay totoro-0.png
   hublora replay totoro-0.png --seed 7 -o another.png
   hublora replay mine.png --adapter ./ink.safetensors
+  hublora replay castle-0.png --image ~/sketches/sketch.png
 """
+
+
+_FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 
 
 @click.command(epilog=EXAMPLES)
@@ -31,6 +35,11 @@ Examples:
 )
 @click.option("--base", help="The base, if it was a folder.")
 @click.option("--device", help="A torch device; a GPU if there is one.")
+@click.option("--image", type=_FILE, help="What it was drawn from, if that is not beside it.")
+@click.option("--mask", type=_FILE, help="Likewise.")
+@click.option("--control-image", type=_FILE, help="Likewise.")
+@click.option("--ip-adapter-image", type=_FILE, help="Likewise.")
+@click.option("--ip-adapter", help="File of the IP-Adapter, if it was not on the Hub.")
 @output_flags
 def replay(picture: Path, **settings: Any) -> None:
     """Make PICTURE again from what it says about itself, and tell what is not as it was."""

@@ -25,13 +25,17 @@ Examples:
   hublora run me/pokemon-lora@v1 "Totoro" --seed 7 -o totoro.png
   hublora run me/ink-lora "a castle" --rows weight=0..1:5 --columns seed=4 -o sheet
   hublora run me/ink-lora "a castle" --image sketch.png --strength 0.6
+  hublora run me/ink-lora "a castle" --ip-adapter me/ip-adapter --ip-adapter-image mood.png
   hublora run me/ink-lora --prompts prompts.txt -n 2 -o pictures
   hublora run ./runs/pokemon-lora "Totoro" --base stable-diffusion-v1-5/stable-diffusion-v1-5
 """
 
 
 _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
-_PICTURES = ("image", "strength", "mask", "controlnet", "control_image")
+_PICTURES = (
+    "image", "strength", "mask", "controlnet", "control_image", "ip_adapter", "ip_adapter_image",
+    "ip_adapter_scale",
+)  # fmt: skip
 
 
 @click.command(epilog=EXAMPLES)
@@ -86,11 +90,21 @@ _PICTURES = ("image", "strength", "mask", "controlnet", "control_image")
 @click.option("--controlnet", help="Hub id of a ControlNet.")
 @click.option("--control-image", type=_FILE, help="What the ControlNet follows.")
 @click.option(
+    "--ip-adapter", metavar="REPO[/FILE]", help="An IP-Adapter on the Hub, or its local file."
+)
+@click.option("--ip-adapter-image", type=_FILE, help="The picture that it draws like.")
+@click.option("--ip-adapter-scale", type=float, help="How strongly; 0.6 unless given.")
+@click.option(
     "--commercial", is_flag=True, help="Refuse what a licence forbids to use commercially."
 )
 @click.option("--base", help="Hub id or folder of the base, if not the adapters' own.")
 @click.option("--revision", "base_revision", help="Branch, tag or commit of --base.")
 @click.option("--device", help="A torch device; a GPU if there is one.")
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "float16", "bfloat16"]),
+    help="Type of the weights; float16 on a GPU, float32 elsewhere.",
+)
 @click.option(
     "--offload",
     type=click.Choice(["model", "sequential"]),
@@ -115,7 +129,7 @@ def run(
     words or its learned tokens. (word:1.2) makes a word count more, (word:0.5) less.
 
     With --prompts, --rows or --columns, what the output folder holds already is not drawn again,
-    and --json prints one line for each file.
+    and --json prints one line for each file. --json tells of each picture how it was made.
     """
     from hublora.cli.progress import ProgressReport
 
@@ -132,7 +146,16 @@ def run(
 
         paths = workflow(refs, words[-1], output=output, observer=report, **settings)
     names = [str(path) for path in paths]
-    out.result("\n".join(names), {"files": names}, names)
+    out.result("\n".join(names), {"files": names, "pictures": _made(paths)}, names)
+
+
+def _made(paths: list[Path]) -> list[dict[str, Any]]:
+    """Return what each picture says about itself, where that is asked for."""
+    if out.mode != "json":
+        return []
+    from hublora.generation.metadata import read_picture
+
+    return [{"path": str(path), **read_picture(path)} for path in paths]
 
 
 _SAMPLING = ("negative_prompt", "num_inference_steps", "guidance_scale", "width", "height")
@@ -149,4 +172,5 @@ def _run_batch(
     drawn = run_batch(refs, read_prompts(prompts), sampling=sampling, observer=report, **settings)
     for done in drawn:
         text = f"{done.path}{'  (was there)' if done.skipped else ''}"
-        out.result(text, asdict(done), [str(done.path)])
+        (made,) = _made([done.path]) or [{}]
+        out.result(text, asdict(done) | {"made": made}, [str(done.path)])

@@ -1,4 +1,4 @@
-"""Pictures that a picture is drawn from: image-to-image, inpainting, ControlNet.
+"""Pictures that a picture is drawn from: image-to-image, inpainting, ControlNet, IP-Adapter.
 
 Each is the ordinary diffusers pipeline for it, made of the components of the one in hand
 (`from_pipe`): nothing is loaded twice, and the adapters stay on.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,8 @@ class Conditions:
         mask: White where `image` is drawn anew, black where it stays.
         controlnet: A loaded ControlNet.
         control_image: What it follows.
+        ip_adapter_image: What the pipeline's IP-Adapter looks at.
+        stated: What a picture says about all of them.
     """
 
     image: Image.Image | None = None
@@ -37,6 +39,8 @@ class Conditions:
     mask: Image.Image | None = None
     controlnet: Any = None
     control_image: Image.Image | None = None
+    ip_adapter_image: Image.Image | None = None
+    stated: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.image is None and (self.mask is not None or self.strength is not None):
@@ -49,17 +53,18 @@ class Conditions:
     @property
     def some(self) -> bool:
         """Whether there are any."""
+        return self.shape_it or self.ip_adapter_image is not None
+
+    @property
+    def shape_it(self) -> bool:
+        """Whether the size of what is drawn is that of a picture."""
         return self.image is not None or self.controlnet is not None
 
-    def facts(self) -> dict[str, Any]:
-        """Return what a picture says about them: hashes, for it does not hold them."""
-        pictures = {"image": self.image, "mask": self.mask, "control_image": self.control_image}
-        found: dict[str, Any] = {
-            name: hashlib.sha256(picture.tobytes()).hexdigest()
-            for name, picture in pictures.items()
-            if picture is not None
-        }
-        return found | ({"strength": self.strength} if self.strength is not None else {})
+
+def fingerprint(picture: Image.Image) -> str:
+    """Return the SHA-256 of a picture's size and pixels, whatever file it came from."""
+    size = f"{picture.width}x{picture.height} ".encode()
+    return hashlib.sha256(size + picture.tobytes()).hexdigest()
 
 
 def open_image(path: Path) -> Image.Image:
@@ -81,7 +86,7 @@ def conditioned(pipe: Any, conditions: Conditions) -> Any:
     """Return the pipeline that draws from what is there, of the same components as `pipe`."""
     import diffusers
 
-    if not conditions.some:
+    if not conditions.shape_it:
         return pipe
     if conditions.mask is not None:
         kind = diffusers.AutoPipelineForInpainting
@@ -105,14 +110,17 @@ def inputs_of(conditions: Conditions, plan: Sampling, step: int) -> Mapping[str,
         plan: Its width and height are the picture's, where they are set.
         step: What sides are a multiple of, in pixels.
     """
+    inputs: dict[str, Any] = {}
+    if conditions.ip_adapter_image is not None:
+        inputs["ip_adapter_image"] = conditions.ip_adapter_image
     first = conditions.image or conditions.control_image
-    assert first is not None, "there are conditions"
+    if first is None:
+        return inputs
     size = (plan.width or _fitting(first.width, step), plan.height or _fitting(first.height, step))
 
     def fitted(picture: Image.Image) -> Image.Image:
         return picture if picture.size == size else picture.resize(size)
 
-    inputs: dict[str, Any] = {}
     if conditions.image is not None:
         inputs["image"] = fitted(conditions.image)
     if conditions.mask is not None:

@@ -72,6 +72,9 @@ def defaults_from_card(card: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+_MOST_GUIDANCE = 1000.0
+
+
 def use_scheduler(pipe: Any, name: str | None) -> None:
     """Give the pipeline another scheduler of the same noise process.
 
@@ -103,7 +106,7 @@ def check_plan(pipe: Any, step: int, plan: Sampling) -> None:
         plan: What is to be drawn.
 
     Raises:
-        ConfigError: Its size or its number of steps does not work with this pipeline.
+        ConfigError: Its size, guidance or number of steps does not work with this pipeline.
     """
     for side in (plan.width, plan.height):
         if side is not None and side % step:
@@ -112,6 +115,8 @@ def check_plan(pipe: Any, step: int, plan: Sampling) -> None:
                 f"The side {side} is not a multiple of {step}, as this base needs.",
                 f"Use {max(lower, step)} or {lower + step}.",
             )
+    if not abs(plan.guidance_scale) <= _MOST_GUIDANCE:
+        raise ConfigError(f"The guidance {plan.guidance_scale:g} is no such number.", "Try 7.5.")
     most = pipe.scheduler.config.num_train_timesteps
     if plan.num_inference_steps > most:
         raise ConfigError(

@@ -1,15 +1,20 @@
-"""Files that lie at a plain https URL, cached by address."""
+"""Files that lie at a plain https URL, cached by address once they are what they should be."""
 
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 import os
+import socket
 import tempfile
+import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from http.client import HTTPException, HTTPMessage
 from pathlib import Path
 from typing import IO
+from urllib.parse import urlsplit
 
 from hublora.errors import HubError
 from hublora.filesystem import cache_root
@@ -17,6 +22,8 @@ from hublora.hub.download import Progress
 
 MAX_BYTES = 2 << 30  # the largest LoRA adapters in use are well below 2 GiB
 _TIMEOUT = 30  # seconds without a byte
+_PATIENCE = 60  # seconds, after which a file must come at `_SLOWEST`
+_SLOWEST = 1000  # bytes a second
 
 
 def download_url(
@@ -24,6 +31,7 @@ def download_url(
     name: str = "adapter.safetensors",
     most: int = MAX_BYTES,
     progress: Progress | None = None,
+    check: Callable[[Path], object] = lambda path: None,
 ) -> Path:
     """Return the local copy of the file at `url`, downloading it once.
 
@@ -32,49 +40,56 @@ def download_url(
         name: What the copy is called.
         most: Bytes that it may have.
         progress: Told (done, total) in bytes.
+        check: Raises if the file is not what it should be; then nothing of it stays.
 
     Raises:
-        HubError: It cannot be fetched, redirects away from https, or is too large.
+        HubError: It cannot be fetched, redirects away from https or into a private network, is
+            too large, or comes too slowly.
     """
     final = cache_root() / "urls" / hashlib.sha256(url.encode()).hexdigest() / name
     if final.is_file():
         return final
-    final.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=final.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
+    final.parent.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=final.parent.parent) as folder:
+        temporary = Path(folder) / name
+        with temporary.open("wb") as file:
             _fetch(url, file, most, progress or (lambda done, total: None))
             file.flush()
             os.fsync(file.fileno())
+        check(temporary)
+        final.parent.mkdir(exist_ok=True)
         os.replace(temporary, final)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
     return final
 
 
 def _fetch(url: str, file: IO[bytes], most: int, progress: Progress) -> None:
     where = url.partition("?")[0]  # a query may hold a signature
-    opener = urllib.request.build_opener(_HttpsOnly)
+    opener = urllib.request.build_opener(_CarefulRedirects)
+    begun = time.monotonic()
     try:
         with opener.open(url, timeout=_TIMEOUT) as response:
             stated = response.headers.get("Content-Length", "")
             size = int(stated) if stated.isdigit() else 0
             received = 0
-            while chunk := response.read(1 << 20):
+            while chunk := response.read1(1 << 20):
                 received += len(chunk)
-                if received > most:
+                if max(received, size) > most:
                     raise HubError(f"{where} is larger than {most >> 30} GiB.")
+                waited = time.monotonic() - begun
+                if waited > _PATIENCE and received < waited * _SLOWEST:
+                    raise HubError(f"{where} comes too slowly.", "Try again later.")
                 file.write(chunk)
                 progress(received, max(size, received))
     except (urllib.error.URLError, HTTPException, OSError, ValueError) as error:
-        raise HubError(f"{where} cannot be fetched: {error}.") from error
+        reason = error.reason if isinstance(error, urllib.error.URLError) else error
+        said = " ".join(str(reason).split()).rstrip(".")
+        raise HubError(f"{where} cannot be fetched: {said}.") from error
     if received < size:
         raise HubError(f"{where} broke off after {received:,} of {size:,} bytes.", "Try again.")
 
 
-class _HttpsOnly(urllib.request.HTTPRedirectHandler):
-    """Follows redirects to https only."""
+class _CarefulRedirects(urllib.request.HTTPRedirectHandler):
+    """Follows redirects to https only, and into no network that only this machine can reach."""
 
     def redirect_request(
         self,
@@ -87,4 +102,16 @@ class _HttpsOnly(urllib.request.HTTPRedirectHandler):
     ) -> urllib.request.Request | None:
         if not newurl.startswith("https://"):
             raise urllib.error.URLError(f"it redirects to {newurl.split('?')[0]}")
+        host = urlsplit(newurl).hostname or ""
+        if host != req.host.partition(":")[0] and _is_private(host):
+            raise urllib.error.URLError(f"it redirects to {host}, which is in a private network")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _is_private(host: str) -> bool:
+    """Tell whether a name stands for an address that is not of the public internet."""
+    try:
+        found = {info[4][0] for info in socket.getaddrinfo(host, None)}
+    except OSError:
+        return False  # it cannot be reached either
+    return any(not ipaddress.ip_address(str(one).partition("%")[0]).is_global for one in found)

@@ -10,6 +10,7 @@ from typing import Any
 
 from hublora.adapters.adapter import Adapter
 from hublora.adapters.files import PEFT_CONFIG, load_adapter
+from hublora.adapters.header import read_file_header
 from hublora.errors import AdapterError, NotFoundError
 from hublora.hub.download import download
 from hublora.hub.layout import CARD, LOCK, WEIGHTS
@@ -72,11 +73,23 @@ def pin(ref: AdapterRef, observer: Observer = ignore) -> tuple[ResolvedAdapter, 
     if ref.kind == "url":
         from hublora.hub.urls import download_url
 
-        return ResolvedAdapter(ref), download_url(ref.location, progress=downloading(observer))
+        path = download_url(
+            ref.location, progress=downloading(observer), check=lambda path: _check_file(path, ref)
+        )
+        return ResolvedAdapter(ref), path
     path = _local_file(ref)
     if repo := ref.hidden_repo:
         observer(Note(f"{ref.location} is the folder here; the repo on the Hub is {repo}."))
     return ResolvedAdapter(ref, read_card(path.parent / CARD)), path
+
+
+def _check_file(path: Path, ref: AdapterRef) -> None:
+    """Check that a download is a whole safetensors file, before it stays."""
+    try:
+        read_file_header(path)
+    except AdapterError as error:
+        where = ref.location.partition("?")[0]
+        raise AdapterError(f"{where} is no adapter: {error}") from error
 
 
 def _pinned(resolved: ResolvedAdapter) -> tuple[str, str, str]:

@@ -15,7 +15,9 @@ from hublora.families import Family, family_of_folder
 from hublora.hub.download import check_pipeline, download_pipeline
 from hublora.hub.resolve import inspect_repo, read_card
 from hublora.refs import check_repo_id
+from hublora.workflows.outlines import check_named
 from hublora.workflows.progress import Observer, downloading, ignore
+from hublora.workflows.quiet import quiet_loading
 
 if TYPE_CHECKING:
     import torch
@@ -63,7 +65,8 @@ class Base:
             NotFoundError: A file of it is missing or damaged.
         """
         try:
-            return self.family.load(self.folder, dtype)
+            with quiet_loading():
+                return self.family.load(self.folder, dtype)
         except (OSError, ValueError, SafetensorError) as error:
             if isinstance(error, OSError) and error.errno == errno.ENOSPC:
                 raise
@@ -87,9 +90,10 @@ def find_base(model: str, revision: str | None = None) -> str | None:
     """Return the commit that a base's Hub id stands for, None for a folder; downloads nothing.
 
     Raises:
+        ConfigError: The name is empty.
         NotFoundError: No such repo, revision or folder, or it holds no pipeline.
     """
-    if _is_folder(model):
+    if _is_folder(check_named(model)):
         folder = Path(model).expanduser()
         paths = [*folder.glob("*"), *folder.glob("*/*")]
         check_pipeline(model, [path.relative_to(folder).as_posix() for path in paths])
@@ -106,7 +110,7 @@ def open_base(model: str, revision: str | None = None, observer: Observer = igno
         NotFoundError: No such repo, revision or folder, or it holds no pipeline.
         AdapterError: Its architecture is not known here.
     """
-    if _is_folder(model):
+    if _is_folder(check_named(model)):
         find_base(model)
         folder = Path(model).expanduser()
         card = read_card(folder / "README.md")

@@ -8,6 +8,7 @@ from pathlib import Path
 from hublora.errors import AdapterError, NotFoundError
 from hublora.workflows.bases import Base, open_base
 from hublora.workflows.inspection import refuse_misfits
+from hublora.workflows.outlines import check_named
 from hublora.workflows.parts import OpenPart
 from hublora.workflows.progress import Note, Observer
 
@@ -29,6 +30,7 @@ def choose_base(
     """
     adapters = [part.adapter for part in parts]
     if base is not None:
+        check_named(base)
         return _open_fitting(parts, base, revision, observer)
     if not adapters:
         raise AdapterError("Neither an adapter nor a base was given.", "Name the base: --base …")

@@ -41,7 +41,7 @@ def draw(
     from hublora.generation.conditions import conditioned, inputs_of
     from hublora.generation.sample import sample
 
-    from_pictures = conditions is not None and conditions.some
+    sized = conditions is not None and conditions.shape_it
     artist = conditioned(pipe, conditions) if conditions else pipe
     step_size = pipe.hublora.base.family.size_step(pipe)
     total, done = sum(plan.num_inference_steps for plan in plans), 0
@@ -57,11 +57,9 @@ def draw(
             observer(Note(f"Trigger words put in front: {', '.join(expanded.added)}"))
         inputs = _inputs(pipe, plan, expanded, observer if plan.prompt not in told else ignore)
         told.add(plan.prompt)
-        if conditions is not None and from_pictures:
+        if conditions is not None and conditions.some:
             inputs = {**inputs, **inputs_of(conditions, plan, step_size)}
-        yield sample(
-            artist, plan, tell, inputs=inputs, mixer=pipe.hublora.mixer, sized=from_pictures
-        )
+        yield sample(artist, plan, tell, inputs=inputs, mixer=pipe.hublora.mixer, sized=sized)
         done += plan.num_inference_steps
 
 
@@ -90,7 +88,7 @@ def save(
 
     facts = cell_facts(composition, plan, trigger) | {"size": f"{image.width}x{image.height}"}
     if conditions is not None and conditions.some:
-        facts["conditions"] = conditions.facts()
+        facts["conditions"] = dict(conditions.stated)
     save_picture(image, path, facts)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +34,7 @@ def load(
     tiled_vae: bool = False,
     cache_bytes: int = DEFAULT_LIMIT,
     room: int = 0,
+    prepare: Callable[[Any], object] = lambda pipe: None,
     observer: Observer = ignore,
 ) -> Any:
     """Return the diffusers pipeline of the base with the adapters active.
@@ -55,6 +56,8 @@ def load(
         cache_bytes: How much memory adapters may take that `use` changes between.
         room: Ranks that each layer keeps room for, so that a compiled pipeline is not compiled
             again when `use` brings others; 0 for as many as act, and no computing in vain.
+        prepare: Is given the pipeline before it is brought to the device, where it must be for
+            `offload` that something more is put on it.
         observer: Is told what happens.
 
     Raises:
@@ -64,7 +67,7 @@ def load(
         ConfigError: A setting does not work here.
     """
     wanted = settle(refs, weights)
-    device = check_device(device) if device else default_device()
+    device = default_device() if device is None else check_device(device)
     dtype = find_dtype(dtype, device)
     opened_refs = [open_parts([one], observer) for one in wanted]
     found = _together(opened_refs)
@@ -85,6 +88,7 @@ def load(
     )
     pipe.hublora = _played(empty, found, compose)
     _remember(residents, wanted, opened_refs)
+    prepare(pipe)
     place(pipe, device, offload, tiled_vae)
     return pipe
 

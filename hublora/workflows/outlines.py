@@ -11,7 +11,7 @@ from typing import Any
 from hublora.adapters.header import Header, read_file_header, read_header
 from hublora.adapters.modules import file_names
 from hublora.adapters.naming import COMPONENTS
-from hublora.errors import AdapterError, NotFoundError
+from hublora.errors import AdapterError, ConfigError, NotFoundError
 from hublora.families import FAMILIES
 from hublora.hub.client import is_offline
 from hublora.hub.download import check_pipeline, download, range_reader
@@ -50,6 +50,17 @@ class BaseOutline:
         return f"{self.name}@{self.commit[:8]}" if self.commit else self.name
 
 
+def check_named(model: str) -> str:
+    """Return a base's name if it is one.
+
+    Raises:
+        ConfigError: It is empty.
+    """
+    if not model.strip():
+        raise ConfigError("The name of the base is empty.", "Write --base owner/name, or a folder.")
+    return model
+
+
 def outline_base(
     model: str, components: Collection[str], revision: str | None = None
 ) -> BaseOutline:
@@ -64,7 +75,7 @@ def outline_base(
         NotFoundError: No such repo, revision or folder, or it holds no pipeline.
         AdapterError: A header of it is broken.
     """
-    source = _source(model, revision)
+    source = _source(check_named(model), revision)
     check_pipeline(model, source.files)
     try:
         kind = str(json.loads(source.text(_INDEX)).get("_class_name"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,33 @@ if TYPE_CHECKING:
 _OTHER_FORMATS = (".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
 
 
+def check_output(output: Path | None) -> None:
+    """Check that pictures can be written to a place, before anything is drawn.
+
+    Raises:
+        ConfigError: It is of another format, or nothing can be written there.
+    """
+    if output is not None and output.suffix.lower() in _OTHER_FORMATS:
+        raise ConfigError(
+            f"Pictures are written as PNG, not as {output.suffix}.",
+            f"Name {output.with_suffix('.png')} or a folder.",
+        )
+    is_file = output is not None and output.suffix.lower() == ".png"
+    if is_file and output is not None and output.is_dir():
+        raise ConfigError(f"{output} is a folder, and a picture was to get that name.")
+    folder = output.parent if is_file and output is not None else output or Path()
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ConfigError(
+            f"Nothing can be written to {output or folder.resolve()}: {error.strerror}.",
+            "Name another place with -o.",
+        ) from error
+
+
 def output_paths(output: Path | None, prompt: str, seeds: Sequence[int]) -> list[Path]:
     """Return one file per seed; only a single file that was named may be there already.
 
@@ -27,13 +55,9 @@ def output_paths(output: Path | None, prompt: str, seeds: Sequence[int]) -> list
         seeds: Of the pictures, all different.
 
     Raises:
-        ConfigError: The output is of another format.
+        ConfigError: As `check_output`.
     """
-    if output is not None and output.suffix.lower() in _OTHER_FORMATS:
-        raise ConfigError(
-            f"Pictures are written as PNG, not as {output.suffix}.",
-            f"Name {output.with_suffix('.png')} or a folder.",
-        )
+    check_output(output)
     if output is not None and output.suffix.lower() == ".png":
         if len(seeds) == 1:
             return [output]

@@ -12,15 +12,15 @@ from hublora.errors import ConfigError, NotFoundError
 from hublora.filesystem import sha256_of
 from hublora.refs import AdapterRef
 from hublora.workflows.adapters import pin
+from hublora.workflows.devices import DTYPES
 from hublora.workflows.drawing import draw, library_versions, save
 from hublora.workflows.loading import load
 from hublora.workflows.outputs import output_paths
 from hublora.workflows.progress import Note, Observer, Wrote, ignore
+from hublora.workflows.sources import find_again
 
 if TYPE_CHECKING:
     from hublora.generation.sample import Sampling
-
-_DTYPES = ("float32", "float16", "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,11 @@ def replay(
     adapters: Sequence[Path] = (),
     base: str | None = None,
     device: str | None = None,
+    image: Path | None = None,
+    mask: Path | None = None,
+    control_image: Path | None = None,
+    ip_adapter: str | None = None,
+    ip_adapter_image: Path | None = None,
     observer: Observer = ignore,
 ) -> Replayed:
     """Make a picture again from what it says about itself.
@@ -57,19 +62,31 @@ def replay(
         adapters: Files of the adapters that were not on the Hub.
         base: The base, if it was a folder.
         device: As for `load`.
+        image: The picture that it was drawn from, if it is not beside it any more.
+        mask: As `image`.
+        control_image: As `image`.
+        ip_adapter: File of the IP-Adapter, if it was not on the Hub.
+        ip_adapter_image: As `image`.
         observer: Is told what happens.
 
     Raises:
         ConfigError: The picture does not say how it was made, or a file is needed.
         HubloraError: As `load`.
     """
-    import torch
     from PIL import Image
 
     from hublora.generation.sample import image_difference, use_scheduler
 
     facts = _read(picture)
     plan, drift = _plan(facts), _version_drift(facts)
+    given = {
+        "image": image,
+        "mask": mask,
+        "control_image": control_image,
+        "ip_adapter": ip_adapter,
+        "ip_adapter_image": ip_adapter_image,
+    }
+    sources = find_again(facts["conditions"], picture.parent, given).open()
     refs = [_find(one, adapters, drift) for one in facts["adapters"]]
     pipe = load(
         *refs,
@@ -77,8 +94,9 @@ def replay(
         base_revision=None if base else facts["base_revision"],
         compose=facts["compose"],
         weights={str(i + 1): one["weight"] for i, one in enumerate(facts["adapters"])},
-        dtype=getattr(torch, facts["dtype"]),
+        dtype=facts["dtype"],
         device=device,
+        prepare=sources.prepare,
         observer=observer,
     )
     if pipe.hublora.facts()["device"] != facts.get("device"):
@@ -88,17 +106,17 @@ def replay(
     use_scheduler(pipe, plan.scheduler)
     if seed is not None:
         plan = plan.with_seed(seed)
-    (image,) = draw(pipe, [plan], facts["trigger"], observer)
+    (drawn,) = draw(pipe, [plan], facts["trigger"], observer, sources.conditions)
     default = picture.with_stem(
         f"{picture.stem}-replay" if seed is None else f"{picture.stem}-{seed}"
     )
     (path,) = output_paths(output or default, plan.prompt, [plan.seed])
-    save(image, path, pipe.hublora, plan, facts["trigger"])
+    save(drawn, path, pipe.hublora, plan, facts["trigger"], sources.conditions)
     observer(Wrote("picture", path))
     if seed not in (None, facts["sampling"].get("seed")):
         return Replayed(path, tuple(drift), None)
     with Image.open(picture) as shown:
-        return Replayed(path, tuple(drift), image_difference(image, shown))
+        return Replayed(path, tuple(drift), image_difference(drawn, shown))
 
 
 def _read(picture: Path) -> dict[str, Any]:
@@ -117,19 +135,21 @@ def _read(picture: Path) -> dict[str, Any]:
         and isinstance(facts.get("sampling"), dict)
         and isinstance(facts.get("adapters"), list)
         and all(isinstance(one, dict) and "weight" in one for one in facts["adapters"])
-        and facts.get("dtype") in _DTYPES
+        and facts.get("dtype") in DTYPES
+        and isinstance(facts.get("conditions", {}), dict)
     )
     if not whole:
         raise ConfigError(
             f"{picture} does not say how it was made.",
             "Only pictures from `hublora run` can be replayed, and only as they were written.",
         )
-    if "conditions" in facts:
-        raise ConfigError(
-            f"{picture} was drawn from another picture, which it does not hold.",
-            "Run the command again with that picture.",
-        )
-    return {"compose": "sum", "trigger": "off", "base_revision": None, **facts}
+    usual: dict[str, Any] = {
+        "compose": "sum",
+        "trigger": "off",
+        "base_revision": None,
+        "conditions": {},
+    }
+    return {**usual, **facts}
 
 
 def _plan(facts: Mapping[str, Any]) -> Sampling:

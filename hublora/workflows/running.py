@@ -11,9 +11,9 @@ from hublora.generation.memory import Offload
 from hublora.generation.mixing import Way
 from hublora.workflows.drawing import draw, save
 from hublora.workflows.loading import load
-from hublora.workflows.models import find_controlnet, open_picture
-from hublora.workflows.outputs import output_paths, save_grid
+from hublora.workflows.outputs import check_output, output_paths, save_grid
 from hublora.workflows.progress import Observer, Wrote, ignore
+from hublora.workflows.sources import Sources
 
 
 def run(
@@ -27,6 +27,7 @@ def run(
     base: str | None = None,
     base_revision: str | None = None,
     device: str | None = None,
+    dtype: str | None = None,
     scheduler: str | None = None,
     trigger: TriggerMode = "auto",
     compose: Way | None = None,
@@ -39,6 +40,9 @@ def run(
     mask: Path | None = None,
     controlnet: str | None = None,
     control_image: Path | None = None,
+    ip_adapter: str | None = None,
+    ip_adapter_image: Path | None = None,
+    ip_adapter_scale: float | None = None,
     observer: Observer = ignore,
     **sampling: Any,
 ) -> list[Path]:
@@ -54,6 +58,7 @@ def run(
         base: As for `load`.
         base_revision: As for `load`.
         device: As for `load`.
+        dtype: As for `load`.
         scheduler: Class name of a diffusers scheduler.
         trigger: "auto" puts trigger words that the prompt lacks in front, "off" does not.
         compose: As for `load`.
@@ -66,6 +71,9 @@ def run(
         mask: White where `image` is drawn anew.
         controlnet: Hub id of a ControlNet.
         control_image: What that follows.
+        ip_adapter: Hub id of an IP-Adapter, with the file in it if it holds several, or a file.
+        ip_adapter_image: What that looks at.
+        ip_adapter_scale: How strongly it acts beside the words; 0.6 if not given.
         observer: Is told what happens.
         sampling: Fields of `generation.sample.Sampling`; None means the base's own.
 
@@ -75,16 +83,13 @@ def run(
     Raises:
         HubloraError: As `load`, and ConfigError for a scheduler that does not fit.
     """
-    from hublora.generation.conditions import Conditions
     from hublora.generation.sample import check_plan, use_scheduler
 
-    pictures = Conditions(
-        open_picture(image),
-        strength,
-        open_picture(mask),
-        find_controlnet(controlnet),
-        open_picture(control_image),
-    )
+    check_output(output)
+    sources = Sources(
+        image, strength, mask, controlnet, control_image, ip_adapter, ip_adapter_image,
+        ip_adapter_scale,
+    ).open()  # fmt: skip
     pipe = load(
         *refs,
         base=base,
@@ -95,6 +100,8 @@ def run(
         offload=offload,
         tiled_vae=tiled_vae,
         device=device,
+        dtype=dtype,
+        prepare=sources.prepare,
         observer=observer,
     )
     use_scheduler(pipe, scheduler)
@@ -105,9 +112,9 @@ def run(
     plans = [plan.with_seed(seed + index) for index in range(num_images)]
     paths = output_paths(output, prompt, [p.seed for p in plans])
     images = []
-    drawing = draw(pipe, plans, trigger, observer, pictures)
+    drawing = draw(pipe, plans, trigger, observer, sources.conditions)
     for drawn, one, path in zip(drawing, plans, paths, strict=True):
-        save(drawn, path, pipe.hublora, one, trigger, pictures)
+        save(drawn, path, pipe.hublora, one, trigger, sources.conditions)
         observer(Wrote("picture", path))
         images.append(drawn)
     if grid:

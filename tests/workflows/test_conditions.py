@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from PIL import Image
 
 from hublora.generation.metadata import read_picture
 from hublora.generation.sample import image_difference
+from hublora.localhub import import_folder
+from tests.lora import random_adapter, save_adapter
 
 
 @pytest.fixture
@@ -43,7 +46,7 @@ def test_strength_is_how_much_is_drawn_anew(drawn: Callable[..., Image.Image]) -
     assert moved(0.25) < moved(1.0)
     assert drawn("--image=start.png").size == (64, 64)
     facts = read_picture(Path("out.png"))
-    assert len(facts["conditions"]["image"]) == 64
+    assert len(facts["conditions"]["image"]["sha256"]) == 64
 
 
 def test_a_black_mask_keeps_and_a_white_one_draws(drawn: Callable[..., Image.Image]) -> None:
@@ -57,28 +60,125 @@ def test_a_black_mask_keeps_and_a_white_one_draws(drawn: Callable[..., Image.Ima
 def test_a_controlnet_is_followed(
     drawn: Callable[..., Image.Image], hub_data: Path, bases: Path, tmp_path: Path
 ) -> None:
-    import torch
-    from diffusers import ControlNetModel, UNet2DConditionModel
-
-    from hublora.localhub import import_folder
-
-    unet = UNet2DConditionModel.from_pretrained(bases / "epsilon" / "unet")
-    control = ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(8, 16, 16))
-    for block in control.controlnet_down_blocks:  # zero when untrained: nothing would follow
-        torch.nn.init.normal_(block.weight, generator=torch.Generator().manual_seed(0))
-    torch.nn.init.normal_(control.controlnet_cond_embedding.conv_out.weight)
-    control.save_pretrained(tmp_path / "control")
-    import_folder(hub_data, "me/control", tmp_path / "control")
+    publish_controlnet(hub_data, "me/control", bases / "epsilon", tmp_path)
     command = ["--controlnet=me/control", "--width=64", "--height=64"]
     one, other = (drawn(*command, f"--control-image={name}.png") for name in ("black", "white"))
     assert image_difference(one, other) > 0
+
+
+def test_an_ip_adapter_looks_at_a_picture(
+    drawn: Callable[..., Image.Image], hub_data: Path, bases: Path, tmp_path: Path
+) -> None:
+    publish_ip_adapter(hub_data, "me/ip", bases / "epsilon", tmp_path / "ip")
+    command = ["--ip-adapter=me/ip/models/ip.safetensors", "--ip-adapter-scale=1"]
+    words = drawn()
+    one, other = (drawn(*command, f"--ip-adapter-image={name}.png") for name in ("start", "white"))
+    assert image_difference(one, other) > 0 < image_difference(one, words)
+    stated = read_picture(Path("out.png"))["conditions"]
+    assert stated["ip_adapter"].startswith("me/ip@")
+    assert stated["ip_adapter_scale"] == 1
+    nothing = [*command[:1], "--ip-adapter-scale=0", "--ip-adapter-image=start.png"]
+    assert image_difference(drawn(*nothing), words) < 1
+    local = [f"--ip-adapter={tmp_path}/ip/models/ip.safetensors", *command[1:]]
+    assert image_difference(drawn(*local, "--ip-adapter-image=start.png"), one) == 0
+    both = [*command, "--ip-adapter-image=start.png", "--image=start.png"]
+    assert drawn(*both).size == (64, 64)
+
+
+def test_an_ip_adapter_that_is_none_is_told(
+    adapter: str, hublora_cli: Any, hub_data: Path, bases: Path, tmp_path: Path
+) -> None:
+    publish_ip_adapter(hub_data, "me/ip-two", bases / "epsilon", tmp_path / "two", "a", "b")
+    publish_ip_adapter(hub_data, "me/ip-wide", bases / "wide", tmp_path / "wide")
+    for ref, words in (
+        ("me/ip-two", "me/ip-two/models/a.safetensors\n  me/ip-two/models/b.safetensors"),
+        ("me/ip-two/models/c.safetensors", "has no file models/c.safetensors"),
+        ("me/ip-wide", "The IP-Adapter me/ip-wide@"),
+        (adapter, "holds no image_encoder in safetensors"),
+        ("./nowhere.safetensors", "no file nowhere.safetensors"),
+        ("me/not-there", "me/not-there"),
+    ):
+        flags = [f"--ip-adapter={ref}", "--ip-adapter-image=start.png", "-o", "none.png"]
+        done = hublora_cli("run", adapter, "a", *flags)
+        assert (done.status, words in done.err) == (1, True), done.err
+        assert not Path("none.png").exists()
+
+
+def test_what_is_drawn_from_pictures_is_drawn_again(
+    adapter: str, hublora_cli: Any, hub_data: Path, bases: Path, tmp_path: Path
+) -> None:
+    publish_controlnet(hub_data, "me/control-again", bases / "epsilon", tmp_path)
+    publish_ip_adapter(hub_data, "me/ip-again", bases / "epsilon", tmp_path / "ip")
+    flags = ["--image=start.png", "--mask=white.png", "--strength=0.8", "--ip-adapter=me/ip-again"]
+    flags += ["--ip-adapter-image=white.png", "--controlnet=me/control-again"]
+    flags += ["--control-image=black.png", "--steps=3", "-o", "first.png"]
+    done = hublora_cli("run", adapter, "a hill", *flags, "--json")
+    assert done.status == 0, done.err
+    (made,) = json.loads(done.out)["pictures"]
+    assert made["conditions"]["mask"]["name"] == "white.png"
+    assert str(tmp_path) not in done.out
+    done = hublora_cli("replay", "first.png", "--json")
+    assert done.status == 0, done.err
+    assert (json.loads(done.out)["difference"], json.loads(done.out)["drift"]) == (0.0, [])
+    Path("start.png").rename("moved.png")
+    done = hublora_cli("replay", "first.png")
+    assert done.status == 1
+    assert "drawn from 'start.png' (sha256 " in done.err
+    assert "--image FILE" in done.err
+    done = hublora_cli("replay", "first.png", "--image=white.png")
+    assert "white.png is not the picture 'start.png'" in done.err
+    done = hublora_cli("replay", "first.png", "--image=moved.png")
+    assert "the same picture" in done.out
+
+
+@pytest.fixture
+def xl_adapter(hub_data: Path, bases: Path, tmp_path: Path) -> str:
+    from diffusers import StableDiffusionXLPipeline
+
+    pipe = StableDiffusionXLPipeline.from_pretrained(bases / "xl", add_watermarker=False)
+    save_adapter(random_adapter(pipe, size=0.1), tmp_path / "xl", "bases/xl")
+    import_folder(hub_data, "me/xl-pictures", tmp_path / "xl")
+    return "me/xl-pictures"
+
+
+def test_sdxl_draws_from_pictures(
+    adapter: str,  # for its files
+    xl_adapter: str,
+    hublora_cli: Any,
+    hub_data: Path,
+    bases: Path,
+    tmp_path: Path,
+) -> None:
+    publish_controlnet(hub_data, "me/control-xl", bases / "xl", tmp_path)
+    publish_ip_adapter(hub_data, "me/ip-xl", bases / "xl", tmp_path / "ip")
+    control = ["--controlnet=me/control-xl", "--control-image=black.png"]
+    start = ["--image=start.png", "--strength=0.6"]
+    pictures = set()
+    for flags in (
+        ["--width=64", "--height=64"],
+        start,
+        [*start, "--mask=white.png"],
+        [*control, "--width=64", "--height=64"],
+        [*control, *start],
+        ["--ip-adapter=me/ip-xl", "--ip-adapter-image=start.png", "--width=64", "--height=64"],
+    ):
+        done = hublora_cli("run", xl_adapter, "a hill", "--steps=2", "-o", "xl.png", *flags)
+        assert done.status == 0, done.err
+        with Image.open("xl.png") as image:
+            assert image.size == (64, 64)
+            pictures.add(image.tobytes())
+    assert len(pictures) == 6
 
 
 def test_what_does_not_go_together_is_refused(adapter: str, hublora_cli: Any) -> None:
     for more, words in (
         (["--mask=black.png"], "--image FILE"),
         (["--image=start.png", "--strength=2"], "not in (0, 1]"),
-        (["--controlnet=me/x"], "no model me/x"),
+        (["--controlnet=me/x", "--control-image=black.png"], "no model me/x"),
+        (["--controlnet=me/x"], "go together"),
+        (["--ip-adapter=me/x"], "go together"),
+        (["--ip-adapter-scale=1"], "--ip-adapter"),
+        (["--ip-adapter=me/x", "--ip-adapter-image=black.png", "--ip-adapter-scale=nan"], "nan"),
         (["--control-image=black.png"], "go together"),
     ):
         done = hublora_cli("run", adapter, "a", *more)
@@ -86,3 +186,53 @@ def test_what_does_not_go_together_is_refused(adapter: str, hublora_cli: Any) ->
         assert words in done.err
     Path("text.png").write_text("no picture")
     assert "not a picture" in hublora_cli("run", adapter, "a", "--image=text.png").err
+
+
+def publish_controlnet(hub_data: Path, repo_id: str, base: Path, folder: Path) -> None:
+    """Put a ControlNet of a base with random weights on the Hub."""
+    import torch
+    from diffusers import ControlNetModel, UNet2DConditionModel
+
+    unet = UNet2DConditionModel.from_pretrained(base / "unet")
+    control = ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(8, 16, 16))
+    generator = torch.Generator().manual_seed(0)
+    for block in control.controlnet_down_blocks:  # zero when untrained: nothing would follow
+        torch.nn.init.normal_(block.weight, generator=generator)
+    torch.nn.init.normal_(control.controlnet_cond_embedding.conv_out.weight, generator=generator)
+    control.save_pretrained(folder / "control")
+    import_folder(hub_data, repo_id, folder / "control")
+
+
+def publish_ip_adapter(hub_data: Path, repo_id: str, base: Path, folder: Path, *names: str) -> None:
+    """Put IP-Adapters of a base with random weights, and an image encoder, on the Hub."""
+    import torch
+    from diffusers import UNet2DConditionModel
+    from safetensors.torch import save_file
+    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+    generator = torch.Generator().manual_seed(0)
+    unet = UNet2DConditionModel.from_pretrained(base / "unet")
+    width, tokens, embedded = unet.config.cross_attention_dim, 4, 24
+    tensors = {
+        "image_proj.proj.weight": torch.randn(tokens * width, embedded, generator=generator),
+        "image_proj.proj.bias": torch.zeros(tokens * width),
+        "image_proj.norm.weight": torch.ones(width),
+        "image_proj.norm.bias": torch.zeros(width),
+    }
+    attentions = [name for name in unet.attn_processors if "attn2" in name]
+    for index, name in enumerate(attentions):  # diffusers numbers all attentions: 1, 3, 5, …
+        layer = unet.get_submodule(name.removesuffix(".processor"))
+        for part in ("k", "v"):
+            shape = getattr(layer, f"to_{part}").weight.shape
+            key = f"ip_adapter.{2 * index + 1}.to_{part}_ip.weight"
+            tensors[key] = torch.randn(shape, generator=generator)
+    (folder / "models").mkdir(parents=True)
+    for name in names or ("ip",):
+        save_file(tensors, folder / "models" / f"{name}.safetensors")
+    torch.manual_seed(0)
+    config = CLIPVisionConfig(
+        hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
+        image_size=32, patch_size=16, projection_dim=embedded,
+    )  # fmt: skip
+    CLIPVisionModelWithProjection(config).save_pretrained(folder / "models" / "image_encoder")
+    import_folder(hub_data, repo_id, folder)

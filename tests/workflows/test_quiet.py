@@ -1,0 +1,53 @@
+"""Loading is quiet, and only about what nobody needs."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import hublora
+from hublora.workflows.quiet import quiet_loading
+
+
+@pytest.fixture
+def said() -> Iterator[list[str]]:
+    """What transformers logs, with its bars and diffusers' on."""
+    from diffusers.utils import logging as of_diffusers
+    from transformers.utils import logging as of_transformers
+
+    records: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: records.append(record.getMessage())  # type: ignore[method-assign]
+    library, level = logging.getLogger("transformers"), of_transformers.get_verbosity()
+    bars = of_diffusers.is_progress_bar_enabled()
+    of_transformers.set_verbosity_warning()
+    of_diffusers.enable_progress_bar()
+    library.addHandler(handler)
+    yield records
+    library.removeHandler(handler)
+    of_transformers.set_verbosity(level)
+    if not bars:
+        of_diffusers.disable_progress_bar()
+
+
+def test_loading_shows_no_bars_and_leaves_them_on(said: list[str], capfd: Any) -> None:
+    from diffusers.utils import logging as of_diffusers
+
+    hublora.load(base="bases/epsilon")
+    assert "it/s" not in capfd.readouterr().err
+    assert of_diffusers.is_progress_bar_enabled()
+
+
+def test_only_what_nobody_needs_is_not_said(said: list[str]) -> None:
+    logger = logging.getLogger("transformers.a_test")
+    with quiet_loading():
+        logger.warning("`X` requires torchvision (not installed); falling back to `Y`.")
+        logger.warning("some weights are of another shape")
+    logger.warning("`Z` requires torchvision (not installed).")
+    assert said == [
+        "some weights are of another shape",
+        "`Z` requires torchvision (not installed).",
+    ]
