@@ -20,22 +20,29 @@ inference:
 """
 
 
-def save_pipeline(folder: Path, *, prediction: str = "epsilon", width: int = 16) -> Path:
+def save_pipeline(
+    folder: Path, *, prediction: str = "epsilon", width: int = 16, inpaints: bool = False
+) -> Path:
     """Save a Stable Diffusion pipeline with random weights (64×64 pictures) and return its folder.
 
     Args:
         folder: Where to.
         prediction: "epsilon", or "v_prediction" with zero terminal SNR.
         width: Channels of the U-Net's first level; another width is another, unfitting base.
+        inpaints: Whether the U-Net sees a mask and what is around it too.
     """
     import torch
-    from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+    from diffusers import (
+        StableDiffusionInpaintPipeline,
+        StableDiffusionPipeline,
+        UNet2DConditionModel,
+    )
 
     torch.manual_seed(0)
     tokenizer, text_encoder = _text_parts()
     unet = UNet2DConditionModel(
         sample_size=16,
-        in_channels=4,
+        in_channels=9 if inpaints else 4,
         out_channels=4,
         block_out_channels=(width, 2 * width),
         layers_per_block=1,
@@ -45,7 +52,7 @@ def save_pipeline(folder: Path, *, prediction: str = "epsilon", width: int = 16)
         attention_head_dim=4,
         norm_num_groups=8,
     )
-    StableDiffusionPipeline(
+    (StableDiffusionInpaintPipeline if inpaints else StableDiffusionPipeline)(
         vae=_vae(),
         text_encoder=text_encoder,
         tokenizer=tokenizer,
@@ -59,14 +66,18 @@ def save_pipeline(folder: Path, *, prediction: str = "epsilon", width: int = 16)
     return folder
 
 
-def save_xl_pipeline(folder: Path) -> Path:
+def save_xl_pipeline(folder: Path, *, inpaints: bool = False) -> Path:
     """Save a Stable Diffusion XL pipeline with random weights (64×64 pictures), return its folder.
 
     Its parts differ where SDXL's do: the second tokenizer pads with another token, the text
     encoders have widths of their own, and the U-Net is told sizes and pooled embeddings.
     """
     import torch
-    from diffusers import StableDiffusionXLPipeline, UNet2DConditionModel
+    from diffusers import (
+        StableDiffusionXLInpaintPipeline,
+        StableDiffusionXLPipeline,
+        UNet2DConditionModel,
+    )
 
     torch.manual_seed(0)
     tokenizer, text_encoder = _text_parts()
@@ -74,7 +85,7 @@ def save_xl_pipeline(folder: Path) -> Path:
     tokenizer_2.pad_token = "!"
     unet = UNet2DConditionModel(
         sample_size=16,
-        in_channels=4,
+        in_channels=9 if inpaints else 4,
         out_channels=4,
         block_out_channels=(16, 32),
         layers_per_block=1,
@@ -89,7 +100,7 @@ def save_xl_pipeline(folder: Path) -> Path:
         projection_class_embeddings_input_dim=6 * 8 + 32,
         norm_num_groups=8,
     )
-    StableDiffusionXLPipeline(
+    (StableDiffusionXLInpaintPipeline if inpaints else StableDiffusionXLPipeline)(
         vae=_vae(),
         text_encoder=text_encoder,
         text_encoder_2=text_encoder_2,

@@ -44,6 +44,7 @@ def view(facts: CardFacts) -> dict[str, Any]:
         "words": words.loading(facts),
         "words_link": words.for_comfyui(facts),
         "call": _call_arguments(facts),
+        "inpaints": "Inpaint" in facts.pipeline_class,
         "kohya": _kohya(facts),
         "sampling": _sampling(facts),
         "gallery": [_gallery_line(picture) for picture in facts.gallery],

@@ -2,6 +2,7 @@
 
     <cache>/latents/<key>/   the VAE posterior's mean and std of every crop and flip, of one shape
     <cache>/masks/<key>/     the masks of the same crops and flips, where masks are asked for
+    <cache>/holes/<key>/     what a base that inpaints sees of the same crops and flips
     <cache>/prompts/<key>/   the text encoder's output for every distinct caption, and for ""
 
 A key is a hash of everything that affects the bytes. Captions are not part of the latents' key,
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hublora.data.config import DataConfig
+from hublora.data.holes import holes_of_each, produce_holes
 from hublora.data.layout import Bucket, arrange
 from hublora.data.masks import mask_of_row
 from hublora.data.pixels import batches_of_pixels
@@ -52,6 +54,7 @@ def build_cache(
     image_key: Mapping[str, Any] | None = None,
     prompt_key: Mapping[str, Any] | None = None,
     bucket_step: int | None = None,
+    inpaints: bool = False,
 ) -> TrainingData:
     """Return the encoded pictures and captions of `source`, computing what is not cached yet.
 
@@ -70,6 +73,7 @@ def build_cache(
         image_key: What decides the latents alone: the VAE's dtype, …
         prompt_key: What decides the prompts alone: their length, the text encoder's dtype, …
         bucket_step: What the sides of buckets are multiples of; None: one shape for all.
+        inpaints: Whether the base sees masks and what surrounds them.
 
     Raises:
         DataError: The disk is full or cannot be written, or a picture changed since it was
@@ -94,7 +98,8 @@ def build_cache(
     for shelf in shelves:
         latents, there = shelf.open(source, config, batch_size, encode_images, tell)
         masks = _open_masks(source, config, shelf, latents["mean"], batch_size)
-        parts.append(Part(shelf.bucket, latents["mean"], latents["std"], masks))
+        holes = shelf.open_holes(source, config, batch_size, encode_images) if inpaints else None
+        parts.append(Part(shelf.bucket, latents["mean"], latents["std"], masks, holes))
         reused = reused and there
     if encode_prompts is not None:
         prompts, there = open_rows(
@@ -160,6 +165,18 @@ class _Shelf:
             return _latent_rows(batches, encode_images, tell)
 
         return open_rows(self.folder, layout.rows, batch_size, about, produce)
+
+    def open_holes(
+        self, source: Source, config: DataConfig, batch_size: int, encode_images: EncodeImages
+    ) -> Mapping[str, Tensor]:
+        """Return masks and surroundings of every row, as `hublora.data.holes` has them."""
+        examples, layout = self.bucket.pick(source.examples), self.bucket.layout
+        each = holes_of_each(config)
+        drawn = source.masks_fingerprint if config.masks else f"{each} random, seed {config.seed}"
+        about = {**self.about, **self.encoder, "holes": drawn}
+        produce = produce_holes(examples, config, layout, batch_size, encode_images)
+        folder = config.cache_root / "holes" / _key(about)
+        return open_rows(folder, layout.rows * each, batch_size * each, about, produce)[0]
 
 
 def _latent_rows(

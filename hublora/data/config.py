@@ -102,6 +102,12 @@ class DataConfig(BaseModel):
     center_crop: bool = Field(
         False, description="Crop the middle of each picture instead of random places."
     )
+    hole_variants: int = Field(
+        4,
+        ge=1,
+        le=64,
+        description="Random masks that are cached of each crop, for bases that inpaint.",
+    )
     crop_on_faces: bool = Field(
         False,
         description="Keep the largest face of each picture in the middle of its crop; without a "

@@ -23,12 +23,15 @@ class Part:
         mean: Of the posterior, [rows, C, h', w'].
         std: The same.
         masks: uint8 [rows, 1, h', w'], None without masks.
+        holes: `hole` and `around` of each row as in `hublora.data.holes`, [rows · M, …]; None
+            unless the base inpaints.
     """
 
     bucket: Bucket
     mean: Tensor
     std: Tensor
     masks: Tensor | None = None
+    holes: Mapping[str, Tensor] | None = None
 
 
 class TrainingData:
@@ -117,6 +120,35 @@ class TrainingData:
         part, numbers = self._rows(indices, variants)
         assert part.masks is not None, "masks are not asked for"
         return part.masks.index_select(0, torch.tensor(numbers)).float() / 255
+
+    @property
+    def has_holes(self) -> bool:
+        """Whether the base inpaints."""
+        return self._parts[0].holes is not None
+
+    def holes(
+        self, indices: Sequence[int], variants: Sequence[int], choices: Sequence[int]
+    ) -> tuple[Tensor, Tensor]:
+        """Return what a base that inpaints sees of each sample, float32 on the CPU.
+
+        Args:
+            indices: Examples, in [0, len), of one bucket.
+            variants: One for each index, in [0, self.variants).
+            choices: Which of the masks; any numbers from 0.
+
+        Returns:
+            The mask, [B, 1, h', w'], 1 where it draws, and the latents around it, [B, C, h', w'].
+        """
+        import torch
+
+        part, numbers = self._rows(indices, variants)
+        assert part.holes is not None, "the base does not inpaint"
+        hole, around = part.holes["hole"], part.holes["around"]
+        each = len(hole) // part.bucket.layout.rows
+        rows = torch.tensor(
+            [row * each + choice % each for row, choice in zip(numbers, choices, strict=True)]
+        )
+        return hole.index_select(0, rows).float(), around.index_select(0, rows).float()
 
     def frames(self, indices: Sequence[int], variants: Sequence[int]) -> Tensor:
         """Return where each sample was cut out of its picture, float32 [B, 6]; see `Layout.frame`.

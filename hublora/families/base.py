@@ -77,6 +77,10 @@ class Family(Protocol):
         """Return what widths and heights must be a multiple of, in pixels."""
         ...
 
+    def inpaints(self, pipe: Any) -> bool:
+        """Tell whether the denoiser sees a mask and what surrounds it besides the noisy latents."""
+        ...
+
     def diffusion(self, pipe: Any) -> Diffusion:
         """Return the noising process that the base was trained for."""
         ...
@@ -114,7 +118,8 @@ class Family(Protocol):
 
         Args:
             denoiser: The denoiser, possibly wrapped for several devices.
-            noisy: [B, c, h, w].
+            noisy: [B, c, h, w]; of a base that inpaints [B, 2c + 1, h, w]: with the mask, 1 where
+                it draws, and the latents around it.
             timesteps: [B], integers in [0, T).
             conditioning: As `encode_prompts` returns it.
             frames: [B, 6], where the sample was cut out of its picture, in pixels: the picture's

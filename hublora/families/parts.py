@@ -62,6 +62,11 @@ def diffusion_of(scheduler: Any) -> Diffusion:
     return Diffusion(prediction, DDPMScheduler.from_config(scheduler.config).alphas_cumprod)
 
 
+def inpaints(unet: Any) -> bool:
+    """Tell whether a U-Net takes a mask and the latents around it besides what it denoises."""
+    return int(unet.config.in_channels) == 2 * int(unet.config.out_channels) + 1
+
+
 def variant_of(folder: Path) -> str | None:
     """Return "fp16" where a component's weights are only there in half precision."""
     names = [path.name for path in folder.glob("*.safetensors")]

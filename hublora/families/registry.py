@@ -8,10 +8,16 @@ from typing import Any
 
 from hublora.errors import AdapterError
 from hublora.families.base import Family
+from hublora.families.inpainting import StableDiffusionInpainting, StableDiffusionXLInpainting
 from hublora.families.stable_diffusion import StableDiffusion
 from hublora.families.stable_diffusion_xl import StableDiffusionXL
 
-_ALL: tuple[Family, ...] = (StableDiffusion(), StableDiffusionXL())
+_ALL: tuple[Family, ...] = (
+    StableDiffusion(),
+    StableDiffusionXL(),
+    StableDiffusionInpainting(),
+    StableDiffusionXLInpainting(),
+)
 
 FAMILIES: dict[str, Family] = {family.name: family for family in _ALL}
 

@@ -17,6 +17,7 @@ from hublora.families.parts import (
     UNET_CONVOLUTIONS,
     count_tokens,
     diffusion_of,
+    inpaints,
     scaled_posterior,
     tokenize,
     variant_of,
@@ -46,9 +47,9 @@ class StableDiffusion:
     card_tags: tuple[str, ...] = ("stable-diffusion", "stable-diffusion-diffusers")
 
     def load(self, folder: Path, dtype: torch.dtype | dict[str, torch.dtype]) -> Any:
-        from diffusers import StableDiffusionPipeline
+        import diffusers
 
-        return StableDiffusionPipeline.from_pretrained(
+        return getattr(diffusers, self.pipeline_classes[0]).from_pretrained(
             folder,
             dtype=dtype,
             variant=variant_of(folder / "unet"),
@@ -71,6 +72,9 @@ class StableDiffusion:
 
     def size_step(self, pipe: Any) -> int:
         return math.lcm(int(pipe.vae_scale_factor), _PIPELINE_STEP)  # U-Nets halve odd sides too
+
+    def inpaints(self, pipe: Any) -> bool:
+        return inpaints(pipe.unet)
 
     def diffusion(self, pipe: Any) -> Diffusion:
         return diffusion_of(pipe.scheduler)

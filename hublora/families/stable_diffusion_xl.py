@@ -18,6 +18,7 @@ from hublora.families.parts import (
     UNET_CONVOLUTIONS,
     count_tokens,
     diffusion_of,
+    inpaints,
     scaled_posterior,
     tokenize,
     variant_of,
@@ -55,9 +56,9 @@ class StableDiffusionXL:
     card_tags: tuple[str, ...] = ("stable-diffusion-xl", "stable-diffusion-xl-diffusers")
 
     def load(self, folder: Path, dtype: torch.dtype | dict[str, torch.dtype]) -> Any:
-        from diffusers import StableDiffusionXLPipeline
+        import diffusers
 
-        return StableDiffusionXLPipeline.from_pretrained(
+        return getattr(diffusers, self.pipeline_classes[0]).from_pretrained(
             folder,
             dtype=dtype,
             variant=variant_of(folder / "unet"),
@@ -74,6 +75,9 @@ class StableDiffusionXL:
 
     def size_step(self, pipe: Any) -> int:
         return math.lcm(int(pipe.vae_scale_factor), _PIPELINE_STEP)
+
+    def inpaints(self, pipe: Any) -> bool:
+        return inpaints(pipe.unet)
 
     def diffusion(self, pipe: Any) -> Diffusion:
         return diffusion_of(pipe.scheduler)

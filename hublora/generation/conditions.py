@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hublora.errors import ConfigError
+from hublora.generation.sample import inpaints
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -83,11 +84,19 @@ def open_image(path: Path) -> Image.Image:
 
 
 def conditioned(pipe: Any, conditions: Conditions) -> Any:
-    """Return the pipeline that draws from what is there, of the same components as `pipe`."""
+    """Return the pipeline that draws from what is there, of the same components as `pipe`.
+
+    Raises:
+        ConfigError: The base inpaints, and there is no mask.
+    """
     import diffusers
 
     if not conditions.shape_it:
         return pipe
+    if conditions.mask is None and inpaints(pipe):
+        raise ConfigError(
+            "This base fills in what a mask shows.", "Add --image picture.png --mask mask.png"
+        )
     if conditions.mask is not None:
         kind = diffusers.AutoPipelineForInpainting
     elif conditions.image is not None:

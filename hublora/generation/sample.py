@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 from hublora.errors import ConfigError
@@ -158,6 +159,8 @@ def sample(
 
     if inputs is None:
         inputs = {"prompt": plan.prompt, "negative_prompt": plan.negative_prompt or None}
+    if "image" not in inputs and inpaints(pipe):
+        inputs = {**inputs, **_nothing_around(pipe, plan)}
     # A pipeline that draws from a picture takes its size from there, and may know no other.
     sizes = {"width": plan.width, "height": plan.height}
     sizes = {name: side for name, side in sizes.items() if side is not None and not sized}
@@ -172,6 +175,21 @@ def sample(
             callback_on_step_end=after,
         )
     return result.images[0]
+
+
+def inpaints(pipe: Any) -> bool:
+    """Tell whether a pipeline fills in a picture rather than drawing a whole one."""
+    return "mask_image" in signature(pipe.__call__).parameters
+
+
+def _nothing_around(pipe: Any, plan: Sampling) -> dict[str, Any]:
+    """Return what lets a pipeline that inpaints draw a whole picture: a mask of all of it."""
+    from PIL import Image
+
+    side = int(pipe.unet.config.sample_size * pipe.vae_scale_factor)
+    size = (plan.width or side, plan.height or side)
+    grey, white = Image.new("RGB", size, "grey"), Image.new("L", size, 255)
+    return {"image": grey, "mask_image": white, "strength": 1.0}
 
 
 def sample_many(

@@ -127,6 +127,7 @@ def _losses(
         indices=indices,
         variants=[0] * len(numbers),
         captions=[0] * len(numbers),
+        holes=[0] * len(numbers),
         timesteps=torch.tensor([int((n % each + 0.5) / each * total) for n in numbers]),
         noise=noise,
         posterior_noise=posterior_noise,

@@ -10,7 +10,7 @@ import torch
 
 from hublora.families import Conditioning
 from hublora.training import objectives
-from hublora.training.randomness import choose, draw_more, draw_normals
+from hublora.training.randomness import choose, draw_more, draw_normals, draw_whole
 from hublora.training.session import Session, Stream, weight_dtype
 from hublora.training.targets import encodes_prompts
 
@@ -24,6 +24,7 @@ class Samples:
         variants: Which crop and flip of each.
         captions: Which caption of each; negative leaves it out.
         timesteps: [B] integers in [0, T), on the CPU.
+        holes: Which mask of each, where the base inpaints.
         noise: [B, c, h, w] on the device, standard normal.
         posterior_noise: [B, c, h, w] on the device, standard normal.
     """
@@ -32,6 +33,7 @@ class Samples:
     variants: list[int]
     captions: list[int]
     timesteps: torch.Tensor
+    holes: Sequence[int]
     noise: torch.Tensor
     posterior_noise: torch.Tensor
 
@@ -96,6 +98,7 @@ def _draw(
         choices.variants,
         choices.captions,
         of_run.timesteps,
+        [draw_whole(stream.seed, "hole", number) for number in numbers],
         noise,
         posterior_noise,
     )
@@ -131,9 +134,22 @@ def predict(
     with session.accelerator.autocast():
         conditioning = _conditioning(session, samples, dtype)
         prediction = session.family.predict(
-            denoiser or session.denoiser, noisy.to(dtype), timesteps, conditioning, frames
+            denoiser or session.denoiser,
+            _with_holes(session, samples, noisy).to(dtype),
+            timesteps,
+            conditioning,
+            frames,
         )
     return prediction, target, timesteps
+
+
+def _with_holes(session: Session, samples: Samples, noisy: torch.Tensor) -> torch.Tensor:
+    """Return what the denoiser is given: a base that inpaints also sees a mask and what is around
+    it."""
+    if not session.data.has_holes:
+        return noisy
+    seen = session.data.holes(samples.indices, samples.variants, samples.holes)
+    return torch.cat([noisy, *(_to(tensor, noisy.device) for tensor in seen)], dim=1)
 
 
 def masked(session: Session, samples: Samples, errors: torch.Tensor) -> torch.Tensor:

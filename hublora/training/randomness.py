@@ -113,6 +113,11 @@ def shuffled(seed: int, purpose: str, number: int, count: int) -> list[int]:
     return torch.randperm(count, generator=generator).tolist()
 
 
+def draw_whole(seed: int, purpose: str, number: int) -> int:
+    """Draw a whole number from 0 for a sample, large enough to be taken modulo anything."""
+    return _hash(seed, purpose, number) >> 15
+
+
 def derived_seed(seed: int, purpose: str) -> int:
     """Return a seed whose draws are independent of those of `seed` and of any other purpose."""
     return _hash(seed, purpose, 0)

@@ -279,6 +279,7 @@ def encode(
         config.data,
         size=size,
         bucket_step=bucket_step,
+        inpaints=family.inpaints(pipe),
         key_parts={"base": base.name, "commit": base.commit, "family": family.name},
         prompt_key={"dtype": str(dtype), "tokens": longest},
         encode_images=encode_images,
