@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from safetensors.torch import load_file
 
 import hublora
 from hublora.adapters.files import load_adapter
@@ -22,6 +23,12 @@ LAUNCH = [
     *("--mixed_precision", "no", "--dynamo_backend", "no", "-m", "hublora", "train"),
 ]
 SETTINGS = {
+    "method": "pivotal",
+    "tokens.placeholders": "[<x>]",
+    "tokens.first_steps": "1",
+    "dreambooth.prior_preservation": "true",
+    "dreambooth.class_prompt": "a cat",
+    "dreambooth.num_class_images": "2",
     "base.model": "bases/epsilon",
     "data.aspect_buckets": "true",
     "data.bucket_batch": "2",
@@ -74,8 +81,9 @@ def test_two_processes_equal_one_with_twice_the_batch(
         {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
         for folder in (run, tmp_path / "one")
     ]
-    same = {name for name in names[0] if not name.startswith((".cache", "comfyui"))}
-    assert same == {name for name in names[1] if not name.startswith((".cache", "comfyui"))}
+    named = (".cache", "comfyui", "embeddings")  # files in them are called as the run
+    same = {name for name in names[0] if not name.startswith(named)}
+    assert same == {name for name in names[1] if not name.startswith(named)}
     together, alone = (
         load_adapter(folder / "pytorch_lora_weights.safetensors")
         for folder in (run, tmp_path / "one")
@@ -85,6 +93,11 @@ def test_two_processes_equal_one_with_twice_the_batch(
             other = together.layers[component][name]
             assert (layer.up - other.up).abs().max() < 1e-5
             assert (layer.down - other.down).abs().max() < 1e-5
+    words = [
+        load_file(folder / "embeddings" / f"{name}.safetensors")["clip_l"]
+        for folder, name in ((run, "two"), (tmp_path / "one", "one"))
+    ]
+    assert (words[0] - words[1]).abs().max() < 1e-5
     losses = [
         [row["loss"] for row in _history(folder)] + [row["held_out"] for row in _history(folder)]
         for folder in (run, tmp_path / "one")
