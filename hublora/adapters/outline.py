@@ -34,16 +34,54 @@ def outline(shapes: Mapping[str, Shape]) -> dict[str, dict[str, Outline]]:
     Args:
         shapes: Tensor name -> shape, as a header gives them.
     """
+    found: dict[str, dict[str, Outline]] = {}
+    for (component, module), layer in _layers(shapes).items():
+        if one := _outline_layer(layer):
+            found.setdefault(component, {})[module] = one
+    return found
+
+
+def faults(shapes: Mapping[str, Shape]) -> list[str]:
+    """Return why a load refuses tensors of these names and shapes, as far as these show it.
+
+    Args:
+        shapes: Tensor name -> shape, as a header gives them.
+    """
+    strange = [name for name in shapes if parse_name(name) is None]
+    layers = _layers(shapes)
+    broken = [module for (_, module), parts in layers.items() if not _is_whole(parts)]
+    found = []
+    if strange:
+        found.append(
+            f"It will not load: {len(strange)} of its tensors are of no kind of adapter that is "
+            f"read, such as {strange[0]!r}."
+        )
+    if broken:
+        found.append(
+            f"It will not load: {len(broken)} of its {len(layers)} layers are not whole, such as "
+            f"{broken[0]!r}."
+        )
+    return found
+
+
+def _layers(shapes: Mapping[str, Shape]) -> dict[tuple[str, str], dict[str, Shape]]:
     parts: dict[tuple[str, str], dict[str, Shape]] = {}
     for name, shape in shapes.items():
         if parsed := parse_name(name):
             component, module, part = parsed
             parts.setdefault((component, module), {})[part] = shape
-    found: dict[str, dict[str, Outline]] = {}
-    for (component, module), layer in parts.items():
-        if one := _outline_layer(layer):
-            found.setdefault(component, {})[module] = one
-    return found
+    return parts
+
+
+def _is_whole(parts: Mapping[str, Shape]) -> bool:
+    """Tell whether the parts of a layer are all there, and of one rank above 0."""
+    one = _outline_layer(parts)
+    if one is None or not all(size for shape in parts.values() for size in shape):
+        return False
+    if {"down", "up"} <= set(parts):
+        down, up = parts["down"], parts["up"]
+        return len(down) in (2, 4) and len(up) in (2, 4) and down[0] == up[1]
+    return True
 
 
 def _outline_layer(parts: Mapping[str, Shape]) -> Outline | None:

@@ -49,12 +49,13 @@ MERGES = ["cat", "svd", "ties", "dare_linear", "dare_ties", "magnitude_prune", "
 )
 @click.option("--template", help="Of prompts: {prompt} is what a person types, <1> an adapter.")
 @click.option("--prompt", "prompts", multiple=True, help="Of the gallery; may be repeated.")
+@click.option("--no-gallery", is_flag=True, help="Draw no pictures for the card.")
 @click.option("--seed", type=click.IntRange(0), default=0, help="Of the gallery, and of dare.")
 @click.option("--steps", "num_inference_steps", type=click.IntRange(1), help="Denoising steps.")
 @click.option("--base", help="Hub id of the base, if not the adapters' own.")
 @click.option("--device", help="A torch device; a GPU if there is one.")
 @output_flags
-def compose(refs: tuple[str, ...], method: str | None, **settings: Any) -> None:
+def compose(refs: tuple[str, ...], method: str | None, no_gallery: bool, **settings: Any) -> None:
     """Make one of several adapters.
 
     Without --merge, what is written is a composition: it names every adapter at its commit, with
@@ -65,19 +66,22 @@ def compose(refs: tuple[str, ...], method: str | None, **settings: Any) -> None:
 
     parse_refs(refs)  # a slip of the finger is told before anything heavy is imported
     merging = {name: settings.pop(name) for name in ("rank", "density")}
+    settings["gallery"] = not no_gallery
     with ProgressReport() as report:
-        from hublora.workflows import compositions
-
         if method is None:
-            done = compositions.compose(refs, observer=report, **settings)
+            from hublora.workflows.compositions import compose as workflow
+
+            done = workflow(refs, observer=report, **settings)
         else:
-            for name in ("way", "template", "prompts", "num_inference_steps", "device"):
+            from hublora.workflows.merges import merge
+
+            for name in ("way", "template"):
                 if settings.pop(name):
                     raise click.UsageError(f"--merge and --{name.replace('way', 'compose')} differ")
             weights = settings.pop("weights")
             if weights:
                 raise click.UsageError("With --merge, write weights into the refs: me/ink-lora:0.7")
-            done = compositions.merge(refs, method=method, observer=report, **settings, **merging)
+            done = merge(refs, method=method, observer=report, **settings, **merging)
     pushed = done.pushed
     places = [str(done.folder)] if done.folder else []
     places += [f"{pushed.repo_id}@{pushed.commit}"] if pushed else []

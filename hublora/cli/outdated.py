@@ -23,6 +23,7 @@ UPDATE_EXAMPLES = """
 \b
 Examples:
   hublora update me/mix
+  hublora update me/mix --base
 """
 
 
@@ -42,7 +43,7 @@ Examples:
 @click.option("--device", help="A torch device; a GPU if there is one.")
 @output_flags
 def outdated(ref: str, sheet: Path, no_sheet: bool, **settings: Any) -> None:
-    """Show which adapters of COMPOSITION have moved since it pinned them.
+    """Show which adapters of COMPOSITION, and whether its base, moved since it pinned them.
 
     If a file changed, a sheet shows what that does: old and new at the same prompts and seeds.
     """
@@ -52,16 +53,19 @@ def outdated(ref: str, sheet: Path, no_sheet: bool, **settings: Any) -> None:
         from hublora.workflows.upkeep import outdated as workflow
 
         found = workflow(ref, sheet=None if no_sheet else sheet, observer=report, **settings)
-    text = "\n".join(_line(part) for part in found.parts)
+    text = "\n".join([*map(_line, found.parts), f"{_line(found.base)}  (base)"])
     data = {
         "parts": [asdict(part) | {"moved": part.moved} for part in found.parts],
+        "base": asdict(found.base) | {"moved": found.base.moved},
         "sheet": str(found.sheet) if found.sheet else None,
     }
-    out.result(text, data, [part.repo for part in found.parts if part.moved])
+    moved = [part.repo for part in (*found.parts, found.base) if part.moved]
+    out.result(text, data, moved)
 
 
 @click.command(epilog=UPDATE_EXAMPLES)
 @click.argument("ref", metavar="COMPOSITION")
+@click.option("--base", is_flag=True, help="Pin its base anew too.")
 @click.option("--prompt", "prompts", multiple=True, help="Of the new gallery; may be repeated.")
 @click.option("--steps", "num_inference_steps", type=click.IntRange(1), help="Denoising steps.")
 @click.option("--device", help="A torch device; a GPU if there is one.")

@@ -103,6 +103,23 @@ def inspect_repo(
     )
 
 
+def changed_files(repo_id: str, old: str, new: str) -> set[str] | None:
+    """Return the files of a model that differ between two commits, None if one of them is gone.
+
+    Raises:
+        HubError: The Hub is away.
+    """
+    found = []
+    for commit in (old, new):
+        try:
+            with translated(f"model {repo_id}", commit):
+                info = api().model_info(repo_id, revision=commit, files_metadata=True)
+        except NotFoundError:
+            return None
+        found.append({(file.rfilename, file.blob_id) for file in info.siblings or []})
+    return {name for name, _ in found[0] ^ found[1]}
+
+
 def resolve_adapter(ref: AdapterRef) -> ResolvedAdapter:
     """Pin an adapter ref of a repo to a commit and the file in it, without downloading weights.
 

@@ -9,28 +9,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hublora._version import __version__
-from hublora.adapters.adapter import Adapter, AdapterFacts
-from hublora.adapters.licenses import Meet
 from hublora.cards.composition import CompositionFacts, PartFacts, write_composition_card
 from hublora.cards.facts import Picture
-from hublora.errors import ConfigError, HubloraError
+from hublora.errors import ConfigError
 from hublora.filesystem import write_atomically
 from hublora.generation.mixing import Way
-from hublora.hub.layout import LOCK, WEIGHTS
+from hublora.hub.layout import LOCK
 from hublora.hub.push import Pushed, check_can_push
-from hublora.hub.resolve import inspect_repo
 from hublora.workflows.composition import Composition, license_of
-from hublora.workflows.drawing import draw, save
 from hublora.workflows.loading import load
 from hublora.workflows.lock import Lock, LockedBase, LockedPart
-from hublora.workflows.parts import OpenPart, open_parts, settle
-from hublora.workflows.progress import Note, Observer, Wrote, ignore
+from hublora.workflows.parts import OpenPart
+from hublora.workflows.progress import Observer, Wrote, ignore
 from hublora.workflows.share import push
+from hublora.workflows.showing import draw_gallery, usual_prompts
 
 if TYPE_CHECKING:
-    from hublora.generation.sample import Sampling
-
-_GALLERY = 4  # pictures
+    pass
 
 
 @dataclass(frozen=True)
@@ -62,6 +57,7 @@ def compose(
     base: str | None = None,
     base_revision: str | None = None,
     device: str | None = None,
+    gallery: bool = True,
     observer: Observer = ignore,
     **sampling: Any,
 ) -> Composed:
@@ -80,13 +76,14 @@ def compose(
         base: As for `load`.
         base_revision: As for `load`.
         device: As for `load`.
+        gallery: Draw pictures for the card.
         observer: Is told what happens.
         sampling: As for `run`.
 
     Raises:
         HubloraError: As `load` and `push`; ConfigError where a part is not on the Hub.
     """
-    _need_a_place(output, push_to)
+    need_a_place(output, push_to)
     if template is not None and "{prompt}" not in template:
         raise ConfigError(f"The template {template!r} has no {{prompt}}.", "Put it in.")
     if push_to:
@@ -109,84 +106,13 @@ def compose(
     with tempfile.TemporaryDirectory(prefix="hublora-") as temporary:
         folder = output or Path(temporary)
         write_atomically(folder / LOCK, lock.render())
-        _draw_gallery(pipe, plans, folder, observer)
-        write_composition_card(folder, _card(pipe.hublora, lock, push_to, folder, plans, typed[0]))
+        shown = draw_gallery(pipe, plans, folder, observer) if gallery else ()
+        card = _card(pipe.hublora, lock, push_to, folder, shown, typed[0])
+        write_composition_card(folder, card)
         if output:
             observer(Wrote("composition", output))
         pushed = push(folder, push_to, private=private, observer=observer) if push_to else None
     return Composed(output, None, pushed)
-
-
-def merge(
-    refs: Sequence[str],
-    output: Path | None = None,
-    *,
-    method: str = "cat",
-    rank: int | None = None,
-    density: float = 0.5,
-    seed: int = 0,
-    push_to: str | None = None,
-    private: bool = False,
-    base: str | None = None,
-    observer: Observer = ignore,
-) -> Composed:
-    """Write, and push if `push_to` is given, one adapter that is made of several.
-
-    Args:
-        refs: Adapters and their weights.
-        output: Folder of the new adapter; at least one of `output` and `push_to` is needed.
-        method: One of `hublora.adapters.merging.METHODS`.
-        rank: The largest rank; that of the largest adapter unless given.
-        density: Share of the values that ties, dare and magnitude_prune keep.
-        seed: Of what dare drops.
-        push_to: owner/name of a repo.
-        private: Create it private.
-        base: Hub id of the base; the one that the adapters name if not given.
-        observer: Is told what happens.
-
-    Raises:
-        HubloraError: A ref cannot be opened, or the adapters cannot be merged that way.
-    """
-    from hublora.adapters.files import save_tensors
-    from hublora.adapters.formats import to_diffusers
-    from hublora.adapters.merging import merge as merge_adapters
-    from hublora.adapters.merging import share_facts
-
-    _need_a_place(output, push_to)
-    if push_to:
-        check_can_push(push_to)
-    parts = open_parts(settle(refs), observer).parts
-    for part in parts:
-        if part.tokens:
-            raise ConfigError(
-                f"{part.title} brings learned tokens, which a merged adapter cannot hold.",
-                "Leave --merge out: a composition keeps them.",
-            )
-    merged = merge_adapters(
-        [(part.adapter, _plain(part)) for part in parts],
-        method,
-        rank=rank,
-        density=density,
-        seed=seed,
-    )
-    facts = AdapterFacts(**share_facts([part.adapter for part in parts]))
-    name = base or facts.base_model
-    with tempfile.TemporaryDirectory(prefix="hublora-") as temporary:
-        folder = output or Path(temporary)
-        title = (push_to or folder.resolve().name).split("/")[-1]
-        tensors, metadata = to_diffusers(Adapter(merged.adapter.layers))
-        metadata |= _metadata(facts, name, title, method, parts)
-        save_tensors(tensors, folder / WEIGHTS, metadata)
-        write_composition_card(
-            folder, _merged_card(parts, facts, name, title, push_to, method, merged.error)
-        )
-        observer(Note(f"Relative error against the exact weighted sum: {merged.error:.2g}"))
-        pushed = (
-            push(folder, push_to, private=private, base=base, observer=observer)
-            if push_to
-            else None
-        )
-    return Composed(output, merged.error, pushed)
 
 
 def make_lock(composition: Composition, template: str | None) -> Lock:
@@ -230,17 +156,12 @@ def _lock_part(part: OpenPart) -> LockedPart:
     )
 
 
-def _draw_gallery(pipe: Any, plans: Sequence[Sampling], folder: Path, observer: Observer) -> None:
-    for index, image in enumerate(draw(pipe, plans, "auto", observer)):
-        save(image, folder / "images" / f"{index}.png", pipe.hublora, plans[index], "auto")
-
-
 def _card(
     composition: Composition,
     lock: Lock,
     repo_id: str | None,
     folder: Path,
-    plans: Sequence[Sampling],
+    gallery: tuple[Picture, ...],
     example: str,
 ) -> CompositionFacts:
     words = (word for part in composition.parts for word in part.adapter.facts.trigger_words)
@@ -259,101 +180,17 @@ def _card(
         hublora_version=__version__,
         example=example,
         template=lock.prompt,
-        gallery=tuple(
-            Picture(f"images/{index}.png", plan.prompt, plan.negative_prompt, plan.seed)
-            for index, plan in enumerate(plans)
-        ),
+        gallery=gallery,
     )
 
 
-def _merged_card(
-    parts: Sequence[OpenPart],
-    facts: AdapterFacts,
-    base: str | None,
-    title: str,
-    repo_id: str | None,
-    method: str,
-    error: float,
-) -> CompositionFacts:
-    licenses = {base: _base_license(base)} if base and not Path(base).exists() else {}
-    licenses |= {part.title: part.adapter.facts.license for part in parts}
-    return CompositionFacts(
-        title=title,
-        repo_id=repo_id,
-        base=base if base and not Path(base).exists() else None,
-        base_commit=facts.base_revision,
-        parts=tuple(
-            PartFacts(
-                part.title,
-                str(part.weight),
-                part.ref.revision,
-                part.adapter.facts.license,
-                part.ref.kind == "repo",
-            )
-            for part in parts
-        ),
-        way="sum",
-        meet=Meet(licenses),
-        family_tags=(),
-        trigger_words=facts.trigger_words,
-        hublora_version=__version__,
-        merged=method,
-        error=error,
-    )
+def need_a_place(output: Path | None, push_to: str | None) -> None:
+    """Check that what is made has a place to go to.
 
-
-def _base_license(repo_id: str) -> str | None:
-    """Return the licence of a base that need not be downloaded for this."""
-    try:
-        return license_of(inspect_repo(repo_id).card)
-    except HubloraError:
-        return None  # away or gone: unknown
-
-
-def _metadata(
-    facts: AdapterFacts, base: str | None, title: str, method: str, parts: Sequence[OpenPart]
-) -> dict[str, str]:
-    made_of = "|".join(f"{part.title}:{part.weight}" for part in parts)
-    found = {
-        "modelspec.sai_model_spec": "1.0.1",
-        "modelspec.title": title,
-        "modelspec.trigger_phrase": ", ".join(facts.trigger_words),
-        "hublora.version": __version__,
-        "hublora.base_model": base if base and not Path(base).exists() else "",
-        "hublora.base_revision": facts.base_revision or "",
-        "hublora.family": facts.family or "",
-        "hublora.trigger_words": ", ".join(facts.trigger_words),
-        "hublora.merged": f"{method} {made_of}",
-    }
-    return {key: value for key, value in found.items() if value}
-
-
-def _plain(part: OpenPart) -> float:
-    if part.weight.number is None:
-        raise ConfigError(
-            f"The weight {part.weight} of {part.title} moves or differs by block.",
-            "Leave --merge out: a composition keeps it.",
-        )
-    return part.weight.number
-
-
-def _need_a_place(output: Path | None, push_to: str | None) -> None:
+    Raises:
+        ConfigError: It has none.
+    """
     if output is None and push_to is None:
         raise ConfigError(
             "Nowhere to put the composition.", "Add -o FOLDER, --push-to-hub owner/name or both."
         )
-
-
-def usual_prompts(parts: Sequence[OpenPart]) -> list[str]:
-    """Return the prompts that the adapters' own galleries show, the first of each first."""
-    shown = [_widget_prompts(part.card) for part in parts]
-    longest = max(map(len, shown), default=0)
-    mixed = [texts[i] for i in range(longest) for texts in shown if i < len(texts)]
-    return list(dict.fromkeys(mixed))[:_GALLERY] or ["a landscape"]
-
-
-def _widget_prompts(card: Mapping[str, Any]) -> list[str]:
-    widget = card.get("widget")
-    entries = widget if isinstance(widget, list) else []
-    texts = [entry.get("text") for entry in entries if isinstance(entry, dict)]
-    return [text for text in texts if isinstance(text, str) and text.strip()]

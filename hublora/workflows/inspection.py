@@ -21,7 +21,7 @@ from hublora.adapters.header import (
     read_header,
     read_number,
 )
-from hublora.adapters.outline import Outline, outline
+from hublora.adapters.outline import Outline, faults, outline
 from hublora.errors import ConfigError
 from hublora.families import FAMILIES
 from hublora.hub.client import is_offline
@@ -264,7 +264,7 @@ def _family(facts: AdapterFacts) -> str | None:
 
 
 def _check(one: _Opened, base: BaseOutline | None) -> Checked:
-    problems = list(_contradictions(one))
+    problems = [*faults(one.header.shapes), *_contradictions(one)]
     fit = None
     if base is not None:
         flattened = one.facts.layout == "kohya"

@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 from hublora.errors import AdapterError
 from hublora.hub.layout import LOCK
+from hublora.hub.resolve import changed_files, inspect_repo
 from hublora.refs import AdapterRef
 from hublora.workflows.adapters import pin
-from hublora.workflows.compositions import Composed, compose, usual_prompts
+from hublora.workflows.compositions import Composed, compose
 from hublora.workflows.drawing import draw
 from hublora.workflows.loading import load
 from hublora.workflows.lock import Lock, read_lock
 from hublora.workflows.parts import OpenPart, settle
 from hublora.workflows.parts import open_parts as open_refs
 from hublora.workflows.progress import Observer, Wrote, ignore
+from hublora.workflows.showing import usual_prompts
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -27,13 +29,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Movement:
-    """One adapter of a composition, then and now.
+    """One adapter of a composition, or its base, then and now.
 
     Attributes:
         repo: owner/name.
         pinned: The commit in the lockfile.
         now: The commit that its branch or tag stands for now.
-        changed: Whether its file is another one.
+        changed: Whether its file is another one; of a base, any of its weights or settings.
     """
 
     repo: str
@@ -48,9 +50,16 @@ class Movement:
 
 @dataclass(frozen=True)
 class Outdated:
-    """How a composition's parts moved, and the sheet that shows what that changes."""
+    """How a composition's parts and its base moved, and what the parts' moving changes.
+
+    Attributes:
+        parts: One for each adapter.
+        base: The same of the base.
+        sheet: Where it is; None where nothing was drawn.
+    """
 
     parts: tuple[Movement, ...]
+    base: Movement
     sheet: Path | None = None
 
 
@@ -64,7 +73,7 @@ def outdated(
     observer: Observer = ignore,
     **sampling: Any,
 ) -> Outdated:
-    """Return which adapters of a composition have moved since it was pinned.
+    """Return which adapters of a composition, and whether its base, moved since it was pinned.
 
     Args:
         ref: A composition's repo id, or a folder.
@@ -83,8 +92,9 @@ def outdated(
     name, lock = _read(ref)
     parts = _now(lock, observer)
     movements = tuple(_movement(lock, index, part) for index, part in enumerate(parts))
+    base = _base_movement(lock)
     if sheet is None or not any(one.changed for one in movements):
-        return Outdated(movements)
+        return Outdated(movements, base)
     texts = [lock.fill(text) for text in prompts or usual_prompts(parts)]
     drawn, plans = [], []
     for refs in ([str(one.ref) for one in lock.parts], [str(part.ref) for part in parts]):
@@ -102,12 +112,13 @@ def outdated(
         del pipe  # one of them in memory at a time
     _write_sheet(sheet, name, plans, drawn)
     observer(Wrote("sheet", sheet))
-    return Outdated(movements, sheet)
+    return Outdated(movements, base, sheet)
 
 
 def update(
     ref: str,
     *,
+    base: bool = False,
     prompts: Sequence[str] = (),
     device: str | None = None,
     observer: Observer = ignore,
@@ -115,14 +126,23 @@ def update(
 ) -> Composed | None:
     """Pin a composition's adapters to what their branches and tags stand for now, and push it.
 
-    Its base stays where it is. Returns None if nothing has moved.
+    Returns None if nothing has moved.
+
+    Args:
+        ref: A composition's repo id, or a folder.
+        base: Pin its base anew too; it stays where it is otherwise.
+        prompts: Of the new gallery.
+        device: As for `load`.
+        observer: Is told what happens.
+        sampling: As for `run`.
 
     Raises:
         AdapterError: It is no composition.
         HubloraError: As `compose`.
     """
     name, lock = _read(ref)
-    if not any(one.moved for one in outdated(ref, observer=observer).parts):
+    found = outdated(ref, observer=observer)
+    if not any(one.moved for one in (*found.parts, *([found.base] if base else []))):
         return None
     parsed = AdapterRef.parse(ref)
     folder = Path(parsed.location) if parsed.kind == "local" else None
@@ -135,7 +155,7 @@ def update(
         template=lock.prompt,
         prompts=prompts,
         base=lock.base.repo,
-        base_revision=lock.base.commit,
+        base_revision=None if base else lock.base.commit,
         device=device,
         observer=observer,
         **sampling,
@@ -160,6 +180,16 @@ def _movement(lock: Lock, index: int, part: OpenPart) -> Movement:
     locked = lock.parts[index]
     changed = part.adapter.facts.sha256 != locked.sha256
     return Movement(locked.repo, locked.commit, str(part.ref.revision), changed)
+
+
+def _base_movement(lock: Lock) -> Movement:
+    base = lock.base
+    now = inspect_repo(base.repo).commit
+    if now == base.commit:
+        return Movement(base.repo, base.commit, now, False)
+    changed = changed_files(base.repo, base.commit, now)
+    told = changed is None or any(not name.endswith((".md", ".png")) for name in changed)
+    return Movement(base.repo, base.commit, now, told)
 
 
 def _weights(lock: Lock) -> dict[str, str | float]:

@@ -79,6 +79,25 @@ def refusal(action: Any) -> str:
     return sentence_of(caught.value)
 
 
+# What a header shows that a load refuses.
+SHOWN = {
+    "a rank of nothing",
+    "one half",
+    "halves of different rank",
+    "three dimensions",
+    "a tensor of something else",
+    "vectors",
+    "numbers",
+    "LoHa without a factor",
+    "LoKr without a factor",
+    "LoKr of numbers",
+    "OFT",
+    "IA3",
+    "full weights",
+    "biases",
+}
+
+
 def test_there_are_enough_of_them() -> None:
     assert len(FILES) >= 80
     assert len(FILES) + len(REFS) >= 130
@@ -95,9 +114,11 @@ def test_a_bad_file_is_a_sentence_and_changes_nothing(
     if name in MISFITS:  # the others never reach the pipeline
         assert picture(pipe) == untouched[0]
     try:
-        preflight(str(path), base="bases/epsilon")  # a header cannot show everything
+        (one,) = preflight(str(path), base="bases/epsilon").adapters
     except HubloraError as error:
         sentence_of(error)
+    else:  # a header cannot show everything
+        assert any("will not load" in said for said in one.problems) == (name in SHOWN), one
 
 
 def test_after_all_of_them_the_pipeline_takes_what_is_right(

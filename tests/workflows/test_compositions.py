@@ -131,7 +131,8 @@ def test_merging_makes_an_adapter_that_draws_what_the_sum_draws(
 
     monkeypatch.chdir(tmp_path)
     refs = [f"{publish('cat-a', 3)}:0.7", f"{publish('cat-b', 4)}:-0.4"]
-    done = hublora_cli("compose", *refs, "--merge=cat", "-o", "one", "--json")
+    flags = ["--prompt=a red hill", "--steps=1", "--seed=4"]
+    done = hublora_cli("compose", *refs, "--merge=cat", "-o", "one", "--json", *flags)
     assert done.status == 0, done.err
     assert json.loads(done.out)["error"] < 1e-6
     latents = []
@@ -140,7 +141,14 @@ def test_merging_makes_an_adapter_that_draws_what_the_sum_draws(
         settings = {"num_inference_steps": 2, "generator": generator, "output_type": "latent"}
         latents.append(pipe("a hill", **settings).images)
     assert torch.allclose(*latents, atol=1e-4)
-    assert "me/cat-a" in (tmp_path / "one" / "README.md").read_text()
+    card = (tmp_path / "one" / "README.md").read_text()
+    assert "me/cat-a" in card
+    assert "url: images/0.png" in card
+    shown = read_picture(tmp_path / "one" / "images" / "0.png")
+    assert shown["sampling"]["prompt"] == "a red hill"
+    assert shown["sampling"]["seed"] == 4
+    pushed = hublora_cli("compose", *refs, "--merge=cat", "--push-to-hub=me/cat-both", "-q", *flags)
+    assert pushed.status == 0, pushed.err
 
 
 def test_what_nobody_else_has_cannot_be_locked(bases: Path, tmp_path: Path, publish: Any) -> None:

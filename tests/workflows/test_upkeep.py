@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 import pytest
 from huggingface_hub import HfApi, hf_hub_download
 from PIL import Image
+
+from hublora.localhub import import_folder
 
 
 def test_what_moved_is_told_shown_and_pinned_anew(
@@ -45,6 +48,35 @@ def test_what_moved_is_told_shown_and_pinned_anew(
     assert not any(p["moved"] for p in json.loads(
         hublora_cli("outdated", "me/drift", "--json").out
     )["parts"])  # fmt: skip
+
+
+def test_a_base_that_moved_is_told_and_pinned_anew_when_asked(
+    publish: Callable[..., str], hublora_cli: Any, bases: Path, hub_data: Path, tmp_path: Path
+) -> None:
+    copy = shutil.copytree(bases / "epsilon", tmp_path / "base")
+    import_folder(hub_data, "me/moving-base", copy)
+    flags = ["--base=me/moving-base", "--push-to-hub=me/on-moving", "--no-gallery"]
+    done = hublora_cli("compose", publish("on-base", 1), *flags)
+    assert done.status == 0, done.err
+
+    def base() -> tuple[bool, bool]:
+        done = hublora_cli("outdated", "me/on-moving", "--json")
+        assert done.status == 0, done.err
+        found = json.loads(done.out)["base"]
+        return found["moved"], found["changed"]
+
+    assert base() == (False, False)
+    (copy / "README.md").write_text("---\nlicense: mit\n---\nAnother word.\n")
+    import_folder(hub_data, "me/moving-base", copy)
+    assert base() == (True, False)
+    scheduler = copy / "scheduler" / "scheduler_config.json"
+    scheduler.write_text(scheduler.read_text().replace("0.012", "0.013"))
+    import_folder(hub_data, "me/moving-base", copy)
+    assert base() == (True, True)
+    assert "another file  (base)" in hublora_cli("outdated", "me/on-moving").out
+    assert json.loads(hublora_cli("update", "me/on-moving", "--json").out) == {"updated": False}
+    assert hublora_cli("update", "me/on-moving", "--base", "--steps=1", "-q").status == 0
+    assert base() == (False, False)
 
 
 def test_an_adapter_is_no_composition(publish: Callable[..., str], hublora_cli: Any) -> None:
