@@ -1,11 +1,14 @@
 """How fast does hublora train, and in how much memory, beside the diffusers script?
 
     python benchmarks/train.py --reference PATH/train_text_to_image_lora.py
-    python benchmarks/train.py --reference PATH/train_text_to_image_lora.py --shape sd15
+    python benchmarks/train.py --reference PATH/train_text_to_image_lora.py --shape sd15 --batch 8
+    python benchmarks/train.py --reference PATH/train_text_to_image_lora_sdxl.py --shape sdxl
 
-The script is diffusers' `examples/text_to_image/train_text_to_image_lora.py`, as it is. Both sides
-train on the same base, pictures and settings, in turns, each run in a process of its own and with
-empty caches. Printed are the medians over the rounds, as a Markdown table.
+The script is diffusers' `examples/text_to_image/train_text_to_image_lora.py` (or `…_sdxl.py` for
+the shapes of SDXL), as it is; without it hublora is timed alone. Both sides train on the same base,
+pictures and settings, in turns, each run in a process of its own and with empty caches. Printed are
+the medians over the rounds, as a Markdown table, and the arithmetic of the U-Net as a share of what
+matrix products reach on the device.
 """
 
 from __future__ import annotations
@@ -25,7 +28,8 @@ from statistics import median
 
 import diffusers
 import torch
-from train_inputs import save_pictures, sd15_base, tiny_base
+from matrix_rate import matrix_rate, step_operations
+from train_inputs import save_pictures, sd15_base, sdxl_base, tiny_base, tiny_xl_base
 from train_side import LEARNING_RATE, MAX_GRAD_NORM, SCHEDULE, SIDES, Job, Report
 
 GIB = 2**30
@@ -78,6 +82,26 @@ SHAPES = {
         warm_up=2,
         rounds=3,
     ),
+    "tiny-xl": Shape(
+        make_base=tiny_xl_base,
+        batch=2,
+        rank=4,
+        pictures=8,
+        resolution={"cpu": 64, "cuda": 64},
+        steps={"cpu": 12, "cuda": 100},
+        warm_up=2,
+        rounds=1,
+    ),
+    "sdxl": Shape(
+        make_base=sdxl_base,
+        batch=1,
+        rank=16,
+        pictures=8,
+        resolution={"cpu": 256, "cuda": 1024},
+        steps={"cpu": 4, "cuda": 60},
+        warm_up=2,
+        rounds=3,
+    ),
 }
 
 
@@ -101,8 +125,9 @@ def run_side(job: Job, folder: Path) -> Report:
 
 
 def compare(template: Job, rounds: int) -> dict[str, list[Report]]:
-    """Run both sides in turns; return the reports of each."""
-    reports: dict[str, list[Report]] = {side: [] for side in SIDES}
+    """Run the sides in turns; return the reports of each."""
+    sides = SIDES if template.reference else ["hublora"]
+    reports: dict[str, list[Report]] = {side: [] for side in sides}
     for turn in range(rounds):
         for side, done in reports.items():
             with tempfile.TemporaryDirectory() as work:
@@ -112,21 +137,50 @@ def compare(template: Job, rounds: int) -> dict[str, list[Report]]:
     return reports
 
 
-def render(reports: Mapping[str, list[Report]]) -> str:
-    """Return the medians and their ratios as a Markdown table."""
-    columns = {
-        side: (
-            median(one.steps_per_second for one in runs),
-            median(one.peak_memory / GIB for one in runs),
-            median(one.seconds for one in runs),
-        )
-        for side, runs in reports.items()
+def render(reports: Mapping[str, list[Report]], share_of_a_step: float) -> str:
+    """Return the medians and their ratios as a Markdown table.
+
+    Args:
+        reports: Of each side.
+        share_of_a_step: Of what the device can do in a second, that one step asks for.
+    """
+    speeds = {side: median(one.steps_per_second for one in runs) for side, runs in reports.items()}
+    rows = {
+        "steps per second": speeds,
+        "share of the device's matrix rate": {
+            side: speed * share_of_a_step for side, speed in speeds.items()
+        },
+        "peak memory, GiB": {
+            side: median(one.peak_memory / GIB for one in runs) for side, runs in reports.items()
+        },
+        "seconds from start to saved adapter": {
+            side: median(one.seconds for one in runs) for side, runs in reports.items()
+        },
     }
-    names = ("steps per second", "peak memory, GiB", "seconds from start to saved adapter")
-    lines = [f"| | {' | '.join(columns)} | ratio |", "| --- | --- | --- | --- |"]
-    for name, ours, theirs in zip(names, columns["hublora"], columns["reference"], strict=True):
-        lines.append(f"| {name} | {ours:.3g} | {theirs:.3g} | {ours / theirs:.2f} |")
+    lines = [f"| | {' | '.join(reports)} | ratio |", "| --- |" + " --- |" * (len(reports) + 1)]
+    for name, values in rows.items():
+        ours = values["hublora"]
+        ratio = f"{ours / values['reference']:.2f}" if "reference" in values else ""
+        cells = " | ".join(f"{value:.3g}" for value in values.values())
+        lines.append(f"| {name} | {cells} | {ratio} |")
     return "\n".join(lines)
+
+
+def share_of_a_step(job: Job) -> float:
+    """Return the operations of a step over those that the device reaches in a second."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    base = Path(job.base)
+    unet = json.loads((base / "unet" / "config.json").read_text())
+    tokens = json.loads((base / "text_encoder" / "config.json").read_text())
+    asked = step_operations(
+        unet, job.batch, job.resolution // 8, tokens["max_position_embeddings"], job.rank
+    )
+    dtype = torch.bfloat16 if job.precision == "bf16" else torch.float32
+    rate = matrix_rate(device, dtype)
+    print(
+        f"matrix rate {rate / 1e12:.3g} TFLOP/s, a step {asked / 1e12:.3g} TFLOP", file=sys.stderr
+    )
+    return asked / rate
 
 
 def describe(job: Job, shape: str, rounds: int) -> str:
@@ -135,12 +189,16 @@ def describe(job: Job, shape: str, rounds: int) -> str:
     versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
     return (
         f"{shape}: {job.resolution}×{job.resolution}, batch {job.batch}, rank {job.rank}, "
-        f"mixed precision {job.precision}, AdamW at {LEARNING_RATE} ({SCHEDULE}), gradients "
-        f"clipped to {MAX_GRAD_NORM}; steps {job.warm_up + 1} to {job.steps} of each run, "
-        f"{rounds} rounds\n"
+        f"mixed precision {job.precision}, gradients {_kept(job)}, AdamW at "
+        f"{LEARNING_RATE} ({SCHEDULE}), gradients clipped to {MAX_GRAD_NORM}; "
+        f"steps {job.warm_up + 1} to {job.steps} of each run, {rounds} rounds\n"
         f"{device}, {os.cpu_count()} cores ({platform.machine()}, {torch.get_num_threads()} "
         f"threads); Python {platform.python_version()}, {versions}"
     )
+
+
+def _kept(job: Job) -> str:
+    return "checkpointed" if job.checkpointing else "from kept activations"
 
 
 def _row(report: Report) -> str:
@@ -153,9 +211,13 @@ def _row(report: Report) -> str:
 def parse_arguments() -> argparse.Namespace:
     """Return what the command line says, gaps filled from the shape's own values."""
     parser = argparse.ArgumentParser(description="Time hublora against the diffusers script.")
-    parser.add_argument("--reference", type=Path, required=True, help="the diffusers script")
+    parser.add_argument(
+        "--reference", type=Path, help="the diffusers script; hublora alone if none"
+    )
     parser.add_argument("--shape", choices=SHAPES, default="tiny")
     parser.add_argument("--resolution", type=int)
+    parser.add_argument("--batch", type=int, help="pictures of a step")
+    parser.add_argument("--gradient-checkpointing", action="store_true")
     parser.add_argument("--steps", type=int, help="optimizer steps of a run, warm-up included")
     parser.add_argument("--warm-up", type=int, help="steps at the start that are not timed")
     parser.add_argument("--rounds", type=int, help="runs of each side")
@@ -164,6 +226,7 @@ def parse_arguments() -> argparse.Namespace:
     shape = SHAPES[arguments.shape]
     device = "cuda" if torch.cuda.is_available() else "cpu"
     usual = {
+        "batch": shape.batch,
         "resolution": shape.resolution[device],
         "steps": shape.steps[device],
         "warm_up": shape.warm_up,
@@ -175,7 +238,7 @@ def parse_arguments() -> argparse.Namespace:
             setattr(arguments, name, value)
     if not 0 < arguments.warm_up < arguments.steps:
         parser.error("--warm-up must be at least 1 and below --steps")
-    if not arguments.reference.is_file():
+    if arguments.reference is not None and not arguments.reference.is_file():
         parser.error(f"there is no {arguments.reference}")
     return arguments
 
@@ -189,23 +252,29 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         template = Job(
             side="",
-            reference=str(arguments.reference.resolve()),
+            reference=str(arguments.reference.resolve()) if arguments.reference else "",
             base=str(shape.make_base(Path(folder, "base"))),
             pictures=str(
-                save_pictures(Path(folder, "pictures"), shape.pictures, arguments.resolution)
+                save_pictures(
+                    Path(folder, "pictures"),
+                    max(shape.pictures, arguments.batch),
+                    arguments.resolution,
+                )
             ),
             work="",
             resolution=arguments.resolution,
-            batch=shape.batch,
+            batch=arguments.batch,
+            checkpointing=arguments.gradient_checkpointing,
             rank=shape.rank,
             precision=arguments.mixed_precision,
             steps=arguments.steps,
             warm_up=arguments.warm_up,
         )
         reports = compare(template, arguments.rounds)
+        share = share_of_a_step(template)
     print(describe(template, arguments.shape, arguments.rounds))
     print()
-    print(render(reports))
+    print(render(reports, share))
 
 
 if __name__ == "__main__":

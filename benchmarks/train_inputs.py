@@ -46,6 +46,51 @@ SD15_TEXT: dict[str, Any] = {
     "max_position_embeddings": 77,
     "hidden_act": "quick_gelu",
 }
+SDXL_UNET: dict[str, Any] = {
+    "sample_size": 128,
+    "in_channels": 4,
+    "out_channels": 4,
+    "down_block_types": ("DownBlock2D", *("CrossAttnDownBlock2D",) * 2),
+    "up_block_types": (*("CrossAttnUpBlock2D",) * 2, "UpBlock2D"),
+    "block_out_channels": (320, 640, 1280),
+    "layers_per_block": 2,
+    "cross_attention_dim": 2048,
+    "attention_head_dim": (5, 10, 20),
+    "transformer_layers_per_block": (1, 2, 10),
+    "use_linear_projection": True,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 256,
+    "projection_class_embeddings_input_dim": 2816,
+}
+SDXL_VAE = SD15_VAE | {"sample_size": 1024, "scaling_factor": 0.13025}
+SDXL_TEXT_2: dict[str, Any] = SD15_TEXT | {
+    "hidden_size": 1280,
+    "intermediate_size": 5120,
+    "projection_dim": 1280,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 20,
+    "hidden_act": "gelu",
+}
+# The same parts with the same names at a size that a CPU trains in seconds.
+SMALL_UNET = SDXL_UNET | {
+    "sample_size": 8,
+    "block_out_channels": (32, 32, 64),
+    "layers_per_block": 1,
+    "cross_attention_dim": 64 + 96,
+    "attention_head_dim": (2, 2, 4),
+    "transformer_layers_per_block": (1, 1, 2),
+    "addition_time_embed_dim": 8,
+    "projection_class_embeddings_input_dim": 6 * 8 + 96,
+}
+SMALL_VAE = SDXL_VAE | {"sample_size": 64, "block_out_channels": (32, 32, 32, 32)}
+SMALL_TEXT: dict[str, Any] = SD15_TEXT | {
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "projection_dim": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+}
+SMALL_TEXT_2 = SMALL_TEXT | {"hidden_size": 96, "projection_dim": 96}
 SD15_SCHEDULE: dict[str, Any] = {
     "beta_schedule": "scaled_linear",
     "beta_start": 0.00085,
@@ -94,6 +139,52 @@ def sd15_base(folder: Path) -> Path:
         feature_extractor=None,
         requires_safety_checker=False,
     ).save_pretrained(folder)
+    return folder
+
+
+def sdxl_base(folder: Path) -> Path:
+    """Save a pipeline of Stable Diffusion XL's configuration, untrained, and return its folder.
+
+    The weights take 7 GB, in half precision.
+    """
+    parts = (SDXL_UNET, SDXL_VAE, SD15_TEXT, SDXL_TEXT_2)
+    return _save_xl(folder, *parts, dtype=torch.float16)
+
+
+def tiny_xl_base(folder: Path) -> Path:
+    """Save a pipeline with the parts of Stable Diffusion XL, small, and return its folder."""
+    return _save_xl(folder, SMALL_UNET, SMALL_VAE, SMALL_TEXT, SMALL_TEXT_2, dtype=torch.float32)
+
+
+def _save_xl(
+    folder: Path,
+    unet: dict[str, Any],
+    vae: dict[str, Any],
+    text: dict[str, Any],
+    text_2: dict[str, Any],
+    dtype: torch.dtype,
+) -> Path:
+    from diffusers import (
+        AutoencoderKL,
+        EulerDiscreteScheduler,
+        StableDiffusionXLPipeline,
+        UNet2DConditionModel,
+    )
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+    torch.manual_seed(0)
+    tokenizer = _long_tokenizer()
+    markers = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+    StableDiffusionXLPipeline(
+        vae=AutoencoderKL(**vae),
+        text_encoder=CLIPTextModel(CLIPTextConfig(**text, **markers)),
+        text_encoder_2=CLIPTextModelWithProjection(CLIPTextConfig(**text_2, **markers)),
+        tokenizer=tokenizer,
+        tokenizer_2=_long_tokenizer(),
+        unet=UNet2DConditionModel(**unet),
+        scheduler=EulerDiscreteScheduler(**SD15_SCHEDULE),
+        add_watermarker=False,
+    ).to(dtype).save_pretrained(folder)
     return folder
 
 

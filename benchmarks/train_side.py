@@ -38,6 +38,7 @@ class Job:
         precision: "no" or "bf16".
         steps: Optimizer steps.
         warm_up: Steps at the start that are not timed.
+        checkpointing: Whether gradients are checkpointed.
         learning_rate: At its peak.
         seed: Of everything random.
     """
@@ -53,6 +54,7 @@ class Job:
     precision: str
     steps: int
     warm_up: int
+    checkpointing: bool = False
     learning_rate: float = LEARNING_RATE
     seed: int = SEED
 
@@ -125,6 +127,7 @@ def train_hublora(job: Job) -> None:
         checkpoint={"steps": NEVER},
         output_dir=f"{job.work}/adapter",
         train_batch_size=job.batch,
+        gradient_checkpointing=job.checkpointing,
         mixed_precision=job.precision,
         seed=job.seed,
     )
@@ -173,7 +176,8 @@ def _reference_arguments(job: Job) -> list[str]:
         "seed": job.seed,
         "report_to": "all",
     }
-    return ["--center_crop", *(f"--{name}={value}" for name, value in options.items())]
+    flags = ["--center_crop"] + ["--gradient_checkpointing"] * job.checkpointing
+    return [*flags, *(f"--{name}={value}" for name, value in options.items())]
 
 
 def _provide_torchvision() -> None:

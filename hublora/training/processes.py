@@ -13,13 +13,32 @@ from typing import TypeVar
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, parse_flag_from_env
 
+from hublora.errors import ConfigError
+
 Result = TypeVar("Result")
 
+# What `accelerate launch` and its configurations set -> its name.
+_SHARDING = {
+    "ACCELERATE_USE_FSDP": "FSDP",
+    "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
+    "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
+}
 _PATIENCE = timedelta(days=2)  # how long the others wait for the main one to encode, draw or push
 
 
 def join_processes() -> PartialState:
-    """Meet the other processes, if there are others."""
+    """Meet the other processes, if there are others.
+
+    Raises:
+        ConfigError: They are to share one copy of the weights, which nothing here reads or saves.
+    """
+    for flag, name in _SHARDING.items():
+        if parse_flag_from_env(flag):
+            raise ConfigError(
+                f"{name} is for weights that do not fit into one device; an adapter's are small, "
+                "and the base is whole on each.",
+                "Launch without it: accelerate launch --multi_gpu … -m hublora train …",
+            )
     return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"), timeout=_PATIENCE)
 
 

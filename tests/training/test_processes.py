@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 import hublora
 from hublora.adapters.files import load_adapter
+from hublora.errors import ConfigError
 from hublora.training.config import TrainingConfig
 from tests.tiny import save_pictures
 
@@ -121,3 +122,12 @@ def _history(folder: Path) -> list[dict[str, float]]:
 
     lines = (folder / "training" / "history.jsonl").read_text().splitlines()
     return [json.loads(line) for line in lines]
+
+
+@pytest.mark.parametrize("flag", ["ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"])
+def test_a_launch_that_shards_weights_is_refused_before_any_work(
+    settings: Callable[..., TrainingConfig], flag: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(flag, "true")
+    with pytest.raises(ConfigError, match="--multi_gpu"):
+        hublora.train(settings(base__model="bases/nothing"))
