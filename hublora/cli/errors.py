@@ -30,8 +30,9 @@ def _memory(error: BaseException) -> str | None:
     if type(error).__name__ != "OutOfMemoryError" and not isinstance(error, MemoryError):
         return None
     return (
-        "The device ran out of memory. Lower --train-batch-size or --resolution, or add "
-        "--gradient-checkpointing."
+        "The device ran out of memory. To train, lower --train-batch-size or --resolution, or add "
+        "--gradient-checkpointing; to draw, lower --width and --height, or add --offload model and "
+        "--tiled-vae."
     )
 
 

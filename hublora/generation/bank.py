@@ -76,8 +76,9 @@ class Bank:
         """Return the layers of a component that carry adapters."""
         if component not in self.racks:
             model = getattr(self._pipe, component)
-            device = self._pipe._execution_device
-            self.racks[component] = Rack(model, self.name, self._room, device)
+            self.racks[component] = Rack(
+                model, self.name, self._room, lambda: self._pipe._execution_device
+            )
         return self.racks[component]
 
     def _stack(self, component: str, layers: Mapping[str, LowRank]) -> Stack:

@@ -12,7 +12,7 @@ a compiled component is not compiled again. Adapters that do not act are not in 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,6 +71,11 @@ class Slot:
         self._layer.r[self._name] = self._layer.lora_alpha[self._name] = self.rank = rank
         return True
 
+    @property
+    def fused(self) -> bool:
+        """Whether its base's weight holds what the buffers held when it was fused."""
+        return self._name in self._layer.merged_adapters
+
     def let_act(self, acts: bool) -> None:
         """Let the layer's output have something added, or cost nothing."""
         active = [name for name in self._layer.active_adapters if name != self._name]
@@ -122,10 +127,12 @@ class Rack:
         name: Of the PEFT adapter.
         room: Ranks that each layer keeps room for. With 0, buffers are as large as what is held,
             and layers of which nothing is held add nothing; otherwise their shapes stay.
-        device: Where is computed, for layers whose own weights come and go.
+        device: Tells where is computed, for layers whose own weights come and go.
     """
 
-    def __init__(self, model: Any, name: str, room: int, device: torch.device) -> None:
+    def __init__(
+        self, model: Any, name: str, room: int, device: Callable[[], torch.device]
+    ) -> None:
         self._model = getattr(model, "_orig_mod", model)  # torch.compile wraps it
         self._name, self._room, self._device = name, room, device
         self.slots: dict[str, Slot] = {}
@@ -144,7 +151,7 @@ class Rack:
             together: Whether at once, or one at a time.
 
         Raises:
-            ConfigError: The adapters were taken off the pipeline by other means.
+            ConfigError: The adapters were taken off the pipeline, or fused into it.
         """
         self._check_there()
         serials = {stack.serial for stack in stacks}
@@ -167,7 +174,7 @@ class Rack:
                 layers.
 
         Raises:
-            ConfigError: The adapters were taken off the pipeline by other means.
+            ConfigError: The adapters were taken off the pipeline, or fused into it.
         """
         self._check_there()
         acting = [one for one in acting if _acts(one[1])]
@@ -187,6 +194,10 @@ class Rack:
     def _check_there(self) -> None:
         if self.slots and self._name not in getattr(self._model, "peft_config", {}):
             raise ConfigError("The adapters were taken off this pipeline.", "Load it again.")
+        if any(slot.fused for slot in self.slots.values()):
+            raise ConfigError(
+                "The adapters are fused into this pipeline's weights.", "Call unfuse_lora() first."
+            )
 
     def _brought(self, stack: Stack) -> Stack:
         """Return the stack where the buffers are."""
@@ -242,11 +253,11 @@ class Rack:
         """Bring every layer's buffers to the size that is needed."""
         for module in needed.keys() - self.slots.keys():
             self.slots[module] = self._wrap(module)
-        dtype, changed = next(self._model.parameters()).dtype, False
+        dtype, device, changed = next(self._model.parameters()).dtype, self._device(), False
         for module, slot in self.slots.items():
             rank = needed.get(module, 0)
             size = max(rank, slot.rank, self._room) if self._room else rank or slot.rank
-            changed |= slot.resize(size, dtype, self._device)
+            changed |= slot.resize(size, dtype, device)
             slot.let_act(bool(rank or self._room))
             if module in lengthened:
                 slot.lengthen()

@@ -15,11 +15,13 @@ from hublora.workflows.adapters import pin
 from hublora.workflows.devices import DTYPES
 from hublora.workflows.drawing import draw, library_versions, save
 from hublora.workflows.loading import load
-from hublora.workflows.outputs import output_paths
+from hublora.workflows.outputs import check_output, output_paths
 from hublora.workflows.progress import Note, Observer, Wrote, ignore
-from hublora.workflows.sources import find_again
+from hublora.workflows.sources import Opened, find_again
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from hublora.generation.sample import Sampling
 
 
@@ -73,12 +75,11 @@ def replay(
         ConfigError: The picture does not say how it was made, or a file is needed.
         HubloraError: As `load`.
     """
-    from PIL import Image
-
-    from hublora.generation.sample import image_difference, use_scheduler
-
     facts = _read(picture)
     plan, drift = _plan(facts), _version_drift(facts)
+    suffix = "-replay" if seed is None else f"-{seed}"
+    output = output or picture.with_stem(picture.stem + suffix)
+    check_output(output)
     given = {
         "image": image,
         "mask": mask,
@@ -87,6 +88,28 @@ def replay(
         "ip_adapter_image": ip_adapter_image,
     }
     sources = find_again(facts["conditions"], picture.parent, given).open()
+    pipe = _load_again(facts, adapters, base, device, sources, drift, observer)
+    plan = plan if seed is None else plan.with_seed(seed)
+    (drawn,) = draw(pipe, [plan], facts["trigger"], observer, sources.conditions)
+    (path,) = output_paths(output, plan.prompt, [plan.seed])
+    save(drawn, path, pipe.hublora, plan, facts["trigger"], sources.conditions)
+    observer(Wrote("picture", path))
+    same_seed = seed in (None, facts["sampling"].get("seed"))
+    return Replayed(path, tuple(drift), _difference(drawn, picture) if same_seed else None)
+
+
+def _load_again(
+    facts: Mapping[str, Any],
+    adapters: Sequence[Path],
+    base: str | None,
+    device: str | None,
+    sources: Opened,
+    drift: list[str],
+    observer: Observer,
+) -> Any:
+    """Return the pipeline that drew a picture; tell, and add to `drift`, what is not as it was."""
+    from hublora.generation.sample import use_scheduler
+
     refs = [_find(one, adapters, drift) for one in facts["adapters"]]
     pipe = load(
         *refs,
@@ -103,20 +126,17 @@ def replay(
         drift.append(f"It was drawn on {facts.get('device')}, now on {pipe.hublora.device}.")
     for sentence in drift:
         observer(Note(sentence, warning=True))
-    use_scheduler(pipe, plan.scheduler)
-    if seed is not None:
-        plan = plan.with_seed(seed)
-    (drawn,) = draw(pipe, [plan], facts["trigger"], observer, sources.conditions)
-    default = picture.with_stem(
-        f"{picture.stem}-replay" if seed is None else f"{picture.stem}-{seed}"
-    )
-    (path,) = output_paths(output or default, plan.prompt, [plan.seed])
-    save(drawn, path, pipe.hublora, plan, facts["trigger"], sources.conditions)
-    observer(Wrote("picture", path))
-    if seed not in (None, facts["sampling"].get("seed")):
-        return Replayed(path, tuple(drift), None)
+    use_scheduler(pipe, facts["sampling"].get("scheduler"))
+    return pipe
+
+
+def _difference(drawn: Image.Image, picture: Path) -> float:
+    from PIL import Image
+
+    from hublora.generation.sample import image_difference
+
     with Image.open(picture) as shown:
-        return Replayed(path, tuple(drift), image_difference(drawn, shown))
+        return image_difference(drawn, shown)
 
 
 def _read(picture: Path) -> dict[str, Any]:

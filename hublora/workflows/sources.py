@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +53,8 @@ class Sources:
             raise ConfigError("--ip-adapter and --ip-adapter-image go together.")
         if (self.controlnet is None) != (self.control_image is None):
             raise ConfigError("--controlnet and --control-image go together.")
+        if self.strength is not None and not isinstance(self.strength, int | float):
+            raise TypeError("a strength that is no number")
         scale = self.ip_adapter_scale
         if scale is None:
             return
@@ -76,7 +78,7 @@ class Sources:
             name: {"sha256": fingerprint(picture), "name": paths[name].name}
             for name, picture in pictures.items()
         }
-        Conditions(strength=self.strength, **pictures, controlnet=self.controlnet)  # fits together
+        fitting = Conditions(strength=self.strength, **pictures, controlnet=self.controlnet)
         controlnet = None
         if self.controlnet:
             controlnet, stated["controlnet"] = find_controlnet(self.controlnet)
@@ -86,9 +88,7 @@ class Sources:
         scale = 0.6 if self.ip_adapter_scale is None else self.ip_adapter_scale
         if ip_adapter:
             stated |= {"ip_adapter": ip_adapter.name, "ip_adapter_scale": scale}
-        conditions = Conditions(
-            strength=self.strength, **pictures, controlnet=controlnet, stated=stated
-        )
+        conditions = replace(fitting, controlnet=controlnet, stated=stated)
         return Opened(conditions, ip_adapter, scale)
 
 
@@ -142,10 +142,13 @@ def find_again(
     }
     if given.get("ip_adapter"):
         found["ip_adapter"] = given["ip_adapter"]
-    for name, flag in FLAGS.items():
-        if name in stated:
-            found[name] = _find_picture(stated[name], flag, near, given.get(name))
-    return Sources(**found)
+    try:
+        for name, flag in FLAGS.items():
+            if name in stated:
+                found[name] = _find_picture(stated[name], flag, near, given.get(name))
+        return Sources(**found)
+    except (KeyError, TypeError) as error:
+        raise ConfigError("The picture does not say whole what it was drawn from.") from error
 
 
 def _find_picture(

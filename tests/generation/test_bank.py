@@ -185,6 +185,8 @@ def test_they_are_one_adapter_to_diffusers(pipe: Any, bases: Path, tmp_path: Pat
     assert torch.allclose(outputs(pipe)[1], wanted, atol=1e-4)
     pipe.fuse_lora(adapter_names=[mixer.name, "theirs"])
     assert torch.allclose(outputs(pipe)[1], wanted, atol=1e-4)
+    with pytest.raises(ConfigError, match="fused"):  # to unfuse takes what was fused
+        mixer.reweigh([Weight.of(1.0), Weight.of(1.0)])
     pipe.unfuse_lora()
     pipe.unload_lora_weights()
     assert torch.allclose(outputs(pipe)[1], plain, atol=1e-5)
