@@ -10,8 +10,9 @@ import torch
 
 from hublora.families import Conditioning
 from hublora.training import objectives
+from hublora.training.devices import weight_dtype
 from hublora.training.randomness import choose, draw_more, draw_normals, draw_whole
-from hublora.training.session import Session, Stream, weight_dtype
+from hublora.training.session import Session, Stream
 from hublora.training.targets import encodes_prompts
 
 

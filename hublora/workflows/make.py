@@ -85,7 +85,7 @@ def _train(ready: Ready, observer: Observer) -> TrainingResult:
     from hublora.data import join
     from hublora.training.checkpoint import load_checkpoint
     from hublora.training.processes import main_first, on_main
-    from hublora.training.session import start_session
+    from hublora.training.starting import start_session
 
     config, base, source = ready.config, ready.base, ready.source
     device = ready.accelerator.device
@@ -161,13 +161,9 @@ def prepare(config: TrainingConfig, resume: str | None, observer: Observer) -> R
     import torch
 
     from hublora.training.checkpoint import check_checkpoint
+    from hublora.training.devices import make_accelerator, weight_dtype
     from hublora.training.processes import main_first, on_main
-    from hublora.training.session import (
-        check_settings,
-        make_accelerator,
-        split_pictures,
-        weight_dtype,
-    )
+    from hublora.training.starting import check_settings, split_pictures
 
     config = on_main(lambda: _settle(config, resume))
     if config.hub.push or config.checkpoint.to_hub:
@@ -390,7 +386,7 @@ def _tell_source(source: Source, observer: Observer) -> None:
 
 
 def _plan(session: Session) -> str:
-    from hublora.training.session import device_name
+    from hublora.training.devices import device_name
 
     count = sum(parameter.numel() for parameter in session.parameters)
     return (

@@ -90,8 +90,10 @@ def plan(config: TrainingConfig, *, resume: str | None = None, observer: Observe
         HubloraError: Whatever would keep the training from starting, a full disk included.
     """
     check_names(config)
+    from hublora.training.devices import device_name
     from hublora.training.processes import join_processes
-    from hublora.training.session import device_name, split_pictures, total_steps
+    from hublora.training.session import total_steps
+    from hublora.training.starting import split_pictures
 
     join_processes()
     with brought_here(resume) as checkpoint:
@@ -177,7 +179,7 @@ def trial(ready: Ready, pictures: int) -> Iterator[tuple[Session, float]]:
     """Lend a session on the first of the pictures, encoded into a cache of its own, and the
     seconds that encoding took."""
     from hublora.data import join
-    from hublora.training.session import start_session
+    from hublora.training.starting import start_session
 
     config, source, base = ready.config, ready.source, ready.base
     some = replace(source, examples=source.examples[:pictures])

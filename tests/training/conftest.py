@@ -51,7 +51,8 @@ def start(settings: Callable[..., TrainingConfig]) -> Callable[..., Session]:
     def begin(class_pictures: int = 0, **changes: Any) -> Session:
         import torch
 
-        from hublora.training.session import make_accelerator, start_session, weight_dtype
+        from hublora.training.devices import make_accelerator, weight_dtype
+        from hublora.training.starting import start_session
         from hublora.workflows.bases import open_base
         from hublora.workflows.make import beginning, encode, open_pictures
 
