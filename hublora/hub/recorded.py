@@ -28,11 +28,10 @@ def fresh_copy(repo_id: str, commit: str, folder: Path) -> Path:
         HubError: The Hub is away.
     """
     with translated(f"model {repo_id}", commit):
-        return Path(
-            snapshot_download(
-                repo_id, revision=commit, cache_dir=folder, allow_patterns=list(PATTERNS)
-            )
+        copied = snapshot_download(
+            repo_id, revision=commit, cache_dir=folder, allow_patterns=list(PATTERNS)
         )
+    return Path(copied)
 
 
 def recorded_hashes(repo_id: str, commit: str) -> dict[str, str]:

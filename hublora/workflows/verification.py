@@ -77,9 +77,15 @@ def verify_repo(
         observer: Is told what happens.
 
     Raises:
-        HubloraError: It cannot be looked at: there is no such repo, or the Hub is away.
+        HubloraError: It cannot be looked at: there is no such repo or no adapter in it, or the Hub
+            is away.
     """
     with opened(ref, observer) as (folder, label, hashes):
+        if not holds_adapter(folder):
+            raise NotFoundError(
+                f"{label} holds no adapter: it has neither {WEIGHTS} nor {LEARNED_WORDS}.",
+                "Name the repo that an adapter was pushed to.",
+            )
         checks = [
             _check(name, look)
             for name, look in (
@@ -113,6 +119,11 @@ def opened(ref: str, observer: Observer) -> Iterator[tuple[Path, str, Mapping[st
         yield folder, f"{parsed.location}@{snapshot.commit[:8]}", hashes
 
 
+def holds_adapter(folder: Path) -> bool:
+    """Tell whether a folder has an adapter, or learned words, under their usual names."""
+    return any((folder / name).is_file() for name in (WEIGHTS, LEARNED_WORDS))
+
+
 def learned_files(folder: Path) -> list[str]:
     """Return the files with what was learned: the adapter first, learned words after it.
 
@@ -122,7 +133,7 @@ def learned_files(folder: Path) -> list[str]:
     found = [name for name in (WEIGHTS, LEARNED_WORDS) if (folder / name).is_file()]
     found += [f"embeddings/{path.name}" for path in sorted(folder.glob("embeddings/*.safetensors"))]
     if not found:
-        raise NotFoundError(f"There is no {WEIGHTS} and no {LEARNED_WORDS}.")
+        raise NotFoundError(f"There is neither {WEIGHTS} nor {LEARNED_WORDS}.")
     return found
 
 

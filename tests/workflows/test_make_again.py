@@ -219,6 +219,8 @@ def test_a_repo_that_does_not_say_how_it_was_made_is_told(run: Path, api: HfApi)
         read_recipe("bases/epsilon")
     with pytest.raises(NotFoundError, match="me/nobody"):
         read_recipe("me/nobody")
+    with pytest.raises(NotFoundError, match=r"bases/epsilon@.* holds no adapter"):
+        verify_repo("bases/epsilon")
 
 
 @pytest.mark.parametrize(
