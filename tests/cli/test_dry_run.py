@@ -80,8 +80,10 @@ def test_pictures_that_are_encoded_cost_no_time(tmp_path: Path) -> None:
     from hublora.workflows.make import encode, prepare
     from hublora.workflows.progress import ignore
 
-    chosen = config(tmp_path)
-    assert plan(chosen).encode_seconds > 0
+    chosen = config(tmp_path, data__aspect_buckets=True)
+    before = plan(chosen)
+    assert before.encode_seconds > 0
+    assert before.buckets == {"64×64": 6}
     ready = prepare(chosen, None, ignore)
     encode(ready.config, ready.base, ready.pipe, ready.source, ready.accelerator.device)
     assert plan(chosen).encode_seconds == 0
