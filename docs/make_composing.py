@@ -59,6 +59,7 @@ def _make(folder: Path) -> None:
             _train(folder)
         _draw_sheet(WAYS, IMAGES / "composing-ways.png")
         _draw_sheet(WEIGHTS, IMAGES / "composing-weights.png")
+        draw_from_pictures(folder, IMAGES / "composing-pictures.png")
         _run(
             folder, "run", SECOND, PROMPTS[1], "--rows", "weight=0..1:3", "--columns", "seed=4",
             "-o", "axes", "-q",
@@ -91,6 +92,41 @@ def _draw_sheet(columns: Mapping[str, tuple[tuple[str, ...], dict[str, Any]]], p
     labels = [prompt.removeprefix("a drawing of ") for prompt in PROMPTS]
     page = sheet(rows, row_labels=labels, column_labels=list(columns), cell=128)
     page.quantize(128).save(path, optimize=True)
+
+
+def draw_from_pictures(folder: Path, path: Path) -> None:
+    """Draw with the second adapter from a picture: with three strengths, and where a mask is."""
+    from PIL import Image
+
+    import hublora
+    from hublora.sheets import sheet
+
+    start, mask = folder / "start.png", folder / "mask.png"
+    hublora.run([], PROMPTS[1], base="hublora/tiny-sd", seed=3, output=start)
+    half = Image.new("L", (64, 64))
+    half.paste(255, (32, 0, 64, 64))
+    half.save(mask)
+    ways: dict[str, dict[str, Any]] = {
+        f"--strength {strength}": {"strength": strength} for strength in (0.5, 0.7, 0.9)
+    } | {"--mask, the right half": {"mask": mask, "strength": 1.0}}
+    rows = []
+    for prompt in (PROMPTS[0], PROMPTS[2]):
+        row = [_opened(start)]
+        for number, settings in enumerate(ways.values()):
+            output = folder / f"from-{number}.png"
+            hublora.run([SECOND], prompt, image=start, output=output, seed=1, **settings)
+            row.append(_opened(output))
+        rows.append(row)
+    labels = [prompt.removeprefix("a drawing of ") for prompt in (PROMPTS[0], PROMPTS[2])]
+    page = sheet(rows, row_labels=labels, column_labels=["--image", *ways], cell=128)
+    page.quantize(128).save(path, optimize=True)
+
+
+def _opened(path: Path) -> Any:
+    from PIL import Image
+
+    with Image.open(path) as image:
+        return image.copy()
 
 
 def _save(sheet: Path, path: Path) -> None:

@@ -46,7 +46,7 @@ class Composed:
 def compose(
     refs: Sequence[str],
     *,
-    output: Path | None = None,
+    output: Path | str | None = None,
     push_to: str | None = None,
     private: bool = False,
     way: Way | None = None,
@@ -83,6 +83,7 @@ def compose(
     Raises:
         HubloraError: As `load` and `push`; ConfigError where a part is not on the Hub.
     """
+    output = None if output is None else Path(output)
     need_a_place(output, push_to)
     if template is not None and "{prompt}" not in template:
         raise ConfigError(f"The template {template!r} has no {{prompt}}.", "Put it in.")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from hublora.generation.concepts import Expanded, TriggerMode
 from hublora.workflows.progress import Note, Observer, Stage, ignore
+from hublora.workflows.quiet import quiet_loading
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -42,15 +43,17 @@ def draw(
     from hublora.generation.sample import sample
 
     sized = conditions is not None and conditions.shape_it
-    artist = conditioned(pipe, conditions) if conditions else pipe
+    with quiet_loading():
+        artist = conditioned(pipe, conditions) if conditions else pipe
     step_size = pipe.hublora.base.family.size_step(pipe)
     total, done = sum(plan.num_inference_steps for plan in plans), 0
     told: set[str] = set()
     for plan in plans:
-        before = done
+        before, steps = done, plan.num_inference_steps
 
-        def tell(step: int, before: int = before) -> None:
-            observer(Stage("Drawing", before + step, total))
+        def tell(step: int, before: int = before, steps: int = steps) -> None:
+            share = step / artist.num_timesteps  # from a picture there are fewer, with Heun more
+            observer(Stage("Drawing", before + round(share * steps), total))
 
         expanded = pipe.hublora.expand(plan.prompt, trigger)
         if expanded.added and plan.prompt not in told:

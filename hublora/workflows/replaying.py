@@ -41,18 +41,18 @@ class Replayed:
 
 
 def replay(
-    picture: Path,
+    picture: Path | str,
     *,
     seed: int | None = None,
-    output: Path | None = None,
-    adapters: Sequence[Path] = (),
+    output: Path | str | None = None,
+    adapters: Sequence[Path | str] = (),
     base: str | None = None,
     device: str | None = None,
-    image: Path | None = None,
-    mask: Path | None = None,
-    control_image: Path | None = None,
+    image: Path | str | None = None,
+    mask: Path | str | None = None,
+    control_image: Path | str | None = None,
     ip_adapter: str | None = None,
-    ip_adapter_image: Path | None = None,
+    ip_adapter_image: Path | str | None = None,
     observer: Observer = ignore,
 ) -> Replayed:
     """Make a picture again from what it says about itself.
@@ -75,10 +75,11 @@ def replay(
         ConfigError: The picture does not say how it was made, or a file is needed.
         HubloraError: As `load`.
     """
+    picture = Path(picture)
     facts = _read(picture)
     plan, drift = _plan(facts), _version_drift(facts)
     suffix = "-replay" if seed is None else f"-{seed}"
-    output = output or picture.with_stem(picture.stem + suffix)
+    output = Path(output) if output else picture.with_stem(picture.stem + suffix)
     check_output(output)
     given = {
         "image": image,
@@ -88,7 +89,9 @@ def replay(
         "ip_adapter_image": ip_adapter_image,
     }
     sources = find_again(facts["conditions"], picture.parent, given).open()
-    pipe = _load_again(facts, adapters, base, device, sources, drift, observer)
+    pipe = _load_again(
+        facts, [Path(one) for one in adapters], base, device, sources, drift, observer
+    )
     plan = plan if seed is None else plan.with_seed(seed)
     (drawn,) = draw(pipe, [plan], facts["trigger"], observer, sources.conditions)
     (path,) = output_paths(output, plan.prompt, [plan.seed])

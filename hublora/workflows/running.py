@@ -17,10 +17,10 @@ from hublora.workflows.sources import Sources
 
 
 def run(
-    refs: Sequence[str],
+    refs: Sequence[str] | str,
     prompt: str,
     *,
-    output: Path | None = None,
+    output: Path | str | None = None,
     num_images: int = 1,
     grid: bool = False,
     seed: int = 0,
@@ -35,13 +35,13 @@ def run(
     commercial: bool = False,
     offload: Offload | None = None,
     tiled_vae: bool = False,
-    image: Path | None = None,
+    image: Path | str | None = None,
     strength: float | None = None,
-    mask: Path | None = None,
+    mask: Path | str | None = None,
     controlnet: str | None = None,
-    control_image: Path | None = None,
+    control_image: Path | str | None = None,
     ip_adapter: str | None = None,
-    ip_adapter_image: Path | None = None,
+    ip_adapter_image: Path | str | None = None,
     ip_adapter_scale: float | None = None,
     observer: Observer = ignore,
     **sampling: Any,
@@ -49,7 +49,7 @@ def run(
     """Draw `prompt` with the adapters and save the pictures as PNG.
 
     Args:
-        refs: Adapter refs; none draws with `base` alone.
+        refs: Adapter refs, or one; none draws with `base` alone.
         prompt: What to draw.
         output: A .png file, or a folder; the current folder if not given.
         num_images: Pictures; the k-th has the seed `seed + k`.
@@ -85,13 +85,14 @@ def run(
     """
     from hublora.generation.sample import check_plan, use_scheduler
 
+    output = None if output is None else Path(output)
     check_output(output)
     sources = Sources(
         image, strength, mask, controlnet, control_image, ip_adapter, ip_adapter_image,
         ip_adapter_scale,
     ).open()  # fmt: skip
     pipe = load(
-        *refs,
+        *([refs] if isinstance(refs, str) else refs),
         base=base,
         base_revision=base_revision,
         compose=compose,

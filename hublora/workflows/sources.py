@@ -39,13 +39,13 @@ class Sources:
         ip_adapter_scale: How strongly it acts; None is 0.6.
     """
 
-    image: Path | None = None
+    image: Path | str | None = None
     strength: float | None = None
-    mask: Path | None = None
+    mask: Path | str | None = None
     controlnet: str | None = None
-    control_image: Path | None = None
+    control_image: Path | str | None = None
     ip_adapter: str | None = None
-    ip_adapter_image: Path | None = None
+    ip_adapter_image: Path | str | None = None
     ip_adapter_scale: float | None = None
 
     def __post_init__(self) -> None:
@@ -72,7 +72,7 @@ class Sources:
         """
         from hublora.generation.conditions import Conditions, fingerprint, open_image
 
-        paths: dict[str, Path] = {name: path for name in FLAGS if (path := getattr(self, name))}
+        paths = {name: Path(path) for name in FLAGS if (path := getattr(self, name)) is not None}
         pictures: dict[str, Any] = {name: open_image(path) for name, path in paths.items()}
         stated: dict[str, Any] = {
             name: {"sha256": fingerprint(picture), "name": paths[name].name}

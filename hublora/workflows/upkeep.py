@@ -66,7 +66,7 @@ class Outdated:
 def outdated(
     ref: str,
     *,
-    sheet: Path | None = None,
+    sheet: Path | str | None = None,
     prompts: Sequence[str] = (),
     seed: int = 0,
     device: str | None = None,
@@ -89,6 +89,7 @@ def outdated(
         AdapterError: It is no composition.
         HubError: The Hub is away, or a part is gone.
     """
+    sheet = None if sheet is None else Path(sheet)
     name, lock = _read(ref)
     parts = _now(lock, observer)
     movements = tuple(_movement(lock, index, part) for index, part in enumerate(parts))
