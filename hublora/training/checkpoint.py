@@ -183,13 +183,26 @@ def _write_usable(session: Session, folder: Path) -> list[str]:
     written = []
     if session.adapted:
         weights, metadata = to_diffusers(session.adapter())
-        save_tensors(weights, folder / WEIGHTS, metadata)
+        save_tensors(weights, folder / WEIGHTS, {**metadata, **_about(session)})
         written.append(WEIGHTS)
     if tokens := session.learned_tokens():
         rows, metadata = tokens_by_encoder(tokens)
         save_tensors(rows, folder / EMBEDDINGS, metadata)
         written.append(EMBEDDINGS)
     return written
+
+
+def _about(session: Session) -> dict[str, str]:
+    """Return what an adapter's file says of itself, so that it is drawn with by its name alone."""
+    config = session.config
+    on_hub = config.base.revision is not None  # a folder is nobody else's, and has none
+    found = {
+        "hublora.base_model": config.base.model if on_hub else "",
+        "hublora.base_revision": config.base.revision or "",
+        "hublora.family": session.family.name,
+        "hublora.trigger_words": ", ".join(config.adapter.trigger_words),
+    }
+    return {key: value for key, value in found.items() if value}
 
 
 def _below(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

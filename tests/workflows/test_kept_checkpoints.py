@@ -108,6 +108,9 @@ def test_a_stopped_training_goes_on_elsewhere_and_ends_in_the_same_bytes(
     state = Path(api.hf_hub_download(repo_id, "state.json", revision=BRANCH)).read_text()
     assert str(tmp_path) not in state, "nothing of this machine"
 
+    pipe = hublora.load(f"{repo_id}@{BRANCH}")
+    assert pipe.hublora.base.name == "bases/epsilon", "what is learned so far can be drawn with"
+
     with pytest.raises(ConfigError, match=f"--resume {repo_id}"):
         train(tmp_path / "anew", repo_id)
 
