@@ -68,6 +68,7 @@ def facts_of_tokens(header: Header, **more: Any) -> AdapterFacts:
     known = {key: value for key, value in _facts_from_metadata(header.metadata).items() if value}
     known |= {key: value for key, value in more.items() if value}
     return AdapterFacts(
+        methods=("textual-inversion",),
         parameters=sum(math.prod(shape) for shape in header.shapes.values()),
         dtype=next(iter(sorted(set(header.dtypes.values()))), None),
         architecture=stated_architecture(header.metadata),

@@ -41,6 +41,7 @@ def view(facts: CardFacts) -> dict[str, Any]:
         "dtype": facts.dtype,
         "weight_name": quoting.python_text(facts.weight_name) if facts.weight_name else None,
         "kind": words.kind(facts),
+        "noun": "adapter" if facts.weight_name else "word",
         "words": words.loading(facts),
         "words_link": words.for_comfyui(facts),
         "call": _call_arguments(facts),

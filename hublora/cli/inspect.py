@@ -108,7 +108,7 @@ def _describe_one(one: Checked, found: Preflight) -> str:
         "base": _base(facts),
         "family": facts.family,
         "kind": ", ".join(facts.methods),
-        "changes": f"{', '.join(facts.components)}: {', '.join(facts.targets)}",
+        "changes": _changes(facts),
         "rank": ", ".join(str(rank) for rank in facts.ranks),
         "alpha": ", ".join(f"{alpha:g}" for alpha in facts.alphas),
         "trigger words": ", ".join(facts.trigger_words) or "none",
@@ -120,6 +120,12 @@ def _describe_one(one: Checked, found: Preflight) -> str:
     lines = [click.style(str(facts.source), bold=True)]
     lines += [f"  {name:<14} {value}" for name, value in rows.items() if value]
     return "\n".join(lines + _bullets(one.problems))
+
+
+def _changes(facts: AdapterFacts) -> str | None:
+    if not facts.components:
+        return None
+    return f"{', '.join(facts.components)}: {', '.join(facts.targets)}"
 
 
 def _base(facts: AdapterFacts) -> str:

@@ -79,7 +79,7 @@ def card_facts(run: Run, environment: Mapping[str, Value]) -> CardFacts:
         kohya_path=run.kohya_path,
         rank=settings.rank if session.adapted else None,
         alpha=alpha(session) if session.adapted else None,
-        components=tuple(session.trained),
+        components=tuple(session.adapted),
         targets=_targets(session),
         size=(session.config.run_folder / main_file(session)).stat().st_size,
         gallery=tuple(

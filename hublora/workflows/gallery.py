@@ -83,13 +83,15 @@ def gallery_sheet(drawn: Sequence[Drawn], title: str | None = None) -> Image.Ima
     return sheet(rows, row_labels=prompts, title=title)
 
 
-def before_after_sheet(before: Sequence[Drawn], after: Sequence[Drawn]) -> Image.Image:
-    """Return a sheet that shows the base and the adapter at the same prompts and seeds."""
+def before_after_sheet(
+    before: Sequence[Drawn], after: Sequence[Drawn], learned: str = "adapter"
+) -> Image.Image:
+    """Return a sheet that shows the base and what was learned at the same prompts and seeds."""
     from hublora.sheets import sheet
 
     rows = [[old.image, new.image] for old, new in zip(before, after, strict=True)]
     labels = [f"{one.plan.prompt} (seed\N{NO-BREAK SPACE}{one.plan.seed})" for one in after]
-    return sheet(rows, row_labels=labels, column_labels=["base", "with the adapter"])
+    return sheet(rows, row_labels=labels, column_labels=["base", f"with the {learned}"])
 
 
 @contextmanager

@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from hublora.adapters.adapter import Adapter, AdapterFacts
 from hublora.adapters.convert import own_names, renamed
-from hublora.adapters.facts import architecture, facts_from_header, stated_architecture
+from hublora.adapters.embeddings import holds_tokens
+from hublora.adapters.facts import (
+    architecture,
+    facts_from_header,
+    facts_of_tokens,
+    stated_architecture,
+)
 from hublora.adapters.files import PEFT_CONFIG, parse_peft_config, read_peft_config
 from hublora.adapters.fit import Fit, check_fit, fit_layers
 from hublora.adapters.header import (
@@ -239,6 +245,9 @@ def _opened(
     read: ReadRange,
     size: int,
 ) -> _Opened:
+    if holds_tokens(header):
+        facts = facts_of_tokens(header, **facts_from_card(resolved), size=size)
+        return _Opened(resolved.ref, facts, header, {}, resolved.card)
     facts = facts_from_header(header, config, **facts_from_card(resolved), size=size)
     alphas = facts.alphas or _first_alpha(read, header)
     facts = replace(facts, alphas=alphas, family=_family(facts))
@@ -264,6 +273,8 @@ def _family(facts: AdapterFacts) -> str | None:
 
 
 def _check(one: _Opened, base: BaseOutline | None) -> Checked:
+    if holds_tokens(one.header):  # learned words: their widths are checked when they are added
+        return Checked(one.facts, None, tuple(_contradictions(one)))
     problems = [*faults(one.header.shapes), *_contradictions(one)]
     fit = None
     if base is not None:

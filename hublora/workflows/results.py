@@ -229,7 +229,8 @@ def _write_pictures(
         save(one.image, folder / path, composition, one.plan)
         gallery.append((path, one))
     gallery_sheet(after).save(images / "validation.png")
-    before_after_sheet(before, few).save(folder / BEFORE_AFTER)
+    learned = "adapter" if session.adapted else "word"
+    before_after_sheet(before, few, learned).save(folder / BEFORE_AFTER)
     observer(Wrote("validation sheet", images / "validation.png"))
     observer(Wrote("before and after", folder / BEFORE_AFTER))
     return gallery

@@ -149,6 +149,9 @@ def test_learned_words_are_a_repo_of_their_own(settings, base: str, words: int) 
     card = (folder / "README.md").read_text()
     assert "textual_inversion" in card
     assert "- lora" not in card.split("---")[1]
+    (facts,) = hublora.inspect(repo)
+    assert (facts.methods, facts.base_model) == (("textual-inversion",), f"bases/{base}")
+    assert facts.trigger_words == tuple(placeholders)
     plain = _as_the_card_says(card)
     pipe = hublora.load(repo)
     for word in placeholders:
