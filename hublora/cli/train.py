@@ -121,6 +121,8 @@ Examples:
       --with-prior-preservation --class-prompt "a photo of a dog"
   hublora train --method pivotal --base … --folder ./dog \\
       --placeholder-token "<my-dog>" --initializer-token dog
+  hublora train --base … --folder ./tagged --aspect-buckets --shuffle-tags --keep-tags 1
+  hublora train --base … --dataset someone/millions --streaming --max-train-samples 20000
   hublora train --preset style --base … --folder ./paintings --dry-run
   hublora train --config run.yaml --set optimizer.weight_decay=0
   hublora train … --output-dir runs/naruto-lora --resume

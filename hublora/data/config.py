@@ -65,7 +65,10 @@ class DataConfig(BaseModel):
         None, description='Caption of every picture that has none, such as "a photo of sks dog".'
     )
     max_train_samples: int | None = Field(
-        None, ge=1, description="Take only this many pictures, drawn with `seed`."
+        None,
+        ge=1,
+        description="Take only this many pictures, drawn with `seed`; the first ones when "
+        "streaming.",
     )
     repeats: int = Field(
         1, ge=1, le=10_000, description="How often each picture is shown in one pass."
@@ -86,7 +89,8 @@ class DataConfig(BaseModel):
     )
     aspect_buckets: bool = Field(
         False,
-        description="Train each picture in the shape nearest to its own instead of a square.",
+        description="Train each picture in the shape nearest to its own instead of a square; a "
+        "batch is of one shape.",
     )
     bucket_step: int | None = Field(
         None,
@@ -123,7 +127,8 @@ class DataConfig(BaseModel):
         0.0, ge=0, le=1, description="Share of the steps that train on the empty caption."
     )
     shuffle_tags: bool = Field(
-        False, description="Write captions with what is between their commas in other orders."
+        False,
+        description="Change the order of a caption's tags, which are what lies between commas.",
     )
     keep_tags: int = Field(
         0, ge=0, description="How many of a caption's first tags stay where they are."

@@ -85,6 +85,22 @@ def test_what_one_picture_cannot_do_is_said_before_any_work(
     assert said in refusal(settings(data__dataset=None, data__folder=folder, **changes), kind)
 
 
+def test_a_streamed_dataset_is_held_out_and_trained_on_in_buckets(start: Any) -> None:
+    from hublora.training.events import StepDone
+    from hublora.training.loop import train
+
+    session = start(
+        data__streaming=True,
+        data__max_train_samples=4,
+        data__aspect_buckets=True,
+        holdout__pictures=1,
+        schedule__max_train_steps=2,
+    )
+    assert (len(session.data), len(session.held_out)) == (4, 1)
+    done = [event for event in train(session) if isinstance(event, StepDone)]
+    assert [event.measure is not None for event in done] == [True, True]
+
+
 def test_only_damaged_pictures_are_refused(settings: Settings, album: Callable[..., Path]) -> None:
     folder = album("a", "b")
     for path in folder.glob("*.png"):
