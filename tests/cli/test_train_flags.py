@@ -111,13 +111,13 @@ def test_a_folder_of_pictures_and_the_optimizers_flags_are_translated() -> None:
             "--use_8bit_adam",
             "--image_interpolation_mode",
             "bicubic",
-            "--dataset_config_name=c",
             "--resume_from_checkpoint",
             "checkpoint-500",
         ]
     )
     assert str(config.data.folder) == "pictures"
-    assert config.data.config_name == "c"
+    named = parse(["--base=a/b", "--dataset_name=c/d", "--dataset_config_name=e"])[0]
+    assert named.data.config_name == "e"
     assert config.data.interpolation == "bicubic"
     optimizer = config.optimizer
     assert (optimizer.beta1, optimizer.beta2) == (0.8, 0.95)
@@ -154,6 +154,8 @@ def example(annotation: Any, default: Any) -> tuple[str | None, Any]:
 # Flags that mean nothing alone -> what they are given with.
 SUBJECT = ["--method=dreambooth", "--with-prior-preservation", "--class-prompt=a dog"]
 NEEDED = {
+    "--dataset-config": ["--dataset", "a/b"],
+    "--dataset-revision": ["--dataset", "a/b"],
     "--keep-tags": ["--shuffle-tags"],
     "--streaming": ["--dataset", "a/b", "--max-train-samples", "9"],
     **dict.fromkeys(("--class-data-dir", "--num-class-images", "--prior-loss-weight"), SUBJECT),
