@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from hublora.adapters.embeddings import LearnedToken
@@ -41,13 +42,27 @@ def add_tokens(pipe: Any, tokens: Iterable[LearnedToken], label: str) -> dict[st
             for name, row in zip(names[token.name], token.vectors[number], strict=False)
         }
         if learned:
-            pipe.load_textual_inversion(
-                [{name: row} for name, row in learned.items()],
-                token=list(learned),
-                tokenizer=tokenizer,
-                text_encoder=encoder,
-            )
+            with _untold():
+                pipe.load_textual_inversion(
+                    [{name: row} for name, row in learned.items()],
+                    token=list(learned),
+                    tokenizer=tokenizer,
+                    text_encoder=encoder,
+                )
     return names
+
+
+@contextmanager
+def _untold() -> Iterator[None]:
+    """Keep transformers from telling how it begins rows that are written at once."""
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 def _text_parts(pipe: Any) -> list[tuple[Any, Any]]:

@@ -152,6 +152,7 @@ def _settings_table(session: Session) -> dict[str, object]:
     words = session.tokens
     return {
         "method": config.method,
+        "preset": config.preset,
         "class pictures": len(session.streams[1].pictures) if len(session.streams) > 1 else None,
         "learned words": ", ".join(words.lengths) if words else None,
         "vectors a word": config.tokens.num_vectors if words else None,
