@@ -84,7 +84,7 @@ def reproduce(
         return Reproduced(
             label=label,
             same_bytes=_hashes(original) == _hashes(folder),
-            likeness=_compare(original, folder),
+            likeness=compare(original, folder),
             pictures=_pictures_apart(original, folder),
             drift=drift,
             exact=not drift and "cpu_threads" in recipe.environment,
@@ -96,8 +96,14 @@ def _hashes(folder: Path) -> dict[str, str]:
     return {name: sha256_of(folder / name) for name in learned_files(folder)}
 
 
-def _compare(one: Path, other: Path) -> Likeness:
-    """Return how alike what was learned is: the adapter, or the words, whichever is less so."""
+def compare(one: Path, other: Path) -> Likeness:
+    """Return how alike what two folders have learned is: the adapters or the words, whichever are
+    less so.
+
+    Raises:
+        AdapterError: A file is damaged.
+        NotFoundError: The first one has learned nothing.
+    """
     both = [name for name in learned_files(one) if (other / name).is_file()]
     found = [
         likeness(load_adapter(one / name), load_adapter(other / name))

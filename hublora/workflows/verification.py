@@ -277,6 +277,8 @@ def _gallery(
     plans = gallery_plans(folder)
     if not plans:
         return None, "none says how it was made"
+    if base is None and not plans[0][1].get("base_revision"):
+        return None, f"drawn on a folder, {plans[0][1].get('base')!r}: name it with --base"
     worst, tolerance, where = 0.0, 0.0, ""
     drawings = _draw(folder, plans, base, device, observer)
     for (path, facts), drawn in zip(plans, drawings, strict=True):

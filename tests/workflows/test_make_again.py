@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import hublora
 from hublora.errors import ConfigError, NotFoundError
 from hublora.workflows.recipe import Recipe, read_recipe, remake
-from hublora.workflows.reproduction import reproduce
+from hublora.workflows.reproduction import compare, reproduce
 from hublora.workflows.verification import verify_repo
 from tests.entry import Done
 
@@ -133,11 +132,12 @@ def test_what_is_not_as_the_repo_says_is_named(
 
 @pytest.mark.parametrize("method", ["textual-inversion", "pivotal"])
 def test_learned_words_are_verified_and_made_again(
-    hub: object, method: str, tmp_path: Path
+    bases: Path, method: str, tmp_path: Path
 ) -> None:
-    folder = tmp_path / method
+    """On a base that is a folder, which only its owner can name."""
+    folder, base = tmp_path / method, str(bases / "epsilon")
     settings = {
-        "base.model": "bases/epsilon",
+        "base.model": base,
         "data.dataset": "bases/pictures",
         "method": method,
         "tokens.placeholders": ["<x>"],
@@ -148,16 +148,20 @@ def test_learned_words_are_verified_and_made_again(
         "output_dir": folder,
     }
     hublora.train(hublora.TrainingConfig.from_settings(settings))
-    found = verify_repo(str(folder))
+    (gallery,) = (one for one in verify_repo(str(folder)).checks if one.name == "gallery")
+    assert gallery.passed is None
+    assert "'epsilon': name it with --base" in gallery.told
+    found = verify_repo(str(folder), base=base)
     assert found.holds, found.checks
     assert {one.name for one in found.checks if one.passed} >= {"files", "pictures", "gallery"}
-    assert reproduce(str(folder)).same_bytes
-    (file,) = [*folder.glob("learned_embeds.safetensors"), *folder.glob("embeddings/*")]
-    tensors = {name: one + 1 for name, one in load_file(file).items()}
-    save_file(tensors, file, safe_open(file, "pt").metadata())
-    again = reproduce(str(folder))
-    assert not again.same_bytes
-    assert again.likeness.difference > 0.1
+    with pytest.raises(ConfigError, match="--base FOLDER"):
+        reproduce(str(folder))
+    assert reproduce(str(folder), given={"base.model": base}).same_bytes
+    other = Path(shutil.copytree(folder, tmp_path / "other"))
+    (file,) = [*other.glob("learned_embeds.safetensors"), *other.glob("embeddings/*")]
+    save_file({name: one + 1 for name, one in load_file(file).items()}, file)
+    assert compare(folder, folder).difference == 0
+    assert compare(folder, other).difference > 0.1
 
 
 def test_another_adapter_is_not_called_made_again(
