@@ -191,8 +191,9 @@ class TrainingConfig(Section):
     data: DataConfig = DataConfig()
     adapter: AdapterSettings = AdapterSettings()
     dreambooth: DreamBoothSettings = DreamBoothSettings()
-    tokens: TokenSettings = TokenSettings()
+    # Of sections with a setting of the same name, a misspelt key is taken for the first one's.
     optimizer: OptimizerSettings = OptimizerSettings()
+    tokens: TokenSettings = TokenSettings()
     schedule: ScheduleSettings = ScheduleSettings()
     objective: ObjectiveSettings = ObjectiveSettings()
     validation: ValidationSettings = ValidationSettings()
