@@ -68,8 +68,9 @@ def check_names(config: TrainingConfig) -> None:
     check_base_name(config.base.model)
     if config.data.dataset == "":
         raise ConfigError("No dataset is named.", "Name one: --dataset owner/name, or --folder.")
-    if config.hub.model_id is not None:
-        check_repo_id(config.hub.model_id, "--hub-model-id")
+    name = config.hub.model_id
+    if name is not None:  # a name alone is one's own namespace's
+        check_repo_id(name if "/" in name else f"me/{name}", "--hub-model-id")
 
 
 def _claim(folder: Path, until: ExitStack) -> None:

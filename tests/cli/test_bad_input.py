@@ -78,7 +78,7 @@ SENTENCES: dict[str, tuple[list[str], list[str]]] = {
     "base's name": (["train", "--base=x", "--dataset=bases/pictures"], ["'x'", "owner/name"]),
     "empty dataset": ([*TRAIN[:3], "--dataset="], ["No dataset is named", "--folder"]),
     "name to push to": (
-        [*TRAIN, "--push-to-hub", "--hub-model-id=x"],
+        [*TRAIN, "--push-to-hub", "--hub-model-id=a b"],
         ["--hub-model-id", "owner/name"],
     ),
     "section": ([*TRAIN[:1], "--set=base=1", *TRAIN[1:]], ["base holds settings", "base.model"]),
