@@ -44,7 +44,7 @@ from hublora.training.run_folder import HISTORY, list_checkpoints
 PICTURES = 6
 COMMON = {
     "base.model": str(BASE),
-    "schedule.max_train_steps": 8,
+    "schedule.max_train_steps": 6,
     "checkpoint.steps": 2,
     "checkpoint.total_limit": 2,
     "optimizer.learning_rate": 1e-3,
@@ -69,6 +69,7 @@ METHODS: dict[str, dict[str, Any]] = {
         "adapter.dropout": 0.1,
         "adapter.ema_decay": 0.9,
         "holdout.pictures": 1,
+        "holdout.timesteps": 2,
     },
     "dreambooth": SUBJECT,
     "textual-inversion": {"tokens.placeholders": ["<it>"]},
