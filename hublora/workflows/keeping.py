@@ -56,7 +56,7 @@ class Keeper:
         self._notes: queue.SimpleQueue[Note] = queue.SimpleQueue()
         self._changed = threading.Condition()
         self._waiting: Path | None = None
-        self._busy = self._failed = False
+        self._busy = self._failed = self._over = False
         threading.Thread(target=self._work, name="hublora-keeper", daemon=True).start()
 
     @property
@@ -66,11 +66,9 @@ class Keeper:
 
     def offer(self, checkpoint: Path) -> None:
         """Take note of a checkpoint; it may be removed as soon as this returns."""
-        taken = Path(tempfile.mkdtemp(dir=self._run, prefix=_TAKEN))
         try:
-            self._take(checkpoint, taken)
+            taken = self._take(checkpoint)
         except OSError as error:  # a full disk: the next checkpoint will say so itself
-            shutil.rmtree(taken, ignore_errors=True)
             self._notes.put(Note(f"{checkpoint.name} is on this disk only: {error}", True))
             return
         with self._changed:
@@ -79,13 +77,20 @@ class Keeper:
             self._waiting = taken
             self._changed.notify_all()
 
-    def _take(self, checkpoint: Path, taken: Path) -> None:
-        for file in checkpoint.rglob("*"):
-            if file.is_file():
-                _link(file, taken / file.relative_to(checkpoint))
-        shutil.copy(self._run / "training" / HISTORY, taken / HISTORY)
-        for name, text in self._documents.items():
-            (taken / name).write_text(text)
+    def _take(self, checkpoint: Path) -> Path:
+        """Return a folder of its own with everything that is to be uploaded."""
+        taken = Path(tempfile.mkdtemp(dir=self._run, prefix=_TAKEN))
+        try:
+            for file in checkpoint.rglob("*"):
+                if file.is_file():
+                    _link(file, taken / file.relative_to(checkpoint))
+            shutil.copy(self._run / "training" / HISTORY, taken / HISTORY)
+            for name, text in self._documents.items():
+                (taken / name).write_text(text)
+        except OSError:
+            shutil.rmtree(taken, ignore_errors=True)
+            raise
+        return taken
 
     def tell(self, observer: Observer) -> None:
         """Tell what has happened since the last time."""
@@ -93,9 +98,11 @@ class Keeper:
             observer(self._notes.get())
 
     def finish(self, observer: Observer) -> None:
-        """Wait until nothing is on its way, or patience ends."""
+        """Wait until nothing is on its way, or patience ends; afterwards nothing is taken."""
         until = time.monotonic() + _PATIENCE
         with self._changed:
+            self._over = True
+            self._changed.notify_all()
             if self._busy or self._waiting:
                 observer(Stage("Keeping the checkpoint on the Hub", 0, 1))
             while (self._busy or self._waiting) and time.monotonic() < until:
@@ -114,6 +121,8 @@ class Keeper:
         while True:
             with self._changed:
                 while self._waiting is None:
+                    if self._over:
+                        return
                     self._changed.wait()
                 folder, self._waiting, self._busy = self._waiting, None, True
             try:

@@ -153,6 +153,10 @@ def test_a_hub_that_goes_away_stops_nothing(through: Proxy, api: HfApi, tmp_path
     assert (tmp_path / "lost" / "checkpoint-6").is_dir()
     lost = [text for text in told if "on this disk only" in text]
     assert len(lost) == 1, "said once, not at every checkpoint"
+    for thread in threading.enumerate():
+        if thread.name == "hublora-keeper":
+            thread.join(10)
+            assert not thread.is_alive(), "it ends with the training"
     assert not list((tmp_path / "lost").glob(".keeping-*"))
 
 
