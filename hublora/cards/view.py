@@ -45,6 +45,7 @@ def view(facts: CardFacts) -> dict[str, Any]:
         "words": words.loading(facts),
         "words_link": words.for_comfyui(facts),
         "call": _call_arguments(facts),
+        "hublora_prompt": words.in_hublora(facts, quoting.python_text(prompt)),
         "inpaints": "Inpaint" in facts.pipeline_class,
         "kohya": _kohya(facts),
         "sampling": _sampling(facts),

@@ -46,6 +46,12 @@ def loading(facts: CardFacts) -> dict[str, list[str]] | None:
     return {"imports": imports, "lines": lines}
 
 
+def in_hublora(facts: CardFacts, prompt: str) -> str:
+    """Return Python that gives the pipeline a prompt, in which hublora has words of its own for
+    what each adapter has learned."""
+    return prompt if facts.words is None else f"pipe.hublora.prompt({prompt})"
+
+
 def for_comfyui(facts: CardFacts) -> dict[str, str] | None:
     """Return link and name of a file that ComfyUI reads as one embedding; None if it is none."""
     words = facts.words

@@ -111,6 +111,7 @@ def test_a_pivotal_run_is_pushed_verified_and_read_by_diffusers(
     assert {key: len(rows) for key, rows in learned.items()} == dict.fromkeys(keys, 2)
     card = (result.folder / "README.md").read_text()
     assert f'instance_prompt: "{WORD}"' in card
+    assert f'pipe(pipe.hublora.prompt("{PROMPT}"))' in card
     plain = _as_the_card_says(card)
     pipe = hublora.load(repo)
     text = pipe.hublora.prompt("a hill")
