@@ -31,6 +31,8 @@ from hublora.hub.layout import CARD
 if TYPE_CHECKING:
     from hublora.hub.resolve import RepoSnapshot
 
+# Raised whenever the files that are written mean something else than before.
+FORMAT = 1
 MOST_BYTES = 256 << 20  # of one encoded picture
 _SMALL = 1 << 20
 
@@ -185,6 +187,7 @@ def _keep_card(config: DataConfig, snapshot: RepoSnapshot) -> None:
 
 def _key(config: DataConfig, commit: str) -> str:
     parts = (
+        FORMAT,
         *(config.dataset, commit, config.config_name, config.split, config.image_column),
         *(config.caption_column, config.default_caption is None, config.masks, config.mask_column),
     )
