@@ -80,7 +80,7 @@ def _reproduce(
     ref: str, base: str | None, assignments: tuple[str, ...], output: Path | None
 ) -> Reproduced:
     from hublora.cli.progress import ProgressReport
-    from hublora.cli.train import given_settings
+    from hublora.cli.train_flags import given_settings
 
     given = given_settings(None, assignments, {"base.model": base} if base else {})
     with ProgressReport() as report:

@@ -90,11 +90,11 @@ def test_pictures_that_are_encoded_cost_no_time(tmp_path: Path) -> None:
 
 
 def test_a_person_reads_what_it_takes_and_every_setting_that_was_chosen() -> None:
-    from hublora.cli.train import _plan_lines
+    from hublora.cli.train_plan import plan_lines
     from hublora.workflows.plan import Plan
 
     chosen = TrainingConfig.from_settings({"base.model": "a/b", "optimizer.name": "prodigy"})
-    lines = _plan_lines(
+    lines = plan_lines(
         Plan(
             settings=chosen.flat(),
             base="a/b@12345678",

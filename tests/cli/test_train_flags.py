@@ -11,7 +11,8 @@ import click
 import pytest
 
 from hublora.cli.main import hublora as root
-from hublora.cli.train import DIFFUSERS_FLAGS, FLAGS, build_config, train, translate_flags
+from hublora.cli.train import train
+from hublora.cli.train_flags import DIFFUSERS_FLAGS, FLAGS, given_settings, translate_flags
 from hublora.errors import ConfigError
 from hublora.training.config import TrainingConfig, setting_names
 
@@ -74,7 +75,7 @@ def parse(args: list[str]) -> tuple[TrainingConfig, str | None]:
     resume, file, assignments = (values.pop(k) for k in ("resume", "config_file", "assignments"))
     for other in ("dry_run", "fit", "made_from"):
         values.pop(other)
-    return build_config(file, assignments, values), resume
+    return TrainingConfig.from_settings(given_settings(file, assignments, values)), resume
 
 
 def setting(config: TrainingConfig, key: str) -> Any:

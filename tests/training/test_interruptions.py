@@ -32,12 +32,13 @@ pytestmark = pytest.mark.timeout(900)  # several whole processes, on machines th
 def train_here(folder: Path, flags: list[str], monkeypatch: pytest.MonkeyPatch, **how) -> Path:
     """Train in this process, as `hublora train` would in `folder`; return the run's folder."""
     import hublora
-    from hublora.cli.train import build_config
     from hublora.cli.train import train as command
+    from hublora.cli.train_flags import given_settings
 
     given = command.make_context("train", list(flags)).params
     given.pop("resume")
-    config = build_config(given.pop("config_file"), given.pop("assignments"), given)
+    settings = given_settings(given.pop("config_file"), given.pop("assignments"), given)
+    config = hublora.TrainingConfig.from_settings(settings)
     folder.mkdir(exist_ok=True)
     monkeypatch.chdir(folder)
     hublora.train(config, **how)

@@ -1,0 +1,218 @@
+"""The flags of `hublora train`: every one is a row of a table that names the setting it sets."""
+
+from __future__ import annotations
+
+import types
+import typing
+from pathlib import Path
+from typing import Any
+
+import click
+import yaml
+from pydantic import BaseModel
+
+from hublora.errors import ConfigError
+from hublora.training.config import TrainingConfig, flatten, read_settings_file
+
+# Flag -> setting. Frozen by tests/cli/test_train_flags.py: a new setting is reached with --set.
+FLAGS = {
+    "--preset": "preset",
+    "--method": "method",
+    "--base": "base.model",
+    "--revision": "base.revision",
+    "--dataset": "data.dataset",
+    "--dataset-config": "data.config_name",
+    "--dataset-revision": "data.revision",
+    "--split": "data.split",
+    "--streaming": "data.streaming",
+    "--folder": "data.folder",
+    "--archive": "data.archive",
+    "--image-column": "data.image_column",
+    "--caption-column": "data.caption_column",
+    "--masks": "data.masks",
+    "--repeats": "data.repeats",
+    "--max-train-samples": "data.max_train_samples",
+    "--resolution": "data.resolution",
+    "--center-crop": "data.center_crop",
+    "--aspect-buckets": "data.aspect_buckets",
+    "--random-flip": "data.random_flip",
+    "--caption-dropout": "data.caption_dropout",
+    "--shuffle-tags": "data.shuffle_tags",
+    "--keep-tags": "data.keep_tags",
+    "--tag-dropout": "data.tag_dropout",
+    "--num-workers": "data.num_workers",
+    "--strict": "data.strict",
+    "--rank": "adapter.rank",
+    "--alpha": "adapter.alpha",
+    "--target": "adapter.targets",
+    "--train-text-encoder": "adapter.text_encoder",
+    "--trigger": "adapter.trigger_words",
+    "--instance-prompt": "dreambooth.instance_prompt",
+    "--with-prior-preservation": "dreambooth.prior_preservation",
+    "--class-prompt": "dreambooth.class_prompt",
+    "--class-data-dir": "dreambooth.class_folder",
+    "--num-class-images": "dreambooth.num_class_images",
+    "--prior-loss-weight": "dreambooth.prior_weight",
+    "--placeholder-token": "tokens.placeholders",
+    "--initializer-token": "tokens.initializers",
+    "--num-vectors": "tokens.num_vectors",
+    "--learnable-property": "tokens.property",
+    "--train-batch-size": "train_batch_size",
+    "--gradient-accumulation-steps": "gradient_accumulation_steps",
+    "--gradient-checkpointing": "gradient_checkpointing",
+    "--max-train-steps": "schedule.max_train_steps",
+    "--num-train-epochs": "schedule.num_train_epochs",
+    "--learning-rate": "optimizer.learning_rate",
+    "--lr-scheduler": "schedule.name",
+    "--lr-warmup-steps": "schedule.warmup_steps",
+    "--optimizer": "optimizer.name",
+    "--max-grad-norm": "optimizer.max_grad_norm",
+    "--snr-gamma": "objective.snr_gamma",
+    "--noise-offset": "objective.noise_offset",
+    "--mixed-precision": "mixed_precision",
+    "--seed": "seed",
+    "--validation-prompt": "validation.prompts",
+    "--negative-prompt": "validation.negative_prompt",
+    "--num-validation-images": "validation.num_images",
+    "--validation-steps": "validation.steps",
+    "--validation-epochs": "validation.epochs",
+    "--checkpointing-steps": "checkpoint.steps",
+    "--checkpoints-total-limit": "checkpoint.total_limit",
+    "--checkpoint-to-hub": "checkpoint.to_hub",
+    "--output-dir": "output_dir",
+    "--report-to": "report_to",
+    "--push-to-hub": "hub.push",
+    "--hub-model-id": "hub.model_id",
+    "--private": "hub.private",
+}
+
+# Names that the diffusers training scripts use -> what stands for them here.
+DIFFUSERS_FLAGS = {
+    "--pretrained-model-name-or-path": "--base",
+    "--dataset-name": "--dataset",
+    "--dataset-config-name": "--dataset-config",
+    "--train-data-dir": "--folder",
+    "--instance-data-dir": "--folder",
+    "--dataloader-num-workers": "--num-workers",
+    "--resume-from-checkpoint": "--resume",
+    "--image-interpolation-mode": "--set=data.interpolation",
+    "--adam-beta1": "--set=optimizer.beta1",
+    "--adam-beta2": "--set=optimizer.beta2",
+    "--adam-weight-decay": "--set=optimizer.weight_decay",
+    "--adam-epsilon": "--set=optimizer.epsilon",
+    "--use-8bit-adam": "--set=optimizer.name=adamw-8bit",
+}
+
+
+class TrainCommand(click.Command):
+    """Accepts flags with _ for -, and the names that the diffusers scripts use."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, translate_flags(args))
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the flags by the section of the settings that they belong to."""
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is not None:
+                section, dots, _ = (parameter.name or "").partition("__")
+                known = TrainingConfig.model_fields
+                title = section if dots else "run" if section in known else "other"
+                groups.setdefault(title, []).append(record)
+        for title, records in groups.items():
+            with formatter.section(title.capitalize()):
+                formatter.write_dl(records)
+
+
+def translate_flags(args: list[str]) -> list[str]:
+    """Return the arguments with every flag under the name it has here.
+
+    A flag that becomes `--set=key` takes its value along: `--adam_beta1 0.9` is
+    `--set optimizer.beta1=0.9`.
+    """
+    translated: list[str] = []
+    rest = iter(args)
+    for arg in rest:
+        if arg == "--":
+            return [*translated, arg, *rest]
+        if not arg.startswith("--"):
+            translated.append(arg)
+            continue
+        name, equals, value = arg.partition("=")
+        name = name.replace("_", "-")
+        name = DIFFUSERS_FLAGS.get(name, name)
+        if not name.startswith("--set="):
+            translated.append(name + equals + value)
+            continue
+        setting = name.removeprefix("--set=")
+        if "=" not in setting:
+            setting += "=" + (value if equals else next(rest, ""))
+        translated += ["--set", setting]
+    return translated
+
+
+def setting_flags(command: Any) -> Any:
+    """Give a command all flags of the table."""
+    for flag, key in reversed(FLAGS.items()):
+        command = _option(flag, key)(command)
+    return command
+
+
+def _option(flag: str, key: str) -> Any:
+    """Return the click option for a setting: type, help and default are the setting's own."""
+    *sections, name = key.split(".")
+    model: type[BaseModel] = TrainingConfig
+    for section in sections:
+        model = typing.cast("type[BaseModel]", model.model_fields[section].annotation)
+    field = model.model_fields[name]
+    kind = _value_type(field.annotation)
+    text = (field.description or "").rstrip(".")
+    shown = field.default not in (None, False, [], "") and not field.is_required()
+    default = f"  [default: {field.default}]" if shown else ""
+    settings: dict[str, Any] = {"help": text + "." + default, "default": None}
+    parameter = key.replace(".", "__")  # click wants an identifier
+    if kind is bool:
+        return click.option(flag, parameter, is_flag=True, **settings)
+    multiple = typing.get_origin(kind) is list
+    if multiple:
+        settings["help"] = f"{text}; may be repeated."
+        kind = str
+    elif typing.get_origin(kind) is typing.Literal:
+        kind = click.Choice([str(choice) for choice in typing.get_args(kind)])
+    elif kind is Path:
+        kind = click.Path(path_type=Path)
+    return click.option(flag, parameter, type=kind, multiple=multiple, **settings)
+
+
+def _value_type(annotation: Any) -> Any:
+    """Return the type of a setting without its `| None`."""
+    if isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is typing.Union:
+        return next(arg for arg in typing.get_args(annotation) if arg is not type(None))
+    return annotation
+
+
+def given_settings(
+    config_file: Path | None, assignments: tuple[str, ...], flags: dict[str, Any]
+) -> dict[str, Any]:
+    """Return what was asked for, under dotted keys: the file's, then --set, then flags; the later wins.
+
+    Raises:
+        ConfigError: The file or an assignment does not parse.
+    """
+    settings = flatten(read_settings_file(config_file)) if config_file else {}
+    for assignment in assignments:
+        key, equals, value = assignment.partition("=")
+        if not equals:
+            raise ConfigError(f"--set {assignment} is not of the form key=value.")
+        try:
+            settings[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ConfigError(
+                f"The value of --set {key} does not parse: {value!r}.", "Put it in quotes."
+            ) from error
+    for key, value in flags.items():
+        if value is None or value is False or value == ():
+            continue
+        settings[key.replace("__", ".")] = list(value) if isinstance(value, tuple) else value
+    return settings
