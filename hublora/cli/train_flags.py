@@ -195,7 +195,7 @@ def _value_type(annotation: Any) -> Any:
 def given_settings(
     config_file: Path | None, assignments: tuple[str, ...], flags: dict[str, Any]
 ) -> dict[str, Any]:
-    """Return what was asked for, under dotted keys: the file's, then --set, then flags; the later wins.
+    """Return what was asked for under dotted keys: by file, then --set, then flags; the later wins.
 
     Raises:
         ConfigError: The file or an assignment does not parse.
