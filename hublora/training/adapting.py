@@ -16,7 +16,7 @@ from hublora.adapters.fit import in_shape
 from hublora.adapters.modules import file_prefix
 from hublora.adapters.products import hadamard, kronecker
 from hublora.errors import ConfigError
-from hublora.training.config import AdapterSettings
+from hublora.training.sections import AdapterSettings
 
 ADAPTER_NAME = "default"
 

@@ -12,7 +12,8 @@ import torch
 
 from hublora.errors import ConfigError
 from hublora.training.adapting import Adapted
-from hublora.training.config import OptimizerSettings, ScheduleSettings, TrainingConfig
+from hublora.training.config import TrainingConfig
+from hublora.training.sections import OptimizerSettings, ScheduleSettings
 
 Groups = list[dict[str, Any]]
 

@@ -12,13 +12,9 @@ from typing import Any
 from pydantic import BaseModel
 
 from hublora.data.config import DataConfig
-from hublora.training.config import (
-    AdapterSettings,
-    BaseSettings,
-    ObjectiveSettings,
-    TrainingConfig,
-)
+from hublora.training.config import TrainingConfig
 from hublora.training.method_config import TokenSettings
+from hublora.training.sections import AdapterSettings, BaseSettings, ObjectiveSettings
 
 
 def face(base: str) -> TrainingConfig:

@@ -9,8 +9,9 @@ import torch
 
 from hublora.errors import ConfigError
 from hublora.families import Family
-from hublora.training.config import AdapterSettings, TrainingConfig
+from hublora.training.config import TrainingConfig
 from hublora.training.methods import method_of
+from hublora.training.sections import AdapterSettings
 
 
 def trained_components(config: TrainingConfig, family: Family) -> tuple[str, ...]:

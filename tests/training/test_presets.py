@@ -8,8 +8,9 @@ import pytest
 
 from hublora.data import DataConfig
 from hublora.errors import ConfigError
-from hublora.training.config import AdapterSettings, BaseSettings, TrainingConfig
+from hublora.training.config import TrainingConfig
 from hublora.training.presets import PRESETS
+from hublora.training.sections import AdapterSettings, BaseSettings
 
 
 @pytest.mark.parametrize("name", PRESETS)
