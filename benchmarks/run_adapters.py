@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from hublora.adapters.adapter import Adapter, LowRank
 from hublora.adapters.files import save_tensors
@@ -225,18 +226,21 @@ def stepping(device: str, rounds: int = 7) -> Iterator[Row]:
         with torch.inference_mode():
             what(**inputs)
 
-    def with_ours(count: int) -> None:
-        if len(ours.mixer.parts) != count:
-            raise AssertionError("set before")
-        predict(ours.pipe.unet)
-
+    ours.play(prepared[0])
+    yield Row(
+        "operations on tensors in a step, one adapter acts of ten in memory, beside one alone",
+        operations(lambda: predict(ours.pipe.unet)),
+        operations(lambda: predict(alone.pipe.unet)),
+        "1",
+        "",
+    )
     times: dict[str, float] = {}
     for count in (1, 4):
         ours.play(*prepared[:count], weight=0.5)
         theirs.set_adapters([f"a{n}_" for n in range(count)], [0.5] * count)
         measured = clock.medians(
             {
-                "ours": lambda count=count: with_ours(count),
+                "ours": lambda: predict(ours.pipe.unet),
                 "theirs": lambda: predict(theirs.unet),
                 "alone": lambda: predict(alone.pipe.unet),
             },
@@ -250,6 +254,23 @@ def stepping(device: str, rounds: int = 7) -> Iterator[Row]:
     yield Row("diffusers: the same", times["theirs1"], times["alone1"], "")
     yield Row("a step with four as a sum, beside one", times["ours4"], times["ours1"], "≤ 1.15")
     yield Row("diffusers: the same", times["theirs4"], times["theirs1"], "")
+
+
+class Operations(TorchDispatchMode):
+    """Counts the operations on tensors."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
+def operations(act: Callable[[], Any]) -> int:
+    """Return how many operations on tensors a call makes."""
+    with Operations() as mode:
+        act()
+    return mode.count
 
 
 def compiling(device: str) -> Iterator[Row]:

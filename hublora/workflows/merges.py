@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,6 @@ from hublora._version import __version__
 from hublora.adapters.adapter import Adapter, AdapterFacts
 from hublora.adapters.licenses import Meet
 from hublora.cards.composition import CompositionFacts, PartFacts, write_composition_card
-from hublora.cards.facts import Picture
 from hublora.errors import ConfigError, HubloraError
 from hublora.hub.layout import WEIGHTS
 from hublora.hub.push import check_can_push
@@ -27,7 +27,7 @@ from hublora.workflows.showing import draw_gallery, usual_prompts
 
 def merge(
     refs: Sequence[str],
-    output: Path | None = None,
+    output: Path | str | None = None,
     *,
     method: str = "cat",
     rank: int | None = None,
@@ -63,37 +63,24 @@ def merge(
     Raises:
         HubloraError: A ref cannot be opened, or the adapters cannot be merged that way.
     """
-    from hublora.adapters.files import save_tensors
-    from hublora.adapters.formats import to_diffusers
     from hublora.adapters.merging import merge as merge_adapters
     from hublora.adapters.merging import share_facts
 
+    output = None if output is None else Path(output)
     need_a_place(output, push_to)
     if push_to:
         check_can_push(push_to)
-    parts = open_parts(settle(refs), observer).parts
-    for part in parts:
-        if part.tokens:
-            raise ConfigError(
-                f"{part.title} brings learned tokens, which a merged adapter cannot hold.",
-                "Leave --merge out: a composition keeps them.",
-            )
-    merged = merge_adapters(
-        [(part.adapter, _plain(part)) for part in parts],
-        method,
-        rank=rank,
-        density=density,
-        seed=seed,
-    )
+    parts = _open_plain(refs, observer)
+    weighted = [(part.adapter, _plain(part)) for part in parts]
+    merged = merge_adapters(weighted, method, rank=rank, density=density, seed=seed)
     facts = AdapterFacts(**share_facts([part.adapter for part in parts]))
     name = base or facts.base_model
     with tempfile.TemporaryDirectory(prefix="hublora-") as temporary:
         folder = output or Path(temporary)
         title = (push_to or folder.resolve().name).split("/")[-1]
-        tensors, metadata = to_diffusers(Adapter(merged.adapter.layers))
-        metadata |= _metadata(facts, name, title, method, parts)
-        save_tensors(tensors, folder / WEIGHTS, metadata)
-        shown: tuple[Picture, ...] = ()
+        _save(merged.adapter, folder, _metadata(facts, name, title, method, parts))
+        card = _merged_card(parts, facts, name, title, push_to, method, merged.error)
+        write_composition_card(folder, card)
         if gallery and name:
             pipe = load(str(folder.resolve()), base=name, device=device, observer=observer)
             plans = [
@@ -102,15 +89,33 @@ def merge(
             ]
             shown = draw_gallery(pipe, plans, folder, observer)
             del pipe
-        card = _merged_card(parts, facts, name, title, push_to, method, merged.error, shown)
-        write_composition_card(folder, card)
+            card = replace(card, gallery=shown, example=shown[0].prompt)
+            write_composition_card(folder, card)
         observer(Note(f"Relative error against the exact weighted sum: {merged.error:.2g}"))
-        pushed = (
-            push(folder, push_to, private=private, base=base, observer=observer)
-            if push_to
-            else None
-        )
+        pushed = None
+        if push_to:
+            pushed = push(folder, push_to, private=private, base=base, observer=observer)
     return Composed(output, merged.error, pushed)
+
+
+def _open_plain(refs: Sequence[str], observer: Observer) -> tuple[OpenPart, ...]:
+    """Open adapters that bring nothing but weights."""
+    parts = open_parts(settle(refs), observer).parts
+    for part in parts:
+        if part.tokens:
+            raise ConfigError(
+                f"{part.title} brings learned tokens, which a merged adapter cannot hold.",
+                "Leave --merge out: a composition keeps them.",
+            )
+    return parts
+
+
+def _save(adapter: Adapter, folder: Path, metadata: Mapping[str, str]) -> None:
+    from hublora.adapters.files import save_tensors
+    from hublora.adapters.formats import to_diffusers
+
+    tensors, own = to_diffusers(Adapter(adapter.layers))
+    save_tensors(tensors, folder / WEIGHTS, own | dict(metadata))
 
 
 def _merged_card(
@@ -121,7 +126,6 @@ def _merged_card(
     repo_id: str | None,
     method: str,
     error: float,
-    gallery: tuple[Picture, ...],
 ) -> CompositionFacts:
     licenses = {base: _base_license(base)} if base and not Path(base).exists() else {}
     licenses |= {part.title: part.adapter.facts.license for part in parts}
@@ -145,8 +149,6 @@ def _merged_card(
         family_tags=(),
         trigger_words=facts.trigger_words,
         hublora_version=__version__,
-        example=gallery[0].prompt if gallery else "your prompt",
-        gallery=gallery,
         merged=method,
         error=error,
     )

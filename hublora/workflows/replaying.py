@@ -125,6 +125,9 @@ def _load_again(
         prepare=sources.prepare,
         observer=observer,
     )
+    for part, entry in zip(pipe.hublora.parts, facts["adapters"], strict=True):
+        if part.ref.kind == "url" and part.adapter.facts.sha256 != entry.get("sha256"):
+            drift.append(f"{part.title} is another file now.")
     if pipe.hublora.facts()["device"] != facts.get("device"):
         drift.append(f"It was drawn on {facts.get('device')}, now on {pipe.hublora.device}.")
     for sentence in drift:

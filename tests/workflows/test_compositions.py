@@ -147,6 +147,7 @@ def test_merging_makes_an_adapter_that_draws_what_the_sum_draws(
     shown = read_picture(tmp_path / "one" / "images" / "0.png")
     assert shown["sampling"]["prompt"] == "a red hill"
     assert shown["sampling"]["seed"] == 4
+    assert shown["license"]["commercial_use"] is True
     pushed = hublora_cli("compose", *refs, "--merge=cat", "--push-to-hub=me/cat-both", "-q", *flags)
     assert pushed.status == 0, pushed.err
 
