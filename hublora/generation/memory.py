@@ -16,6 +16,16 @@ def default_dtype(device: str) -> Any:
     return torch.float32 if device.startswith("cpu") else torch.float16
 
 
+def check_offload(device: str, offload: Offload | None) -> None:
+    """Check that there is something to offload from.
+
+    Raises:
+        ConfigError: There is not.
+    """
+    if offload is not None and device.startswith("cpu"):
+        raise ConfigError("Everything is on the CPU: there is no GPU to offload from.")
+
+
 def place(pipe: Any, device: str, offload: Offload | None = None, tiled_vae: bool = False) -> None:
     """Bring a pipeline to the device, whole or part by part as it is needed.
 
@@ -32,11 +42,10 @@ def place(pipe: Any, device: str, offload: Offload | None = None, tiled_vae: boo
     if tiled_vae:
         pipe.vae.enable_slicing()
         pipe.vae.enable_tiling()
+    check_offload(device, offload)
     if offload is None:
         pipe.to(device)
         return
-    if device.startswith("cpu"):
-        raise ConfigError("Everything is on the CPU: there is no GPU to offload from.")
     if offload == "model":
         pipe.enable_model_cpu_offload(device=device)
     else:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from hublora.generation.mixing import Mixer
 
+_MOST_GUIDANCE = 1000.0
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -38,6 +40,10 @@ class Sampling:
     width: int | None = None
     height: int | None = None
     scheduler: str | None = None
+
+    def __post_init__(self) -> None:
+        if not abs(self.guidance_scale) <= _MOST_GUIDANCE:
+            raise ConfigError(f"A guidance of {self.guidance_scale:g} cannot be meant.", "Try 7.5.")
 
     def with_seed(self, seed: int) -> Sampling:
         return replace(self, seed=seed)
@@ -73,9 +79,6 @@ def defaults_from_card(card: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-_MOST_GUIDANCE = 1000.0
-
-
 def use_scheduler(pipe: Any, name: str | None) -> None:
     """Give the pipeline another scheduler of the same noise process.
 
@@ -107,7 +110,7 @@ def check_plan(pipe: Any, step: int, plan: Sampling) -> None:
         plan: What is to be drawn.
 
     Raises:
-        ConfigError: Its size, guidance or number of steps does not work with this pipeline.
+        ConfigError: Its size or its number of steps does not work with this pipeline.
     """
     for side in (plan.width, plan.height):
         if side is not None and side % step:
@@ -116,8 +119,6 @@ def check_plan(pipe: Any, step: int, plan: Sampling) -> None:
                 f"The side {side} is not a multiple of {step}, as this base needs.",
                 f"Use {max(lower, step)} or {lower + step}.",
             )
-    if not abs(plan.guidance_scale) <= _MOST_GUIDANCE:
-        raise ConfigError(f"The guidance {plan.guidance_scale:g} is no such number.", "Try 7.5.")
     most = pipe.scheduler.config.num_train_timesteps
     if plan.num_inference_steps > most:
         raise ConfigError(

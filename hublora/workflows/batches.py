@@ -15,7 +15,7 @@ from hublora.generation.weights import Weight
 from hublora.workflows.composition import Composition
 from hublora.workflows.drawing import cell_facts, draw, save
 from hublora.workflows.loading import load, reweigh
-from hublora.workflows.outputs import slug
+from hublora.workflows.outputs import check_output, slug
 from hublora.workflows.progress import Happening, Note, Observer, Stage, Wrote, ignore
 
 if TYPE_CHECKING:
@@ -107,6 +107,7 @@ def run_batch(
 
     if output is not None and output.suffix:
         raise ConfigError(f"A batch is written to a folder, not to {output}.", "Name a folder.")
+    check_output(output)
     across = Axis.parse(columns or f"seed={num_images}", seed)
     down = Axis.parse(rows, seed) if rows else None
     pipe = load(*refs, observer=observer, **loading)

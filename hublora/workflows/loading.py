@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from hublora.errors import ConfigError
-from hublora.generation.memory import Offload, place
+from hublora.generation.memory import Offload, check_offload, place
 from hublora.generation.mixing import Way
 from hublora.generation.weights import Weight
 from hublora.workflows.choosing import choose_base
@@ -68,6 +68,7 @@ def load(
     """
     wanted = settle(refs, weights)
     device = default_device() if device is None else check_device(device)
+    check_offload(device, offload)
     dtype = find_dtype(dtype, device)
     opened_refs = [open_parts([one], observer) for one in wanted]
     found = _together(opened_refs)

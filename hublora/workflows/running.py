@@ -83,10 +83,11 @@ def run(
     Raises:
         HubloraError: As `load`, and ConfigError for a scheduler that does not fit.
     """
-    from hublora.generation.sample import check_plan, use_scheduler
+    from hublora.generation.sample import Sampling, check_plan, use_scheduler
 
     output = None if output is None else Path(output)
     check_output(output)
+    Sampling(prompt, **{name: value for name, value in sampling.items() if value is not None})
     sources = Sources(
         image, strength, mask, controlnet, control_image, ip_adapter, ip_adapter_image,
         ip_adapter_scale,

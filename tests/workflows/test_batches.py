@@ -31,6 +31,9 @@ def test_a_sheet_of_weights_and_seeds(adapter: str, hublora_cli: Any, tmp_path: 
     )
     pictures, sheet = found[:-1], found[-1]
     facts = [read_picture(tmp_path / one["path"]) for one in pictures]
+    assert [one["made"] for one in pictures] == [
+        {"path": p["path"], **f} for p, f in zip(pictures, facts, strict=True)
+    ]
     assert [(f["adapters"][0]["weight"], f["sampling"]["seed"]) for f in facts] == [
         (weight, seed) for weight in (0, 0.5, 1) for seed in (5, 6)
     ]

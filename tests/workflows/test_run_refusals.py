@@ -10,9 +10,9 @@ import pytest
 
 # Flags -> words of the refusal.
 FLAGS: dict[tuple[str, ...], str] = {
-    ("--guidance=nan",): "The guidance nan",
-    ("--guidance=inf",): "The guidance inf",
-    ("--guidance=1e30",): "The guidance 1e+30",
+    ("--guidance=nan",): "A guidance of nan",
+    ("--guidance=inf",): "A guidance of inf",
+    ("--guidance=1e30",): "A guidance of 1e+30",
     ("--steps=5000",): "5000 steps are too many",
     ("--width=63",): "not a multiple",
     ("--scheduler=Best",): "does not fit this pipeline",
