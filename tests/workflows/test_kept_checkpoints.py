@@ -56,7 +56,7 @@ def through(hub: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
 
 
 def settings(folder: Path, repo_id: str, **changes: Any) -> dict[str, Any]:
-    return {
+    given = {
         "base.model": "bases/epsilon",
         "data.dataset": "bases/pictures",
         "schedule.max_train_steps": 6,
@@ -70,11 +70,18 @@ def settings(folder: Path, repo_id: str, **changes: Any) -> dict[str, Any]:
         "output_dir": folder,
         **{name.replace("__", "."): value for name, value in changes.items()},
     }
+    return {key: value for key, value in given.items() if value is not None}
 
 
 def train(folder: Path, repo_id: str, observer: Any = None, **changes: Any) -> None:
     config = hublora.TrainingConfig.from_settings(settings(folder, repo_id, **changes))
     hublora.train(config, observer=observer or (lambda happening: None))
+
+
+def on_this_disk(bases: Path) -> dict[str, Any]:
+    """Settings with which only checkpoints go to the Hub."""
+    model, folder = str(bases / "epsilon"), bases / "pictures"
+    return {"base__model": model, "data__dataset": None, "data__folder": folder, "hub__push": False}
 
 
 def stop_at(step: int) -> Callable[[object], None]:
@@ -139,7 +146,7 @@ def test_a_stopped_training_goes_on_elsewhere_and_ends_in_the_same_bytes(
         hublora.train(config, resume=repo_id)
 
 
-def test_a_hub_that_goes_away_stops_nothing(through: Proxy, api: HfApi, tmp_path: Path) -> None:
+def test_a_hub_that_goes_away_stops_nothing(through: Proxy, bases: Path, tmp_path: Path) -> None:
     told: list[str] = []
 
     def watch(happening: object) -> None:
@@ -148,7 +155,7 @@ def test_a_hub_that_goes_away_stops_nothing(through: Proxy, api: HfApi, tmp_path
         if isinstance(happening, Wrote) and happening.path.name == "checkpoint-2":
             through.dies_at = lambda request: True
 
-    train(tmp_path / "lost", "me/kept-lost", watch, hub__push=False)
+    train(tmp_path / "lost", "me/kept-lost", watch, **on_this_disk(bases))
     assert (tmp_path / "lost" / WEIGHTS).is_file()
     assert (tmp_path / "lost" / "checkpoint-6").is_dir()
     lost = [text for text in told if "on this disk only" in text]
@@ -160,7 +167,9 @@ def test_a_hub_that_goes_away_stops_nothing(through: Proxy, api: HfApi, tmp_path
     assert not list((tmp_path / "lost").glob(".keeping-*"))
 
 
-def test_an_upload_that_is_slow_holds_up_no_step(through: Proxy, tmp_path: Path) -> None:
+def test_an_upload_that_is_slow_holds_up_no_step(
+    through: Proxy, bases: Path, tmp_path: Path
+) -> None:
     """Checkpoints that are offered meanwhile wait, and only the newest of them is uploaded."""
     go = threading.Event()
 
@@ -178,7 +187,7 @@ def test_an_upload_that_is_slow_holds_up_no_step(through: Proxy, tmp_path: Path)
             kept.append(happening.text)
 
     through.change = answer
-    train(tmp_path / "slow", "me/kept-slowly", watch, hub__push=False)
+    train(tmp_path / "slow", "me/kept-slowly", watch, **on_this_disk(bases))
     assert [text.split(" at ")[0] for text in kept] == [
         "Kept the checkpoint of step 2",
         "Kept the checkpoint of step 6",
