@@ -1,9 +1,10 @@
-"""Files that lie at a plain https URL, cached by address once they are what they should be."""
+"""Files that lie at a plain https URL, cached by content once they are what they should be."""
 
 from __future__ import annotations
 
 import hashlib
 import ipaddress
+import json
 import os
 import socket
 import tempfile
@@ -11,13 +12,15 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from http import HTTPStatus
 from http.client import HTTPException, HTTPMessage
 from pathlib import Path
 from typing import IO
 from urllib.parse import urlsplit
 
 from hublora.errors import HubError
-from hublora.filesystem import cache_root
+from hublora.filesystem import cache_root, sha256_of, write_atomically
+from hublora.hub.client import is_offline
 from hublora.hub.download import Progress
 
 MAX_BYTES = 2 << 30  # the largest LoRA adapters in use are well below 2 GiB
@@ -33,7 +36,10 @@ def download_url(
     progress: Progress | None = None,
     check: Callable[[Path], object] = lambda path: None,
 ) -> Path:
-    """Return the local copy of the file at `url`, downloading it once.
+    """Return the local copy of the file at `url`.
+
+    Copies are kept by what they hold. One that is there is used again as long as the server says
+    that nothing has changed, says nothing about that, or is away.
 
     Args:
         url: https.
@@ -46,28 +52,62 @@ def download_url(
         HubError: It cannot be fetched, redirects away from https or into a private network, is
             too large, or comes too slowly.
     """
-    final = cache_root() / "urls" / hashlib.sha256(url.encode()).hexdigest() / name
-    if final.is_file():
-        return final
-    final.parent.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=final.parent.parent) as folder:
+    root = cache_root() / "urls"
+    record = root / f"{hashlib.sha256(url.encode()).hexdigest()}.json"
+    known, tag = _known(record, root, name)
+    if known and (is_offline() or not tag):
+        return known
+    root.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=root) as folder:
         temporary = Path(folder) / name
-        with temporary.open("wb") as file:
-            _fetch(url, file, most, progress or (lambda done, total: None))
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with temporary.open("wb") as file:
+                tag = _fetch(url, file, most, progress or (lambda done, total: None), tag)
+                file.flush()
+                os.fsync(file.fileno())
+        except _Unchanged:
+            assert known is not None, "only then was asked"
+            return known
+        except HubError:
+            if known:
+                return known
+            raise
         check(temporary)
+        content = sha256_of(temporary)
+        final = root / content / name
         final.parent.mkdir(exist_ok=True)
         os.replace(temporary, final)
+    write_atomically(record, json.dumps({"sha256": content, "etag": tag}))
     return final
 
 
-def _fetch(url: str, file: IO[bytes], most: int, progress: Progress) -> None:
+class _Unchanged(Exception):
+    """The server has what is here."""
+
+
+def _known(record: Path, root: Path, name: str) -> tuple[Path | None, str]:
+    """Return the copy of what lay at an address, and the tag that the server gave it."""
+    try:
+        entry = json.loads(record.read_text())
+        path, tag = root / str(entry["sha256"]) / name, str(entry["etag"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None, ""
+    return (path, tag) if path.is_file() else (None, "")
+
+
+def _fetch(url: str, file: IO[bytes], most: int, progress: Progress, tag: str) -> str:
+    """Write what lies at an address into a file; return its tag, empty if it has none.
+
+    Raises:
+        HubError: It cannot be fetched whole.
+        _Unchanged: It still has the tag that is known.
+    """
     where = url.partition("?")[0]  # a query may hold a signature
     opener = urllib.request.build_opener(_CarefulRedirects)
+    request = urllib.request.Request(url, headers={"If-None-Match": tag} if tag else {})
     begun = time.monotonic()
     try:
-        with opener.open(url, timeout=_TIMEOUT) as response:
+        with opener.open(request, timeout=_TIMEOUT) as response:
             stated = response.headers.get("Content-Length", "")
             size = int(stated) if stated.isdigit() else 0
             received = 0
@@ -80,12 +120,20 @@ def _fetch(url: str, file: IO[bytes], most: int, progress: Progress) -> None:
                     raise HubError(f"{where} comes too slowly.", "Try again later.")
                 file.write(chunk)
                 progress(received, max(size, received))
+            found = str(response.headers.get("ETag", ""))
     except (urllib.error.URLError, HTTPException, OSError, ValueError) as error:
+        if (
+            tag
+            and isinstance(error, urllib.error.HTTPError)
+            and error.code == HTTPStatus.NOT_MODIFIED
+        ):
+            raise _Unchanged from error
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
         said = " ".join(str(reason).split()).rstrip(".")
         raise HubError(f"{where} cannot be fetched: {said}.") from error
     if received < size:
         raise HubError(f"{where} broke off after {received:,} of {size:,} bytes.", "Try again.")
+    return found
 
 
 class _CarefulRedirects(urllib.request.HTTPRedirectHandler):

@@ -38,7 +38,15 @@ class Handler(BaseHTTPRequestHandler):
             self.end_headers()
             return
         body, stated = BODIES[kind]
+        tag = TAGS.get(kind)
+        if tag and self.headers.get("If-None-Match") == tag:
+            ASKED.append(tag)
+            self.send_response(304)
+            self.end_headers()
+            return
         self.send_response(404 if kind == "missing" else 200)
+        if tag:
+            self.send_header("ETag", tag)
         if stated is not None:
             self.send_header("Content-Length", str(stated))
         self.end_headers()
@@ -72,6 +80,8 @@ BODIES: dict[str, tuple[bytes, int | None]] = {
     "hang": (GOOD[:10], len(GOOD)),
     "drip": (GOOD[:10], len(GOOD)),
 }
+TAGS: dict[str, str] = {}  # kind -> what the server says that it is now
+ASKED: list[str] = []  # tags that clients asked for
 REDIRECTS = {
     "there": "https://localhost:{port}/good/a.safetensors",
     "plain": "http://localhost:{port}/good/a.safetensors",
@@ -140,6 +150,30 @@ def test_what_is_right_is_downloaded_once(address: str, kind: str) -> None:
         assert fetch(address, kind)[1] == path
     finally:
         BODIES["good"] = before
+
+
+def test_what_changed_is_downloaded_anew_and_what_did_not_is_kept_once(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = save(
+        {"unet.a.lora_A.weight": torch.ones(1, 4), "unet.a.lora_B.weight": torch.ones(4, 1)}
+    )
+    monkeypatch.setitem(BODIES, "tagged", (GOOD, len(GOOD)))
+    monkeypatch.setitem(TAGS, "tagged", '"one"')
+    _, first = fetch(address, "tagged")
+    assert fetch(address, "good")[1] == first  # the same content lies there once
+    assert fetch(address, "tagged")[1] == first
+    assert ASKED == ['"one"']
+    monkeypatch.setitem(BODIES, "tagged", (other, len(other)))
+    monkeypatch.setitem(TAGS, "tagged", '"two"')
+    _, second = fetch(address, "tagged")
+    assert (first.read_bytes(), second.read_bytes()) == (GOOD, other)
+    monkeypatch.setitem(TAGS, "tagged", '"three"')
+    monkeypatch.setitem(BODIES, "tagged", (b"<html>", 6))
+    with pytest.raises(AdapterError):  # it is something else now, and that is told
+        fetch(address, "tagged")
+    monkeypatch.setitem(BODIES, "tagged", (GOOD[:10], len(GOOD)))
+    assert fetch(address, "tagged")[1] == second  # the server is away
 
 
 @pytest.mark.parametrize("kind", WRONG)
