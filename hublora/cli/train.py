@@ -142,8 +142,8 @@ def _settings_again(
 
     with ProgressReport() as report:
         from hublora.workflows.keeping import read_kept
-        from hublora.workflows.make import default_folder
         from hublora.workflows.recipe import read_recipe, remake
+        from hublora.workflows.settling import default_folder
 
         if made_from is not None and is_repo(resume):
             raise ConfigError(

@@ -74,7 +74,7 @@ def fit(
         HubloraError: Whatever would keep the training from starting.
     """
     from hublora.training.processes import join_processes
-    from hublora.workflows.make import prepare
+    from hublora.workflows.preparing import prepare
 
     if join_processes().num_processes > 1:
         raise ConfigError(

@@ -18,8 +18,9 @@ from hublora.refs import is_repo
 from hublora.workflows.class_pictures import count_missing, plan_class_pictures
 from hublora.workflows.describe import peak_memory
 from hublora.workflows.keeping import take_up
-from hublora.workflows.make import Ready, beginning, check_names, encode, prepare
+from hublora.workflows.preparing import Ready, beginning, encode, prepare
 from hublora.workflows.progress import Note, Observer, ignore
+from hublora.workflows.settling import check_names
 from hublora.workflows.shapes import shapes
 
 if TYPE_CHECKING:

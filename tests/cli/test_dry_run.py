@@ -77,7 +77,7 @@ def test_the_disk_must_hold_it(tmp_path: Path) -> None:
 
 
 def test_pictures_that_are_encoded_cost_no_time(tmp_path: Path) -> None:
-    from hublora.workflows.make import encode, prepare
+    from hublora.workflows.preparing import encode, prepare
     from hublora.workflows.progress import ignore
 
     chosen = config(tmp_path, data__aspect_buckets=True)

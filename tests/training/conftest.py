@@ -54,7 +54,7 @@ def start(settings: Callable[..., TrainingConfig]) -> Callable[..., Session]:
         from hublora.training.devices import make_accelerator, weight_dtype
         from hublora.training.starting import start_session
         from hublora.workflows.bases import open_base
-        from hublora.workflows.make import beginning, encode, open_pictures
+        from hublora.workflows.preparing import beginning, encode, open_pictures
 
         config = settings(**changes)
         accelerator = make_accelerator(config)

@@ -6,7 +6,7 @@ import pytest
 
 from hublora.errors import RefError
 from hublora.training.config import TrainingConfig
-from hublora.workflows.make import check_names
+from hublora.workflows.settling import check_names
 
 
 def names(model_id: str) -> None:
