@@ -18,90 +18,13 @@ from typing import Any
 
 import torch
 from peft import LoraConfig
-from peft.tuners.lora.layer import Conv2d as LoraConv2d
-from peft.tuners.lora.layer import Linear as LoraLinear
-from peft.tuners.lora.layer import LoraLayer
 
 from hublora.errors import ConfigError
-from hublora.generation.dora import Lengthened, LengthenedVariant
+from hublora.generation.slots import Slot, wrap
 from hublora.generation.stacks import Stack
 
 Factors = float | list[float]  # one for the whole component, or one for each layer of a stack
 Acting = tuple[Stack, Factors]
-
-
-class Slot:
-    """A layer and its buffers.
-
-    Args:
-        layer: PEFT's.
-        name: Of the PEFT adapter.
-    """
-
-    def __init__(self, layer: LoraLayer, name: str) -> None:
-        self._layer, self._name = layer, name
-        self._down: Any = layer.lora_A[name]
-        self._up: Any = layer.lora_B[name]
-        self.rank = 0
-
-    def tensors(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return A, [rank, in, …], and B, [out, rank, …]."""
-        return self._down._parameters["weight"], self._up._parameters["weight"]
-
-    @property
-    def lengths(self) -> torch.Tensor | None:
-        """By how much the output is longer, [out]; None where no DoRA acts."""
-        there = self._layer.lora_magnitude_vector
-        return there[self._name].longer if self._name in there else None
-
-    def resize(self, rank: int, dtype: torch.dtype, device: torch.device) -> bool:
-        """Give the buffers another rank, and tell whether that changed anything: what they held
-        is gone then."""
-        if rank == self.rank:
-            return False
-        own = self._layer.get_base_layer().weight.device
-        device = device if own.type == "meta" else own  # an offloaded weight comes and goes
-        down, up = self.tensors()
-        zeros = torch.zeros(rank, *down.shape[1:], dtype=dtype, device=device)
-        self._down.weight = torch.nn.Parameter(zeros, requires_grad=False)
-        zeros = torch.zeros(up.shape[0], rank, *up.shape[2:], dtype=dtype, device=device)
-        self._up.weight = torch.nn.Parameter(zeros, requires_grad=False)
-        _rename(self._down, "out", rank)
-        _rename(self._up, "in", rank)
-        self._layer.r[self._name] = self._layer.lora_alpha[self._name] = self.rank = rank
-        return True
-
-    @property
-    def fused(self) -> bool:
-        """Whether its base's weight holds what the buffers held when it was fused."""
-        return self._name in self._layer.merged_adapters
-
-    def let_act(self, acts: bool) -> None:
-        """Let the layer's output have something added, or cost nothing."""
-        active = [name for name in self._layer.active_adapters if name != self._name]
-        wanted = [self._name, *active] if acts else active
-        if wanted != self._layer.active_adapters:
-            self._layer.set_adapter(wanted, inference_mode=True)
-
-    def lengthen(self) -> None:
-        """Make the layer apply lengths."""
-        if self.lengths is None:
-            _, up = self.tensors()
-            own = Lengthened(up.shape[0], up.dtype, up.device)
-            self._layer.lora_magnitude_vector[self._name] = own
-            self._layer.lora_variant[self._name] = LengthenedVariant()
-
-    def stop_lengthening(self) -> None:
-        """Make it a plain sum again."""
-        if self.lengths is not None:
-            del self._layer.lora_magnitude_vector[self._name]
-            del self._layer.lora_variant[self._name]
-
-
-def _rename(module: Any, side: str, rank: int) -> None:
-    """Let a linear map or a convolution say what its weight has."""
-    kind = "channels" if hasattr(module, "in_channels") else "features"
-    setattr(module, f"{side}_{kind}", rank)
 
 
 @dataclass(frozen=True, eq=False)
@@ -252,7 +175,7 @@ class Rack:
     def _make_room(self, needed: Mapping[str, int], lengthened: Collection[str]) -> None:
         """Bring every layer's buffers to the size that is needed."""
         for module in needed.keys() - self.slots.keys():
-            self.slots[module] = self._wrap(module)
+            self.slots[module] = wrap(self._model, module, self._name, self._config)
         dtype, device, changed = next(self._model.parameters()).dtype, self._device(), False
         for module, slot in self.slots.items():
             rank = needed.get(module, 0)
@@ -265,20 +188,6 @@ class Rack:
                 slot.stop_lengthening()
         if changed:
             self._register()
-
-    def _wrap(self, module: str) -> Slot:
-        """Put PEFT's layer around the base's; its buffers come later."""
-        parent, _, child = module.rpartition(".")
-        layer = self._model.get_submodule(module)
-        settings = {"r": 1, "lora_alpha": 1, "config": self._config}
-        with torch.device("meta"):
-            if isinstance(layer, LoraLayer):
-                layer.update_layer(self._name, **settings)
-            else:
-                kind = LoraConv2d if isinstance(layer, torch.nn.Conv2d) else LoraLinear
-                layer = kind(layer, self._name, **settings).train(layer.training)
-                setattr(self._model.get_submodule(parent), child, layer)
-        return Slot(layer, self._name)
 
     def _register(self) -> None:
         """Tell diffusers and PEFT that the component has this adapter, and of which ranks."""
