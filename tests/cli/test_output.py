@@ -33,7 +33,11 @@ def test_run_prints_paths_and_overwrites_nothing(
     asked = ["run", f"{adapter}:0.5|{adapter}:-0.2", "A cat, sitting!", "--steps", "1"]
     first = hublora_cli(*asked, "--json")
     assert first.status == 0, first.err
-    assert json.loads(first.out) == {"files": ["a-cat-sitting-0.png"]}
+    told = json.loads(first.out)
+    assert told["files"] == ["a-cat-sitting-0.png"]
+    (made,) = told["pictures"]
+    assert (made["path"], made["sampling"]["prompt"]) == (told["files"][0], "A cat, sitting!")
+    assert [one["weight"] for one in made["adapters"]] == [0.5, -0.2]
     assert first.out.count("\n") == 1
     content = (tmp_path / "a-cat-sitting-0.png").read_bytes()
 
