@@ -20,8 +20,8 @@ from hublora.workflows.progress import Observer, ignore
 from hublora.workflows.recipe import drift_since, read_recipe, remake
 from hublora.workflows.verification import learned_files, opened
 
-# Two trainings of one recipe on other hardware or versions are this much alike; with another seed
-# they are far from it (docs/training.md has figures).
+# Two trainings of one recipe in another precision are more alike than this, with another seed far
+# less (docs/training.md has figures).
 ALIKE = 0.95
 
 
