@@ -1,5 +1,7 @@
 """The one place that prints: data to stdout, everything else to stderr.
 
+What comes from a card or a file name cannot command the terminal (`quoting.visible`).
+
 mode     stdout                          stderr
 human    text for people                 progress bars, notes
 json     one compact JSON value          notes
@@ -14,6 +16,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeVar
 
 import click
+
+from hublora.quoting import visible, visible_json
 
 Mode = Literal["human", "json", "quiet"]
 F = TypeVar("F", bound=Callable[..., Any])
@@ -37,25 +41,28 @@ class Output:
     def result(self, text: str, data: Any, ids: Sequence[str]) -> None:
         """Print a command's result: `text` for people, `data` as JSON, `ids` one a line."""
         if self.mode == "human":
-            click.echo(text)
+            click.echo(visible(text))
         elif self.mode == "json":
-            click.echo(json.dumps(data, default=str, ensure_ascii=False, separators=(",", ":")))
+            text = json.dumps(data, default=str, ensure_ascii=False, separators=(",", ":"))
+            click.echo(visible_json(text))
         else:
             for one in ids:
-                click.echo(one)
+                click.echo(visible(one))
 
     def note(self, text: str) -> None:
         """Print a line about what happens."""
         if self.mode != "quiet":
-            click.secho(text, err=True, dim=self.shows_progress)
+            click.secho(visible(text), err=True, dim=self.shows_progress)
 
     def warning(self, text: str) -> None:
         """Print something that a person should not miss."""
-        click.secho(f"Warning: {text}", err=True, fg="yellow" if sys.stderr.isatty() else None)
+        click.secho(
+            visible(f"Warning: {text}"), err=True, fg="yellow" if sys.stderr.isatty() else None
+        )
 
     def error(self, text: str) -> None:
         """Print why a command failed."""
-        click.secho(f"Error: {text}", err=True, fg="red" if sys.stderr.isatty() else None)
+        click.secho(visible(f"Error: {text}"), err=True, fg="red" if sys.stderr.isatty() else None)
 
 
 out = Output()

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any
 
 from hublora.cli.output import out
+from hublora.quoting import visible
 from hublora.workflows.progress import Happening, Note, Stage, Trained, Wrote
 
 _LOG_EVERY = 15.0  # seconds between two lines about the same work where there is no bar
@@ -53,7 +54,7 @@ class ProgressReport:
         if self._bars is not None:
             from rich.text import Text
 
-            self._bars.console.print(Text(text, style="yellow" if warning else "dim"))
+            self._bars.console.print(Text(visible(text), style="yellow" if warning else "dim"))
         else:
             (out.warning if warning else out.note)(text)
 

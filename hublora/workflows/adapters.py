@@ -15,6 +15,7 @@ from hublora.errors import AdapterError, NotFoundError
 from hublora.hub.download import download
 from hublora.hub.layout import CARD, LOCK, WEIGHTS
 from hublora.hub.resolve import ResolvedAdapter, read_card, resolve_adapter
+from hublora.quoting import one_line
 from hublora.refs import AdapterRef
 from hublora.workflows.progress import Note, Observer, downloading, ignore
 
@@ -148,7 +149,7 @@ def facts_from_card(resolved: ResolvedAdapter) -> dict[str, Any]:
     stated_license = card.get("license")
     return {
         "base_model": base if isinstance(base, str) else None,
-        "trigger_words": tuple(w.strip() for w in trigger.split(",") if w.strip())
+        "trigger_words": tuple(w for word in trigger.split(",") if (w := one_line(word)))
         if isinstance(trigger, str)
         else (),
         "license": stated_license if isinstance(stated_license, str) else None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -137,3 +138,18 @@ def test_train_and_push_print_one_json_value(
     assert len(facts["commit"]) == 40
     quiet = hublora_cli("push", "runs/a", "me/printed-lora", "-q")
     assert (quiet.out, quiet.err) == ("me/printed-lora\n", "")
+
+
+def test_a_card_cannot_command_the_terminal(
+    hublora_cli: Cli, adapter: Path, tmp_path: Path
+) -> None:
+    hostile = Path(shutil.copytree(adapter, tmp_path / "hostile"))
+    word = "\x1b[2J\x1b]0;title\x07\x9b31m\u202eevil"
+    card = {"license": word, "instance_prompt": word, "base_model": "bases/epsilon"}
+    front = json.dumps(card)  # JSON is YAML
+    (hostile / "README.md").write_text(f"---\n{front}\n---\n")
+    for flags in ((), ("--json",), ("-q",)):
+        done = hublora_cli("inspect", str(hostile), *flags)
+        assert done.status == 0, done.err
+        assert not set(done.out + done.err) & set("\x1b\x07\x9b\u202e")
+    assert "evil" in hublora_cli("inspect", str(hostile)).out
