@@ -16,6 +16,9 @@ from hublora.filesystem import write_atomically
 from hublora.rendering import render
 
 TEMPLATE = "cards/composition.md.jinja"
+# The Hub shows diffusers code for what is a file of weights; a composition has none.
+_MERGED = ("diffusers", ("text-to-image", "diffusers", *metadata.ADAPTER_TAGS))
+_APART = ("hublora", ("text-to-image", "lora", "hublora-composition"))
 _INVITATION = """\
 <!-- What is it for? Write it here: what stands between these markers is yours, and the next push
 keeps it. -->"""
@@ -93,16 +96,16 @@ def write_composition_card(folder: Path, facts: CompositionFacts) -> Path:
 
 
 def _front_matter(facts: CompositionFacts) -> dict[str, Any]:
-    tags = [*metadata.TAGS, *facts.family_tags, "hublora", "hublora-composition"]
+    library, tags = _MERGED if facts.merged else _APART
     words = quoting.one_line(", ".join(facts.trigger_words))
     entries = {
         "base_model": facts.base,
         "base_model_relation": "adapter" if facts.base else None,
-        "library_name": "diffusers",
+        "library_name": library,
         "pipeline_tag": "text-to-image",
         "instance_prompt": words if facts.merged else None,
         "license": facts.meet.strictest,
-        "tags": list(dict.fromkeys(tag for tag in tags if tag != "diffusers-training")),
+        "tags": list(dict.fromkeys([*tags, *facts.family_tags, "hublora"])),
         "widget": [metadata.widget(picture) for picture in facts.gallery],
     }
     return {key: value for key, value in entries.items() if value}

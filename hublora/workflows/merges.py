@@ -13,6 +13,7 @@ from hublora.adapters.adapter import Adapter, AdapterFacts
 from hublora.adapters.licenses import Meet
 from hublora.cards.composition import CompositionFacts, PartFacts, write_composition_card
 from hublora.errors import ConfigError, HubloraError
+from hublora.families import FAMILIES
 from hublora.hub.layout import WEIGHTS
 from hublora.hub.push import check_can_push
 from hublora.hub.resolve import inspect_repo
@@ -88,8 +89,9 @@ def merge(
                 for index, text in enumerate(prompts or usual_prompts(parts))
             ]
             shown = draw_gallery(pipe, plans, folder, observer)
+            tags = pipe.hublora.base.family.card_tags
             del pipe
-            card = replace(card, gallery=shown, example=shown[0].prompt)
+            card = replace(card, gallery=shown, example=shown[0].prompt, family_tags=tags)
             write_composition_card(folder, card)
         observer(Note(f"Relative error against the exact weighted sum: {merged.error:.2g}"))
         pushed = None
@@ -146,7 +148,7 @@ def _merged_card(
         ),
         way="sum",
         meet=Meet(licenses),
-        family_tags=(),
+        family_tags=FAMILIES[facts.family].card_tags if facts.family in FAMILIES else (),
         trigger_words=facts.trigger_words,
         hublora_version=__version__,
         merged=method,

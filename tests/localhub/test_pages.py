@@ -61,6 +61,14 @@ def test_a_repo_page_shows_the_card_its_gallery_and_how_to_use_it(hub, lora):
     assert "default-src 'none'" in page.headers["content-security-policy"]
 
 
+def test_code_that_would_leave_learned_words_out_is_not_shown(hub, api, lora):
+    assert "load_lora_weights" in get(hub, f"/{lora}").text
+    api.upload_file(path_or_fileobj=b"x", path_in_repo="embeddings/w.safetensors", repo_id=lora)
+    page = get(hub, f"/{lora}").text
+    assert f"hublora run {lora}" in page
+    assert "load_lora_weights" not in page
+
+
 def test_a_command_to_copy_holds_the_prompt_as_one_word_and_runs_nothing_of_it(hub, api, repo):
     hostile = 'a "b" $(touch x) `y` \\ it\'s'
     widget = json.dumps([{"text": hostile, "output": {"url": "images/0.png"}}])

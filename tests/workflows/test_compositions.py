@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from huggingface_hub import HfApi, ModelCard, hf_hub_download
 
@@ -15,9 +16,16 @@ import hublora
 from hublora.adapters.licenses import Meet
 from hublora.errors import AdapterError, ConfigError
 from hublora.generation.metadata import read_picture
+from hublora.hub.search import search
 from hublora.workflows.lock import read_lock
 
 Publish = Callable[..., str]
+
+
+def page_aside(hub: Any, repo_id: str) -> str:
+    """Return what stands beside the card on a repo's page."""
+    page = httpx.get(f"{hub.url}/{repo_id}", headers={"accept": "text/html"})
+    return page.text.split("<aside>")[1]
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +63,8 @@ def test_its_card_credits_licenses_and_escapes(mix: str) -> None:
     assert "[`me/mix-ink`](/me/mix-ink) | 0.7 |" in text
     assert "[`me/mix-dog`](/me/mix-dog) | 0.2..0.9 |" in text
     assert card.data.widget[0]["output"]["url"] == "images/0.png"
+    assert card.data.library_name == "hublora"
+    assert "stable-diffusion" in card.data.tags
     body = text.split("---", 2)[2]
     assert body.count("<b>") == len(re.findall(r"`[^`]*<b>by</b> <1>`", body)) > 0
     assert 'hublora run me/the-mix "a mix-ink hill"' in text
@@ -75,6 +85,14 @@ def test_run_draws_it_as_if_it_were_one_adapter(
     assert facts["sampling"]["prompt"] == "a hill | <b>by</b> <1>"
     assert facts["expanded_prompt"] == "a hill | <b>by</b> ink style"
     assert facts["license"]["commercial_use"] is True
+
+
+def test_it_is_found_and_its_page_shows_what_works(mix: str, hub: Any) -> None:
+    assert mix in [one.repo_id for one in search("the-mix")]
+    assert mix in [one.repo_id for one in search("the-mix", base="bases/epsilon")]
+    aside = page_aside(hub, mix)
+    assert "hublora run me/the-mix" in aside
+    assert "DiffusionPipeline" not in aside
 
 
 def test_what_wants_one_adapter_is_told(mix: str, tmp_path: Path) -> None:
@@ -125,7 +143,11 @@ def test_a_wrong_lockfile_is_one_sentence(mix: str, tmp_path: Path, change: Any)
 
 
 def test_merging_makes_an_adapter_that_draws_what_the_sum_draws(
-    publish: Publish, hublora_cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    hub: Any,
+    publish: Publish,
+    hublora_cli: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     import torch
 
@@ -150,6 +172,11 @@ def test_merging_makes_an_adapter_that_draws_what_the_sum_draws(
     assert shown["license"]["commercial_use"] is True
     pushed = hublora_cli("compose", *refs, "--merge=cat", "--push-to-hub=me/cat-both", "-q", *flags)
     assert pushed.status == 0, pushed.err
+    assert "me/cat-both" in [one.repo_id for one in search("cat-both")]
+    tags = ModelCard.load("me/cat-both").data.tags
+    assert {"lora", "template:sd-lora", "stable-diffusion"} <= set(tags)
+    assert "hublora-composition" not in tags
+    assert "pipe.load_lora_weights(&#34;me/cat-both&#34;" in page_aside(hub, "me/cat-both")
 
 
 def test_what_nobody_else_has_cannot_be_locked(bases: Path, tmp_path: Path, publish: Any) -> None:

@@ -24,6 +24,7 @@ from .lists import read_query
 
 PAGE_SIZE = 30
 _METADATA_BYTES = 1 << 20
+_LOCK = "hublora.lock.json"  # names the adapters of a composition, which holds no weights
 _POLICY = (
     "default-src 'none'; img-src 'self'; media-src 'self'; style-src 'self'; form-action 'self';"
     " base-uri 'none'; frame-ancestors 'none'"
@@ -151,8 +152,7 @@ def repo_page(call: Call) -> Response:
         gallery="" if has_place or not shown else pictures,
         prompt=shown[0].prompt if shown else "",
         bases=cards.adapter_of(view.card),
-        adapter="lora" in view.tags,
-        weights=[p for p in view.paths if "/" not in p and p.endswith(".safetensors")],
+        **_usage(view),
         sha=view.sha,
         right=int(right),
         speaks=speaks(call, repo),
@@ -160,6 +160,18 @@ def repo_page(call: Call) -> Response:
         waiting=call.store.gates.requests(repo, "pending") if right >= Right.OWN else [],
         consent=call.store.gates.consent(repo, call.caller).status,
     )
+
+
+def _usage(view: View) -> dict[str, Any]:
+    """Return whether `hublora run` draws with a repo, and the file that diffusers loads alone.
+
+    Not alone are learned words, which want code of their own, on the card.
+    """
+    words = any(path.startswith("embeddings/") for path in view.paths)
+    composed = _LOCK in view.paths
+    weights = [path for path in view.paths if "/" not in path and path.endswith(".safetensors")]
+    alone = weights[0] if weights and not (words or composed) else None
+    return {"runs": words or composed or "lora" in view.tags, "weights": alone}
 
 
 def _shown(repo: Repo, view: View) -> list[gallery.Picture]:
