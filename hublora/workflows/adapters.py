@@ -126,7 +126,11 @@ def _local_file(ref: AdapterRef) -> Path:
         return path
     if not path.is_dir():
         raise NotFoundError(f"There is no file or folder {path}.")
-    if (path / LOCK).is_file() and not (path / WEIGHTS).is_file():
+    if (path / LOCK).is_file():
+        if (path / WEIGHTS).is_file():
+            raise AdapterError(
+                f"{path} holds a composition and an adapter.", f"Name one: {path / WEIGHTS}"
+            )
         return path / LOCK
     found = sorted(path.glob("*.safetensors"))
     usual = [file for file in found if file.name == WEIGHTS]

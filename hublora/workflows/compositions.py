@@ -186,12 +186,16 @@ def _card(
 
 
 def need_a_place(output: Path | None, push_to: str | None) -> None:
-    """Check that what is made has a place to go to.
+    """Check that what is made has a place to go to, and overwrites nothing there.
 
     Raises:
-        ConfigError: It has none.
+        ConfigError: It has none, or something else is there.
     """
     if output is None and push_to is None:
         raise ConfigError(
             "Nowhere to put the composition.", "Add -o FOLDER, --push-to-hub owner/name or both."
+        )
+    if output is not None and output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise ConfigError(
+            f"{output} is there already and is not empty.", "Name another folder: -o FOLDER."
         )

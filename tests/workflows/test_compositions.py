@@ -170,6 +170,12 @@ def test_merging_makes_an_adapter_that_draws_what_the_sum_draws(
     assert shown["sampling"]["prompt"] == "a red hill"
     assert shown["sampling"]["seed"] == 4
     assert shown["license"]["commercial_use"] is True
+    before = (tmp_path / "one" / "pytorch_lora_weights.safetensors").read_bytes()
+    for more in ([], ["--merge=cat"]):
+        again = hublora_cli("compose", refs[0], "./one:0.5", *more, "-o", "one", *flags)
+        assert again.status == 1
+        assert "one is there already" in again.err
+    assert (tmp_path / "one" / "pytorch_lora_weights.safetensors").read_bytes() == before
     pushed = hublora_cli("compose", *refs, "--merge=cat", "--push-to-hub=me/cat-both", "-q", *flags)
     assert pushed.status == 0, pushed.err
     assert "me/cat-both" in [one.repo_id for one in search("cat-both")]
