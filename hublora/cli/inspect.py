@@ -49,19 +49,19 @@ def inspect(
             measured = measure_overlap(
                 *refs, base=base, base_revision=base_revision, observer=progress
             )
-        text += "\n\n" + _describe_overlap(measured, sources)
+        text += "\n\n" + _describe_overlap(measured, [one.name for one in found.adapters])
         data["overlap"] = asdict(measured)
     out.result(text, data, sources)
 
 
-def _describe_overlap(measured: Overlap, sources: list[str]) -> str:
+def _describe_overlap(measured: Overlap, names: list[str]) -> str:
     lines = [click.style("Overlap", bold=True)]
     for pair in measured.pairs:
-        lines.append(f"  {sources[pair.first]} and {sources[pair.second]}: {pair.cosine:+.3f}")
+        lines.append(f"  {names[pair.first]} and {names[pair.second]}: {pair.cosine:+.3f}")
         lines += [f"    {block:<26} {cosine:+.3f}" for block, cosine in pair.blocks.items()]
     lines.append("  (1: the same update; 0: independent; below 0: they cancel each other)")
     suggestion = measured.suggestion
-    weighted = zip(sources, suggestion.weights, strict=True)
+    weighted = zip(names, suggestion.weights, strict=True)
     refs = " ".join(ref if weight == 1 else f"{ref}:{weight:g}" for ref, weight in weighted)
     way = "" if suggestion.way == "sum" else f" --compose {suggestion.way}"
     lines += [f"  {suggestion.reason}", f'  Try: hublora run {refs} "…"{way}']

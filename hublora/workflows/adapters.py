@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from glob import escape
 from pathlib import Path
@@ -82,6 +83,12 @@ def pin(ref: AdapterRef, observer: Observer = ignore) -> tuple[ResolvedAdapter, 
     if repo := ref.hidden_repo:
         observer(Note(f"{ref.location} is the folder here; the repo on the Hub is {repo}."))
     return ResolvedAdapter(ref, read_card(path.parent / CARD)), path
+
+
+def called(ref: AdapterRef) -> str:
+    """Return what an adapter is called in messages: its ref without what nobody types."""
+    usual = ref.kind == "repo" and ref.path == WEIGHTS
+    return (replace(ref, path=None) if usual else ref).public
 
 
 def _check_file(path: Path, ref: AdapterRef) -> None:

@@ -35,7 +35,7 @@ from hublora.hub.download import cache_folder, download, range_reader
 from hublora.hub.layout import LOCK
 from hublora.hub.resolve import ResolvedAdapter, resolve_adapter
 from hublora.refs import AdapterRef, check_repo_id, parse_refs
-from hublora.workflows.adapters import facts_from_card, open_adapter, pin
+from hublora.workflows.adapters import called, facts_from_card, open_adapter, pin
 from hublora.workflows.outlines import BaseOutline, outline_base
 from hublora.workflows.progress import Observer, ignore
 
@@ -75,11 +75,13 @@ class Checked:
 
     Attributes:
         facts: What is known of it.
+        name: What it is called: as it was typed, or a composition names it.
         fit: Where its layers land on the base that was asked about; None without one.
         problems: Sentences about what does not add up.
     """
 
     facts: AdapterFacts
+    name: str
     fit: Fit | None = None
     problems: tuple[str, ...] = ()
 
@@ -125,7 +127,7 @@ def preflight(*refs: str, base: str | None = None, base_revision: str | None = N
         components = {component for one in opened for component in one.layers}
         outlined = outline_base(base, components, base_revision)
     checked = tuple(_check(one, outlined) for one in opened)
-    return Preflight(checked, outlined, tuple(_conflicts([one.facts for one in checked])))
+    return Preflight(checked, outlined, tuple(_conflicts(checked)))
 
 
 def measure_overlap(
@@ -191,8 +193,9 @@ def refuse_misfits(
 
 @dataclass(frozen=True)
 class _Opened:
-    """An adapter whose header and card were read."""
+    """An adapter whose header and card were read; `asked` is how it was asked for."""
 
+    asked: AdapterRef
     ref: AdapterRef
     facts: AdapterFacts
     header: Header
@@ -209,19 +212,20 @@ def _open(ref: AdapterRef) -> list[_Opened]:
     if ref.kind == "repo" and not is_offline():
         resolved = resolve_adapter(ref)
         if resolved.ref.path != LOCK:
-            return [_open_remote(resolved)]
+            return [_open_remote(ref, resolved)]
         path = download(ref.location, str(resolved.ref.revision), LOCK)
     else:
         resolved, path = pin(ref)
     if path.name == LOCK:
         from hublora.workflows.lock import read_lock
 
-        return [one for part in read_lock(path, ref.location).parts for one in _open(part.ref)]
+        parts = read_lock(path, ref.location).parts
+        return [replace(one, asked=part.followed) for part in parts for one in _open(part.ref)]
     header, config = read_file_header(path), read_peft_config(path)
-    return [_opened(resolved, header, config, file_reader(path), path.stat().st_size)]
+    return [_opened(ref, resolved, header, config, file_reader(path), path.stat().st_size)]
 
 
-def _open_remote(resolved: ResolvedAdapter) -> _Opened:
+def _open_remote(ref: AdapterRef, resolved: ResolvedAdapter) -> _Opened:
     """Read a header, and the settings of a PEFT folder, by range: two requests or three."""
     repo_id, commit = resolved.ref.location, str(resolved.ref.revision)
     file = str(resolved.ref.path)
@@ -235,10 +239,11 @@ def _open_remote(resolved: ResolvedAdapter) -> _Opened:
     if beside in resolved.files:
         text = range_reader(repo_id, commit, beside)(0, _CONFIG_BYTES)
         config = parse_peft_config(text, name)
-    return _opened(resolved, header, config, read, size)
+    return _opened(ref, resolved, header, config, read, size)
 
 
 def _opened(
+    asked: AdapterRef,
     resolved: ResolvedAdapter,
     header: Header,
     config: Mapping[str, Any] | None,
@@ -247,11 +252,11 @@ def _opened(
 ) -> _Opened:
     if holds_tokens(header):
         facts = facts_of_tokens(header, **facts_from_card(resolved), size=size)
-        return _Opened(resolved.ref, facts, header, {}, resolved.card)
+        return _Opened(asked, resolved.ref, facts, header, {}, resolved.card)
     facts = facts_from_header(header, config, **facts_from_card(resolved), size=size)
     alphas = facts.alphas or _first_alpha(read, header)
     facts = replace(facts, alphas=alphas, family=_family(facts))
-    return _Opened(resolved.ref, facts, header, outline(header.shapes), resolved.card)
+    return _Opened(asked, resolved.ref, facts, header, outline(header.shapes), resolved.card)
 
 
 def _first_alpha(read: ReadRange, header: Header) -> tuple[float, ...]:
@@ -274,14 +279,14 @@ def _family(facts: AdapterFacts) -> str | None:
 
 def _check(one: _Opened, base: BaseOutline | None) -> Checked:
     if holds_tokens(one.header):  # learned words: their widths are checked when they are added
-        return Checked(one.facts, None, tuple(_contradictions(one)))
+        return Checked(one.facts, called(one.asked), None, tuple(_contradictions(one)))
     problems = [*faults(one.header.shapes), *_contradictions(one)]
     fit = None
     if base is not None:
         flattened = one.facts.layout == "kohya"
         fit = fit_layers(one.layers, base.shapes, base.names, flattened)
         problems += _misfits(one, fit, base)
-    return Checked(one.facts, fit, tuple(problems))
+    return Checked(one.facts, called(one.asked), fit, tuple(problems))
 
 
 def _contradictions(one: _Opened) -> list[str]:
@@ -327,15 +332,15 @@ _SHARED = (
 )
 
 
-def _conflicts(adapters: Sequence[AdapterFacts]) -> list[str]:
+def _conflicts(adapters: Sequence[Checked]) -> list[str]:
     """Return what keeps adapters from being used on one base."""
     conflicts = []
-    for field, called, mend in _SHARED:
+    for field, noun, mend in _SHARED:
         said: dict[str, list[str]] = {}
-        for facts in adapters:
-            if value := getattr(facts, field):
-                said.setdefault(value, []).append(str(facts.source))
+        for one in adapters:
+            if value := getattr(one.facts, field):
+                said.setdefault(value, []).append(one.name)
         if len(said) > 1:
             listed = "; ".join(f"{', '.join(who)}: {value}" for value, who in said.items())
-            conflicts.append(f"They are for different {called} ({listed}): {mend}.")
+            conflicts.append(f"They are for different {noun} ({listed}): {mend}.")
     return conflicts

@@ -12,7 +12,7 @@ from hublora.errors import AdapterError, ConfigError
 from hublora.generation.weights import Weight
 from hublora.hub.layout import LOCK, WEIGHTS
 from hublora.refs import AdapterRef, parse_refs
-from hublora.workflows.adapters import embedding_files, load_pinned, pin
+from hublora.workflows.adapters import called, embedding_files, load_pinned, pin
 from hublora.workflows.progress import Observer, ignore
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class OpenPart:
     @property
     def label(self) -> str:
         """What it is called in messages."""
-        return self.adapter.facts.source or self.title
+        return called(self.asked)
 
     @property
     def title(self) -> str:

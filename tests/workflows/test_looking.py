@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from huggingface_hub import HfApi
 from safetensors.torch import save_file
 
 import hublora
-from hublora.errors import AdapterError
+from hublora.errors import AdapterError, ConfigError
 from hublora.filesystem import sha256_of
 from hublora.hub.download import download
 from hublora.hub.layout import LOCK, WEIGHTS
@@ -53,6 +54,20 @@ def test_a_composition_is_inspected_part_by_part(mix: Path) -> None:
     found = preflight("me/looked-at", base="bases/epsilon")
     assert [one.fit.share for one in found.adapters if one.fit] == [1.0, 1.0]
     assert len(measure_overlap("me/looked-at").pairs) == 1
+
+
+def test_a_suggestion_names_adapters_as_they_were_typed(mix: Path, hublora_cli: Any) -> None:
+    for refs in (["me/looked-at"], ["me/looked-a:0.5", f"hf://me/looked-b/{WEIGHTS}"]):
+        told = hublora_cli("inspect", *refs, "--overlap").out.partition("Overlap")[2]
+        assert "  me/looked-a and me/looked-b: " in told
+        assert re.search(r'Try: hublora run me/looked-a\S* me/looked-b\S* "…"', told)
+        assert "@" not in told
+
+
+def test_a_place_without_trigger_words_is_told_by_the_name_that_was_typed(mix: Path) -> None:
+    pipe = hublora.load("me/looked-a")
+    with pytest.raises(ConfigError, match="<1> stands for me/looked-a, which names no trigger"):
+        pipe.hublora.prompt("a <1>")
 
 
 def test_a_composition_is_no_adapter_to_convert(mix: Path, tmp_path: Path) -> None:
