@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 import warnings
 from types import TracebackType
 from typing import Any
@@ -11,8 +10,7 @@ from typing import Any
 from hublora.cli.output import out
 from hublora.quoting import visible
 from hublora.workflows.progress import Happening, Note, Stage, Trained, Wrote
-
-_LOG_EVERY = 15.0  # seconds between two lines about the same work where there is no bar
+from hublora.workflows.telling import Lines
 
 
 class ProgressReport:
@@ -21,7 +19,7 @@ class ProgressReport:
     def __init__(self) -> None:
         self._bars: Any = None
         self._tasks: dict[str, Any] = {}
-        self._logged: dict[str, float] = {}
+        self._lines = Lines(out.note, out.warning)
 
     def __enter__(self) -> ProgressReport:
         _quieten()
@@ -40,36 +38,26 @@ class ProgressReport:
             self._bars.stop()
 
     def __call__(self, happening: Happening) -> None:
-        if isinstance(happening, Note):
-            self._say(happening.text, happening.warning)
+        if self._bars is None:
+            self._lines(happening)
+        elif isinstance(happening, Note):
+            self._say(happening.text, "yellow" if happening.warning else "dim")
         elif isinstance(happening, Wrote):
-            self._say(f"Wrote the {happening.what}: {happening.path}")
+            self._say(f"Wrote the {happening.what}: {happening.path}", "dim")
         elif isinstance(happening, Stage):
             self._advance(happening.name, happening.done, happening.total, happening.unit)
         elif isinstance(happening, Trained):
-            told = f"loss {happening.loss:.4f}  lr {happening.learning_rate:.1e}"
-            self._advance("Training", happening.step, happening.total, told)
+            self._advance("Training", happening.step, happening.total, happening.facts)
 
-    def _say(self, text: str, warning: bool = False) -> None:
-        if self._bars is not None:
-            from rich.text import Text
+    def _say(self, text: str, style: str) -> None:
+        from rich.text import Text
 
-            self._bars.console.print(Text(visible(text), style="yellow" if warning else "dim"))
-        else:
-            (out.warning if warning else out.note)(text)
+        self._bars.console.print(Text(visible(text), style=style))
 
     def _advance(self, name: str, done: int, total: int, told: str) -> None:
-        if self._bars is not None:
-            if name not in self._tasks:
-                self._tasks[name] = self._bars.add_task(name, total=total, told="")
-            self._bars.update(self._tasks[name], completed=done, total=total, told=told)
-            return
-        now = time.monotonic()
-        last = self._logged.get(name)
-        if last is None or done == total or now - last > _LOG_EVERY:
-            self._logged[name] = now
-            unit, facts = (f" {told}", "") if told.isalpha() else ("", f"  {told}")
-            out.note(f"{name}: {done}/{total}{unit}{facts}".rstrip())
+        if name not in self._tasks:
+            self._tasks[name] = self._bars.add_task(name, total=total, told="")
+        self._bars.update(self._tasks[name], completed=done, total=total, told=told)
 
 
 def _quieten() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from hublora.cli.output import out, output_flags
 from hublora.cli.train_flags import TrainCommand, given_settings, setting_flags
 from hublora.cli.train_plan import show_plan
 from hublora.errors import ConfigError
+from hublora.quoting import shell_word
 from hublora.refs import is_repo
 from hublora.training.config import TrainingConfig
 
@@ -116,11 +118,14 @@ def train(
 
         result = workflow(config, resume=resume, observer=report)
     pushed = result.pushed
-    lines = [f"The adapter is in {result.folder}"]
+    lines = [
+        f"The adapter is in {result.folder}",
+        _use_line(str(result.folder), config),
+    ]
     if pushed is not None:
         lines = [
             f"Pushed and verified: {pushed.url}",
-            f'Use it: hublora run {pushed.repo_id} "…"',
+            _use_line(pushed.repo_id, config),
         ]
     data = {
         "folder": str(result.folder),
@@ -131,6 +136,15 @@ def train(
         "url": pushed.url if pushed else None,
     }
     out.result("\n".join(lines), data, [pushed.repo_id if pushed else str(result.folder)])
+
+
+def _use_line(ref: str, config: TrainingConfig) -> str:
+    """Return a command that draws with what was trained; its words stand in the prompt."""
+    from hublora.training.methods import method_of
+
+    words = config.adapter.trigger_words or method_of(config).trigger_words(config)
+    prompt = shell_word(" ".join([*words, "…"])) if words else '"…"'
+    return f"Use it: hublora run {shlex.quote(ref)} {prompt}"
 
 
 def _settings_again(

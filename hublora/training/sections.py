@@ -115,7 +115,9 @@ class ObjectiveSettings(Section):
 class ValidationSettings(Section):
     prompts: list[str] = Field(default=[], description="Prompts of the gallery.")
     negative_prompt: str = Field("", description="Negative prompt of the gallery.")
-    num_images: int = Field(4, ge=1, le=64, description="Pictures per prompt.")
+    num_images: int = Field(
+        4, ge=1, le=64, description="Pictures per prompt; without prompts, in all."
+    )
     steps: int | None = Field(None, ge=1, description="Draw every so many training steps.")
     epochs: int | None = Field(None, ge=1, description="Draw every so many epochs.")
     num_inference_steps: int | None = Field(None, ge=1, description="Denoising steps a picture.")

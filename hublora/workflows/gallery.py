@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from hublora.data import Source
     from hublora.training.session import Session
 
-_CAPTIONS = 4  # pictures when no validation prompt was given
+_CAPTIONS = 4  # prompts at most when no validation prompt was given
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,10 @@ class Drawn:
 def plan_gallery(session: Session, base: Base, source: Source) -> list[Sampling]:
     """Return what the gallery shows: the validation prompts, else some of the captions."""
     settings = session.config.validation
-    prompts, count = settings.prompts, settings.num_images
-    if not prompts:
-        every = max(1, len(source.examples) // _CAPTIONS)
-        captions = [one.captions[0] for one in source.examples[::every]]
-        prompts = list(dict.fromkeys(captions))[:_CAPTIONS]
-        count = -(-_CAPTIONS // len(prompts))  # one prompt may be all that there is
+    prompts = settings.prompts or _some_captions(source, settings.num_images)
+    count = settings.num_images
+    if not settings.prompts:  # that many in all, and one prompt may be all that there is
+        count = -(-count // len(prompts))
     height, width = session.data.size
     return [
         base.sampling(
@@ -52,6 +50,12 @@ def plan_gallery(session: Session, base: Base, source: Source) -> list[Sampling]
         for prompt in prompts
         for index in range(count)
     ]
+
+
+def _some_captions(source: Source, most: int) -> list[str]:
+    every = max(1, len(source.examples) // most)
+    captions = [one.captions[0] for one in source.examples[::every]]
+    return list(dict.fromkeys(captions))[: min(most, _CAPTIONS)]
 
 
 def draw(

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hublora.cards import wording
 from hublora.errors import ConfigError
 from hublora.filesystem import claimed
 from hublora.workflows.bases import Base
@@ -19,6 +20,7 @@ from hublora.workflows.results import Done, TrainingResult, write_results
 from hublora.workflows.settling import check_names
 from hublora.workflows.share import push
 from hublora.workflows.steps import interrupted, open_history, train_to_end
+from hublora.workflows.telling import on_stderr
 
 if TYPE_CHECKING:
     from hublora.training.config import TrainingConfig
@@ -26,15 +28,22 @@ if TYPE_CHECKING:
 
 
 def train(
-    config: TrainingConfig, *, resume: str | None = None, observer: Observer = ignore
+    config: TrainingConfig, *, resume: str | None = None, observer: Observer | None = None
 ) -> TrainingResult:
     """Train an adapter and write its repo folder; push and verify it if the config says so.
+
+    What happens is told on stderr, a line at least every 15 seconds: what is encoded, and the step,
+    loss and learning rate. To follow it in another way, give an `observer`: a function that is
+    called with each `Note`, `Stage`, `Trained` and `Wrote` of `hublora.workflows.progress`; that
+    module's `ignore` keeps it silent.
+
+        hublora.train(config, observer=print)
 
     Args:
         config: All settings.
         resume: "latest", a checkpoint folder, or a repo that keeps a checkpoint, to go on from;
             None starts anew.
-        observer: Is told what happens.
+        observer: Is told what happens; it is written to stderr if none is given.
 
     Raises:
         HubloraError: Whatever keeps it from starting, before any long work.
@@ -43,6 +52,7 @@ def train(
     check_names(config)
     from hublora.training.processes import join_processes, on_main
 
+    observer = observer or on_stderr()
     if not join_processes().is_main_process:
         observer = ignore
     ready = prepare(config, resume, observer)
@@ -133,7 +143,7 @@ def _plan(session: Session) -> str:
     from hublora.training.devices import device_name
 
     count = sum(parameter.numel() for parameter in session.parameters)
-    return (
-        f"Training {count:,} weights for {session.total_steps - session.step} steps of "
-        f"{session.images_per_step} pictures on {device_name(session.accelerator)}"
-    )
+    steps = wording.count(session.total_steps - session.step, "step")
+    pictures = wording.count(session.images_per_step, "picture")
+    device = device_name(session.accelerator)
+    return f"Training {count:,} weights for {steps} of {pictures} on {device}"

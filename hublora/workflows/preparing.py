@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hublora.cards import wording
 from hublora.hub.push import check_can_push
 from hublora.refs import AdapterRef
 from hublora.workflows.bases import Base, find_base, open_base
@@ -159,7 +160,7 @@ def encode(
     )
     for encoder in (vae, *text_encoders):
         encoder.to("cpu")
-    vae.to(dtype)
+    torch.nn.Module.to(vae, dtype)  # diffusers' own warns of a loss, even where there is none
     if data.reused:
         observer(Note("Latents and prompts are reused from the cache."))
     if bucket_step is not None:
@@ -190,7 +191,7 @@ def beginning(
 
 def _tell_source(source: Source, observer: Observer) -> None:
     at = f"@{source.revision[:8]}" if source.revision else ""
-    observer(Note(f"Data: {source.id}{at}, {len(source.examples)} pictures"))
+    observer(Note(f"Data: {source.id}{at}, {wording.count(len(source.examples), 'picture')}"))
     for said in source.notes:
         observer(Note(said))
     if note := source.skipped_note():

@@ -43,6 +43,11 @@ class Trained:
     loss: float
     learning_rate: float
 
+    @property
+    def facts(self) -> str:
+        """What a line or a bar says of it beside its number."""
+        return f"loss {self.loss:.4f}  lr {self.learning_rate:.1e}"
+
 
 @dataclass(frozen=True)
 class Wrote:

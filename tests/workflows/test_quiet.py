@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -51,3 +52,35 @@ def test_only_what_nobody_needs_is_not_said(said: list[str]) -> None:
         "some weights are of another shape",
         "`Z` requires torchvision (not installed).",
     ]
+
+
+def test_training_from_python_tells_of_itself_and_keeps_silent_when_asked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from diffusers.utils import logging as of_diffusers
+
+    from hublora.workflows.progress import ignore
+
+    records: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: records.append(record.getMessage())  # type: ignore[method-assign]
+    logging.getLogger("diffusers").addHandler(handler)
+    level = of_diffusers.get_verbosity()
+    of_diffusers.set_verbosity_warning()
+    settings = {
+        "base.model": "bases/epsilon",
+        "data.dataset": "bases/pictures",
+        "schedule.max_train_steps": 1,
+        "validation.num_images": 1,
+        "validation.num_inference_steps": 1,
+    }
+    for name, how in (("told", {}), ("silent", {"observer": ignore})):
+        chosen = hublora.TrainingConfig.from_settings({**settings, "output_dir": tmp_path / name})
+        hublora.train(chosen, **how)
+        said = capsys.readouterr().err
+        assert ("Training: 1/1  loss " in said) == (name == "told")
+        assert ("weights for 1 step of 1 picture on" in said) == (name == "told")
+        assert len(list((tmp_path / name / "images").glob("[0-9]*.png"))) == 1
+    logging.getLogger("diffusers").removeHandler(handler)
+    of_diffusers.set_verbosity(level)
+    assert not [record for record in records if "float32" in record]
