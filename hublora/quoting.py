@@ -33,6 +33,16 @@ def one_line(text: str) -> str:
     return _UNSEEN.sub("", " ".join(whole.split()))
 
 
+def is_text(value: str) -> bool:
+    """Tell whether UTF-8 can write `value`: not with bytes in it that a terminal passed on as they
+    were, which no tokenizer reads."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def python_text(text: str) -> str:
     """Return a Python literal on one line."""
     return json.dumps(one_line(text), ensure_ascii=False)

@@ -43,6 +43,7 @@ def plan_lines(plan: Plan) -> list[str]:
         "Memory": f"{plan.memory / 1e9:.1f} GB{there_is}",
         "Disk": f"{plan.disk / 1e9:.2f} GB of the {plan.disk_free / 1e9:.1f} GB free",
         "Pushed to": plan.push_to or "nowhere",
+        **({"Kept at": plan.kept_at} if plan.kept_at else {}),
     }
     lines = [f"{name:<10} {value}" for name, value in facts.items()]
     most = max(plan.buckets.values(), default=1)

@@ -8,6 +8,7 @@ from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 from hublora.errors import ConfigError
+from hublora.quoting import is_text
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -42,6 +43,9 @@ class Sampling:
     scheduler: str | None = None
 
     def __post_init__(self) -> None:
+        for text in (self.prompt, self.negative_prompt):
+            if not is_text(text):
+                raise ConfigError(f"The prompt {text!r} is not valid UTF-8.", "Type it anew.")
         if not abs(self.guidance_scale) <= _MOST_GUIDANCE:
             raise ConfigError(f"A guidance of {self.guidance_scale:g} cannot be meant.", "Try 7.5.")
 

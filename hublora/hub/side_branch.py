@@ -31,6 +31,19 @@ def look_up(repo_id: str, branch: str) -> RepoSnapshot | None:
         return None
 
 
+def is_private(repo_id: str) -> bool | None:
+    """Tell whether others cannot see a repo, None if there is no such repo.
+
+    Raises:
+        HubError: The Hub is away.
+    """
+    try:
+        with translated(f"model {repo_id}"):
+            return bool(api().model_info(repo_id).private)
+    except NotFoundError:
+        return None
+
+
 def replace(
     repo_id: str, branch: str, files: Mapping[str, Path], message: str, private: bool = False
 ) -> None:

@@ -29,6 +29,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from hublora.data.config import DataConfig
 from hublora.errors import ConfigError
+from hublora.quoting import is_text
 from hublora.refs import AdapterRef
 from hublora.training.contradictions import check_contradictions
 from hublora.training.method_config import DreamBoothSettings, MethodName, TokenSettings
@@ -118,6 +119,15 @@ class TrainingConfig(Section):
         if not isinstance(data, dict) or data.get("preset") not in PRESETS:
             return data
         return beneath(data["preset"], data)
+
+    @model_validator(mode="after")
+    def _only_text(self) -> Self:
+        """Refuse what no tokenizer and no file of settings could hold."""
+        for key, value in flatten(self.model_dump()).items():
+            for one in value if isinstance(value, list) else [value]:
+                if isinstance(one, str) and not is_text(one):
+                    raise ConfigError(f"The setting {key!r} is not valid UTF-8: {one!r}.")
+        return self
 
     @model_validator(mode="after")
     def _contradict_nothing(self) -> Self:

@@ -101,6 +101,13 @@ RULES: tuple[Rule, ...] = (
         "Give both, e.g. --set schedule.step_rules=1:100,0.1.",
     ),
     (
+        lambda config: (
+            config.checkpoint.to_hub and not config.hub.push and config.hub.model_id is None
+        ),
+        "--checkpoint-to-hub keeps checkpoints in a repo on the Hub, and none is named.",
+        "Name it: --hub-model-id owner/name. Or push the result too: --push-to-hub.",
+    ),
+    (
         lambda config: config.holdout.patience is not None and not config.holdout.pictures,
         "holdout.patience is about measures on held-out pictures, and none are held out.",
         "Add e.g. --set holdout.pictures=0.1.",

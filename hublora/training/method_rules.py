@@ -77,6 +77,16 @@ METHOD_RULES: tuple[Rule, ...] = (
         "Name another one, or leave --class-data-dir out: the class is drawn by the base.",
     ),
     (
+        lambda config: (
+            config.method == "dreambooth"
+            and config.dreambooth.instance_prompt is None
+            and config.data.caption_column is None
+        ),
+        "--method dreambooth shows every picture under one prompt, and --instance-prompt does not "
+        "say which.",
+        'Add e.g. --instance-prompt "a photo of sks dog". Or name captions: --caption-column text.',
+    ),
+    (
         lambda config: config.method not in _NEW_WORDS and bool(config.tokens.placeholders),
         "--placeholder-token is of --method textual-inversion or pivotal, which is not given.",
         "Add --method pivotal.",
@@ -86,6 +96,16 @@ METHOD_RULES: tuple[Rule, ...] = (
         "--method textual-inversion and pivotal learn a new word, and --placeholder-token does not "
         "name one.",
         "Add e.g. --placeholder-token '<my-dog>'.",
+    ),
+    (
+        lambda config: any(word.split() != [word] for word in config.tokens.placeholders),
+        "--placeholder-token is not one word.",
+        "Write it as one: '<my-thing>'",
+    ),
+    (
+        lambda config: any(not word.strip() for word in config.tokens.initializers),
+        "--initializer-token is empty.",
+        "Name a word that the base knows, or leave it out: --initializer-token dog",
     ),
     (
         lambda config: len(set(config.tokens.placeholders)) < len(config.tokens.placeholders),

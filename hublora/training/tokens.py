@@ -86,27 +86,30 @@ class Tokens:
 
 
 def check_tokens(settings: TokenSettings, family: Family, pipe: Any) -> None:
-    """Check that the words are new to the base, and that it knows those they begin as.
+    """Check that the words are new to the base, and that they can begin as what it knows.
 
     Raises:
         ConfigError: One is not.
     """
     for tokenizer in _tokenizers(pipe, family).values():
         for word in settings.placeholders:
-            if word.split() != [word]:
-                raise ConfigError(
-                    f"The new word {word!r} is not one word.", "Write it as one: '<my-thing>'"
-                )
             if word in tokenizer.get_vocab() or len(_ids(tokenizer, word)) == 1:
                 raise ConfigError(
                     f"The base knows {word!r} already, so it cannot become a new word.",
                     "Choose one in angle brackets: --placeholder-token '<my-thing>'",
                 )
         for word in settings.initializers:
-            if not _ids(tokenizer, word):
+            count = len(_ids(tokenizer, word))
+            if not count:
                 raise ConfigError(
                     f"The base has no token for {word!r}, so nothing can begin as it.",
                     "Name another word: --initializer-token dog",
+                )
+            if count > settings.num_vectors:
+                raise ConfigError(
+                    f"{word!r} is {count} tokens to the base, and a new word begins as "
+                    f"{settings.num_vectors} of them.",
+                    f"Name a plainer word, or learn as many: --num-vectors {count}",
                 )
 
 

@@ -104,7 +104,10 @@ def run_batch(
         HubloraError: As `run`; ConfigError for an axis that does not parse.
     """
     from hublora.generation.axes import Axis
+    from hublora.generation.sample import Sampling
 
+    for prompt in prompts:
+        Sampling(prompt, **{key: one for key, one in (sampling or {}).items() if one is not None})
     if output is not None and output.suffix:
         raise ConfigError(f"A batch is written to a folder, not to {output}.", "Name a folder.")
     check_output(output)

@@ -173,6 +173,22 @@ def keeping(session: Session, observer: Observer) -> Iterator[Keeper | None]:
         keeper.finish(observer)
 
 
+def describe_place(repo_id: str, private: bool) -> str:
+    """Return where checkpoints will be kept, and who can see them there.
+
+    Args:
+        repo_id: owner/name.
+        private: Make the repo private, if there is none yet.
+
+    Raises:
+        HubError: The Hub is away.
+    """
+    there = side_branch.is_private(repo_id)
+    seen = "private" if (private if there is None else there) else "public"
+    made = ", to be created" if there is None else ""
+    return f"{repo_id}@{BRANCH} ({seen}{made})"
+
+
 def check_unkept(repo_id: str) -> None:
     """Check that no other training is kept where a new one is to be.
 

@@ -57,6 +57,7 @@ class Plan:
         disk: What cache, checkpoints and result need.
         disk_free: What is free there.
         push_to: The repo that it would be pushed to, None if it is not pushed.
+        kept_at: Where checkpoints would be kept on the Hub, None if nowhere.
     """
 
     settings: dict[str, Any]
@@ -80,6 +81,7 @@ class Plan:
     disk: int
     disk_free: int
     push_to: str | None
+    kept_at: str | None
 
 
 def plan(config: TrainingConfig, *, resume: str | None = None, observer: Observer = ignore) -> Plan:
@@ -131,6 +133,7 @@ def plan(config: TrainingConfig, *, resume: str | None = None, observer: Observe
         disk=disk,
         disk_free=free,
         push_to=config.hub.model_id if config.hub.push else None,
+        kept_at=ready.kept_at,
     )
 
 

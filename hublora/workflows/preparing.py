@@ -11,7 +11,7 @@ from hublora.cards import wording
 from hublora.hub.push import check_can_push
 from hublora.refs import AdapterRef
 from hublora.workflows.bases import Base, find_base, open_base
-from hublora.workflows.keeping import check_unkept
+from hublora.workflows.keeping import check_unkept, describe_place
 from hublora.workflows.progress import Note, Observer, Stage, ignore
 from hublora.workflows.settling import pin, settle
 from hublora.workflows.shapes import bucket_note, enlarged_note, settle_buckets, shapes
@@ -36,6 +36,7 @@ class Ready:
         source: The pictures.
         base: The base.
         pipe: Its pipeline, on the CPU.
+        kept_at: Where checkpoints are kept on the Hub and who sees them there; None if nowhere.
     """
 
     config: TrainingConfig
@@ -44,6 +45,7 @@ class Ready:
     source: Source
     base: Base
     pipe: Any
+    kept_at: str | None
 
 
 def prepare(config: TrainingConfig, resume: str | None, observer: Observer) -> Ready:
@@ -65,6 +67,7 @@ def prepare(config: TrainingConfig, resume: str | None, observer: Observer) -> R
     checkpoint = on_main(lambda: find_checkpoint(config, resume, observer))
     if config.checkpoint.to_hub and checkpoint is None:
         on_main(lambda: check_unkept(str(config.hub.model_id)))
+    kept_at = on_main(lambda: _tell_place(config, observer))
     accelerator = make_accelerator(config)
     commit = on_main(lambda: find_base(config.base.model, config.base.revision))
     source = main_first(lambda: open_pictures(config, observer))
@@ -80,7 +83,7 @@ def prepare(config: TrainingConfig, resume: str | None, observer: Observer) -> R
     pipe = base.load({"default": dtype, base.family.vae: torch.float32})
     check_settings(config, base.family, pipe)
     shapes(config, base, pipe)
-    return Ready(config, checkpoint, accelerator, source, base, pipe)
+    return Ready(config, checkpoint, accelerator, source, base, pipe, kept_at)
 
 
 def open_pictures(config: TrainingConfig, observer: Observer = ignore) -> Source:
@@ -187,6 +190,15 @@ def beginning(
         component: {name: replace(one, up=one.up * ref.weight) for name, one in layers.items()}
         for component, layers in fitted.items()
     }
+
+
+def _tell_place(config: TrainingConfig, observer: Observer) -> str | None:
+    """Say where checkpoints will be kept on the Hub, if they are, before the first is."""
+    if not config.checkpoint.to_hub:
+        return None
+    place = describe_place(str(config.hub.model_id), config.hub.private)
+    observer(Note(f"Checkpoints will be kept at {place}."))
+    return place
 
 
 def _tell_source(source: Source, observer: Observer) -> None:

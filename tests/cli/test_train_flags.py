@@ -153,14 +153,17 @@ def example(annotation: Any, default: Any) -> tuple[str | None, Any]:
 
 
 # Flags that mean nothing alone -> what they are given with.
-SUBJECT = ["--method=dreambooth", "--with-prior-preservation", "--class-prompt=a dog"]
+PROMPT = "--set=dreambooth.instance_prompt=a sks dog"
+SUBJECT = ["--method=dreambooth", PROMPT, "--with-prior-preservation", "--class-prompt=a dog"]
 NEEDED = {
     "--dataset-config": ["--dataset", "a/b"],
     "--dataset-revision": ["--dataset", "a/b"],
     "--keep-tags": ["--shuffle-tags"],
     "--streaming": ["--dataset", "a/b", "--max-train-samples", "9"],
     **dict.fromkeys(("--class-data-dir", "--num-class-images", "--prior-loss-weight"), SUBJECT),
-    "--instance-prompt": SUBJECT[:1],
+    "--instance-prompt": SUBJECT[:2],
+    "--checkpoint-to-hub": ["--hub-model-id=me/lora"],
+    "--method": ["--caption-column=text"],
     "--class-prompt": [*SUBJECT, "--set=dreambooth.class_prompt=a cat"],
     "--placeholder-token": ["--method=pivotal", "--set=tokens.placeholders=[<a>]"],
     "--initializer-token": ["--method=pivotal", "--placeholder-token=<a>"],

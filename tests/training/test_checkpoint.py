@@ -27,6 +27,7 @@ from hublora.training.session import Session
 
 SUBJECT = {
     "method": "dreambooth",
+    "dreambooth__instance_prompt": "a sks cat",
     "dreambooth__prior_preservation": True,
     "dreambooth__class_prompt": "a cat",
 }

@@ -75,6 +75,11 @@ WORDS = {"method": "textual-inversion", "tokens.placeholders": ["<a>"]}
             {**SUBJECT, "data.folder": "x", "dreambooth.class_folder": "x"},
             ("--class-data-dir", "--folder"),
         ),
+        ({"method": "dreambooth"}, ("--method dreambooth", "--instance-prompt")),
+        ({"checkpoint.to_hub": True}, ("--checkpoint-to-hub", "repo")),
+        ({**WORDS, "tokens.placeholders": [""]}, ("--placeholder-token", "one word")),
+        ({**WORDS, "tokens.placeholders": ["my cat"]}, ("--placeholder-token", "one word")),
+        ({**WORDS, "tokens.initializers": [" "]}, ("--initializer-token", "empty")),
         ({"tokens.placeholders": ["<a>"]}, ("--placeholder-token", "--method")),
         ({"method": "pivotal"}, ("--method", "--placeholder-token")),
         ({**WORDS, "tokens.placeholders": ["<a>", "<a>"]}, ("--placeholder-token", "twice")),
@@ -101,6 +106,20 @@ def test_both_are_named(settings: dict[str, object], names: tuple[str, str]) -> 
         TrainingConfig.from_settings({"base.model": "a/b", **settings})
     assert all(name in caught.value.message for name in names)
     assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"validation.prompts": ["a dog", "a \udcff dog"]},
+        {"adapter.trigger_words": ["\udcff"]},
+        {"method": "dreambooth", "dreambooth.instance_prompt": "a \udcff dog"},
+    ],
+)
+def test_bytes_that_are_no_text_are_refused(setting: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match=list(setting)[-1]) as caught:
+        TrainingConfig.from_settings({"base.model": "a/b", **setting})
+    str(caught.value).encode()
 
 
 @pytest.mark.parametrize(

@@ -83,6 +83,7 @@ def test_the_loss_is_that_of_the_picture_and_the_weighted_one_of_its_class(
 ) -> None:
     changes = {"method": "dreambooth", "dreambooth__prior_preservation": True}
     changes |= {"dreambooth__class_prompt": "a cat", "dreambooth__prior_weight": 0.25}
+    changes |= {"dreambooth__instance_prompt": "a sks cat"}
     both = start(class_pictures=2, **changes)
     assert [list(stream.pictures) for stream in both.streams] == [[0, 1, 2, 3], [4, 5]]
     generator = torch.Generator()
@@ -115,8 +116,8 @@ def test_a_dry_run_draws_nothing_and_counts_what_is_missing(
     assert not (cache / "class").exists()
 
 
-def test_pictures_without_captions_need_a_prompt(settings, plain: Path) -> None:
-    config = settings(method="dreambooth", data__dataset=None, data__folder=plain)
-    with pytest.raises(hublora.HubloraError, match="has no caption") as caught:
-        hublora.train(config)
-    assert not isinstance(caught.value, ConfigError)
+def test_the_prompt_is_asked_for_before_any_work(settings, plain: Path) -> None:
+    alone = {"method": "dreambooth", "data__dataset": None, "data__folder": plain}
+    with pytest.raises(ConfigError, match="--instance-prompt"):
+        settings(**alone)
+    assert settings(**alone, data__caption_column="text").dreambooth.instance_prompt is None

@@ -172,8 +172,8 @@ def test_words_and_adapters_compose(settings) -> None:
     ("changes", "words"),
     [
         ({"tokens__placeholders": ["cat"]}, "knows 'cat' already"),
-        ({"tokens__placeholders": ["my cat"]}, "not one word"),
-        ({"tokens__initializers": [""]}, "no token for ''"),
+        ({"tokens__initializers": ["<|endoftext|>"]}, "no token for"),
+        ({"tokens__initializers": ["cat cat"], "tokens__num_vectors": 1}, "is 2 tokens"),
     ],
 )
 def test_words_that_cannot_be_learned_are_named_before_any_work(

@@ -127,6 +127,8 @@ def test_a_stopped_training_goes_on_elsewhere_and_ends_in_the_same_bytes(
     planned = hublora_cli("train", "--resume", repo_id, "--dry-run", "--json")
     assert planned.status == 0, planned.err
     assert json.loads(planned.out)["steps"] == 2
+    assert json.loads(planned.out)["kept_at"] == f"{repo_id}@{BRANCH} (public)"
+    assert f"Checkpoints will be kept at {repo_id}" in planned.err
     assert not Path("runs").exists()
     done = hublora_cli("train", "--resume", repo_id, "--json")
     assert done.status == 0, done.err

@@ -71,6 +71,8 @@ def test_flags_that_cannot_be_are_refused(adapter: str, hublora_cli: Any) -> Non
     for ref, words in REFS.items():
         refuse(hublora_cli("run", ref.format(ref=adapter), "a hill", "--steps=1"), words)
         assert sorted(Path().rglob("*")) == there, ref
+    for axes in ((), ("--rows=seed=2",)):
+        refuse(hublora_cli("run", adapter, "a \udcff dog", *axes), "not valid UTF-8")
     assert draw() == before
 
 
