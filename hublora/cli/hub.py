@@ -88,6 +88,14 @@ def run_server(options: dict[str, Any]) -> None:
     )
 
 
+_FIRST_COMMANDS = """\
+Then, for example (hf auth whoami tells who you are here):
+hublora train --base hublora/tiny-sd --dataset hublora/tiny-sketchbook --max-train-steps 200 \\
+  --learning-rate 1e-3 --train-batch-size 8 --validation-prompt "a drawing of a green cat" \\
+  --push-to-hub --hub-model-id first-lora
+hublora run hublora/tiny-stripes-lora "a drawing of a red fish" -o fish.png"""
+
+
 def announce(url: str, token: str | None, options: dict[str, Any]) -> None:
     """Seed what is asked for, now that the first user is there, and say where the Hub is."""
     if options["seed_demo"]:
@@ -101,6 +109,8 @@ def announce(url: str, token: str | None, options: dict[str, Any]) -> None:
         write_atomically(options["token_file"].absolute(), token.encode() + b"\n", mode=0o600)
     out.note(f"The Hub answers at {url}; stop it with Ctrl-C. In another terminal:")
     click.echo("\n".join(lines))
+    if options["seed_demo"]:
+        out.note(_FIRST_COMMANDS)
     # Last, so that whoever waits for the file finds a Hub that answers.
     if options["env_file"]:
         content = "\n".join(lines).encode() + b"\n"

@@ -82,7 +82,17 @@ def _repo_missing(error: Exception, what: str, revision: str | None) -> HubloraE
         )
     return NotFoundError(
         f"There is no {what} on {endpoint()}, or this token may not see it.",
-        "Check the spelling; for a private repo log in with: hf auth login",
+        "Check the spelling; for a private repo log in with: hf auth login" + _elsewhere(),
+    )
+
+
+def _elsewhere() -> str:
+    """Return what else may be the reason where another Hub than the public one is asked."""
+    if "huggingface.co" in endpoint():
+        return ""
+    return (
+        ". What huggingface.co has is not on this Hub by itself: unset HF_ENDPOINT to ask there, "
+        "or take a copy in with: hublora hub import FOLDER OWNER/NAME"
     )
 
 

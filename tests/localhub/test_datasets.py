@@ -12,12 +12,12 @@ def test_an_image_folder_loads_with_its_captions(hub, api, tmp_path, run_python)
         Image.new("RGB", (8, 8), (i * 50, 0, 0)).save(folder / f"{i}.png")
     lines = [f'{{"file_name": "{i}.png", "text": "picture {i}"}}\n' for i in range(3)]
     (folder / "metadata.jsonl").write_text("".join(lines))
-    api.create_repo("me/pictures", repo_type="dataset")
-    api.upload_folder(folder_path=folder, repo_id="me/pictures", repo_type="dataset")
+    api.create_repo("me/image-folder", repo_type="dataset")
+    api.upload_folder(folder_path=folder, repo_id="me/image-folder", repo_type="dataset")
     printed = run_python(
         """
         from datasets import load_dataset
-        ds = load_dataset("me/pictures", split="train")
+        ds = load_dataset("me/image-folder", split="train")
         print(ds[1]["text"], ds[1]["image"].size, len(ds))
         """
     )
