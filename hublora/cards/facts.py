@@ -86,6 +86,7 @@ class Training:
         command: Command line that makes the adapter again; None: from `config_path`.
         config_path: The settings as a file inside the repo.
         loss_plot: Picture inside the repo.
+        unpublished: Settings that name something which is not on the Hub, under dotted keys.
     """
 
     steps: int | None = None
@@ -98,6 +99,7 @@ class Training:
     command: str | None = None
     config_path: str | None = "training/config.yaml"
     loss_plot: str | None = None
+    unpublished: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import quote
 
 from hublora import quoting
+from hublora.cards import again as remaking
 from hublora.cards import licenses, markdown, metadata, wording, words
 from hublora.cards.facts import CardFacts, License, Picture, Source
 from hublora.cards.regions import defuse, mark
@@ -55,6 +56,8 @@ def view(facts: CardFacts) -> dict[str, Any]:
         "settings": _rows((name, wording.value(v)) for name, v in facts.training.settings.items()),
         "environment": _rows(wording.environment(facts.environment)),
         "again": again,
+        "commands": remaking.commands(facts),
+        "needs": remaking.needs(facts.training.unpublished),
         "config_path": facts.training.config_path,
         "license_note": licenses.note(license, license),
         "license": _license_sentences(facts),

@@ -97,11 +97,13 @@ def train(
     make it again; with --push-to-hub it becomes one verified commit on the Hub.
     """
     from hublora.cli.progress import ProgressReport
+    from hublora.workflows.settling import check_names
 
     given = given_settings(config_file, assignments, flags)
     if made_from is not None or is_repo(resume):
         given = _settings_again(made_from, given, resume)
     config = TrainingConfig.from_settings(given)
+    check_names(config)
     if fit is not None:
         config = _fitted(config, fit, resume)
     if dry_run:
@@ -153,19 +155,19 @@ def _settings_again(
     """Return the settings with which an adapter was made, or of a training whose checkpoint is on
     the Hub, under those that were given."""
     from hublora.cli.progress import ProgressReport
+    from hublora.workflows.keeping import read_kept
+    from hublora.workflows.recipe import check_named, read_recipe, remake
+    from hublora.workflows.settling import check_names, default_folder
 
-    with ProgressReport() as report:
-        from hublora.workflows.keeping import read_kept
-        from hublora.workflows.recipe import read_recipe, remake
-        from hublora.workflows.settling import default_folder
-
-        if made_from is not None and is_repo(resume):
-            raise ConfigError(
-                "--from and --resume OWNER/NAME both bring settings.", "Leave one of them out."
-            )
-        recipe = read_kept(str(resume)) if made_from is None else read_recipe(made_from)
-        if "output_dir" not in given and "hub.model_id" not in given:
-            given = {**given, "output_dir": default_folder(recipe.name, resume)}
+    if made_from is not None and is_repo(resume):
+        raise ConfigError(
+            "--from and --resume OWNER/NAME both bring settings.", "Leave one of them out."
+        )
+    recipe = read_kept(str(resume)) if made_from is None else read_recipe(made_from)
+    check_names(TrainingConfig.from_settings({**check_named(recipe, given), **given}))
+    if "output_dir" not in given and "hub.model_id" not in given:
+        given = {**given, "output_dir": default_folder(recipe.name, resume)}
+    with ProgressReport() as report:  # which loads the libraries
         return remake(recipe, given, report)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -61,13 +61,16 @@ def verify(
     """
     from hublora.cli.progress import ProgressReport
 
+    given = _given(base, assignments)
+    if reproduce:
+        _check_recipe(ref, given)
     with ProgressReport() as report:
         from hublora.workflows.verification import verify_repo
 
         found = verify_repo(ref, base=base, device=device, observer=report)
     again = None
     if reproduce:
-        again = _reproduce(ref, base, assignments, output)
+        again = _reproduce(ref, given, output)
     lines = [found.label, *(_line(found)), *(_again(again) if again else ())]
     data = asdict(found) | {"holds": found.holds}
     if again is not None:
@@ -76,13 +79,25 @@ def verify(
     _fail(found, again)
 
 
-def _reproduce(
-    ref: str, base: str | None, assignments: tuple[str, ...], output: Path | None
-) -> Reproduced:
-    from hublora.cli.progress import ProgressReport
+def _given(base: str | None, assignments: tuple[str, ...]) -> dict[str, Any]:
     from hublora.cli.train_flags import given_settings
 
-    given = given_settings(None, assignments, {"base.model": base} if base else {})
+    return given_settings(None, assignments, {"base.model": base} if base else {})
+
+
+def _check_recipe(ref: str, given: dict[str, Any]) -> None:
+    """Refuse what cannot be trained again before anything is looked at."""
+    from hublora.training.config import TrainingConfig
+    from hublora.workflows.recipe import check_named, read_recipe
+    from hublora.workflows.settling import check_names
+
+    kept = check_named(read_recipe(ref), given)
+    check_names(TrainingConfig.from_settings({**kept, **given}))
+
+
+def _reproduce(ref: str, given: dict[str, Any], output: Path | None) -> Reproduced:
+    from hublora.cli.progress import ProgressReport
+
     with ProgressReport() as report:
         from hublora.workflows.reproduction import reproduce
 

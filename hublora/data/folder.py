@@ -51,7 +51,7 @@ def list_folder(config: DataConfig, folder: Path, name: str) -> Listing:
         DataError: No such folder; metadata that cannot be read; a name or link that leads out
             of the folder; an unknown column.
     """
-    folder = _find_root(folder, config.split)
+    folder = find_root(folder, config.split)
     tables = _find_tables(folder)
     _check_columns(config, name, bool(tables))
     pictures, masks = pair_up(_find_pictures(folder))
@@ -128,7 +128,12 @@ def list_pictures(folder: Path) -> list[Example]:
     return _from_names(folder, pictures, {})[1]
 
 
-def _find_root(folder: Path, split: str) -> Path:
+def find_root(folder: Path, split: str) -> Path:
+    """Return the folder below which the pictures of a split are.
+
+    Raises:
+        DataError: There is no such folder.
+    """
     if not folder.is_dir():
         if folder.suffix.lower() == ".zip" and folder.is_file():
             raise DataError(f"{folder} is a .zip, not a folder.", f"Write: --archive {folder}")

@@ -148,6 +148,22 @@ def open_source(config: DataConfig, progress: Callable[[int, int], None] | None 
     )
 
 
+def check_there(config: DataConfig) -> None:
+    """Check that a folder or archive of this machine is there, without looking into it.
+
+    Raises:
+        DataError: It is not.
+    """
+    from hublora.data.folder import find_root
+
+    if config.folder is not None:
+        find_root(config.folder.expanduser(), config.split)
+    if config.archive is not None and "://" not in config.archive:
+        archive = Path(config.archive).expanduser()
+        if not archive.is_file():
+            raise DataError(f"There is no file {archive}.")
+
+
 def _focused(
     examples: Sequence[Example], fingerprint: str, config: DataConfig
 ) -> tuple[list[Example], str]:

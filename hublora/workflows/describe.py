@@ -19,8 +19,10 @@ from hublora.cards.facts import (
 )
 from hublora.cards.facts import Source as CardSource
 from hublora.hub.layout import LEARNED_WORDS, WEIGHTS
+from hublora.training.config import flatten
 from hublora.workflows.bases import Base
 from hublora.workflows.gallery import Drawn
+from hublora.workflows.recipe import unpublished
 
 if TYPE_CHECKING:
     from hublora.data import Source
@@ -142,6 +144,7 @@ def _training(run: Run) -> Training:
         peak_memory=peak_memory(),
         settings=_settings_table(session),
         loss_plot=LOSS_PLOT,
+        unpublished=unpublished(flatten(session.config.shareable())),
     )
 
 

@@ -104,8 +104,7 @@ def remake(recipe: Recipe, given: Mapping[str, Any], observer: Observer = ignore
         ConfigError: It was trained on something that only its author has, and `given` names
             nothing in its place.
     """
-    kept = _without_replaced(recipe.settings, given)
-    _check_public(recipe, kept, given)
+    kept = check_named(recipe, given)
     for key, value in given.items():
         then = recipe.settings.get(key)
         if not key.startswith(_OF_NO_EFFECT) and _plain(value) != then:
@@ -113,6 +112,35 @@ def remake(recipe: Recipe, given: Mapping[str, Any], observer: Observer = ignore
     for sentence in drift_since(recipe):
         observer(Note(f"Since {recipe.label}: {sentence}", warning=True))
     return {**kept, **given}
+
+
+def check_named(recipe: Recipe, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Check that everything which is trained on can be found by others than the author, or is
+    given; return the recorded settings that `given` leaves in place. Loads no torch.
+
+    A path is refused even where this machine has such a file: a repo does not choose among those.
+
+    Raises:
+        ConfigError: As `remake`.
+    """
+    kept = _without_replaced(recipe.settings, given)
+    for key in unpublished(kept):
+        if key not in given:
+            flag = _PRIVATE[key]
+            by_key = f"--set {key}={flag.rpartition(' ')[2]}"
+            raise ConfigError(
+                f"{recipe.label} was made with {str(kept[key])!r}, which is not on the Hub.",
+                f"Name it: {flag}" if "--set" in flag else f"Name it: {flag}, or {by_key}",
+            )
+    return kept
+
+
+def unpublished(settings: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the settings, under dotted keys, that name something which is not on the Hub."""
+    named = {key: settings.get(key) for key in _PRIVATE}
+    return tuple(
+        key for key, value in named.items() if value is not None and not _is_public(key, str(value))
+    )
 
 
 def drift_since(recipe: Recipe) -> tuple[str, ...]:
@@ -170,20 +198,6 @@ def _without_replaced(then: Mapping[str, Any], given: Mapping[str, Any]) -> dict
     for key in _SOURCES if same_kind else (*_SOURCES, *_OF_THE_SOURCE):
         kept.pop(key, None)
     return kept
-
-
-def _check_public(recipe: Recipe, kept: Mapping[str, Any], given: Mapping[str, Any]) -> None:
-    """Check that everything which is trained on can be found by others than the author.
-
-    A path is refused even where this machine has such a file: a repo does not choose among those.
-    """
-    for key, flag in _PRIVATE.items():
-        named = kept.get(key)
-        if named is not None and key not in given and not _is_public(key, str(named)):
-            raise ConfigError(
-                f"{recipe.label} was made with {named!r}, which is not on the Hub.",
-                f"Name it: {flag}",
-            )
 
 
 def _is_public(key: str, named: str) -> bool:

@@ -22,10 +22,14 @@ def check_names(config: TrainingConfig) -> None:
     Raises:
         ConfigError: A name is empty.
         RefError: It has not the form owner/name.
+        DataError: A folder or archive of pictures is not there.
     """
+    from hublora.data.source import check_there
+
     check_base_name(config.base.model)
     if config.data.dataset == "":
         raise ConfigError("No dataset is named.", "Name one: --dataset owner/name, or --folder.")
+    check_there(config.data)
     name = config.hub.model_id
     if name is not None:  # a name alone is one's own namespace's
         check_repo_id(name if "/" in name else f"me/{name}", "--hub-model-id")

@@ -161,3 +161,37 @@ def test_sizes_read_as_people_write_them(count, text):
 )
 def test_durations_read_as_people_write_them(seconds, text):
     assert wording.duration(seconds) == text
+
+
+@pytest.mark.parametrize("repo_id", ["me/dog", None])
+def test_what_is_not_published_is_asked_for_where_the_adapter_is_made_again(make_facts, repo_id):
+    training = Training(unpublished=("data.folder",))
+    card = render_card(make_facts(dataset=Source(), training=training, repo_id=repo_id))
+    commands = code_blocks(card, "sh")[1]
+    start = "--from me/dog" if repo_id else "--config training/config.yaml"
+    assert f"hublora train {start} --folder ./your-pictures\n" in commands
+    told = "hublora verify me/dog --reproduce --set data.folder=./your-pictures\n"
+    assert (told in commands) == bool(repo_id)
+    assert "not published: the pictures. Whoever has that writes where" in card
+    assert "your-pictures" not in render_card(make_facts())
+
+
+def test_everything_that_may_be_unpublished_is_asked_for(make_facts):
+    from hublora.workflows.recipe import unpublished
+
+    keys = unpublished(
+        {
+            "base.model": "my-base",
+            "data.folder": "dogs",
+            "data.archive": "dogs.zip",
+            "adapter.start_from": "./other.safetensors",
+            "dreambooth.class_folder": "cats",
+        }
+    )
+    assert len(keys) == 5
+    commands = code_blocks(render_card(make_facts(training=Training(unpublished=keys))), "sh")[1]
+    for argument in ("--base ./your-base", "--archive ./your-pictures.zip"):
+        assert f" {argument}" in commands
+    assert all(f" --set {key}=./your-" in commands for key in keys)
+    open_again = {"data.archive": "https://x.example/a.zip", "base.model": "a/b"}
+    assert unpublished({**open_again, "adapter.start_from": "c/d@main"}) == ()

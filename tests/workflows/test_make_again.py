@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import yaml
 from safetensors.torch import load_file, save_file
 
 import hublora
@@ -246,3 +247,26 @@ def test_a_repo_does_not_choose_where_things_go(copied: Path) -> None:
     settings = copied / "training" / "config.yaml"
     settings.write_text("base: {model: a/b}\n" + hostile)
     assert set(read_recipe(str(copied)).settings) == {"base.model"}
+
+
+def test_what_is_needed_is_asked_for_before_anything_is_loaded(
+    copied: Path, hublora_cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import hublora.cli.progress
+
+    settings = copied / "training" / "config.yaml"
+    tree = yaml.safe_load(settings.read_text())
+    tree["data"] |= {"dataset": None, "revision": None, "folder": "dogs"}
+    settings.write_text(yaml.safe_dump(tree))
+
+    def too_late() -> None:
+        raise AssertionError("the libraries were loaded first")
+
+    monkeypatch.setattr(hublora.cli.progress, "_quieten", too_late)
+    for command in (("train", "--from", str(copied)), ("verify", str(copied), "--reproduce")):
+        done = hublora_cli(*command)
+        assert done.status == 1
+        assert "made with 'dogs', which is not on the Hub" in done.err
+        assert "--folder FOLDER, or --set data.folder=FOLDER" in done.err
+        done = hublora_cli(*command, "--set", "data.folder=./nowhere")
+        assert "There is no folder nowhere" in done.err
