@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from hublora import quoting
 from hublora.adapters.licenses import Meet
-from hublora.cards import licenses, markdown, metadata
-from hublora.cards.facts import Picture
+from hublora.cards import licenses, markdown, metadata, wording
+from hublora.cards.facts import Picture, Sampling
 from hublora.cards.regions import mark
 from hublora.filesystem import write_atomically
 from hublora.rendering import render
@@ -65,6 +65,7 @@ class CompositionFacts:
         example: What a person may type.
         template: Of prompts; None for what a person types alone.
         gallery: Pictures that were drawn with it.
+        sampling: How they were drawn.
         merged: How the adapters were made one; None where they stay apart.
         error: Relative error against the exact sum, of what was merged.
         hublora_version: Version that wrote the card.
@@ -83,6 +84,7 @@ class CompositionFacts:
     example: str = "your prompt"
     template: str | None = None
     gallery: tuple[Picture, ...] = ()
+    sampling: Sampling = field(default_factory=Sampling)
     merged: str | None = None
     error: float | None = None
 
@@ -131,7 +133,8 @@ def _view(facts: CompositionFacts) -> Mapping[str, Any]:
         "python_ref": quoting.python_text(facts.repo_id or "."),
         "python_prompt": quoting.python_text(prompt),
         "moves": facts.way == "switch" or any(".." in part.weight for part in facts.parts),
-        "gallery": [_gallery_line(picture) for picture in facts.gallery],
+        "sampling": wording.sampling(facts.sampling),
+        "gallery": [wording.drawn(picture) for picture in facts.gallery],
         "license_note": licenses.note(meet.strictest, meet.strictest),
         "licenses": [
             (_name(name), markdown.inline(license or "unknown"))
@@ -152,8 +155,3 @@ def _part_row(part: PartFacts) -> tuple[str, ...]:
 
 def _name(name: str) -> str:
     return markdown.inline(name)
-
-
-def _gallery_line(picture: Picture) -> str:
-    line = markdown.code(picture.prompt)
-    return line if picture.seed is None else f"{line}, seed {picture.seed}"

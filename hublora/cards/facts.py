@@ -52,12 +52,14 @@ class Picture:
         prompt: What was asked for.
         negative_prompt: What was asked to stay away.
         seed: Of the noise it started from.
+        in_front: Trigger words that hublora put before the prompt.
     """
 
     path: str
     prompt: str
     negative_prompt: str = ""
     seed: int | None = None
+    in_front: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -49,8 +49,8 @@ def view(facts: CardFacts) -> dict[str, Any]:
         "hublora_prompt": words.in_hublora(facts, quoting.python_text(prompt)),
         "inpaints": "Inpaint" in facts.pipeline_class,
         "kohya": _kohya(facts),
-        "sampling": _sampling(facts),
-        "gallery": [_gallery_line(picture) for picture in facts.gallery],
+        "sampling": wording.sampling(facts.sampling),
+        "gallery": [wording.drawn(picture) for picture in facts.gallery],
         "made": _made(facts),
         "loss_plot": facts.training.loss_plot,
         "settings": _rows((name, wording.value(v)) for name, v in facts.training.settings.items()),
@@ -113,26 +113,6 @@ def _kohya(facts: CardFacts) -> dict[str, str] | None:
     if facts.repo_id:
         link = f"[{link}](/{facts.repo_id}/resolve/main/{quote(path)})"
     return {"link": link, "tag": markdown.code(f"<lora:{name}:1>")}
-
-
-def _sampling(facts: CardFacts) -> str | None:
-    s = facts.sampling
-    steps = wording.count(s.steps, "step") if s.steps else None
-    if steps and s.scheduler:
-        steps += f" of {markdown.code(s.scheduler)}"
-    parts = [
-        steps,
-        f"guidance {s.guidance:g}" if s.guidance is not None else None,
-        f"{s.width} × {s.height} pixels" if s.width and s.height else None,
-    ]
-    return ", ".join(part for part in parts if part) or None
-
-
-def _gallery_line(picture: Picture) -> str:
-    line = markdown.code(picture.prompt)
-    if picture.negative_prompt:
-        line += f" without {markdown.code(picture.negative_prompt)}"
-    return line if picture.seed is None else f"{line}, seed {picture.seed}"
 
 
 def _made(facts: CardFacts) -> list[tuple[str, str]]:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from hublora.cards import markdown
+from hublora.cards.facts import Picture, Sampling
+
 _UNITS = ("bytes", "kB", "MB", "GB", "TB")
 _LABELS = {
     "os": "Operating system",
@@ -55,6 +58,29 @@ def value(given: object) -> str | None:
 def count(number: int, noun: str) -> str:
     """Return a number of things, e.g. "1 picture" or "1,200 pictures"."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def sampling(facts: Sampling) -> str | None:
+    """Return how pictures were drawn; None if nothing is known of it."""
+    steps = count(facts.steps, "step") if facts.steps else None
+    if steps and facts.scheduler:
+        steps += f" of {markdown.code(facts.scheduler)}"
+    parts = [
+        steps,
+        f"guidance {facts.guidance:g}" if facts.guidance is not None else None,
+        f"{facts.width} × {facts.height} pixels" if facts.width and facts.height else None,
+    ]
+    return ", ".join(part for part in parts if part) or None
+
+
+def drawn(picture: Picture) -> str:
+    """Return what one picture was drawn from."""
+    line = markdown.code(picture.prompt)
+    if picture.negative_prompt:
+        line += f" without {markdown.code(picture.negative_prompt)}"
+    if picture.in_front:
+        line += f" with {', '.join(map(markdown.code, picture.in_front))} in front"
+    return line if picture.seed is None else f"{line}, seed {picture.seed}"
 
 
 def environment(facts: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from hublora.cli.options import pairs
-from hublora.cli.output import out, output_flags
+from hublora.cli.output import out, output_flags, told_of_push
 from hublora.refs import parse_refs
 
 EXAMPLES = """
@@ -85,10 +85,13 @@ def compose(refs: tuple[str, ...], method: str | None, no_gallery: bool, **setti
     pushed = done.pushed
     places = [str(done.folder)] if done.folder else []
     places += [f"{pushed.repo_id}@{pushed.commit}"] if pushed else []
+    lines = [f"It is in {done.folder}"] if done.folder else []
+    lines += told_of_push(pushed) if pushed else []
     data = {
         "folder": str(done.folder) if done.folder else None,
         "error": done.error,
         "repo": pushed.repo_id if pushed else None,
         "commit": pushed.commit if pushed else None,
+        "url": pushed.url if pushed else None,
     }
-    out.result("\n".join(places), data, places)
+    out.result("\n".join(lines), data, places)

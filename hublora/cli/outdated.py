@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hublora.cli.output import out, output_flags
+from hublora.cli.output import out, output_flags, told_of_push
 
 if TYPE_CHECKING:
     from hublora.workflows.upkeep import Movement
@@ -82,7 +82,8 @@ def update(ref: str, **settings: Any) -> None:
         out.result(f"{ref} is up to date.", {"updated": False}, [])
         return
     where = f"{done.pushed.repo_id}@{done.pushed.commit}" if done.pushed else str(done.folder)
-    out.result(where, {"updated": True, "where": where}, [where])
+    text = "\n".join(told_of_push(done.pushed)) if done.pushed else where
+    out.result(text, {"updated": True, "where": where}, [where])
 
 
 def _line(part: Movement) -> str:

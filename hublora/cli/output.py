@@ -13,11 +13,14 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
 from hublora.quoting import visible, visible_json
+
+if TYPE_CHECKING:
+    from hublora.hub.push import Pushed
 
 Mode = Literal["human", "json", "quiet"]
 F = TypeVar("F", bound=Callable[..., Any])
@@ -66,6 +69,14 @@ class Output:
 
 
 out = Output()
+
+
+def told_of_push(pushed: Pushed) -> list[str]:
+    """Return what people are told of a push that was verified."""
+    return [
+        f"Pushed and verified: {pushed.url}",
+        f'Use it: hublora run {pushed.repo_id} "…"',
+    ]
 
 
 def output_flags(command: F) -> F:

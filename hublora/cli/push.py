@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from hublora.cli.output import out, output_flags
+from hublora.cli.output import out, output_flags, told_of_push
 
 EXAMPLES = """
 \b
@@ -35,4 +35,4 @@ def push(folder: Path, repo_id: str, private: bool, base: str | None) -> None:
 
         pushed = workflow(folder, repo_id, private=private, base=base, observer=report)
     data = {"repo_id": pushed.repo_id, "commit": pushed.commit, "url": pushed.url}
-    out.result(f"Pushed and verified: {pushed.url}", data, [pushed.repo_id])
+    out.result("\n".join(told_of_push(pushed)), data, [pushed.repo_id])

@@ -43,10 +43,15 @@ class Concept:
     @property
     def words(self) -> str:
         """What calls the adapter, in the pipeline's tokens; empty when nothing does."""
+        return self.rename(self.written)
+
+    @property
+    def written(self) -> str:
+        """The same in its author's tokens."""
         mentioned = any(token in trigger for trigger in self.triggers for token in self.tokens)
         if self.triggers and (mentioned or not self.tokens):
-            return self.rename(", ".join(self.triggers))
-        return "".join(name for names in self.tokens.values() for name in names)
+            return ", ".join(self.triggers)
+        return "".join(self.tokens)
 
     def rename(self, text: str) -> str:
         """Return `text` with this adapter's learned tokens as the pipeline has them."""
@@ -61,7 +66,7 @@ class Expanded:
 
     Attributes:
         text: With every placeholder and learned token replaced.
-        added: Trigger words that were put in front.
+        added: Trigger words that were put in front, in their authors' tokens.
     """
 
     text: str
@@ -98,13 +103,12 @@ def expand(prompt: str, concepts: Sequence[Concept], trigger: TriggerMode = "aut
     text = re.sub("|".join([_PLACE, *map(re.escape, _longest_first(learned))]), replace, prompt)
     if trigger == "off":
         return Expanded(text)
-    added = tuple(
-        concept.words
+    added = {  # by what is read: the same adapter may come twice
+        concept.words: concept.written
         for index, concept in enumerate(concepts)
         if index not in named and concept.wanted and concept.words and not _called(concept, prompt)
-    )
-    added = tuple(dict.fromkeys(added))  # the same adapter may come twice
-    return Expanded(", ".join(part for part in (*added, text) if part), added)
+    }
+    return Expanded(", ".join(part for part in (*added, text) if part), tuple(added.values()))
 
 
 def _words_at(index: int, concepts: Sequence[Concept]) -> str:

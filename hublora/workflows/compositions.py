@@ -6,11 +6,10 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hublora._version import __version__
 from hublora.cards.composition import CompositionFacts, PartFacts, write_composition_card
-from hublora.cards.facts import Picture
 from hublora.errors import ConfigError
 from hublora.filesystem import write_atomically
 from hublora.generation.mixing import Way
@@ -22,10 +21,7 @@ from hublora.workflows.lock import Lock, LockedBase, LockedPart
 from hublora.workflows.parts import OpenPart
 from hublora.workflows.progress import Observer, Wrote, ignore
 from hublora.workflows.share import push
-from hublora.workflows.showing import draw_gallery, usual_prompts
-
-if TYPE_CHECKING:
-    pass
+from hublora.workflows.showing import Gallery, draw_gallery, usual_prompts
 
 
 @dataclass(frozen=True)
@@ -107,7 +103,7 @@ def compose(
     with tempfile.TemporaryDirectory(prefix="hublora-") as temporary:
         folder = output or Path(temporary)
         write_atomically(folder / LOCK, lock.render())
-        shown = draw_gallery(pipe, plans, folder, observer) if gallery else ()
+        shown = draw_gallery(pipe, plans, folder, observer) if gallery else Gallery()
         card = _card(pipe.hublora, lock, push_to, folder, shown, typed[0])
         write_composition_card(folder, card)
         if output:
@@ -162,7 +158,7 @@ def _card(
     lock: Lock,
     repo_id: str | None,
     folder: Path,
-    gallery: tuple[Picture, ...],
+    gallery: Gallery,
     example: str,
 ) -> CompositionFacts:
     words = (word for part in composition.parts for word in part.adapter.facts.trigger_words)
@@ -181,7 +177,8 @@ def _card(
         hublora_version=__version__,
         example=example,
         template=lock.prompt,
-        gallery=gallery,
+        gallery=gallery.pictures,
+        sampling=gallery.sampling,
     )
 
 

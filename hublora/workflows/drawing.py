@@ -48,6 +48,9 @@ def draw(
     step_size = pipe.hublora.base.family.size_step(pipe)
     total, done = sum(plan.num_inference_steps for plan in plans), 0
     told: set[str] = set()
+    expansions = {plan.prompt: pipe.hublora.expand(plan.prompt, trigger) for plan in plans}
+    for sentence in _additions(expansions):
+        observer(Note(sentence))
     for plan in plans:
         before, steps = done, plan.num_inference_steps
 
@@ -55,15 +58,27 @@ def draw(
             share = step / artist.num_timesteps  # from a picture there are fewer, with Heun more
             observer(Stage("Drawing", before + round(share * steps), total))
 
-        expanded = pipe.hublora.expand(plan.prompt, trigger)
-        if expanded.added and plan.prompt not in told:
-            observer(Note(f"Trigger words put in front: {', '.join(expanded.added)}"))
-        inputs = _inputs(pipe, plan, expanded, observer if plan.prompt not in told else ignore)
+        listener = ignore if plan.prompt in told else observer
+        inputs = _inputs(pipe, plan, expansions[plan.prompt], listener)
         told.add(plan.prompt)
         if conditions is not None and conditions.some:
             inputs = {**inputs, **inputs_of(conditions, plan, step_size)}
         yield sample(artist, plan, tell, inputs=inputs, mixer=pipe.hublora.mixer, sized=sized)
         done += plan.num_inference_steps
+
+
+def _additions(expansions: Mapping[str, Expanded]) -> Iterator[str]:
+    """Tell which trigger words were put in front of which prompts."""
+    prompts_of: dict[tuple[str, ...], list[str]] = {}
+    for prompt, expanded in expansions.items():
+        prompts_of.setdefault(expanded.added, []).append(prompt)
+    for added, prompts in prompts_of.items():
+        if not added:
+            continue
+        where = f" of {', '.join(map(repr, prompts))}"
+        if len(prompts) == len(expansions):
+            where = f" of all {len(prompts)} prompts" if len(prompts) > 1 else ""
+        yield f"Trigger words put in front{where}: {', '.join(added)}"
 
 
 def cell_facts(composition: Composition, plan: Sampling, trigger: TriggerMode) -> dict[str, Any]:

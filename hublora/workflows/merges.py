@@ -91,7 +91,13 @@ def merge(
             shown = draw_gallery(pipe, plans, folder, observer)
             tags = pipe.hublora.base.family.card_tags
             del pipe
-            card = replace(card, gallery=shown, example=shown[0].prompt, family_tags=tags)
+            card = replace(
+                card,
+                gallery=shown.pictures,
+                sampling=shown.sampling,
+                example=shown.pictures[0].prompt,
+                family_tags=tags,
+            )
             write_composition_card(folder, card)
         observer(Note(f"Relative error against the exact weighted sum: {merged.error:.2g}"))
         pushed = None

@@ -104,7 +104,7 @@ def verify(
     picture = folder / PICTURE
     facts = read_picture(picture) if PICTURE in pushed.files else {}
     if not facts:
-        observer(Note("Verified: every file is as pushed. There is no picture to compare.", True))
+        observer(Note("Verified: every file is as pushed. There is no picture to compare."))
         return
     _verify_picture(picture, facts, pushed, base)
     observer(Note("Verified: every file is as pushed, and the adapter draws the same picture."))

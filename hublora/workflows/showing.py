@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hublora.cards.facts import Picture
+from hublora.cards.facts import Sampling as CardSampling
 from hublora.workflows.drawing import draw, save
 from hublora.workflows.parts import OpenPart
 from hublora.workflows.progress import Observer
@@ -17,16 +19,34 @@ if TYPE_CHECKING:
 _GALLERY = 4  # pictures
 
 
-def draw_gallery(
-    pipe: Any, plans: Sequence[Sampling], folder: Path, observer: Observer
-) -> tuple[Picture, ...]:
-    """Draw the plans into the folder of a repo; return what its card says of them."""
-    shown = []
+@dataclass(frozen=True)
+class Gallery:
+    """What a card says of its pictures.
+
+    Attributes:
+        pictures: In order; empty where none were drawn.
+        sampling: How they were drawn.
+    """
+
+    pictures: tuple[Picture, ...] = ()
+    sampling: CardSampling = field(default_factory=CardSampling)
+
+
+def draw_gallery(pipe: Any, plans: Sequence[Sampling], folder: Path, observer: Observer) -> Gallery:
+    """Draw the plans, which differ in prompt and seed, into the folder of a repo."""
+    shown, sampling = [], CardSampling()
     for index, image in enumerate(draw(pipe, plans, "auto", observer)):
         name, plan = f"images/{index}.png", plans[index]
         save(image, folder / name, pipe.hublora, plan, "auto")
-        shown.append(Picture(name, plan.prompt, plan.negative_prompt, plan.seed))
-    return tuple(shown)
+        added = pipe.hublora.expand(plan.prompt).added
+        shown.append(Picture(name, plan.prompt, plan.negative_prompt, plan.seed, added))
+        sampling = CardSampling(
+            plan.num_inference_steps,
+            plan.guidance_scale,
+            plan.scheduler or pipe.hublora.scheduler,
+            *image.size,
+        )
+    return Gallery(tuple(shown), sampling)
 
 
 def usual_prompts(parts: Sequence[OpenPart]) -> list[str]:

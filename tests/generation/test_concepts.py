@@ -22,6 +22,9 @@ EXPANSIONS = {
         "asks dogs", [DOG], "sks dog, asks dogs", ("sks dog",)
     ),
     "no words, nothing added": ("a hill", [PLAIN], "a hill", ()),
+    "a learned token that is put in front": (
+        "a hill", [CAT], "<a2-s0-0><a2-s0-1>, a hill", ("<s0>",)
+    ),
     "the same words once": ("a hill", [DOG, DOG], "sks dog, a hill", ("sks dog",)),
     "nothing for a weight of nothing": (
         "a hill", [Concept("me/dog", ("sks dog",), wanted=False)], "a hill", ()

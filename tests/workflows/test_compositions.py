@@ -69,6 +69,36 @@ def test_its_card_credits_licenses_and_escapes(mix: str) -> None:
     assert body.count("<b>") == len(re.findall(r"`[^`]*<b>by</b> <1>`", body)) > 0
     assert 'hublora run me/the-mix "a mix-ink hill"' in text
     assert "none of them forbids commercial use" in text
+    assert re.search(r"With 2 steps of `\w+`, guidance [\d.]+, \d+ × \d+ pixels\.", text)
+    assert "ink style, " not in text  # <1> in the template names it
+    assert "hublora puts\nthem in front" in text
+
+
+def test_words_put_in_front_of_prompts_are_told_once_and_on_the_card(
+    publish: Publish, hublora_cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    refs = [publish("front-ink", 1, "mit", "ink"), publish("front-dog", 2, "mit", "dog")]
+    prompts = ["--prompt=an ink hill", "--prompt=a dog", "--prompt=a dog in ink", "--steps=1"]
+    done = hublora_cli("compose", *refs, "-o", "both", *prompts)
+    assert done.status == 0, done.err
+    assert "Trigger words put in front of 'an ink hill': dog\n" in done.err
+    assert "Trigger words put in front of 'a dog': ink\n" in done.err
+    card = (tmp_path / "both" / "README.md").read_text()
+    assert "- `a dog` with `ink` in front, seed 1\n" in card
+    assert "- `a dog in ink`, seed 2\n" in card
+
+
+def test_without_pictures_nothing_is_warned_of_and_the_card_has_no_gallery(
+    publish: Publish, hublora_cli: Any
+) -> None:
+    name = publish("bare", 1, "mit", "ink")
+    done = hublora_cli("compose", name, "--push-to-hub=me/bare-mix", "--no-gallery")
+    assert done.status == 0, done.err
+    assert "There is no picture to compare" in done.err
+    assert "Warning" not in done.err
+    assert "<Gallery" not in ModelCard.load("me/bare-mix").content
+    assert 'Use it: hublora run me/bare-mix "…"' in done.out
 
 
 def test_run_draws_it_as_if_it_were_one_adapter(
