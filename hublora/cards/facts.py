@@ -112,11 +112,13 @@ class LearnedWords:
         path: Their file inside the repo.
         lengths: Word -> vectors that it stands for, in the order of the file's rows.
         keys: Keys of the file, one for each text encoder; empty if the words are its keys.
+        size: Bytes of the file, where there is an adapter's besides.
     """
 
     path: str
     lengths: Mapping[str, int]
     keys: tuple[str, ...] = ()
+    size: int | None = None
 
 
 @dataclass(frozen=True)

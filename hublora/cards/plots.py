@@ -16,6 +16,8 @@ _QUIET = "#59636e"
 _GRID = "#e4e7eb"
 _LOSS = "#2f6fdb"
 _RATE = "#c2571a"
+_RATES = {"adapter": "lr", "words": "lr_words"}
+_RATE_LINES = {"adapter": (_RATE, "-"), "words": ("#1a7f6b", "--")}
 _HELD_OUT = "#7a3fb8"
 
 _SIZE = (7.0, 4.4)  # inches; at 700 px wide an inch is 100 px, so 10 pt is 14 px
@@ -31,8 +33,8 @@ def loss_plot(
     """Draw loss and learning rate over the steps into a PNG at `path`, which is returned.
 
     Args:
-        history: One mapping per step with `step`, `loss` and, where known, `lr` and `held_out`, the
-            loss on pictures that are not trained on.
+        history: One mapping per step with `step`, `loss` and, where known, `lr`, `lr_words` and
+            `held_out`, the loss on pictures that are not trained on.
         path: Where the picture is written.
         title: A text above the plot, shown as it is.
 
@@ -43,20 +45,22 @@ def loss_plot(
     from matplotlib.figure import Figure
 
     losses = _series(history, "loss")
-    rates = _series(history, "lr")
+    rates = {name: _series(history, key) for name, key in _RATES.items()}
     if not losses:
         raise ValueError("a loss plot needs at least one finite loss")
     figure = Figure(figsize=_SIZE, dpi=_DPI, facecolor="white", layout="constrained")
     canvas = FigureCanvasAgg(figure)
-    upper, lower = _panels(figure, with_rate=bool(rates))
+    upper, lower = _panels(figure, with_rate=any(rates.values()))
     _draw_loss(upper, losses)
     _draw_held_out(upper, _series(history, "held_out"))
     if lower is not None:
-        _draw_rate(lower, rates)
+        _draw_rates(lower, {name: series for name, series in rates.items() if series})
     (lower or upper).set_xlabel("step", color=_INK, fontsize=10)
+    _mark_steps(lower or upper, losses[0][0], losses[-1][0])
+    above = _draw_legend(upper)
     if title:
         # A title is somebody's text: "$" must not start a formula.
-        upper.set_title(title, loc="left", color=_INK, fontsize=12, pad=10, parse_math=False)
+        upper.set_title(title, loc="left", color=_INK, fontsize=12, pad=above, parse_math=False)
     canvas.print_png(path)
     return path
 
@@ -127,7 +131,6 @@ def _draw_loss(axes: Axes, losses: Sequence[tuple[int, float]]) -> None:
     label = f"average of about {span:,} steps"
     axes.plot(steps, smooth(values, span), color=_LOSS, linewidth=2, label=label)
     axes.set_ylim(*_limits(values))
-    _draw_legend(axes)
 
 
 def _draw_held_out(axes: Axes, losses: Sequence[tuple[int, float]]) -> None:
@@ -144,12 +147,35 @@ def _draw_held_out(axes: Axes, losses: Sequence[tuple[int, float]]) -> None:
     low, high = axes.get_ylim()
     room = (high - low) * 0.06
     axes.set_ylim(min(low, min(values) - room), max(high, max(values) + room))
-    _draw_legend(axes)
 
 
-def _draw_legend(axes: Axes) -> None:
-    legend = axes.legend(loc="upper right", fontsize=9, labelcolor=_QUIET, borderaxespad=0.2)
-    legend.get_frame().set(edgecolor="none", alpha=0.85)
+def _draw_legend(axes: Axes) -> float:
+    """Say above the plot, where it hides nothing, which line is which; return the room in points
+    that a title has to leave."""
+    handles, labels = axes.get_legend_handles_labels()
+    if not handles:
+        return 10
+    axes.legend(
+        loc="lower right",
+        bbox_to_anchor=(1, 1),
+        ncols=len(labels),
+        fontsize=9,
+        labelcolor=_QUIET,
+        frameon=False,
+        borderaxespad=0.1,
+    )
+    return 24
+
+
+def _mark_steps(axes: Axes, first: int, last: int) -> None:
+    """Put ticks at round steps, and at the first and the last one."""
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    apart = (last - first) / 12
+    found = MaxNLocator(8, integer=True).tick_values(first, last)
+    between = [tick for tick in found if first + apart < tick < last - apart]
+    axes.set_xticks(sorted({first, *between, last}))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda step, _: f"{step:,.0f}"))
 
 
 def _limits(values: Sequence[float]) -> tuple[float, float]:
@@ -160,15 +186,30 @@ def _limits(values: Sequence[float]) -> tuple[float, float]:
     return low - room, high + room
 
 
-def _draw_rate(axes: Axes, rates: Sequence[tuple[int, float]]) -> None:
-    from matplotlib.ticker import FuncFormatter, MaxNLocator
-
-    steps, values = zip(*rates, strict=True)
-    marker = "o" if len(values) == 1 else None
-    axes.plot(steps, values, color=_RATE, linewidth=1.6, marker=marker, markersize=4)
-    peak = max(values) or 1.0
-    axes.set_ylim(0, peak * 1.15)
-    axes.set_yticks([0, peak], labels=["0", f"{peak:.3g}"])
-    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda step, _: f"{step:,.0f}"))
+def _draw_rates(axes: Axes, rates: Mapping[str, Sequence[tuple[int, float]]]) -> None:
+    """Draw one learning rate, or several, each as a share of its own highest value."""
     axes.set_ylabel("learning rate", color=_INK, fontsize=10)
+    peaks = {name: max(value for _, value in series) or 1.0 for name, series in rates.items()}
+    for name, series in rates.items():
+        steps, values = zip(*series, strict=True)
+        shares = [value / peaks[name] for value in values]
+        colour, style = _RATE_LINES[name]
+        marker = "o" if len(values) == 1 else None
+        label = f"{name}, up to {peaks[name]:.3g}"
+        axes.plot(
+            steps,
+            shares,
+            style,
+            color=colour,
+            linewidth=1.6,
+            marker=marker,
+            markersize=4,
+            label=label,
+        )
+    axes.set_ylim(0, 1.15)
+    if len(rates) == 1:
+        (peak,) = peaks.values()
+        axes.set_yticks([0, 1], labels=["0", f"{peak:.3g}"])
+        return
+    axes.set_yticks([0, 1], labels=["0", "highest"])
+    _draw_legend(axes)

@@ -26,7 +26,7 @@ def view(facts: CardFacts) -> dict[str, Any]:
         "title": markdown.inline(facts.title),
         "base": _repo(facts.base, "its base model"),
         "training_set": _training_set(facts),
-        "size": wording.size(facts.size) if facts.size else None,
+        "size": _size(facts),
         "own_words": mark(defuse(facts.description).strip() or _INVITATION),
         "before_after": facts.before_after,
         "triggers": [markdown.code(word) for word in facts.trigger_words],
@@ -84,6 +84,16 @@ def _training_set(facts: CardFacts) -> str:
     if facts.dataset.id is None:
         return f"{number} that are not published"
     return f"{number} from {_dataset(facts)}"
+
+
+def _size(facts: CardFacts) -> str | None:
+    """Return how large what was learned is, as the beginning of a sentence."""
+    if facts.size is None:
+        return None
+    if facts.words is None or facts.words.size is None:
+        return f"It is one file of {wording.size(facts.size)}"
+    noun = "words" if len(facts.words.lengths) > 1 else "word"
+    return f"Adapter and {noun} are two files, {wording.size(facts.size + facts.words.size)} in all"
 
 
 def _call_arguments(facts: CardFacts) -> list[str]:

@@ -18,10 +18,11 @@ class StepDone:
     Attributes:
         step: Counted from 1.
         loss: Scalar, still on the device: reading its value waits for the device.
-        learning_rate: That the step used.
+        learning_rate: That the step used: of the adapter, or of the words where there is none.
         buckets: [2, BUCKETS] on the device: sums and counts of the samples' losses by part of the
             timesteps.
         measure: The loss on the held-out pictures after the step, if it was measured.
+        words_rate: The words' learning rate where they learn beside an adapter.
     """
 
     step: int
@@ -29,6 +30,7 @@ class StepDone:
     learning_rate: float
     buckets: torch.Tensor
     measure: Measure | None = None
+    words_rate: float | None = None
 
 
 @dataclass(frozen=True)

@@ -26,11 +26,12 @@ def train(session: Session) -> Iterator[Event]:
     generator = torch.Generator(session.accelerator.device)
     total = session.total_steps
     while session.step < total and not session.is_over:
-        learning_rate = session.schedule.get_last_lr()[0]
+        rates = session.schedule.get_last_lr()
+        of_words = rates[-1] if session.adapted and session.tokens is not None else None
         loss, buckets = _step(session, generator)
         session.step += 1
         taken = measure(session, generator) if is_due(session) else None
-        yield StepDone(session.step, loss, learning_rate, buckets, taken)
+        yield StepDone(session.step, loss, rates[0], buckets, taken, of_words)
         last = session.step == total or (taken is not None and has_stalled(session))
         session.is_over = last
         if not last and _is_due(session, config.validation.steps, config.validation.epochs):

@@ -117,8 +117,11 @@ def _learned_words(run: Run) -> LearnedWords | None:
     tokens = run.session.tokens
     if tokens is None or run.words_path is None:
         return None
-    by_name = not run.session.adapted and len(tokens.rows) == 1
-    return LearnedWords(run.words_path, tokens.lengths, () if by_name else KEYS[: len(tokens.rows)])
+    adapted = run.session.adapted
+    keys = () if not adapted and len(tokens.rows) == 1 else KEYS[: len(tokens.rows)]
+    file = run.session.config.run_folder / run.words_path
+    size = file.stat().st_size if adapted else None
+    return LearnedWords(run.words_path, tokens.lengths, keys, size)
 
 
 def alpha(session: Session) -> float:

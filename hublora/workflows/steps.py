@@ -167,7 +167,7 @@ def _tell(rows: Sequence[dict[str, Any]], session: Session, observer: Observer) 
     if rows:
         loss = sum(row["loss"] for row in rows) / len(rows)
         last = rows[-1]
-        observer(Trained(last["step"], session.total_steps, loss, last["lr"]))
+        observer(Trained(last["step"], session.total_steps, loss, last["lr"], last.get("lr_words")))
 
 
 def _all_stop(session: Session, stop: threading.Event) -> bool:

@@ -11,7 +11,7 @@ from markdown_it import MarkdownIt
 
 from hublora.cards import markdown, wording
 from hublora.cards.card import render_card, write_card
-from hublora.cards.facts import License, Picture, Source, Training
+from hublora.cards.facts import LearnedWords, License, Picture, Source, Training
 from hublora.cards.metadata import split
 from hublora.quoting import one_line
 
@@ -195,3 +195,10 @@ def test_everything_that_may_be_unpublished_is_asked_for(make_facts):
     assert all(f" --set {key}=./your-" in commands for key in keys)
     open_again = {"data.archive": "https://x.example/a.zip", "base.model": "a/b"}
     assert unpublished({**open_again, "adapter.start_from": "c/d@main"}) == ()
+
+
+def test_the_words_file_beside_the_adapter_is_counted(make_facts):
+    words = LearnedWords("embeddings/dog.safetensors", {"<dog>": 1}, ("clip_l",), 1_000)
+    card = render_card(make_facts(words=words, size=149_000))
+    assert "Adapter and word are two files, 150 kB in all; the base model itself" in card
+    assert "It is one file of 149 kB; the" in render_card(make_facts(size=149_000))

@@ -54,3 +54,23 @@ def test_average_keeps_constants_and_lags_in_neither_direction():
     peak = smooth([0.0] * 200 + [1.0] + [0.0] * 200, 9)
     assert peak.index(max(peak)) == 200
     assert peak[195] == pytest.approx(peak[205], rel=1e-6)
+
+
+def test_plot_shows_the_learning_rate_of_words_beside_that_of_the_adapter(tmp_path):
+    rows = [row | {"lr": 0.0, "lr_words": 5e-3} for row in history(40)]
+    path = loss_plot(rows, tmp_path / "loss.png", title="x")
+    with Image.open(path) as picture:
+        colours = {colour for _, colour in picture.convert("RGB").getcolors(1 << 20)}
+    assert (0x1A, 0x7F, 0x6B) in colours
+
+
+def test_plot_names_the_first_and_the_last_step():
+    from matplotlib.figure import Figure
+
+    from hublora.cards.plots import _mark_steps
+
+    for first, last in ((1, 1), (1, 2), (1, 50), (1, 1000), (201, 999)):
+        axes = Figure().subplots()
+        _mark_steps(axes, first, last)
+        ticks = axes.get_xticks()
+        assert (ticks[0], ticks[-1]) == (first, last)

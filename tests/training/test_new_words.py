@@ -82,15 +82,18 @@ def test_the_adapter_waits_for_the_words(start: Callable[..., Session]) -> None:
         schedule__name="constant_with_warmup", schedule__max_train_steps=5,
     )  # fmt: skip
     begun = [p.detach().clone() for p in session.adapted["unet"].parameters.values()]
-    rates, moved, learned = [], [], []
+    rates, of_words, moved, learned = [], [], [], []
     for event in train(session):
         if isinstance(event, StepDone):
             rates.append(event.learning_rate)
+            of_words.append(event.words_rate)
             now = session.adapted["unet"].parameters.values()
             moved.append(any(not torch.equal(*pair) for pair in zip(begun, now, strict=True)))
             learned.append(session.learned_tokens()[0].vectors[0])
     assert moved == [False, False, False, True, True], "the third step is its warm-up's first"
     assert rates == [0.0, 0.0, 0.0, 1e-2, 1e-2]
+    assert of_words[0] == 0
+    assert min(of_words[1:]) > 0, "what learns is told of from the beginning"
     assert all(not torch.equal(one, two) for one, two in pairwise(learned))
 
 
