@@ -19,11 +19,13 @@ from hublora.workflows.progress import Note, Observer, ignore
 from hublora.workflows.results import Done, TrainingResult, write_results
 from hublora.workflows.settling import check_names
 from hublora.workflows.share import push
-from hublora.workflows.steps import interrupted, open_history, train_to_end
+from hublora.workflows.steps import open_history, train_to_end
+from hublora.workflows.stopping import before_the_steps, interrupted, sigterm_stops
 from hublora.workflows.telling import on_stderr
 
 if TYPE_CHECKING:
     from hublora.training.config import TrainingConfig
+    from hublora.training.history import History
     from hublora.training.session import Session
 
 
@@ -55,10 +57,12 @@ def train(
     observer = observer or on_stderr()
     if not join_processes().is_main_process:
         observer = ignore
-    ready = prepare(config, resume, observer)
-    with ExitStack() as until_done:
-        on_main(lambda: _claim(ready.config.run_folder, until_done))
-        return _train(ready, observer)
+    with sigterm_stops(), ExitStack() as until_done:
+        with before_the_steps():
+            ready = prepare(config, resume, observer)
+            on_main(lambda: _claim(ready.config.run_folder, until_done))
+            session, history = _begin(ready, observer)
+        return _train(ready, session, history, observer)
 
 
 def _claim(folder: Path, until: ExitStack) -> None:
@@ -69,11 +73,11 @@ def _claim(folder: Path, until: ExitStack) -> None:
         )
 
 
-def _train(ready: Ready, observer: Observer) -> TrainingResult:
-    """Encode, train, write the results, and push them if the settings say so."""
+def _begin(ready: Ready, observer: Observer) -> tuple[Session, History]:
+    """Encode the pictures; return the training before its first step, and its record."""
     from hublora.data import join
     from hublora.training.checkpoint import load_checkpoint
-    from hublora.training.processes import main_first, on_main
+    from hublora.training.processes import main_first
     from hublora.training.starting import start_session
 
     config, base, source = ready.config, ready.base, ready.source
@@ -99,6 +103,14 @@ def _train(ready: Ready, observer: Observer) -> TrainingResult:
         observer(Note(f"Going on from {ready.checkpoint}."))
     history = main_first(lambda: open_history(session))
     observer(Note(_plan(session)))
+    return session, history
+
+
+def _train(ready: Ready, session: Session, history: History, observer: Observer) -> TrainingResult:
+    """Train, write the results, and push them if the settings say so."""
+    from hublora.training.processes import on_main
+
+    config, base, source = ready.config, ready.base, ready.source
     first = session.step
     with keeping(session, observer) as keeper:
         seconds = train_to_end(session, base, source, history, observer, keeper)

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hublora.errors import ConfigError, Interrupted
+from hublora.errors import ConfigError
 from hublora.refs import is_repo
 from hublora.workflows.bases import Base
 from hublora.workflows.gallery import draw_preview
 from hublora.workflows.progress import Note, Observer, Trained, Wrote
+from hublora.workflows.stopping import asked_to_stop, interrupted
 
 if TYPE_CHECKING:
     from hublora.data import Source
@@ -127,7 +126,7 @@ def train_to_end(
     started = told = time.monotonic()
     away = 0.0  # seconds spent on pictures, which are not the training's
     try:
-        with _interruptions() as stop, explained(session.config, session.data.size[0]):
+        with asked_to_stop() as stop, explained(session.config, session.data.size[0]):
             for event in train_steps(session):
                 if isinstance(event, StepDone):
                     history.add(event)
@@ -180,38 +179,3 @@ def _all_stop(session: Session, stop: threading.Event) -> bool:
 
     asked = torch.tensor(float(stop.is_set()), device=session.accelerator.device)
     return bool(session.accelerator.reduce(asked, "sum") > 0)
-
-
-def interrupted(checkpoint: Path, keeper: Keeper | None = None) -> Interrupted:
-    """Return what to raise when a person stopped a training that is saved in `checkpoint`."""
-    elsewhere = f"\nOr on another machine: {keeper.command}" if keeper else ""
-    return Interrupted(
-        f"Stopped; everything so far is in {checkpoint}.",
-        f"Go on with the same command and: --output-dir {checkpoint.parent} --resume{elsewhere}",
-        checkpoint,
-    )
-
-
-@contextmanager
-def _interruptions() -> Iterator[threading.Event]:
-    """Turn Ctrl-C and SIGTERM into an event that the loop looks at between two steps.
-
-    A second Ctrl-C stops at once. Signals can only be caught in the main thread; elsewhere the
-    event is never set.
-    """
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-
-    def ask(number: int, frame: Any) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from hublora.errors import ConfigError
+import hublora
+from hublora.errors import ConfigError, Interrupted
+from hublora.workflows.progress import Stage
 
 WEIGHTS = "pytorch_lora_weights.safetensors"
 FLAGS = [
@@ -31,7 +33,6 @@ pytestmark = pytest.mark.timeout(900)  # several whole processes, on machines th
 
 def train_here(folder: Path, flags: list[str], monkeypatch: pytest.MonkeyPatch, **how) -> Path:
     """Train in this process, as `hublora train` would in `folder`; return the run's folder."""
-    import hublora
     from hublora.cli.train import train as command
     from hublora.cli.train_flags import given_settings
 
@@ -101,6 +102,25 @@ def test_ctrl_c_saves_says_how_to_go_on_and_going_on_ends_in_the_same_bytes(
     assert "Traceback" not in told
     run = train_here(tmp_path, FLAGS, monkeypatch, resume="latest")
     assert (run / WEIGHTS).read_bytes() == (whole / WEIGHTS).read_bytes()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_before_the_first_step_says_what_is_kept(number: int, settings) -> None:
+    told = []
+
+    def stop(happening: object) -> None:
+        told.append(happening)
+        if isinstance(happening, Stage) and happening.name == "Encoding":
+            os.kill(os.getpid(), number)
+
+    before = signal.getsignal(signal.SIGTERM)
+    config = settings(data__seed=int(number), data__random_flip=True)
+    with pytest.raises(Interrupted, match="nothing was trained now") as caught:
+        hublora.train(config, observer=stop)
+    assert "The same command goes on" in str(caught.value)
+    assert not list(config.run_folder.glob("checkpoint-*"))
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert hublora.train(config, observer=told.append).steps == 4
 
 
 def test_two_trainings_do_not_write_to_one_folder(
