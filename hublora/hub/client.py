@@ -11,6 +11,11 @@ from typing import Any
 
 from huggingface_hub import HfApi, constants
 from huggingface_hub import errors as hf
+from huggingface_hub.utils import (
+    are_progress_bars_disabled,
+    disable_progress_bars,
+    enable_progress_bars,
+)
 
 from hublora.errors import AccessError, HubError, HubloraError, NotFoundError
 
@@ -26,6 +31,22 @@ def api() -> HfApi:
     from hublora._version import __version__
 
     return HfApi(library_name="hublora", library_version=__version__)
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """Show none of huggingface_hub's bars, one for each file; what happens is told by workflows.
+
+    Commits take no class of bars, so that only the switch for all of the process turns them off.
+    """
+    were_shown = not are_progress_bars_disabled()
+    if were_shown:
+        disable_progress_bars()
+    try:
+        yield
+    finally:
+        if were_shown:
+            enable_progress_bars()
 
 
 def is_offline() -> bool:

@@ -25,7 +25,7 @@ from hublora.errors import (
     VerificationError,
 )
 from hublora.filesystem import sha256_of
-from hublora.hub.client import api, endpoint, is_offline, translated, whoami
+from hublora.hub.client import api, endpoint, is_offline, translated, whoami, without_bars
 from hublora.hub.download import download
 from hublora.hub.layout import CARD, CONTENTS, WEIGHTS, is_repo_file, repo_files
 from hublora.hub.resolve import RepoSnapshot, inspect_repo
@@ -107,6 +107,7 @@ def remote_card(repo_id: str) -> str | None:
     return download(repo_id, snapshot.commit, CARD).read_text(encoding="utf-8")
 
 
+@without_bars()
 def push_folder(folder: Path, repo_id: str, *, message: str, private: bool = False) -> Pushed:
     """Upload the layout's files in `folder` as one commit on main.
 
@@ -138,6 +139,7 @@ def push_command(folder: Path, repo_id: str) -> str:
     return shlex.join(["hublora", "push", str(folder), repo_id])
 
 
+@without_bars()
 def verify_files(folder: Path, pushed: Pushed) -> None:
     """Read every pushed file back at its commit and compare it with the folder's.
 

@@ -9,13 +9,14 @@ from pathlib import Path
 from huggingface_hub import CommitOperationAdd, RepoFile
 
 from hublora.errors import AccessError, HubloraError, PushError, VerificationError
-from hublora.hub.client import api, translated
+from hublora.hub.client import api, translated, without_bars
 from hublora.hub.push import Pushed
 from hublora.hub.resolve import inspect_repo
 
 _AT_ONCE = 100  # paths of one question to the Hub
 
 
+@without_bars()
 def push_dataset_files(
     files: Mapping[str, Path | bytes], repo_id: str, *, message: str, private: bool = False
 ) -> Pushed:

@@ -13,7 +13,7 @@ from pathlib import Path
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, hf_hub_download
 
 from hublora.errors import HubloraError, NotFoundError
-from hublora.hub.client import api, translated
+from hublora.hub.client import api, translated, without_bars
 from hublora.hub.resolve import RepoSnapshot, inspect_repo
 
 _OF_GIT = ".gitattributes"  # says which files are large
@@ -44,6 +44,7 @@ def is_private(repo_id: str) -> bool | None:
         return None
 
 
+@without_bars()
 def replace(
     repo_id: str, branch: str, files: Mapping[str, Path], message: str, private: bool = False
 ) -> None:

@@ -14,6 +14,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hublora.cards import wording
 from hublora.data.folder import list_pictures
 from hublora.filesystem import write_atomically
 from hublora.workflows.bases import Base
@@ -74,7 +75,9 @@ def open_class_pictures(
     plan, folder = plan_class_pictures(config, base, pipe)
     folder.mkdir(parents=True, exist_ok=True)
     if missing := count_missing(folder, wanted.num_class_images):
-        observer(Note(f"Drawing {missing} pictures of {plan.prompt!r} into {folder}"))
+        observer(
+            Note(f"Drawing {wording.count(missing, 'picture')} of {plan.prompt!r} into {folder}")
+        )
         _draw(folder, missing, plan, base, pipe, accelerator, observer)
     settings = config.data.model_copy(
         update={

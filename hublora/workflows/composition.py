@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from hublora.workflows.residents import Residents
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Composition:
     """What a pipeline was put together from; `hublora.load` leaves it in `pipe.hublora`.
 
@@ -47,6 +47,11 @@ class Composition:
     name: str | None = None
     device: str = "cpu"
     scheduler: str | None = None
+
+    def __repr__(self) -> str:
+        parts = ", ".join(f"{part.label}:{part.weight}" for part in self.parts) or "no adapter"
+        way = f", {self.way}" if len(self.parts) > 1 else ""
+        return f"<hublora: {self.base.label} with {parts}{way}>"
 
     @property
     def mixer(self) -> Mixer | None:

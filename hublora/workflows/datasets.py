@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from hublora.cards import wording
 from hublora.cards.dataset import dataset_card
 from hublora.hub.layout import CARD
 from hublora.hub.push import Pushed
@@ -47,7 +48,7 @@ def push_dataset(
     card = dataset_card(repo_id, captions, captioned_by)
     files: dict[str, Path | bytes] = {name: folder / name for name in captions}
     files |= {"metadata.jsonl": ("\n".join(rows) + "\n").encode(), CARD: card.encode()}
-    observer(Note(f"Pushing {len(captions)} pictures to {repo_id} …"))
+    observer(Note(f"Pushing {wording.count(len(captions), 'picture')} to {repo_id} …"))
     pushed = push_dataset_files(
         files, repo_id, message="Upload captioned pictures with hublora", private=private
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -167,7 +167,11 @@ def _files(folder: Path) -> tuple[bool, str]:
     missing = sorted(name for name in named if not (folder / name).is_file())
     if missing:
         return False, f"the card names what is not there: {', '.join(missing)}"
-    return True, f"all {len(named)} that the card names are there"
+    return True, f"{_every(named, 'file is', 'files are')} there that the card names"
+
+
+def _every(things: Collection[object], one: str, several: str) -> str:
+    return f"all {len(things)} {several}" if len(things) > 1 else f"the only {one}"
 
 
 def _named_files(card: Path) -> set[str]:
@@ -191,7 +195,7 @@ def _hashes(folder: Path, recorded: Mapping[str, str]) -> tuple[bool | None, str
         return None, "of a folder none were recorded"
     if wrong := wrong_files(folder, recorded):
         return False, f"not what the Hub recorded: {', '.join(wrong)}"
-    return True, f"all {len(recorded)} files are what the Hub recorded"
+    return True, f"{_every(recorded, 'file is', 'files are')} what the Hub recorded"
 
 
 def _facts(folder: Path) -> tuple[bool | None, str]:
@@ -263,7 +267,7 @@ def _pictures(folder: Path) -> tuple[bool | None, str]:
     ]
     if strange:
         return False, f"drawn with another file than {name}: {', '.join(strange)}"
-    return True, f"all {len(plans)} were drawn with this adapter"
+    return True, f"{_every(plans, 'was', 'were')} drawn with this adapter"
 
 
 def _gallery(
@@ -289,7 +293,7 @@ def _gallery(
     told = f"at most {worst:.1f} levels of 255 apart on average"
     if worst > tolerance:
         return False, f"{where} is another picture when it is drawn again ({told})"
-    return True, f"all {len(plans)} are drawn again: {told}"
+    return True, f"{_every(plans, 'is', 'are')} drawn again: {told}"
 
 
 def _draw(

@@ -134,7 +134,12 @@ def test_what_wants_one_adapter_is_told(mix: str, tmp_path: Path) -> None:
 
 
 def test_python_fills_the_template_too(mix: str) -> None:
-    assert hublora.load(mix).hublora.prompt("a hill") == "a hill | <b>by</b> ink style"
+    composition = hublora.load(mix).hublora
+    assert composition.prompt("a hill") == "a hill | <b>by</b> ink style"
+    assert re.fullmatch(
+        r"<hublora: bases/epsilon\S* with me/mix-ink:0\.7, me/mix-dog:0\.2\.\.0\.9, switch>",
+        repr(composition),
+    )
 
 
 def test_a_part_that_is_another_file_is_refused(mix: str, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,22 @@ def test_loading_shows_no_bars_and_leaves_them_on(said: list[str], capfd: Any) -
     hublora.load(base="bases/epsilon")
     assert "it/s" not in capfd.readouterr().err
     assert of_diffusers.is_progress_bar_enabled()
+
+
+def test_pushing_shows_no_bars_and_leaves_them_on(
+    publish: Any, capfd: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars
+
+    hublora.compose([publish("quiet-ink", 1)], output=tmp_path / "mix", gallery=False)
+    switch = sys.modules[are_progress_bars_disabled.__module__]
+    monkeypatch.setattr(switch, "HF_HUB_DISABLE_PROGRESS_BARS", None)  # which tests have set
+    monkeypatch.setattr(switch, "progress_bar_states", {})
+    monkeypatch.setenv("TQDM_POSITION", "-1")  # bars without a terminal
+    enable_progress_bars()
+    hublora.push(tmp_path / "mix", "me/quiet-mix")
+    assert "B/s" not in capfd.readouterr().err
+    assert not are_progress_bars_disabled()
 
 
 def test_only_what_nobody_needs_is_not_said(said: list[str]) -> None:
