@@ -75,6 +75,12 @@ def is_claimed(folder: Path) -> bool:
     return False
 
 
+def nearest_folder(folder: Path) -> Path:
+    """Return `folder`, or the nearest one above that is there."""
+    folder = folder.absolute()
+    return folder if folder.is_dir() else nearest_folder(folder.parent)
+
+
 def sync_folder(folder: Path) -> None:
     """Make renames inside `folder` durable; Windows cannot open one, and does so by itself."""
     if os.name == "nt":

@@ -155,9 +155,9 @@ def _settings_again(
     """Return the settings with which an adapter was made, or of a training whose checkpoint is on
     the Hub, under those that were given."""
     from hublora.cli.progress import ProgressReport
-    from hublora.workflows.keeping import read_kept
     from hublora.workflows.recipe import check_named, read_recipe, remake
     from hublora.workflows.settling import check_names, default_folder
+    from hublora.workflows.taking_up import read_kept
 
     if made_from is not None and is_repo(resume):
         raise ConfigError(

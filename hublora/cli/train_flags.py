@@ -207,7 +207,7 @@ def given_settings(
             raise ConfigError(f"--set {assignment} is not of the form key=value.")
         try:
             settings[key] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, RecursionError) as error:
             raise ConfigError(
                 f"The value of --set {key} does not parse: {value!r}.", "Put it in quotes."
             ) from error

@@ -19,7 +19,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -104,18 +104,51 @@ def _remove(folder: Path) -> None:
 
 
 def check_checkpoint(
-    folder: Path, config: TrainingConfig, data_fingerprint: str, accelerator: Accelerator
+    folder: Path,
+    config: TrainingConfig,
+    data_fingerprint: str,
+    accelerator: Accelerator,
+    label: str = "",
 ) -> None:
     """Check that a training with these settings can go on from a checkpoint.
+
+    Args:
+        folder: It.
+        config: The settings.
+        data_fingerprint: Identity of the pictures and captions.
+        accelerator: Device, precision and processes.
+        label: What messages call it; its folder unless given.
 
     Raises:
         ConfigError: It is damaged, or was made with other settings.
     """
-    state = _read_state(folder)
+    state = check_files(folder)
+    _check_settings(
+        _settings(config, data_fingerprint, accelerator), state["settings"], label or str(folder)
+    )
+
+
+def check_files(
+    folder: Path, damaged: Callable[[str], ConfigError] | None = None
+) -> dict[str, Any]:
+    """Check that a checkpoint is as it was written; return its state.
+
+    Args:
+        folder: It.
+        damaged: Makes the error from the name of the file that is not.
+
+    Raises:
+        ConfigError: It is damaged.
+    """
+    damaged = damaged or (lambda name: _damaged(folder, name))
+    try:
+        state = _read_state(folder)
+    except ConfigError as error:
+        raise damaged(STATE) from error
     for name, digest in state["sha256"].items():
         if not (folder / name).is_file() or sha256_of(folder / name) != digest:
-            raise _damaged(folder, name)
-    _check_settings(_settings(config, data_fingerprint, accelerator), state["settings"], folder)
+            raise damaged(name)
+    return state
 
 
 def setting_of(folder: Path, key: str) -> Any:
@@ -218,11 +251,25 @@ def _read_state(folder: Path) -> dict[str, Any]:
     try:
         state = json.loads((folder / STATE).read_bytes())
         digest = state.pop("state")
-    except (OSError, ValueError, KeyError, AttributeError) as error:
+        whole = digest == _digest(state) and _is_state(state)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise _damaged(folder, STATE) from error
-    if digest != _digest(state):
+    if not whole:
         raise _damaged(folder, STATE)
     return state
+
+
+def _is_state(state: Mapping[str, Any]) -> bool:
+    """Tell whether it says what every checkpoint says, of the files that one may have."""
+    step, files = state["step"], state["sha256"].keys()
+    known = {WEIGHTS, EMBEDDINGS, OPTIMIZER}
+    return (
+        type(step) is int
+        and step >= 0
+        and OPTIMIZER in files
+        and files <= known
+        and isinstance(state["settings"], dict)
+    )
 
 
 def _digest(state: Mapping[str, Any]) -> str:
@@ -261,12 +308,12 @@ def _is_free(key: str) -> bool:
     return any(key == free or key.startswith(free + ".") for free in _FREE)
 
 
-def _check_settings(now: Mapping[str, Any], then: Mapping[str, Any], folder: Path) -> None:
+def _check_settings(now: Mapping[str, Any], then: Mapping[str, Any], label: str) -> None:
     changed = [key for key in now if key in then and now[key] != then[key]]
     if changed:
         listed = ", ".join(f"{key} (was {then[key]}, is {now[key]})" for key in changed[:4])
         raise ConfigError(
-            f"The checkpoint {folder} was made with other settings: {listed}.",
+            f"The checkpoint {label} was made with other settings: {listed}.",
             "Resume with the same ones, or start anew in another --output-dir.",
         )
 

@@ -236,6 +236,10 @@ def read_settings_file(path: Path) -> dict[str, Any]:
             tree = tomllib.loads(text)
         else:
             tree = yaml.safe_load(text)
+        if isinstance(tree, dict):
+            flatten(tree)  # nothing in it holds itself
+    except RecursionError as error:
+        raise ConfigError(f"The config file {path} is nested too deeply.") from error
     except (OSError, ValueError, yaml.YAMLError) as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"The config file {path} cannot be read: {reason}") from error

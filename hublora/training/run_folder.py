@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from hublora.filesystem import is_claimed
+
 STATE = "state.json"  # of a checkpoint, written last
 HISTORY = "training/history.jsonl"
 CHECKPOINT = "checkpoint-"
@@ -21,6 +23,21 @@ def list_checkpoints(run: Path) -> list[Path]:
     return sorted(found, key=lambda path: int(path.name.removeprefix(CHECKPOINT)))
 
 
+def is_unused(run: Path) -> bool:
+    """Tell whether a folder holds nothing but what a training that failed before its first step
+    has left, and none is about to do it."""
+    if not run.is_dir() or is_claimed(run):
+        return False
+    kept = {".cache", HISTORY.split("/")[0]}
+    if any(
+        one.name not in kept and not one.name.startswith(".checkpoint-") for one in run.iterdir()
+    ):
+        return False
+    history = run / HISTORY
+    others = [one for one in history.parent.glob("*") if one != history]
+    return not others and not read_history(history)
+
+
 def read_history(path: Path) -> list[dict[str, Any]]:
     """Return the rows of a training's record; a line cut short by a crash is the last one."""
     rows: list[dict[str, Any]] = []
@@ -29,7 +46,7 @@ def read_history(path: Path) -> list[dict[str, Any]]:
     for line in path.read_text(errors="replace").splitlines():
         try:
             row = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             break
         if not isinstance(row, dict) or not isinstance(row.get("step"), int):
             break

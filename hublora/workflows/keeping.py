@@ -1,4 +1,4 @@
-"""Checkpoints on the Hub: run folder ─ behind the training's back ─▶ side branch ─▶ other machine.
+"""Checkpoints on the Hub: run folder ─ behind the training's back ─▶ side branch.
 
 The branch `checkpoint` of the adapter's repo holds the newest checkpoint, its settings and its
 history: safetensors and JSON only. A Hub that is away costs a checkpoint there, never the training.
@@ -18,11 +18,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hublora.errors import ConfigError, HubloraError, NotFoundError
-from hublora.filesystem import write_atomically
+from hublora.errors import ConfigError, HubloraError
 from hublora.hub import side_branch
 from hublora.workflows.progress import Note, Observer, Stage
-from hublora.workflows.recipe import Recipe, own_settings, recorded_settings
+from hublora.workflows.recipe import recorded_settings
 
 if TYPE_CHECKING:
     from hublora.training.session import Session
@@ -213,59 +212,6 @@ def drop_kept(repo_id: str, observer: Observer) -> None:
         observer(
             Note(f"{repo_id} still keeps a checkpoint: {error.message} Remove it: {how}", True)
         )
-
-
-def read_kept(repo_id: str) -> Recipe:
-    """Return the settings of the training whose checkpoint a repo keeps.
-
-    Raises:
-        NotFoundError: It keeps none.
-        HubError: The Hub is away.
-    """
-    with tempfile.TemporaryDirectory(prefix="hublora-") as folder:
-        found = _find(repo_id)
-        side_branch.fetch(repo_id, found, (SETTINGS, ENVIRONMENT), Path(folder))
-        settings, environment = (
-            json.loads(Path(folder, name).read_bytes()) for name in (SETTINGS, ENVIRONMENT)
-        )
-    # It goes on where it was taken up from, whatever else is said there.
-    hub = {"hub.model_id": repo_id, "hub.push": bool(settings.get("hub", {}).get("push"))}
-    name = repo_id.split("/")[-1]
-    return Recipe(f"{repo_id}@{BRANCH}", name, own_settings(settings) | hub, environment)
-
-
-def take_up(repo_id: str, run: Path) -> Path:
-    """Bring the checkpoint that a repo keeps into a run folder, whole or not at all.
-
-    Raises:
-        NotFoundError: The repo keeps none.
-        HubError: The Hub is away.
-    """
-    found = _find(repo_id)
-    names = [name for name in found.files if name.endswith(_KINDS)]
-    run.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=run, prefix=".checkpoint-") as hidden:
-        folder = Path(hidden, "files")
-        side_branch.fetch(repo_id, found, names, folder)
-        shutil.rmtree(folder / ".cache", ignore_errors=True)
-        history = (folder / HISTORY).read_text()
-        for name in (SETTINGS, ENVIRONMENT, HISTORY):
-            (folder / name).unlink()
-        write_atomically(run / "training" / HISTORY, history)
-        step = int(json.loads((folder / STATE).read_bytes())["step"])
-        final = run / f"checkpoint-{step}"
-        os.rename(folder, final)
-    return final
-
-
-def _find(repo_id: str) -> side_branch.RepoSnapshot:
-    found = side_branch.look_up(repo_id, BRANCH)
-    if found is None or STATE not in found.files:
-        raise NotFoundError(
-            f"{repo_id} keeps no checkpoint: it has no branch {BRANCH!r}.",
-            "Only a training with --checkpoint-to-hub leaves one, until its result is pushed.",
-        )
-    return found
 
 
 def _documents(session: Session) -> dict[str, str]:

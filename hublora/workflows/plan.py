@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 from hublora.data.rows import INDEX
 from hublora.errors import ConfigError
+from hublora.filesystem import nearest_folder
 from hublora.refs import is_repo
 from hublora.workflows.class_pictures import count_missing, plan_class_pictures
 from hublora.workflows.describe import peak_memory
-from hublora.workflows.keeping import take_up
 from hublora.workflows.preparing import Ready, beginning, encode, prepare
 from hublora.workflows.progress import Note, Observer, ignore
 from hublora.workflows.settling import check_names
 from hublora.workflows.shapes import shapes
+from hublora.workflows.taking_up import bring
 
 if TYPE_CHECKING:
     from hublora.data.layout import Bucket
@@ -221,7 +222,7 @@ def brought_here(resume: str | None) -> Iterator[str | None]:
         yield resume
         return
     with tempfile.TemporaryDirectory(prefix="hublora-plan-") as folder:
-        yield str(take_up(str(resume), Path(folder)))
+        yield str(bring(str(resume), Path(folder)))
 
 
 def _check_disk(config: TrainingConfig, trial: _Trial, steps: int) -> tuple[int, int]:
@@ -231,7 +232,7 @@ def _check_disk(config: TrainingConfig, trial: _Trial, steps: int) -> tuple[int,
         ConfigError: There are too few.
     """
     needed = int(_SPARE * (trial.cache_bytes + _kept(trial.session, steps)))
-    free = shutil.disk_usage(_existing(config.run_folder)).free
+    free = shutil.disk_usage(nearest_folder(config.run_folder)).free
     if needed > free:
         raise ConfigError(
             f"The training needs about {needed / 1e9:.1f} GB of disk, and {free / 1e9:.1f} are "
@@ -298,12 +299,6 @@ def _kept(session: Session, steps: int) -> int:
 
 def _file_bytes(folders: Iterable[Path]) -> int:
     return sum(f.stat().st_size for folder in folders for f in folder.rglob("*") if f.is_file())
-
-
-def _existing(folder: Path) -> Path:
-    """Return the nearest folder above that is there."""
-    folder = folder.absolute()
-    return folder if folder.exists() else _existing(folder.parent)
 
 
 def _memory_there_is() -> int | None:

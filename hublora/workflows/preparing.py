@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from hublora.cards import wording
 from hublora.hub.push import check_can_push
-from hublora.refs import AdapterRef
+from hublora.refs import AdapterRef, is_repo
 from hublora.workflows.bases import Base, find_base, open_base
-from hublora.workflows.keeping import check_unkept, describe_place
+from hublora.workflows.keeping import BRANCH, check_unkept, describe_place
 from hublora.workflows.progress import Note, Observer, Stage, ignore
 from hublora.workflows.settling import pin, settle
 from hublora.workflows.shapes import bucket_note, enlarged_note, settle_buckets, shapes
 from hublora.workflows.steps import find_checkpoint
+from hublora.workflows.taking_up import leave, take_up
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -54,6 +55,27 @@ def prepare(config: TrainingConfig, resume: str | None, observer: Observer) -> R
     Raises:
         HubloraError: Whatever keeps it from starting.
     """
+    from hublora.training.processes import on_main
+
+    config = on_main(lambda: settle(config, resume))
+    if config.hub.push or config.checkpoint.to_hub:
+        on_main(lambda: check_can_push(str(config.hub.model_id)))
+    checkpoint = on_main(lambda: find_checkpoint(config, resume, observer))
+    if checkpoint is None or not is_repo(resume):
+        return _check(config, checkpoint, observer)
+    try:
+        ready = _check(config, checkpoint, observer, f"{resume}@{BRANCH}")
+    except BaseException:
+        leave(checkpoint)
+        raise
+    return replace(ready, checkpoint=on_main(lambda: take_up(checkpoint, config.run_folder)))
+
+
+def _check(
+    config: TrainingConfig, checkpoint: Path | None, observer: Observer, label: str = ""
+) -> Ready:
+    """Find what settled settings name, and check that it goes together with a checkpoint, which
+    messages call `label` where its folder says nothing to people."""
     import torch
 
     from hublora.training.checkpoint import check_checkpoint
@@ -61,10 +83,6 @@ def prepare(config: TrainingConfig, resume: str | None, observer: Observer) -> R
     from hublora.training.processes import main_first, on_main
     from hublora.training.starting import check_settings, split_pictures
 
-    config = on_main(lambda: settle(config, resume))
-    if config.hub.push or config.checkpoint.to_hub:
-        on_main(lambda: check_can_push(str(config.hub.model_id)))
-    checkpoint = on_main(lambda: find_checkpoint(config, resume, observer))
     if config.checkpoint.to_hub and checkpoint is None:
         on_main(lambda: check_unkept(str(config.hub.model_id)))
     kept_at = on_main(lambda: _tell_place(config, observer))
@@ -77,7 +95,7 @@ def prepare(config: TrainingConfig, resume: str | None, observer: Observer) -> R
     config = pin(config, base, source)
     config = settle_buckets(config, checkpoint)
     if checkpoint is not None:
-        check_checkpoint(checkpoint, config, source.fingerprint, accelerator)
+        check_checkpoint(checkpoint, config, source.fingerprint, accelerator, label)
     # The VAE is only needed for encoding, and half precision shows in the latents of some bases.
     dtype = weight_dtype(accelerator)
     pipe = base.load({"default": dtype, base.family.vae: torch.float32})

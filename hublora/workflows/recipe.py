@@ -174,7 +174,7 @@ def _recipe(label: str, name: str, settings: Path, environment: Path) -> Recipe:
     if environment.is_file():
         try:
             known = json.loads(environment.read_bytes())
-        except ValueError:
+        except (ValueError, RecursionError):
             known = {}  # then everything counts as drifted
     tree = own_settings(read_settings_file(settings))
     return Recipe(label, name, tree, known if isinstance(known, dict) else {})

@@ -204,7 +204,7 @@ def _settings_of(checkpoint: Path) -> dict[str, Any]:
     try:
         state = json.loads((checkpoint / STATE).read_bytes())
         names, settings = list(state["sha256"]), dict(state["settings"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ConfigError(f"{checkpoint.name}/{STATE} does not parse.") from error
     for name in names:
         if not (checkpoint / name).is_file():

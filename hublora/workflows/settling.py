@@ -9,6 +9,7 @@ from hublora.errors import ConfigError
 from hublora.hub.client import whoami
 from hublora.hub.resolve import resolve_adapter
 from hublora.refs import AdapterRef, check_repo_id, is_repo
+from hublora.training.run_folder import is_unused
 from hublora.workflows.bases import Base, check_base_name
 
 if TYPE_CHECKING:
@@ -85,13 +86,16 @@ def _run_name(config: TrainingConfig) -> str:
 
 
 def default_folder(name: str, resume: str | None) -> Path:
-    """Return a new folder below ./runs, or the newest one when going on with what is there."""
-    first = Path("runs") / name
-    taken = [first] if first.exists() else []
-    number = 2
-    while (candidate := first.with_name(f"{first.name}-{number}")).exists():
-        taken.append(candidate)
-        number += 1
+    """Return a new folder below ./runs, or the newest one when going on with what is there.
+
+    A folder in which no training has come to its first step is as good as a new one.
+    """
+    first = candidate = Path("runs") / name
+    taken: list[Path] = []
+    free: list[Path] = []
+    while candidate.exists():
+        (free if is_unused(candidate) else taken).append(candidate)
+        candidate = first.with_name(f"{first.name}-{len(taken) + len(free) + 1}")
     if resume is not None and not is_repo(resume) and taken:
         return taken[-1]
-    return candidate if taken else first
+    return [*free, candidate][0]

@@ -37,6 +37,9 @@ def find_checkpoint(config: TrainingConfig, resume: str | None, observer: Observ
             anew.
         observer: Is told when there is none yet.
 
+    Returns:
+        It; that of a repo is not in the run folder yet.
+
     Raises:
         ConfigError: There is no checkpoint of that name, or nothing was to be resumed and the
             folder already holds a training.
@@ -57,14 +60,14 @@ def find_checkpoint(config: TrainingConfig, resume: str | None, observer: Observ
             observer(Note(f"There is no checkpoint in {folder} yet; starting anew.", True))
         return found[-1] if found else None
     if is_repo(resume):
-        from hublora.workflows.keeping import take_up
+        from hublora.workflows.taking_up import bring
 
         if found:
             raise ConfigError(
                 f"{folder} already holds a training; {resume} is taken up in a new folder.",
                 "Go on with the one here: --resume. Or name another folder: --output-dir …",
             )
-        return take_up(resume, folder)
+        return bring(resume, folder)
     path = Path(resume)
     for candidate in (path, *(one for one in found if one.name == path.name)):
         if (candidate / STATE).is_file():
