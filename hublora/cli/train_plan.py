@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typing
 
+from hublora.cards import wording
 from hublora.cli.output import out
 from hublora.training.config import TrainingConfig
 
@@ -28,20 +29,24 @@ def show_plan(config: TrainingConfig, resume: str | None) -> None:
 def plan_lines(plan: Plan) -> list[str]:
     """Return what a person reads of a plan: what would be done, and what it takes."""
     defaults = TrainingConfig.from_settings({"base.model": ""}).flat()
-    there_is = f" of {plan.memory_there_is / 1e9:.1f} GB" if plan.memory_there_is else ""
-    held_out = f", {plan.held_out} held out" if plan.held_out else ""
+    there_is = f" of {wording.size(plan.memory_there_is)}" if plan.memory_there_is else ""
+    held_out = f", {plan.skipped} skipped" if plan.skipped else ""
+    held_out += f", {plan.held_out} held out" if plan.held_out else ""
     if plan.class_pictures:
         held_out += f", {plan.class_pictures} of the class to draw first"
     facts = {
         "Base": f"{plan.base} (licence: {plan.base_license or 'not stated'})",
         "Pictures": f"{plan.pictures} of {plan.dataset}{held_out} "
         f"(licence: {plan.dataset_license or 'not stated'})",
-        "Training": f"{plan.weights:,} weights, {plan.steps:,} steps of {plan.images_per_step} "
-        f"on {plan.device}",
+        "Method": f"{plan.settings['method']}, learning rate {_rates(plan)}, {_resolution(plan)}",
+        "Training": f"{plan.weights:,} weights, {wording.count(plan.steps, 'step')} of "
+        f"{wording.count(plan.images_per_step, 'picture')} on {plan.device}",
         "Time": f"{_duration(plan.encode_seconds)} to encode, then {_duration(plan.train_seconds)} "
-        f"to train ({plan.step_seconds:.3g} s a step), pictures not counted",
-        "Memory": f"{plan.memory / 1e9:.1f} GB{there_is}",
-        "Disk": f"{plan.disk / 1e9:.2f} GB of the {plan.disk_free / 1e9:.1f} GB free",
+        f"to train ({plan.step_seconds:.3g} s a step), drawing not counted",
+        "Drawing": f"{wording.count(plan.gallery, 'picture')} at the end"
+        + (f", {plan.previews:,} on the way" if plan.previews else ""),
+        "Memory": f"{wording.size(plan.memory)}{there_is}",
+        "Disk": f"{wording.size(plan.disk)} of the {wording.size(plan.disk_free)} free",
         "Pushed to": plan.push_to or "nowhere",
         **({"Kept at": plan.kept_at} if plan.kept_at else {}),
     }
@@ -51,6 +56,18 @@ def plan_lines(plan: Plan) -> list[str]:
         lines += ["Shapes", *(_bar(*one, most) for one in plan.buckets.items())]
     changed = {key: value for key, value in plan.settings.items() if value != defaults[key]}
     return [*lines, "Settings", *(f"  {key}: {value}" for key, value in changed.items())]
+
+
+def _rates(plan: Plan) -> str:
+    rates = [f"{plan.learning_rate:g}"] if plan.learning_rate is not None else []
+    if plan.words_rate is not None:
+        rates.append(f"{plan.words_rate:g} of the words")
+    return " and ".join(rates)
+
+
+def _resolution(plan: Plan) -> str:
+    size = f"{plan.size[1]}×{plan.size[0]} pixels"
+    return f"about {size}" if plan.buckets else size
 
 
 def _bar(shape: str, count: int, most: int) -> str:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from hublora.data import Source
     from hublora.training.session import Session
 
+BEFORE = 3  # pictures of the base alone, at least, if there are so many
 _CAPTIONS = 4  # prompts at most when no validation prompt was given
 
 
@@ -56,6 +57,30 @@ def _some_captions(source: Source, most: int) -> list[str]:
     every = max(1, len(source.examples) // most)
     captions = [one.captions[0] for one in source.examples[::every]]
     return list(dict.fromkeys(captions))[: min(most, _CAPTIONS)]
+
+
+def count_drawn(
+    session: Session, base: Base, source: Source, shown: int, steps: tuple[int, int]
+) -> tuple[int, int]:
+    """Return how many pictures a training draws on the way and at its end.
+
+    Args:
+        session: The training, or one like it.
+        base: Its base.
+        source: Its pictures.
+        shown: Pictures of one pass.
+        steps: The one that it begins after, and its last.
+    """
+    settings, plans = session.config.validation, plan_gallery(session, base, source)
+    first, last = steps
+    times = 0
+    if settings.steps is not None:
+        times = (last - 1) // settings.steps - first // settings.steps
+    elif settings.epochs is not None:
+        images, every = session.images_per_step, settings.epochs * shown
+        times = (last - 1) * images // every - first * images // every
+    prompts = len({plan.prompt for plan in plans})
+    return times * len(plans), len(plans) + min(len(plans), max(prompts, BEFORE))
 
 
 def draw(

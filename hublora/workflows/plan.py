@@ -18,6 +18,7 @@ from hublora.filesystem import nearest_folder
 from hublora.refs import is_repo
 from hublora.workflows.class_pictures import count_missing, plan_class_pictures
 from hublora.workflows.describe import peak_memory
+from hublora.workflows.gallery import count_drawn
 from hublora.workflows.preparing import Ready, beginning, encode, prepare
 from hublora.workflows.progress import Note, Observer, ignore
 from hublora.workflows.settling import check_names
@@ -43,16 +44,22 @@ class Plan:
         dataset: The pictures' source.
         dataset_license: As its card says.
         pictures: How many are trained on.
+        skipped: How many cannot be used.
         held_out: How many are kept apart.
         buckets: How many are of each shape, by width×height; empty if they are cut to one.
         class_pictures: How many pictures of the class are to be drawn first, as far as is known.
+        size: Height and width of what is trained on; of buckets, the usual one.
         weights: How many are trained.
+        learning_rate: Of the adapter; None where words alone are learned.
+        words_rate: Of the words; None without any.
         steps: Optimizer steps to do.
         images_per_step: Pictures of one step, over all devices.
         device: What it runs on.
         encode_seconds: For latents and prompts; 0 if all of them are cached.
         step_seconds: One optimizer step, as measured.
         train_seconds: All steps; pictures that are drawn come on top.
+        previews: How many pictures are drawn on the way.
+        gallery: How many are drawn at the end, those of the base alone included.
         memory: Highest use in that step, of the GPU or, without one, of the process.
         memory_there_is: Of the GPU; None without one.
         disk: What cache, checkpoints and result need.
@@ -67,16 +74,22 @@ class Plan:
     dataset: str
     dataset_license: str | None
     pictures: int
+    skipped: int
     held_out: int
     buckets: dict[str, int]
     class_pictures: int
+    size: tuple[int, int]
     weights: int
+    learning_rate: float | None
+    words_rate: float | None
     steps: int
     images_per_step: int
     device: str
     encode_seconds: float
     step_seconds: float
     train_seconds: float
+    previews: int
+    gallery: int
     memory: int
     memory_there_is: int | None
     disk: int
@@ -95,6 +108,7 @@ def plan(config: TrainingConfig, *, resume: str | None = None, observer: Observe
     """
     check_names(config)
     from hublora.training.devices import device_name
+    from hublora.training.methods import method_of
     from hublora.training.processes import join_processes
     from hublora.training.session import total_steps
     from hublora.training.starting import split_pictures
@@ -107,8 +121,11 @@ def plan(config: TrainingConfig, *, resume: str | None = None, observer: Observe
     observer(Note("Measuring one step …"))
     trial = _try(ready)
     images = trial.session.images_per_step
-    steps = total_steps(config, sum(source.examples[one].repeats for one in shown), images)
-    left = steps - _step_of(ready.checkpoint)
+    shown_once = sum(source.examples[one].repeats for one in shown)
+    steps = total_steps(config, shown_once, images)
+    done = _step_of(ready.checkpoint)
+    left = steps - done
+    previews, gallery = count_drawn(trial.session, ready.base, source, shown_once, (done, steps))
     disk, free = _check_disk(config, trial, steps)
     return Plan(
         settings=config.flat(),
@@ -117,18 +134,24 @@ def plan(config: TrainingConfig, *, resume: str | None = None, observer: Observe
         dataset=source.id,
         dataset_license=source.license,
         pictures=len(shown),
+        skipped=len(source.skipped),
         held_out=len(held_out),
         buckets={f"{b.size[1]}×{b.size[0]}": len(b.members) for b in trial.buckets}
         if config.data.aspect_buckets
         else {},
         class_pictures=_to_draw(ready),
+        size=trial.session.data.size,
         weights=sum(parameter.numel() for parameter in trial.session.parameters),
+        learning_rate=config.optimizer.learning_rate if trial.session.adapted else None,
+        words_rate=method_of(config).token_rate(config) if trial.session.tokens else None,
         steps=left,
         images_per_step=images,
         device=device_name(ready.accelerator),
         encode_seconds=trial.encode_seconds,
         step_seconds=trial.step_seconds,
         train_seconds=left * trial.step_seconds,
+        previews=previews,
+        gallery=gallery,
         memory=peak_memory(),
         memory_there_is=_memory_there_is(),
         disk=disk,

@@ -36,6 +36,7 @@ from hublora.workflows.describe import (
 )
 from hublora.workflows.drawing import save
 from hublora.workflows.gallery import (
+    BEFORE,
     Drawn,
     before_after_sheet,
     draw,
@@ -236,7 +237,7 @@ def _write_pictures(
     return gallery
 
 
-def _one_per_prompt(drawn: Sequence[Drawn], least: int = 3) -> list[Drawn]:
+def _one_per_prompt(drawn: Sequence[Drawn], least: int = BEFORE) -> list[Drawn]:
     """Return the first picture of each prompt, filled up to `least` with the next ones."""
     first = list({one.plan.prompt: one for one in reversed(drawn)}.values())[::-1]
     rest = [one for one in drawn if one not in first]

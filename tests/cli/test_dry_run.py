@@ -41,6 +41,9 @@ def test_it_says_what_the_training_would_do_and_writes_nothing(cli: Cli, tmp_pat
     assert found["held_out"] == 1
     assert found["steps"] == 100
     assert found["images_per_step"] == 2
+    assert (found["skipped"], found["size"]) == (0, [64, 64])
+    assert (found["learning_rate"], found["words_rate"]) == (1e-4, None)
+    assert (found["previews"], found["gallery"]) == (0, 8)
     assert found["base"].startswith("bases/epsilon@")
     assert found["base_license"] == "apache-2.0"
     assert found["settings"]["data.revision"], "pinned"
@@ -102,26 +105,39 @@ def test_a_person_reads_what_it_takes_and_every_setting_that_was_chosen() -> Non
             dataset="me/pictures",
             dataset_license=None,
             pictures=90,
+            skipped=2,
             held_out=10,
             buckets={"1024×1024": 60, "832×1216": 30},
             class_pictures=7,
+            size=(1024, 1024),
             weights=797_184,
+            learning_rate=1.0,
+            words_rate=2e-3,
             steps=1500,
             images_per_step=4,
             device="a GPU",
             encode_seconds=65,
             step_seconds=3.1,
             train_seconds=4650,
+            previews=40,
+            gallery=8,
             memory=2_900_000_000,
             memory_there_is=8_000_000_000,
-            disk=1_200_000_000,
+            disk=120_000_000,
             disk_free=500_000_000_000,
             push_to=None,
+            kept_at=None,
         )
     )
     text = "\n".join(lines)
-    assert "90 of me/pictures, 10 held out, 7 of the class to draw first (licence: not" in text
-    assert "797,184 weights, 1,500 steps of 4 on a GPU" in text
+    assert (
+        "90 of me/pictures, 2 skipped, 10 held out, 7 of the class to draw first (licence: not"
+        in text
+    )
+    assert "797,184 weights, 1,500 steps of 4 pictures on a GPU" in text
+    assert "text-to-image, learning rate 1 and 0.002 of the words, about 1024×1024 pixels" in text
+    assert "8 pictures at the end, 40 on the way" in text
+    assert "120 MB of the 500 GB free" in text
     assert "1 min to encode, then 1 h 17 min to train (3.1 s a step)" in text
     assert "2.9 GB of 8.0 GB" in text
     assert lines[lines.index("Shapes") + 2].split() == ["832×1216", "30", "█" * 15]
