@@ -25,7 +25,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import quote, unquote, urlsplit
 
 from hublora.errors import RefError
@@ -72,6 +72,8 @@ class AdapterRef:
         Raises:
             RefError: Naming the part that is wrong and showing a right ref.
         """
+        if not isinstance(text, str):
+            raise RefError(f"{text!r} is not an adapter ref.", f"Write one like {EXAMPLE}.")
         text = text.strip()
         if not text:
             raise RefError("The adapter ref is empty.", f"Write one like {EXAMPLE}.")
@@ -115,8 +117,14 @@ def parse_refs(texts: str | Iterable[str]) -> list[AdapterRef]:
     Raises:
         RefError: One of them does not parse.
     """
-    joined = [texts] if isinstance(texts, str) else list(texts)
-    return [AdapterRef.parse(part) for text in joined for part in text.split("|")]
+    alone = isinstance(texts, str | bytes) or not isinstance(texts, Iterable)
+    joined: list[Any] = [texts] if alone else list(texts)
+    return [AdapterRef.parse(part) for one in joined for part in _split_refs(one)]
+
+
+def _split_refs(joined: Any) -> list[Any]:
+    """Return the refs in a text; what is none is left for `AdapterRef.parse` to refuse."""
+    return joined.split("|") if isinstance(joined, str) else [joined]
 
 
 def check_repo_id(repo_id: str, flag: str = "The repo id") -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -155,6 +156,14 @@ def test_a_wrong_ref_says_what_is_wrong_and_what_is_right(text: str) -> None:
         AdapterRef.parse(text)
     assert WRONG[text] in str(caught.value)
     assert caught.value.hint
+
+
+@pytest.mark.parametrize("given", [None, 5, b"user/name", [None], ["user/name", 5]])
+def test_what_is_no_text_is_named(given: Any) -> None:
+    with pytest.raises(RefError, match="is not an adapter ref") as caught:
+        parse_refs(given)
+    wrong = given[-1] if isinstance(given, list) else given
+    assert repr(wrong) in caught.value.message
 
 
 def test_a_password_is_not_repeated() -> None:

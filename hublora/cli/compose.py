@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ Examples:
   hublora compose me/ink-lora:0.7 ./dog.safetensors:0.5 --merge cat -o ink-dog
   hublora compose me/ink-lora me/dog-lora --merge ties --density 0.4 --rank 16 -o ink-dog
 """
+_KEEPING_ALL = ("cat", "svd")
 MERGES = ["cat", "svd", "ties", "dare_linear", "dare_ties", "magnitude_prune", "linear"]
 
 
@@ -35,7 +37,9 @@ MERGES = ["cat", "svd", "ties", "dare_linear", "dare_ties", "magnitude_prune", "
     help="Make one adapter: cat (exact), svd, ties, dare_linear, dare_ties or magnitude_prune.",
 )
 @click.option("--rank", type=click.IntRange(1), help="Largest rank of what is merged.")
-@click.option("--density", type=float, default=0.5, help="Share of values that ties and dare keep.")
+@click.option(
+    "--density", type=float, help="Share of values that ties, dare and magnitude_prune keep; 0.5."
+)
 @click.option(
     "--compose", "way", type=click.Choice(["sum", "switch", "composite"]), help="As for run."
 )
@@ -66,6 +70,8 @@ def compose(refs: tuple[str, ...], method: str | None, no_gallery: bool, **setti
 
     parse_refs(refs)  # a slip of the finger is told before anything heavy is imported
     merging = {name: settings.pop(name) for name in ("rank", "density")}
+    merging = {name: value for name, value in merging.items() if value is not None}
+    _check_merging(method, merging)
     settings["gallery"] = not no_gallery
     with ProgressReport() as report:
         if method is None:
@@ -95,3 +101,14 @@ def compose(refs: tuple[str, ...], method: str | None, no_gallery: bool, **setti
         "url": pushed.url if pushed else None,
     }
     out.result("\n".join(lines), data, places)
+
+
+def _check_merging(method: str | None, given: Mapping[str, Any]) -> None:
+    """Refuse flags of merging that would mean nothing."""
+    for name in given:
+        if method is None:
+            raise click.UsageError(
+                f"--{name} is of --merge, which is not given: nothing is merged. Add --merge ties."
+            )
+    if "density" in given and method in _KEEPING_ALL:
+        raise click.UsageError(f"--merge {method} keeps all values: leave --density out.")

@@ -46,6 +46,27 @@ def check_output(output: Path | None) -> None:
         ) from error
 
 
+def check_replaceable(output: Path | None) -> None:
+    """Check that a picture which would be overwritten is one of hublora's own.
+
+    Raises:
+        ConfigError: It is a file of another kind.
+    """
+    from hublora.generation.metadata import read_picture
+
+    if output is None or output.suffix.lower() != ".png" or not output.exists():
+        return
+    try:
+        made = read_picture(output)
+    except (OSError, ValueError, SyntaxError):  # Pillow has no picture there, or a broken one
+        made = {}
+    if not made:
+        raise ConfigError(
+            f"{output} is there already, and hublora has not made it.",
+            "Name another file with -o, or remove it.",
+        )
+
+
 def output_paths(output: Path | None, prompt: str, seeds: Sequence[int]) -> list[Path]:
     """Return one file per seed; only a single file that was named may be there already.
 

@@ -11,7 +11,7 @@ from hublora.generation.memory import Offload
 from hublora.generation.mixing import Way
 from hublora.workflows.drawing import draw, save
 from hublora.workflows.loading import load
-from hublora.workflows.outputs import check_output, output_paths, save_grid
+from hublora.workflows.outputs import check_output, check_replaceable, output_paths, save_grid
 from hublora.workflows.progress import Observer, Wrote, ignore
 from hublora.workflows.sources import Sources
 
@@ -87,6 +87,8 @@ def run(
 
     output = None if output is None else Path(output)
     check_output(output)
+    if num_images == 1:  # several have the seed in their names, and those are unused
+        check_replaceable(output)
     Sampling(prompt, **{name: value for name, value in sampling.items() if value is not None})
     sources = Sources(
         image, strength, mask, controlnet, control_image, ip_adapter, ip_adapter_image,

@@ -182,6 +182,9 @@ def test_a_full_disk_is_a_sentence_and_leaves_no_half_picture(
         ["inspect"],
         ["train", "--rnak=4"],
         ["run", "a"],
+        ["compose", "me/a", "me/b", "--density", "0.5", "-o", "mix"],
+        ["compose", "me/a", "me/b", "--rank", "8", "-o", "mix"],
+        ["compose", "me/a", "me/b", "--merge", "cat", "--density", "0.5", "-o", "mix"],
     ],
 )
 def test_a_wrong_usage_exits_2(hublora_cli: Cli, args: list[str]) -> None:

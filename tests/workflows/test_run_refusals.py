@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 # Flags -> words of the refusal.
 FLAGS: dict[tuple[str, ...], str] = {
@@ -36,6 +37,8 @@ FLAGS: dict[tuple[str, ...], str] = {
     ("-o", "/proc/hublora/b.png"): "Nothing can be written to /proc/hublora/b.png",
     ("-o", "folder.png"): "folder.png is a folder",
     ("-o", "a.jpg"): "Pictures are written as PNG",
+    ("-o", "text.png"): "text.png is there already",
+    ("-o", "photo.png"): "hublora has not made it",
     ("--image=a.txt",): "not a picture",
     ("--rows=weight=0..nan:3",): "weight=0..nan:3",
 }
@@ -54,6 +57,8 @@ def adapter(publish: Callable[..., str], tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.chdir(tmp_path)
     Path("a.txt").write_text("text")
     Path("folder.png").mkdir()
+    Path("text.png").write_text("text")
+    Image.new("RGB", (8, 8)).save("photo.png")
     return publish("refusals", 1)
 
 
