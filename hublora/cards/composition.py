@@ -122,6 +122,7 @@ def _view(facts: CompositionFacts) -> Mapping[str, Any]:
         "base_commit": (facts.base_commit or "")[:8],
         "own_words": mark(_INVITATION),
         "parts": [_part_row(part) for part in facts.parts],
+        "number": wording.count(len(facts.parts), "LoRA adapter"),
         "way": _WAYS[facts.way],
         "merged": facts.merged,
         "error": f"{facts.error:.2g}" if facts.error is not None else None,

@@ -267,7 +267,7 @@ def _pictures(folder: Path) -> tuple[bool | None, str]:
     ]
     if strange:
         return False, f"drawn with another file than {name}: {', '.join(strange)}"
-    return True, f"{_every(plans, 'was', 'were')} drawn with this adapter"
+    return True, f"{_every(plans, 'one was', 'were')} drawn with this adapter"
 
 
 def _gallery(
@@ -293,7 +293,7 @@ def _gallery(
     told = f"at most {worst:.1f} levels of 255 apart on average"
     if worst > tolerance:
         return False, f"{where} is another picture when it is drawn again ({told})"
-    return True, f"{_every(plans, 'is', 'are')} drawn again: {told}"
+    return True, f"{_every(plans, 'one is', 'are')} drawn again: {told}"
 
 
 def _draw(

@@ -67,6 +67,11 @@ def test_code_that_would_leave_learned_words_out_is_not_shown(hub, api, lora):
     page = get(hub, f"/{lora}").text
     assert f"hublora run {lora}" in page
     assert "load_lora_weights" not in page
+    card = b"---\nlibrary_name: diffusers\ntags: [textual_inversion]\n---\n# A word\n"
+    api.upload_file(path_or_fileobj=card, path_in_repo="README.md", repo_id=lora)
+    page = get(hub, f"/{lora}").text
+    assert f"hublora run {lora}" in page
+    assert "DiffusionPipeline" not in page
 
 
 def test_a_command_to_copy_holds_the_prompt_as_one_word_and_runs_nothing_of_it(hub, api, repo):

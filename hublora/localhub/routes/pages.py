@@ -167,7 +167,8 @@ def _usage(view: View) -> dict[str, Any]:
 
     Not alone are learned words, which want code of their own, on the card.
     """
-    words = any(path.startswith("embeddings/") for path in view.paths)
+    words = "textual_inversion" in view.tags
+    words |= any(path.startswith("embeddings/") for path in view.paths)
     composed = _LOCK in view.paths
     weights = [path for path in view.paths if "/" not in path and path.endswith(".safetensors")]
     alone = weights[0] if weights and not (words or composed) else None
