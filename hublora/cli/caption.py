@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from hublora.cards import wording
 from hublora.cli.output import out, output_flags
 
 EXAMPLES = """
@@ -48,8 +49,8 @@ def caption(source: str, **settings: Any) -> None:
 
         done = workflow(source, observer=report, **settings)
     lines = [
-        f"{done.written} captions written, {done.kept} kept, {done.skipped} pictures skipped: "
-        f"{done.folder}"
+        f"{wording.count(done.written, 'caption')} written, {done.kept} kept, "
+        f"{wording.count(done.skipped, 'picture')} skipped: {done.folder}"
     ]
     if done.pushed is not None:
         lines.append(f"Pushed and verified: {done.pushed.url}")

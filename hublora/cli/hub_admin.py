@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hublora.cards import wording
 from hublora.cli.output import out, output_flags
 
 if TYPE_CHECKING:
@@ -205,7 +206,7 @@ def import_snapshot(
 def collect_garbage(data_dir: Path) -> None:
     """Free what no repo uses any more."""
     files, size = open_store(data_dir).collect_garbage()
-    text = f"Freed {size / 1e6:.1f} MB in {files} files."
+    text = f"Freed {size / 1e6:.1f} MB in {wording.count(files, 'file')}."
     out.result(text, {"files": files, "bytes": size}, [])
 
 
@@ -221,7 +222,7 @@ def backup(target: Path, data_dir: Path) -> None:
     from hublora.localhub.store.backup import back_up
 
     copied, size = back_up(open_store(data_dir), target.expanduser())
-    text = f"Copied {size / 1e6:.1f} MB in {copied} files to {target}."
+    text = f"Copied {size / 1e6:.1f} MB in {wording.count(copied, 'file')} to {target}."
     out.result(text, {"files": copied, "bytes": size}, [])
 
 
