@@ -25,6 +25,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from hublora.adapters.embeddings import tokens_by_encoder
@@ -33,6 +34,7 @@ from hublora.adapters.formats import to_diffusers
 from hublora.errors import ConfigError
 from hublora.filesystem import sha256_of, sync_folder, write_atomically
 from hublora.training.config import TrainingConfig, flatten
+from hublora.training.nested_state import flatten_state, json_part, unflatten_state
 from hublora.training.run_folder import CHECKPOINT, STATE, list_checkpoints
 from hublora.training.session import Session
 from hublora.training.trouble import Diverged
@@ -54,6 +56,12 @@ _FREE = (
     "data.folder",
     "data.archive",
     "dreambooth.class_folder",
+)
+
+# What reading state raises that nothing here has written.
+_UNFIT = (
+    *(AttributeError, KeyError, IndexError, TypeError, ValueError, RuntimeError),
+    SafetensorError,
 )
 
 
@@ -161,15 +169,31 @@ def setting_of(folder: Path, key: str) -> Any:
 
 
 def load_checkpoint(session: Session, folder: Path) -> None:
-    """Put a checkpoint's state into a fresh session; `check_checkpoint` says whether it fits."""
+    """Put a checkpoint's state into a fresh session; `check_checkpoint` says whether it is of it.
+
+    Raises:
+        ConfigError: It is damaged, or was made up: it holds other things than a training's.
+    """
     state = _read_state(folder)
+    try:
+        _load(session, state, folder)
+    except torch.OutOfMemoryError:
+        raise
+    except _UNFIT as error:
+        raise ConfigError(
+            f"The checkpoint {folder} is not one of this training: it does not fit.",
+            f"Delete {folder} to go on from an earlier one, or to start anew.",
+        ) from error
+
+
+def _load(session: Session, state: Mapping[str, Any], folder: Path) -> None:
     tensors = load_file(folder / OPTIMIZER)
     for part_name, part in session.parts.items():
         part.load_state(_below(tensors, f"{part_name}."))
     if session.average is not None:
-        session.average.load_state_dict(_unflatten(state["average"], tensors))
+        session.average.load_state_dict(unflatten_state(state["average"], tensors))
         session.average.to(session.accelerator.device)
-    session.optimizer.load_state_dict(_unflatten(state["optimizer"], tensors))
+    session.optimizer.load_state_dict(unflatten_state(state["optimizer"], tensors))
     session.schedule.load_state_dict(state["schedule"])
     if session.accelerator.scaler is not None and state["scaler"]:
         session.accelerator.scaler.load_state_dict(state["scaler"])
@@ -190,11 +214,11 @@ def _write(session: Session, folder: Path) -> None:
         tensors["rng.cuda"] = torch.cuda.get_rng_state()
     for part_name, part in session.parts.items():
         tensors |= {f"{part_name}.{name}": value for name, value in part.state().items()}
-    skeleton = _flatten(session.optimizer.state_dict(), "optimizer", tensors)
+    skeleton = flatten_state(session.optimizer.state_dict(), "optimizer", tensors)
     for part_name, best in session.best.items():
         tensors |= {f"best.{part_name}.{name}": value for name, value in best.items()}
     average = session.average.state_dict() if session.average is not None else None
-    averages = _flatten(average, "average", tensors)
+    averages = flatten_state(average, "average", tensors)
     save_tensors(tensors, folder / OPTIMIZER)
     scaler = session.accelerator.scaler
     state: dict[str, Any] = {
@@ -203,7 +227,7 @@ def _write(session: Session, folder: Path) -> None:
         "measures": session.measures,
         "optimizer": skeleton,
         "average": averages,
-        "schedule": _plain(session.schedule.state_dict()),
+        "schedule": json_part(session.schedule.state_dict()),
         "scaler": scaler.state_dict() if scaler is not None else None,
         "settings": _settings(session.config, session.data_fingerprint, session.accelerator),
         "sha256": {name: sha256_of(folder / name) for name in (*usable, OPTIMIZER)},
@@ -316,37 +340,3 @@ def _check_settings(now: Mapping[str, Any], then: Mapping[str, Any], label: str)
             f"The checkpoint {label} was made with other settings: {listed}.",
             "Resume with the same ones, or start anew in another --output-dir.",
         )
-
-
-def _flatten(value: Any, name: str, tensors: dict[str, torch.Tensor]) -> Any:
-    """Move the tensors in nested state into `tensors`; return JSON that names them."""
-    if isinstance(value, torch.Tensor):
-        tensors[name] = value
-        return {"__tensor__": name}
-    if isinstance(value, Mapping):
-        return {
-            "__items__": [[key, _flatten(v, f"{name}.{key}", tensors)] for key, v in value.items()]
-        }
-    if isinstance(value, list | tuple):
-        return [_flatten(v, f"{name}.{i}", tensors) for i, v in enumerate(value)]
-    return value
-
-
-def _unflatten(value: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
-    if isinstance(value, list):
-        return [_unflatten(item, tensors) for item in value]
-    if isinstance(value, dict):
-        if "__tensor__" in value:
-            return tensors[value["__tensor__"]]
-        return {key: _unflatten(item, tensors) for key, item in value["__items__"]}
-    return value
-
-
-def _plain(state: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in state.items() if _is_json(value)}
-
-
-def _is_json(value: Any) -> bool:
-    if isinstance(value, list):
-        return all(_is_json(item) for item in value)
-    return value is None or isinstance(value, int | float | str | bool)

@@ -126,7 +126,7 @@ class TrainingConfig(Section):
         for key, value in flatten(self.model_dump()).items():
             for one in value if isinstance(value, list) else [value]:
                 if isinstance(one, str) and not is_text(one):
-                    raise ConfigError(f"The setting {key!r} is not valid UTF-8: {one!r}.")
+                    raise ConfigError(_not_text(key, one))
         return self
 
     @model_validator(mode="after")
@@ -279,9 +279,15 @@ def _explain(error: ValidationError) -> ConfigError:
         )
         hint = f"Did you mean {near[0]}?" if near else "hublora train --help lists the settings."
         return ConfigError(f"There is no setting {key!r}.", hint)
+    if first["type"] == "string_unicode":
+        return ConfigError(_not_text(key, first["input"]))
     if first["type"] == "missing":
         return ConfigError(f"The setting {key!r} is missing.", _MISSING.get(key))
     return ConfigError(f"The setting {key!r} cannot be {first['input']!r}: {first['msg']}.")
+
+
+def _not_text(key: str, value: object) -> str:
+    return f"The setting {key!r} is not valid UTF-8: {value!r}."
 
 
 def _initials(name: str) -> str:

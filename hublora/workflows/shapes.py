@@ -61,7 +61,8 @@ def settle_buckets(config: TrainingConfig, checkpoint: Path | None) -> TrainingC
         return config
     batch = config.data.bucket_batch or config.train_batch_size
     if checkpoint is not None and config.data.bucket_batch is None:
-        batch = setting_of(checkpoint, "data.bucket_batch") or batch
+        kept = setting_of(checkpoint, "data.bucket_batch")
+        batch = kept if isinstance(kept, int) and kept > 0 else batch
     if batch % config.train_batch_size:
         raise ConfigError(
             f"--train-batch-size {config.train_batch_size} does not divide data.bucket_batch "

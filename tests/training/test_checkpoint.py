@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import multiprocessing
 import os
@@ -144,6 +145,27 @@ def test_a_damaged_checkpoint_is_named(start, name: str, damage: str) -> None:
     assert str(folder) in caught.value.message
     assert name in caught.value.message
     assert str(folder) in str(caught.value.hint)
+
+
+@pytest.mark.parametrize("part", ["optimizer", "average", "optimizer.safetensors"])
+def test_a_checkpoint_that_was_made_up_is_refused(start, part: str) -> None:
+    """Its digests are right; what they are of is not of this training."""
+    session = start(adapter__ema_decay=0.9)
+    advance(session, 1)
+    folder = save_checkpoint(session)
+    file = folder / "state.json"
+    state = json.loads(file.read_text())
+    del state["state"]
+    if part in state:
+        state[part] = {"__items__": [["a", {"__tensor__": "none"}]]}
+    else:
+        (folder / part).write_bytes(b"")
+        state["sha256"][part] = hashlib.sha256().hexdigest()
+    digest = hashlib.sha256(json.dumps(state).encode()).hexdigest()
+    file.write_text(json.dumps({**state, "state": digest}))
+    check(folder, session)
+    with pytest.raises(ConfigError, match="does not fit"):
+        load_checkpoint(session, folder)
 
 
 def test_other_settings_are_refused_by_name(start, settings) -> None:
