@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,7 @@ def train(
     """
     from hublora.cli.progress import ProgressReport
     from hublora.workflows.settling import check_names
+    from hublora.workflows.stopping import before_the_steps
 
     given = given_settings(config_file, assignments, flags)
     if made_from is not None or is_repo(resume):
@@ -115,9 +117,10 @@ def train(
         workflow(config, resume=resume)
         return
     out.note("Starting …")
-    with ProgressReport() as report:
-        from hublora.workflows import train as workflow
-
+    with ExitStack() as until_done:
+        with before_the_steps():
+            report = until_done.enter_context(ProgressReport())
+            from hublora.workflows import train as workflow
         result = workflow(config, resume=resume, observer=report)
     pushed = result.pushed
     lines = [

@@ -34,7 +34,7 @@ def train(
 ) -> TrainingResult:
     """Train an adapter and write its repo folder; push and verify it if the config says so.
 
-    What happens is told on stderr, a line at least every 15 seconds: what is encoded, and the step,
+    What happens is told on stderr, a line about every 15 seconds: what is encoded, and the step,
     loss and learning rate. To follow it in another way, give an `observer`: a function that is
     called with each `Note`, `Stage`, `Trained` and `Wrote` of `hublora.workflows.progress`; that
     module's `ignore` keeps it silent.
@@ -49,7 +49,8 @@ def train(
 
     Raises:
         HubloraError: Whatever keeps it from starting, before any long work.
-        Interrupted: A person stopped it; a checkpoint was saved.
+        Interrupted: A person stopped it; a checkpoint was saved, unless it was before the first
+            step.
     """
     check_names(config)
     from hublora.training.processes import join_processes, on_main

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import resource
 from collections.abc import Callable
 from pathlib import Path
@@ -151,11 +150,11 @@ def test_a_broken_picture_is_named_and_skipped_with_a_count(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     done = hublora_cli(
-        *FOLDER, str(files / "one-broken"), "--set", "validation.num_inference_steps=1", "--json"
+        *FOLDER, str(files / "one-broken"), "--set", "validation.num_inference_steps=1"
     )
     assert done.status == 0, done.err
     assert "broken.png" in done.err
-    assert json.loads(done.out)["folder"]
+    assert done.out.splitlines()[-1] == 'Use it: hublora run runs/one-broken-lora "…"'
 
 
 def test_a_full_disk_is_a_sentence_and_leaves_no_half_picture(

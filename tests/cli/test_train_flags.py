@@ -267,3 +267,11 @@ def test_every_command_shows_examples() -> None:
                 check(below, Context(below, context, name))
 
     check(root, Context(root, info_name="hublora"))
+
+
+def test_the_command_that_draws_has_the_learned_words_in_its_prompt() -> None:
+    from hublora.cli.train import _use_line
+
+    words = {"method": "pivotal", "tokens.placeholders": ["<my-dog>"]}
+    config = TrainingConfig.from_settings({"base.model": "a/b", **words})
+    assert _use_line("runs/my dog", config) == "Use it: hublora run 'runs/my dog' '<my-dog> …'"

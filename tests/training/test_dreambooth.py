@@ -53,7 +53,7 @@ def test_pictures_of_the_class_are_drawn_once(settings, plain: Path, tmp_path: P
     drawn = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert len(set(drawn.values())) == 3
     (folder / "00001.png").unlink()
-    assert "Drawing 1 pictures" in train("second")[0], "what is there is used"
+    assert "Drawing 1 picture of" in train("second")[0], "what is there is used"
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == drawn
     card = (tmp_path / "second" / "README.md").read_text()
     assert "instance_prompt: sks cat\n" in card
@@ -73,7 +73,7 @@ def test_a_folder_of_ones_own_is_filled_up(settings, plain: Path, tmp_path: Path
     )
     notes: list[Note] = []
     hublora.train(config, observer=notes.append)
-    assert any("Drawing 1 pictures" in getattr(one, "text", "") for one in notes)
+    assert any("Drawing 1 picture of" in getattr(one, "text", "") for one in notes)
     assert (own / "0.png").read_bytes() == before
     assert len(list(own.glob("*.png"))) == 3
 
