@@ -99,7 +99,7 @@ def train(
     """
     from hublora.cli.progress import ProgressReport
     from hublora.workflows.settling import check_names
-    from hublora.workflows.stopping import before_the_steps
+    from hublora.workflows.stopping import before_the_steps, sigterm_stops
 
     given = given_settings(config_file, assignments, flags)
     if made_from is not None or is_repo(resume):
@@ -118,6 +118,7 @@ def train(
         return
     out.note("Starting …")
     with ExitStack() as until_done:
+        until_done.enter_context(sigterm_stops())
         with before_the_steps():
             report = until_done.enter_context(ProgressReport())
             from hublora.workflows import train as workflow
