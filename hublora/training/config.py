@@ -222,8 +222,13 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def read_settings_file(path: Path) -> dict[str, Any]:
+def read_settings_file(path: Path, *, trusted: bool = True) -> dict[str, Any]:
     """Return the nested settings in a YAML or TOML file.
+
+    Args:
+        path: The file.
+        trusted: Whether its author is who runs this. In a stranger's YAML no part may stand for
+            another: a few lines of such aliases are gigabytes of settings.
 
     Raises:
         ConfigError: It cannot be read or does not hold a mapping.
@@ -235,6 +240,8 @@ def read_settings_file(path: Path) -> dict[str, Any]:
 
             tree = tomllib.loads(text)
         else:
+            if not trusted and any(isinstance(e, yaml.AliasEvent) for e in yaml.parse(text)):
+                raise ConfigError(f"The config file {path} has YAML aliases, which are not taken.")
             tree = yaml.safe_load(text)
         if isinstance(tree, dict):
             flatten(tree)  # nothing in it holds itself

@@ -270,3 +270,11 @@ def test_what_is_needed_is_asked_for_before_anything_is_loaded(
         assert "--folder FOLDER, or --set data.folder=FOLDER" in done.err
         done = hublora_cli(*command, "--set", "data.folder=./nowhere")
         assert "There is no folder nowhere" in done.err
+
+
+def test_a_stranger_s_settings_do_not_grow(copied: Path) -> None:
+    settings = copied / "training" / "config.yaml"
+    lines = ["a0: &a0 {x: 1}", *(f"a{n + 1}: &a{n + 1} [*a{n}, *a{n}]" for n in range(40))]
+    settings.write_text("\n".join(lines))
+    with pytest.raises(ConfigError, match="aliases"):
+        read_recipe(str(copied))
