@@ -105,7 +105,12 @@ def test_ctrl_c_saves_says_how_to_go_on_and_going_on_ends_in_the_same_bytes(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_stop_before_the_first_step_says_what_is_kept(number: int, settings) -> None:
+def test_a_stop_before_the_first_step_says_what_is_kept(
+    number: int, settings, request: pytest.FixtureRequest
+) -> None:
+    # A shell without job control lets what it starts in the background ignore Ctrl-C.
+    usual = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, usual))
     told = []
 
     def stop(happening: object) -> None:
