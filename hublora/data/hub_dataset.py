@@ -14,13 +14,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from hublora.data.captions import as_captions
 from hublora.data.config import DataConfig
 from hublora.data.examples import Example, Listing
 from hublora.data.hub_columns import Columns, choose_columns
 from hublora.errors import DataError, HubError, HubloraError
+
+if TYPE_CHECKING:
+    from hublora.hub.resolve import RepoSnapshot
 
 
 def list_dataset(config: DataConfig) -> Listing:
@@ -38,15 +41,28 @@ def list_dataset(config: DataConfig) -> Listing:
     snapshot = inspect_repo(config.dataset, "dataset", config.revision)
     table = _load(config, snapshot.commit)
     columns = choose_columns(config, table.features)
+    return listing_of(config, snapshot, columns, _list_examples(table, columns))
+
+
+def listing_of(
+    config: DataConfig,
+    snapshot: RepoSnapshot,
+    columns: Columns,
+    examples: Sequence[Example],
+    notes: Sequence[str] = (),
+) -> Listing:
+    """Return the list of a dataset's pictures, however its rows were read."""
+    assert config.dataset is not None
     return Listing(
         id=config.dataset,
         revision=snapshot.commit,
-        license=license_of(snapshot.card),
+        license=_license_of(snapshot.card),
         image_column=columns.image,
         caption_column=columns.caption,
-        digest=digest_of(config, snapshot.commit, columns),
+        digest=_digest_of(config, snapshot.commit, columns),
         mask_digest=columns.mask or "",
-        examples=_list_examples(table, columns),
+        examples=examples,
+        notes=notes,
     )
 
 
@@ -261,13 +277,13 @@ def _is_downloaded(path: str) -> bool:
     return any(real.is_relative_to(Path(root).resolve()) for root in roots)
 
 
-def digest_of(config: DataConfig, commit: str, columns: Columns) -> str:
+def _digest_of(config: DataConfig, commit: str, columns: Columns) -> str:
     """Return the identity of a dataset's pictures, however they are read."""
     part = (config.config_name, config.split, columns.image)
     return "/".join((str(config.dataset), commit, *map(str, part)))
 
 
-def license_of(card: Any) -> str | None:
+def _license_of(card: Any) -> str | None:
     license = card.get("license")
     if isinstance(license, list):
         license = ", ".join(map(str, license))

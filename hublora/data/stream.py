@@ -22,7 +22,7 @@ from hublora.data.captions import as_captions
 from hublora.data.config import DataConfig
 from hublora.data.examples import Listing
 from hublora.data.hub_columns import Columns, choose_columns
-from hublora.data.hub_dataset import builder_of, digest_of, in_sentences, license_of, row_name
+from hublora.data.hub_dataset import builder_of, in_sentences, listing_of, row_name
 from hublora.data.row_store import Content, RowStore, read_progress, stored_examples
 from hublora.data.rows import SECONDS_BETWEEN_SYNCS, explained
 from hublora.errors import HubError
@@ -69,16 +69,12 @@ def list_stream(config: DataConfig, tell: Tell | None = None) -> Listing:
             progress = _read_on(config, snapshot.commit, folder, progress, tell)
             _keep_card(config, snapshot)
     columns = Columns(**progress["columns"])
-    return Listing(
-        id=config.dataset,
-        revision=snapshot.commit,
-        license=license_of(snapshot.card),
-        image_column=columns.image,
-        caption_column=columns.caption,
-        digest=digest_of(config, snapshot.commit, columns),
-        mask_digest=columns.mask or "",
-        examples=list(stored_examples(folder, min(progress["rows"], config.max_train_samples))),
-        notes=[f"Streamed: the first {config.max_train_samples} rows at most are taken."],
+    return listing_of(
+        config,
+        snapshot,
+        columns,
+        list(stored_examples(folder, min(progress["rows"], config.max_train_samples))),
+        [f"Streamed: the first {config.max_train_samples} rows at most are taken."],
     )
 
 
