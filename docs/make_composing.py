@@ -8,13 +8,13 @@ two cores.
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from demo_hub import demo_hub
 
 IMAGES = Path(__file__).parent / "images"
 PROMPTS = ("a drawing of a purple cat", "a drawing of a red mushroom", "a drawing of a blue house")
@@ -36,23 +36,7 @@ WEIGHTS: Mapping[str, tuple[tuple[str, ...], dict[str, Any]]] = {
 
 
 def main() -> int:
-    if len(sys.argv) > 1:
-        _make(Path(sys.argv[1]))
-        return 0
-    with tempfile.TemporaryDirectory() as folder:
-        _make(Path(folder))
-    return 0
-
-
-def _make(folder: Path) -> None:
-    from hublora.demo.seed import seed
-    from hublora.localhub import LocalHub
-
-    folder.mkdir(parents=True, exist_ok=True)
-    with LocalHub.start(folder / "hub", user="demo") as hub:
-        seed(folder / "hub")
-        os.environ |= {**hub.environ(), "HF_HOME": str(folder / "hf")}
-        os.environ["HUBLORA_CACHE"] = str(folder / "cache")
+    with demo_hub() as folder:
         from huggingface_hub import repo_exists
 
         if not repo_exists(FIRST):
@@ -66,6 +50,7 @@ def _make(folder: Path) -> None:
         )  # fmt: skip
         (sheet,) = (folder / "axes").glob("*-sheet-*.png")
         _save(sheet, IMAGES / "composing-axes.png")
+    return 0
 
 
 def _train(folder: Path) -> None:

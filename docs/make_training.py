@@ -9,16 +9,15 @@ draws. About ten minutes on two cores.
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from demo_hub import demo_hub
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -91,26 +90,11 @@ WAYS: Mapping[str, Way] = {
 
 
 def main() -> int:
-    if len(sys.argv) > 1:
-        _make(Path(sys.argv[1]).resolve())
-        return 0
-    with tempfile.TemporaryDirectory() as folder:
-        _make(Path(folder))
-    return 0
-
-
-def _make(folder: Path) -> None:
-    from hublora.demo.seed import seed
-    from hublora.localhub import LocalHub
-
-    folder.mkdir(parents=True, exist_ok=True)
-    with LocalHub.start(folder / "hub", user="demo") as hub:
-        seed(folder / "hub")
-        os.environ |= {**hub.environ(), "HF_HOME": str(folder / "hf")}
-        os.environ["HUBLORA_CACHE"] = str(folder / "cache")
+    with demo_hub() as folder:
         _add_castle()
         _draw_subject(folder / "castle")
         _draw_and_measure(folder)
+    return 0
 
 
 def _add_castle() -> None:
