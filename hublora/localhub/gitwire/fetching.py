@@ -34,7 +34,7 @@ class Wish:
     capabilities: frozenset[str] = frozenset()
 
 
-def advertise(git: GitRepo, capabilities: str) -> bytes:
+def advertise(git: GitRepo) -> bytes:
     """Return the refs that a client may ask for: the first line carries what we can do."""
     lines: list[str] = []
     for name in sorted(git.raw.references):
@@ -48,7 +48,7 @@ def advertise(git: GitRepo, capabilities: str) -> bytes:
         if commit != target:
             lines.append(f"{commit} {name}^{{}}")
     first, *rest = lines or [f"{'0' * 40} capabilities^{{}}"]
-    out = [packets.line(f"{first}\0{capabilities}\n")]
+    out = [packets.line(f"{first}\0{CAPABILITIES}\n")]
     return b"".join([*out, *(packets.line(f"{each}\n") for each in rest), packets.FLUSH])
 
 

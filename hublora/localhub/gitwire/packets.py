@@ -12,7 +12,7 @@ from ..store.errors import Malformed
 
 FLUSH = b"0000"
 MAX_DATA = 65_515
-DATA, PROGRESS, FATAL = 1, 2, 3
+DATA = 1  # the side band of a pack
 
 
 def line(text: bytes | str) -> bytes:
