@@ -37,11 +37,7 @@ class Wish:
 def advertise(git: GitRepo) -> bytes:
     """Return the refs that a client may ask for: the first line carries what we can do."""
     lines: list[str] = []
-    for name in sorted(git.raw.references):
-        if not name.startswith("refs/"):
-            continue
-        target = git.raw.references[name].target
-        commit = git.raw.references[name].peel(pygit2.Commit).id
+    for name, (target, commit) in git.targets().items():
         if name == "refs/heads/main":
             lines.insert(0, f"{target} HEAD")
         lines.append(f"{target} {name}")
@@ -160,13 +156,12 @@ def _objects(
     for oid in new:
         yield from _tree_objects(git, str(git.raw[oid].peel(pygit2.Commit).tree.id), seen)
     sent = {*new, *known}
-    for name in git.raw.references:
-        tag = (
-            git.raw.get(git.raw.references[name].target) if name.startswith("refs/tags/") else None
-        )
-        asked = "include-tag" in wish.capabilities or (tag and str(tag.id) in wish.wants)
-        if isinstance(tag, pygit2.Tag) and asked and str(tag.target) in sent:
-            yield str(tag.id)
+    for target, commit in git.targets().values():
+        asked = "include-tag" in wish.capabilities or target in wish.wants
+        found = git.raw[target] if asked and commit in sent else None
+        while isinstance(found, pygit2.Tag):
+            yield str(found.id)
+            found = git.raw[found.target]
 
 
 def _ancestors(

@@ -14,16 +14,18 @@ same time from several processes.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import shutil
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 
 from hublora.filesystem import sync_folder, write_atomically
 
-from . import access, cards
+from . import access, cards, packing, refs
 from .branches import Branches
 from .collections import Collections
 from .commits import Commits
@@ -109,8 +111,7 @@ class Store:
         The register comes last: a name that exists has a whole repository behind it.
         """
         repo_id = self.repos.check_free(kind, owner, name, sdk)
-        folder = self.folder / "repos" / f"{repo_id}.git"
-        try:
+        with self._new_folder(repo_id) as folder:
             with Stage(GitRepo.create(folder)) as stage:
                 attributes = PutFile(".gitattributes", stage.blob(default_attributes(kind)))
                 tree = stage.tree(None, [attributes])
@@ -119,31 +120,36 @@ class Store:
                 advance(stage.repo, f"refs/heads/{DEFAULT_BRANCH}", commit, None)
             sync_folder(folder.parent)
             repo = self.repos.create(repo_id, kind, owner, name, private, sdk)
-        except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
         self.reindex(repo, repo.created_at)
         return self.repos.by_id(repo.id)
+
+    @contextlib.contextmanager
+    def _new_folder(self, repo_id: str) -> Iterator[Path]:
+        """Hold the lock of a repo that is being made: `recover` removes folders without a row."""
+        folder = self.folder / "repos" / f"{repo_id}.git"
+        with exclusive(self.folder / "locks" / repo_id):
+            try:
+                yield folder
+            except BaseException:
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
 
     def duplicate_repo(
         self, source: Repo, owner: str, name: str, *, private: bool, sdk: str | None
     ) -> Repo:
         """Make a repo with all the history and files of another one."""
         repo_id = self.repos.check_free(source.kind, owner, name, sdk)
-        folder = self.folder / "repos" / f"{repo_id}.git"
-        try:
+        with self._new_folder(repo_id) as folder:
+            origin = self.folder / "repos" / f"{source.id}.git"
+            proposals = (str(origin / "refs"), ["pr"])
             with self.lock(source):
                 shutil.copytree(
-                    self.folder / "repos" / f"{source.id}.git",
+                    origin,
                     folder,
-                    ignore=shutil.ignore_patterns("pr"),
+                    ignore=lambda place, _: proposals[1] if place == proposals[0] else [],
                 )
             os.sync()
-            repo = self.repos.create(repo_id, source.kind, owner, name, private, sdk)
-        except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
-        self.large.link_all(source.id, repo.id)
+            repo = self.repos.create(repo_id, source.kind, owner, name, private, sdk, source)
         self.reindex(repo, repo.created_at)
         return self.repos.by_id(repo.id)
 
@@ -190,11 +196,22 @@ class Store:
     def recover(self) -> None:
         """Finish what a crash interrupted; called once by a starting server."""
         self.large.clean_uploads()
+        for path in self.folder.glob("repos/*.git"):
+            self._mend(path.stem, path)
         shutil.rmtree(self.folder / "trash", ignore_errors=True)
         make_folder(self.folder / "trash")
         for repo in self.repos.stale():
             with self.lock(repo):
                 self.reindex(repo)
+
+    def _mend(self, repo_id: str, folder: Path) -> None:
+        """Remove a repo's folder that has no row, or what does not belong into one that has."""
+        with exclusive(self.folder / "locks" / repo_id):
+            if self.repos.knows(repo_id):
+                refs.sweep(folder)
+                packing.sweep(folder)
+            else:
+                folder.rename(self.folder / "trash" / repo_id)
 
 
 __all__ = ["NOBODY", "OWNER_TOKEN", "Store", "signature"]

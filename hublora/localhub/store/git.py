@@ -10,7 +10,7 @@ from pathlib import Path
 import pygit2
 from pygit2.enums import ObjectType, SortMode
 
-from . import pointers
+from . import pointers, refs
 from .disk import stamp
 from .errors import EntryNotFound, RevisionNotFound
 from .names import check_revision
@@ -90,10 +90,20 @@ class GitRepo:
         places = (
             (revision,) if revision.startswith("refs/") else (_HEADS + revision, _TAGS + revision)
         )
-        for place in places:
-            if place in self.raw.references:
-                return place
-        return None
+        return next((place for place in places if self.target(place)), None)
+
+    def target(self, ref: str) -> tuple[str, str] | None:
+        """Return the object that a full ref name leads to and its commit, None if to no commit."""
+        try:
+            found = self.raw.references.get(ref)
+            return (str(found.target), str(found.peel(pygit2.Commit).id)) if found else None
+        except (KeyError, ValueError, pygit2.GitError):
+            return None
+
+    def targets(self) -> dict[str, tuple[str, str]]:
+        """Return `target` of every ref by its full name, sorted."""
+        found = {name: self.target(name) for name in refs.names(self.folder)}
+        return {name: target for name, target in found.items() if target}
 
     def resolve(self, revision: str) -> str:
         """Return the commit id that a branch, tag, ref or (abbreviated) commit id means.
@@ -102,8 +112,9 @@ class GitRepo:
             RevisionNotFound: It means none.
         """
         name = self.ref_name(revision)
-        if name is not None:
-            return str(self.raw.references[name].peel(pygit2.Commit).id)
+        target = self.target(name) if name else None
+        if target:
+            return target[1]
         commit_like = 7 <= len(revision) <= 40 and set(revision) <= set("0123456789abcdef")
         if commit_like:
             try:
@@ -116,19 +127,18 @@ class GitRepo:
 
     def refs(self) -> Refs:
         """Return all refs with their commits."""
-        refs = Refs()
+        found = Refs()
         groups = {
-            _HEADS: refs.branches,
-            _TAGS: refs.tags,
-            "refs/convert/": refs.converts,
-            "refs/pr/": refs.pull_requests,
+            _HEADS: found.branches,
+            _TAGS: found.tags,
+            "refs/convert/": found.converts,
+            "refs/pr/": found.pull_requests,
         }
-        for name in sorted(self.raw.references):
+        for name, (_, commit) in self.targets().items():
             for prefix, group in groups.items():
                 if name.startswith(prefix):
-                    target = self.raw.references[name].peel(pygit2.Commit)
-                    group[name.removeprefix(prefix)] = str(target.id)
-        return refs
+                    group[name.removeprefix(prefix)] = commit
+        return found
 
     # Trees and blobs
 

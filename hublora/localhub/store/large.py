@@ -104,15 +104,6 @@ class LargeFiles:
                     "INSERT OR IGNORE INTO large_files VALUES (?, ?, ?, ?)", rows
                 )
 
-    def link_all(self, source_id: str, repo_id: str) -> None:
-        """Let a repo use every large file of another one."""
-        with self._database.write() as connection:
-            connection.execute(
-                "INSERT OR IGNORE INTO large_files"
-                " SELECT ?, oid, size, created_at FROM large_files WHERE repo = ?",
-                (repo_id, source_id),
-            )
-
     def listed(self, repo_id: str) -> list[sqlite3.Row]:
         """Return all large files of a repo, newest first."""
         return self._database.rows(

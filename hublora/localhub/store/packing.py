@@ -62,6 +62,15 @@ def object_ids(index: Path) -> Iterator[str]:
         yield content[place : place + 20].hex()
 
 
+def sweep(folder: Path) -> None:
+    """Remove what a crash left among a repository's packs; the caller holds its lock."""
+    packs = folder / "objects" / "pack"
+    for path in (*packs.glob("*.pack"), *packs.glob(f".{_SUPERSEDED}.*")):
+        # A pack that came without its index was never looked at.
+        if path.suffix != ".pack" or not path.with_suffix(".idx").exists():
+            path.unlink(missing_ok=True)
+
+
 def _is_small(index: Path) -> bool:
     pack = index.with_suffix(".pack")
     return pack.exists() and pack.stat().st_size < _SMALL_BYTES

@@ -75,9 +75,16 @@ class Repos:
         return secrets.token_hex(12)
 
     def create(
-        self, repo_id: str, kind: str, owner: str, name: str, private: bool, sdk: str | None
+        self,
+        repo_id: str,
+        kind: str,
+        owner: str,
+        name: str,
+        private: bool,
+        sdk: str | None,
+        source: Repo | None = None,
     ) -> Repo:
-        """Register a repo whose folder is ready.
+        """Register a repo whose folder is ready; it may use every large file of `source`.
 
         Raises:
             AlreadyExists: The name was taken in the meantime.
@@ -93,6 +100,12 @@ class Repos:
                 connection.execute(
                     "DELETE FROM former_names WHERE kind = ? AND name = ?", (kind, full)
                 )
+                if source is not None:
+                    connection.execute(
+                        "INSERT INTO large_files SELECT ?, oid, size, created_at"
+                        " FROM large_files WHERE repo = ?",
+                        (repo_id, source.id),
+                    )
         except sqlite3.IntegrityError as problem:
             raise _taken(kind, full) from problem
         return self.by_id(repo_id)
@@ -128,6 +141,10 @@ class Repos:
         if row is None:
             raise RepoNotFound(repo_id)
         return self.with_tags([row])[0]
+
+    def knows(self, repo_id: str) -> bool:
+        """Tell whether a repo of that id is on the register."""
+        return self._database.row("SELECT 1 FROM repos WHERE id = ?", repo_id) is not None
 
     def all(self) -> list[Repo]:
         """Return every repo, by kind and name."""

@@ -16,10 +16,8 @@ def without(stage: Stage, oids: set[str]) -> dict[str, tuple[str, str]]:
     trees: dict[str, str | None] = {}
     commits: dict[str, str] = {}
     moves = {}
-    for ref in sorted(stage.raw.references):
-        if not ref.startswith("refs/"):
-            continue
-        old = stage.raw.references[ref].peel(pygit2.Commit)
+    for ref, (_, tip) in stage.repo.targets().items():
+        old = stage.raw[tip].peel(pygit2.Commit)
         order = SortMode.TOPOLOGICAL | SortMode.REVERSE
         for commit in stage.raw.walk(old.id, order):
             if str(commit.id) not in commits:

@@ -17,10 +17,8 @@ from pathlib import Path
 import pygit2
 from pygit2.enums import FileMode, ObjectType
 
-from hublora.filesystem import write_atomically
-
-from .disk import make_folder
-from .errors import Conflict, EntryNotFound, Malformed, StaleParent
+from . import refs
+from .errors import EntryNotFound, Malformed, StaleParent
 from .git import GitRepo
 from .names import check_path
 from .packing import install, join_packs
@@ -202,15 +200,10 @@ def advance(repo: GitRepo, ref: str, new: str, expected: str | None) -> None:
         )
     if not pygit2.reference_is_valid_name(ref):
         raise Malformed(f"Invalid ref name: {ref}")
-    path = repo.folder / ref
-    try:
-        make_folder(path.parent)
-        write_atomically(path, f"{new}\n".encode())
-    except (FileExistsError, NotADirectoryError, IsADirectoryError) as problem:
-        raise Conflict(f"The name {ref} is in the way of another branch or tag.") from problem
+    refs.replace(repo.folder, ref, new)
 
 
 def standing_at(repo: GitRepo, ref: str) -> str | None:
     """Return the commit that a ref points to, or None when there is no such ref."""
-    current = repo.raw.references.get(ref)
-    return str(current.peel(pygit2.Commit).id) if current else None
+    target = repo.target(ref)
+    return target[1] if target else None
