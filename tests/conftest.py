@@ -13,8 +13,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 _state: dict[str, object] = {}
+# The same examples on every run: a red test is red for everybody.
+settings.register_profile("hublora", deadline=None, derandomize=True, database=None)
+settings.load_profile("hublora")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 
 import yaml
 
+from hublora import strict_yaml
 from hublora.cards import licenses, metadata, regions
 from hublora.cards.regions import Region
 from hublora.families import FAMILIES
@@ -111,8 +112,8 @@ def _read(yaml_text: str) -> dict[str, Any]:
     if _compose(yaml_text) is None:
         return {}
     try:
-        return dict(yaml.safe_load(yaml_text))
-    except (yaml.YAMLError, ValueError, TypeError):
+        return dict(strict_yaml.loads(yaml_text))
+    except strict_yaml.YamlError:
         return {}
 
 
@@ -122,9 +123,10 @@ def _compose(yaml_text: str) -> yaml.MappingNode | None:
     Aliases can make a small text endless, and lines with one cannot be moved on their own.
     """
     try:
+        strict_yaml.loads(yaml_text)  # bounded before the slower parser looks, which has the places
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(yaml_text)):
             return None
         node = yaml.compose(yaml_text, Loader=yaml.SafeLoader)
-    except (yaml.YAMLError, RecursionError):
+    except (strict_yaml.YamlError, yaml.YAMLError, RecursionError):
         return None
     return node if isinstance(node, yaml.MappingNode) else None

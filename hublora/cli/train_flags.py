@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import click
-import yaml
 from pydantic import BaseModel
 
+from hublora import strict_yaml
 from hublora.errors import ConfigError
 from hublora.training.config import TrainingConfig, flatten, read_settings_file
 
@@ -206,8 +206,8 @@ def given_settings(
         if not equals:
             raise ConfigError(f"--set {assignment} is not of the form key=value.")
         try:
-            settings[key] = yaml.safe_load(value)
-        except (yaml.YAMLError, RecursionError) as error:
+            settings[key] = strict_yaml.loads(value)
+        except strict_yaml.YamlError as error:
             raise ConfigError(
                 f"The value of --set {key} does not parse: {value!r}.", "Put it in quotes."
             ) from error

@@ -22,6 +22,7 @@ from typing import Any
 
 from huggingface_hub import constants
 
+from hublora import strict_yaml
 from hublora.errors import AdapterError, HubError, NotFoundError
 from hublora.hub.client import GONE, api, is_offline, translated
 from hublora.hub.download import PICKLES, cache_folder
@@ -29,6 +30,7 @@ from hublora.hub.layout import LOCK
 from hublora.refs import AdapterRef, check_repo_id, check_revision
 
 WEIGHT_NAME = "pytorch_lora_weights.safetensors"
+MAX_CARD_BYTES = 2 << 20
 _SHA = re.compile(r"[0-9a-f]{40}\Z")
 
 
@@ -216,12 +218,11 @@ def _inspect_cache(repo_id: str, repo_type: str, revision: str) -> RepoSnapshot:
 
 def read_card(path: Path) -> dict[str, Any]:
     """Return the front matter of a card, empty when there is none or it does not parse."""
-    from huggingface_hub import ModelCard
-    from yaml import YAMLError
-
-    if not path.is_file():
+    if not path.is_file() or path.stat().st_size > MAX_CARD_BYTES:
         return {}
+    front_matter, _ = strict_yaml.split_front_matter(path.read_text("utf-8", "replace"))
     try:
-        return ModelCard.load(path, ignore_metadata_errors=True).data.to_dict()
-    except (ValueError, YAMLError, RecursionError):
+        found = strict_yaml.loads(front_matter)
+    except strict_yaml.YamlError:
         return {}
+    return found if isinstance(found, dict) else {}

@@ -20,13 +20,14 @@ TrainingConfig
 from __future__ import annotations
 
 import difflib
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
-import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from hublora import strict_yaml
 from hublora.data.config import DataConfig
 from hublora.errors import ConfigError
 from hublora.quoting import is_text
@@ -45,6 +46,8 @@ from hublora.training.sections import (
     ScheduleSettings,
     ValidationSettings,
 )
+
+MAX_SETTINGS_BYTES = 1 << 20
 
 
 class TrainingConfig(Section):
@@ -222,32 +225,24 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def read_settings_file(path: Path, *, trusted: bool = True) -> dict[str, Any]:
-    """Return the nested settings in a YAML or TOML file.
-
-    Args:
-        path: The file.
-        trusted: Whether its author is who runs this. In a stranger's YAML no part may stand for
-            another: a few lines of such aliases are gigabytes of settings.
+def read_settings_file(path: Path) -> dict[str, Any]:
+    """Return the nested settings in a YAML or TOML file, whoever wrote it.
 
     Raises:
-        ConfigError: It cannot be read or does not hold a mapping.
+        ConfigError: It cannot be read, is more than any settings, or does not hold a mapping.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-        if path.suffix == ".toml":
-            import tomllib
-
-            tree = tomllib.loads(text)
-        else:
-            if not trusted and any(isinstance(e, yaml.AliasEvent) for e in yaml.parse(text)):
-                raise ConfigError(f"The config file {path} has YAML aliases, which are not taken.")
-            tree = yaml.safe_load(text)
+        with path.open("rb") as file:
+            content = file.read(MAX_SETTINGS_BYTES + 1)
+        if len(content) > MAX_SETTINGS_BYTES:
+            raise ValueError(f"it is larger than {MAX_SETTINGS_BYTES >> 10} KiB")
+        text = content.decode("utf-8")
+        tree = tomllib.loads(text) if path.suffix == ".toml" else strict_yaml.loads(text)
         if isinstance(tree, dict):
-            flatten(tree)  # nothing in it holds itself
+            flatten(tree)  # TOML has no limit of its own
     except RecursionError as error:
         raise ConfigError(f"The config file {path} is nested too deeply.") from error
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"The config file {path} cannot be read: {reason}") from error
     if not isinstance(tree, dict):

@@ -176,7 +176,7 @@ def _recipe(label: str, name: str, settings: Path, environment: Path) -> Recipe:
             known = json.loads(environment.read_bytes())
         except (ValueError, RecursionError):
             known = {}  # then everything counts as drifted
-    tree = own_settings(read_settings_file(settings, trusted=False))
+    tree = own_settings(read_settings_file(settings))
     return Recipe(label, name, tree, known if isinstance(known, dict) else {})
 
 

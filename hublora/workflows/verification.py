@@ -201,11 +201,7 @@ def _hashes(folder: Path, recorded: Mapping[str, str]) -> tuple[bool | None, str
 def _facts(folder: Path) -> tuple[bool | None, str]:
     """Look whether card, adapter and settings name the same base and dataset."""
     card, metadata = read_card(folder / CARD), _metadata(folder)
-    settings = (
-        flatten(read_settings_file(folder / SETTINGS, trusted=False))
-        if _has_settings(folder)
-        else {}
-    )
+    settings = flatten(read_settings_file(folder / SETTINGS)) if _has_settings(folder) else {}
     said: dict[str, dict[str, Any]] = {
         "base": {
             "the card": _single(card.get("base_model")),

@@ -151,9 +151,18 @@ def test_the_seed_of_the_crops_is_the_trainings_unless_it_has_its_own(settings: 
     assert settle(settings(seed=5, data__seed=7), None).data.seed == 7
 
 
-@pytest.mark.parametrize("text", ["[" * 100_000, "a: &x {b: *x}"])
-def test_a_file_that_holds_too_much_of_itself_is_a_sentence(text: str, tmp_path: Path) -> None:
-    file = tmp_path / "config.yaml"
+@pytest.mark.parametrize(
+    ("name", "text", "reason"),
+    [
+        ("config.yaml", "[" * 100_000, "nested more than 24 levels deep"),
+        ("config.yaml", "a: &x {b: *x}", "stands for nothing finished"),
+        ("config.toml", "a." * 5000 + "a = 1", "nested too deeply"),
+    ],
+)
+def test_a_file_that_holds_too_much_of_itself_is_a_sentence(
+    name: str, text: str, reason: str, tmp_path: Path
+) -> None:
+    file = tmp_path / name
     file.write_text(text)
-    with pytest.raises(ConfigError, match="nested too deeply"):
+    with pytest.raises(ConfigError, match=reason):
         TrainingConfig.from_file(file)

@@ -272,9 +272,20 @@ def test_what_is_needed_is_asked_for_before_anything_is_loaded(
         assert "There is no folder nowhere" in done.err
 
 
-def test_a_stranger_s_settings_do_not_grow(copied: Path) -> None:
-    settings = copied / "training" / "config.yaml"
-    lines = ["a0: &a0 {x: 1}", *(f"a{n + 1}: &a{n + 1} [*a{n}, *a{n}]" for n in range(40))]
-    settings.write_text("\n".join(lines))
-    with pytest.raises(ConfigError, match="aliases"):
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (
+            "a0: &a0 {x: 1}" + "".join(f"\na{n + 1}: &a{n + 1} [*a{n}, *a{n}]" for n in range(40)),
+            "more than 20000 values",
+        ),
+        ("seed: !!int ''", "the tag .* is not taken .line 1."),
+        ("\n".join(f"k{n}: v" for n in range(50_000)), "more than 20000 values"),
+        ("seed: 1\n#" + "x" * (40 << 20), "larger than 1024 KiB"),
+    ],
+    ids=["aliases", "a tag", "50,000 keys", "40 MB"],
+)
+def test_a_stranger_s_settings_do_not_grow(copied: Path, text: str, reason: str) -> None:
+    (copied / "training" / "config.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=reason):
         read_recipe(str(copied))

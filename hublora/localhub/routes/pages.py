@@ -10,6 +10,7 @@ from urllib.parse import urlencode
 from starlette.responses import RedirectResponse, Response
 
 from hublora import rendering
+from hublora.strict_yaml import split_front_matter
 
 from .. import gallery, markdown
 from ..call import Call
@@ -130,7 +131,7 @@ def repo_page(call: Call) -> Response:
     view = View(call.store, repo)
     right = call.store.right(repo, call.caller)
     readme = view.git.read_file(view.sha, "README.md", cards.MAX_README_BYTES) or b""
-    _, body = cards.split(readme.decode("utf-8", "replace"))
+    _, body = split_front_matter(readme.decode("utf-8", "replace"))
     shown = _shown(repo, view) if right >= Right.READ else []
     pictures = rendering.render(
         "hub/gallery.html.jinja", pictures=shown, file=partial(file_address, repo, view.sha)

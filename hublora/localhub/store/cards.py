@@ -1,35 +1,20 @@
 """What a README's front matter says, and the tags that lists are filtered by.
 
 Tags follow https://huggingface.co/docs/hub/model-cards#model-card-metadata and the tags that the
-Hub's own API answers with. A card is hostile text: aliases (the "billion laughs"), deep nesting
-and sizes beyond a card's are refused before anything is built.
+Hub's own API answers with. A card is hostile text: `hublora.strict_yaml` reads it.
 """
 
 from __future__ import annotations
 
-import json
 import math
-import re
-from datetime import date
 from typing import Any
 
-import yaml
+from hublora import strict_yaml
 
 from .errors import Malformed
 
 MAX_README_BYTES = 2 << 20
-MAX_FRONT_MATTER_BYTES = 256 << 10
-_MAX_DEPTH = 24
-_FRONT_MATTER = re.compile(
-    r"\A(?:\ufeff|\s)*---[ \t]*\r?\n(.*?)(?:\r?\n)?^---[ \t]*$\r?\n?", re.S | re.M
-)
-_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-
-
-def split(readme: str) -> tuple[str, str]:
-    """Return front matter (YAML text, maybe empty) and body of a README."""
-    match = _FRONT_MATTER.match(readme)
-    return (match[1], readme[match.end() :]) if match else ("", readme)
+_LIMITS = strict_yaml.Limits(characters=256 << 10, nodes=40_000)
 
 
 def parse(front_matter: str) -> dict[str, Any]:
@@ -38,24 +23,15 @@ def parse(front_matter: str) -> dict[str, Any]:
     Raises:
         Malformed: It is not YAML, not a mapping, or too much of something.
     """
-    if len(front_matter.encode("utf-8", "replace")) > MAX_FRONT_MATTER_BYTES:
-        raise Malformed("The card's metadata is too long.")
     try:
-        _check_events(front_matter)
-        found = yaml.load(front_matter, Loader=_Loader)
-        plain = json.loads(json.dumps(_plain(found), allow_nan=False))
-    except Malformed:
-        raise
-    except (yaml.YAMLError, ValueError, RecursionError, OverflowError, TypeError) as problem:
-        reason = str(getattr(problem, "problem", None) or problem).splitlines()[0][:200]
-        mark = getattr(problem, "problem_mark", None)
-        where = f" (line {mark.line + 1})" if mark else ""
-        raise Malformed(f"The card's metadata is not valid YAML{where}: {reason}") from problem
-    if plain is None:
+        found = strict_yaml.loads(front_matter, _LIMITS)
+    except strict_yaml.YamlError as problem:
+        raise Malformed(f"The card's metadata is not valid YAML: {problem}.") from problem
+    if found is None:
         return {}
-    if not isinstance(plain, dict):
+    if not isinstance(found, dict):
         raise Malformed("The card's metadata is not a mapping of names to values.")
-    return plain
+    return {key: _plain(value) for key, value in found.items()}
 
 
 def read(readme: bytes | None) -> dict[str, Any]:
@@ -63,14 +39,14 @@ def read(readme: bytes | None) -> dict[str, Any]:
     if readme is None or len(readme) > MAX_README_BYTES:
         return {}
     try:
-        return parse(split(readme.decode("utf-8", "replace"))[0])
+        return parse(strict_yaml.split_front_matter(readme.decode("utf-8", "replace"))[0])
     except Malformed:
         return {}
 
 
 def problems(readme: str, kind: str) -> tuple[list[str], list[str]]:
     """Return what keeps a README from being committed, and what is only worth a warning."""
-    front_matter, _ = split(readme)
+    front_matter, _ = strict_yaml.split_front_matter(readme)
     if not front_matter.strip():
         return [], [f"empty or missing yaml metadata in {'repo' if kind == 'model' else kind} card"]
     try:
@@ -180,27 +156,10 @@ def _strings(value: object) -> list[str]:
     return [item.strip() for item in items if isinstance(item, str) and item.strip()][:200]
 
 
-def _check_events(text: str) -> None:
-    depth = 0
-    for event in yaml.parse(text, Loader=_Loader):
-        if isinstance(event, yaml.AliasEvent):
-            raise Malformed("The card's metadata uses YAML aliases, which are not taken.")
-        if isinstance(event, yaml.CollectionStartEvent):
-            depth += 1
-        elif isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
-        if depth > _MAX_DEPTH:
-            raise Malformed("The card's metadata is nested too deeply.")
-
-
 def _plain(value: object) -> object:
-    """Turn YAML's dates, numbers and odd keys into what JSON has."""
+    """Return a value with the numbers that JSON lacks (infinity, not a number) as text."""
     if isinstance(value, dict):
-        return {str(key): _plain(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple | set):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list):
         return [_plain(inner) for inner in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "replace")
-    return value.isoformat() if isinstance(value, date) else value
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
