@@ -202,6 +202,7 @@ def test_keys_typed_in_the_folder_go_to_the_hub_once(old):
         "- a\n- b",
         "just words",
         "a: !!python/name:os.system x",
+        "a: !!bool x",
         "? a\n: b",
     ],
 )

@@ -236,11 +236,12 @@ def test_a_peft_repo_is_read_with_its_settings(upload: Callable[..., str], repo_
     assert inspected.base_model == adapter.facts.base_model == "bases/epsilon"
 
 
+@pytest.mark.parametrize("front_matter", ["base_model: [", "f: !!bool x", "e: !!int ''"])
 def test_a_card_with_broken_front_matter_does_no_harm(
-    hub: object, hub_data: Path, repo_id: str, tmp_path: Path
+    hub: object, hub_data: Path, repo_id: str, tmp_path: Path, front_matter: str
 ) -> None:
     (tmp_path / "a.safetensors").write_bytes(adapter_bytes())
-    (tmp_path / "README.md").write_text("---\nbase_model: [\n---\n# x\n")
+    (tmp_path / "README.md").write_text(f"---\n{front_matter}\n---\n# x\n")
     import_folder(hub_data, repo_id, tmp_path)
     assert rank_of(repo_id) == 2
 
