@@ -204,7 +204,10 @@ def import_snapshot(
 @data_option
 @output_flags
 def collect_garbage(data_dir: Path) -> None:
-    """Free what no repo uses any more."""
+    """Free what no repo uses any more.
+
+    The Hub may run meanwhile: what is being uploaded stays.
+    """
     files, size = open_store(data_dir).collect_garbage()
     text = f"Freed {size / 1e6:.1f} MB in {wording.count(files, 'file')}."
     out.result(text, {"files": files, "bytes": size}, [])
@@ -217,13 +220,17 @@ def collect_garbage(data_dir: Path) -> None:
 def backup(target: Path, data_dir: Path) -> None:
     """Copy everything to TARGET, as a backup.
 
-    The Hub may run meanwhile. A second backup to the same place copies only what is new.
+    The Hub may run meanwhile. The copy is the Hub as it was at one moment. A second backup to the
+    same place copies only what is new, and removes what is gone.
     """
     from hublora.localhub.store.backup import back_up
 
-    copied, size = back_up(open_store(data_dir), target.expanduser())
-    text = f"Copied {size / 1e6:.1f} MB in {wording.count(copied, 'file')} to {target}."
-    out.result(text, {"files": copied, "bytes": size}, [])
+    done = back_up(open_store(data_dir), target.expanduser())
+    text = f"Copied {done.size / 1e6:.1f} MB in {wording.count(done.files, 'file')} to {target}."
+    facts = {"files": done.files, "bytes": done.size, "missing": done.missing}
+    out.result(text, facts, [])
+    for path in done.missing:
+        out.note(f"Missing in the Hub itself, so not copied: {path}")
 
 
 COMMANDS = (user, token, list_repos, import_snapshot, collect_garbage, backup)

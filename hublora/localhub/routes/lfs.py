@@ -100,8 +100,8 @@ def take_over(call: Call, repo: Repo, oid: str) -> Pointer | None:
     for holder in call.store.large.holders(oid):
         source = call.store.repos.by_id(holder)
         held = call.store.large.has(holder, oid)
-        if held is not None and call.store.right(source, call.caller) >= Right.READ:
-            call.store.large.link(repo.id, [held])
+        readable = held and call.store.right(source, call.caller) >= Right.READ
+        if held and readable and call.store.large.link(repo.id, [held]):
             return held
     return None
 

@@ -26,12 +26,13 @@ from pathlib import Path
 from hublora.filesystem import sync_folder, write_atomically
 
 from . import access, cards, packing, refs
+from .backup import check_finished
 from .branches import Branches
 from .collections import Collections
 from .commits import Commits
 from .database import Database
 from .discussions import Discussions
-from .disk import exclusive, make_folder
+from .disk import exclusive, exclusive_if_free, make_folder
 from .downloads import Downloads
 from .gates import Gates
 from .git import DEFAULT_BRANCH, GitRepo
@@ -49,6 +50,7 @@ class Store:
 
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder).absolute()
+        check_finished(self.folder)
         for name in ("repos", "locks", "trash"):
             make_folder(self.folder / name)
         with exclusive(self.folder / "locks" / "opening"):
@@ -162,7 +164,7 @@ class Store:
             if folder.exists():
                 folder.rename(trash)
                 sync_folder(folder.parent)
-        shutil.rmtree(trash, ignore_errors=True)
+        self._empty_trash()
 
     def right(self, repo: Repo, caller: Caller) -> access.Right:
         """Return the most that the caller may do to a repo."""
@@ -190,16 +192,31 @@ class Store:
         )
 
     def collect_garbage(self) -> tuple[int, int]:
-        """Free what nobody uses; return how many files and bytes went."""
-        return self.large.sweep()
+        """Free what nobody uses; return how many files and bytes went.
+
+        Waits for a backup that is under way: that one may still need them.
+        """
+        self._empty_trash()
+        with self.housekeeping():
+            return self.large.sweep()
+
+    def housekeeping(self) -> AbstractContextManager[None]:
+        """Hold what only one may do at a time: to free things, or to copy all of them."""
+        return exclusive(self.folder / "locks" / "housekeeping")
+
+    def _empty_trash(self) -> None:
+        """Remove deleted repos, unless a backup is under way, which may still copy from them."""
+        with exclusive_if_free(self.folder / "locks" / "housekeeping") as free:
+            if free:
+                for path in (self.folder / "trash").iterdir():
+                    shutil.rmtree(path, ignore_errors=True)
 
     def recover(self) -> None:
         """Finish what a crash interrupted; called once by a starting server."""
         self.large.clean_uploads()
         for path in self.folder.glob("repos/*.git"):
             self._mend(path.stem, path)
-        shutil.rmtree(self.folder / "trash", ignore_errors=True)
-        make_folder(self.folder / "trash")
+        self._empty_trash()
         for repo in self.repos.stale():
             with self.lock(repo):
                 self.reindex(repo)

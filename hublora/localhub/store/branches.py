@@ -8,7 +8,7 @@ import pygit2
 
 from hublora.filesystem import sync_folder
 
-from . import merging, rewriting
+from . import merging, refs, rewriting
 from .errors import AlreadyExists, Forbidden, RevisionNotFound
 from .git import DEFAULT_BRANCH
 from .names import check_new_branch
@@ -104,7 +104,8 @@ class Branches:
         with self._store.lock(repo):
             if standing_at(git, ref) is None:
                 raise RevisionNotFound(name)
-            git.raw.references.delete(ref)
-            folder = (git.folder / ref).parent
-            if folder.is_dir():
-                sync_folder(folder)
+            with refs.moving(git.folder):
+                git.raw.references.delete(ref)
+                folder = (git.folder / ref).parent
+                if folder.is_dir():
+                    sync_folder(folder)

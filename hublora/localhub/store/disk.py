@@ -69,9 +69,32 @@ def abandoned(path: Path) -> bool:
 @contextlib.contextmanager
 def exclusive(lock: Path) -> Iterator[None]:
     """Hold `lock` against every other thread and process; the kernel frees it when we die."""
-    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
+    with _locked(lock, fcntl.LOCK_EX):
+        yield
+
+
+@contextlib.contextmanager
+def shared(lock: Path) -> Iterator[None]:
+    """Hold `lock` against whoever wants it exclusively, beside others who share it."""
+    with _locked(lock, fcntl.LOCK_SH):
+        yield
+
+
+@contextlib.contextmanager
+def exclusive_if_free(lock: Path) -> Iterator[bool]:
+    """Hold `lock` and yield True, or yield False at once when somebody has it."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with _locked(lock, fcntl.LOCK_EX | fcntl.LOCK_NB):
+            yield True
+    except BlockingIOError:
+        yield False
+
+
+@contextlib.contextmanager
+def _locked(lock: Path, way: int) -> Iterator[None]:
+    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, way)
         yield
     finally:
         os.close(descriptor)

@@ -102,7 +102,7 @@ class GitRepo:
 
     def targets(self) -> dict[str, tuple[str, str]]:
         """Return `target` of every ref by its full name, sorted."""
-        found = {name: self.target(name) for name in refs.names(self.folder)}
+        found = {name: self.target(name) for name in refs.values(self.folder)}
         return {name: target for name, target in found.items() if target}
 
     def resolve(self, revision: str) -> str:

@@ -2,6 +2,11 @@
 
 An upload goes to a file of its own, is hashed, fsynced and only then renamed to its final name, so
 a name that exists is a whole file.
+
+What the table says a repo may use is there. Three things could break that, and one lock is between
+them: whoever adds a row shares it from before they look for the file until the row is durable;
+`sweep` has it alone from looking for rows of a file until that file is gone. A row comes with the
+upload, before any commit can speak of the file, so what has no row is nobody's.
 """
 
 from __future__ import annotations
@@ -18,8 +23,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from .database import Database
-from .disk import abandoned, make_folder, move_into_place, now
-from .errors import Malformed
+from .disk import abandoned, exclusive, make_folder, move_into_place, now, shared
+from .errors import Malformed, NotThere
 from .names import check_sha256
 from .parts import CHUNK, Parts
 from .pointers import Pointer
@@ -69,6 +74,7 @@ class LargeFiles:
         self._database = database
         self._objects = folder / "lfs"
         self._uploads = folder / "uploads"
+        self._lock = folder / "locks" / "large-files"
         make_folder(self._objects)
         # Made beforehand, so that a new file costs one fsync of its folder and not three.
         if not (self._objects / "ff").exists():
@@ -87,15 +93,27 @@ class LargeFiles:
         row = self._database.row(
             "SELECT size FROM large_files WHERE repo = ? AND oid = ?", repo_id, oid
         )
-        return Pointer(oid, row["size"]) if row and self.path(oid).is_file() else None
+        return Pointer(oid, row["size"]) if row and self._is_whole(oid, row["size"]) else None
+
+    def _is_whole(self, oid: str, size: int) -> bool:
+        try:
+            return self.path(oid).stat().st_size == size
+        except FileNotFoundError:
+            return False
 
     def holders(self, oid: str) -> list[str]:
         """Return the ids of the repos that may use a large file."""
         rows = self._database.rows("SELECT repo FROM large_files WHERE oid = ?", oid)
         return [row["repo"] for row in rows]
 
-    def link(self, repo_id: str, pointers: Iterable[Pointer]) -> None:
-        """Let a repo use large files that are already here."""
+    def link(self, repo_id: str, pointers: Iterable[Pointer]) -> list[Pointer]:
+        """Let a repo use large files; return those of them that are here."""
+        with shared(self._lock):
+            here = [each for each in pointers if self._is_whole(each.oid, each.size)]
+            self._add_rows(repo_id, here)
+        return here
+
+    def _add_rows(self, repo_id: str, pointers: Iterable[Pointer]) -> None:
         moment = now()
         rows = [(repo_id, pointer.oid, pointer.size, moment) for pointer in pointers]
         if rows:
@@ -132,11 +150,10 @@ class LargeFiles:
         """
         try:
             _check(incoming.finish(), incoming.size, expected)
-            self._place(incoming.path, expected)
+            self._place(repo_id, incoming.path, expected)
         except BaseException:
             incoming.discard()
             raise
-        self.link(repo_id, [expected])
 
     def adopt(self, repo_id: str, source: Path) -> Pointer:
         """Copy a file of this machine into the store for a repo; return its pointer."""
@@ -159,23 +176,24 @@ class LargeFiles:
             NotThere: A part is missing.
             Malformed: Together they are something else.
         """
-        if self.has(repo_id, pointer.oid):
-            return
-        data, digest = self.parts.assemble(repo_id, pointer, parts)
+        try:
+            data, digest = self.parts.assemble(repo_id, pointer, parts)
+        except NotThere:
+            if self.has(repo_id, pointer.oid):  # it was told before, and the answer got lost
+                return
+            raise
         try:
             _check(digest, data.stat().st_size, pointer)
-            self._place(data, pointer)
+            self._place(repo_id, data, pointer)
         except BaseException:
             data.unlink(missing_ok=True)
             raise
-        self.link(repo_id, [pointer])
 
-    def _place(self, arrived: Path, pointer: Pointer) -> None:
-        final = self.path(pointer.oid)
-        if final.is_file():
-            arrived.unlink()
-        else:
-            move_into_place(arrived, final)
+    def _place(self, repo_id: str, arrived: Path, pointer: Pointer) -> None:
+        """Move a file that was checked to its name; what was there before may be damaged."""
+        with shared(self._lock):
+            move_into_place(arrived, self.path(pointer.oid))
+            self._add_rows(repo_id, [pointer])
 
     # Housekeeping
 
@@ -197,10 +215,13 @@ class LargeFiles:
         used = {row["oid"] for row in self._database.rows("SELECT oid FROM large_files")}
         count = freed = 0
         for path in self._objects.glob("??/*"):
-            if path.name not in used:
-                freed += path.stat().st_size
-                path.unlink()
-                count += 1
+            if path.name in used:
+                continue
+            with exclusive(self._lock):
+                if not self.holders(path.name):  # still, now that nobody can add a row
+                    freed += path.stat().st_size
+                    path.unlink()
+                    count += 1
         return count, freed
 
 

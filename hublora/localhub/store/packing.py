@@ -20,7 +20,7 @@ from .disk import sync_file
 JOIN_FROM = 40
 _SMALL_BYTES = 16 << 20
 _GRACE_SECONDS = 600
-_SUPERSEDED = "superseded"
+SUPERSEDED = "superseded"
 
 
 def join_packs(raw: pygit2.Repository, folder: Path, least: int = JOIN_FROM) -> None:
@@ -39,7 +39,7 @@ def join_packs(raw: pygit2.Repository, folder: Path, least: int = JOIN_FROM) -> 
         builder.write(made)
         new = install(Path(made), packs)
     gone = [path.stem for path in indexes if path.stem not in new]
-    write_atomically(packs / _SUPERSEDED, "\n".join(gone).encode())
+    write_atomically(packs / SUPERSEDED, "\n".join(gone).encode())
 
 
 def install(made: Path, packs: Path) -> set[str]:
@@ -65,7 +65,7 @@ def object_ids(index: Path) -> Iterator[str]:
 def sweep(folder: Path) -> None:
     """Remove what a crash left among a repository's packs; the caller holds its lock."""
     packs = folder / "objects" / "pack"
-    for path in (*packs.glob("*.pack"), *packs.glob(f".{_SUPERSEDED}.*")):
+    for path in (*packs.glob("*.pack"), *packs.glob(f".{SUPERSEDED}.*")):
         # A pack that came without its index was never looked at.
         if path.suffix != ".pack" or not path.with_suffix(".idx").exists():
             path.unlink(missing_ok=True)
@@ -78,7 +78,7 @@ def _is_small(index: Path) -> bool:
 
 def _old_ones_are_gone(packs: Path) -> bool:
     """Delete what an earlier join made superfluous, unless that was a moment ago."""
-    listed = packs / _SUPERSEDED
+    listed = packs / SUPERSEDED
     if not listed.exists():
         return True
     if time.time() - listed.stat().st_mtime < _GRACE_SECONDS:
