@@ -18,7 +18,7 @@ docs:  ## docs/cli.md from --help
 	python docs/make_cli.py
 
 tiny-base:  ## train the demo's base from nothing: an hour or two on two cores
-	python -m hublora.demo.make_base
+	python -m tools.tiny_base.make_base
 
 build:
 	python -m build

@@ -35,11 +35,11 @@ import torch
 from PIL import Image
 
 import hublora
-import hublora.workflows.make
-from hublora.demo.make_base import BASE
-from hublora.demo.styles import ASSETS
+import hublora.workflows.train.train
 from hublora.filesystem import sha256_of
 from hublora.training.run_folder import HISTORY, list_checkpoints
+from tools.tiny_base.make_base import BASE
+from tools.tiny_base.styles import ASSETS
 
 PICTURES = 6
 COMMON = {

@@ -26,8 +26,8 @@ from PIL import Image
 from train import run_side
 from train_side import SIDES, Job
 
-from hublora.demo.make_base import BASE
-from hublora.demo.styles import ASSETS
+from tools.tiny_base.make_base import BASE
+from tools.tiny_base.styles import ASSETS
 
 PICTURES = ASSETS / "tiny-sketchbook"
 SIDE = 64

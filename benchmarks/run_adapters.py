@@ -18,10 +18,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from hublora.adapters.adapter import Adapter, LowRank
 from hublora.adapters.files import save_tensors
-from hublora.adapters.formats import to_diffusers
-from hublora.generation.bank import Bank, Prepared, layer_shapes
-from hublora.generation.mixing import Mixer
-from hublora.generation.weights import Weight
+from hublora.adapters.layouts import to_diffusers
+from hublora.generation.lora.manager import Bank, Prepared, layer_shapes
+from hublora.generation.lora.schedule import Mixer
+from hublora.weights import Weight
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 

@@ -5,7 +5,7 @@
     python benchmarks/tiny_base.py --adapter FOLDER      # a tiny-sketchbook adapter on the base
 
 Prompts and seeds are fixed. Held-out combinations of subject, colour and background were never
-drawn for training (`hublora.demo.pictures.is_held_out`).
+drawn for training (`tools.tiny_base.pictures.is_held_out`).
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from tiny_measures import (
     subject_colour_name,
 )
 
-from hublora.demo.captions import full_caption, short_caption
-from hublora.demo.pictures import COLOURS, SIZE, Picture, draw, is_held_out, placed
-from hublora.demo.shapes import SHAPES
-from hublora.demo.styles import ASSETS, STYLES, style_pictures
+from tools.tiny_base.captions import full_caption, short_caption
+from tools.tiny_base.pictures import COLOURS, SIZE, Picture, draw, is_held_out, placed
+from tools.tiny_base.shapes import SHAPES
+from tools.tiny_base.styles import ASSETS, STYLES, style_pictures
 
 Measure = Callable[[np.ndarray, Picture], bool]
 

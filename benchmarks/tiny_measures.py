@@ -12,7 +12,7 @@ from itertools import product
 import numpy as np
 from PIL import Image, ImageDraw
 
-from hublora.demo.pictures import (
+from tools.tiny_base.pictures import (
     COLOURS,
     OUTLINE_WIDTH,
     PAPER,
@@ -23,7 +23,7 @@ from hublora.demo.pictures import (
     Picture,
     outline_points,
 )
-from hublora.demo.shapes import SHAPES
+from tools.tiny_base.shapes import SHAPES
 
 INK_LEVEL = 90
 """A pixel counts as ink if all its channels are below this."""

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from hublora.demo.captions import full_caption
-from hublora.demo.make_base import BASE
-from hublora.demo.pictures import draw, random_picture
+from tools.tiny_base.captions import full_caption
+from tools.tiny_base.make_base import BASE
+from tools.tiny_base.pictures import draw, random_picture
 
 if TYPE_CHECKING:
     from transformers import CLIPTokenizer
@@ -101,10 +101,10 @@ SD15_SCHEDULE: dict[str, Any] = {
 
 def tiny_base(folder: Path) -> Path:
     """Return the folder of the demo's base; of its architecture, untrained, if there is none."""
-    from hublora.demo.base_autoencoder import new_autoencoder
-    from hublora.demo.base_denoiser import Denoiser
-    from hublora.demo.make_base import save_pipeline
-    from hublora.demo.tokenizer import new_tokenizer
+    from tools.tiny_base.base_autoencoder import new_autoencoder
+    from tools.tiny_base.base_denoiser import Denoiser
+    from tools.tiny_base.make_base import save_pipeline
+    from tools.tiny_base.tokenizer import new_tokenizer
 
     if (BASE / "model_index.json").is_file():
         return BASE
@@ -189,7 +189,7 @@ def _save_xl(
 
 
 def _long_tokenizer() -> CLIPTokenizer:
-    from hublora.demo.tokenizer import new_tokenizer
+    from tools.tiny_base.tokenizer import new_tokenizer
 
     tokenizer = new_tokenizer()
     tokenizer.model_max_length = SD15_TEXT["max_position_embeddings"]

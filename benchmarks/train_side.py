@@ -103,8 +103,8 @@ class StepClock:
 def train_hublora(job: Job) -> None:
     """Train with hublora until the adapter is saved; the gallery that follows is left out."""
     import hublora
-    from hublora.training.config import TrainingConfig
-    from hublora.workflows.progress import Happening, Wrote
+    from hublora.progress import Happening, Wrote
+    from hublora.training.config.training_config import TrainingConfig
 
     class Saved(Exception):
         pass

@@ -28,12 +28,12 @@ import torch
 from train_inputs import save_pictures, sd15_base, tiny_base
 
 from hublora import TrainingConfig
+from hublora.progress import ignore
 from hublora.training.events import StepDone
 from hublora.training.loop import train
 from hublora.training.session import Session
-from hublora.workflows.plan import trial
-from hublora.workflows.preparing import Ready, prepare
-from hublora.workflows.progress import ignore
+from hublora.workflows.train.dry_run import trial
+from hublora.workflows.train.prepare import Ready, prepare
 
 WARM_UP = 3
 Change = Callable[[Session, Ready], Callable[[], None] | None]

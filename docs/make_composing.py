@@ -65,13 +65,14 @@ def _train(folder: Path) -> None:
 
 def _draw_sheet(columns: Mapping[str, tuple[tuple[str, ...], dict[str, Any]]], path: Path) -> None:
     import hublora
-    from hublora.sheets import sheet
-    from hublora.workflows.drawing import draw
+    from hublora.generation.draw import draw
+    from hublora.generation.sample import sampling_for
+    from hublora.image_grid import sheet
 
     drawn = []
     for refs, settings in columns.values():
         pipe = hublora.load(*refs, **settings)
-        plans = [pipe.hublora.base.sampling(prompt, seed=3) for prompt in PROMPTS]
+        plans = [sampling_for(pipe.hublora.base, prompt, seed=3) for prompt in PROMPTS]
         drawn.append(list(draw(pipe, plans, "auto")))
     rows = [list(row) for row in zip(*drawn, strict=True)]
     labels = [prompt.removeprefix("a drawing of ") for prompt in PROMPTS]
@@ -84,7 +85,7 @@ def draw_from_pictures(folder: Path, path: Path) -> None:
     from PIL import Image
 
     import hublora
-    from hublora.sheets import sheet
+    from hublora.image_grid import sheet
 
     start, mask = folder / "start.png", folder / "mask.png"
     hublora.run([], PROMPTS[1], base="hublora/tiny-sd", seed=3, output=start)

@@ -30,7 +30,7 @@ CASTLE = (
     *((0.25, -0.95), (0.25, -0.5), (0.5, -0.5), (0.5, -0.95), (0.95, -0.95), (0.95, 0.9)),
     *((0.36, 0.9), (0.36, 0.3), (-0.36, 0.3), (-0.36, 0.9)),
 )
-"""The subject's silhouette, as hublora/demo/shapes.py has those of the others."""
+"""The subject's silhouette, as tools/tiny_base/shapes.py has those of the others."""
 
 BACKGROUNDS = ("white", "teal", "yellow", "pink", "green", "brown")
 ASKED = ("blue", "purple")  # backgrounds that the subject was never seen on
@@ -99,7 +99,7 @@ def main() -> int:
 
 def _add_castle() -> None:
     """Let the demo's drawing tools and the benchmarks' measures know the subject."""
-    from hublora.demo.shapes import EYES, SHAPES
+    from tools.tiny_base.shapes import EYES, SHAPES
 
     SHAPES["castle"] = np.array(CASTLE)
     EYES["castle"] = (0.0, -0.08, 0.36)
@@ -107,7 +107,7 @@ def _add_castle() -> None:
 
 def _draw_subject(folder: Path) -> None:
     """Draw six pictures of the castle: orange, with eyes, wherever it stands."""
-    from hublora.demo.pictures import Picture, draw, placed
+    from tools.tiny_base.pictures import Picture, draw, placed
 
     folder.mkdir(exist_ok=True)
     rng = np.random.default_rng(7)
@@ -117,7 +117,7 @@ def _draw_subject(folder: Path) -> None:
 
 
 def _draw_and_measure(folder: Path) -> None:
-    from hublora.sheets import sheet
+    from hublora.image_grid import sheet
 
     rows: list[list[Image.Image]] = [[] for _ in range(len(ASKED) + 1)]
     for name, way in WAYS.items():
@@ -170,9 +170,10 @@ def _asked(way: Way) -> str:
 
 
 def _draw(pipe: Any, prompt: str) -> Iterator[Image.Image]:
-    from hublora.workflows.drawing import draw
+    from hublora.generation.draw import draw
+    from hublora.generation.sample import sampling_for
 
-    plans = [pipe.hublora.base.sampling(prompt, seed=seed) for seed in range(SEEDS)]
+    plans = [sampling_for(pipe.hublora.base, prompt, seed=seed) for seed in range(SEEDS)]
     return draw(pipe, plans, "off")
 
 
@@ -198,7 +199,7 @@ def _kept(castles: Sequence[Sequence[Image.Image]]) -> float:
 def _show_subject(folder: Path) -> None:
     from PIL import Image
 
-    from hublora.sheets import sheet
+    from hublora.image_grid import sheet
 
     pictures = [Image.open(path) for path in sorted(folder.glob("*.png"))]
     sheet([pictures], cell=96).quantize(64).save(IMAGES / "training-subject.png", optimize=True)

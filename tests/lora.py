@@ -10,7 +10,7 @@ import torch
 
 from hublora.adapters.adapter import Adapter, AdapterFacts, LowRank
 from hublora.adapters.files import save_tensors
-from hublora.adapters.formats import to_diffusers
+from hublora.adapters.layouts import to_diffusers
 
 ATTENTION = ("to_k", "to_q", "to_v", "to_out.0")
 WEIGHTS = "pytorch_lora_weights.safetensors"

@@ -145,7 +145,7 @@ def _text_parts(width: int = 32, projected: bool = False) -> tuple[Any, Any]:
     """Return a tokenizer and a random text encoder, with a projection of 32 if it is asked for."""
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-    from hublora.demo.tokenizer import new_tokenizer
+    from tools.tiny_base.tokenizer import new_tokenizer
 
     tokenizer = new_tokenizer()
     config = CLIPTextConfig(

@@ -3,7 +3,7 @@
 A change that should not move numbers prints the same lines before and after, on one machine:
 
     python tools/fingerprints.py > before.json      # … the change …
-    python tools/fingerprints.py before.json        # says what moved, and ends with 1 if anything did
+    python tools/fingerprints.py before.json        # says what moved; 1 if anything did
 
 Hashed are the tensors (names, shapes, bytes) and the pixels, not the files: their metadata holds
 words, which may change.

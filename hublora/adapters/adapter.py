@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from hublora.adapters.modules import WRAPPER
+from hublora.adapters.layer_names import WRAPPER
 
 if TYPE_CHECKING:
     import torch
@@ -122,7 +122,7 @@ def peft_config(modules: Mapping[str, LowRank]) -> dict[str, Any]:
 
     Ranks and alphas that differ from the most common one are given by full module name, anchored,
     because PEFT matches patterns as suffixes. That is also why targets go without the level that
-    some versions of transformers do not have (`hublora.adapters.modules`): they fit both.
+    some versions of transformers do not have (`hublora.adapters.layer_names`): they fit both.
     """
     import re
     from collections import Counter

@@ -13,10 +13,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from hublora.adapters.adapter import Adapter, LowRank
-from hublora.adapters.flat_names import LAYERS_PER_BLOCK, unflatten
-from hublora.adapters.modules import WRAPPER, sgm_names
-from hublora.adapters.naming import parse_name
-from hublora.adapters.outline import outline
+from hublora.adapters.layer_names import LAYERS_PER_BLOCK, WRAPPER, sgm_names, unflatten
+from hublora.adapters.layer_specs import outline
+from hublora.adapters.tensor_names import parse_name
 from hublora.errors import AdapterError
 
 if TYPE_CHECKING:
@@ -74,7 +73,7 @@ def limited(adapter: Adapter, rank: int) -> Adapter:
     Raises:
         AdapterError: It is a DoRA, whose magnitudes belong to the update as it is.
     """
-    from hublora.adapters.products import truncate
+    from hublora.adapters.lycoris import truncate
 
     def cut(layer: LowRank) -> LowRank:
         if layer.rank <= rank:

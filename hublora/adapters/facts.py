@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from hublora.adapters.adapter import AdapterFacts
+from hublora.adapters.alpha import stated_alphas
 from hublora.adapters.header import Header
-from hublora.adapters.naming import detect_layout
-from hublora.adapters.outline import Outline, outline
-from hublora.adapters.scales import stated_alphas
+from hublora.adapters.layer_specs import Outline, outline
+from hublora.adapters.tensor_names import detect_layout
 
 # Inputs of the cross-attention's keys, which are the width of the text encoders' embeddings.
 _ARCHITECTURES = {

@@ -12,7 +12,7 @@ from hublora.adapters.adapter import Adapter
 from hublora.adapters.embeddings import holds_tokens
 from hublora.adapters.facts import facts_from_header, facts_of_tokens
 from hublora.adapters.header import read_file_header
-from hublora.adapters.reading import read_layers
+from hublora.adapters.parse import read_layers
 from hublora.errors import AdapterError
 from hublora.filesystem import sha256_of, write_atomically
 

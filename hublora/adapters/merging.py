@@ -139,7 +139,7 @@ def _merge_layer(
     rank: int | None,
     density: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    from hublora.adapters.products import truncate
+    from hublora.adapters.lycoris import truncate
 
     if method == "cat":
         return exact

@@ -9,9 +9,10 @@ from typing import Any
 
 from hublora import quoting
 from hublora.adapters.licenses import Meet
-from hublora.cards import licenses, markdown, metadata, wording
+from hublora.cards import licenses, markdown, metadata
 from hublora.cards.facts import Picture, Sampling
-from hublora.cards.regions import mark
+from hublora.cards.format import format_count, format_image_source, format_sampling
+from hublora.cards.user_sections import mark
 from hublora.filesystem import write_atomically
 from hublora.rendering import render
 
@@ -122,7 +123,7 @@ def _view(facts: CompositionFacts) -> Mapping[str, Any]:
         "base_commit": (facts.base_commit or "")[:8],
         "own_words": mark(_INVITATION),
         "parts": [_part_row(part) for part in facts.parts],
-        "number": wording.count(len(facts.parts), "LoRA adapter"),
+        "number": format_count(len(facts.parts), "LoRA adapter"),
         "way": _WAYS[facts.way],
         "merged": facts.merged,
         "error": f"{facts.error:.2g}" if facts.error is not None else None,
@@ -134,8 +135,8 @@ def _view(facts: CompositionFacts) -> Mapping[str, Any]:
         "python_ref": quoting.python_text(facts.repo_id or "."),
         "python_prompt": quoting.python_text(prompt),
         "moves": facts.way == "switch" or any(".." in part.weight for part in facts.parts),
-        "sampling": wording.sampling(facts.sampling),
-        "gallery": [wording.drawn(picture) for picture in facts.gallery],
+        "sampling": format_sampling(facts.sampling),
+        "gallery": [format_image_source(picture) for picture in facts.gallery],
         "license_note": licenses.note(meet.strictest, meet.strictest),
         "licenses": [
             (_name(name), markdown.inline(license or "unknown"))

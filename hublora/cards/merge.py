@@ -1,7 +1,7 @@
 """Brings a card up to date without losing what a person wrote in it.
 
-Body: hublora's, except for the regions (`hublora.cards.regions`). Where a person has removed the
-markers, the whole body is theirs and stays as it is.
+Body: hublora's, except for the user sections (`hublora.cards.user_sections`). Where a person has
+removed the markers, the whole body is theirs and stays as it is.
 
 Front matter: hublora's keys are new, except for a licence that a person set and tags that they
 added; all other keys stay as they were typed.
@@ -19,8 +19,8 @@ from typing import Any
 import yaml
 
 from hublora import strict_yaml
-from hublora.cards import licenses, metadata, regions
-from hublora.cards.regions import Region
+from hublora.cards import licenses, metadata, user_sections
+from hublora.cards.user_sections import Region
 from hublora.families import FAMILIES
 
 _TITLE = re.compile(r"\A\s*#[ \t][^\n]*\n")
@@ -54,17 +54,17 @@ def merge_card(previous: str, new: str) -> str:
 
 
 def _merge_bodies(old: str, new: str, ours: bool) -> str:
-    mine = regions.find(new)
+    mine = user_sections.find(new)
     if not mine:
         return new  # edited as a whole in its folder, where nothing else keeps it
-    theirs = regions.find(old)
+    theirs = user_sections.find(old)
     if not theirs and old.strip():
         if ours:
             return old
         # A card that hublora did not write: all of its text is somebody's.
-        theirs = [Region(regions.defuse(_GALLERY.sub("", _TITLE.sub("", old))).strip())]
+        theirs = [Region(user_sections.defuse(_GALLERY.sub("", _TITLE.sub("", old))).strip())]
     words = [text for pair in zip_longest(theirs, mine) for text in _choose(*pair)]
-    return regions.replace(new, words)
+    return user_sections.replace(new, words)
 
 
 def _choose(old: Region | None, new: Region | None) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from hublora.cards import wording
+from hublora.cards.format import format_count
 from hublora.cli.output import out, output_flags
 
 EXAMPLES = """
@@ -45,12 +45,12 @@ def caption(source: str, **settings: Any) -> None:
     from hublora.cli.progress import ProgressReport
 
     with ProgressReport() as report:
-        from hublora.workflows import caption as workflow
+        from hublora.workflows.caption import caption as workflow
 
         done = workflow(source, observer=report, **settings)
     lines = [
-        f"{wording.count(done.written, 'caption')} written, {done.kept} kept, "
-        f"{wording.count(done.skipped, 'picture')} skipped: {done.folder}"
+        f"{format_count(done.written, 'caption')} written, {done.kept} kept, "
+        f"{format_count(done.skipped, 'picture')} skipped: {done.folder}"
     ]
     if done.pushed is not None:
         lines.append(f"Pushed and verified: {done.pushed.url}")

@@ -75,11 +75,11 @@ def compose(refs: tuple[str, ...], method: str | None, no_gallery: bool, **setti
     settings["gallery"] = not no_gallery
     with ProgressReport() as report:
         if method is None:
-            from hublora.workflows.compositions import compose as workflow
+            from hublora.workflows.compose import compose as workflow
 
             done = workflow(refs, observer=report, **settings)
         else:
-            from hublora.workflows.merges import merge
+            from hublora.workflows.merge import merge
 
             for name in ("way", "template"):
                 if settings.pop(name):

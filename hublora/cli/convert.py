@@ -11,7 +11,7 @@ from hublora.cli.output import out, output_flags
 from hublora.cli.progress import ProgressReport
 
 if TYPE_CHECKING:
-    from hublora.workflows.conversion import Conversion
+    from hublora.workflows.convert import Conversion
 
 EXAMPLES = """
 \b
@@ -54,7 +54,7 @@ def convert(
     rank: int | None,
 ) -> None:
     """Write ADAPTER in another layout, with everything its file says about itself."""
-    from hublora.workflows.conversion import convert as workflow
+    from hublora.workflows.convert import convert as workflow
 
     with ProgressReport() as progress:
         done = workflow(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hublora.cards import wording
+from hublora.cards.format import format_count
 from hublora.cli.output import out, output_flags
 
 if TYPE_CHECKING:
@@ -209,7 +209,7 @@ def collect_garbage(data_dir: Path) -> None:
     The Hub may run meanwhile: what is being uploaded stays.
     """
     files, size = open_store(data_dir).collect_garbage()
-    text = f"Freed {size / 1e6:.1f} MB in {wording.count(files, 'file')}."
+    text = f"Freed {size / 1e6:.1f} MB in {format_count(files, 'file')}."
     out.result(text, {"files": files, "bytes": size}, [])
 
 
@@ -226,7 +226,7 @@ def backup(target: Path, data_dir: Path) -> None:
     from hublora.localhub.store.backup import back_up
 
     done = back_up(open_store(data_dir), target.expanduser())
-    text = f"Copied {done.size / 1e6:.1f} MB in {wording.count(done.files, 'file')} to {target}."
+    text = f"Copied {done.size / 1e6:.1f} MB in {format_count(done.files, 'file')} to {target}."
     facts = {"files": done.files, "bytes": done.size, "missing": done.missing}
     out.result(text, facts, [])
     for path in done.missing:

@@ -11,8 +11,8 @@ from hublora.cli.output import out, output_flags
 
 if TYPE_CHECKING:
     from hublora.adapters.adapter import AdapterFacts
-    from hublora.adapters.overlap import Overlap
-    from hublora.workflows.inspection import Checked, Preflight
+    from hublora.adapters.similarity import Overlap
+    from hublora.workflows.inspect import Checked, Preflight
 
 EXAMPLES = """
 \b
@@ -37,7 +37,7 @@ def inspect(
 
     Without --overlap, no weights are downloaded: of files only the headers are read.
     """
-    from hublora.workflows.inspection import measure_overlap, preflight
+    from hublora.workflows.inspect import measure_overlap, preflight
 
     found = preflight(*refs, base=base, base_revision=base_revision)
     sources = [one.facts.source or str(number) for number, one in enumerate(found.adapters, 1)]

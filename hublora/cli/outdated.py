@@ -11,7 +11,7 @@ import click
 from hublora.cli.output import out, output_flags, told_of_push
 
 if TYPE_CHECKING:
-    from hublora.workflows.upkeep import Movement
+    from hublora.workflows.update import Movement
 
 EXAMPLES = """
 \b
@@ -50,7 +50,7 @@ def outdated(ref: str, sheet: Path, no_sheet: bool, **settings: Any) -> None:
     from hublora.cli.progress import ProgressReport
 
     with ProgressReport() as report:
-        from hublora.workflows.upkeep import outdated as workflow
+        from hublora.workflows.update import outdated as workflow
 
         found = workflow(ref, sheet=None if no_sheet else sheet, observer=report, **settings)
     text = "\n".join([*map(_line, found.parts), f"{_line(found.base)}  (base)"])
@@ -75,7 +75,7 @@ def update(ref: str, **settings: Any) -> None:
     from hublora.cli.progress import ProgressReport
 
     with ProgressReport() as report:
-        from hublora.workflows.upkeep import update as workflow
+        from hublora.workflows.update import update as workflow
 
         done = workflow(ref, observer=report, **settings)
     if done is None:

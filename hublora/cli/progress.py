@@ -8,9 +8,8 @@ from types import TracebackType
 from typing import Any
 
 from hublora.cli.output import out
+from hublora.progress import Happening, Lines, Note, Stage, Trained, Wrote
 from hublora.quoting import visible
-from hublora.workflows.progress import Happening, Note, Stage, Trained, Wrote
-from hublora.workflows.telling import Lines
 
 
 class ProgressReport:

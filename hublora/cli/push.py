@@ -31,7 +31,7 @@ def push(folder: Path, repo_id: str, private: bool, base: str | None) -> None:
     from hublora.cli.progress import ProgressReport
 
     with ProgressReport() as report:
-        from hublora.workflows import push as workflow
+        from hublora.workflows.push import push as workflow
 
         pushed = workflow(folder, repo_id, private=private, base=base, observer=report)
     data = {"repo_id": pushed.repo_id, "commit": pushed.commit, "url": pushed.url}

@@ -46,7 +46,7 @@ def replay(picture: Path, **settings: Any) -> None:
     from hublora.cli.progress import ProgressReport
 
     with ProgressReport() as report:
-        from hublora.workflows.replaying import replay as workflow
+        from hublora.workflows.replay import replay as workflow
 
         done = workflow(picture, observer=report, **settings)
     told = ""

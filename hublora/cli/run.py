@@ -142,7 +142,7 @@ def run(
             texts = list(prompts) if prompts else [words[-1]]
             _run_batch(refs, texts, report, output=output, rows=rows, columns=columns, **settings)
             return
-        from hublora.workflows import run as workflow
+        from hublora.workflows.run import run as workflow
 
         paths = workflow(refs, words[-1], output=output, observer=report, **settings)
     names = [str(path) for path in paths]
@@ -164,7 +164,7 @@ _SAMPLING = ("negative_prompt", "num_inference_steps", "guidance_scale", "width"
 def _run_batch(
     refs: tuple[str, ...], prompts: list[str], report: ProgressReport, **settings: Any
 ) -> None:
-    from hublora.workflows.batches import read_prompts, run_batch
+    from hublora.workflows.run_batch import read_prompts, run_batch
 
     if any(settings.pop(name) is not None for name in _PICTURES):
         raise click.UsageError("A batch is drawn from prompts alone, without --image and its kin.")

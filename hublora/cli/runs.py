@@ -11,7 +11,7 @@ import click
 from hublora.cli.output import out, output_flags
 
 if TYPE_CHECKING:
-    from hublora.workflows.runs import FoundRun
+    from hublora.workflows.list_runs import FoundRun
 
 EXAMPLES = """
 \b
@@ -35,9 +35,9 @@ def runs(folder: Path, sheet: Path | None) -> None:
     LOSS is the mean over the last tenth of the steps, HELD OUT the lowest on pictures that were
     kept apart. A run is finished, running now, stopped on the way (--resume goes on) or broken.
     """
-    from hublora.workflows.runs import find_runs, runs_sheet
+    from hublora.workflows.list_runs import list_runs, runs_sheet
 
-    found = find_runs(folder)
+    found = list_runs(folder)
     if sheet is not None:
         sheet.parent.mkdir(parents=True, exist_ok=True)
         runs_sheet(found).save(sheet)
@@ -59,7 +59,7 @@ def _table(runs: list[FoundRun]) -> list[str]:
 
 
 def _row(run: FoundRun) -> tuple[str, ...]:
-    from hublora.cards.wording import size
+    from hublora.cards.format import format_size
 
     return (
         str(run.folder),
@@ -67,8 +67,8 @@ def _row(run: FoundRun) -> tuple[str, ...]:
         str(run.step) if run.steps in (None, run.step) else f"{run.step}/{run.steps}",
         _number(run.loss),
         _number(run.held_out),
-        size(run.size) if run.size is not None else "-",
-        size(run.disk),
+        format_size(run.size) if run.size is not None else "-",
+        format_size(run.disk),
         str(run.picture.relative_to(run.folder)) if run.picture else "-",
     )
 

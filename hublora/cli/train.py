@@ -16,7 +16,7 @@ from hublora.cli.train_plan import show_plan
 from hublora.errors import ConfigError
 from hublora.quoting import shell_word
 from hublora.refs import is_repo
-from hublora.training.config import TrainingConfig
+from hublora.training.config.training_config import TrainingConfig
 
 EXAMPLES = """
 \b
@@ -98,8 +98,8 @@ def train(
     make it again; with --push-to-hub it becomes one verified commit on the Hub.
     """
     from hublora.cli.progress import ProgressReport
-    from hublora.workflows.settling import check_names
-    from hublora.workflows.stopping import before_the_steps, sigterm_stops
+    from hublora.workflows.train.settings import check_names
+    from hublora.workflows.train.signals import before_the_steps, sigterm_stops
 
     given = given_settings(config_file, assignments, flags)
     if made_from is not None or is_repo(resume):
@@ -112,7 +112,7 @@ def train(
         show_plan(config, resume)
         return
     if int(os.environ.get("RANK", "0")) > 0:  # of several processes, the first one speaks
-        from hublora.workflows import train as workflow
+        from hublora.workflows.train.train import train as workflow
 
         workflow(config, resume=resume)
         return
@@ -121,7 +121,7 @@ def train(
         until_done.enter_context(sigterm_stops())
         with before_the_steps():
             report = until_done.enter_context(ProgressReport())
-            from hublora.workflows import train as workflow
+            from hublora.workflows.train.train import train as workflow
         result = workflow(config, resume=resume, observer=report)
     pushed = result.pushed
     lines = [
@@ -159,9 +159,9 @@ def _settings_again(
     """Return the settings with which an adapter was made, or of a training whose checkpoint is on
     the Hub, under those that were given."""
     from hublora.cli.progress import ProgressReport
-    from hublora.workflows.recipe import check_named, read_recipe, remake
-    from hublora.workflows.settling import check_names, default_folder
-    from hublora.workflows.taking_up import read_kept
+    from hublora.workflows.train.hub_checkpoint import read_kept
+    from hublora.workflows.train.recipe import check_named, read_recipe, remake
+    from hublora.workflows.train.settings import check_names, default_folder
 
     if made_from is not None and is_repo(resume):
         raise ConfigError(
@@ -186,6 +186,6 @@ def _fitted(config: TrainingConfig, limit: str, resume: str | None) -> TrainingC
     if gib is not None and not 0 < gib < float("inf"):
         raise click.BadParameter(f"{limit!r} is no size in GiB; write it like --fit 8")
     with ProgressReport() as report:
-        from hublora.workflows.fitting import fit
+        from hublora.workflows.train.fit_memory import fit
 
         return fit(config, gib, resume=resume, observer=report)

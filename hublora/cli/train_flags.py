@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from hublora import strict_yaml
 from hublora.errors import ConfigError
-from hublora.training.config import TrainingConfig, flatten, read_settings_file
+from hublora.training.config.training_config import TrainingConfig, flatten, read_settings_file
 
 # Flag -> setting. Frozen by tests/cli/test_train_flags.py: a new setting is reached with --set.
 FLAGS = {

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import typing
 
-from hublora.cards import wording
+from hublora.cards.format import format_count, format_size
 from hublora.cli.output import out
-from hublora.training.config import TrainingConfig
+from hublora.training.config.training_config import TrainingConfig
 
 if typing.TYPE_CHECKING:
-    from hublora.workflows.plan import Plan
+    from hublora.workflows.train.dry_run import Plan
 
 
 def show_plan(config: TrainingConfig, resume: str | None) -> None:
@@ -20,7 +20,7 @@ def show_plan(config: TrainingConfig, resume: str | None) -> None:
 
     out.note("Checking …")
     with ProgressReport() as report:
-        from hublora.workflows.plan import plan as workflow
+        from hublora.workflows.train.dry_run import dry_run as workflow
 
         found = workflow(config, resume=resume, observer=report)
     out.result("\n".join(plan_lines(found)), asdict(found), [str(found.steps)])
@@ -29,7 +29,7 @@ def show_plan(config: TrainingConfig, resume: str | None) -> None:
 def plan_lines(plan: Plan) -> list[str]:
     """Return what a person reads of a plan: what would be done, and what it takes."""
     defaults = TrainingConfig.from_settings({"base.model": ""}).flat()
-    there_is = f" of {wording.size(plan.memory_there_is)}" if plan.memory_there_is else ""
+    there_is = f" of {format_size(plan.memory_there_is)}" if plan.memory_there_is else ""
     held_out = f", {plan.skipped} skipped" if plan.skipped else ""
     held_out += f", {plan.held_out} held out" if plan.held_out else ""
     if plan.class_pictures:
@@ -39,14 +39,14 @@ def plan_lines(plan: Plan) -> list[str]:
         "Pictures": f"{plan.pictures} of {plan.dataset}{held_out} "
         f"(licence: {plan.dataset_license or 'not stated'})",
         "Method": f"{plan.settings['method']}, learning rate {_rates(plan)}, {_resolution(plan)}",
-        "Training": f"{plan.weights:,} weights, {wording.count(plan.steps, 'step')} of "
-        f"{wording.count(plan.images_per_step, 'picture')} on {plan.device}",
+        "Training": f"{plan.weights:,} weights, {format_count(plan.steps, 'step')} of "
+        f"{format_count(plan.images_per_step, 'picture')} on {plan.device}",
         "Time": f"{_duration(plan.encode_seconds)} to encode, then {_duration(plan.train_seconds)} "
         f"to train ({plan.step_seconds:.3g} s a step), drawing not counted",
-        "Drawing": f"{wording.count(plan.gallery, 'picture')} at the end"
+        "Drawing": f"{format_count(plan.gallery, 'picture')} at the end"
         + (f", {plan.previews:,} on the way" if plan.previews else ""),
-        "Memory": f"{wording.size(plan.memory)}{there_is}",
-        "Disk": f"{wording.size(plan.disk)} of the {wording.size(plan.disk_free)} free",
+        "Memory": f"{format_size(plan.memory)}{there_is}",
+        "Disk": f"{format_size(plan.disk)} of the {format_size(plan.disk_free)} free",
         "Pushed to": plan.push_to or "nowhere",
         **({"Kept at": plan.kept_at} if plan.kept_at else {}),
     }

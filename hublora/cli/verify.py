@@ -12,8 +12,8 @@ from hublora.cli.output import out, output_flags
 from hublora.errors import VerificationError
 
 if TYPE_CHECKING:
-    from hublora.workflows.reproduction import Reproduced
-    from hublora.workflows.verification import Verified
+    from hublora.workflows.reproduce import Reproduced
+    from hublora.workflows.verify import Verified
 
 EXAMPLES = """
 \b
@@ -65,9 +65,9 @@ def verify(
     if reproduce:
         _check_recipe(ref, given)
     with ProgressReport() as report:
-        from hublora.workflows.verification import verify_repo
+        from hublora.workflows.verify import verify as workflow
 
-        found = verify_repo(ref, base=base, device=device, observer=report)
+        found = workflow(ref, base=base, device=device, observer=report)
     again = None
     if reproduce:
         again = _reproduce(ref, given, output)
@@ -87,9 +87,9 @@ def _given(base: str | None, assignments: tuple[str, ...]) -> dict[str, Any]:
 
 def _check_recipe(ref: str, given: dict[str, Any]) -> None:
     """Refuse what cannot be trained again before anything is looked at."""
-    from hublora.training.config import TrainingConfig
-    from hublora.workflows.recipe import check_named, read_recipe
-    from hublora.workflows.settling import check_names
+    from hublora.training.config.training_config import TrainingConfig
+    from hublora.workflows.train.recipe import check_named, read_recipe
+    from hublora.workflows.train.settings import check_names
 
     kept = check_named(read_recipe(ref), given)
     check_names(TrainingConfig.from_settings({**kept, **given}))
@@ -99,7 +99,7 @@ def _reproduce(ref: str, given: dict[str, Any], output: Path | None) -> Reproduc
     from hublora.cli.progress import ProgressReport
 
     with ProgressReport() as report:
-        from hublora.workflows.reproduction import reproduce
+        from hublora.workflows.reproduce import reproduce
 
         return reproduce(ref, given=given, output=output, observer=report)
 

@@ -7,10 +7,10 @@ build_cache(source, …) -> TrainingData  their latents and prompts, encoded onc
 from __future__ import annotations
 
 from hublora.data.cache import build_cache
+from hublora.data.cached_dataset import TrainingData
 from hublora.data.config import DataConfig
 from hublora.data.examples import Example, Skipped
 from hublora.data.source import Source, first, join, open_source, with_captions
-from hublora.data.training_data import TrainingData
 
 __all__ = [
     "DataConfig",

@@ -16,14 +16,14 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hublora.data.cached_dataset import Part, TrainingData
 from hublora.data.config import DataConfig
-from hublora.data.holes import EncodeImages
-from hublora.data.layout import arrange
-from hublora.data.rows import count_done, open_rows
-from hublora.data.shelf import FORMAT, Shelf, key_of
+from hublora.data.crops import arrange
+from hublora.data.inpaint_masks import EncodeImages
+from hublora.data.latent_cache import FORMAT, Shelf, key_of
+from hublora.data.row_file import count_done, open_rows
 from hublora.data.source import Source
 from hublora.data.tags import Tags
-from hublora.data.training_data import Part, TrainingData
 
 if TYPE_CHECKING:
     from torch import Tensor

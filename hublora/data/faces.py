@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hublora.data.examples import Example
-from hublora.data.survey import ordered_map
+from hublora.data.image_check import ordered_map
 from hublora.errors import DataError
 from hublora.filesystem import write_atomically
 

@@ -22,9 +22,9 @@ from hublora.data.captions import as_captions
 from hublora.data.columns import find_caption_column
 from hublora.data.config import DataConfig
 from hublora.data.examples import Example, Listing, Skipped
+from hublora.data.kohya_repeats import read_repeats
 from hublora.data.masks import find_mask_column, pair_up
 from hublora.data.metadata import METADATA, read_metadata
-from hublora.data.repeats import read_repeats
 from hublora.errors import DataError
 
 ENDINGS = (
@@ -270,7 +270,7 @@ def _is_hidden(path: Path) -> bool:
 
 def _digest(files: Sequence[tuple[str, Callable[[], IO[bytes]]]], workers: int) -> str:
     """Return the identity of named files, "" of none."""
-    from hublora.data.survey import ordered_map
+    from hublora.data.image_check import ordered_map
 
     whole = hashlib.sha256()
     opens = [file for _, file in files]

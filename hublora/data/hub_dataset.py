@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from hublora.data.captions import as_captions
+from hublora.data.columns import Columns, choose_columns
 from hublora.data.config import DataConfig
 from hublora.data.examples import Example, Listing
-from hublora.data.hub_columns import Columns, choose_columns
 from hublora.errors import DataError, HubError, HubloraError
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hublora.data.crops import Layout
 from hublora.data.examples import Example
 from hublora.data.images import Crop, covering_size, open_picture, to_rgb
-from hublora.data.layout import Layout
 from hublora.errors import DataError
 
 if TYPE_CHECKING:

@@ -106,7 +106,7 @@ def open_source(config: DataConfig, progress: Callable[[int, int], None] | None 
         AccessError: The token may not read it.
         HubError: The Hub is away and the dataset is not in the local cache.
     """
-    from hublora.data.survey import survey
+    from hublora.data.image_check import survey
 
     listing = _read_listing(config, progress)
     if not listing.examples:
@@ -183,7 +183,7 @@ def _read_listing(config: DataConfig, progress: Callable[[int, int], None] | Non
     from hublora.data.archive import fetch_archive
     from hublora.data.folder import list_folder
     from hublora.data.hub_dataset import list_dataset
-    from hublora.data.stream import list_stream
+    from hublora.data.streaming import list_stream
 
     given = [name for name in ("dataset", "folder", "archive") if getattr(config, name) is not None]
     if len(given) != 1:

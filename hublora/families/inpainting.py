@@ -6,8 +6,8 @@ Sources: https://huggingface.co/stable-diffusion-v1-5/stable-diffusion-inpaintin
 
 from __future__ import annotations
 
-from hublora.families.stable_diffusion import StableDiffusion
-from hublora.families.stable_diffusion_xl import StableDiffusionXL
+from hublora.families.stable_diffusion.family import StableDiffusion
+from hublora.families.stable_diffusion_xl.family import StableDiffusionXL
 
 
 class StableDiffusionInpainting(StableDiffusion):

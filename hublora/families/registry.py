@@ -9,8 +9,8 @@ from typing import Any
 from hublora.errors import AdapterError
 from hublora.families.base import Family
 from hublora.families.inpainting import StableDiffusionInpainting, StableDiffusionXLInpainting
-from hublora.families.stable_diffusion import StableDiffusion
-from hublora.families.stable_diffusion_xl import StableDiffusionXL
+from hublora.families.stable_diffusion.family import StableDiffusion
+from hublora.families.stable_diffusion_xl.family import StableDiffusionXL
 
 _ALL: tuple[Family, ...] = (
     StableDiffusion(),

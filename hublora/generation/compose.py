@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from hublora.adapters.adapter import Adapter
-from hublora.generation.bank import Bank, fit_to_base, layer_shapes
-from hublora.generation.mixing import Mixer
-from hublora.generation.weights import Weight
+from hublora.generation.lora.manager import Bank, fit_to_base, layer_shapes
+from hublora.generation.lora.schedule import Mixer
+from hublora.weights import Weight
 
 __all__ = ["Part", "apply_adapters", "fit_to_base", "layer_shapes"]
 

@@ -13,7 +13,8 @@ from hublora.quoting import is_text
 if TYPE_CHECKING:
     from PIL import Image
 
-    from hublora.generation.mixing import Mixer
+    from hublora.generation.lora.schedule import Mixer
+    from hublora.resolution.base import Base
 
 _MOST_GUIDANCE = 1000.0
 
@@ -81,6 +82,13 @@ def defaults_from_card(card: Mapping[str, Any]) -> dict[str, Any]:
             except ValueError:
                 continue
     return found
+
+
+def sampling_for(base: Base, prompt: str, **chosen: Any) -> Sampling:
+    """Return how `prompt` is sampled: as chosen, else as the base's card says, else as usual."""
+    settings = defaults_from_card(base.card)
+    settings |= {key: value for key, value in chosen.items() if value is not None}
+    return Sampling(prompt=prompt, **settings)
 
 
 def use_scheduler(pipe: Any, name: str | None) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shlex
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from huggingface_hub import (
     CommitOperationDelete,
     RepoUrl,
     hf_hub_download,
+    snapshot_download,
 )
 
 from hublora.errors import (
@@ -27,7 +30,7 @@ from hublora.errors import (
 from hublora.filesystem import sha256_of
 from hublora.hub.client import api, endpoint, is_offline, translated, whoami, without_bars
 from hublora.hub.download import download
-from hublora.hub.layout import CARD, CONTENTS, WEIGHTS, is_repo_file, repo_files
+from hublora.hub.repo_layout import CARD, CONTENTS, PATTERNS, WEIGHTS, is_repo_file, repo_files
 from hublora.hub.resolve import RepoSnapshot, inspect_repo
 from hublora.refs import check_repo_id
 
@@ -197,3 +200,49 @@ def _reason(error: BaseException) -> str:
 
 def _stale(head: RepoSnapshot, names: list[str]) -> list[str]:
     return [name for name in head.files if is_repo_file(name) and name not in names]
+
+
+def fresh_copy(repo_id: str, commit: str, folder: Path) -> Path:
+    """Download the layout's files of a commit into a cache of its own below `folder`.
+
+    The usual cache may answer with what was uploaded from this machine.
+
+    Returns:
+        The folder with the files.
+
+    Raises:
+        HubError: The Hub is away.
+    """
+    with translated(f"model {repo_id}", commit):
+        copied = snapshot_download(
+            repo_id, revision=commit, cache_dir=folder, allow_patterns=list(PATTERNS)
+        )
+    return Path(copied)
+
+
+def recorded_hashes(repo_id: str, commit: str) -> dict[str, str]:
+    """Return what the Hub recorded of each of the layout's files: 64 or 40 hexadecimal digits.
+
+    Raises:
+        HubError: The Hub is away.
+    """
+    with translated(f"model {repo_id}", commit):
+        siblings = api().model_info(repo_id, revision=commit, files_metadata=True).siblings or []
+    digests = {one.rfilename: one.lfs.sha256 if one.lfs else one.blob_id for one in siblings}
+    return {name: digest for name, digest in digests.items() if digest and is_repo_file(name)}
+
+
+def wrong_files(folder: Path, recorded: Mapping[str, str]) -> list[str]:
+    """Return the files in `folder` that are missing or not what was recorded, sorted."""
+    return sorted(
+        name
+        for name, digest in recorded.items()
+        if not (folder / name).is_file() or _hash(folder / name, len(digest)) != digest
+    )
+
+
+def _hash(path: Path, digits: int) -> str:
+    if digits == 64:
+        return sha256_of(path)
+    data = path.read_bytes()
+    return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()

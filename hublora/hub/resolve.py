@@ -26,7 +26,7 @@ from hublora import strict_yaml
 from hublora.errors import AdapterError, HubError, NotFoundError
 from hublora.hub.client import GONE, api, is_offline, translated
 from hublora.hub.download import PICKLES, cache_folder
-from hublora.hub.layout import LOCK
+from hublora.hub.repo_layout import LOCK
 from hublora.refs import AdapterRef, check_repo_id, check_revision
 
 WEIGHT_NAME = "pytorch_lora_weights.safetensors"

@@ -9,7 +9,7 @@
                                          the others and of itself
 
 Safetensors and JSON only: opening a checkpoint runs no code. Randomness needs no state
-(`hublora.training.randomness`), except dropout inside the adapter, whose generators are kept.
+(`hublora.training.rng`), except dropout inside the adapter, whose generators are kept.
 """
 
 from __future__ import annotations
@@ -30,14 +30,13 @@ from safetensors.torch import load_file
 
 from hublora.adapters.embeddings import tokens_by_encoder
 from hublora.adapters.files import save_tensors
-from hublora.adapters.formats import to_diffusers
+from hublora.adapters.layouts import to_diffusers
 from hublora.errors import ConfigError
 from hublora.filesystem import sha256_of, sync_folder, write_atomically
-from hublora.training.config import TrainingConfig, flatten
-from hublora.training.nested_state import flatten_state, json_part, unflatten_state
+from hublora.training.config.training_config import TrainingConfig, flatten
+from hublora.training.failures import Diverged
 from hublora.training.run_folder import CHECKPOINT, STATE, list_checkpoints
 from hublora.training.session import Session
-from hublora.training.trouble import Diverged
 
 WEIGHTS = "pytorch_lora_weights.safetensors"
 EMBEDDINGS = "embeddings/tokens.safetensors"
@@ -340,3 +339,41 @@ def _check_settings(now: Mapping[str, Any], then: Mapping[str, Any], label: str)
             f"The checkpoint {label} was made with other settings: {listed}.",
             "Resume with the same ones, or start anew in another --output-dir.",
         )
+
+
+def flatten_state(value: Any, name: str, tensors: dict[str, torch.Tensor]) -> Any:
+    """Move the tensors in nested state into `tensors`; return JSON that names them."""
+    if isinstance(value, torch.Tensor):
+        tensors[name] = value
+        return {"__tensor__": name}
+    if isinstance(value, Mapping):
+        return {
+            "__items__": [
+                [key, flatten_state(v, f"{name}.{key}", tensors)] for key, v in value.items()
+            ]
+        }
+    if isinstance(value, list | tuple):
+        return [flatten_state(v, f"{name}.{i}", tensors) for i, v in enumerate(value)]
+    return value
+
+
+def unflatten_state(value: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
+    """Return the state that `flatten_state` took apart."""
+    if isinstance(value, list):
+        return [unflatten_state(item, tensors) for item in value]
+    if isinstance(value, dict):
+        if "__tensor__" in value:
+            return tensors[value["__tensor__"]]
+        return {key: unflatten_state(item, tensors) for key, item in value["__items__"]}
+    return value
+
+
+def json_part(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of a state JSON can hold; the rest is made anew with the object."""
+    return {key: value for key, value in state.items() if _is_json(value)}
+
+
+def _is_json(value: Any) -> bool:
+    if isinstance(value, list):
+        return all(_is_json(item) for item in value)
+    return value is None or isinstance(value, int | float | str | bool)

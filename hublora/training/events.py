@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-    from hublora.training.holdout import Measure
+    from hublora.training.held_out_loss import Measure
 
 
 @dataclass(frozen=True)

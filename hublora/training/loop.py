@@ -1,7 +1,7 @@
 """The training loop, for every family and method: a generator of events.
 
 Inside a step nothing waits for the device: losses are handed out as tensors, and what is random is
-drawn from the number of the sample (`hublora.training.randomness`).
+drawn from the number of the sample (`hublora.training.rng`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from contextlib import nullcontext
 import torch
 
 from hublora.training.events import CheckpointDue, Event, StepDone, ValidationDue
-from hublora.training.holdout import BUCKETS, add_to_buckets, has_stalled, is_due, measure
+from hublora.training.held_out_loss import BUCKETS, add_to_buckets, has_stalled, is_due, measure
 from hublora.training.losses import training_losses
 from hublora.training.session import Session
 

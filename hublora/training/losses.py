@@ -10,10 +10,10 @@ import torch
 
 from hublora.families import Conditioning
 from hublora.training import objectives
-from hublora.training.devices import weight_dtype
-from hublora.training.randomness import choose, draw_more, draw_normals, draw_whole
+from hublora.training.accelerator import weight_dtype
+from hublora.training.rng import choose, draw_more, draw_normals, draw_whole
 from hublora.training.session import Session, Stream
-from hublora.training.targets import encodes_prompts
+from hublora.training.target_layers import encodes_prompts
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 
 from hublora.errors import ConfigError
-from hublora.training.adapting import Adapted
-from hublora.training.config import TrainingConfig
-from hublora.training.sections import OptimizerSettings, ScheduleSettings
+from hublora.training.config.sections import OptimizerSettings, ScheduleSettings
+from hublora.training.config.training_config import TrainingConfig
+from hublora.training.lora_module import Adapted
 
 Groups = list[dict[str, Any]]
 

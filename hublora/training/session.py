@@ -14,10 +14,10 @@ from hublora.adapters.adapter import Adapter, AdapterFacts
 from hublora.adapters.embeddings import LearnedToken
 from hublora.data.cache import TrainingData
 from hublora.families import Diffusion, Family
-from hublora.training.adapting import Adapted
-from hublora.training.config import TrainingConfig
-from hublora.training.order import BucketOrder
-from hublora.training.tokens import Tokens
+from hublora.training.bucket_sampler import BucketOrder
+from hublora.training.config.training_config import TrainingConfig
+from hublora.training.lora_module import Adapted
+from hublora.training.token_embeddings import Tokens
 
 DEFAULT_STEPS = 1000
 TOKENS = "tokens"  # the part of a training that is not a component's adapter

@@ -15,14 +15,13 @@ from safetensors.torch import load_file, save_file
 
 from hublora.adapters.adapter import Adapter, LowRank
 from hublora.adapters.files import load_adapter, save_tensors
-from hublora.adapters.flat_names import from_sgm, unflatten
-from hublora.adapters.formats import to_diffusers
-from hublora.adapters.modules import sgm_names
+from hublora.adapters.layer_names import from_sgm, sgm_names, unflatten
+from hublora.adapters.layouts import to_diffusers
 from hublora.errors import AdapterError, ConfigError
 from hublora.generation.compose import Part, apply_adapters, layer_shapes
-from hublora.workflows.conversion import convert
+from hublora.workflows.convert import convert
 from tests.adapters.test_kinds import KINDS, file_and_base, kohya_name, peft_name, picture
-from tests.adapters.test_names import SD_1_5, SDXL, real_unet
+from tests.adapters.test_tensor_names import SD_1_5, SDXL, real_unet
 from tests.entry import hublora_cli
 from tests.lora import ATTENTION, random_adapter, same_layers, save_adapter
 

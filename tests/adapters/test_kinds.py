@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from hublora.adapters.files import load_adapter
-from hublora.adapters.products import truncate
+from hublora.adapters.lycoris import truncate
 from hublora.errors import AdapterError
 from hublora.generation.compose import Part, apply_adapters
 

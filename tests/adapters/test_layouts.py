@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 
 from hublora.adapters.adapter import Adapter, LowRank
 from hublora.adapters.files import load_adapter, save_tensors
-from hublora.adapters.formats import read_layers, restore_kohya_names, to_diffusers, to_kohya
-from hublora.adapters.modules import names_in_files
+from hublora.adapters.layer_names import names_in_files
+from hublora.adapters.layouts import read_layers, restore_kohya_names, to_diffusers, to_kohya
 from hublora.errors import AdapterError
 from hublora.generation.compose import Part, apply_adapters, layer_shapes
 from tests.lora import ATTENTION, random_adapter, same_layers, save_adapter
@@ -217,7 +217,7 @@ def test_a_peft_folder_that_cannot_be_applied_is_refused(
 
 def test_written_layouts_keep_the_name_that_other_tools_know_text_encoders_by(pipe: Any) -> None:
     """transformers took `text_model` out of its class; files, ComfyUI and AUTOMATIC1111 did not."""
-    from hublora.training.adapting import ADAPTER_NAME, Adapted
+    from hublora.training.lora_module import ADAPTER_NAME, Adapted
 
     pipe.text_encoder.add_adapter(_text_config(), adapter_name=ADAPTER_NAME)
     adapter = Adapter({"text_encoder": Adapted(pipe.text_encoder, "lora").read()})

@@ -10,7 +10,7 @@ import torch
 
 from hublora.adapters.adapter import Adapter, LowRank
 from hublora.adapters.files import load_adapter, save_tensors
-from hublora.adapters.formats import to_diffusers
+from hublora.adapters.layouts import to_diffusers
 from hublora.adapters.merging import METHODS, merge
 from hublora.errors import AdapterError, ConfigError
 

@@ -26,7 +26,9 @@ def test_environment_says_nothing_about_whose_machine_it_is():
 
 
 def test_cards_import_no_torch():
-    modules = "hublora.cards.card, hublora.cards.plots, hublora.cards.environment, hublora.sheets"
+    modules = (
+        "hublora.cards.write, hublora.cards.plots, hublora.cards.environment, hublora.image_grid"
+    )
     check = (
         f"import sys, {modules}; sys.exit('torch' in sys.modules or 'matplotlib' in sys.modules)"
     )

@@ -7,8 +7,8 @@ import yaml
 from huggingface_hub import ModelCard
 
 from hublora.cards import metadata
-from hublora.cards.card import render_card
 from hublora.cards.facts import License, Picture, Source
+from hublora.cards.write import render_card
 
 
 def entries(card: str) -> dict:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from huggingface_hub import ModelCard
 
-from hublora.cards import regions
-from hublora.cards.card import render_card, write_card
+from hublora.cards import user_sections
 from hublora.cards.facts import License, Picture, Source, Training
 from hublora.cards.merge import merge_card
 from hublora.cards.metadata import join, split
+from hublora.cards.write import render_card, write_card
 
 OPEN, CLOSE = "<!-- hublora:keep -->", "<!-- /hublora:keep -->"  # as a person types them
 WORDS = "It draws like my *daughter*.\n\n---\n\n```\n# not a heading\n```"
@@ -34,7 +34,7 @@ def write_words(card: str, words: str) -> str:
 
 
 def kept(card: str) -> list[str]:
-    return [region.words for region in regions.find(split(card)[1])]
+    return [region.words for region in user_sections.find(split(card)[1])]
 
 
 def add_keys(card: str, lines: str) -> str:

@@ -9,10 +9,11 @@ import shlex
 import pytest
 from markdown_it import MarkdownIt
 
-from hublora.cards import markdown, wording
-from hublora.cards.card import render_card, write_card
+from hublora.cards import markdown
 from hublora.cards.facts import LearnedWords, License, Picture, Source, Training
+from hublora.cards.format import format_duration, format_size
 from hublora.cards.metadata import split
+from hublora.cards.write import render_card, write_card
 from hublora.quoting import one_line
 
 
@@ -152,7 +153,7 @@ def test_the_command_line_makes_it_again_where_it_is_known(make_facts):
     [(999, "999 bytes"), (187_000, "187 kB"), (3_227_000, "3.2 MB")],
 )
 def test_sizes_read_as_people_write_them(count, text):
-    assert wording.size(count) == text
+    assert format_size(count) == text
 
 
 @pytest.mark.parametrize(
@@ -160,7 +161,7 @@ def test_sizes_read_as_people_write_them(count, text):
     [(3.2, "3 s"), (60, "1 min"), (97.3, "1 min 37 s"), (5025, "1 h 23 min"), (7200, "2 h")],
 )
 def test_durations_read_as_people_write_them(seconds, text):
-    assert wording.duration(seconds) == text
+    assert format_duration(seconds) == text
 
 
 @pytest.mark.parametrize("repo_id", ["me/dog", None])
@@ -177,7 +178,7 @@ def test_what_is_not_published_is_asked_for_where_the_adapter_is_made_again(make
 
 
 def test_everything_that_may_be_unpublished_is_asked_for(make_facts):
-    from hublora.workflows.recipe import unpublished
+    from hublora.workflows.train.recipe import unpublished
 
     keys = unpublished(
         {

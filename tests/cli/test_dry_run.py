@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from hublora.errors import AccessError, ConfigError, DataError, NotFoundError
-from hublora.training.config import TrainingConfig
-from hublora.workflows.plan import plan
+from hublora.training.config.training_config import TrainingConfig
+from hublora.workflows.train.dry_run import dry_run
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -57,18 +57,18 @@ def test_it_says_what_the_training_would_do_and_writes_nothing(cli: Cli, tmp_pat
 
 def test_what_would_keep_it_from_starting_is_found(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match="bases/nothing"):
-        plan(config(tmp_path, base__model="bases/nothing"))
+        dry_run(config(tmp_path, base__model="bases/nothing"))
     with pytest.raises(DataError, match="tekst"):
-        plan(config(tmp_path, data__caption_column="tekst"))
+        dry_run(config(tmp_path, data__caption_column="tekst"))
     with pytest.raises(ConfigError, match="to_x"):
-        plan(config(tmp_path, adapter__targets=["to_x"]))
+        dry_run(config(tmp_path, adapter__targets=["to_x"]))
     with pytest.raises(AccessError, match="else"):
-        plan(config(tmp_path, hub__push=True, hub__model_id="somebody-else/lora"))
+        dry_run(config(tmp_path, hub__push=True, hub__model_id="somebody-else/lora"))
 
 
 def test_the_disk_must_hold_it(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="GB of disk"):
-        plan(
+        dry_run(
             config(
                 tmp_path,
                 adapter__rank=1000,
@@ -80,21 +80,21 @@ def test_the_disk_must_hold_it(tmp_path: Path) -> None:
 
 
 def test_pictures_that_are_encoded_cost_no_time(tmp_path: Path) -> None:
-    from hublora.workflows.preparing import encode, prepare
-    from hublora.workflows.progress import ignore
+    from hublora.progress import ignore
+    from hublora.workflows.train.prepare import encode, prepare
 
     chosen = config(tmp_path, data__aspect_buckets=True)
-    before = plan(chosen)
+    before = dry_run(chosen)
     assert before.encode_seconds > 0
     assert before.buckets == {"64×64": 6}
     ready = prepare(chosen, None, ignore)
     encode(ready.config, ready.base, ready.pipe, ready.source, ready.accelerator.device)
-    assert plan(chosen).encode_seconds == 0
+    assert dry_run(chosen).encode_seconds == 0
 
 
 def test_a_person_reads_what_it_takes_and_every_setting_that_was_chosen() -> None:
     from hublora.cli.train_plan import plan_lines
-    from hublora.workflows.plan import Plan
+    from hublora.workflows.train.dry_run import Plan
 
     chosen = TrainingConfig.from_settings({"base.model": "a/b", "optimizer.name": "prodigy"})
     lines = plan_lines(

@@ -14,7 +14,7 @@ from hublora.cli.main import hublora as root
 from hublora.cli.train import train
 from hublora.cli.train_flags import DIFFUSERS_FLAGS, FLAGS, given_settings, translate_flags
 from hublora.errors import ConfigError
-from hublora.training.config import TrainingConfig, setting_names
+from hublora.training.config.training_config import TrainingConfig, setting_names
 
 FROZEN = Path(__file__).with_name("train_flags.txt")
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from hublora.data import build_cache, open_source, rows
+from hublora.data import build_cache, open_source, row_file
 from hublora.data.buckets import bucket_sizes, default_step, nearest
+from hublora.data.crops import arrange, lay_out
 from hublora.data.images import prepare
-from hublora.data.layout import arrange, lay_out
 from tests.data.pictures import draw
 
 # Width and height, from https://huggingface.co/papers/2307.01952, appendix I.
@@ -113,7 +113,7 @@ def test_each_shape_is_cached_by_itself(album, configure):
 def test_a_build_that_stopped_in_one_shape_goes_on_and_ends_in_the_same_bytes(
     album, configure, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(rows, "SECONDS_BETWEEN_SYNCS", 0.0)
+    monkeypatch.setattr(row_file, "SECONDS_BETWEEN_SYNCS", 0.0)
     config = configure(folder=album, aspect_buckets=True, random_flip=True)
     source, seen = open_source(config), []
     whole = configure(
@@ -127,7 +127,7 @@ def test_a_build_that_stopped_in_one_shape_goes_on_and_ends_in_the_same_bytes(
     resumed = build(source, config, seen)
     assert sum(seen) == total - 6
     for ours, theirs in zip(resumed.folders, expected.folders, strict=True):
-        assert (ours / rows.ROWS).read_bytes() == (theirs / rows.ROWS).read_bytes()
+        assert (ours / row_file.ROWS).read_bytes() == (theirs / row_file.ROWS).read_bytes()
 
 
 def test_few_crops_are_kept_where_little_sticks_out(album, configure):

@@ -14,8 +14,8 @@ import torch
 from torch.nn.functional import avg_pool2d
 
 from hublora.data import build_cache, open_source
+from hublora.data.crops import lay_out
 from hublora.data.images import prepare
-from hublora.data.layout import lay_out
 from hublora.errors import ConfigError, DataError
 
 SIZE = (16, 24)

@@ -16,7 +16,7 @@ PROGRAM = """
 import sys, time
 import torch
 from hublora.data import DataConfig, build_cache, open_source, rows
-from hublora.data.rows import ROWS
+from hublora.data.row_file import ROWS
 
 rows.SECONDS_BETWEEN_SYNCS = 0.0
 pause = float(sys.argv[3])

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageFilter
 
 from hublora.data import DataConfig, open_source
-from hublora.data.layout import lay_out
+from hublora.data.crops import lay_out
 
 cv2 = pytest.importorskip("cv2")
 WIDTH, HEIGHT, LARGER = 200, 100, 4

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from hublora.data import Skipped, build_cache, open_source
+from hublora.data.crops import lay_out
 from hublora.data.images import cut, resize
-from hublora.data.layout import lay_out
 from hublora.errors import DataError
 from tests.data.pictures import draw
 

@@ -11,7 +11,7 @@ import torch
 
 from hublora.adapters.adapter import Adapter, AdapterFacts, LowRank
 from hublora.adapters.files import load_adapter, save_tensors
-from hublora.adapters.formats import to_kohya
+from hublora.adapters.layouts import to_kohya
 from hublora.errors import AdapterError
 from hublora.generation.compose import Part, apply_adapters
 from tests.lora import ATTENTION, random_adapter, save_adapter

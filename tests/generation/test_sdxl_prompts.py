@@ -12,9 +12,9 @@ from safetensors.torch import save_file
 from hublora.adapters.embeddings import read_tokens
 from hublora.generation import prompts
 from hublora.generation.compose import Part, apply_adapters
-from hublora.generation.embeddings import add_tokens
 from hublora.generation.sample import Sampling, sample
-from hublora.generation.weights import Weight
+from hublora.generation.token_embeddings import add_tokens
+from hublora.weights import Weight
 from tests.lora import random_adapter
 
 

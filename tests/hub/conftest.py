@@ -39,9 +39,9 @@ def finished_run(bases: Path, hub: object, tmp_path_factory: pytest.TempPathFact
     from diffusers import StableDiffusionPipeline
 
     import hublora
-    from hublora.cards.regions import mark
-    from hublora.generation.sample import sample
-    from hublora.workflows.drawing import save
+    from hublora.cards.user_sections import mark
+    from hublora.generation.draw import save
+    from hublora.generation.sample import sample, sampling_for
     from tests.lora import random_adapter, save_adapter
 
     folder = tmp_path_factory.mktemp("runs") / "finished"
@@ -52,7 +52,7 @@ def finished_run(bases: Path, hub: object, tmp_path_factory: pytest.TempPathFact
     (folder / "comfyui").mkdir()
     shutil.copy(folder / "pytorch_lora_weights.safetensors", folder / "comfyui" / "a.safetensors")
     pipe = hublora.load(str(folder))
-    plan = pipe.hublora.base.sampling("Totoro", seed=3)
+    plan = sampling_for(pipe.hublora.base, "Totoro", seed=3)
     image = sample(pipe, plan)
     for number in range(2):
         save(image, folder / "images" / f"{number}.png", pipe.hublora, plan)

@@ -14,9 +14,9 @@ import torch
 from safetensors.torch import save_file
 
 from hublora.adapters.adapter import Adapter
-from hublora.adapters.formats import to_kohya
+from hublora.adapters.layouts import to_kohya
 from hublora.localhub import import_folder
-from hublora.workflows import preflight
+from hublora.workflows.inspect import preflight
 from tests.lora import random_adapter, save_adapter
 from tests.proxy import Proxy
 
@@ -185,7 +185,7 @@ def test_a_base_costs_its_headers(
 
 def test_inspecting_loads_no_torch(adapters: Path) -> None:
     code = (
-        "import sys; from hublora.workflows import preflight; "
+        "import sys; from hublora.workflows.inspect import preflight; "
         f"preflight({str(adapters / 'xl')!r}, base='bases/xl'); "
         "print(*(name for name in ('torch', 'diffusers', 'transformers') if name in sys.modules))"
     )

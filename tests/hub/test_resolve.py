@@ -14,8 +14,8 @@ from safetensors.torch import save
 import hublora
 from hublora.errors import AccessError, AdapterError, HubError, NotFoundError
 from hublora.localhub import add_user, create_token, import_folder
+from hublora.progress import Stage
 from hublora.refs import AdapterRef
-from hublora.workflows.progress import Stage
 from tests.proxy import Proxy
 
 if TYPE_CHECKING:
@@ -162,8 +162,8 @@ def test_a_folder_of_that_name_is_pointed_at(
 def test_a_folder_that_hides_a_repo_says_so(
     upload: Callable[..., str], repo_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from hublora.workflows.adapters import open_adapter
-    from hublora.workflows.progress import Note
+    from hublora.progress import Note
+    from hublora.resolution.adapter import open_adapter
 
     upload({"a.safetensors": adapter_bytes(2)})
     monkeypatch.chdir(tmp_path)
@@ -220,7 +220,7 @@ def test_a_broken_file_on_the_hub_is_a_sentence(
 
 
 def test_a_peft_repo_is_read_with_its_settings(upload: Callable[..., str], repo_id: str) -> None:
-    from hublora.workflows.adapters import open_adapter
+    from hublora.resolution.adapter import open_adapter
 
     config = {"peft_type": "LORA", "lora_alpha": 8, "base_model_name_or_path": "bases/epsilon"}
     upload(
@@ -267,7 +267,7 @@ def test_a_header_longer_than_the_first_read_is_read_whole(
 
 
 def test_big_downloads_tell_how_far_they_are(upload: Callable[..., str], repo_id: str) -> None:
-    from hublora.workflows.adapters import open_adapter
+    from hublora.resolution.adapter import open_adapter
 
     upload({"a.safetensors": adapter_bytes(64, 40_000)})
     told: list[Any] = []

@@ -20,7 +20,7 @@ from hublora.errors import AdapterError, HubError, HubloraError
 from hublora.filesystem import cache_root
 from hublora.hub import urls
 from hublora.refs import AdapterRef
-from hublora.workflows.adapters import pin
+from hublora.resolution.adapter import pin
 
 pytestmark = pytest.mark.skipif(not shutil.which("openssl"), reason="openssl makes the certificate")
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from hublora.training.config import TrainingConfig
+from hublora.training.config.training_config import TrainingConfig
 from hublora.training.session import Session
 
 
@@ -51,10 +51,10 @@ def start(settings: Callable[..., TrainingConfig]) -> Callable[..., Session]:
     def begin(class_pictures: int = 0, **changes: Any) -> Session:
         import torch
 
-        from hublora.training.devices import make_accelerator, weight_dtype
-        from hublora.training.starting import start_session
-        from hublora.workflows.bases import open_base
-        from hublora.workflows.preparing import beginning, encode, open_pictures
+        from hublora.resolution.base import open_base
+        from hublora.training.accelerator import make_accelerator, weight_dtype
+        from hublora.training.setup import start_session
+        from hublora.workflows.train.prepare import beginning, encode, open_pictures
 
         config = settings(**changes)
         accelerator = make_accelerator(config)

@@ -1,6 +1,6 @@
 """A LoRA training as one plain loop of diffusers, peft and torch, to hold ours against.
 
-It shares with `hublora.training` what is drawn (`hublora.training.randomness`) and the weights that
+It shares with `hublora.training` what is drawn (`hublora.training.rng`) and the weights that
 the adapter starts from, and nothing else: pictures and captions are encoded anew at every step.
 Pictures are resized, mirrored half of the time and cut in the middle, as the diffusers scripts do.
 """
@@ -20,8 +20,8 @@ from diffusers.training_utils import compute_snr
 from peft import LoraConfig
 from PIL import Image, ImageOps
 
-from hublora.training.config import TrainingConfig
-from hublora.training.randomness import Choices, choose, draw_normals
+from hublora.training.config.training_config import TrainingConfig
+from hublora.training.rng import Choices, choose, draw_normals
 
 TARGETS = ["to_k", "to_q", "to_v", "to_out.0"]
 

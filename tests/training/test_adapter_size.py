@@ -6,10 +6,10 @@ from pathlib import Path
 
 from hublora.adapters.adapter import Adapter
 from hublora.adapters.files import read_file_header, save_tensors
-from hublora.adapters.formats import to_diffusers
+from hublora.adapters.layouts import to_diffusers
 from hublora.families import FAMILIES
-from hublora.training.adapting import adapt, tuned
-from hublora.training.targets import find_targets
+from hublora.training.lora_module import adapt, tuned
+from hublora.training.target_layers import find_targets
 
 
 def test_an_adapter_of_sd_1_5_at_rank_4_is_as_small_as_expected(settings, tmp_path: Path) -> None:

@@ -10,9 +10,9 @@ import torch
 
 import hublora
 from hublora.errors import ConfigError
+from hublora.progress import Note
 from hublora.training.losses import training_losses
 from hublora.training.session import Session
-from hublora.workflows.progress import Note
 from tests.tiny import save_pictures
 
 SUBJECT = {
@@ -108,10 +108,10 @@ def test_captions_stay_where_their_column_is_named(start: Callable[..., Session]
 def test_a_dry_run_draws_nothing_and_counts_what_is_missing(
     settings, plain: Path, tmp_path: Path
 ) -> None:
-    from hublora.workflows.plan import plan
+    from hublora.workflows.train.dry_run import dry_run
 
     cache = tmp_path / "cache"
-    found = plan(settings(**SUBJECT, data__folder=plain, data__cache_dir=cache))
+    found = dry_run(settings(**SUBJECT, data__folder=plain, data__cache_dir=cache))
     assert found.class_pictures == 3
     assert not (cache / "class").exists()
 

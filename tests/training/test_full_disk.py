@@ -13,11 +13,11 @@ import pytest
 
 import hublora
 from hublora.errors import ConfigError, Interrupted
+from hublora.progress import Wrote
 from hublora.training.checkpoint import check_checkpoint, save_checkpoint
-from hublora.training.config import TrainingConfig
+from hublora.training.config.training_config import TrainingConfig
 from hublora.training.run_folder import list_checkpoints
 from hublora.training.session import Session
-from hublora.workflows.progress import Wrote
 
 WEIGHTS = "pytorch_lora_weights.safetensors"
 Settings = Callable[..., TrainingConfig]

@@ -14,7 +14,7 @@ import pytest
 
 import hublora
 from hublora.errors import ConfigError, Interrupted
-from hublora.workflows.progress import Stage
+from hublora.progress import Stage
 
 WEIGHTS = "pytorch_lora_weights.safetensors"
 FLAGS = [

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from hublora.adapters.files import save_tensors
-from hublora.adapters.formats import to_diffusers
+from hublora.adapters.layouts import to_diffusers
 from hublora.errors import ConfigError
 from hublora.filesystem import sha256_of
 from hublora.training.loop import train
@@ -178,7 +178,7 @@ def test_a_training_starts_from_an_adapter(start: Callable[..., Session], tmp_pa
 
 
 def test_what_it_started_from_is_shared_without_this_machines_paths(tmp_path: Path) -> None:
-    from hublora.training.config import TrainingConfig
+    from hublora.training.config.training_config import TrainingConfig
 
     shared = {
         ref: TrainingConfig.from_settings(

@@ -10,7 +10,7 @@ import pytest
 
 import hublora
 from hublora.errors import ConfigError, DataError
-from hublora.training.config import TrainingConfig
+from hublora.training.config.training_config import TrainingConfig
 from tests.tiny import save_pictures
 
 Settings = Callable[..., TrainingConfig]

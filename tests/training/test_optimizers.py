@@ -11,7 +11,7 @@ import torch
 
 from hublora.errors import ConfigError
 from hublora.training.checkpoint import load_checkpoint, save_checkpoint
-from hublora.training.config import TrainingConfig
+from hublora.training.config.training_config import TrainingConfig
 from hublora.training.events import StepDone
 from hublora.training.loop import train
 from hublora.training.optimizers import _PACKAGES, check_optimizer, make_schedule

@@ -9,7 +9,7 @@ from hublora.training import objectives
 from hublora.training.events import CheckpointDue, StepDone, ValidationDue
 from hublora.training.loop import train
 from hublora.training.losses import training_losses
-from hublora.training.randomness import choose
+from hublora.training.rng import choose
 
 
 def steps_of(session: object, kind: type) -> list[int]:

@@ -13,9 +13,9 @@ import hublora
 from hublora.cli.errors import explain
 from hublora.errors import HubloraError
 from hublora.generation.compose import Part, apply_adapters
-from hublora.generation.embeddings import add_tokens
-from hublora.workflows.inspection import preflight
-from hublora.workflows.parts import open_parts, settle
+from hublora.generation.token_embeddings import add_tokens
+from hublora.resolution.composition_parts import open_parts, settle
+from hublora.workflows.inspect import preflight
 from tests.workflows.bad_files import FILES, LAYER, MISFITS, pair
 from tests.workflows.bad_refs import REFS
 
@@ -203,7 +203,7 @@ def test_a_layer_without_alpha_is_applied_as_it_is(bases: Path, tmp_path: Path) 
     from diffusers import DiffusionPipeline
 
     from hublora.refs import AdapterRef
-    from hublora.workflows.adapters import open_adapter
+    from hublora.resolution.adapter import open_adapter
 
     save_file(pair(rank=4), tmp_path / "a.safetensors")
     pipe = DiffusionPipeline.from_pretrained(bases / "epsilon")

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import hublora
-from hublora.workflows.quiet import quiet_loading
+from hublora.quiet import quiet_loading
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def test_training_from_python_tells_of_itself_and_keeps_silent_when_asked(
 ) -> None:
     from diffusers.utils import logging as of_diffusers
 
-    from hublora.workflows.progress import ignore
+    from hublora.progress import ignore
 
     records: list[str] = []
     handler = logging.Handler()

@@ -5,7 +5,7 @@ One file each, on the same loop; the loop asks a method and never which one it i
 
 from __future__ import annotations
 
-from hublora.training.config import TrainingConfig
+from hublora.training.config.training_config import TrainingConfig
 from hublora.training.methods.base import Method
 from hublora.training.methods.dreambooth import DreamBooth
 from hublora.training.methods.pivotal import Pivotal

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from hublora.data import DataConfig, Source
-from hublora.training.config import TrainingConfig
+from hublora.training.config.training_config import TrainingConfig
 
 
 class Method(Protocol):

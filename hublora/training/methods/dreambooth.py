@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 from hublora.data import DataConfig, Source, with_captions
-from hublora.training.config import TrainingConfig
+from hublora.training.config.training_config import TrainingConfig
 from hublora.training.methods.text_to_image import TextToImage
 
 _OPENING = re.compile(

@@ -9,7 +9,7 @@ DreamBooth.
 from __future__ import annotations
 
 from hublora.data import DataConfig, Source
-from hublora.training.config import TrainingConfig
+from hublora.training.config.training_config import TrainingConfig
 from hublora.training.methods.dreambooth import DreamBooth
 from hublora.training.methods.textual_inversion import TextualInversion
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hublora.data import DataConfig, Source
-from hublora.training.config import TrainingConfig
+from hublora.training.config.training_config import TrainingConfig
 
 
 class TextToImage:

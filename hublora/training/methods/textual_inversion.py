@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from hublora.data import DataConfig, Source, with_captions
 from hublora.data.examples import Example
-from hublora.training.config import TrainingConfig
+from hublora.training.config.training_config import TrainingConfig
 from hublora.training.methods.text_to_image import TextToImage
 
 _UNCAPTIONED = "{}"  # stands for the neutral captions until they are put in

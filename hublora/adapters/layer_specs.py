@@ -1,0 +1,123 @@
+"""What an adapter file asks of a base, from the names and shapes of its tensors alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from hublora.adapters.parse import file_rank, method_of
+from hublora.adapters.tensor_names import parse_name
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Outline:
+    """One layer's update without its weights.
+
+    Attributes:
+        method: "lora", "dora", "loha" or "lokr".
+        rank: Of the file's factors; None for a LoKr of whole matrices.
+        out: Outputs of the layer.
+        inputs: (in,), (in, kh, kw) or, where the file has them flat, (in·kh·kw,).
+    """
+
+    method: str
+    rank: int | None
+    out: int
+    inputs: Shape
+
+
+def outline(shapes: Mapping[str, Shape]) -> dict[str, dict[str, Outline]]:
+    """Return component -> module -> outline; tensors that make no whole update are left out.
+
+    Args:
+        shapes: Tensor name -> shape, as a header gives them.
+    """
+    found: dict[str, dict[str, Outline]] = {}
+    for (component, module), layer in _layers(shapes).items():
+        if one := _outline_layer(layer):
+            found.setdefault(component, {})[module] = one
+    return found
+
+
+def faults(shapes: Mapping[str, Shape]) -> list[str]:
+    """Return why a load refuses tensors of these names and shapes, as far as these show it.
+
+    Args:
+        shapes: Tensor name -> shape, as a header gives them.
+    """
+    strange = [name for name in shapes if parse_name(name) is None]
+    layers = _layers(shapes)
+    broken = [module for (_, module), parts in layers.items() if not _is_whole(parts)]
+    found = []
+    if strange:
+        found.append(
+            f"It will not load: {len(strange)} of its tensors are of no kind of adapter that is "
+            f"read, such as {strange[0]!r}."
+        )
+    if broken:
+        found.append(
+            f"It will not load: {len(broken)} of its {len(layers)} layers are not whole, such as "
+            f"{broken[0]!r}."
+        )
+    return found
+
+
+def _layers(shapes: Mapping[str, Shape]) -> dict[tuple[str, str], dict[str, Shape]]:
+    parts: dict[tuple[str, str], dict[str, Shape]] = {}
+    for name, shape in shapes.items():
+        if parsed := parse_name(name):
+            component, module, part = parsed
+            parts.setdefault((component, module), {})[part] = shape
+    return parts
+
+
+def _is_whole(parts: Mapping[str, Shape]) -> bool:
+    """Tell whether the parts of a layer are all there, and of one rank above 0."""
+    one = _outline_layer(parts)
+    if one is None or not all(size for shape in parts.values() for size in shape):
+        return False
+    if {"down", "up"} <= set(parts):
+        down, up = parts["down"], parts["up"]
+        return len(down) in (2, 4) and len(up) in (2, 4) and down[0] == up[1]
+    return True
+
+
+def _outline_layer(parts: Mapping[str, Shape]) -> Outline | None:
+    method = method_of(parts)
+    if method is None:
+        return None
+    sides = {"lora": _lora_sides, "loha": _hadamard_sides, "lokr": _kronecker_sides}[method]
+    try:
+        out, inputs = sides(parts)
+    except IndexError:  # a scalar where a matrix should be
+        return None
+    weighted = {"magnitude", "dora_scale"} & set(parts)
+    return Outline("dora" if weighted else method, file_rank(method, parts), out, inputs)
+
+
+def _lora_sides(parts: Mapping[str, Shape]) -> tuple[int, Shape]:
+    kernel = parts["mid"][2:] if "mid" in parts else parts["down"][2:]
+    return parts["up"][0], (parts["down"][1], *kernel)
+
+
+def _hadamard_sides(parts: Mapping[str, Shape]) -> tuple[int, Shape]:
+    a, b = parts["hada_w1_a"], parts["hada_w1_b"]
+    if "hada_t1" in parts:
+        return a[1], (b[1], *parts["hada_t1"][2:])
+    return a[0], (b[1],)
+
+
+def _kronecker_sides(parts: Mapping[str, Shape]) -> tuple[int, Shape]:
+    rows, columns = _kronecker_side(parts, "lokr_w1")
+    more_rows, (more_columns, *kernel) = _kronecker_side(parts, "lokr_w2")
+    return rows * more_rows, (columns[0] * more_columns, *kernel)
+
+
+def _kronecker_side(parts: Mapping[str, Shape], name: str) -> tuple[int, Shape]:
+    if name in parts:
+        return parts[name][0], (parts[name][1], *parts[name][2:])
+    a, b = parts[f"{name}_a"], parts[f"{name}_b"]
+    core = parts.get("lokr_t2") if name == "lokr_w2" else None
+    return (a[1], (b[1], *core[2:])) if core else (a[0], (b[1],))

@@ -1,0 +1,143 @@
+"""Adapters in the layouts that others read: diffusers, PEFT and kohya, one function each.
+
+Names and parts are described in `naming`; the way in is `reading`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any
+
+from hublora.adapters.adapter import Adapter, LowRank, peft_config
+from hublora.adapters.parse import read_layers
+from hublora.adapters.tensor_names import detect_layout, parse_name
+from hublora.errors import AdapterError
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = [
+    "detect_layout",
+    "kohya_layer",
+    "lora_tensors",
+    "parse_name",
+    "read_layers",
+    "restore_kohya_names",
+    "to_diffusers",
+    "to_kohya",
+    "to_peft",
+]
+
+
+def restore_kohya_names(
+    layers: Mapping[str, Mapping[str, LowRank]], modules: Mapping[str, Collection[str]]
+) -> dict[str, dict[str, LowRank]]:
+    """Return `layers` with kohya's flattened names replaced by the model's own.
+
+    Flattening is not reversible by itself (`to_out_0`), so the names are looked up among the
+    modules of the base. Names that are not found stay as they are: they fit nothing, and the check
+    before loading says so.
+
+    Args:
+        layers: As `read_layers` returns them for a kohya file.
+        modules: Component -> names of its modules.
+    """
+    restored: dict[str, dict[str, LowRank]] = {}
+    for component, updates in layers.items():
+        by_flat = {name.replace(".", "_"): name for name in modules.get(component, ())}
+        restored[component] = {by_flat.get(flat, flat): layer for flat, layer in updates.items()}
+    return restored
+
+
+def to_diffusers(adapter: Adapter) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Return tensors and metadata of the diffusers layout, in one naming throughout.
+
+    The metadata is what `save_lora_weights` of diffusers writes: `format` and, as JSON,
+    the LoraConfig of each component with prefixed keys.
+    """
+    tensors: dict[str, torch.Tensor] = {}
+    config: dict[str, Any] = {}
+    for component, modules in sorted(adapter.layers.items()):
+        tensors |= lora_tensors(f"{component}.", modules)
+        config |= {f"{component}.{key}": value for key, value in peft_config(modules).items()}
+    return tensors, {"format": "pt", "lora_adapter_metadata": json.dumps(config, sort_keys=True)}
+
+
+def to_peft(adapter: Adapter) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Return the tensors of a PEFT folder's `adapter_model.safetensors` and its
+    `adapter_config.json`.
+
+    Raises:
+        AdapterError: The adapter changes more than one model; a PEFT folder is of one.
+    """
+    if len(adapter.layers) != 1:
+        raise AdapterError(
+            f"A PEFT folder is of one model; this adapter changes {', '.join(adapter.layers)}."
+        )
+    ((_, modules),) = adapter.layers.items()
+    config = {
+        "peft_type": "LORA",
+        "task_type": None,
+        "base_model_name_or_path": adapter.facts.base_model,
+        "revision": adapter.facts.base_revision,
+        "inference_mode": True,
+        **peft_config(modules),
+    }
+    return lora_tensors("base_model.model.", modules), config
+
+
+def to_kohya(adapter: Adapter, prefixes: Mapping[str, str]) -> dict[str, torch.Tensor]:
+    """Return the tensors of kohya's layout, which ComfyUI and AUTOMATIC1111 read.
+
+    Args:
+        adapter: The adapter.
+        prefixes: Component -> kohya prefix, e.g. {"unet": "lora_unet"}; a family's own fact.
+
+    Raises:
+        AdapterError: The layout has no prefix for a component of this adapter.
+    """
+    tensors: dict[str, torch.Tensor] = {}
+    for component, modules in sorted(adapter.layers.items()):
+        if component not in prefixes:
+            raise AdapterError(f"kohya's layout has no place for the component {component!r}.")
+        for module, layer in sorted(modules.items()):
+            name = f"{prefixes[component]}_{module.replace('.', '_')}"
+            tensors |= kohya_layer(name, layer)
+    return tensors
+
+
+def kohya_layer(name: str, layer: LowRank) -> dict[str, torch.Tensor]:
+    """Return the tensors of one layer in kohya's layout, `name` with its prefix."""
+    import torch
+
+    alpha = torch.tensor(layer.alpha, dtype=layer.down.dtype)
+    exact = float(alpha) == layer.alpha
+    tensors = {
+        f"{name}.lora_down.weight": layer.down,
+        f"{name}.lora_up.weight": layer.up,
+        f"{name}.alpha": alpha if exact else torch.tensor(layer.alpha),
+    }
+    if layer.magnitude is not None:
+        ones = [1] * (layer.up.ndim - 1)
+        tensors[f"{name}.dora_scale"] = layer.magnitude.reshape(-1, *ones)
+    return tensors
+
+
+def lora_tensors(prefix: str, modules: Mapping[str, LowRank]) -> dict[str, torch.Tensor]:
+    """Return the tensors of PEFT's naming, each name with `prefix` before it.
+
+    A convolution's magnitude is [1, out, 1, 1] there. transformers, which loads those of text
+    encoders, only finds magnitudes that end in `.weight`; PEFT and diffusers write them without.
+    """
+    ending = ".weight" if prefix.startswith("text_encoder") else ""
+    tensors: dict[str, torch.Tensor] = {}
+    for module, layer in sorted(modules.items()):
+        tensors[f"{prefix}{module}.lora_A.weight"] = layer.down
+        tensors[f"{prefix}{module}.lora_B.weight"] = layer.up
+        if layer.magnitude is not None:
+            magnitude = layer.magnitude
+            if layer.up.ndim == 4:
+                magnitude = magnitude.reshape(1, -1, 1, 1)
+            tensors[f"{prefix}{module}.lora_magnitude_vector{ending}"] = magnitude
+    return tensors

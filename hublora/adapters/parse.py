@@ -1,0 +1,225 @@
+"""From a file's tensors to the updates of layers, every tensor accounted for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any
+
+from hublora.adapters.adapter import LowRank
+from hublora.adapters.alpha import stated_alpha
+from hublora.adapters.tensor_names import parse_name, unknown_tensor
+from hublora.errors import AdapterError
+
+if TYPE_CHECKING:
+    import torch
+
+_MOST_WEIGHTS = 1 << 28  # in one layer; the largest of FLUX has 2**26
+
+# Parts of an update: those that must be there, and those that may. The first row that has all of
+# its first column is what the update is.
+_METHODS: tuple[tuple[str, frozenset[str], frozenset[str]], ...] = (
+    ("lora", frozenset({"down", "up"}), frozenset({"mid"})),
+    (
+        "loha",
+        frozenset({"hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"}),
+        frozenset({"hada_t1", "hada_t2"}),
+    ),
+    *(
+        ("lokr", frozenset(one) | frozenset(two), frozenset(core))
+        for one in (("lokr_w1",), ("lokr_w1_a", "lokr_w1_b"))
+        for two, core in ((("lokr_w2",), ()), (("lokr_w2_a", "lokr_w2_b"), ("lokr_t2",)))
+    ),
+)
+_SHARED = frozenset({"alpha", "magnitude", "dora_scale"})
+
+
+def method_of(parts: Collection[str]) -> str | None:
+    """Return "lora", "loha" or "lokr" for the parts that a layer has, None if they are no whole."""
+    for method, needed, optional in _METHODS:
+        if needed <= set(parts) <= needed | optional | _SHARED:
+            return method
+    return None
+
+
+def read_layers(
+    tensors: Mapping[str, torch.Tensor],
+    metadata: Mapping[str, str],
+    config: Mapping[str, Any] | None = None,
+) -> dict[str, dict[str, LowRank]]:
+    """Return the updates in a file by component and module, LoHa and LoKr as low rank.
+
+    Args:
+        tensors: The file's tensors.
+        metadata: The file's `__metadata__`; `lora_adapter_metadata` gives ranks' alphas.
+        config: `adapter_config.json` of a PEFT folder, if there is one.
+
+    Raises:
+        AdapterError: A tensor belongs to no known kind of adapter, or parts of a layer are missing
+            or do not fit.
+    """
+    found: dict[tuple[str, str], dict[str, torch.Tensor]] = {}
+    for name, tensor in tensors.items():
+        parsed = parse_name(name)
+        if parsed is None:
+            raise unknown_tensor(name)
+        component, module, part = parsed
+        if part in found.setdefault((component, module), {}):
+            raise AdapterError(f"The layer {module!r} is in the file twice, under two names.")
+        found[component, module][part] = tensor
+    layers: dict[str, dict[str, LowRank]] = {}
+    for (component, module), parts in found.items():
+        layer = _read_layer(component, module, parts, metadata, config)
+        layers.setdefault(component, {})[module] = layer
+    _check_magnitudes(layers)
+    return layers
+
+
+def _read_layer(
+    component: str,
+    module: str,
+    parts: Mapping[str, torch.Tensor],
+    metadata: Mapping[str, str],
+    config: Mapping[str, Any] | None,
+) -> LowRank:
+    method = method_of(parts)
+    if method is None:
+        raise AdapterError(
+            f"The file has only some of the parts of the layer {module!r}: "
+            f"{', '.join(sorted(parts))}."
+        )
+    rank = file_rank(method, {part: tuple(tensor.shape) for part, tensor in parts.items()})
+    if "alpha" in parts:
+        alpha = _number(parts["alpha"], module)
+    elif method == "lokr" and rank is None:
+        alpha, rank = _unranked_lokr(config)
+    else:
+        alpha = stated_alpha(component, module, rank or 1, metadata, config)
+    try:
+        if method == "lora":
+            layer = _low_rank(parts, alpha, module)
+        else:
+            layer = _product(method, parts, alpha / rank if rank else 1.0, module)
+    except (RuntimeError, IndexError, ValueError) as error:
+        if isinstance(error, AdapterError):
+            raise
+        raise _misfit(module, parts) from error
+    magnitude = _magnitude(parts, layer, module)
+    return LowRank(layer.down, layer.up, layer.alpha, magnitude, layer.error)
+
+
+def file_rank(method: str, shapes: Mapping[str, tuple[int, ...]]) -> int | None:
+    """Return the rank that the alpha of a layer is divided by, from its parts' shapes.
+
+    A LoKr of two whole matrices has none (LyCORIS `lokr.make_module_from_state_dict`).
+    """
+    names = {
+        "lora": ("down",),
+        "loha": ("hada_w1_b",),
+        "lokr": ("lokr_w2_b", "lokr_w1_b"),
+    }[method]
+    return next((shapes[name][0] for name in names if shapes.get(name)), None)
+
+
+def _unranked_lokr(config: Mapping[str, Any] | None) -> tuple[float, int | None]:
+    """Return alpha and rank of a LoKr of whole matrices: LyCORIS does not scale it, PEFT does."""
+    alpha, rank = (config or {}).get("alpha"), (config or {}).get("r")
+    if isinstance(alpha, int | float) and isinstance(rank, int) and rank > 0:
+        return float(alpha), rank
+    return 1.0, None
+
+
+def _low_rank(parts: Mapping[str, torch.Tensor], alpha: float, module: str) -> LowRank:
+    down, up = parts["down"], parts["up"]
+    if "mid" in parts:
+        from hublora.adapters.lycoris import tucker
+
+        core = parts["mid"]
+        flat_up, flat = tucker(core.float(), up.float(), down.float())
+        in_channels = down.shape[1]
+        down = flat.reshape(core.shape[0], in_channels, *core.shape[2:]).contiguous()
+        up = flat_up.reshape(*flat_up.shape, 1, 1).contiguous()
+    if not (down.ndim in (2, 4) and up.ndim in (2, 4) and 0 < down.shape[0] == up.shape[1]):
+        raise _misfit(module, parts)
+    return LowRank(down, up, alpha)
+
+
+def _product(method: str, parts: Mapping[str, torch.Tensor], scale: float, module: str) -> LowRank:
+    from hublora.adapters import lycoris
+
+    _check_size(method, parts, module)
+    up, down, error = (lycoris.hadamard if method == "loha" else lycoris.kronecker)(parts)
+    return LowRank(down, up, scale * down.shape[0], error=error)
+
+
+def _check_size(method: str, parts: Mapping[str, torch.Tensor], module: str) -> None:
+    """Small factors can stand for an update that is larger than any memory."""
+    if method == "loha":
+        weights = _weights(parts, "hada_w1", "hada_t1")
+    else:
+        weights = _weights(parts, "lokr_w1", "") * _weights(parts, "lokr_w2", "lokr_t2")
+    if weights > _MOST_WEIGHTS:
+        raise AdapterError(
+            f"The update of the layer {module!r} has {weights:,} weights, more than any layer has."
+        )
+
+
+def _weights(parts: Mapping[str, torch.Tensor], name: str, core: str) -> int:
+    """Return how many numbers the matrix `name` has when it is multiplied out."""
+    if name in parts:
+        return parts[name].numel()
+    a, b = parts[f"{name}_a"], parts[f"{name}_b"]
+    kernel = math.prod(parts[core].shape[2:]) if core in parts else 1
+    return a.numel() * b.numel() * kernel // max(1, b.shape[0]) ** 2
+
+
+def _magnitude(
+    parts: Mapping[str, torch.Tensor], layer: LowRank, module: str
+) -> torch.Tensor | None:
+    """Return the DoRA magnitude as [out], None without one.
+
+    PEFT's is [out], or [1, out, 1, 1] for a convolution; LyCORIS's is [out, 1, …], or in files of
+    its first versions [1, in, …], one for each input, which pipelines do not have.
+    """
+    out = layer.up.shape[0]
+    if "magnitude" in parts:
+        magnitude = parts["magnitude"]
+    elif "dora_scale" in parts:
+        magnitude = parts["dora_scale"]
+        if magnitude.ndim > 1 and magnitude.shape[0] == 1 != out:
+            raise AdapterError(
+                f"The DoRA scale of the layer {module!r} is one of its inputs, which pipelines "
+                "cannot apply.",
+                "Train it with LyCORIS's wd_on_out, or merge it into a base.",
+            )
+    else:
+        return None
+    if magnitude.numel() != out:
+        raise AdapterError(
+            f"The DoRA scale of the layer {module!r} has {magnitude.numel()} values for {out} "
+            "outputs."
+        )
+    return magnitude.flatten()
+
+
+def _check_magnitudes(layers: Mapping[str, Mapping[str, LowRank]]) -> None:
+    for component, modules in layers.items():
+        plain = [name for name, layer in modules.items() if layer.magnitude is None]
+        if plain and len(plain) < len(modules):
+            raise AdapterError(
+                f"Of the layers of the {component}, some have a DoRA magnitude and others, such as "
+                f"{plain[0]!r}, have none."
+            )
+
+
+def _misfit(module: str, parts: Mapping[str, torch.Tensor]) -> AdapterError:
+    shapes = " and ".join(
+        f"{tuple(tensor.shape)}" for part, tensor in sorted(parts.items()) if part not in _SHARED
+    )
+    return AdapterError(f"The parts of the layer {module!r} do not fit: {shapes}.")
+
+
+def _number(tensor: torch.Tensor, module: str) -> float:
+    if tensor.numel() != 1:
+        raise AdapterError(f"The alpha of the layer {module!r} is not one number.")
+    return float(tensor)

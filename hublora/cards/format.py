@@ -1,0 +1,93 @@
+"""Values as people read them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from hublora.cards import markdown
+from hublora.cards.facts import Picture, Sampling
+
+_UNITS = ("bytes", "kB", "MB", "GB", "TB")
+_LABELS = {
+    "os": "Operating system",
+    "python": "Python",
+    "device": "Device",
+    "device_count": "Devices",
+    "device_memory": "Memory of each",
+    "cpu_threads": "CPU threads",
+    "cpu_cores": "CPU cores",
+}
+
+
+def format_size(count: int) -> str:
+    """Return a number of bytes, e.g. "3.3 MB"."""
+    number, unit = float(count), 0
+    while number >= 999.5 and unit < len(_UNITS) - 1:
+        number, unit = number / 1000, unit + 1
+    digits = 1 if unit and number < 10 else 0
+    return f"{number:.{digits}f} {_UNITS[unit]}"
+
+
+def format_duration(seconds: float) -> str:
+    """Return a time in its two largest units, e.g. "1 h 20 min"."""
+    if seconds < 59.5:
+        return f"{seconds:.0f} s"
+    minutes, left = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {left} s" if left else f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+
+
+def format_value(given: object) -> str | None:
+    """Return a setting's value; None for one that is not set."""
+    if given is None or given == "" or (isinstance(given, list | tuple) and not given):
+        return None
+    if isinstance(given, bool):
+        return "yes" if given else "no"
+    if isinstance(given, int):
+        return str(given)
+    if isinstance(given, float):
+        return f"{given:g}"
+    if isinstance(given, list | tuple):
+        return ", ".join(format_value(item) or "–" for item in given)
+    return str(given)
+
+
+def format_count(number: int, noun: str) -> str:
+    """Return a number of things, e.g. "1 picture" or "1,200 pictures"."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def format_sampling(facts: Sampling) -> str | None:
+    """Return how pictures were drawn; None if nothing is known of it."""
+    steps = format_count(facts.steps, "step") if facts.steps else None
+    if steps and facts.scheduler:
+        steps += f" of {markdown.code(facts.scheduler)}"
+    parts = [
+        steps,
+        f"guidance {facts.guidance:g}" if facts.guidance is not None else None,
+        f"{facts.width} × {facts.height} pixels" if facts.width and facts.height else None,
+    ]
+    return ", ".join(part for part in parts if part) or None
+
+
+def format_image_source(picture: Picture) -> str:
+    """Return what one picture was drawn from."""
+    line = markdown.code(picture.prompt)
+    if picture.negative_prompt:
+        line += f" without {markdown.code(picture.negative_prompt)}"
+    if picture.in_front:
+        line += f" with {', '.join(map(markdown.code, picture.in_front))} in front"
+    return line if picture.seed is None else f"{line}, seed {picture.seed}"
+
+
+def format_environment(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return labels and values of what `describe_environment` found."""
+    rows = []
+    for name, given in facts.items():
+        text = format_size(given) if name.endswith("_memory") else format_value(given)
+        if text is not None:
+            rows.append((_LABELS.get(name, name), text))
+    return rows

@@ -1,0 +1,193 @@
+"""What the template of a card shows: facts as texts that are safe in Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+from urllib.parse import quote
+
+from hublora import quoting
+from hublora.cards import licenses, markdown, metadata, textual_inversion
+from hublora.cards import reproduce as remaking
+from hublora.cards.facts import CardFacts, License, Picture, Source
+from hublora.cards.format import (
+    format_count,
+    format_duration,
+    format_environment,
+    format_image_source,
+    format_sampling,
+    format_size,
+    format_value,
+)
+from hublora.cards.user_sections import defuse, mark
+
+_INVITATION = """\
+<!-- What is it for, and what is it not for? Write it here: what stands between these markers is
+yours, and the next push keeps it. Remove the markers, and the whole text is yours. -->"""
+
+
+def view(facts: CardFacts) -> dict[str, Any]:
+    """Return the names that the template uses, with nothing left for it to decide."""
+    prompt = _example_prompt(facts)
+    license = metadata.license_of(facts).id
+    again = defuse(facts.training.command or "").strip()
+    return {
+        "title": markdown.inline(facts.title),
+        "base": _repo(facts.base, "its base model"),
+        "training_set": _training_set(facts),
+        "size": _size(facts),
+        "own_words": mark(defuse(facts.description).strip() or _INVITATION),
+        "before_after": facts.before_after,
+        "triggers": [markdown.code(word) for word in facts.trigger_words],
+        "fence": markdown.fence(prompt, again),
+        "ref": facts.repo_id or ".",
+        "repo_id": facts.repo_id,
+        "folder_ref": quoting.python_text(facts.repo_id or "."),
+        "shell_prompt": quoting.shell_word(prompt),
+        "python_prompt": quoting.python_text(prompt),
+        "pipeline_class": facts.pipeline_class,
+        "base_ref": quoting.python_text(facts.base.id or "path/to/the/base"),
+        "base_revision": quoting.python_text(facts.base.revision) if facts.base.revision else None,
+        "dtype": facts.dtype,
+        "weight_name": quoting.python_text(facts.weight_name) if facts.weight_name else None,
+        "kind": textual_inversion.kind(facts),
+        "noun": "adapter" if facts.weight_name else "word",
+        "words": textual_inversion.loading(facts),
+        "words_link": textual_inversion.for_comfyui(facts),
+        "call": _call_arguments(facts),
+        "hublora_prompt": textual_inversion.in_hublora(facts, quoting.python_text(prompt)),
+        "inpaints": "Inpaint" in facts.pipeline_class,
+        "kohya": _kohya(facts),
+        "sampling": format_sampling(facts.sampling),
+        "gallery": [format_image_source(picture) for picture in facts.gallery],
+        "made": _made(facts),
+        "loss_plot": facts.training.loss_plot,
+        "settings": _rows((name, format_value(v)) for name, v in facts.training.settings.items()),
+        "environment": _rows(format_environment(facts.environment)),
+        "again": again,
+        "commands": remaking.commands(facts),
+        "needs": remaking.needs(facts.training.unpublished),
+        "config_path": facts.training.config_path,
+        "license_note": licenses.note(license, license),
+        "license": _license_sentences(facts),
+        "hublora_version": markdown.inline(facts.hublora_version),
+    }
+
+
+def _example_prompt(facts: CardFacts) -> str:
+    prompts = [picture.prompt for picture in facts.gallery if picture.prompt.strip()]
+    return prompts[0] if prompts else ", ".join(facts.trigger_words) or "your prompt"
+
+
+def _repo(source: Source, otherwise: str, kind: str = "") -> str:
+    return markdown.repo_link(source.id, kind) if source.id else otherwise
+
+
+def _dataset(facts: CardFacts) -> str:
+    return _repo(facts.dataset, "", "datasets/")
+
+
+def _training_set(facts: CardFacts) -> str:
+    pictures = facts.training.pictures
+    number = format_count(pictures, "picture") if pictures else "pictures"
+    if facts.dataset.id is None:
+        return f"{number} that are not published"
+    return f"{number} from {_dataset(facts)}"
+
+
+def _size(facts: CardFacts) -> str | None:
+    """Return how large what was learned is, as the beginning of a sentence."""
+    if facts.size is None:
+        return None
+    if facts.words is None or facts.words.size is None:
+        return f"It is one file of {format_size(facts.size)}"
+    noun = "words" if len(facts.words.lengths) > 1 else "word"
+    return f"Adapter and {noun} are two files, {format_size(facts.size + facts.words.size)} in all"
+
+
+def _call_arguments(facts: CardFacts) -> list[str]:
+    first = facts.gallery[0] if facts.gallery else Picture("", "")
+    sampling = facts.sampling
+    arguments = {
+        "negative_prompt": quoting.python_text(first.negative_prompt)
+        if first.negative_prompt
+        else None,
+        "num_inference_steps": sampling.steps,
+        "guidance_scale": sampling.guidance,
+        "width": sampling.width,
+        "height": sampling.height,
+        "generator": f"torch.Generator().manual_seed({first.seed})"
+        if first.seed is not None
+        else None,
+    }
+    return [f"{name}={given}" for name, given in arguments.items() if given is not None]
+
+
+def _kohya(facts: CardFacts) -> dict[str, str] | None:
+    if not facts.kohya_path:
+        return None
+    path = facts.kohya_path
+    name = path.rpartition("/")[2].removesuffix(".safetensors")
+    link = markdown.code(path)
+    if facts.repo_id:
+        link = f"[{link}](/{facts.repo_id}/resolve/main/{quote(path)})"
+    return {"link": link, "tag": markdown.code(f"<lora:{name}:1>")}
+
+
+def _made(facts: CardFacts) -> list[tuple[str, str]]:
+    training = facts.training
+    loss, speed, memory = training.final_loss, training.images_per_second, training.peak_memory
+    repos = [
+        ("Base model", _repo(facts.base, "")),
+        ("Base revision", markdown.inline(facts.base.revision or "")),
+        ("Dataset", _dataset(facts)),
+        ("Dataset revision", markdown.inline(facts.dataset.revision or "")),
+    ]
+    texts = [
+        ("Pictures", format_value(training.pictures)),
+        ("Components", format_value(facts.components)),
+        ("Target layers", format_value(facts.targets)),
+        ("Rank", format_value(facts.rank)),
+        ("Alpha", format_value(facts.alpha)),
+        ("Steps", format_value(training.steps)),
+        ("Loss at the end", f"{loss:.4g}" if loss is not None else None),
+        ("Took", format_duration(training.seconds) if training.seconds else None),
+        ("Pictures per second", f"{speed:.3g}" if speed else None),
+        ("Peak memory", format_size(memory) if memory else None),
+    ]
+    return [row for row in repos if row[1]] + _rows(texts)
+
+
+def _rows(pairs: Iterable[tuple[str, str | None]]) -> list[tuple[str, str]]:
+    return [(markdown.inline(name), markdown.inline(text)) for name, text in pairs if text]
+
+
+def _license_sentences(facts: CardFacts) -> list[str]:
+    own, base = metadata.license_of(facts), _repo(facts.base, "the base model")
+    sentences = []
+    if own.id is None:
+        sentences.append(f"The licence of {base} is unknown, so this adapter names none either.")
+    elif facts.license is None:
+        sentences.append(
+            f"The licence of {base} is {_license_name(own)}; what is trained from it inherits that."
+        )
+    else:
+        sentences.append(f"The adapter's licence is {_license_name(own)}.")
+    if facts.dataset.id:
+        dataset = facts.dataset.license
+        sentences.append(
+            f"The licence of {_dataset(facts)} is {_license_name(dataset)}."
+            if dataset.id
+            else f"{_dataset(facts)} names no licence for its pictures."
+        )
+    return sentences
+
+
+def _license_name(license: License) -> str:
+    name = markdown.inline(license.name or license.id or "unknown")
+    if license.link and license.link.startswith("https://"):
+        return f"[{name}](<{license.link.translate(_URL_BREAKERS)}>)"
+    return f"**{name}**"
+
+
+_URL_BREAKERS = {ord(character): None for character in "<>\\\n\r\t "}

@@ -1,0 +1,34 @@
+"""Writes the model card of an adapter."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hublora.cards import metadata
+from hublora.cards.facts import CardFacts
+from hublora.cards.merge import merge_card
+from hublora.cards.template_context import view
+from hublora.filesystem import write_atomically
+from hublora.rendering import render
+
+TEMPLATE = "cards/adapter.md.jinja"
+
+
+def write_card(folder: Path, facts: CardFacts, previous: str | None = None) -> Path:
+    """Write `README.md` into `folder` and return its path.
+
+    Args:
+        folder: Of the adapter's repo.
+        facts: What the card says.
+        previous: The card that is there now, of which a person's words are kept.
+    """
+    card = render_card(facts)
+    path = folder / "README.md"
+    write_atomically(path, card if previous is None else merge_card(previous, card))
+    return path
+
+
+def render_card(facts: CardFacts) -> str:
+    """Return the card as hublora writes it anew."""
+    body = render(TEMPLATE, **view(facts))
+    return metadata.join(metadata.dump(metadata.front_matter(facts)), body)

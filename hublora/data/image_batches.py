@@ -1,0 +1,56 @@
+"""The pixels of cached rows, in the order of the rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from hublora.data.config import DataConfig
+from hublora.data.crops import Layout
+from hublora.data.examples import Example
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def batches_of_pixels(
+    examples: Sequence[Example], config: DataConfig, layout: Layout, first: int, batch_size: int
+) -> Iterator[Tensor]:
+    """Yield float32 [B, 3, h, w] in [-1, 1] of the rows from `first` on.
+
+    Raises:
+        DataError: A picture changed since it was surveyed.
+    """
+    import numpy as np
+    import torch
+
+    batch: list[Any] = []
+    for pixels in _pixels(examples, config, layout, first):
+        batch.append(pixels)
+        if len(batch) == batch_size:
+            yield torch.from_numpy(np.stack(batch))
+            batch = []
+    if batch:
+        yield torch.from_numpy(np.stack(batch))
+
+
+def _pixels(
+    examples: Sequence[Example], config: DataConfig, layout: Layout, first: int
+) -> Iterator[Any]:
+    """Yield each row from `first` on, decoding and resizing every picture once."""
+    from hublora.data.image_check import ordered_map
+    from hublora.data.images import cut, resize, to_rgb
+
+    if first == layout.rows:
+        return
+    start = layout.of_row(first)[0]
+    indices = range(start, len(examples))
+
+    def load(index: int) -> Any:
+        image = to_rgb(examples[index].open())
+        return resize(image, layout.size, config.interpolation)
+
+    for index, image in zip(indices, ordered_map(load, indices, config.num_workers), strict=True):
+        for row in range(max(first, layout.first_rows[index]), layout.first_rows[index + 1]):
+            _, crop, flip = layout.of_row(row)
+            yield cut(image, layout.size, crop, flip)

@@ -1,0 +1,128 @@
+"""What a pipeline was put together from, and under which licences."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from hublora._version import __version__
+from hublora.adapters.licenses import Meet
+from hublora.errors import ConfigError
+from hublora.generation.lora.schedule import Mixer
+from hublora.generation.prompt_placeholders import Concept, Expanded, TriggerMode, expand
+from hublora.progress import Note, Observer
+from hublora.resolution.base import Base
+from hublora.resolution.composition_parts import OpenPart
+from hublora.weights import CompositionMode
+
+if TYPE_CHECKING:
+    from hublora.generation.lora.cache import Residents
+    from hublora.resolution.lockfile import Lock
+
+
+@dataclass(frozen=True, repr=False)
+class Composition:
+    """What a pipeline was put together from; `hublora.load` leaves it in `pipe.hublora`.
+
+    Attributes:
+        base: The base at its commit.
+        parts: The adapters that act, in order; their weights are in the pipeline.
+        concepts: What each of them is called by in a prompt.
+        dtype: Torch name of the weights' type, e.g. "float32".
+        way: How the adapters act together.
+        residents: All adapters in memory; None where nothing was loaded.
+        lock: Of the composition that was asked for, if it was one and alone.
+        name: The composition's pinned ref.
+        device: Where the pipeline is.
+        scheduler: Class name of the base's own scheduler.
+    """
+
+    base: Base
+    parts: tuple[OpenPart, ...]
+    concepts: tuple[Concept, ...]
+    dtype: str
+    way: CompositionMode = "sum"
+    residents: Residents | None = None
+    lock: Lock | None = None
+    name: str | None = None
+    device: str = "cpu"
+    scheduler: str | None = None
+
+    def __repr__(self) -> str:
+        parts = ", ".join(f"{part.label}:{part.weight}" for part in self.parts) or "no adapter"
+        way = f", {self.way}" if len(self.parts) > 1 else ""
+        return f"<hublora: {self.base.label} with {parts}{way}>"
+
+    @property
+    def mixer(self) -> Mixer | None:
+        """What lets the adapters act; None where nothing was loaded."""
+        return self.residents.mixer if self.residents else None
+
+    @property
+    def licenses(self) -> Meet:
+        """The licences of base and adapters."""
+        return license_meet(self.base, self.parts)
+
+    def prompt(self, text: str, trigger: TriggerMode = "auto") -> str:
+        """Return `text` as the pipeline is to be given it: in the composition's template, `<1>`,
+        `<2>`, … and learned tokens replaced, missing trigger words in front.
+
+        Raises:
+            ConfigError: A placeholder stands for nothing.
+        """
+        return self.expand(self.lock.fill(text) if self.lock else text, trigger).text
+
+    def expand(self, text: str, trigger: TriggerMode = "auto") -> Expanded:
+        """Return what `prompt` returns, and which words were added."""
+        return expand(text, self.concepts, trigger)
+
+    def facts(self) -> dict[str, Any]:
+        """Return what a picture says about it."""
+        return {
+            "hublora": __version__,
+            "base": self.base.name,
+            "base_revision": self.base.commit,
+            "dtype": self.dtype,
+            "device": self.device.partition(":")[0],
+            "compose": self.way,
+            "adapters": [part.facts() for part in self.parts],
+            "license": self.licenses.facts(),
+            **({"composition": self.name} if self.name else {}),
+        }
+
+    def on_step_end(
+        self, pipe: Any, step: int, timestep: Any, tensors: dict[str, Any]
+    ) -> dict[str, Any]:
+        """What a pipeline whose adapters switch, or whose weights move over the steps, is called
+        with: `pipe(…, callback_on_step_end=pipe.hublora.on_step_end)`."""
+        return self.mixer.on_step_end(pipe, step, timestep, tensors) if self.mixer else tensors
+
+
+def license_meet(base: Base, parts: Sequence[OpenPart]) -> Meet:
+    """Return the licences of a base and of adapters."""
+    of_parts = {part.title: part.adapter.facts.license for part in parts}
+    return Meet({base.name: license_of(base.card)} | of_parts)
+
+
+def license_of(card: Mapping[str, Any]) -> str | None:
+    """Return a card's licence; the name of one that is "other"."""
+    stated = card.get("license_name") if card.get("license") == "other" else card.get("license")
+    return stated if isinstance(stated, str) else None
+
+
+def check_licenses(
+    base: Base, parts: Sequence[OpenPart], commercial: bool, observer: Observer
+) -> None:
+    """Tell the licences, and refuse commercial use where one of them forbids it.
+
+    Raises:
+        ConfigError: One does.
+    """
+    meet = license_meet(base, parts)
+    if commercial and meet.forbidding:
+        raise ConfigError(
+            f"The licence of {', '.join(meet.forbidding)} forbids commercial use.",
+            "Leave --commercial out for other use, or choose another adapter.",
+        )
+    observer(Note(str(meet), warning=commercial and bool(meet.unknown)))

@@ -1,0 +1,137 @@
+"""Draws with a composition: prompts expanded, encoded where they must be, pictures that say how."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hublora.generation.prompt_placeholders import Expanded, TriggerMode
+from hublora.progress import Note, Observer, Stage, ignore
+from hublora.quiet import quiet_loading
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from hublora.generation.composition import Composition
+    from hublora.generation.conditions import Conditions
+    from hublora.generation.sample import Sampling
+
+
+def draw(
+    pipe: Any,
+    plans: Sequence[Sampling],
+    trigger: TriggerMode,
+    observer: Observer = ignore,
+    conditions: Conditions | None = None,
+) -> Iterator[Image.Image]:
+    """Draw the plans one after the other with a pipeline that `load` returned.
+
+    Args:
+        pipe: The pipeline.
+        plans: What to draw.
+        trigger: As for `run`.
+        observer: Is told what happens.
+        conditions: What to draw from besides the prompt.
+
+    Raises:
+        ConfigError: A prompt names an adapter that is not there, or cannot be encoded.
+    """
+    from hublora.generation.conditions import conditioned, inputs_of
+    from hublora.generation.sample import sample
+
+    sized = conditions is not None and conditions.shape_it
+    with quiet_loading():
+        artist = conditioned(pipe, conditions) if conditions else pipe
+    step_size = pipe.hublora.base.family.size_step(pipe)
+    total, done = sum(plan.num_inference_steps for plan in plans), 0
+    told: set[str] = set()
+    expansions = {plan.prompt: pipe.hublora.expand(plan.prompt, trigger) for plan in plans}
+    for sentence in _additions(expansions):
+        observer(Note(sentence))
+    for plan in plans:
+        before, steps = done, plan.num_inference_steps
+
+        def tell(step: int, before: int = before, steps: int = steps) -> None:
+            share = step / artist.num_timesteps  # from a picture there are fewer, with Heun more
+            observer(Stage("Drawing", before + round(share * steps), total))
+
+        listener = ignore if plan.prompt in told else observer
+        inputs = _inputs(pipe, plan, expansions[plan.prompt], listener)
+        told.add(plan.prompt)
+        if conditions is not None and conditions.some:
+            inputs = {**inputs, **inputs_of(conditions, plan, step_size)}
+        yield sample(artist, plan, tell, inputs=inputs, mixer=pipe.hublora.mixer, sized=sized)
+        done += plan.num_inference_steps
+
+
+def _additions(expansions: Mapping[str, Expanded]) -> Iterator[str]:
+    """Tell which trigger words were put in front of which prompts."""
+    prompts_of: dict[tuple[str, ...], list[str]] = {}
+    for prompt, expanded in expansions.items():
+        prompts_of.setdefault(expanded.added, []).append(prompt)
+    for added, prompts in prompts_of.items():
+        if not added:
+            continue
+        where = f" of {', '.join(map(repr, prompts))}"
+        if len(prompts) == len(expansions):
+            where = f" of all {len(prompts)} prompts" if len(prompts) > 1 else ""
+        yield f"Trigger words put in front{where}: {', '.join(added)}"
+
+
+def cell_facts(composition: Composition, plan: Sampling, trigger: TriggerMode) -> dict[str, Any]:
+    """Return what a picture will say about how it was made."""
+    expanded = composition.expand(plan.prompt, trigger).text
+    return composition.facts() | {
+        "sampling": plan.facts(),
+        "scheduler": plan.scheduler or composition.scheduler,
+        "versions": library_versions(),
+        "trigger": trigger,
+        **({"expanded_prompt": expanded} if expanded != plan.prompt else {}),
+    }
+
+
+def save(
+    image: Image.Image,
+    path: Path,
+    composition: Composition,
+    plan: Sampling,
+    trigger: TriggerMode = "off",
+    conditions: Conditions | None = None,
+) -> None:
+    """Write a PNG that says how it was made."""
+    from hublora.generation.metadata import save_picture
+
+    facts = cell_facts(composition, plan, trigger) | {"size": f"{image.width}x{image.height}"}
+    if conditions is not None and conditions.some:
+        facts["conditions"] = dict(conditions.stated)
+    save_picture(image, path, facts)
+
+
+@functools.cache
+def library_versions() -> dict[str, str]:
+    """Return the versions of the libraries that a picture depends on."""
+    return {name: version(name) for name in ("torch", "diffusers", "transformers", "peft")}
+
+
+def _inputs(pipe: Any, plan: Sampling, expanded: Expanded, observer: Observer) -> Mapping[str, Any]:
+    """Return what stands for the prompts in the pipeline's call."""
+    from hublora.generation import prompts
+
+    texts = (expanded.text, pipe.hublora.expand(plan.negative_prompt, "off").text)
+    tokens = max((prompts.too_long(pipe, text) or 0 for text in texts), default=0)
+    if not tokens and not any(prompts.has_weights(text) for text in texts):
+        return {"prompt": texts[0], "negative_prompt": texts[1] or None}
+    if not prompts.can_encode() and not any(prompts.has_weights(text) for text in texts):
+        most = pipe.tokenizer.model_max_length
+        observer(
+            Note(
+                f"The prompt has {tokens} tokens, and the base reads {most}: the rest is cut. "
+                "Whole it is with: pip install 'hublora[prompts]'",
+                True,
+            )
+        )
+        return {"prompt": texts[0], "negative_prompt": texts[1] or None}
+    return prompts.encode(pipe, *texts)

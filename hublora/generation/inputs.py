@@ -1,0 +1,169 @@
+"""What a picture is drawn from besides its prompt: named by paths and refs, opened, and told."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hublora.errors import ConfigError
+from hublora.resolution.controlnet_ip_adapter import IpAdapter, find_controlnet, find_ip_adapter
+
+if TYPE_CHECKING:
+    from hublora.generation.conditions import Conditions
+
+# What is a picture -> the flag that names it.
+FLAGS = {
+    "image": "--image",
+    "mask": "--mask",
+    "control_image": "--control-image",
+    "ip_adapter_image": "--ip-adapter-image",
+}
+_MOST_SCALE = 10.0
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What a picture is drawn from, as it was named.
+
+    Attributes:
+        image: To start from.
+        strength: How much of it is drawn anew, in (0, 1]; None is the pipeline's own.
+        mask: White where `image` is drawn anew.
+        controlnet: Ref of a ControlNet.
+        control_image: What it follows.
+        ip_adapter: Ref of an IP-Adapter.
+        ip_adapter_image: What it looks at.
+        ip_adapter_scale: How strongly it acts; None is 0.6.
+    """
+
+    image: Path | str | None = None
+    strength: float | None = None
+    mask: Path | str | None = None
+    controlnet: str | None = None
+    control_image: Path | str | None = None
+    ip_adapter: str | None = None
+    ip_adapter_image: Path | str | None = None
+    ip_adapter_scale: float | None = None
+
+    def __post_init__(self) -> None:
+        if (self.ip_adapter is None) != (self.ip_adapter_image is None):
+            raise ConfigError("--ip-adapter and --ip-adapter-image go together.")
+        if (self.controlnet is None) != (self.control_image is None):
+            raise ConfigError("--controlnet and --control-image go together.")
+        if self.strength is not None and not isinstance(self.strength, int | float):
+            raise TypeError("a strength that is no number")
+        scale = self.ip_adapter_scale
+        if scale is None:
+            return
+        if self.ip_adapter is None:
+            raise ConfigError("--ip-adapter-scale is of an IP-Adapter.", "Name it: --ip-adapter …")
+        if not (math.isfinite(scale) and abs(scale) <= _MOST_SCALE):
+            raise ConfigError(f"The IP-Adapter's scale {scale:g} is no such number.", "Try 0.6.")
+
+    def open(self) -> Opened:
+        """Read the pictures, and bring the models to this machine.
+
+        Raises:
+            ConfigError: A picture cannot be read, or something does not go together.
+            NotFoundError: A model is not there.
+        """
+        from hublora.generation.conditions import Conditions, fingerprint, open_image
+
+        paths = {name: Path(path) for name in FLAGS if (path := getattr(self, name)) is not None}
+        pictures: dict[str, Any] = {name: open_image(path) for name, path in paths.items()}
+        stated: dict[str, Any] = {
+            name: {"sha256": fingerprint(picture), "name": paths[name].name}
+            for name, picture in pictures.items()
+        }
+        fitting = Conditions(strength=self.strength, **pictures, controlnet=self.controlnet)
+        controlnet = None
+        if self.controlnet:
+            controlnet, stated["controlnet"] = find_controlnet(self.controlnet)
+        if self.strength is not None:
+            stated["strength"] = self.strength
+        ip_adapter = find_ip_adapter(self.ip_adapter) if self.ip_adapter else None
+        scale = 0.6 if self.ip_adapter_scale is None else self.ip_adapter_scale
+        if ip_adapter:
+            stated |= {"ip_adapter": ip_adapter.name, "ip_adapter_scale": scale}
+        conditions = replace(fitting, controlnet=controlnet, stated=stated)
+        return Opened(conditions, ip_adapter, scale)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What a picture is drawn from, in memory.
+
+    Attributes:
+        conditions: For the pipeline.
+        ip_adapter: On this machine.
+        scale: Of the IP-Adapter.
+    """
+
+    conditions: Conditions
+    ip_adapter: IpAdapter | None = None
+    scale: float = 0.6
+
+    def prepare(self, pipe: Any) -> None:
+        """Put the IP-Adapter on a pipeline that is not yet on its device.
+
+        Raises:
+            AdapterError: It does not fit.
+        """
+        if self.ip_adapter is None:
+            return
+        from hublora.generation.ip_adapter import add_ip_adapter
+        from hublora.quiet import quiet_loading
+
+        one = self.ip_adapter
+        with quiet_loading():
+            add_ip_adapter(pipe, one.folder, one.file, one.encoder, self.scale, one.name)
+
+
+def find_again(
+    stated: Mapping[str, Any], near: Path, given: Mapping[str, Path | str | None]
+) -> Sources:
+    """Return the sources that a picture names, each picture as it was.
+
+    Args:
+        stated: What the picture says.
+        near: Folder to look in; the current one is looked in too.
+        given: What a person named, by the names in `Sources`.
+
+    Raises:
+        ConfigError: One of them is not there, or is another one than then.
+    """
+    found: dict[str, Any] = {
+        name: stated[name]
+        for name in ("strength", "controlnet", "ip_adapter", "ip_adapter_scale")
+        if name in stated
+    }
+    if given.get("ip_adapter"):
+        found["ip_adapter"] = given["ip_adapter"]
+    try:
+        for name, flag in FLAGS.items():
+            if name in stated:
+                found[name] = _find_picture(stated[name], flag, near, given.get(name))
+        return Sources(**found)
+    except (KeyError, TypeError) as error:
+        raise ConfigError("The picture does not say whole what it was drawn from.") from error
+
+
+def _find_picture(
+    entry: Mapping[str, Any], flag: str, near: Path, given: Path | str | None
+) -> Path:
+    from hublora.generation.conditions import fingerprint, open_image
+
+    name, wanted = Path(str(entry["name"])).name, str(entry["sha256"])
+    for path in [Path(given)] if given else [near / name, Path(name)]:
+        if path.is_file():
+            if fingerprint(open_image(path)) == wanted:
+                return path
+            if given:
+                raise ConfigError(f"{path} is not the picture {name!r} that was drawn from.")
+    raise ConfigError(
+        f"The picture was drawn from {name!r} (sha256 {wanted[:12]}…), which is not here.",
+        f"Name it: {flag} FILE",
+    )

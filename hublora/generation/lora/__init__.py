@@ -1,0 +1,1 @@
+"""Adapters in a running pipeline: held in memory, activated, weighted and scheduled."""

@@ -1,0 +1,280 @@
+"""Lays pictures out on one labelled sheet: validation, `run --grid`, before and after."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+MAX_WIDTH = 2400
+_CELL = 256  # what small pictures are scaled up towards
+_LARGEST_CELL = 512
+_LABEL_LINES = 6
+
+_PAPER = "white"
+_INK = "#1f2328"
+_QUIET = "#59636e"
+
+
+@dataclass(frozen=True)
+class _Metrics:
+    """Every distance on a sheet, in pixels, derived from the width of a cell."""
+
+    margin: int
+    gap: int
+    label_width: int
+    text: int
+    heading: int
+
+    @classmethod
+    def of(cls, cell: int, labelled: bool) -> _Metrics:
+        text = max(14, min(26, cell // 14))
+        return cls(
+            margin=max(20, cell // 8),
+            gap=max(8, cell // 20),
+            label_width=max(150, cell * 3 // 5) if labelled else 0,
+            text=text,
+            heading=round(text * 1.35),
+        )
+
+
+def sheet(
+    rows: Sequence[Sequence[Image.Image]],
+    row_labels: Sequence[str] | None = None,
+    column_labels: Sequence[str] | None = None,
+    title: str | None = None,
+    cell: int | None = None,
+) -> Image.Image:
+    """Return one picture that shows `rows` of pictures with their labels.
+
+    Small pictures grow by a whole factor and big ones shrink, so that the sheet is at most
+    `MAX_WIDTH` pixels wide. Pictures of several shapes are centred in their cells.
+
+    Args:
+        rows: Pictures by row; rows may differ in length.
+        row_labels: A text at the left of each row, such as its prompt.
+        column_labels: A text above each column, such as "base" and "with the adapter".
+        title: A text above everything.
+        cell: Side of a cell in pixels; by default one that suits the pictures.
+
+    Raises:
+        ValueError: There are no pictures, or not as many labels as rows or columns.
+    """
+    columns = max((len(row) for row in rows), default=0)
+    if not columns:
+        raise ValueError("a sheet needs at least one picture")
+    _check_count("row", row_labels, len(rows))
+    _check_count("column", column_labels, columns)
+
+    widest = max(picture.width for row in rows for picture in row)
+    tallest = max(picture.height for row in rows for picture in row)
+    side = _cell_side(max(widest, tallest), columns, row_labels is not None, cell)
+    scale = _scale(max(widest, tallest), side)
+    width, height = max(1, round(widest * scale)), max(1, round(tallest * scale))
+    metrics = _Metrics.of(side, row_labels is not None)
+    return _Layout(metrics, columns, width, height).draw(rows, row_labels, column_labels, title)
+
+
+def _check_count(kind: str, labels: Sequence[str] | None, count: int) -> None:
+    if labels is not None and len(labels) != count:
+        raise ValueError(f"{len(labels)} {kind} labels for {count} {kind}s")
+
+
+def _cell_side(largest: int, columns: int, labelled: bool, cell: int | None) -> int:
+    if cell is None:
+        cell = largest * max(1, _CELL // largest) if largest < _CELL else largest
+        cell = max(_CELL // 2, min(cell, _LARGEST_CELL))
+    while cell > 32 and _sheet_width(cell, columns, labelled) > MAX_WIDTH:
+        cell -= max(1, cell // 50)
+    return cell
+
+
+def _sheet_width(cell: int, columns: int, labelled: bool) -> int:
+    m = _Metrics.of(cell, labelled)
+    label = m.label_width + m.gap if labelled else 0
+    return 2 * m.margin + label + columns * cell + (columns - 1) * m.gap
+
+
+def _scale(largest: int, side: int) -> float:
+    """Return by what pictures are multiplied: a whole number, or a fraction below one."""
+    return side // largest if side >= largest else side / largest
+
+
+class _Layout:
+    """Where everything goes on one sheet."""
+
+    def __init__(self, metrics: _Metrics, columns: int, width: int, height: int) -> None:
+        self.m, self.columns, self.width, self.height = metrics, columns, width, height
+        self.left = metrics.margin + (metrics.label_width + metrics.gap if self._labelled else 0)
+        self.right = self.left + columns * width + (columns - 1) * metrics.gap
+
+    @property
+    def _labelled(self) -> bool:
+        return self.m.label_width > 0
+
+    def draw(
+        self,
+        rows: Sequence[Sequence[Image.Image]],
+        row_labels: Sequence[str] | None,
+        column_labels: Sequence[str] | None,
+        title: str | None,
+    ) -> Image.Image:
+        from PIL import Image, ImageDraw
+
+        m = self.m
+        # A single narrow column must not leave its title without room.
+        page = max(self.right, m.margin + 320 if title else 0) + m.margin
+        heading = Lettering(title or "", m.heading, page - 2 * m.margin, 3)
+        heads = [Lettering(label, m.text, self.width, 2) for label in column_labels or ()]
+        top = m.margin + (heading.height + m.gap * 2 if title else 0)
+        head_height = max((head.height for head in heads), default=0)
+        first = top + (head_height + m.gap if heads else 0)
+        bottom = first + len(rows) * self.height + (len(rows) - 1) * m.gap
+        paper = Image.new("RGB", (page, bottom + m.margin), _PAPER)
+        pen = ImageDraw.Draw(paper)
+
+        heading.draw(pen, m.margin, m.margin, _INK)
+        for column, head in enumerate(heads):
+            head.draw(pen, self._column(column), top + head_height - head.height, _QUIET)
+        for index, row in enumerate(rows):
+            y = first + index * (self.height + m.gap)
+            if row_labels is not None:
+                label = Lettering(
+                    row_labels[index], m.text, m.label_width, _LABEL_LINES, self.height
+                )
+                label.draw(pen, m.margin, y + (self.height - label.height) // 2, _INK)
+            for column, picture in enumerate(row):
+                self._place(paper, picture, self._column(column), y)
+        return paper
+
+    def _column(self, column: int) -> int:
+        return self.left + column * (self.width + self.m.gap)
+
+    def _place(self, paper: Image.Image, picture: Image.Image, x: int, y: int) -> None:
+        fitted = _fit(_flat(picture), self.width, self.height)
+        paper.paste(
+            fitted, (x + (self.width - fitted.width) // 2, y + (self.height - fitted.height) // 2)
+        )
+
+
+def _flat(picture: Image.Image) -> Image.Image:
+    """Return the picture in RGB, transparent parts on paper."""
+    from PIL import Image
+
+    if not picture.has_transparency_data:
+        return picture.convert("RGB")
+    layer = picture.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", layer.size, _PAPER), layer).convert("RGB")
+
+
+def _fit(picture: Image.Image, width: int, height: int) -> Image.Image:
+    from PIL import Image
+
+    scale = min(width / picture.width, height / picture.height)
+    if scale > 1:
+        scale = int(scale)  # whole factors ring least
+    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+    return picture.resize(size, Image.Resampling.LANCZOS)
+
+
+if TYPE_CHECKING:
+    from PIL import ImageDraw, ImageFont
+
+
+class Lettering:
+    """A text wrapped to a width and cut with an ellipsis after so many lines.
+
+    Args:
+        text: Any text; runs of white space count as one space.
+        size: Height of the letters in pixels.
+        width: Pixels that a line may take.
+        lines: How many lines there may be.
+        height: Pixels that all lines together may take.
+
+    Attributes:
+        height: Pixels that all lines together take; 0 when there is nothing to write.
+    """
+
+    def __init__(
+        self, text: str, size: int, width: int, lines: int, height: int | None = None
+    ) -> None:
+        self.leading = round(size * 1.35)
+        self.font = _font_for(text, size)
+        if height is not None:
+            lines = max(1, min(lines, height // self.leading))
+        self.lines = _wrap(text, self.font, width, lines)
+        self.height = len(self.lines) * self.leading
+
+    def draw(self, pen: ImageDraw.ImageDraw, x: int, y: int, colour: str) -> None:
+        """Write the lines with their top left corner at x, y."""
+        for number, line in enumerate(self.lines):
+            middle = y + number * self.leading + self.leading / 2
+            pen.text((x, middle), line, font=self.font, fill=colour, anchor="lm")
+
+
+def _wrap(text: str, font: ImageFont.FreeTypeFont, width: int, limit: int) -> list[str]:
+    lines: list[str] = []
+    line = ""
+    for word in re.findall(r"[^ \n\t]+", text):
+        # A no-break space has held its words together; Pillow's font has no such letter.
+        word = word.replace("\N{NO-BREAK SPACE}", " ")
+        joined = f"{line} {word}" if line else word
+        if font.getlength(joined) <= width:
+            line = joined
+            continue
+        if line:
+            lines.append(line)
+        *pieces, line = _break_word(word, font, width)
+        lines += pieces
+        if len(lines) > limit:
+            break
+    lines += [line] if line else []
+    if len(lines) <= limit:
+        return lines
+    last = lines[limit - 1]
+    while last and font.getlength(f"{last}…") > width:
+        last = last[:-1]
+    return [*lines[: limit - 1], f"{last.rstrip(' ,.;:')}…"]
+
+
+def _break_word(word: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
+    """Return `word` in pieces that are no wider than `width`."""
+    pieces = [""]
+    for letter in word:
+        if pieces[-1] and font.getlength(pieces[-1] + letter) > width:
+            pieces.append("")
+        pieces[-1] += letter
+    return pieces
+
+
+def _font_for(text: str, size: int) -> ImageFont.FreeTypeFont:
+    """Return Pillow's own font, or matplotlib's wider one for texts that it cannot write."""
+    own = _own_font(size)
+    missing = bytes(own.getmask("\uffff"))
+    if all(letter.isspace() or bytes(own.getmask(letter)) != missing for letter in set(text)):
+        return own
+    return _wide_font(size)
+
+
+@cache
+def _own_font(size: int) -> ImageFont.FreeTypeFont:
+    from PIL import ImageFont
+
+    font = ImageFont.load_default(size)
+    assert isinstance(font, ImageFont.FreeTypeFont), "Pillow was built without FreeType"
+    return font
+
+
+@cache
+def _wide_font(size: int) -> ImageFont.FreeTypeFont:
+    import matplotlib
+    from PIL import ImageFont
+
+    path = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
+    return ImageFont.truetype(path, size)

@@ -1,0 +1,131 @@
+"""What a workflow tells while it works; the command line draws it, a library may ignore it."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from hublora.quoting import visible
+
+_WORTH_TELLING = 2_000_000  # bytes
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Long work goes on: `done` of `total` units of `name`, e.g. "Encoding pictures"."""
+
+    name: str
+    done: int
+    total: int
+    unit: str = ""
+
+
+@dataclass(frozen=True)
+class Note:
+    """Something worth a line in the log."""
+
+    text: str
+    warning: bool = False
+
+
+@dataclass(frozen=True)
+class Trained:
+    """One optimizer step was done.
+
+    Attributes:
+        step: Counted from 1.
+        total: Steps of the whole training.
+        loss: Mean loss since the last one told.
+        learning_rate: That the step used; of the adapter, if there is one.
+        words_rate: The words' learning rate where they learn beside an adapter.
+    """
+
+    step: int
+    total: int
+    loss: float
+    learning_rate: float
+    words_rate: float | None = None
+
+    @property
+    def facts(self) -> str:
+        """What a line or a bar says of it beside its number."""
+        told = [f"loss {self.loss:.4f}"]
+        if self.words_rate is None or self.learning_rate > 0:
+            told.append(f"lr {self.learning_rate:.1e}")
+        if self.words_rate is not None:
+            told.append(f"lr of the words {self.words_rate:.1e}")
+        return "  ".join(told)
+
+
+@dataclass(frozen=True)
+class Wrote:
+    """A file or folder that a person may want to open."""
+
+    what: str
+    path: Path
+
+
+Happening = Stage | Note | Trained | Wrote
+Observer = Callable[[Happening], None]
+
+
+def ignore(happening: Happening) -> None:
+    """The observer of those who do not want to know."""
+
+
+def downloading(observer: Observer) -> Callable[[int, int], None]:
+    """Return what tells the observer of bytes that come in; what is quickly here goes untold."""
+
+    def tell(done: int, total: int) -> None:
+        if total >= _WORTH_TELLING:
+            observer(Stage("Downloading", done // 10**6, total // 10**6, "MB"))
+
+    return tell
+
+
+_EVERY = 15.0  # seconds between two lines about the same work
+
+Say = Callable[[str], None]
+
+
+class Lines:
+    """An observer that says things in lines, and of work that goes on one now and then.
+
+    Args:
+        note: Says a line.
+        warning: Says what should not be missed.
+    """
+
+    def __init__(self, note: Say, warning: Say) -> None:
+        self._note, self._warning = note, warning
+        self._told: dict[str, float] = {}
+
+    def __call__(self, happening: Happening) -> None:
+        if isinstance(happening, Note):
+            (self._warning if happening.warning else self._note)(happening.text)
+        elif isinstance(happening, Wrote):
+            self._note(f"Wrote the {happening.what}: {happening.path}")
+        elif isinstance(happening, Stage):
+            unit = f" {happening.unit}" if happening.unit else ""
+            self._advance(happening.name, happening.done, happening.total, unit)
+        elif isinstance(happening, Trained):
+            self._advance("Training", happening.step, happening.total, f"  {happening.facts}")
+
+    def _advance(self, name: str, done: int, total: int, told: str) -> None:
+        now = time.monotonic()
+        last = self._told.get(name)
+        if last is None or done == total or now - last > _EVERY:
+            self._told[name] = now
+            self._note(f"{name}: {done}/{total}{told}")
+
+
+def on_stderr() -> Lines:
+    """Return an observer that writes to stderr, as the command line does into a log."""
+    return Lines(_print, lambda text: _print(f"Warning: {text}"))
+
+
+def _print(text: str) -> None:
+    print(visible(text), file=sys.stderr, flush=True)

@@ -1,0 +1,1 @@
+"""Turns names into files at a commit: adapters, compositions, bases, lockfiles, devices."""

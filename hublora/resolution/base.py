@@ -1,0 +1,128 @@
+"""Opens a base: from a name to a pipeline at a commit."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetensors import SafetensorError
+
+from hublora.errors import ConfigError, NotFoundError
+from hublora.families import Family, family_of_folder
+from hublora.hub.download import check_pipeline, download_pipeline
+from hublora.hub.resolve import inspect_repo, read_card
+from hublora.progress import Observer, downloading, ignore
+from hublora.quiet import quiet_loading
+from hublora.refs import check_repo_id
+from hublora.resolution.base_layers import check_named
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Base:
+    """A base at a commit, not yet in memory.
+
+    Attributes:
+        name: Hub id, or the folder's name.
+        commit: 40 hexadecimal digits; None for a folder.
+        folder: Where its files are.
+        card: Front matter of its card.
+        family: Its architecture.
+    """
+
+    name: str
+    commit: str | None
+    folder: Path
+    card: Mapping[str, Any]
+    family: Family
+
+    @property
+    def hub_id(self) -> str | None:
+        """Its Hub id, None for a folder."""
+        return self.name if self.commit else None
+
+    @property
+    def license(self) -> str | None:
+        """The licence its card states; None if it states none."""
+        stated = self.card.get("license")
+        return stated if isinstance(stated, str) else None
+
+    @property
+    def label(self) -> str:
+        return f"{self.name}@{self.commit[:8]}" if self.commit else self.name
+
+    def load(self, dtype: torch.dtype | dict[str, torch.dtype]) -> Any:
+        """Return its pipeline on the CPU, weights in `dtype`; see `Family.load`.
+
+        Raises:
+            NotFoundError: A file of it is missing or damaged.
+        """
+        try:
+            with quiet_loading():
+                return self.family.load(self.folder, dtype)
+        except (OSError, ValueError, SafetensorError) as error:
+            if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+                raise
+            raise NotFoundError(
+                f"The base {self.label} cannot be loaded: {str(error).splitlines()[0]}",
+                f"Remove {self.folder} and let it be downloaded again."
+                if self.commit
+                else "Check the folder.",
+            ) from error
+
+
+def find_base(model: str, revision: str | None = None) -> str | None:
+    """Return the commit that a base's Hub id stands for, None for a folder; downloads nothing.
+
+    Raises:
+        ConfigError: The name is empty.
+        NotFoundError: No such repo, revision or folder, or it holds no pipeline.
+    """
+    if _is_folder(check_named(model)):
+        folder = Path(model).expanduser()
+        paths = [*folder.glob("*"), *folder.glob("*/*")]
+        check_pipeline(model, [path.relative_to(folder).as_posix() for path in paths])
+        return None
+    snapshot = inspect_repo(model, "model", revision)
+    check_pipeline(model, snapshot.files)
+    return snapshot.commit
+
+
+def open_base(model: str, revision: str | None = None, observer: Observer = ignore) -> Base:
+    """Find a base by Hub id or folder and bring its files to this machine.
+
+    Raises:
+        NotFoundError: No such repo, revision or folder, or it holds no pipeline.
+        AdapterError: Its architecture is not known here.
+    """
+    if _is_folder(check_named(model)):
+        find_base(model)
+        folder = Path(model).expanduser()
+        card = read_card(folder / "README.md")
+        return Base(folder.resolve().name, None, folder, card, family_of_folder(folder))
+    snapshot = inspect_repo(model, "model", revision)
+    progress = downloading(observer)
+    folder = download_pipeline(model, snapshot.commit, snapshot.files, progress=progress)
+    return Base(model, snapshot.commit, folder, snapshot.card, family_of_folder(folder))
+
+
+def check_base_name(model: str) -> None:
+    """Refuse what cannot be a base; looks nothing up.
+
+    Raises:
+        ConfigError: There is no name.
+        RefError: It is no folder and has not the form owner/name.
+    """
+    if not model:
+        raise ConfigError("No base is named.", "Name one: --base owner/name, or a folder.")
+    if not _is_folder(model):
+        check_repo_id(model)
+
+
+def _is_folder(model: str) -> bool:
+    return model.startswith((".", "/", "~")) or Path(model).expanduser().is_dir()

@@ -1,0 +1,96 @@
+"""Finds the base that adapters are drawn with: the one that is named, else their own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from hublora.adapters.adapter import Adapter
+from hublora.adapters.match import check_fit, fit_layers
+from hublora.errors import AdapterError, NotFoundError
+from hublora.hub.client import is_offline
+from hublora.hub.download import cache_folder
+from hublora.progress import Note, Observer
+from hublora.refs import check_repo_id
+from hublora.resolution.base import Base, open_base
+from hublora.resolution.base_layers import check_named, outline_base
+from hublora.resolution.composition_parts import OpenPart
+
+
+def choose_base(
+    parts: Sequence[OpenPart], base: str | None, revision: str | None, observer: Observer
+) -> Base:
+    """Bring a base to this machine that fits adapters.
+
+    Args:
+        parts: The adapters.
+        base: Hub id or folder; the one that they state if not given.
+        revision: Branch, tag or commit of `base`.
+        observer: Is told what happens.
+
+    Raises:
+        NotFoundError: It is not there.
+        AdapterError: None is stated, or several are, or an adapter does not fit.
+    """
+    adapters = [part.adapter for part in parts]
+    if base is not None:
+        check_named(base)
+        return _open_fitting(parts, base, revision, observer)
+    if not adapters:
+        raise AdapterError("Neither an adapter nor a base was given.", "Name the base: --base …")
+    stated = {a.facts.base_model: a for a in adapters if a.facts.base_model}
+    if not stated:
+        which = ", ".join(str(a.facts.source) for a in adapters)
+        raise AdapterError(f"{which} does not say which base it was made for.", "Name it: --base …")
+    if len(stated) > 1:
+        said = "; ".join(f"{a.facts.source} for {name}" for name, a in stated.items())
+        raise AdapterError(
+            f"These adapters were made for different bases: {said}.", "Choose one with --base."
+        )
+    name = next(iter(stated))
+    commits = {a.facts.base_revision for a in adapters if a.facts.base_revision}
+    if len(commits) != 1 or Path(str(name)).exists():
+        return _open_fitting(parts, str(name), None, observer)
+    try:
+        return _open_fitting(parts, str(name), commits.pop(), observer)
+    except NotFoundError:
+        observer(Note(f"The commit of {name} that was trained on is gone; using main.", True))
+        return _open_fitting(parts, str(name), None, observer)
+
+
+def _open_fitting(
+    parts: Sequence[OpenPart], model: str, revision: str | None, observer: Observer
+) -> Base:
+    """Bring a base to this machine, unless its headers show that an adapter does not fit it."""
+    refuse_misfits([(part.label, part.adapter) for part in parts], model, revision)
+    return open_base(model, revision, observer)
+
+
+def refuse_misfits(
+    adapters: Sequence[tuple[str, Adapter]], base: str, base_revision: str | None = None
+) -> None:
+    """Refuse adapters that do not fit a base before gigabytes of it are downloaded.
+
+    A base of which anything is on this machine is left to the check that every load makes.
+
+    Args:
+        adapters: What each is called in messages, and the adapter.
+        base: Hub id or folder.
+        base_revision: Branch, tag or commit of `base`.
+
+    Raises:
+        NotFoundError: There is no such base.
+        AdapterError: Naming the first adapter that does not fit, and the base.
+    """
+    here = Path(base).expanduser().is_dir() or base.startswith((".", "/", "~"))
+    if here or is_offline() or not adapters:
+        return
+    if (cache_folder(check_repo_id(base)) / "snapshots").is_dir():
+        return
+    adapters = [(label, adapter) for label, adapter in adapters if adapter.layers]
+    components = {component for _, adapter in adapters for component in adapter.layers}
+    outlined = outline_base(base, components, base_revision)
+    for label, adapter in adapters:
+        flattened = adapter.facts.layout == "kohya"
+        fit = fit_layers(adapter.layers, outlined.shapes, outlined.names, flattened)
+        check_fit(fit, adapter.facts, label, base)

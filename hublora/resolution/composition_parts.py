@@ -1,0 +1,166 @@
+"""Opens what a composition is made of: from refs to adapters with their learned tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hublora.adapters.adapter import Adapter
+from hublora.errors import AdapterError, ConfigError
+from hublora.hub.repo_layout import LOCK, WEIGHTS
+from hublora.progress import Observer, ignore
+from hublora.refs import AdapterRef, parse_refs
+from hublora.resolution.adapter import called, embedding_files, load_pinned, pin
+from hublora.weights import Weight
+
+if TYPE_CHECKING:
+    from hublora.adapters.embeddings import LearnedToken
+    from hublora.resolution.lockfile import Lock
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One adapter that was asked for, and how strongly it is to act."""
+
+    ref: AdapterRef
+    weight: Weight
+
+
+@dataclass(frozen=True)
+class OpenPart:
+    """One adapter of a composition, in memory.
+
+    Attributes:
+        asked: The ref as it was given.
+        ref: The same, pinned.
+        weight: How strongly it acts.
+        adapter: Its updates and facts.
+        tokens: The tokens that it brings along.
+        card: Front matter of its card.
+    """
+
+    asked: AdapterRef
+    ref: AdapterRef
+    weight: Weight
+    adapter: Adapter
+    tokens: tuple[LearnedToken, ...] = ()
+    card: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """What it is called in messages."""
+        return called(self.asked)
+
+    @property
+    def title(self) -> str:
+        """A name without a path of this machine in it."""
+        if self.ref.kind == "repo":
+            return self.ref.location
+        path = Path(self.ref.location.partition("?")[0])
+        own = path.name != WEIGHTS and path.suffix == ".safetensors"
+        folder = path if path.suffix != ".safetensors" else path.parent
+        return self.adapter.facts.title or (path.stem if own else folder.resolve().name)
+
+    def facts(self) -> dict[str, Any]:
+        """Return what a picture says about it; of a local file its title, not its path."""
+        facts = self.adapter.facts
+        named = {"title": self.title} if self.ref.kind == "local" else {"ref": self.ref.public}
+        followed = self.asked.revision
+        asked = {"revision": followed} if followed not in (None, self.ref.revision) else {}
+        number = self.weight.number
+        weight = str(self.weight) if number is None else number
+        return {**named, **asked, "weight": weight, "sha256": facts.sha256}
+
+
+def settle(refs: Sequence[str], weights: Mapping[str, str | float] | None = None) -> list[Wanted]:
+    """Parse refs, and what is said of their weights beside them.
+
+    Args:
+        refs: Adapter refs; each may hold a weight.
+        weights: Place from 1, or ref without a weight -> weight, which takes the place of the
+            ref's own.
+
+    Raises:
+        RefError: A ref does not parse.
+        ConfigError: A weight does not parse, or stands beside no ref.
+    """
+    parsed = parse_refs(refs)
+    settled = [Wanted(ref, Weight.of(ref.weight)) for ref in parsed]
+    for key, value in (weights or {}).items():
+        weight = Weight.parse(str(value))
+        places = [
+            i for i, ref in enumerate(parsed) if key in (str(i + 1), ref.location, ref.public)
+        ]
+        if len(places) != 1:
+            which = "none" if not places else "several"
+            raise ConfigError(
+                f"The weight of {key!r} is for {which} of the adapters.",
+                "Name it by its place: --weight 1=0.2..0.9",
+            )
+        settled[places[0]] = Wanted(parsed[places[0]], weight)
+    return settled
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What refs stand for.
+
+    Attributes:
+        parts: The adapters, those of compositions one by one.
+        lock: Of the composition that was asked for, if it was one and alone.
+        composition: Its pinned ref.
+    """
+
+    parts: tuple[OpenPart, ...]
+    lock: Lock | None = None
+    composition: str | None = None
+
+
+def open_parts(wanted: Sequence[Wanted], observer: Observer = ignore) -> Opened:
+    """Bring the adapters to this machine and read them.
+
+    Raises:
+        NotFoundError: A repo, revision or file is not there.
+        AdapterError: A file is broken, no adapter, or not the one that a lockfile names.
+    """
+    opened = [_open(one, observer) for one in wanted]
+    if len(opened) == 1:
+        return opened[0]
+    return Opened(tuple(part for one in opened for part in one.parts))
+
+
+def _open(wanted: Wanted, observer: Observer) -> Opened:
+    resolved, path = pin(wanted.ref, observer)
+    if path.name == LOCK:
+        return _open_locked(wanted, resolved.ref, path, observer)
+    adapter = load_pinned(resolved, path, observer)
+    tokens: tuple[LearnedToken, ...] = ()
+    files = embedding_files(path) if adapter.layers else [path]
+    if files:
+        from hublora.adapters.embeddings import read_tokens
+
+        tokens = tuple(token for file in files for token in read_tokens(file))
+    part = OpenPart(wanted.ref, resolved.ref, wanted.weight, adapter, tokens, resolved.card)
+    return Opened((part,))
+
+
+def _open_locked(wanted: Wanted, ref: AdapterRef, path: Path, observer: Observer) -> Opened:
+    """Open the parts of a composition as they are pinned."""
+    from hublora.resolution.lockfile import read_lock
+
+    name = wanted.ref.location
+    factor = wanted.weight.number
+    if factor is None:
+        raise ConfigError(f"{name} is a composition: its weight is one number.", f"{name}:0.8")
+    lock = read_lock(path, name)
+    parts = []
+    for locked in lock.parts:
+        weight = Weight.parse(locked.weight).times(factor)
+        (part,) = _open(Wanted(locked.ref, weight), observer).parts
+        if part.adapter.facts.sha256 != locked.sha256:
+            raise AdapterError(f"{part.label} is not the file that {name} was composed of.")
+        parts.append(replace(part, asked=locked.followed))
+    named = ref.public if ref.kind == "repo" else None
+    return Opened(tuple(parts), lock, named)

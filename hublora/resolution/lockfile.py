@@ -1,0 +1,127 @@
+"""The lockfile of a composition: every adapter by commit, file and hash.
+
+A composition is a repo without weights of its own. Its `hublora.lock.json` says which adapters it
+is made of, how strongly and how they act, and on which base.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from hublora._version import __version__
+from hublora.errors import AdapterError, HubloraError
+from hublora.refs import AdapterRef, check_repo_id, check_revision
+from hublora.weights import CompositionMode, Weight
+
+_MOST_BYTES = 1_000_000
+_HEX = r"^[0-9a-f]{%d}$"
+
+
+def _checked_weight(text: str) -> str:
+    Weight.parse(text)
+    return text
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class LockedPart(_Strict):
+    """One adapter of a composition.
+
+    Attributes:
+        repo: owner/name.
+        revision: Branch or tag that it follows when it is updated; None for the main branch.
+        commit: What it is pinned to.
+        file: Inside the repo.
+        sha256: Of the file.
+        weight: As `generation.weights` writes it.
+        license: Its card's, None if it names none.
+    """
+
+    repo: Annotated[str, AfterValidator(check_repo_id)]
+    revision: Annotated[str, AfterValidator(check_revision)] | None = None
+    commit: str = Field(pattern=_HEX % 40)
+    file: str = Field(pattern=r"\.safetensors$", max_length=1000)
+    sha256: str = Field(pattern=_HEX % 64)
+    weight: Annotated[str, AfterValidator(_checked_weight)]
+    license: str | None = None
+
+    @property
+    def ref(self) -> AdapterRef:
+        """The adapter, pinned."""
+        name = AdapterRef("repo", self.repo, self.commit, self.file)
+        return AdapterRef.parse(str(name))  # which checks the path
+
+    @property
+    def followed(self) -> AdapterRef:
+        """The adapter as it is now."""
+        return AdapterRef("repo", self.repo, self.revision, self.file)
+
+
+class LockedBase(_Strict):
+    """The base of a composition, at a commit."""
+
+    repo: Annotated[str, AfterValidator(check_repo_id)]
+    commit: str = Field(pattern=_HEX % 40)
+    license: str | None = None
+
+
+class Lock(_Strict):
+    """What a composition is made of.
+
+    Attributes:
+        format: Of this file.
+        hublora: The version that wrote it.
+        base: What it is drawn with.
+        compose: How the adapters act together.
+        prompt: Template of a prompt, with `{prompt}` for what a person types; None for that alone.
+        parts: The adapters, in order.
+    """
+
+    format: Literal[1] = 1
+    hublora: str = __version__
+    base: LockedBase
+    compose: CompositionMode = "sum"
+    prompt: str | None = Field(default=None, max_length=10_000)
+    parts: tuple[LockedPart, ...] = Field(min_length=1, max_length=100, strict=False)
+
+    def render(self) -> str:
+        """Return the file's text."""
+        return self.model_dump_json(indent=2, exclude_none=True) + "\n"
+
+    def fill(self, prompt: str) -> str:
+        """Return what a person typed inside the template."""
+        return self.prompt.replace("{prompt}", prompt) if self.prompt else prompt
+
+
+def read_lock(path: Path, name: str) -> Lock:
+    """Parse a lockfile.
+
+    Args:
+        path: Of the file.
+        name: What the composition is called in messages.
+
+    Raises:
+        AdapterError: It does not say what a lockfile says.
+    """
+    if path.stat().st_size > _MOST_BYTES:
+        raise AdapterError(f"The lockfile of {name} is larger than {_MOST_BYTES:,} bytes.")
+    try:
+        lock = Lock.model_validate_json(path.read_bytes())
+        for part in lock.parts:
+            assert part.ref.path == part.file, "a path that means another file"
+    except (ValidationError, HubloraError, AssertionError) as error:
+        reason = re.sub(r"\s+", " ", str(error)).strip()
+        if isinstance(error, ValidationError):
+            first = error.errors()[0]
+            reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        raise AdapterError(
+            f"The lockfile of {name} cannot be read ({reason}).",
+            "Write it anew: hublora compose … --push-to-hub …",
+        ) from error
+    return lock

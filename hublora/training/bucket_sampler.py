@@ -1,0 +1,69 @@
+"""Which picture each sample shows, where batches are of one shape: a function of its number.
+
+Each shape has an endless line of its pictures, pass after pass, shuffled anew in each. Batches are
+cut off the fronts of the lines, as many from each in a pass as its pictures fill; what is left over
+begins the next pass's first batch. So over many passes every picture is shown equally often, and
+none is dropped or shown twice to fill a batch up. As in `hublora.training.rng`, nothing
+needs to be remembered: a resumed training, or another split of a step, shows the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+from hublora.training.rng import shuffled
+
+
+class BucketOrder:
+    """The order of a training in batches of one shape.
+
+    Args:
+        seed: Of the run.
+        buckets: The pictures of each shape; one that is repeated stands there several times.
+        batch: Pictures of one shape in a row.
+    """
+
+    def __init__(self, seed: int, buckets: Sequence[Sequence[int]], batch: int) -> None:
+        self._seed, self._batch = seed, batch
+        self._buckets = [bucket for bucket in buckets if bucket]
+        self._total = sum(map(len, self._buckets))
+        # A batch may reach from one pass into the next.
+        self._line = lru_cache(2 * len(self._buckets))(self._shuffle)
+        self._pass = lru_cache(2)(self._batches_of)
+
+    def pictures(self, numbers: Sequence[int]) -> list[int]:
+        """Return which pictures the samples `numbers` show."""
+        return [self._picture(number) for number in numbers]
+
+    def _picture(self, number: int) -> int:
+        batch, place = divmod(number, self._batch)
+        bucket, turn = self._bucket(batch)
+        members = self._buckets[bucket]
+        epoch, index = divmod(turn * self._batch + place, len(members))
+        return members[self._line(bucket, epoch)[index]]
+
+    def _bucket(self, batch: int) -> tuple[int, int]:
+        """Return the bucket that a batch is of, and how many batches of it there were before."""
+        epoch = batch * self._batch // self._total
+        while self._before(epoch + 1) <= batch:
+            epoch += 1
+        return self._pass(epoch)[batch - self._before(epoch)]
+
+    def _before(self, epoch: int) -> int:
+        """Return how many batches there are before a pass."""
+        return sum(epoch * len(members) // self._batch for members in self._buckets)
+
+    def _batches_of(self, epoch: int) -> list[tuple[int, int]]:
+        """Return bucket and turn of each batch of a pass, shuffled."""
+        batches = [
+            (bucket, turn)
+            for bucket, members in enumerate(self._buckets)
+            for turn in range(
+                epoch * len(members) // self._batch, (epoch + 1) * len(members) // self._batch
+            )
+        ]
+        return [batches[place] for place in shuffled(self._seed, "batches", epoch, len(batches))]
+
+    def _shuffle(self, bucket: int, epoch: int) -> list[int]:
+        return shuffled(self._seed, f"bucket {bucket}", epoch, len(self._buckets[bucket]))

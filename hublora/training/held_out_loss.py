@@ -1,0 +1,139 @@
+"""The loss on pictures that are not trained on: when it rises, the adapter learns them by heart.
+
+Noise and timesteps are the same at every measure, so that measures differ by the weights alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import prod
+
+import torch
+
+from hublora.training import objectives
+from hublora.training.losses import Samples, masked, predict
+from hublora.training.rng import draw_more
+from hublora.training.session import Session
+
+BUCKETS = 10  # equal parts of the timesteps, the one with the least noise first
+
+
+@dataclass(frozen=True)
+class Measure:
+    """The loss on the held-out pictures after a step.
+
+    Attributes:
+        step: Optimizer steps that were done.
+        loss: Mean squared error, over pictures and timesteps.
+        buckets: The same by part of the timesteps; None where there was none.
+        is_best: Whether no measure before was lower.
+    """
+
+    step: int
+    loss: float
+    buckets: tuple[float | None, ...]
+    is_best: bool
+
+
+def is_due(session: Session) -> bool:
+    """Tell whether it is time to measure: every so many steps, and at the end."""
+    if not session.held_out:
+        return False
+    every = session.config.holdout.steps or max(1, session.total_steps // 10)
+    return session.step % every == 0 or session.step == session.total_steps
+
+
+def measure(session: Session, generator: torch.Generator) -> Measure:
+    """Measure the adapter that people would use now, and remember it if it is the best."""
+    accelerator = session.accelerator
+    record = torch.zeros(2, BUCKETS, dtype=torch.float64, device=accelerator.device)
+    models = list(session.trained.values())
+    for model in models:
+        model.eval()
+    try:
+        with session.averaged(), torch.no_grad():
+            for numbers in _batches(session):
+                losses, timesteps = _losses(session, numbers, generator)
+                add_to_buckets(record, losses, timesteps, len(session.diffusion.alphas_cumprod))
+    finally:
+        for model in models:
+            model.train()
+    if accelerator.num_processes > 1:
+        record = accelerator.reduce(record, "sum")
+    sums, counts = record.tolist()
+    loss = sum(sums) / sum(counts)
+    best = session.best_loss is None or loss < session.best_loss
+    session.measures.append((session.step, loss))
+    if best:
+        session.remember_best()
+    return Measure(session.step, loss, bucket_means(sums, counts), best)
+
+
+def has_stalled(session: Session) -> bool:
+    """Tell whether the last measures were all no better than one before them."""
+    patience, measures = session.config.holdout.patience, session.measures
+    if patience is None or len(measures) <= patience:
+        return False
+    return min(loss for _, loss in measures[-patience:]) >= min(
+        loss for _, loss in measures[:-patience]
+    )
+
+
+def add_to_buckets(
+    record: torch.Tensor, losses: torch.Tensor, timesteps: torch.Tensor, total: int
+) -> None:
+    """Add losses, [B], to `record`, [2, BUCKETS]: sums and counts by part of the timesteps."""
+    which = timesteps * BUCKETS // total
+    values = losses.detach().to(record.dtype)
+    record[0].index_add_(0, which, values)
+    record[1].index_add_(0, which, torch.ones_like(values))
+
+
+def bucket_means(sums: Sequence[float], counts: Sequence[float]) -> tuple[float | None, ...]:
+    """Return the mean loss of each bucket, None where nothing fell."""
+    return tuple(
+        total / count if count else None for total, count in zip(sums, counts, strict=True)
+    )
+
+
+def _batches(session: Session) -> Iterator[list[int]]:
+    """Yield the numbers of this process's measurements, those of one shape together."""
+    accelerator, each = session.accelerator, session.config.holdout.timesteps
+    shapes: dict[int, list[int]] = {}
+    for number in range(len(session.held_out) * each):
+        bucket = session.data.bucket_of[session.held_out[number // each]]
+        shapes.setdefault(bucket, []).append(number)
+    for numbers in shapes.values():
+        mine = numbers[accelerator.process_index :: accelerator.num_processes]
+        for first in range(0, len(mine), session.config.train_batch_size):
+            yield mine[first : first + session.config.train_batch_size]
+
+
+def _losses(
+    session: Session, numbers: Sequence[int], generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return losses and timesteps, each [B], of the measurements `numbers`.
+
+    Each picture is measured in the middle of each of so many equal parts of the timesteps.
+    """
+    data, each = session.data, session.config.holdout.timesteps
+    total = len(session.diffusion.alphas_cumprod)
+    indices = [session.held_out[number // each] for number in numbers]
+    shape = data.shape(indices[0])
+    drawn = draw_more(session.config.seed, "held out", numbers, 2 * prod(shape), generator)
+    noise, posterior_noise = drawn.view(len(numbers), 2, *shape).unbind(1)
+    samples = Samples(
+        indices=indices,
+        variants=[0] * len(numbers),
+        captions=[0] * len(numbers),
+        holes=[0] * len(numbers),
+        timesteps=torch.tensor([int((n % each + 0.5) / each * total) for n in numbers]),
+        noise=noise,
+        posterior_noise=posterior_noise,
+    )
+    # Processes measure different numbers of samples, so not through what keeps them in step.
+    denoiser = getattr(session.pipe, session.family.denoiser)
+    prediction, target, timesteps = predict(session, samples, noise, denoiser)
+    errors = masked(session, samples, objectives.squared_error(prediction, target))
+    return objectives.per_sample(errors), timesteps

@@ -1,0 +1,259 @@
+"""The adapter on a part of the base while it is trained: put on, read, set aside for a moment."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from hublora.adapters.adapter import LowRank
+from hublora.adapters.layer_names import file_prefix
+from hublora.adapters.lycoris import hadamard, kronecker
+from hublora.adapters.match import in_shape
+from hublora.errors import ConfigError
+from hublora.training.config.sections import AdapterSettings
+
+ADAPTER_NAME = "default"
+
+Pair = tuple[torch.Tensor, torch.Tensor]
+
+# Method -> how its parts become low rank. Exactly: only what vanishes in float64 is cut.
+_PRODUCTS = {"loha": hadamard, "lokr": kronecker}
+_EXACT = 1e-7
+_PARTS = re.compile(r"(hada_[wt]\d(?:_[ab])?|lokr_[wt]\d(?:_[ab])?)")
+
+
+@dataclass
+class Adapted:
+    """A component of the base that carries the adapter.
+
+    Attributes:
+        model: It.
+        method: What the updates are, as in `AdapterSettings.method`.
+        start: Layer -> down and up that PiSSA or OLoRA began with and took from the base.
+        originals: Layer -> the base's own weight, where `start` was taken from it.
+    """
+
+    model: torch.nn.Module
+    method: str
+    start: dict[str, Pair] = field(default_factory=dict)
+    originals: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    @cached_property
+    def parameters(self) -> dict[str, torch.nn.Parameter]:
+        """What is trained, by the model's names."""
+        layers = tuple(f"{name}." for name, _ in tuned(self.model))
+        named = self.model.named_parameters()
+        return {name: p for name, p in named if p.requires_grad and name.startswith(layers)}
+
+    def read(self) -> dict[str, LowRank]:
+        """Return the updates under the names that files use, in float32 on the CPU.
+
+        PiSSA and OLoRA begin at the base's own weights; theirs is the difference to where they
+        began, of twice the rank, so that it fits the unchanged base.
+        """
+        prefix, read = file_prefix(self.model), _READERS.get(self.method, _read_product)
+        return {prefix + name: read(self, name, layer) for name, layer in tuned(self.model)}
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Return everything that a resumed training needs of it, by name."""
+        state: dict[str, torch.Tensor] = {
+            f"now.{n}": p.detach() for n, p in self.parameters.items()
+        }
+        for name, (down, up) in self.start.items():
+            state |= {f"down.{name}": down, f"up.{name}": up}
+        return state
+
+    def load_state(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Take up where `state` was; the layers are the same."""
+        with torch.no_grad():
+            for name, parameter in self.parameters.items():
+                parameter.copy_(state[f"now.{name}"])
+            for name, layer in tuned(self.model):
+                if name in self.start:
+                    self.start[name] = (state[f"down.{name}"], state[f"up.{name}"])
+                    _take_from_base(layer, self.originals[name], self.start[name])
+
+    @contextmanager
+    def without(self) -> Iterator[None]:
+        """Let the component be that of the base alone."""
+        layers = dict(tuned(self.model))
+        changed = {name: layers[name].get_base_layer().weight.data for name in self.originals}
+        for name, layer in layers.items():
+            layer.enable_adapters(False)
+            if name in changed:
+                layer.get_base_layer().weight.data = self.originals[name].to(changed[name].device)
+        try:
+            yield
+        finally:
+            for name, layer in layers.items():
+                layer.enable_adapters(True)
+                if name in changed:
+                    layer.get_base_layer().weight.data = changed[name]
+
+
+def adapt(settings: AdapterSettings, model: torch.nn.Module, ranks: Mapping[str, int]) -> Adapted:
+    """Put an untrained adapter on `model`, in float32, and freeze everything else of it.
+
+    Args:
+        settings: Of the adapter.
+        model: A component of the base.
+        ranks: Layer -> rank.
+
+    Raises:
+        ConfigError: The initialisation does not work on one of the layers.
+    """
+    from diffusers.training_utils import cast_training_params
+
+    model.requires_grad_(False)
+    adapted = Adapted(model, settings.method)
+    if settings.init != "gaussian":
+        adapted.originals = _set_aside(model, ranks, settings.init)
+    model.add_adapter(_peft_config(settings, ranks), adapter_name=ADAPTER_NAME)
+    cast_training_params([model], dtype=torch.float32)
+    for name, layer in tuned(model):
+        if name in adapted.originals:
+            down, up = layer.lora_A[ADAPTER_NAME].weight, layer.lora_B[ADAPTER_NAME].weight
+            adapted.start[name] = (_copy(down), _copy(up))
+            # PEFT has rounded them to the base's precision since it took them out of the base.
+            _take_from_base(layer, adapted.originals[name], adapted.start[name])
+    return adapted
+
+
+def start_from(adapted: Adapted, updates: Mapping[str, LowRank], ranks: Mapping[str, int]) -> None:
+    """Begin at an adapter's updates instead of at nothing.
+
+    An update of a smaller rank is filled up with the untrained rows that are there; its scale
+    becomes part of it.
+
+    Args:
+        adapted: A component with an untrained adapter.
+        updates: Layer, as the model names it -> update.
+        ranks: Layer -> rank.
+
+    Raises:
+        ConfigError: An update is of a layer that is not trained, or of a larger rank.
+    """
+    layers = dict(tuned(adapted.model))
+    for name, update in updates.items():
+        if name not in layers:
+            raise ConfigError(
+                f"The adapter to start from changes the layer {name}, which is not trained here.",
+                "Train the same layers: --target, adapter.conv_rank, --train-text-encoder.",
+            )
+        if update.rank > ranks[name]:
+            raise ConfigError(
+                f"The adapter to start from has rank {update.rank} in {name}, more than here.",
+                f"Use --rank {update.rank}.",
+            )
+        layer, ratio = layers[name], update.scale / layers[name].scaling[ADAPTER_NAME]
+        with torch.no_grad():
+            layer.lora_A[ADAPTER_NAME].weight[: update.rank] = update.down
+            layer.lora_B[ADAPTER_NAME].weight[:, : update.rank] = update.up * ratio
+            if update.magnitude is not None:
+                vector = layer.lora_magnitude_vector[ADAPTER_NAME].weight
+                vector.copy_(update.magnitude.view_as(vector))
+
+
+def tuned(model: torch.nn.Module) -> list[tuple[str, Any]]:
+    """Return name and PEFT layer of every layer that carries the adapter."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    return [
+        (name, module)
+        for name, module in model.named_modules()
+        if isinstance(module, BaseTunerLayer) and ADAPTER_NAME in module.scaling
+    ]
+
+
+def _peft_config(settings: AdapterSettings, ranks: Mapping[str, int]) -> Any:
+    from peft import LoHaConfig, LoKrConfig, LoraConfig
+
+    alpha = settings.alpha if settings.alpha is not None else settings.rank
+    others = {f"^{re.escape(n)}$": rank for n, rank in ranks.items() if rank != settings.rank}
+    common: dict[str, Any] = {
+        "r": settings.rank,
+        "target_modules": list(ranks),
+        "rank_pattern": others,
+        "alpha_pattern": {name: alpha * rank / settings.rank for name, rank in others.items()},
+    }
+    if settings.method == "loha":
+        return LoHaConfig(alpha=alpha, **common)
+    if settings.method == "lokr":
+        return LoKrConfig(alpha=alpha, **common)
+    return LoraConfig(
+        lora_alpha=alpha,
+        lora_dropout=settings.dropout,
+        init_lora_weights=settings.init,
+        use_rslora=settings.rank_stabilized,
+        use_dora=settings.method == "dora",
+        **common,
+    )
+
+
+def _set_aside(
+    model: torch.nn.Module, ranks: Mapping[str, int], init: str
+) -> dict[str, torch.Tensor]:
+    """Return the weights of the layers as they are, and give the model copies that may change.
+
+    PEFT subtracts in place; a weight that is mapped from a file stays as the file has it.
+    """
+    originals = {}
+    for name in ranks:
+        layer = model.get_submodule(name)
+        if not isinstance(layer, torch.nn.Linear):
+            raise ConfigError(
+                f"adapter.init={init} works on linear layers, and {name} is a convolution.",
+                "Leave adapter.conv_rank or the target out, or adapter.init.",
+            )
+        originals[name] = layer.weight.data
+        layer.weight.data = layer.weight.data.clone()
+    return originals
+
+
+def _take_from_base(layer: Any, original: torch.Tensor, start: Pair) -> None:
+    """Make the base's weight original − scale · up @ down, as PEFT's initialisation does."""
+    weight = layer.get_base_layer().weight
+    down, up = (half.to(weight.device) for half in start)
+    taken = layer.scaling[ADAPTER_NAME] * up @ down
+    weight.data = (original.to(weight.device).float() - taken).to(weight.dtype)
+
+
+def _read_lora(adapted: Adapted, name: str, layer: Any) -> LowRank:
+    down = _copy(layer.lora_A[ADAPTER_NAME].weight)
+    up = _copy(layer.lora_B[ADAPTER_NAME].weight)
+    alpha = float(layer.lora_alpha[ADAPTER_NAME])
+    if layer.use_rslora[ADAPTER_NAME]:  # files mean alpha / rank
+        alpha = layer.scaling[ADAPTER_NAME] * down.shape[0]
+    if name in adapted.start:
+        first_down, first_up = adapted.start[name]
+        down, up = torch.cat([down, first_down]), torch.cat([up, -first_up], dim=1)
+        alpha *= 2
+    magnitude = None
+    if ADAPTER_NAME in layer.lora_magnitude_vector:
+        magnitude = _copy(layer.lora_magnitude_vector[ADAPTER_NAME].weight).flatten()
+    return LowRank(down, up, alpha, magnitude)
+
+
+def _read_product(adapted: Adapted, name: str, layer: Any) -> LowRank:
+    parts = {
+        match[1]: _copy(parameter)
+        for key, parameter in layer.named_parameters()
+        if (match := _PARTS.match(key))
+    }
+    up, down, error = _PRODUCTS[adapted.method](parts, tolerance=_EXACT)
+    rank = down.shape[0]
+    update = LowRank(down, up, layer.scaling[ADAPTER_NAME] * rank, error=error)
+    return in_shape(update, tuple(layer.get_base_layer().weight.shape))
+
+
+_READERS = {"lora": _read_lora, "dora": _read_lora}
+
+
+def _copy(weight: torch.Tensor) -> torch.Tensor:
+    return weight.detach().float().cpu().contiguous().clone()

@@ -1,0 +1,92 @@
+"""The record of a training: one line of JSON per step, written in small batches."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hublora.filesystem import write_atomically
+from hublora.training.events import StepDone
+from hublora.training.failures import Diverged
+from hublora.training.held_out_loss import BUCKETS, bucket_means
+from hublora.training.run_folder import read_history
+
+
+class History:
+    """Collects steps and appends them to a JSON-lines file.
+
+    Losses stay on the device until `flush`: reading one waits for the device, so that is done for
+    many steps at once.
+
+    Args:
+        path: The file; lines of steps after `step` are cut off, so a resumed run leaves no doubles.
+        step: Steps that are done already.
+        writes: Whether the file is written; in one of several processes.
+    """
+
+    def __init__(self, path: Path, step: int = 0, writes: bool = True) -> None:
+        self.path, self.writes = path, writes
+        self.rows: list[dict[str, Any]] = [row for row in read_history(path) if row["step"] <= step]
+        self._pending: list[StepDone] = []
+        if not writes:
+            return
+        write_atomically(path, "".join(json.dumps(row) + "\n" for row in self.rows))
+
+    def add(self, event: StepDone) -> None:
+        """Take note of a step."""
+        self._pending.append(event)
+
+    def flush(self) -> list[dict[str, Any]]:
+        """Write what was added since the last time and return it, waiting for the device once.
+
+        Raises:
+            Diverged: A loss is not finite; what was before it is written.
+        """
+        if not self._pending:
+            return []
+        values = torch.stack([_on_one_line(event) for event in self._pending]).tolist()
+        rows = [_row(*pair) for pair in zip(self._pending, values, strict=True)]
+        self._pending.clear()
+        good = list(takewhile(lambda row: math.isfinite(row["loss"]), rows))
+        self.rows += good
+        if self.writes:
+            self._append(good)
+        if len(good) < len(rows):
+            raise Diverged(rows[len(good)]["step"], "loss")
+        return rows
+
+    def _append(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.writelines(json.dumps(row) + "\n" for row in rows)
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def _on_one_line(event: StepDone) -> torch.Tensor:
+    return torch.cat([event.loss[None], event.buckets.flatten()])
+
+
+def _row(event: StepDone, values: list[float]) -> dict[str, Any]:
+    """Return what the history says of a step.
+
+    `lr` is the adapter's learning rate, and `lr_words` that of the words that learn beside it;
+    `buckets` is the mean loss by part of the timesteps, counted from the one with the least noise;
+    `held_out` is the loss on the pictures kept apart, where it was measured.
+    """
+    loss, *sums_and_counts = values
+    sums, counts = sums_and_counts[:BUCKETS], sums_and_counts[BUCKETS:]
+    means = bucket_means(sums, counts)
+    row: dict[str, Any] = {"step": event.step, "loss": loss, "lr": event.learning_rate}
+    if event.words_rate is not None:
+        row["lr_words"] = event.words_rate
+    row["buckets"] = {str(number): mean for number, mean in enumerate(means) if mean is not None}
+    if event.measure is not None:
+        row |= {"held_out": event.measure.loss, "held_out_buckets": list(event.measure.buckets)}
+    return row

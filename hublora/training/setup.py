@@ -1,0 +1,210 @@
+"""Puts everything together that a training holds in memory, once before the first step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+
+from hublora.adapters.adapter import LowRank
+from hublora.data.cache import TrainingData
+from hublora.errors import ConfigError
+from hublora.families import Diffusion, Family
+from hublora.training.bucket_sampler import BucketOrder
+from hublora.training.config.training_config import TrainingConfig
+from hublora.training.lora_module import Adapted, adapt, start_from
+from hublora.training.methods import method_of
+from hublora.training.optimizers import (
+    check_optimizer,
+    make_optimizer,
+    make_schedule,
+    parameter_groups,
+    token_group,
+)
+from hublora.training.rng import derived_seed, split
+from hublora.training.session import Session, Stream, total_steps
+from hublora.training.target_layers import find_targets, trained_components
+from hublora.training.token_embeddings import Tokens, add_tokens, check_tokens
+
+
+def check_settings(config: TrainingConfig, family: Family, pipe: Any) -> None:
+    """Check what can be checked of the settings before anything is encoded.
+
+    Raises:
+        ConfigError: A target matches no layer of the base, a new word is none, or a package is
+            missing.
+    """
+    check_optimizer(config.optimizer)
+    if method_of(config).trains_tokens:
+        check_tokens(config.tokens, family, pipe)
+    for component in trained_components(config, family):
+        find_targets(config.adapter, component, getattr(pipe, component), family)
+
+
+def start_session(
+    config: TrainingConfig,
+    family: Family,
+    pipe: Any,
+    data: TrainingData,
+    data_fingerprint: str,
+    accelerator: Accelerator,
+    begin: Mapping[str, Mapping[str, LowRank]] | None = None,
+    class_pictures: int = 0,
+) -> Session:
+    """Put what the method trains on the base, untrained, and make optimizer and schedule.
+
+    Args:
+        config: The settings.
+        family: Of the base.
+        pipe: The base.
+        data: Encoded pictures and captions.
+        data_fingerprint: Identity of the pictures and captions.
+        accelerator: Device, precision and processes.
+        begin: Component -> layer, as the base names it -> update to start from.
+        class_pictures: How many of `data`, at its end, are of the class and not to be learned.
+
+    Raises:
+        ConfigError: `begin` does not fit what is trained, or no picture is left to train on.
+    """
+    set_seed(config.seed)
+    adapted = _adapt_all(config, family, pipe, accelerator.device, begin or {})
+    tokens = _teach(config, family, pipe, accelerator.device)
+    denoiser = _bring(getattr(pipe, family.denoiser), accelerator.device)
+    if config.gradient_checkpointing:
+        denoiser.enable_gradient_checkpointing()
+    streams, held_out = _streams(config, data, class_pictures)
+    images = config.train_batch_size * config.gradient_accumulation_steps
+    steps = total_steps(config, len(streams[0].pictures), images * accelerator.num_processes)
+    method = method_of(config)
+    begins = dict.fromkeys(adapted, method.adapter_begins(config, steps))
+    groups = parameter_groups(config.optimizer, adapted, family.denoiser)
+    starts = [method.adapter_begins(config, steps)] * len(groups)
+    if tokens is not None:
+        groups += token_group(tokens.parameters.values(), method.token_rate(config))
+        starts.append(0)
+    optimizer = make_optimizer(config, groups, accelerator.device)
+    diffusion = family.diffusion(pipe)
+    return Session(
+        config=config,
+        family=family,
+        pipe=pipe,
+        data=data,
+        data_fingerprint=data_fingerprint,
+        adapted=adapted,
+        tokens=tokens,
+        begins=begins,
+        diffusion=Diffusion(diffusion.prediction, diffusion.alphas_cumprod.to(accelerator.device)),
+        accelerator=accelerator,
+        # Without anything that learns in it, there is nothing for several processes to share.
+        denoiser=accelerator.prepare(denoiser) if family.denoiser in adapted else denoiser,
+        optimizer=accelerator.prepare(optimizer),
+        schedule=make_schedule(config.schedule, optimizer, steps, starts),
+        streams=streams,
+        held_out=held_out,
+        average=_average(config, [p for group in groups for p in group["params"]]),
+    )
+
+
+def split_pictures(config: TrainingConfig, count: int) -> tuple[list[int], list[int]]:
+    """Return which of `count` pictures are trained on, and which are kept apart.
+
+    Raises:
+        ConfigError: None is left to train on.
+    """
+    shown, held_out = split(config.seed, count, config.holdout.pictures)
+    if not shown:
+        pictures = "only picture" if count == 1 else f"{count} pictures"
+        raise ConfigError(
+            f"holdout.pictures keeps the {pictures} apart, and none is left to train on.",
+            "Keep fewer apart, or leave it out.",
+        )
+    return shown, held_out
+
+
+def _streams(
+    config: TrainingConfig, data: TrainingData, class_pictures: int
+) -> tuple[tuple[Stream, ...], list[int]]:
+    """Return what each sample shows, and which pictures are kept apart."""
+    own = len(data) - class_pictures
+    shown, held_out = split_pictures(config, own)
+    shown = [index for index in shown for _ in range(data.repeats[index])]
+    streams = [_stream(config, data, shown, 1.0, config.seed)]
+    if class_pictures:
+        seed, weight = derived_seed(config.seed, "class"), config.dreambooth.prior_weight
+        streams.append(_stream(config, data, range(own, len(data)), weight, seed))
+    return tuple(streams), held_out
+
+
+def _stream(
+    config: TrainingConfig, data: TrainingData, pictures: Sequence[int], weight: float, seed: int
+) -> Stream:
+    if not config.data.aspect_buckets:
+        return Stream(pictures, weight, seed)
+    buckets: list[list[int]] = [[] for _ in data.bucket_sizes]
+    for index in pictures:
+        buckets[data.bucket_of[index]].append(index)
+    size = config.data.bucket_batch or config.train_batch_size
+    return Stream(pictures, weight, seed, BucketOrder(seed, buckets, size))
+
+
+def _adapt_all(
+    config: TrainingConfig,
+    family: Family,
+    pipe: Any,
+    device: torch.device,
+    begin: Mapping[str, Mapping[str, LowRank]],
+) -> dict[str, Adapted]:
+    """Put the adapter on every component that it changes, and bring those to the device."""
+    for name in (family.denoiser, *family.text_encoders):
+        getattr(pipe, name).requires_grad_(False)
+    adapted: dict[str, Adapted] = {}
+    for name in trained_components(config, family):
+        model = getattr(pipe, name)
+        ranks = find_targets(config.adapter, name, model, family)
+        adapted[name] = adapt(config.adapter, model, ranks)
+        start_from(adapted[name], begin.get(name, {}), ranks)
+        _bring(model, device)
+    if stray := begin.keys() - adapted.keys():
+        raise ConfigError(
+            f"The adapter to start from changes the {min(stray)}, which is not trained here.",
+            "Add --train-text-encoder.",
+        )
+    return adapted
+
+
+def _teach(
+    config: TrainingConfig, family: Family, pipe: Any, device: torch.device
+) -> Tokens | None:
+    """Add the new words, if the method learns any, and bring the text encoders to the device."""
+    if not method_of(config).trains_tokens:
+        return None
+    tokens = add_tokens(config.tokens, family, pipe, config.seed)
+    for name in family.text_encoders:
+        _bring(getattr(pipe, name), device)
+    return tokens
+
+
+def _bring(model: Any, device: torch.device) -> Any:
+    """Return a component on the device, as training needs it."""
+    model.to(device, memory_format=_memory_format(device))
+    return model.train()
+
+
+def _average(config: TrainingConfig, parameters: Sequence[torch.nn.Parameter]) -> Any:
+    if config.adapter.ema_decay is None:
+        return None
+    from diffusers.training_utils import EMAModel
+
+    return EMAModel(parameters, decay=config.adapter.ema_decay, foreach=True)
+
+
+def _memory_format(device: torch.device) -> torch.memory_format:
+    """Return the layout in which convolutions are fastest.
+
+    A GPU's tensor cores want channels last. A CPU is no faster for it (up to a fifth slower at
+    batch 1), and the reordered copy would stay beside the weights that are mapped from the file.
+    """
+    return torch.channels_last if device.type == "cuda" else torch.contiguous_format

@@ -1,0 +1,148 @@
+"""How strongly an adapter acts: a number, a way from one to another over the steps, by block.
+
+    weight := range | [range ","] block ":" range ("," block ":" range)*
+    range  := number [".." number]       from the first step to the last
+    block  := "text" | "down" | "mid" | "up" | "down.1" | … | the beginning of a layer's name
+
+A block that is not named has the weight without a name, 1.0 if there is none.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from hublora.errors import ConfigError
+from hublora.refs import MAX_WEIGHT
+
+# How several adapters act together (`hublora.generation.lora.schedule`).
+CompositionMode = Literal["sum", "switch", "composite"]
+
+_EXAMPLE = "0.8, 0.2..0.9 or 1,mid:0,up:0.2..0.9"
+_NUMBER = r"[+-]?(?:\d+(?:\.\d+)?|\.\d+)(?:[eE][+-]?\d+)?"
+_RANGE = re.compile(rf"(?P<start>{_NUMBER})(?:\.\.(?P<end>{_NUMBER}))?\Z")
+_BLOCK = re.compile(r"[a-z][\w.]*\Z")
+
+
+@dataclass(frozen=True)
+class Range:
+    """A weight at the first step and at the last."""
+
+    start: float
+    end: float
+
+    def at(self, progress: float) -> float:
+        """Return the weight after a share of the steps, 0 to 1."""
+        return self.start + (self.end - self.start) * progress
+
+    def __str__(self) -> str:
+        if self.start == self.end:
+            return f"{self.start:g}"
+        return f"{self.start:g}..{self.end:g}"
+
+
+@dataclass(frozen=True)
+class Weight:
+    """How strongly one adapter acts.
+
+    Attributes:
+        rest: Where no block is named.
+        blocks: Block -> weight there.
+    """
+
+    rest: Range
+    blocks: tuple[tuple[str, Range], ...] = ()
+
+    @classmethod
+    def of(cls, number: float) -> Weight:
+        return cls(Range(number, number))
+
+    @classmethod
+    def parse(cls, text: str) -> Weight:
+        """Parse the grammar above.
+
+        Raises:
+            ConfigError: It does not parse.
+        """
+        rest, blocks = Range(1.0, 1.0), {}
+        for index, part in enumerate(text.replace(" ", "").split(",")):
+            block, colon, value = part.rpartition(":")
+            if not colon and index == 0:
+                rest = _parse_range(value, text)
+            elif _BLOCK.match(block) and block not in blocks:
+                blocks[block] = _parse_range(value, text)
+            else:
+                raise _wrong(text)
+        return cls(rest, tuple(blocks.items()))
+
+    def __str__(self) -> str:
+        named = [f"{block}:{value}" for block, value in self.blocks]
+        return ",".join([str(self.rest), *named])
+
+    @property
+    def number(self) -> float | None:
+        """The weight where it is one number everywhere and always."""
+        return self.rest.start if not self.blocks and not self.moves else None
+
+    @property
+    def moves(self) -> bool:
+        """Whether it changes over the steps."""
+        return any(one.start != one.end for one in self._ranges)
+
+    @property
+    def positive(self) -> bool:
+        """Whether it is above 0 anywhere at any time."""
+        return any(max(one.start, one.end) > 0 for one in self._ranges)
+
+    @property
+    def acts(self) -> bool:
+        """Whether it is other than 0 anywhere at any time."""
+        return any(one.start or one.end for one in self._ranges)
+
+    def times(self, factor: float) -> Weight:
+        """Return the weight times a number."""
+        return replace(
+            self,
+            rest=_times(self.rest, factor),
+            blocks=tuple((block, _times(one, factor)) for block, one in self.blocks),
+        )
+
+    def for_layer(self, component: str, module: str) -> Range:
+        """Return what holds for a layer: the longest block that names it decides."""
+        fitting = [one for one in self.blocks if in_block(one[0], component, module)]
+        return max(fitting, key=lambda one: len(one[0]))[1] if fitting else self.rest
+
+    @property
+    def _ranges(self) -> list[Range]:
+        return [self.rest, *(one for _, one in self.blocks)]
+
+
+def in_block(block: str, component: str, module: str) -> bool:
+    """Tell whether a layer is in a block, e.g. "down.1" for "down_blocks.1.attentions.0.…"."""
+    if component.startswith("text_encoder"):
+        return block in ("text", component)
+    name, dot, number = block.partition(".")
+    if name in ("down", "mid", "up"):
+        level = f"{name}_block" if name == "mid" else f"{name}_blocks"
+        return module.startswith(f"{level}.{number}." if dot else f"{level}.")
+    return module.startswith(f"{block}.")
+
+
+def _times(one: Range, factor: float) -> Range:
+    return Range(one.start * factor, one.end * factor)
+
+
+def _parse_range(text: str, whole: str) -> Range:
+    found = _RANGE.match(text)
+    if not found:
+        raise _wrong(whole)
+    start = float(found["start"])
+    end = float(found["end"]) if found["end"] else start
+    if not (abs(start) <= MAX_WEIGHT and abs(end) <= MAX_WEIGHT):
+        raise _wrong(whole)
+    return Range(start, end)
+
+
+def _wrong(text: str) -> ConfigError:
+    return ConfigError(f"{text!r} is not a weight.", f"Write it like {_EXAMPLE}.")

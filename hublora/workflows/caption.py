@@ -1,0 +1,263 @@
+"""Caption: pictures ─ captioning model ─▶ a .txt beside each ─ (share) ─▶ a dataset on the Hub."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from hublora.cards.dataset import dataset_card
+from hublora.cards.format import format_count
+from hublora.errors import DataError
+from hublora.filesystem import write_atomically
+from hublora.hub.push import Pushed
+from hublora.hub.push_dataset import push_dataset_files
+from hublora.hub.repo_layout import CARD
+from hublora.progress import Note, Observer, Stage, downloading, ignore
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from hublora.data.captioner import Captioner
+    from hublora.data.examples import Example
+    from hublora.hub.push import Pushed
+
+
+@dataclass(frozen=True)
+class Captioned:
+    """What became of the pictures.
+
+    Attributes:
+        folder: Where each picture has its .txt beside it.
+        written: Captions that were made now.
+        kept: Pictures that had one already.
+        skipped: Pictures that cannot be read.
+        pushed: The dataset's commit, None if it was not pushed.
+    """
+
+    folder: Path
+    written: int
+    kept: int
+    skipped: int
+    pushed: Pushed | None = None
+
+
+def caption(
+    source: str,
+    *,
+    model: str | None = None,
+    revision: str | None = None,
+    output: Path | None = None,
+    prefix: str = "",
+    overwrite: bool = False,
+    batch_size: int = 4,
+    device: str | None = None,
+    push_to: str | None = None,
+    private: bool = False,
+    observer: Observer = ignore,
+) -> Captioned:
+    """Write a caption for every picture that has none; a stopped run goes on where it was.
+
+    Args:
+        source: A folder, which gets the captions itself; a .zip by path or https URL, or a dataset
+            on the Hub, whose pictures are copied to `output` first.
+        model: Hub id or folder of the captioning model; BLIP base if not given.
+        revision: Branch, tag or commit of the model.
+        output: Where captioned pictures go; beside a folder's own pictures if not given.
+        prefix: Put in front of every caption, such as a trigger word and a comma.
+        overwrite: Write anew what was captioned before.
+        batch_size: Pictures that the model sees at once.
+        device: A torch device; a GPU if there is one.
+        push_to: owner/name of a dataset repo to push the result to.
+        private: Create that repo private.
+        observer: Is told what happens.
+
+    Raises:
+        HubloraError: Source or model cannot be used, or the push did not complete.
+    """
+    from hublora.data.captioner import DEFAULT_MODEL, Captioner
+    from hublora.hub.push import check_can_push
+    from hublora.resolution.device import default_device
+
+    if push_to is not None:
+        check_can_push(push_to, "dataset")
+    examples, name = _list_pictures(source)
+    folder = _output_folder(source, output, name)
+    names = _file_names(examples)
+    waiting = [
+        (example, folder / file)
+        for example, file in zip(examples, names, strict=True)
+        if overwrite or not (folder / file).with_suffix(".txt").is_file()
+    ]
+    written = 0
+    model = model or DEFAULT_MODEL
+    if waiting:
+        found = _fetch_model(model, revision, observer)
+        captioner = Captioner(found, device or default_device())
+        written = _caption_all(captioner, waiting, prefix, batch_size, observer)
+    skipped = len(waiting) - written
+    done = Captioned(folder, written, len(examples) - len(waiting), skipped)
+    if push_to is None:
+        return done
+
+    pushed = push_dataset(
+        folder, names, push_to, captioned_by=model, private=private, observer=observer
+    )
+    return replace(done, pushed=pushed)
+
+
+def _list_pictures(source: str) -> tuple[Sequence[Example], str]:
+    """Return the pictures of a folder, a .zip or a Hub dataset, and what it is called."""
+    from hublora.data.archive import fetch_archive
+    from hublora.data.config import DataConfig
+    from hublora.data.folder import list_pictures
+    from hublora.data.hub_dataset import list_dataset
+
+    path = Path(source).expanduser()
+    found: Sequence[Example]
+    if path.is_dir():
+        found, name = list_pictures(path), path.resolve().name
+    elif path.suffix.lower() == ".zip" or "://" in source:
+        folder, name = fetch_archive(source, DataConfig().cache_root)
+        found = list_pictures(folder)
+    else:
+        found, name = list_dataset(DataConfig(dataset=source)).examples, source.split("/")[-1]
+    if not found:
+        raise DataError(f"{source} has no pictures.")
+    return found, name
+
+
+def _output_folder(source: str, output: Path | None, name: str) -> Path:
+    if output is not None:
+        return output.expanduser()
+    path = Path(source).expanduser()
+    return path if path.is_dir() else Path(f"{name}-captioned")
+
+
+def _file_names(examples: Sequence[Example]) -> list[str]:
+    """Return a relative file name for each picture; a dataset's rows get numbers.
+
+    Raises:
+        DataError: Two pictures would share one .txt.
+    """
+    from hublora.data.folder import ENDINGS
+
+    names = [
+        example.name
+        if PurePosixPath(example.name).suffix.lower() in ENDINGS
+        else f"{number:06}.png"
+        for number, example in enumerate(examples)
+    ]
+    stems: dict[str, str] = {}
+    for name in names:
+        stem = str(PurePosixPath(name).with_suffix(""))
+        if stem in stems:
+            raise DataError(f"{stems[stem]} and {name} would share one caption.", "Rename one.")
+        stems[stem] = name
+    return names
+
+
+def _fetch_model(model: str, revision: str | None, observer: Observer) -> Path:
+    from hublora.hub.download import download_model
+    from hublora.hub.resolve import inspect_repo
+
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        return folder
+    snapshot = inspect_repo(model, "model", revision)
+    observer(Note(f"Captioning with {model}@{snapshot.commit[:8]}"))
+    return download_model(model, snapshot.commit, snapshot.files, progress=downloading(observer))
+
+
+def _caption_all(
+    captioner: Captioner,
+    waiting: Sequence[tuple[Example, Path]],
+    prefix: str,
+    batch_size: int,
+    observer: Observer,
+) -> int:
+    """Caption picture by picture, each on the disk before the next batch; return how many."""
+    written = 0
+    for batch in _readable_batches(waiting, batch_size, observer):
+        captions = captioner.describe([image for _, _, image in batch])
+        for (example, path, image), text in zip(batch, captions, strict=True):
+            _keep_picture(example, image, path)
+            write_atomically(path.with_suffix(".txt"), f"{prefix}{text}\n")
+        written += len(batch)
+        observer(Stage("Captioning", written, len(waiting)))
+    return written
+
+
+def _readable_batches(
+    waiting: Sequence[tuple[Example, Path]], size: int, observer: Observer
+) -> Iterator[list[tuple[Example, Path, Image]]]:
+    batch = []
+    for example, path in waiting:
+        try:
+            batch.append((example, path, example.open()))
+        except DataError as error:
+            observer(Note(error.message, warning=True))
+            continue
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _keep_picture(example: Example, image: Image, path: Path) -> None:
+    """Put the picture at `path` unless it is there: its own bytes, or as PNG if it is a row."""
+    if path.is_file():
+        return
+    if path.name != PurePosixPath(example.name).name:
+        buffer = io.BytesIO()
+        image.save(buffer, "PNG")
+        write_atomically(path, buffer.getvalue())
+        return
+    with example.file() as file:
+        write_atomically(path, file.read())
+
+
+def push_dataset(
+    folder: Path,
+    pictures: Sequence[str],
+    repo_id: str,
+    *,
+    captioned_by: str | None = None,
+    private: bool = False,
+    observer: Observer = ignore,
+) -> Pushed:
+    """Push the pictures that have a caption as an image folder with metadata.jsonl and a card.
+
+    Args:
+        folder: Holds the pictures and, beside each, its .txt.
+        pictures: Paths inside it.
+        repo_id: owner/name of the dataset repo; created if it is not there.
+        captioned_by: The captioning model, for the card.
+        private: Create it private.
+        observer: Is told what happens.
+
+    Raises:
+        HubloraError: As `push_dataset_files`.
+    """
+    captions = {
+        name: path.read_text(encoding="utf-8").strip()
+        for name in pictures
+        if (path := (folder / name).with_suffix(".txt")).is_file()
+    }
+    rows = [
+        json.dumps({"file_name": name, "text": text}, ensure_ascii=False)
+        for name, text in captions.items()
+    ]
+    card = dataset_card(repo_id, captions, captioned_by)
+    files: dict[str, Path | bytes] = {name: folder / name for name in captions}
+    files |= {"metadata.jsonl": ("\n".join(rows) + "\n").encode(), CARD: card.encode()}
+    observer(Note(f"Pushing {format_count(len(captions), 'picture')} to {repo_id} …"))
+    pushed = push_dataset_files(
+        files, repo_id, message="Upload captioned pictures with hublora", private=private
+    )
+    observer(Note(f"Verified {repo_id}@{pushed.commit[:8]}: every file is as pushed."))
+    return pushed

@@ -1,0 +1,252 @@
+"""Compositions: adapter refs ─ compose ─▶ lockfile or merged adapter ─ share ─▶ me/mix@commit."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hublora._version import __version__
+from hublora.cards.composition import CompositionFacts, PartFacts, write_composition_card
+from hublora.cards.facts import Picture
+from hublora.cards.facts import Sampling as CardSampling
+from hublora.errors import ConfigError
+from hublora.filesystem import write_atomically
+from hublora.generation.composition import Composition, license_of
+from hublora.generation.draw import draw, save
+from hublora.generation.sample import sampling_for
+from hublora.hub.push import Pushed, check_can_push
+from hublora.hub.repo_layout import LOCK
+from hublora.progress import Observer, Wrote, ignore
+from hublora.resolution.composition_parts import OpenPart
+from hublora.resolution.lockfile import Lock, LockedBase, LockedPart
+from hublora.weights import CompositionMode
+from hublora.workflows.load import load
+from hublora.workflows.push import push
+
+
+@dataclass(frozen=True)
+class Composed:
+    """What composing left behind.
+
+    Attributes:
+        folder: The repo folder; gone where it was only pushed.
+        error: Of a merged adapter, against the exact weighted sum; None where nothing was merged.
+        pushed: Where it went.
+    """
+
+    folder: Path | None
+    error: float | None = None
+    pushed: Pushed | None = None
+
+
+def compose(
+    refs: Sequence[str],
+    *,
+    output: Path | str | None = None,
+    push_to: str | None = None,
+    private: bool = False,
+    way: CompositionMode | None = None,
+    weights: Mapping[str, str | float] | None = None,
+    template: str | None = None,
+    prompts: Sequence[str] = (),
+    seed: int = 0,
+    base: str | None = None,
+    base_revision: str | None = None,
+    device: str | None = None,
+    gallery: bool = True,
+    observer: Observer = ignore,
+    **sampling: Any,
+) -> Composed:
+    """Write, and push if `push_to` is given, a composition that is used as if it were one adapter.
+
+    Args:
+        refs: Adapters on the Hub.
+        output: Folder to keep; at least one of `output` and `push_to` is needed.
+        push_to: owner/name of the repo.
+        private: Create it private.
+        way: How the adapters act together; "sum" if not given.
+        weights: As for `load`.
+        template: Of prompts: `{prompt}` stands for what a person types.
+        prompts: Of the gallery; from the adapters' own cards if not given.
+        seed: Of the gallery's first picture.
+        base: As for `load`.
+        base_revision: As for `load`.
+        device: As for `load`.
+        gallery: Draw pictures for the card.
+        observer: Is told what happens.
+        sampling: As for `run`.
+
+    Raises:
+        HubloraError: As `load` and `push`; ConfigError where a part is not on the Hub.
+    """
+    output = None if output is None else Path(output)
+    need_a_place(output, push_to)
+    if template is not None and "{prompt}" not in template:
+        raise ConfigError(f"The template {template!r} has no {{prompt}}.", "Put it in.")
+    if push_to:
+        check_can_push(push_to)
+    pipe = load(
+        *refs,
+        base=base,
+        base_revision=base_revision,
+        compose=way,
+        weights=weights,
+        device=device,
+        observer=observer,
+    )
+    lock = make_lock(pipe.hublora, template)
+    typed = list(prompts) or usual_prompts(pipe.hublora.parts)
+    plans = [
+        sampling_for(pipe.hublora.base, lock.fill(text), seed=seed + index, **sampling)
+        for index, text in enumerate(typed)
+    ]
+    with tempfile.TemporaryDirectory(prefix="hublora-") as temporary:
+        folder = output or Path(temporary)
+        write_atomically(folder / LOCK, lock.render())
+        shown = draw_gallery(pipe, plans, folder, observer) if gallery else Gallery()
+        card = _card(pipe.hublora, lock, push_to, folder, shown, typed[0])
+        write_composition_card(folder, card)
+        if output:
+            observer(Wrote("composition", output))
+        pushed = push(folder, push_to, private=private, observer=observer) if push_to else None
+    return Composed(output, None, pushed)
+
+
+def make_lock(composition: Composition, template: str | None) -> Lock:
+    """Return the lockfile of what a pipeline was put together from.
+
+    Raises:
+        ConfigError: A part or the base is not on the Hub.
+    """
+    base = composition.base
+    if base.commit is None:
+        raise ConfigError(
+            f"The base {base.name} is a folder, which nobody else has.", "Name one on the Hub."
+        )
+    parts = tuple(_lock_part(part) for part in composition.parts)
+    if not parts:
+        raise ConfigError("A composition needs at least one adapter.")
+    return Lock(
+        base=LockedBase(repo=base.name, commit=base.commit, license=license_of(base.card)),
+        compose=composition.way,
+        prompt=template or (composition.lock.prompt if composition.lock else None),
+        parts=parts,
+    )
+
+
+def _lock_part(part: OpenPart) -> LockedPart:
+    ref, facts = part.ref, part.adapter.facts
+    if ref.kind != "repo" or ref.revision is None or ref.path is None or facts.sha256 is None:
+        raise ConfigError(
+            f"{part.title} is not on the Hub, so nobody else could use the composition.",
+            "Push it first, or make one adapter with --merge cat.",
+        )
+    followed = part.asked.revision if part.asked.revision != ref.revision else None
+    return LockedPart(
+        repo=ref.location,
+        revision=followed,
+        commit=ref.revision,
+        file=ref.path,
+        sha256=facts.sha256,
+        weight=str(part.weight),
+        license=facts.license,
+    )
+
+
+def _card(
+    composition: Composition,
+    lock: Lock,
+    repo_id: str | None,
+    folder: Path,
+    gallery: Gallery,
+    example: str,
+) -> CompositionFacts:
+    words = (word for part in composition.parts for word in part.adapter.facts.trigger_words)
+    return CompositionFacts(
+        title=(repo_id or folder.resolve().name).split("/")[-1],
+        repo_id=repo_id,
+        base=lock.base.repo,
+        base_commit=lock.base.commit,
+        parts=tuple(
+            PartFacts(part.repo, part.weight, part.commit, part.license) for part in lock.parts
+        ),
+        way=lock.compose,
+        meet=composition.licenses,
+        family_tags=composition.base.family.card_tags,
+        trigger_words=tuple(dict.fromkeys(words)),
+        hublora_version=__version__,
+        example=example,
+        template=lock.prompt,
+        gallery=gallery.pictures,
+        sampling=gallery.sampling,
+    )
+
+
+def need_a_place(output: Path | None, push_to: str | None) -> None:
+    """Check that what is made has a place to go to, and overwrites nothing there.
+
+    Raises:
+        ConfigError: It has none, or something else is there.
+    """
+    if output is None and push_to is None:
+        raise ConfigError(
+            "Nowhere to put the composition.", "Add -o FOLDER, --push-to-hub owner/name or both."
+        )
+    if output is not None and output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise ConfigError(
+            f"{output} is there already and is not empty.", "Name another folder: -o FOLDER."
+        )
+
+
+if TYPE_CHECKING:
+    from hublora.generation.sample import Sampling
+
+_GALLERY = 4  # pictures
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """What a card says of its pictures.
+
+    Attributes:
+        pictures: In order; empty where none were drawn.
+        sampling: How they were drawn.
+    """
+
+    pictures: tuple[Picture, ...] = ()
+    sampling: CardSampling = field(default_factory=CardSampling)
+
+
+def draw_gallery(pipe: Any, plans: Sequence[Sampling], folder: Path, observer: Observer) -> Gallery:
+    """Draw the plans, which differ in prompt and seed, into the folder of a repo."""
+    shown, sampling = [], CardSampling()
+    for index, image in enumerate(draw(pipe, plans, "auto", observer)):
+        name, plan = f"images/{index}.png", plans[index]
+        save(image, folder / name, pipe.hublora, plan, "auto")
+        added = pipe.hublora.expand(plan.prompt).added
+        shown.append(Picture(name, plan.prompt, plan.negative_prompt, plan.seed, added))
+        sampling = CardSampling(
+            plan.num_inference_steps,
+            plan.guidance_scale,
+            plan.scheduler or pipe.hublora.scheduler,
+            *image.size,
+        )
+    return Gallery(tuple(shown), sampling)
+
+
+def usual_prompts(parts: Sequence[OpenPart]) -> list[str]:
+    """Return the prompts that the adapters' own galleries show, the first of each first."""
+    shown = [_widget_prompts(part.card) for part in parts]
+    longest = max(map(len, shown), default=0)
+    mixed = [texts[i] for i in range(longest) for texts in shown if i < len(texts)]
+    return list(dict.fromkeys(mixed))[:_GALLERY] or ["a landscape"]
+
+
+def _widget_prompts(card: Mapping[str, Any]) -> list[str]:
+    widget = card.get("widget")
+    entries = widget if isinstance(widget, list) else []
+    texts = [entry.get("text") for entry in entries if isinstance(entry, dict)]
+    return [text for text in texts if isinstance(text, str) and text.strip()]

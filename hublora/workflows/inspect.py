@@ -1,0 +1,316 @@
+"""Looks at adapters before anything is downloaded: headers, cards, and what they say together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hublora.adapters.adapter import AdapterFacts
+from hublora.adapters.convert import own_names, renamed
+from hublora.adapters.embeddings import holds_tokens
+from hublora.adapters.facts import (
+    architecture,
+    facts_from_header,
+    facts_of_tokens,
+    stated_architecture,
+)
+from hublora.adapters.files import PEFT_CONFIG, parse_peft_config, read_peft_config
+from hublora.adapters.header import (
+    Header,
+    ReadRange,
+    check_size,
+    file_reader,
+    read_file_header,
+    read_header,
+    read_number,
+)
+from hublora.adapters.layer_specs import Outline, faults, outline
+from hublora.adapters.match import Fit, fit_layers
+from hublora.errors import ConfigError
+from hublora.families import FAMILIES
+from hublora.hub.client import is_offline
+from hublora.hub.download import download, range_reader
+from hublora.hub.repo_layout import LOCK
+from hublora.hub.resolve import ResolvedAdapter, resolve_adapter
+from hublora.progress import Observer, ignore
+from hublora.refs import AdapterRef, parse_refs
+from hublora.resolution.adapter import called, facts_from_card, open_adapter, pin
+from hublora.resolution.base_layers import BaseOutline, outline_base
+
+if TYPE_CHECKING:
+    from hublora.adapters.similarity import Overlap
+
+_CONFIG_BYTES = 100_000  # more than any adapter_config.json has
+
+# Bases that most cards name -> modelspec name of their architecture.
+_KNOWN_BASES = {
+    **dict.fromkeys(
+        (
+            "stable-diffusion-v1-5/stable-diffusion-v1-5",
+            "runwayml/stable-diffusion-v1-5",
+            "CompVis/stable-diffusion-v1-4",
+        ),
+        "stable-diffusion-v1",
+    ),
+    **dict.fromkeys(
+        ("stabilityai/stable-diffusion-2", "stabilityai/stable-diffusion-2-1"),
+        "stable-diffusion-v2",
+    ),
+    **dict.fromkeys(
+        ("stabilityai/stable-diffusion-xl-base-1.0", "stabilityai/sdxl-turbo"),
+        "stable-diffusion-xl-v1-base",
+    ),
+}
+_FAMILY_OF_ARCHITECTURE = (
+    ("stable-diffusion-xl", "stable-diffusion-xl"),
+    ("stable-diffusion-v", "stable-diffusion"),
+)
+
+
+@dataclass(frozen=True)
+class Checked:
+    """One adapter as its header and card show it.
+
+    Attributes:
+        facts: What is known of it.
+        name: What it is called: as it was typed, or a composition names it.
+        fit: Where its layers land on the base that was asked about; None without one.
+        problems: Sentences about what does not add up.
+    """
+
+    facts: AdapterFacts
+    name: str
+    fit: Fit | None = None
+    problems: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """Adapters, and what they say about each other.
+
+    Attributes:
+        adapters: In the order of the refs.
+        base: The base that was asked about, if any.
+        conflicts: Sentences about what keeps them from being used together.
+    """
+
+    adapters: tuple[Checked, ...]
+    base: BaseOutline | None = None
+    conflicts: tuple[str, ...] = ()
+
+
+def inspect(*refs: str) -> list[AdapterFacts]:
+    """Return the facts of adapters from their headers and cards, without their weights.
+
+    Raises:
+        HubloraError: As `load`.
+    """
+    return [one.facts for one in _open_all(refs)]
+
+
+def preflight(*refs: str, base: str | None = None, base_revision: str | None = None) -> Preflight:
+    """Check adapters, together and against a base, without downloading weights of any.
+
+    Args:
+        refs: Adapter refs.
+        base: Hub id or folder of a base; without one, no layers are looked up.
+        base_revision: Branch, tag or commit of `base`.
+
+    Raises:
+        HubloraError: As `load`; that an adapter does not fit is no error here.
+    """
+    opened = _open_all(refs)
+    outlined = None
+    if base is not None:
+        components = {component for one in opened for component in one.layers}
+        outlined = outline_base(base, components, base_revision)
+    checked = tuple(_check(one, outlined) for one in opened)
+    return Preflight(checked, outlined, tuple(_conflicts(checked)))
+
+
+def measure_overlap(
+    *refs: str,
+    base: str | None = None,
+    base_revision: str | None = None,
+    observer: Observer = ignore,
+) -> Overlap:
+    """Compare adapters' updates, block by block, and suggest how to use them together.
+
+    Args:
+        refs: Two adapter refs or more; their weights are left aside.
+        base: Hub id or folder of a base; only needed where flattened names do not tell the layers.
+        base_revision: Branch, tag or commit of `base`.
+        observer: Is told what happens.
+
+    Raises:
+        ConfigError: There are fewer than two.
+        HubloraError: As `load`.
+    """
+    from hublora.adapters.similarity import overlap
+
+    opened = _open_all(refs)
+    if len(opened) < 2:
+        raise ConfigError("Overlap is between adapters.", "Name two or more.")
+    adapters = [open_adapter(one.ref, observer) for one in opened]
+    names = None
+    if base is not None:
+        components = {component for adapter in adapters for component in adapter.layers}
+        names = outline_base(base, components, base_revision).names
+    return overlap([renamed(adapter, own_names(adapter, names)) for adapter in adapters])
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """An adapter whose header and card were read; `asked` is how it was asked for."""
+
+    asked: AdapterRef
+    ref: AdapterRef
+    facts: AdapterFacts
+    header: Header
+    layers: Mapping[str, Mapping[str, Outline]]
+    card: Mapping[str, Any]
+
+
+def _open_all(refs: Sequence[str]) -> list[_Opened]:
+    """Read headers and cards; a composition is its parts."""
+    return [one for ref in parse_refs(refs) for one in _open(ref)]
+
+
+def _open(ref: AdapterRef) -> list[_Opened]:
+    if ref.kind == "repo" and not is_offline():
+        resolved = resolve_adapter(ref)
+        if resolved.ref.path != LOCK:
+            return [_open_remote(ref, resolved)]
+        path = download(ref.location, str(resolved.ref.revision), LOCK)
+    else:
+        resolved, path = pin(ref)
+    if path.name == LOCK:
+        from hublora.resolution.lockfile import read_lock
+
+        parts = read_lock(path, ref.location).parts
+        return [replace(one, asked=part.followed) for part in parts for one in _open(part.ref)]
+    header, config = read_file_header(path), read_peft_config(path)
+    return [_opened(ref, resolved, header, config, file_reader(path), path.stat().st_size)]
+
+
+def _open_remote(ref: AdapterRef, resolved: ResolvedAdapter) -> _Opened:
+    """Read a header, and the settings of a PEFT folder, by range: two requests or three."""
+    repo_id, commit = resolved.ref.location, str(resolved.ref.revision)
+    file = str(resolved.ref.path)
+    name = Path(file).name
+    read = range_reader(repo_id, commit, file)
+    header = read_header(read, name)
+    size = resolved.files[file] or header.header_bytes + header.data_bytes
+    check_size(header, size, name)
+    beside = file.removesuffix(name) + PEFT_CONFIG
+    config = None
+    if beside in resolved.files:
+        text = range_reader(repo_id, commit, beside)(0, _CONFIG_BYTES)
+        config = parse_peft_config(text, name)
+    return _opened(ref, resolved, header, config, read, size)
+
+
+def _opened(
+    asked: AdapterRef,
+    resolved: ResolvedAdapter,
+    header: Header,
+    config: Mapping[str, Any] | None,
+    read: ReadRange,
+    size: int,
+) -> _Opened:
+    if holds_tokens(header):
+        facts = facts_of_tokens(header, **facts_from_card(resolved), size=size)
+        return _Opened(asked, resolved.ref, facts, header, {}, resolved.card)
+    facts = facts_from_header(header, config, **facts_from_card(resolved), size=size)
+    alphas = facts.alphas or _first_alpha(read, header)
+    facts = replace(facts, alphas=alphas, family=_family(facts))
+    return _Opened(asked, resolved.ref, facts, header, outline(header.shapes), resolved.card)
+
+
+def _first_alpha(read: ReadRange, header: Header) -> tuple[float, ...]:
+    """Return the first alpha that is a tensor, which mostly lies right behind the header."""
+    alphas = [name for name in header.shapes if name.endswith(".alpha")]
+    if not alphas:
+        return ()
+    number = read_number(read, header, min(alphas, key=header.offsets.__getitem__))
+    return () if number is None else (number,)
+
+
+def _family(facts: AdapterFacts) -> str | None:
+    if facts.family:
+        return facts.family
+    for start, family in _FAMILY_OF_ARCHITECTURE:
+        if (facts.architecture or "").startswith(start) and family in FAMILIES:
+            return family
+    return None
+
+
+def _check(one: _Opened, base: BaseOutline | None) -> Checked:
+    if holds_tokens(one.header):  # learned words: their widths are checked when they are added
+        return Checked(one.facts, called(one.asked), None, tuple(_contradictions(one)))
+    problems = [*faults(one.header.shapes), *_contradictions(one)]
+    fit = None
+    if base is not None:
+        flattened = one.facts.layout == "kohya"
+        fit = fit_layers(one.layers, base.shapes, base.names, flattened)
+        problems += _misfits(one, fit, base)
+    return Checked(one.facts, called(one.asked), fit, tuple(problems))
+
+
+def _contradictions(one: _Opened) -> list[str]:
+    """Return where card, metadata and tensors say different things about the base."""
+    problems = []
+    shown = architecture(one.layers)
+    stated = one.facts.base_model
+    for said, who in (
+        (_KNOWN_BASES.get(stated or ""), f"its card says it was made for {stated}"),
+        (stated_architecture(one.header.metadata), "its metadata says"),
+    ):
+        if shown and said and not said.startswith(shown):
+            problems.append(f"Its tensors are those of {shown}, but {who} ({said}).")
+    in_file, on_card = one.header.metadata.get("hublora.base_model"), one.card.get("base_model")
+    if in_file and isinstance(on_card, str) and in_file != on_card:
+        problems.append(f"Its card names the base {on_card}, its file {in_file}.")
+    if isinstance(on_card, list) and len(on_card) > 1:
+        some = [base for base in on_card[:5] if isinstance(base, str)]
+        problems.append(f"Its card names {len(on_card)} bases: {', '.join(some) or 'no names'}.")
+    return problems
+
+
+def _misfits(one: _Opened, fit: Fit, base: BaseOutline) -> list[str]:
+    problems = []
+    stated = one.facts.base_model
+    if stated and base.commit and stated != base.name:  # a folder may be a copy of it
+        problems.append(f"It was made for {stated}, not for {base.name}.")
+    if fit.missing or fit.misshapen:
+        component, module = (fit.missing or fit.misshapen)[0]
+        problems.append(
+            f"It does not fit {base.name}: of its {fit.total} layers {len(fit.missing)} are not in "
+            f"the base and {len(fit.misshapen)} have another shape there, such as {module!r} of "
+            f"the {component}."
+        )
+    return problems
+
+
+# What adapters must agree on -> how it is called, and what to do when they do not.
+_SHARED = (
+    ("base_model", "bases", "choose one with --base"),
+    ("architecture", "architectures", "no base takes all of them"),
+    ("family", "families", "no base takes all of them"),
+)
+
+
+def _conflicts(adapters: Sequence[Checked]) -> list[str]:
+    """Return what keeps adapters from being used on one base."""
+    conflicts = []
+    for field, noun, mend in _SHARED:
+        said: dict[str, list[str]] = {}
+        for one in adapters:
+            if value := getattr(one.facts, field):
+                said.setdefault(value, []).append(one.name)
+        if len(said) > 1:
+            listed = "; ".join(f"{', '.join(who)}: {value}" for value, who in said.items())
+            conflicts.append(f"They are for different {noun} ({listed}): {mend}.")
+    return conflicts

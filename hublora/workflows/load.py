@@ -1,0 +1,198 @@
+"""Load: adapter refs ─ resolve ─▶ adapters ─ compose ─▶ the base's pipeline with them active."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from hublora.errors import ConfigError
+from hublora.generation.composition import Composition, check_licenses
+from hublora.generation.lora.cache import DEFAULT_LIMIT, Residents
+from hublora.generation.offload import Offload, check_offload, place
+from hublora.progress import Observer, ignore
+from hublora.resolution.choose_base import choose_base
+from hublora.resolution.composition_parts import Opened, Wanted, open_parts, settle
+from hublora.resolution.device import check_device, default_device, find_dtype
+from hublora.weights import CompositionMode, Weight
+
+if TYPE_CHECKING:
+    import torch
+
+
+def load(
+    *refs: str,
+    base: str | None = None,
+    base_revision: str | None = None,
+    compose: CompositionMode | None = None,
+    weights: Mapping[str, str | float] | None = None,
+    commercial: bool = False,
+    device: str | None = None,
+    dtype: torch.dtype | str | None = None,
+    offload: Offload | None = None,
+    tiled_vae: bool = False,
+    cache_bytes: int = DEFAULT_LIMIT,
+    room: int = 0,
+    prepare: Callable[[Any], object] = lambda pipe: None,
+    observer: Observer = ignore,
+) -> Any:
+    """Return the diffusers pipeline of the base with the adapters active.
+
+    Args:
+        refs: Adapter refs such as "user/name", "user/name@main:0.7" or a file; none for the base.
+        base: Hub id or folder of the base; found from the adapters' own facts if not given.
+        base_revision: Branch, tag or commit of `base`.
+        compose: How several adapters act together: "sum", "switch" or "composite"; as a
+            composition says, else "sum".
+        weights: Place from 1, or ref -> weight, such as "0.2..0.9" over the steps or "1,mid:0" by
+            block (`hublora.weights`). What moves or switches needs
+            `callback_on_step_end=pipe.hublora.on_step_end` in the pipeline's call.
+        commercial: Refuse what its licence forbids to use commercially.
+        device: A torch device; a GPU if there is one.
+        dtype: Type of the weights, or its name; float16 on a GPU, float32 elsewhere.
+        offload: "model" or "sequential" keeps only what is needed on the GPU.
+        tiled_vae: Decode in tiles, which large pictures need less memory for.
+        cache_bytes: How much memory adapters may take that `use` changes between.
+        room: Ranks that each layer keeps room for, so that a compiled pipeline is not compiled
+            again when `use` brings others; 0 for as many as act, and no computing in vain.
+        prepare: Is given the pipeline before it is brought to the device, where it must be for
+            `offload` that something more is put on it.
+        observer: Is told what happens.
+
+    Raises:
+        RefError: A ref does not parse.
+        NotFoundError: A repo, revision or file is not there.
+        AdapterError: A file is broken, or does not fit the base.
+        ConfigError: A setting does not work here.
+    """
+    wanted = settle(refs, weights)
+    device = default_device() if device is None else check_device(device)
+    check_offload(device, offload)
+    dtype = find_dtype(dtype, device)
+    opened_refs = [open_parts([one], observer) for one in wanted]
+    found = _together(opened_refs)
+    if found.lock and base is None:
+        base, base_revision = found.lock.base.repo, found.lock.base.commit
+    opened = choose_base(found.parts, base, base_revision, observer)
+    check_licenses(opened, found.parts, commercial, observer)
+    pipe = opened.load(dtype)
+    residents = Residents(pipe, opened, cache_bytes, room)
+    empty = Composition(
+        base=opened,
+        parts=(),
+        concepts=(),
+        dtype=str(dtype)[6:],
+        residents=residents,
+        device=device,
+        scheduler=type(pipe.scheduler).__name__,
+    )
+    pipe.hublora = _played(empty, found, compose)
+    _remember(residents, wanted, opened_refs)
+    prepare(pipe)
+    place(pipe, device, offload, tiled_vae)
+    return pipe
+
+
+def use(
+    pipe: Any,
+    *refs: str,
+    compose: CompositionMode | None = None,
+    weights: Mapping[str, str | float] | None = None,
+    commercial: bool = False,
+    observer: Observer = ignore,
+) -> None:
+    """Let a pipeline that `load` returned draw with other adapters, or with the same otherwise.
+
+    An adapter that the pipeline has in memory is there at once, at the commit that it had before.
+
+    Args:
+        pipe: The pipeline.
+        refs: Adapter refs; none for the base alone.
+        compose: As for `load`.
+        weights: As for `load`.
+        commercial: As for `load`.
+        observer: Is told what happens.
+
+    Raises:
+        HubloraError: As `load`; the pipeline draws as before then.
+    """
+    composition = _composition_of(pipe)
+    assert composition.residents is not None, "it was loaded"
+    wanted = settle(refs, weights)
+    opened = [_open_again(composition.residents, one, observer) for one in wanted]
+    found = _together(opened)
+    check_licenses(composition.base, found.parts, commercial, observer)
+    pipe.hublora = _played(composition, found, compose)
+    _remember(composition.residents, wanted, opened)
+
+
+def reweigh(pipe: Any, weights: Sequence[Weight]) -> None:
+    """Give the adapters of a pipeline that `load` returned other weights; loads nothing.
+
+    Raises:
+        ConfigError: A weight names a block that its adapter has no layers in.
+    """
+    composition = _composition_of(pipe)
+    if [part.weight for part in composition.parts] == list(weights):
+        return
+    assert composition.mixer is not None, "there are adapters"
+    composition.mixer.reweigh(weights)
+    pairs = list(zip(composition.parts, composition.concepts, weights, strict=True))
+    pipe.hublora = replace(
+        composition,
+        parts=tuple(replace(part, weight=weight) for part, _, weight in pairs),
+        concepts=tuple(replace(one, wanted=weight.positive) for _, one, weight in pairs),
+    )
+
+
+def _composition_of(pipe: Any) -> Composition:
+    composition = getattr(pipe, "hublora", None)
+    if composition is None or composition.residents is None:
+        raise ConfigError("This pipeline is not from hublora.", "Make it with hublora.load(…).")
+    return composition
+
+
+def _open_again(residents: Residents, wanted: Wanted, observer: Observer) -> Opened:
+    """Open a ref, unless it is in memory."""
+    if there := residents.find(wanted.ref):
+        return Opened((replace(there.part, asked=wanted.ref, weight=wanted.weight),))
+    found = open_parts([Wanted(residents.pinned(wanted.ref), wanted.weight)], observer)
+    if found.lock:
+        return found
+    return replace(found, parts=tuple(replace(part, asked=wanted.ref) for part in found.parts))
+
+
+def _together(opened: Sequence[Opened]) -> Opened:
+    if len(opened) == 1:
+        return opened[0]
+    return Opened(tuple(part for one in opened for part in one.parts))
+
+
+def _remember(residents: Residents, wanted: Sequence[Wanted], opened: Sequence[Opened]) -> None:
+    for one, found in zip(wanted, opened, strict=True):
+        if found.lock is None:
+            residents.remember(one.ref, found.parts[0])
+
+
+def _played(composition: Composition, found: Opened, way: CompositionMode | None) -> Composition:
+    """Let adapters act; return what the pipeline is put together from then."""
+    residents = composition.residents
+    assert residents is not None, "it was loaded"
+    there = residents.take(found.parts)
+    way = way or (found.lock.compose if found.lock else "sum")
+    weights = [part.weight for part in found.parts]
+    residents.play(there, weights, way)
+    return replace(
+        composition,
+        parts=tuple(
+            replace(one.part, asked=part.asked, weight=part.weight)
+            for one, part in zip(there, found.parts, strict=True)
+        ),
+        concepts=tuple(
+            replace(one.concept, wanted=weight.positive)
+            for one, weight in zip(there, weights, strict=True)
+        ),
+        way=way,
+        lock=found.lock,
+        name=found.composition,
+    )

@@ -1,0 +1,197 @@
+"""Merges: adapter refs ─ merge ─▶ one adapter ─ draw ─▶ card with gallery ─ share ─▶ me/merged."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from hublora._version import __version__
+from hublora.adapters.adapter import Adapter, AdapterFacts
+from hublora.adapters.licenses import Meet
+from hublora.cards.composition import CompositionFacts, PartFacts, write_composition_card
+from hublora.errors import ConfigError, HubloraError
+from hublora.families import FAMILIES
+from hublora.generation.composition import license_of
+from hublora.generation.sample import sampling_for
+from hublora.hub.push import check_can_push
+from hublora.hub.repo_layout import WEIGHTS
+from hublora.hub.resolve import inspect_repo
+from hublora.progress import Note, Observer, ignore
+from hublora.resolution.composition_parts import OpenPart, open_parts, settle
+from hublora.workflows.compose import Composed, draw_gallery, need_a_place, usual_prompts
+from hublora.workflows.load import load
+from hublora.workflows.push import push
+
+
+def merge(
+    refs: Sequence[str],
+    output: Path | str | None = None,
+    *,
+    method: str = "cat",
+    rank: int | None = None,
+    density: float = 0.5,
+    seed: int = 0,
+    push_to: str | None = None,
+    private: bool = False,
+    base: str | None = None,
+    gallery: bool = True,
+    prompts: Sequence[str] = (),
+    device: str | None = None,
+    observer: Observer = ignore,
+    **sampling: Any,
+) -> Composed:
+    """Write, and push if `push_to` is given, one adapter that is made of several.
+
+    Args:
+        refs: Adapters and their weights.
+        output: Folder of the new adapter; at least one of `output` and `push_to` is needed.
+        method: One of `hublora.adapters.merging.METHODS`.
+        rank: The largest rank; that of the largest adapter unless given.
+        density: Share of the values that ties, dare and magnitude_prune keep.
+        seed: Of what dare drops, and of the gallery's first picture.
+        push_to: owner/name of a repo.
+        private: Create it private.
+        base: Hub id of the base; the one that the adapters name if not given.
+        gallery: Draw pictures for the card, where the base is known.
+        prompts: Of the gallery; from the adapters' own cards if not given.
+        device: As for `load`.
+        observer: Is told what happens.
+        sampling: As for `run`.
+
+    Raises:
+        HubloraError: A ref cannot be opened, or the adapters cannot be merged that way.
+    """
+    from hublora.adapters.merging import merge as merge_adapters
+    from hublora.adapters.merging import share_facts
+
+    output = None if output is None else Path(output)
+    need_a_place(output, push_to)
+    if push_to:
+        check_can_push(push_to)
+    parts = _open_plain(refs, observer)
+    weighted = [(part.adapter, _plain(part)) for part in parts]
+    merged = merge_adapters(weighted, method, rank=rank, density=density, seed=seed)
+    facts = AdapterFacts(**share_facts([part.adapter for part in parts]))
+    name = base or facts.base_model
+    with tempfile.TemporaryDirectory(prefix="hublora-") as temporary:
+        folder = output or Path(temporary)
+        title = (push_to or folder.resolve().name).split("/")[-1]
+        _save(merged.adapter, folder, _metadata(facts, name, title, method, parts))
+        card = _merged_card(parts, facts, name, title, push_to, method, merged.error)
+        write_composition_card(folder, card)
+        if gallery and name:
+            pipe = load(str(folder.resolve()), base=name, device=device, observer=observer)
+            plans = [
+                sampling_for(pipe.hublora.base, text, seed=seed + index, **sampling)
+                for index, text in enumerate(prompts or usual_prompts(parts))
+            ]
+            shown = draw_gallery(pipe, plans, folder, observer)
+            tags = pipe.hublora.base.family.card_tags
+            del pipe
+            card = replace(
+                card,
+                gallery=shown.pictures,
+                sampling=shown.sampling,
+                example=shown.pictures[0].prompt,
+                family_tags=tags,
+            )
+            write_composition_card(folder, card)
+        observer(Note(f"Relative error against the exact weighted sum: {merged.error:.2g}"))
+        pushed = None
+        if push_to:
+            pushed = push(folder, push_to, private=private, base=base, observer=observer)
+    return Composed(output, merged.error, pushed)
+
+
+def _open_plain(refs: Sequence[str], observer: Observer) -> tuple[OpenPart, ...]:
+    """Open adapters that bring nothing but weights."""
+    parts = open_parts(settle(refs), observer).parts
+    for part in parts:
+        if part.tokens:
+            raise ConfigError(
+                f"{part.title} brings learned tokens, which a merged adapter cannot hold.",
+                "Leave --merge out: a composition keeps them.",
+            )
+    return parts
+
+
+def _save(adapter: Adapter, folder: Path, metadata: Mapping[str, str]) -> None:
+    from hublora.adapters.files import save_tensors
+    from hublora.adapters.layouts import to_diffusers
+
+    tensors, own = to_diffusers(Adapter(adapter.layers))
+    save_tensors(tensors, folder / WEIGHTS, own | dict(metadata))
+
+
+def _merged_card(
+    parts: Sequence[OpenPart],
+    facts: AdapterFacts,
+    base: str | None,
+    title: str,
+    repo_id: str | None,
+    method: str,
+    error: float,
+) -> CompositionFacts:
+    licenses = {base: _base_license(base)} if base and not Path(base).exists() else {}
+    licenses |= {part.title: part.adapter.facts.license for part in parts}
+    return CompositionFacts(
+        title=title,
+        repo_id=repo_id,
+        base=base if base and not Path(base).exists() else None,
+        base_commit=facts.base_revision,
+        parts=tuple(
+            PartFacts(
+                part.title,
+                str(part.weight),
+                part.ref.revision,
+                part.adapter.facts.license,
+                part.ref.kind == "repo",
+            )
+            for part in parts
+        ),
+        way="sum",
+        meet=Meet(licenses),
+        family_tags=FAMILIES[facts.family].card_tags if facts.family in FAMILIES else (),
+        trigger_words=facts.trigger_words,
+        hublora_version=__version__,
+        merged=method,
+        error=error,
+    )
+
+
+def _base_license(repo_id: str) -> str | None:
+    """Return the licence of a base that need not be downloaded for this."""
+    try:
+        return license_of(inspect_repo(repo_id).card)
+    except HubloraError:
+        return None  # away or gone: unknown
+
+
+def _metadata(
+    facts: AdapterFacts, base: str | None, title: str, method: str, parts: Sequence[OpenPart]
+) -> dict[str, str]:
+    made_of = "|".join(f"{part.title}:{part.weight}" for part in parts)
+    found = {
+        "modelspec.sai_model_spec": "1.0.1",
+        "modelspec.title": title,
+        "modelspec.trigger_phrase": ", ".join(facts.trigger_words),
+        "hublora.version": __version__,
+        "hublora.base_model": base if base and not Path(base).exists() else "",
+        "hublora.base_revision": facts.base_revision or "",
+        "hublora.family": facts.family or "",
+        "hublora.trigger_words": ", ".join(facts.trigger_words),
+        "hublora.merged": f"{method} {made_of}",
+    }
+    return {key: value for key, value in found.items() if value}
+
+
+def _plain(part: OpenPart) -> float:
+    if part.weight.number is None:
+        raise ConfigError(
+            f"The weight {part.weight} of {part.title} moves or differs by block.",
+            "Leave --merge out: a composition keeps it.",
+        )
+    return part.weight.number

@@ -1,0 +1,240 @@
+"""Replay: picture ─ its own metadata ─▶ the same refs, settings and seed ─▶ the picture again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hublora._version import __version__
+from hublora.errors import ConfigError, NotFoundError
+from hublora.filesystem import sha256_of
+from hublora.generation.draw import draw, library_versions, save
+from hublora.generation.inputs import Opened, find_again
+from hublora.generation.outputs import check_output, output_paths
+from hublora.progress import Note, Observer, Wrote, ignore
+from hublora.refs import AdapterRef
+from hublora.resolution.adapter import pin
+from hublora.resolution.device import DTYPES
+from hublora.workflows.load import load
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from hublora.generation.sample import Sampling
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """A picture that was made again.
+
+    Attributes:
+        path: Of the new picture.
+        drift: What is not as it was, one sentence each.
+        difference: Mean difference to the old picture in 8-bit levels; None with another seed.
+    """
+
+    path: Path
+    drift: tuple[str, ...]
+    difference: float | None
+
+
+def replay(
+    picture: Path | str,
+    *,
+    seed: int | None = None,
+    output: Path | str | None = None,
+    adapters: Sequence[Path | str] = (),
+    base: str | None = None,
+    device: str | None = None,
+    image: Path | str | None = None,
+    mask: Path | str | None = None,
+    control_image: Path | str | None = None,
+    ip_adapter: str | None = None,
+    ip_adapter_image: Path | str | None = None,
+    observer: Observer = ignore,
+) -> Replayed:
+    """Make a picture again from what it says about itself.
+
+    Args:
+        picture: A PNG that hublora wrote.
+        seed: Another one than the picture's.
+        output: A .png file or a folder; beside the picture if not given.
+        adapters: Files of the adapters that were not on the Hub.
+        base: The base, if it was a folder.
+        device: As for `load`.
+        image: The picture that it was drawn from, if it is not beside it any more.
+        mask: As `image`.
+        control_image: As `image`.
+        ip_adapter: File of the IP-Adapter, if it was not on the Hub.
+        ip_adapter_image: As `image`.
+        observer: Is told what happens.
+
+    Raises:
+        ConfigError: The picture does not say how it was made, or a file is needed.
+        HubloraError: As `load`.
+    """
+    picture = Path(picture)
+    facts = _read(picture)
+    plan, drift = _plan(facts), _version_drift(facts)
+    suffix = "-replay" if seed is None else f"-{seed}"
+    output = Path(output) if output else picture.with_stem(picture.stem + suffix)
+    check_output(output)
+    given = {
+        "image": image,
+        "mask": mask,
+        "control_image": control_image,
+        "ip_adapter": ip_adapter,
+        "ip_adapter_image": ip_adapter_image,
+    }
+    sources = find_again(facts["conditions"], picture.parent, given).open()
+    pipe = _load_again(
+        facts, [Path(one) for one in adapters], base, device, sources, drift, observer
+    )
+    plan = plan if seed is None else plan.with_seed(seed)
+    (drawn,) = draw(pipe, [plan], facts["trigger"], observer, sources.conditions)
+    (path,) = output_paths(output, plan.prompt, [plan.seed])
+    save(drawn, path, pipe.hublora, plan, facts["trigger"], sources.conditions)
+    observer(Wrote("picture", path))
+    same_seed = seed in (None, facts["sampling"].get("seed"))
+    return Replayed(path, tuple(drift), _difference(drawn, picture) if same_seed else None)
+
+
+def _load_again(
+    facts: Mapping[str, Any],
+    adapters: Sequence[Path],
+    base: str | None,
+    device: str | None,
+    sources: Opened,
+    drift: list[str],
+    observer: Observer,
+) -> Any:
+    """Return the pipeline that drew a picture; tell, and add to `drift`, what is not as it was."""
+    from hublora.generation.sample import use_scheduler
+
+    refs = [_find(one, adapters, drift) for one in facts["adapters"]]
+    pipe = load(
+        *refs,
+        base=base or _base(facts),
+        base_revision=None if base else facts["base_revision"],
+        compose=facts["compose"],
+        weights={str(i + 1): one["weight"] for i, one in enumerate(facts["adapters"])},
+        dtype=facts["dtype"],
+        device=device,
+        prepare=sources.prepare,
+        observer=observer,
+    )
+    for part, entry in zip(pipe.hublora.parts, facts["adapters"], strict=True):
+        if part.ref.kind == "url" and part.adapter.facts.sha256 != entry.get("sha256"):
+            drift.append(f"{part.title} is another file now.")
+    if pipe.hublora.facts()["device"] != facts.get("device"):
+        drift.append(f"It was drawn on {facts.get('device')}, now on {pipe.hublora.device}.")
+    for sentence in drift:
+        observer(Note(sentence, warning=True))
+    use_scheduler(pipe, facts["sampling"].get("scheduler"))
+    return pipe
+
+
+def _difference(drawn: Image.Image, picture: Path) -> float:
+    from PIL import Image
+
+    from hublora.generation.sample import image_difference
+
+    with Image.open(picture) as shown:
+        return image_difference(drawn, shown)
+
+
+def _read(picture: Path) -> dict[str, Any]:
+    """Return what the picture says, checked as far as it is used."""
+    from PIL import UnidentifiedImageError
+
+    from hublora.generation.metadata import read_picture
+
+    try:
+        facts = read_picture(picture)
+    except (UnidentifiedImageError, OSError, ValueError) as error:
+        raise ConfigError(f"{picture} is not a picture that can be read.") from error
+    whole = (
+        isinstance(facts, dict)
+        and isinstance(facts.get("base"), str)
+        and isinstance(facts.get("sampling"), dict)
+        and isinstance(facts.get("adapters"), list)
+        and all(isinstance(one, dict) and "weight" in one for one in facts["adapters"])
+        and facts.get("dtype") in DTYPES
+        and isinstance(facts.get("conditions", {}), dict)
+    )
+    if not whole:
+        raise ConfigError(
+            f"{picture} does not say how it was made.",
+            "Only pictures from `hublora run` can be replayed, and only as they were written.",
+        )
+    usual: dict[str, Any] = {
+        "compose": "sum",
+        "trigger": "off",
+        "base_revision": None,
+        "conditions": {},
+    }
+    return {**usual, **facts}
+
+
+def _plan(facts: Mapping[str, Any]) -> Sampling:
+    from hublora.generation.sample import Sampling
+
+    known = {field.name for field in fields(Sampling)}
+    try:
+        return Sampling(**{k: v for k, v in facts["sampling"].items() if k in known})
+    except TypeError as error:
+        raise ConfigError("The picture does not say what its prompt was.") from error
+
+
+def _version_drift(facts: Mapping[str, Any]) -> list[str]:
+    then = {"hublora": facts.get("hublora"), **(facts.get("versions") or {})}
+    now = {"hublora": __version__, **library_versions()}
+    return [
+        f"{name} was {then[name]} and is {now[name]}."
+        for name in now
+        if then.get(name) not in (None, now[name])
+    ]
+
+
+def _base(facts: Mapping[str, Any]) -> str:
+    if facts["base_revision"] is None:
+        raise ConfigError(
+            f"The picture was drawn with a folder as base, {facts['base']!r}.",
+            "Name it: --base FOLDER",
+        )
+    return str(facts["base"])
+
+
+def _find(entry: Mapping[str, Any], files: Sequence[Path], drift: list[str]) -> str:
+    """Return a ref for an adapter that a picture names."""
+    if "ref" not in entry:
+        return _find_file(entry, files)
+    ref = AdapterRef.parse(str(entry["ref"]))
+    if ref.kind != "repo":
+        return str(ref)
+    try:
+        pin(ref)
+    except NotFoundError:
+        followed = AdapterRef("repo", ref.location, entry.get("revision"), ref.path)
+        _, path = pin(followed)
+        same = "the same file" if sha256_of(path) == entry.get("sha256") else "another file"
+        drift.append(
+            f"{ref.location} has no commit {str(ref.revision)[:8]} any more; "
+            f"{followed.revision or 'main'} has {same}."
+        )
+        return str(followed)
+    return str(ref)
+
+
+def _find_file(entry: Mapping[str, Any], files: Sequence[Path]) -> str:
+    for file in files:
+        _, path = pin(AdapterRef("local", str(file)))
+        if sha256_of(path) == entry.get("sha256"):
+            return str(file.resolve())
+    raise ConfigError(
+        f"The picture was drawn with an adapter that was not on the Hub: {entry.get('title')!r} "
+        f"(sha256 {str(entry.get('sha256'))[:12]}…).",
+        "Give its file: --adapter FILE",
+    )

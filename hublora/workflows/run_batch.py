@@ -1,0 +1,269 @@
+"""Batches: prompts × rows × columns ─ draw what is not there yet ─▶ pictures, labelled sheets."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hublora.errors import ConfigError
+from hublora.generation.composition import Composition
+from hublora.generation.draw import cell_facts, draw, save
+from hublora.generation.outputs import check_output, slug
+from hublora.generation.prompt_placeholders import TriggerMode
+from hublora.generation.sample import sampling_for
+from hublora.progress import Happening, Note, Observer, Stage, Wrote, ignore
+from hublora.weights import Weight
+from hublora.workflows.load import load, reweigh
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from hublora.generation.sample import Sampling
+    from hublora.generation.sweep_axes import Axis
+
+# What may differ between two pictures that are the same.
+_PASSING = ("versions", "hublora", "device", "size")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One picture of a batch.
+
+    Attributes:
+        prompt: Number of its prompt.
+        row: Number of its row in the prompt's sheet.
+        column: Number of its column there.
+        plan: How it is drawn.
+        weights: Of the adapters.
+    """
+
+    prompt: int
+    row: int
+    column: int
+    plan: Sampling
+    weights: tuple[Weight, ...]
+
+
+@dataclass(frozen=True)
+class Done:
+    """A file of a batch.
+
+    Attributes:
+        path: Where it is.
+        skipped: Whether it was there already.
+        prompt: That it shows.
+        seed: Of a picture; None for a sheet.
+    """
+
+    path: Path
+    skipped: bool
+    prompt: str
+    seed: int | None = None
+
+
+def run_batch(
+    refs: Sequence[str],
+    prompts: Sequence[str],
+    *,
+    output: Path | None = None,
+    rows: str | None = None,
+    columns: str | None = None,
+    grid: bool = False,
+    num_images: int = 1,
+    seed: int = 0,
+    trigger: TriggerMode = "auto",
+    scheduler: str | None = None,
+    sampling: Mapping[str, Any] | None = None,
+    observer: Observer = ignore,
+    **loading: Any,
+) -> Iterator[Done]:
+    """Draw every prompt at every row and column; what the folder holds already is not drawn again.
+
+    Args:
+        refs: Adapter refs.
+        prompts: What to draw.
+        output: A folder; the current one if not given.
+        rows: What changes from row to row (`hublora.generation.sweep_axes`), e.g. "weight=0..1:5".
+        columns: What changes from column to column; `num_images` seeds if not given.
+        grid: Write a sheet for each prompt even without rows and columns.
+        num_images: Seeds where no axis is "seed".
+        seed: The first one.
+        trigger: As for `run`.
+        scheduler: As for `run`.
+        sampling: Fields of `generation.sample.Sampling`.
+        observer: Is told what happens.
+        loading: As for `load`.
+
+    Yields:
+        Each picture when it is there, and the sheets at the end.
+
+    Raises:
+        HubloraError: As `run`; ConfigError for an axis that does not parse.
+    """
+    from hublora.generation.sample import Sampling
+    from hublora.generation.sweep_axes import Axis
+
+    for prompt in prompts:
+        Sampling(prompt, **{key: one for key, one in (sampling or {}).items() if one is not None})
+    if output is not None and output.suffix:
+        raise ConfigError(f"A batch is written to a folder, not to {output}.", "Name a folder.")
+    check_output(output)
+    across = Axis.parse(columns or f"seed={num_images}", seed)
+    down = Axis.parse(rows, seed) if rows else None
+    pipe = load(*refs, observer=observer, **loading)
+    cells = _plan(pipe, prompts, down, across, {**(sampling or {}), "seed": seed}, scheduler)
+    folder, images = output or Path(), []
+    quiet = _once(observer)
+    for index, cell in enumerate(cells):
+        done, image = _draw_cell(pipe, cell, folder, trigger, quiet)
+        observer(Stage("Pictures", index + 1, len(cells)))
+        images.append(image)
+        yield done
+    if grid or rows or columns:
+        for number, prompt in enumerate(prompts):
+            mine = [(c, i) for c, i in zip(cells, images, strict=True) if c.prompt == number]
+            path = _write_sheet(folder, prompt, mine, down, across, pipe.hublora)
+            observer(Wrote("sheet", path))
+            yield Done(path, False, prompt)
+
+
+def read_prompts(lines: Sequence[str]) -> list[str]:
+    """Return the prompts in a file, one a line.
+
+    Raises:
+        ConfigError: There are none.
+    """
+    prompts = [line.strip() for line in lines if line.strip()]
+    if not prompts:
+        raise ConfigError("The file holds no prompts.", "Write one on each line.")
+    return list(dict.fromkeys(prompts))
+
+
+def _plan(
+    pipe: Any,
+    prompts: Sequence[str],
+    down: Axis | None,
+    across: Axis,
+    sampling: Mapping[str, Any],
+    scheduler: str | None,
+) -> list[Cell]:
+    """Return every cell, checked against the pipeline before anything is drawn."""
+    from hublora.generation.sample import check_plan, use_scheduler
+
+    composition: Composition = pipe.hublora
+    own = scheduler or composition.scheduler
+    step = composition.base.family.size_step(pipe)
+    cells = []
+    for number, prompt in enumerate(prompts):
+        typed = composition.lock.fill(prompt) if composition.lock else prompt
+        composition.expand(typed)
+        base = sampling_for(composition.base, typed, scheduler=own, **sampling)
+        for row, below in enumerate(down.values if down else [""]):
+            for column, beside in enumerate(across.values):
+                plan, weights = base, [part.weight for part in composition.parts]
+                for axis, value in ((down, below), (across, beside)):
+                    if axis is not None:
+                        plan = axis.apply(plan, value)
+                        _set_weight(weights, axis, value)
+                cells.append(Cell(number, row, column, plan, tuple(weights)))
+    for cell in cells:
+        use_scheduler(pipe, cell.plan.scheduler)
+        check_plan(pipe, step, cell.plan)
+    return cells
+
+
+def _set_weight(weights: list[Weight], axis: Axis, value: str) -> None:
+    if axis.adapter is None:
+        return
+    if axis.adapter >= len(weights):
+        raise ConfigError(
+            f"The axis {axis.name} is of adapter {axis.adapter + 1}, and there are {len(weights)}."
+        )
+    weights[axis.adapter] = Weight.of(float(value))
+
+
+def _draw_cell(
+    pipe: Any, cell: Cell, folder: Path, trigger: TriggerMode, observer: Observer
+) -> tuple[Done, Image.Image]:
+    from PIL import Image
+
+    from hublora.generation.sample import use_scheduler
+
+    reweigh(pipe, cell.weights)
+    facts = _lasting(cell_facts(pipe.hublora, cell.plan, trigger))
+    path = folder / f"{slug(cell.plan.prompt)}-{cell.plan.seed}-{_digest(facts)}.png"
+    if _holds(path, facts):
+        with Image.open(path) as there:
+            return Done(path, True, cell.plan.prompt, cell.plan.seed), there.copy()
+    use_scheduler(pipe, cell.plan.scheduler)
+    (image,) = draw(pipe, [cell.plan], trigger, observer)
+    save(image, path, pipe.hublora, cell.plan, trigger)
+    return Done(path, False, cell.plan.prompt, cell.plan.seed), image
+
+
+def _holds(path: Path, facts: Mapping[str, Any]) -> bool:
+    """Tell whether a whole picture with these facts is there."""
+    from hublora.generation.metadata import read_picture
+
+    try:
+        return path.is_file() and _lasting(read_picture(path)) == facts
+    except (OSError, ValueError, SyntaxError):
+        return False  # damaged: drawn anew
+
+
+def _lasting(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the facts that make a picture what it is."""
+    kept = {key: value for key, value in facts.items() if key not in _PASSING}
+    return json.loads(json.dumps(kept))
+
+
+def _digest(facts: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def _write_sheet(
+    folder: Path,
+    prompt: str,
+    drawn: Sequence[tuple[Cell, Image.Image]],
+    down: Axis | None,
+    across: Axis,
+    composition: Composition,
+) -> Path:
+    from hublora.generation.metadata import save_picture
+    from hublora.image_grid import sheet
+
+    pictures: list[list[Image.Image]] = []
+    for cell, image in drawn:
+        if cell.row == len(pictures):
+            pictures.append([])
+        pictures[cell.row].append(image)
+    laid_out = sheet(
+        pictures,
+        row_labels=[down.label(value) for value in down.values] if down else None,
+        column_labels=[across.label(value) for value in across.values],
+        title=prompt,
+    )
+    named = _digest({"cells": [cell.plan.facts() for cell, _ in drawn], **composition.facts()})
+    path = folder / f"{slug(prompt)}-sheet-{named}.png"
+    save_picture(laid_out, path, {"sampling": {"prompt": prompt}})
+    return path
+
+
+def _once(observer: Observer) -> Observer:
+    """Return an observer that tells a note once, and no steps of single pictures."""
+    told: set[str] = set()
+
+    def tell(happening: Happening) -> None:
+        if isinstance(happening, Stage):
+            return
+        if isinstance(happening, Note):
+            if happening.text in told:
+                return
+            told.add(happening.text)
+        observer(happening)
+
+    return tell

@@ -1,0 +1,1 @@
+"""Training end to end: settings, preparation, loop, artifacts."""

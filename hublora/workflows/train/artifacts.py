@@ -1,0 +1,252 @@
+"""Writes what a training made: exactly the layout of an adapter repo, inside the run folder."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from hublora._version import __version__
+from hublora.adapters.adapter import Adapter, AdapterFacts
+from hublora.adapters.embeddings import tokens_by_encoder, tokens_by_name
+from hublora.adapters.files import save_tensors
+from hublora.adapters.layouts import to_diffusers, to_kohya
+from hublora.cards.environment import describe_environment
+from hublora.cards.plots import loss_plot
+from hublora.filesystem import sha256_of, write_atomically
+from hublora.generation.composition import Composition
+from hublora.generation.draw import save
+from hublora.hub.repo_layout import CARD, ENVIRONMENT, LEARNED_WORDS, SETTINGS, WEIGHTS
+from hublora.progress import Observer, Wrote
+from hublora.refs import AdapterRef
+from hublora.resolution.base import Base
+from hublora.resolution.composition_parts import OpenPart
+from hublora.weights import Weight
+from hublora.workflows.push import save_card
+from hublora.workflows.train.card_facts import (
+    BEFORE_AFTER,
+    LOSS_PLOT,
+    Run,
+    card_facts,
+    dtype_name,
+    main_file,
+    title,
+)
+from hublora.workflows.train.gallery import (
+    BEFORE,
+    Drawn,
+    before_after_sheet,
+    draw,
+    gallery_sheet,
+    plan_gallery,
+)
+from hublora.workflows.train.recipe import recorded_settings
+
+if TYPE_CHECKING:
+    from hublora.data import Source
+    from hublora.hub.push import Pushed
+    from hublora.training.metrics_log import History
+    from hublora.training.session import Session
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a training did.
+
+    Attributes:
+        history: Its record.
+        steps: Steps that this process did (a resumed training did the others before).
+        seconds: How long they took.
+    """
+
+    history: History
+    steps: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a training made.
+
+    Attributes:
+        folder: The run folder; its repo files are what is pushed.
+        steps: Optimizer steps that were done now; a resumed training did the others before.
+        seconds: How long they took.
+        final_loss: Mean over the last tenth of the steps.
+        pushed: Where it was pushed, None if it was not.
+    """
+
+    folder: Path
+    steps: int
+    seconds: float
+    final_loss: float
+    pushed: Pushed | None = None
+
+
+def write_results(
+    session: Session,
+    base: Base,
+    source: Source,
+    done: Done,
+    observer: Observer,
+) -> TrainingResult:
+    """Write adapter, pictures, plot, settings and card; tell where each is.
+
+    Args:
+        session: The finished training.
+        base: Its base.
+        source: Its pictures.
+        done: What it did.
+        observer: Is told what happens.
+    """
+    folder = session.config.run_folder
+    kohya = _write_adapter(folder, session, base, source) if session.adapted else None
+    words = _write_words(folder, session, base, source) if session.tokens else None
+    observer(Wrote("adapter", folder / main_file(session)))
+    gallery = _write_pictures(folder, session, base, source, observer)
+    environment = describe_environment(session.accelerator.device.type)
+    write_atomically(folder / ENVIRONMENT, json.dumps(environment, indent=2) + "\n")
+    settings = yaml.safe_dump(_reproducible(session), sort_keys=False)
+    write_atomically(folder / SETTINGS, settings)
+    rows = done.history.rows
+    loss_plot(rows, folder / LOSS_PLOT, title=title(session))
+    observer(Wrote("loss plot", folder / LOSS_PLOT))
+    losses = [row["loss"] for row in rows[-max(1, len(rows) // 10) :]]
+    final_loss = sum(losses) / len(losses)
+    paths = (one.relative_to(folder).as_posix() if one else None for one in (kohya, words))
+    run = Run(session, base, source, done.steps, done.seconds, final_loss, gallery, *paths)
+    save_card(folder, card_facts(run, environment))
+    observer(Wrote("card", folder / CARD))
+    return TrainingResult(folder, done.steps, done.seconds, final_loss)
+
+
+def _facts(session: Session, base: Base) -> AdapterFacts:
+    return AdapterFacts(
+        base_model=base.hub_id,
+        base_revision=base.commit,
+        family=base.family.name,
+        trigger_words=tuple(session.config.adapter.trigger_words),
+        title=title(session),
+    )
+
+
+def _write_adapter(folder: Path, session: Session, base: Base, source: Source) -> Path:
+    """Write the adapter in both layouts; return the file in kohya's."""
+    adapter = session.adapter(_facts(session, base))
+    tensors, metadata = to_diffusers(adapter)
+    metadata |= _metadata(session, base, source)
+    save_tensors(tensors, folder / WEIGHTS, metadata)
+    comfyui = folder / "comfyui"
+    shutil.rmtree(comfyui, ignore_errors=True)
+    kohya = comfyui / f"{title(session)}.safetensors"
+    flat = {key: value for key, value in metadata.items() if key != "lora_adapter_metadata"}
+    usual = Counter((one.rank, one.alpha) for m in adapter.layers.values() for one in m.values())
+    ((rank, alpha), _), *_ = usual.most_common(1)
+    flat["ss_network_dim"], flat["ss_network_alpha"] = str(rank), str(alpha)
+    flat["ss_network_module"] = "networks.lora"
+    save_tensors(to_kohya(adapter, base.family.kohya_prefixes), kohya, flat)
+    return kohya
+
+
+def _write_words(folder: Path, session: Session, base: Base, source: Source) -> Path:
+    """Write the learned words, beside the adapter or in its place; return the file.
+
+    Of a base with one text encoder and without an adapter, it is the file that diffusers'
+    `load_textual_inversion` looks for.
+    """
+    tokens = session.learned_tokens()
+    beside = folder / "embeddings"
+    shutil.rmtree(beside, ignore_errors=True)
+    path = beside / f"{title(session)}.safetensors" if session.adapted else folder / LEARNED_WORDS
+    metadata = _metadata(session, base, source)
+    if session.adapted or len(tokens[0].vectors) > 1:
+        tensors, names = tokens_by_encoder(tokens)
+        metadata |= names
+    else:
+        tensors = tokens_by_name(tokens)
+    save_tensors(tensors, path, metadata)
+    return path
+
+
+def _metadata(session: Session, base: Base, source: Source) -> dict[str, str]:
+    """Return what the file says about itself: nothing of when and where, so that the same training
+    gives the same bytes. Keys: https://github.com/Stability-AI/ModelSpec, and hublora's own."""
+    config = session.config
+    found = {
+        "modelspec.sai_model_spec": "1.0.1",
+        "modelspec.architecture": _architecture(session, base),
+        "modelspec.implementation": "diffusers",
+        "modelspec.title": title(session),
+        "modelspec.trigger_phrase": ", ".join(config.adapter.trigger_words),
+        "modelspec.resolution": "x".join(str(side) for side in reversed(session.data.size)),
+        "modelspec.prediction_type": session.diffusion.prediction.replace("_prediction", ""),
+        "modelspec.license": base.license or "",
+        "hublora.version": __version__,
+        "hublora.base_model": base.hub_id or "",
+        "hublora.base_revision": base.commit or "",
+        "hublora.family": base.family.name,
+        "hublora.trigger_words": ", ".join(config.adapter.trigger_words),
+        "hublora.dataset": source.id if source.revision else "",
+        "hublora.dataset_revision": source.revision or "",
+        "hublora.steps": str(session.step),
+        "hublora.seed": str(config.seed),
+    }
+    return {key: value for key, value in found.items() if value}
+
+
+def _architecture(session: Session, base: Base) -> str:
+    """Return the modelspec name of what the run's main file holds."""
+    name = base.family.architecture(session.pipe)
+    return name if session.adapted else f"{name.partition('/')[0]}/textual-inversion"
+
+
+def _write_pictures(
+    folder: Path, session: Session, base: Base, source: Source, observer: Observer
+) -> list[tuple[str, Drawn]]:
+    """Draw gallery and before/after; return the gallery's paths inside the repo."""
+    plans = plan_gallery(session, base, source)
+    after = draw(session, plans, observer, "Drawing the gallery")
+    few = _one_per_prompt(after)
+    before = draw(
+        session, [one.plan for one in few], observer, "Drawing the base alone", adapter=False
+    )
+    images = folder / "images"
+    shutil.rmtree(images, ignore_errors=True)
+    repo_id = session.config.hub.model_id
+    ref = AdapterRef("repo", repo_id) if repo_id else AdapterRef("local", title(session))
+    trained = Adapter({}, AdapterFacts(sha256=sha256_of(folder / main_file(session))))
+    composition = Composition(
+        base, (OpenPart(ref, ref, Weight.of(1.0), trained),), (), dtype_name(session)
+    )
+    gallery = []
+    for index, one in enumerate(after):
+        path = f"images/{index}.png"
+        save(one.image, folder / path, composition, one.plan)
+        gallery.append((path, one))
+    gallery_sheet(after).save(images / "validation.png")
+    learned = "adapter" if session.adapted else "word"
+    before_after_sheet(before, few, learned).save(folder / BEFORE_AFTER)
+    observer(Wrote("validation sheet", images / "validation.png"))
+    observer(Wrote("before and after", folder / BEFORE_AFTER))
+    return gallery
+
+
+def _one_per_prompt(drawn: Sequence[Drawn], least: int = BEFORE) -> list[Drawn]:
+    """Return the first picture of each prompt, filled up to `least` with the next ones."""
+    first = list({one.plan.prompt: one for one in reversed(drawn)}.values())[::-1]
+    rest = [one for one in drawn if one not in first]
+    return first + rest[: max(0, least - len(first))]
+
+
+def _reproducible(session: Session) -> dict[str, Any]:
+    """Return the settings that make the adapter again, which push nothing."""
+    tree = recorded_settings(session)
+    tree["hub"] = {"push": False, "model_id": None, "private": False}
+    tree["checkpoint"]["to_hub"] = False
+    return tree

@@ -1,0 +1,219 @@
+"""Puts together what a training's card says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from hublora._version import __version__
+from hublora.adapters.embeddings import KEYS
+from hublora.cards.facts import (
+    CardFacts,
+    LearnedWords,
+    License,
+    Picture,
+    Sampling,
+    Training,
+    Value,
+)
+from hublora.cards.facts import Source as CardSource
+from hublora.hub.repo_layout import LEARNED_WORDS, WEIGHTS
+from hublora.resolution.base import Base
+from hublora.training.config.training_config import flatten
+from hublora.workflows.train.gallery import Drawn
+from hublora.workflows.train.recipe import unpublished
+
+if TYPE_CHECKING:
+    from hublora.data import Source
+    from hublora.training.session import Session
+
+BEFORE_AFTER = "images/before-after.png"
+LOSS_PLOT = "training/loss.png"
+_DTYPES = {"no": "float32", "fp16": "float16", "bf16": "bfloat16"}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished training, as its card needs it.
+
+    Attributes:
+        session: What was trained.
+        base: On which base.
+        source: On which pictures.
+        steps: Optimizer steps that were done now.
+        seconds: How long they took.
+        final_loss: Mean over the last tenth of the steps.
+        gallery: Path inside the repo and picture.
+        kohya_path: Path inside the repo of the adapter in kohya's layout; None without adapter.
+        words_path: Path inside the repo of the learned words; None without any.
+    """
+
+    session: Session
+    base: Base
+    source: Source
+    steps: int
+    seconds: float
+    final_loss: float
+    gallery: Sequence[tuple[str, Drawn]]
+    kohya_path: str | None
+    words_path: str | None = None
+
+
+def card_facts(run: Run, environment: Mapping[str, Value]) -> CardFacts:
+    """Return everything that the card says."""
+    session, base, source = run.session, run.base, run.source
+    settings = session.config.adapter
+    return CardFacts(
+        title=title(session),
+        base=CardSource(base.hub_id, base.commit, _license(base)),
+        family_tags=base.family.card_tags,
+        pipeline_class=type(session.pipe).__name__,
+        hublora_version=__version__,
+        repo_id=session.config.hub.model_id,
+        dtype=dtype_name(session),
+        dataset=CardSource(
+            source.id if source.revision else None, source.revision, License(source.license)
+        ),
+        trigger_words=tuple(settings.trigger_words),
+        weight_name=WEIGHTS if session.adapted else None,
+        words=_learned_words(run),
+        kohya_path=run.kohya_path,
+        rank=settings.rank if session.adapted else None,
+        alpha=alpha(session) if session.adapted else None,
+        components=tuple(session.adapted),
+        targets=_targets(session),
+        size=(session.config.run_folder / main_file(session)).stat().st_size,
+        gallery=tuple(
+            Picture(path, one.plan.prompt, one.plan.negative_prompt, one.plan.seed)
+            for path, one in run.gallery
+        ),
+        before_after=BEFORE_AFTER,
+        sampling=_sampling(run.gallery),
+        training=_training(run),
+        environment=environment,
+    )
+
+
+def title(session: Session) -> str:
+    """Return what the adapter is called: its repo's name, else its folder's."""
+    config = session.config
+    return config.hub.model_id.split("/")[-1] if config.hub.model_id else config.run_folder.name
+
+
+def main_file(session: Session) -> str:
+    """Return the one safetensors file at the top of the repo."""
+    return WEIGHTS if session.adapted else LEARNED_WORDS
+
+
+def _targets(session: Session) -> tuple[str, ...]:
+    family, settings = session.family, session.config.adapter
+    if not session.adapted:
+        return ()
+    return tuple(settings.targets or family.default_targets[family.denoiser])
+
+
+def _learned_words(run: Run) -> LearnedWords | None:
+    tokens = run.session.tokens
+    if tokens is None or run.words_path is None:
+        return None
+    adapted = run.session.adapted
+    keys = () if not adapted and len(tokens.rows) == 1 else KEYS[: len(tokens.rows)]
+    file = run.session.config.run_folder / run.words_path
+    size = file.stat().st_size if adapted else None
+    return LearnedWords(run.words_path, tokens.lengths, keys, size)
+
+
+def alpha(session: Session) -> float:
+    """Return the alpha in effect."""
+    settings = session.config.adapter
+    return settings.alpha if settings.alpha is not None else settings.rank
+
+
+def dtype_name(session: Session) -> str:
+    """Return torch's name of the frozen weights' type."""
+    return _DTYPES[session.accelerator.mixed_precision]
+
+
+def _training(run: Run) -> Training:
+    session = run.session
+    whole = run.steps == session.step  # else an earlier process did a part, untimed
+    return Training(
+        steps=session.step,
+        pictures=len(run.source.examples),
+        final_loss=run.final_loss,
+        seconds=run.seconds if whole else None,
+        images_per_second=run.steps * session.images_per_step / run.seconds if whole else None,
+        peak_memory=peak_memory(),
+        settings=_settings_table(session),
+        loss_plot=LOSS_PLOT,
+        unpublished=unpublished(flatten(session.config.shareable())),
+    )
+
+
+def _settings_table(session: Session) -> dict[str, object]:
+    from hublora.training.methods import method_of
+
+    config = session.config
+    words = session.tokens
+    return {
+        "method": config.method,
+        "preset": config.preset,
+        "class pictures": len(session.streams[1].pictures) if len(session.streams) > 1 else None,
+        "learned words": ", ".join(words.lengths) if words else None,
+        "vectors a word": config.tokens.num_vectors if words else None,
+        "learning rate": config.optimizer.learning_rate,
+        "learning rate of the words": method_of(config).token_rate(config) if words else None,
+        "schedule": config.schedule.name,
+        "warm-up steps": config.schedule.warmup_steps,
+        "optimizer": config.optimizer.name,
+        "batch size": session.images_per_step,
+        "gradient accumulation": config.gradient_accumulation_steps,
+        "resolution": "×".join(str(side) for side in reversed(session.data.size)),
+        "aspect buckets": len(session.data.bucket_sizes) if config.data.aspect_buckets else None,
+        "masks": config.data.masks,
+        "weight outside masks": config.objective.outside_mask or None,
+        "precision": dtype_name(session),
+        "adapter": config.adapter.method if config.adapter.method != "lora" else None,
+        "initialisation": config.adapter.init if config.adapter.init != "gaussian" else None,
+        "averaged with decay": config.adapter.ema_decay,
+        "held-out pictures": len(session.held_out) or None,
+        "held-out loss": session.best_loss,
+        "objective": session.diffusion.prediction,
+        "min-SNR γ": config.objective.snr_gamma,
+        "noise offset": config.objective.noise_offset or None,
+        "caption dropout": config.data.caption_dropout or None,
+        "random flip": config.data.random_flip,
+        "shuffled tags": config.data.shuffle_tags,
+        "tag dropout": config.data.tag_dropout or None,
+        "gradient clipping": config.optimizer.max_grad_norm,
+        "seed": config.seed,
+    }
+
+
+def _sampling(gallery: Sequence[tuple[str, Drawn]]) -> Sampling:
+    plan = gallery[0][1].plan
+    return Sampling(
+        plan.num_inference_steps, plan.guidance_scale, plan.scheduler, plan.width, plan.height
+    )
+
+
+def _license(base: Base) -> License:
+    text = {key: value for key, value in base.card.items() if isinstance(value, str)}
+    return License(base.license, text.get("license_name"), text.get("license_link"))
+
+
+def peak_memory() -> int:
+    """Return the peak of the GPU's memory, or of this process's where there is no GPU, in bytes."""
+    import sys
+
+    import torch
+
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

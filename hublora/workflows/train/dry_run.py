@@ -1,0 +1,334 @@
+"""What a training would do, cost and need: everything but the training itself."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hublora.data.row_file import INDEX
+from hublora.errors import ConfigError
+from hublora.filesystem import nearest_folder
+from hublora.progress import Note, Observer, ignore
+from hublora.refs import is_repo
+from hublora.workflows.train.card_facts import peak_memory
+from hublora.workflows.train.class_images import count_missing, plan_class_pictures
+from hublora.workflows.train.gallery import count_drawn
+from hublora.workflows.train.hub_checkpoint import bring
+from hublora.workflows.train.prepare import Ready, beginning, encode, prepare
+from hublora.workflows.train.resolutions import shapes
+from hublora.workflows.train.settings import check_names
+
+if TYPE_CHECKING:
+    from hublora.data.crops import Bucket
+    from hublora.training.config.training_config import TrainingConfig
+    from hublora.training.session import Session
+
+_SPARE = 1.1  # of the disk: files of the system's own
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a training would do and need. Sizes are in bytes, times in seconds.
+
+    Attributes:
+        settings: Every setting as it would be used, under its dotted key.
+        base: The base at its commit.
+        base_license: As its card says.
+        dataset: The pictures' source.
+        dataset_license: As its card says.
+        pictures: How many are trained on.
+        skipped: How many cannot be used.
+        held_out: How many are kept apart.
+        buckets: How many are of each shape, by width×height; empty if they are cut to one.
+        class_pictures: How many pictures of the class are to be drawn first, as far as is known.
+        size: Height and width of what is trained on; of buckets, the usual one.
+        weights: How many are trained.
+        learning_rate: Of the adapter; None where words alone are learned.
+        words_rate: Of the words; None without any.
+        steps: Optimizer steps to do.
+        images_per_step: Pictures of one step, over all devices.
+        device: What it runs on.
+        encode_seconds: For latents and prompts; 0 if all of them are cached.
+        step_seconds: One optimizer step, as measured.
+        train_seconds: All steps; pictures that are drawn come on top.
+        previews: How many pictures are drawn on the way.
+        gallery: How many are drawn at the end, those of the base alone included.
+        memory: Highest use in that step, of the GPU or, without one, of the process.
+        memory_there_is: Of the GPU; None without one.
+        disk: What cache, checkpoints and result need.
+        disk_free: What is free there.
+        push_to: The repo that it would be pushed to, None if it is not pushed.
+        kept_at: Where checkpoints would be kept on the Hub, None if nowhere.
+    """
+
+    settings: dict[str, Any]
+    base: str
+    base_license: str | None
+    dataset: str
+    dataset_license: str | None
+    pictures: int
+    skipped: int
+    held_out: int
+    buckets: dict[str, int]
+    class_pictures: int
+    size: tuple[int, int]
+    weights: int
+    learning_rate: float | None
+    words_rate: float | None
+    steps: int
+    images_per_step: int
+    device: str
+    encode_seconds: float
+    step_seconds: float
+    train_seconds: float
+    previews: int
+    gallery: int
+    memory: int
+    memory_there_is: int | None
+    disk: int
+    disk_free: int
+    push_to: str | None
+    kept_at: str | None
+
+
+def dry_run(
+    config: TrainingConfig, *, resume: str | None = None, observer: Observer = ignore
+) -> Plan:
+    """Resolve and check everything, and measure one step on a few of the pictures.
+
+    Nothing is written but downloads; the run's folder is not made.
+
+    Raises:
+        HubloraError: Whatever would keep the training from starting, a full disk included.
+    """
+    check_names(config)
+    from hublora.training.accelerator import device_name
+    from hublora.training.distributed import join_processes
+    from hublora.training.methods import method_of
+    from hublora.training.session import total_steps
+    from hublora.training.setup import split_pictures
+
+    join_processes()
+    with brought_here(resume) as checkpoint:
+        ready = prepare(config, checkpoint, observer)
+    config, source = ready.config, ready.source
+    shown, held_out = split_pictures(config, len(source.examples))
+    observer(Note("Measuring one step …"))
+    trial = _try(ready)
+    images = trial.session.images_per_step
+    shown_once = sum(source.examples[one].repeats for one in shown)
+    steps = total_steps(config, shown_once, images)
+    done = _step_of(ready.checkpoint)
+    left = steps - done
+    previews, gallery = count_drawn(trial.session, ready.base, source, shown_once, (done, steps))
+    disk, free = _check_disk(config, trial, steps)
+    return Plan(
+        settings=config.flat(),
+        base=ready.base.label,
+        base_license=ready.base.license,
+        dataset=source.id,
+        dataset_license=source.license,
+        pictures=len(shown),
+        skipped=len(source.skipped),
+        held_out=len(held_out),
+        buckets={f"{b.size[1]}×{b.size[0]}": len(b.members) for b in trial.buckets}
+        if config.data.aspect_buckets
+        else {},
+        class_pictures=_to_draw(ready),
+        size=trial.session.data.size,
+        weights=sum(parameter.numel() for parameter in trial.session.parameters),
+        learning_rate=config.optimizer.learning_rate if trial.session.adapted else None,
+        words_rate=method_of(config).token_rate(config) if trial.session.tokens else None,
+        steps=left,
+        images_per_step=images,
+        device=device_name(ready.accelerator),
+        encode_seconds=trial.encode_seconds,
+        step_seconds=trial.step_seconds,
+        train_seconds=left * trial.step_seconds,
+        previews=previews,
+        gallery=gallery,
+        memory=peak_memory(),
+        memory_there_is=_memory_there_is(),
+        disk=disk,
+        disk_free=free,
+        push_to=config.hub.model_id if config.hub.push else None,
+        kept_at=ready.kept_at,
+    )
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """A session on a few of the pictures, and what it tells of all of them.
+
+    Attributes:
+        session: It.
+        buckets: The shapes of all pictures.
+        encode_seconds: For what is not cached yet of all pictures.
+        cache_bytes: The same.
+        step_seconds: One step.
+    """
+
+    session: Session
+    buckets: Sequence[Bucket]
+    encode_seconds: float
+    cache_bytes: float
+    step_seconds: float
+
+
+def _try(ready: Ready) -> _Trial:
+    """Encode as many pictures as one pass shows, into a cache of their own, and do two steps."""
+    from hublora.data.crops import arrange
+    from hublora.training.failures import explained
+
+    config, source = ready.config, ready.source
+    pictures = max(2, config.train_batch_size)
+    with trial(ready, pictures) as (session, seconds):
+        with explained(config, session.data.size[0]):
+            step_seconds = measure_step(session)
+        size = _file_bytes(session.data.folders)
+    some = source.examples[:pictures]
+    pixels, bucket_step = shapes(config, ready.base, ready.pipe)
+    buckets = arrange(source.examples, config.data, pixels, bucket_step)
+    few = sum(one.layout.rows for one in arrange(some, config.data, pixels, bucket_step))
+    rows = sum(one.layout.rows for one in buckets)
+    if config.dreambooth.prior_preservation:
+        few, rows = 2 * few, rows + config.dreambooth.num_class_images
+    missing = 0.0 if _is_cached(ready, buckets) else rows / few
+    return _Trial(session, buckets, seconds * missing, size * missing, step_seconds)
+
+
+@contextmanager
+def trial(ready: Ready, pictures: int) -> Iterator[tuple[Session, float]]:
+    """Lend a session on the first of the pictures, encoded into a cache of its own, and the
+    seconds that encoding took."""
+    from hublora.data import join
+    from hublora.training.setup import start_session
+
+    config, source, base = ready.config, ready.source, ready.base
+    some = replace(source, examples=source.examples[:pictures])
+    with tempfile.TemporaryDirectory(prefix="hublora-plan-") as folder:
+        alone = config.model_copy(
+            update={
+                "data": config.data.model_copy(update={"cache_dir": Path(folder)}),
+                "holdout": config.holdout.model_copy(update={"pictures": 0}),
+            }
+        )
+        # Pictures of the class are not there yet; these take as long.
+        of_class = len(some.examples) if config.dreambooth.prior_preservation else 0
+        shown = join(some, some) if of_class else some
+        started = time.monotonic()
+        data = encode(alone, base, ready.pipe, shown, ready.accelerator.device)
+        seconds = time.monotonic() - started
+        begin = beginning(alone, base, ready.pipe)
+        session = start_session(
+            alone,
+            base.family,
+            ready.pipe,
+            data,
+            source.fingerprint,
+            ready.accelerator,
+            begin,
+            class_pictures=of_class,
+        )
+        yield session, seconds
+
+
+@contextmanager
+def brought_here(resume: str | None) -> Iterator[str | None]:
+    """Bring a checkpoint that a repo keeps into a temporary folder; any other is where it is."""
+    if not is_repo(resume):
+        yield resume
+        return
+    with tempfile.TemporaryDirectory(prefix="hublora-plan-") as folder:
+        yield str(bring(str(resume), Path(folder)))
+
+
+def _check_disk(config: TrainingConfig, trial: _Trial, steps: int) -> tuple[int, int]:
+    """Return the bytes that the training needs on the disk, and those that are free.
+
+    Raises:
+        ConfigError: There are too few.
+    """
+    needed = int(_SPARE * (trial.cache_bytes + _kept(trial.session, steps)))
+    free = shutil.disk_usage(nearest_folder(config.run_folder)).free
+    if needed > free:
+        raise ConfigError(
+            f"The training needs about {needed / 1e9:.1f} GB of disk, and {free / 1e9:.1f} are "
+            "free.",
+            "Free some space, or lower data.crop_variants or --checkpoints-total-limit.",
+        )
+    return needed, free
+
+
+def measure_step(session: Session) -> float:
+    """Return the seconds of a step; the first one, which warms up, is not counted."""
+    import torch
+
+    from hublora.training.events import StepDone
+    from hublora.training.loop import train as train_steps
+
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    started = time.monotonic()
+    steps = (event for event in train_steps(session) if isinstance(event, StepDone))
+    seconds = 0.0
+    for event, _ in zip(steps, range(2), strict=False):
+        event.loss.item()  # waits for the device
+        started, seconds = time.monotonic(), time.monotonic() - started
+    return seconds
+
+
+def _step_of(checkpoint: Path | None) -> int:
+    return int(checkpoint.name.rpartition("-")[2]) if checkpoint is not None else 0
+
+
+def _to_draw(ready: Ready) -> int:
+    """Return how many pictures of the class are missing."""
+    if not ready.config.dreambooth.prior_preservation:
+        return 0
+    _, folder = plan_class_pictures(ready.config, ready.base, ready.pipe)
+    return count_missing(folder, ready.config.dreambooth.num_class_images)
+
+
+def _is_cached(ready: Ready, buckets: Sequence[Bucket]) -> bool:
+    """Tell whether these pictures are encoded already, in these shapes and by this base."""
+    wanted = {
+        "pictures": ready.source.pictures_fingerprint,
+        "base": ready.base.name,
+        "commit": ready.base.commit,
+    }
+    cached = set()
+    for index in (ready.config.data.cache_root / "latents").glob(f"*/{INDEX}"):
+        about = json.loads(index.read_text())
+        if all(about.get(key) == value for key, value in wanted.items()):
+            cached.add((*about["size"], about["rows"]))
+    return all((*bucket.size, bucket.layout.rows) in cached for bucket in buckets)
+
+
+def _kept(session: Session, steps: int) -> int:
+    """Return the bytes of the checkpoints that are kept at once, and of the result."""
+    config = session.config
+    weights = sum(p.numel() * p.element_size() for p in session.parameters)
+    made = -(-steps // config.checkpoint.steps)
+    limit = config.checkpoint.total_limit
+    kept = made if limit is None else min(made, limit + 1)
+    return weights * (4 * kept + 2)  # the adapter, its weights and two moments; two layouts
+
+
+def _file_bytes(folders: Iterable[Path]) -> int:
+    return sum(f.stat().st_size for folder in folders for f in folder.rglob("*") if f.is_file())
+
+
+def _memory_there_is() -> int | None:
+    import torch
+
+    if not torch.cuda.is_available():
+        return None
+    return int(torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory)

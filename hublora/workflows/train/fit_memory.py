@@ -1,0 +1,289 @@
+"""Fit a training into memory: config ─ measure steps ─▶ batch, passes and checkpointing that fit.
+
+A step keeps its pictures: half the batch is twice the passes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import gcd
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hublora.errors import ConfigError
+from hublora.progress import Note, Observer, ignore
+from hublora.workflows.train.card_facts import peak_memory
+from hublora.workflows.train.dry_run import brought_here, measure_step, trial
+
+if TYPE_CHECKING:
+    from hublora.training.config.training_config import TrainingConfig
+    from hublora.training.session import Session
+
+_MOST_TRIALS = 4  # of batches larger than one, for each way
+
+
+@dataclass(frozen=True)
+class Way:
+    """How the pictures of a step go through the model.
+
+    Attributes:
+        batch: Pictures of a pass.
+        passes: Of a step.
+        checkpointing: Whether activations are computed twice in place of being kept.
+    """
+
+    batch: int
+    passes: int
+    checkpointing: bool
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a step takes in one way.
+
+    Attributes:
+        memory: Highest use, in bytes.
+        seconds: Of the whole step.
+    """
+
+    memory: int
+    seconds: float
+
+
+Measure = Callable[[Way], "Cost | None"]  # None: memory ran out
+
+
+def fit(
+    config: TrainingConfig,
+    limit: float | None = None,
+    *,
+    resume: str | None = None,
+    observer: Observer = ignore,
+) -> TrainingConfig:
+    """Return the settings with the batch, passes and checkpointing that fit and are fastest.
+
+    Args:
+        config: All settings; the pictures of a step stay as many.
+        limit: GiB that a step may use; what is free on the device if not given.
+        resume: As for `train`.
+        observer: Is told what was chosen.
+
+    Raises:
+        ConfigError: Nothing fits, or there are several processes.
+        HubloraError: Whatever would keep the training from starting.
+    """
+    from hublora.training.distributed import join_processes
+    from hublora.workflows.train.prepare import prepare
+
+    if join_processes().num_processes > 1:
+        raise ConfigError(
+            "--fit measures in one process.",
+            "Let `hublora train … --fit --dry-run` choose, and give what it shows.",
+        )
+    there_is = memory_there_is() if limit is None else int(limit * GIB)
+    with brought_here(resume) as checkpoint:
+        ready = prepare(config, checkpoint, ignore)
+    observer(Note("Measuring what fits …"))
+    with trial(ready, pictures=2) as (session, _):
+        side = max(session.data.size)
+        chosen = choose(_measuring(session), _ways(config), there_is)
+    del session, ready
+    gc.collect()
+    if isinstance(chosen, Cost):
+        raise _too_large(config, chosen, there_is, side)
+    way, cost = chosen
+    observer(Note(_told(way, cost, there_is)))
+    return _with(config, way)
+
+
+def choose(measure: Measure, ways: list[Way], limit: int) -> tuple[Way, Cost] | Cost:
+    """Return the fastest way that fits and its cost; if none does, the cost of the smallest.
+
+    Args:
+        measure: Does a step in a way.
+        ways: Those there are.
+        limit: Bytes.
+    """
+    found: list[tuple[Way, Cost]] = []
+    smallest: Cost | None = None
+    for checkpointing in (False, True):
+        group = sorted((w for w in ways if w.checkpointing == checkpointing), key=_batch)
+        if not group:
+            continue
+        first = measure(group[0])
+        smallest = first or smallest
+        if first is None or first.memory > limit:
+            continue
+        best = _largest(measure, group, first, limit)
+        found.append(best)
+        if best[0] == group[-1]:
+            break  # nothing is faster than one pass without checkpointing
+    if found:
+        return min(found, key=lambda one: one[1].seconds)
+    return smallest or Cost(0, 0.0)
+
+
+def _largest(measure: Measure, group: list[Way], first: Cost, limit: int) -> tuple[Way, Cost]:
+    """Return the way with the largest batch that fits; memory grows evenly with the batch."""
+    best = (group[0], first)
+    larger = group[1:]
+    for _ in range(_MOST_TRIALS):
+        if not larger:
+            break
+        way, cost = best
+        # From two measures on, the next guess goes as far as the growth between them allows.
+        growth = (cost.memory - first.memory) / max(1, way.batch - 1) if way.batch > 1 else None
+        reach = [
+            one
+            for one in larger
+            if growth is None or cost.memory + growth * (one.batch - way.batch) <= limit
+        ]
+        guess = larger[0] if growth is None else reach[-1] if reach else larger[0]
+        taken = measure(guess)
+        if taken is not None and taken.memory <= limit:
+            best = (guess, taken)
+            larger = [one for one in larger if one.batch > guess.batch]
+        else:
+            larger = [one for one in larger if one.batch < guess.batch]
+    return best
+
+
+def _ways(config: TrainingConfig) -> list[Way]:
+    """Return all ways to do a step of as many pictures, smallest batches first.
+
+    Pictures of several shapes only share a pass within the batches that they are drawn in.
+    """
+    size = config.train_batch_size
+    most = pictures = size * config.gradient_accumulation_steps
+    if config.data.aspect_buckets:
+        most = gcd(pictures, config.data.bucket_batch or size)
+    batches = [n for n in range(1, most + 1) if most % n == 0]
+    kinds = (True,) if config.gradient_checkpointing else (False, True)
+    return [Way(n, pictures // n, kind) for kind in kinds for n in batches]
+
+
+def _measuring(session: Session) -> Measure:
+    """Return what does a pass in a way; the session's weights do not matter."""
+    from hublora.training.failures import is_out_of_memory
+
+    denoiser = session.trained[session.family.denoiser]
+    config = session.config
+
+    def measure(way: Way) -> Cost | None:
+        alone = {"train_batch_size": way.batch, "gradient_accumulation_steps": 1}
+        session.config = config.model_copy(update=alone)
+        session.step, session.is_over = 0, False
+        if way.checkpointing:
+            denoiser.enable_gradient_checkpointing()
+        elif not config.gradient_checkpointing:
+            denoiser.disable_gradient_checkpointing()
+        memory = StepMemory()
+        try:
+            seconds = measure_step(session)
+        except (RuntimeError, MemoryError) as error:
+            if isinstance(error, RuntimeError) and not is_out_of_memory(error):
+                raise
+            return None
+        finally:
+            session.optimizer.zero_grad()
+        return Cost(memory.peak(), seconds * way.passes)
+
+    return measure
+
+
+def _with(config: TrainingConfig, way: Way) -> TrainingConfig:
+    chosen: dict[str, Any] = {
+        "train_batch_size": way.batch,
+        "gradient_accumulation_steps": way.passes,
+        "gradient_checkpointing": way.checkpointing,
+    }
+    if config.data.aspect_buckets:  # the order of the pictures stays that of the larger batch
+        batch = config.data.bucket_batch or config.train_batch_size
+        chosen["data"] = config.data.model_copy(update={"bucket_batch": batch})
+    return config.model_copy(update=chosen)
+
+
+def _told(way: Way, cost: Cost, limit: int) -> str:
+    passes = f" in {way.passes} passes" if way.passes > 1 else ""
+    how = " with gradient checkpointing" if way.checkpointing else ""
+    return (
+        f"Fits: batches of {way.batch}{passes}{how} take {cost.memory / GIB:.2f} of "
+        f"{limit / GIB:.2f} GiB, {cost.seconds:.2g} s a step."
+    )
+
+
+def _too_large(config: TrainingConfig, cost: Cost, limit: int, side: int) -> ConfigError:
+    from hublora.training.failures import smaller
+
+    least = config.model_copy(update={"train_batch_size": 1, "gradient_checkpointing": True})
+    needs = f"{cost.memory / GIB:.2f} GiB" if cost.memory else "more"
+    return ConfigError(
+        f"One picture at a time with gradient checkpointing needs {needs}, and {limit / GIB:.2f} "
+        "GiB are allowed.",
+        f"To need less, {smaller(least, side)}.",
+    )
+
+
+def _batch(way: Way) -> int:
+    return way.batch
+
+
+GIB = 2**30
+_STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+_OF_A_GROUP = Path("/sys/fs/cgroup/memory.max")
+_USABLE = 0.9  # of the memory that is free on a CPU; others want some too
+
+
+class StepMemory:
+    """Measures the highest use from its making on."""
+
+    def __init__(self) -> None:
+        import torch
+
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+            return
+        with contextlib.suppress(OSError):  # not Linux, or not allowed: then it only grows
+            _RESET.write_text("5")  # see proc(5): resets the peak resident set
+
+    def peak(self) -> int:
+        """Return the highest use in bytes, with what others use of the GPU."""
+        import torch
+
+        if torch.cuda.is_available():
+            free, total = torch.cuda.mem_get_info()
+            others = total - free - torch.cuda.memory_reserved()
+            return int(torch.cuda.max_memory_reserved() + others)
+        return _status("VmHWM") or peak_memory()
+
+
+def memory_there_is() -> int:
+    """Return the bytes that a training may use on this device, what it uses already included."""
+    import torch
+
+    if torch.cuda.is_available():
+        return int(torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory)
+    with contextlib.suppress(OSError, ValueError):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        free = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
+        there_is = int(free * 1024 * _USABLE) + (_status("VmRSS") or 0)
+        with contextlib.suppress(OSError, ValueError):  # there is no group, or it has no limit
+            there_is = min(there_is, int(_OF_A_GROUP.read_text()))
+        return there_is
+    import os
+
+    return int(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * _USABLE)
+
+
+def _status(name: str) -> int | None:
+    """Return a size that the system tells of this process, in bytes; None if it does not."""
+    try:
+        lines = _STATUS.read_text().splitlines()
+    except OSError:
+        return None
+    found = next((line for line in lines if line.startswith(f"{name}:")), None)
+    return int(found.split()[1]) * 1024 if found else None

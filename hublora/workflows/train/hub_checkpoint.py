@@ -1,0 +1,328 @@
+"""Checkpoints on the Hub: run folder ─ behind the training's back ─▶ side branch.
+
+The branch `checkpoint` of the adapter's repo holds the newest checkpoint, its settings and its
+history: safetensors and JSON only. A Hub that is away costs a checkpoint there, never the training.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hublora.errors import ConfigError, HubloraError, NotFoundError
+from hublora.filesystem import nearest_folder, write_atomically
+from hublora.hub import branch_storage
+from hublora.progress import Note, Observer, Stage
+from hublora.workflows.train.recipe import Recipe, own_settings, recorded_settings
+
+if TYPE_CHECKING:
+    from hublora.training.session import Session
+
+BRANCH = "checkpoint"
+SETTINGS, ENVIRONMENT, HISTORY, STATE = (
+    "settings.json",
+    "environment.json",
+    "history.jsonl",
+    "state.json",
+)
+_PATIENCE = 300.0  # seconds to wait at the end for what is still on its way
+_TAKEN = ".keeping-"
+_KINDS = (".safetensors", ".json", ".jsonl")
+
+
+class Keeper:
+    """Uploads checkpoints one at a time in a thread of its own.
+
+    A checkpoint that is offered while another is on its way waits; if a newer one comes, it is
+    left out. What the thread has to tell is told by `tell`, in the thread of the training.
+    """
+
+    def __init__(self, session: Session) -> None:
+        hub = session.config.hub
+        self._repo_id, self._private = str(hub.model_id), hub.private
+        self._run = session.config.run_folder
+        for rest in self._run.glob(f"{_TAKEN}*"):  # of a process that was killed
+            shutil.rmtree(rest, ignore_errors=True)
+        self._documents = _documents(session)
+        self._notes: queue.SimpleQueue[Note] = queue.SimpleQueue()
+        self._changed = threading.Condition()
+        self._waiting: Path | None = None
+        self._busy = self._failed = self._over = False
+        threading.Thread(target=self._work, name="hublora-keeper", daemon=True).start()
+
+    @property
+    def command(self) -> str:
+        """What goes on with the training on any machine."""
+        return f"hublora train --resume {self._repo_id}"
+
+    def offer(self, checkpoint: Path) -> None:
+        """Take note of a checkpoint; it may be removed as soon as this returns."""
+        try:
+            taken = self._take(checkpoint)
+        except OSError as error:  # a full disk: the next checkpoint will say so itself
+            self._notes.put(Note(f"{checkpoint.name} is on this disk only: {error}", True))
+            return
+        with self._changed:
+            if self._waiting is not None:
+                shutil.rmtree(self._waiting, ignore_errors=True)
+            self._waiting = taken
+            self._changed.notify_all()
+
+    def _take(self, checkpoint: Path) -> Path:
+        """Return a folder of its own with everything that is to be uploaded."""
+        taken = Path(tempfile.mkdtemp(dir=self._run, prefix=_TAKEN))
+        try:
+            for file in checkpoint.rglob("*"):
+                if file.is_file():
+                    _link(file, taken / file.relative_to(checkpoint))
+            shutil.copy(self._run / "training" / HISTORY, taken / HISTORY)
+            for name, text in self._documents.items():
+                (taken / name).write_text(text)
+        except OSError:
+            shutil.rmtree(taken, ignore_errors=True)
+            raise
+        return taken
+
+    def tell(self, observer: Observer) -> None:
+        """Tell what has happened since the last time."""
+        while not self._notes.empty():
+            observer(self._notes.get())
+
+    def finish(self, observer: Observer) -> None:
+        """Wait until nothing is on its way, or patience ends; afterwards nothing is taken."""
+        until = time.monotonic() + _PATIENCE
+        with self._changed:
+            self._over = True
+            self._changed.notify_all()
+            if self._busy or self._waiting:
+                observer(Stage("Keeping the checkpoint on the Hub", 0, 1))
+            while (self._busy or self._waiting) and time.monotonic() < until:
+                self._changed.wait(1.0)
+            if self._busy or self._waiting:
+                self._notes.put(
+                    Note(
+                        f"The Hub did not take the last checkpoint in {_PATIENCE:.0f} "
+                        "seconds; it is on this disk.",
+                        True,
+                    )
+                )
+        self.tell(observer)
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                while self._waiting is None:
+                    if self._over:
+                        return
+                    self._changed.wait()
+                folder, self._waiting, self._busy = self._waiting, None, True
+            try:
+                self._upload(folder)
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+                with self._changed:
+                    self._busy = False
+                    self._changed.notify_all()
+
+    def _upload(self, folder: Path) -> None:
+        files = {
+            path.relative_to(folder).as_posix(): path
+            for path in folder.rglob("*")
+            if path.suffix in _KINDS
+        }
+        step = json.loads(files[STATE].read_bytes())["step"]
+        try:
+            message = f"Checkpoint of step {step}"
+            branch_storage.replace(self._repo_id, BRANCH, files, message, self._private)
+        except Exception as error:  # whatever it is, the training goes on
+            why = error.message if isinstance(error, HubloraError) else str(error)
+            first = (why.splitlines() or [type(error).__name__])[0]
+            if not self._failed:
+                self._notes.put(
+                    Note(
+                        f"The checkpoint of step {step} is on this disk only: {first} "
+                        "The next one will be tried again.",
+                        True,
+                    )
+                )
+            self._failed = True
+            return
+        self._failed = False
+        self._notes.put(Note(f"Kept the checkpoint of step {step} at {self._repo_id}@{BRANCH}"))
+
+
+@contextmanager
+def keeping(session: Session, observer: Observer) -> Iterator[Keeper | None]:
+    """Lend what uploads checkpoints, None if they are not to be; wait for it at the end."""
+    if not (session.config.checkpoint.to_hub and session.accelerator.is_main_process):
+        yield None
+        return
+    keeper = Keeper(session)
+    try:
+        yield keeper
+    finally:
+        keeper.finish(observer)
+
+
+def describe_place(repo_id: str, private: bool) -> str:
+    """Return where checkpoints will be kept, and who can see them there.
+
+    Args:
+        repo_id: owner/name.
+        private: Make the repo private, if there is none yet.
+
+    Raises:
+        HubError: The Hub is away.
+    """
+    there = branch_storage.is_private(repo_id)
+    seen = "private" if (private if there is None else there) else "public"
+    made = ", to be created" if there is None else ""
+    return f"{repo_id}@{BRANCH} ({seen}{made})"
+
+
+def check_unkept(repo_id: str) -> None:
+    """Check that no other training is kept where a new one is to be.
+
+    Raises:
+        ConfigError: There is one.
+        HubError: The Hub is away.
+    """
+    if (found := branch_storage.look_up(repo_id, BRANCH)) and STATE in found.files:
+        raise ConfigError(
+            f"{repo_id} already keeps the checkpoint of a training.",
+            f"Go on with it: hublora train --resume {repo_id}. Or remove it: "
+            f"hf repos branch delete {repo_id} {BRANCH}",
+        )
+
+
+def drop_kept(repo_id: str, observer: Observer) -> None:
+    """Remove the checkpoint of a training whose result is pushed; tell if that did not work."""
+    try:
+        branch_storage.remove(repo_id, BRANCH)
+    except HubloraError as error:
+        how = f"hf repos branch delete {repo_id} {BRANCH}"
+        observer(
+            Note(f"{repo_id} still keeps a checkpoint: {error.message} Remove it: {how}", True)
+        )
+
+
+def _documents(session: Session) -> dict[str, str]:
+    from hublora.cards.environment import describe_environment
+
+    environment = describe_environment(session.accelerator.device.type)
+    return {
+        SETTINGS: json.dumps(recorded_settings(session), indent=2) + "\n",
+        ENVIRONMENT: json.dumps(environment, indent=2) + "\n",
+    }
+
+
+def _link(file: Path, other: Path) -> None:
+    other.parent.mkdir(exist_ok=True)
+    try:
+        os.link(file, other)
+    except OSError:  # a file system without links
+        shutil.copy(file, other)
+
+
+def read_kept(repo_id: str) -> Recipe:
+    """Return the settings of the training whose checkpoint a repo keeps.
+
+    Raises:
+        NotFoundError: It keeps none.
+        ConfigError: What it says cannot be read.
+        HubError: The Hub is away.
+    """
+    with tempfile.TemporaryDirectory(prefix="hublora-") as folder:
+        found = _find(repo_id)
+        branch_storage.fetch(repo_id, found, (SETTINGS, ENVIRONMENT), Path(folder))
+        try:
+            settings, environment = (
+                json.loads(Path(folder, name).read_bytes()) for name in (SETTINGS, ENVIRONMENT)
+            )
+            own = own_settings(settings)
+        except (ValueError, AttributeError, RecursionError) as error:
+            raise _unreadable(repo_id, SETTINGS) from error
+    pushes = own_settings({"pushes": settings.get("hub")}).get("pushes.push")
+    # It goes on where it was taken up from, whatever else is said there.
+    hub = {"hub.model_id": repo_id, "hub.push": bool(pushes)}
+    name = repo_id.split("/")[-1]
+    known = environment if isinstance(environment, dict) else {}
+    return Recipe(f"{repo_id}@{BRANCH}", name, own | hub, known)
+
+
+def bring(repo_id: str, near: Path) -> Path:
+    """Bring the checkpoint that a repo keeps to this disk, into a hidden folder, and check it.
+
+    Args:
+        repo_id: owner/name.
+        near: A folder, there or not, on the disk that it is to be on.
+
+    Returns:
+        `checkpoint-<step>`; the record of the training is beside it.
+
+    Raises:
+        NotFoundError: The repo keeps none.
+        ConfigError: It is damaged.
+        HubError: The Hub is away.
+    """
+    from hublora.training.checkpoint import EMBEDDINGS, OPTIMIZER, WEIGHTS, check_files
+
+    found = _find(repo_id)
+    names = [name for name in (STATE, WEIGHTS, EMBEDDINGS, OPTIMIZER) if name in found.files]
+    hidden = Path(tempfile.mkdtemp(dir=nearest_folder(near), prefix=".checkpoint-"))
+    try:
+        folder = hidden / "files"
+        branch_storage.fetch(repo_id, found, names, folder)
+        branch_storage.fetch(repo_id, found, [HISTORY], hidden)
+        for cache in (hidden, folder):
+            shutil.rmtree(cache / ".cache", ignore_errors=True)
+        step = check_files(folder, lambda name: _unreadable(repo_id, name))["step"]
+        return folder.rename(hidden / f"checkpoint-{step}")
+    except BaseException:
+        shutil.rmtree(hidden, ignore_errors=True)
+        raise
+
+
+def take_up(brought: Path, run: Path) -> Path:
+    """Move what `bring` returned into a run folder, whole or not at all."""
+    history = (brought.parent / HISTORY).read_bytes()
+    final = run / brought.name
+    write_atomically(run / "training" / HISTORY, history)
+    shutil.rmtree(final, ignore_errors=True)  # it was none: without a state
+    os.rename(brought, final)
+    leave(brought)
+    return final
+
+
+def leave(brought: Path) -> None:
+    """Remove what `bring` returned."""
+    shutil.rmtree(brought.parent, ignore_errors=True)
+
+
+def _find(repo_id: str) -> branch_storage.RepoSnapshot:
+    found = branch_storage.look_up(repo_id, BRANCH)
+    if found is None or STATE not in found.files:
+        raise NotFoundError(
+            f"{repo_id} keeps no checkpoint: it has no branch {BRANCH!r}.",
+            "Only a training with --checkpoint-to-hub leaves one, until its result is pushed.",
+        )
+    for name in (SETTINGS, ENVIRONMENT, HISTORY):
+        if name not in found.files:
+            raise _unreadable(repo_id, name)
+    return found
+
+
+def _unreadable(repo_id: str, name: str) -> ConfigError:
+    return ConfigError(
+        f"The checkpoint that {repo_id} keeps is damaged: {name} is not what was written.",
+        f"Nobody can go on from it; remove it: hf repos branch delete {repo_id} {BRANCH}",
+    )

@@ -1,0 +1,233 @@
+"""Find and check what a training needs: settings ─▶ base, pictures, latents, where it begins."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hublora.cards.format import format_count
+from hublora.hub.push import check_can_push
+from hublora.progress import Note, Observer, Stage, ignore
+from hublora.refs import AdapterRef, is_repo
+from hublora.resolution.base import Base, find_base, open_base
+from hublora.workflows.train.hub_checkpoint import (
+    BRANCH,
+    check_unkept,
+    describe_place,
+    leave,
+    take_up,
+)
+from hublora.workflows.train.resolutions import bucket_note, enlarged_note, settle_buckets, shapes
+from hublora.workflows.train.run_loop import find_checkpoint
+from hublora.workflows.train.settings import pin, settle
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from hublora.adapters.adapter import LowRank
+    from hublora.data import Source, TrainingData
+    from hublora.training.config.training_config import TrainingConfig
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A training of which everything is found and checked, and nothing is done.
+
+    Attributes:
+        config: The settings, nothing left open and everything pinned.
+        checkpoint: To go on from; None starts anew.
+        accelerator: Device, precision and processes.
+        source: The pictures.
+        base: The base.
+        pipe: Its pipeline, on the CPU.
+        kept_at: Where checkpoints are kept on the Hub and who sees them there; None if nowhere.
+    """
+
+    config: TrainingConfig
+    checkpoint: Path | None
+    accelerator: Accelerator
+    source: Source
+    base: Base
+    pipe: Any
+    kept_at: str | None
+
+
+def prepare(config: TrainingConfig, resume: str | None, observer: Observer) -> Ready:
+    """Find and check everything that a training needs.
+
+    Raises:
+        HubloraError: Whatever keeps it from starting.
+    """
+    from hublora.training.distributed import on_main
+
+    config = on_main(lambda: settle(config, resume))
+    if config.hub.push or config.checkpoint.to_hub:
+        on_main(lambda: check_can_push(str(config.hub.model_id)))
+    checkpoint = on_main(lambda: find_checkpoint(config, resume, observer))
+    if checkpoint is None or not is_repo(resume):
+        return _check(config, checkpoint, observer)
+    try:
+        ready = _check(config, checkpoint, observer, f"{resume}@{BRANCH}")
+    except BaseException:
+        leave(checkpoint)
+        raise
+    return replace(ready, checkpoint=on_main(lambda: take_up(checkpoint, config.run_folder)))
+
+
+def _check(
+    config: TrainingConfig, checkpoint: Path | None, observer: Observer, label: str = ""
+) -> Ready:
+    """Find what settled settings name, and check that it goes together with a checkpoint, which
+    messages call `label` where its folder says nothing to people."""
+    import torch
+
+    from hublora.training.accelerator import make_accelerator, weight_dtype
+    from hublora.training.checkpoint import check_checkpoint
+    from hublora.training.distributed import main_first, on_main
+    from hublora.training.setup import check_settings, split_pictures
+
+    if config.checkpoint.to_hub and checkpoint is None:
+        on_main(lambda: check_unkept(str(config.hub.model_id)))
+    kept_at = on_main(lambda: _tell_place(config, observer))
+    accelerator = make_accelerator(config)
+    commit = on_main(lambda: find_base(config.base.model, config.base.revision))
+    source = main_first(lambda: open_pictures(config, observer))
+    split_pictures(config, len(source.examples))
+    base = main_first(lambda: open_base(config.base.model, commit, observer))
+    observer(Note(f"Base: {base.label}"))
+    config = pin(config, base, source)
+    config = settle_buckets(config, checkpoint)
+    if checkpoint is not None:
+        check_checkpoint(checkpoint, config, source.fingerprint, accelerator, label)
+    # The VAE is only needed for encoding, and half precision shows in the latents of some bases.
+    dtype = weight_dtype(accelerator)
+    pipe = base.load({"default": dtype, base.family.vae: torch.float32})
+    check_settings(config, base.family, pipe)
+    shapes(config, base, pipe)
+    return Ready(config, checkpoint, accelerator, source, base, pipe, kept_at)
+
+
+def open_pictures(config: TrainingConfig, observer: Observer = ignore) -> Source:
+    """Return the pictures that the settings name, under the captions of their method.
+
+    Raises:
+        DataError: They cannot be used.
+    """
+    from hublora.data import open_source
+    from hublora.training.methods import method_of
+
+    method = method_of(config)
+    source = open_source(
+        method.data(config),
+        lambda done, total: observer(Stage("Looking at pictures", done, total)),
+    )
+    source = method.show(config, source)
+    _tell_source(source, observer)
+    return source
+
+
+def encode(
+    config: TrainingConfig,
+    base: Base,
+    pipe: Any,
+    source: Source,
+    device: Any,
+    observer: Observer = ignore,
+) -> TrainingData:
+    """Return the pictures' latents and the captions' embeddings, from the cache if they are there.
+
+    Afterwards the encoders are off the device and the VAE has the precision of the others.
+    """
+    import torch
+
+    from hublora.data import build_cache
+    from hublora.data.captions import count_truncated, truncation_note
+    from hublora.training.target_layers import encodes_prompts
+
+    family = base.family
+    size, bucket_step = shapes(config, base, pipe)
+    captions = [caption for example in source.examples for caption in example.captions]
+    longest = family.max_tokens(pipe)
+    cut = count_truncated(captions, lambda texts: family.count_tokens(pipe, texts), longest)
+    if note := truncation_note(cut, len(captions), longest):
+        observer(Note(note + ".", warning=True))
+
+    vae = getattr(pipe, family.vae)
+    text_encoders = [getattr(pipe, name) for name in family.text_encoders]
+    dtype = text_encoders[0].dtype
+
+    def encode_images(pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        vae.to(device)
+        with torch.no_grad():
+            mean, std = family.encode_images(pipe, pixels)
+        return mean.cpu(), std.cpu()
+
+    def encode_prompts(prompts: list[str]) -> dict[str, torch.Tensor]:
+        for encoder in text_encoders:
+            encoder.to(device)
+        with torch.no_grad():
+            encoded = family.encode_prompts(pipe, prompts)
+        return {name: tensor.cpu() for name, tensor in encoded.items()}
+
+    data = build_cache(
+        source,
+        config.data,
+        size=size,
+        bucket_step=bucket_step,
+        inpaints=family.inpaints(pipe),
+        key_parts={"base": base.name, "commit": base.commit, "family": family.name},
+        prompt_key={"dtype": str(dtype), "tokens": longest},
+        encode_images=encode_images,
+        encode_prompts=None if encodes_prompts(config) else encode_prompts,
+        batch_size=4 if device.type == "cuda" else 1,
+        progress=lambda done, total: observer(Stage("Encoding", done, total)),
+    )
+    for encoder in (vae, *text_encoders):
+        encoder.to("cpu")
+    torch.nn.Module.to(vae, dtype)  # diffusers' own warns of a loss, even where there is none
+    if data.reused:
+        observer(Note("Latents and prompts are reused from the cache."))
+    if bucket_step is not None:
+        observer(Note(bucket_note(data)))
+    if note := enlarged_note(data, [example.size for example in source.examples]):
+        observer(Note(note, warning=True))
+    return data
+
+
+def beginning(
+    config: TrainingConfig, base: Base, pipe: Any, observer: Observer = ignore
+) -> Mapping[str, Mapping[str, LowRank]] | None:
+    """Return the updates of the adapter to start from under the base's own names, None without."""
+    if config.adapter.start_from is None:
+        return None
+    from hublora.generation.compose import fit_to_base
+    from hublora.resolution.adapter import open_adapter
+
+    ref = AdapterRef.parse(config.adapter.start_from)
+    adapter = open_adapter(ref, observer)
+    label = adapter.facts.source or config.adapter.start_from
+    fitted = fit_to_base(pipe, adapter, label, base.name)
+    return {
+        component: {name: replace(one, up=one.up * ref.weight) for name, one in layers.items()}
+        for component, layers in fitted.items()
+    }
+
+
+def _tell_place(config: TrainingConfig, observer: Observer) -> str | None:
+    """Say where checkpoints will be kept on the Hub, if they are, before the first is."""
+    if not config.checkpoint.to_hub:
+        return None
+    place = describe_place(str(config.hub.model_id), config.hub.private)
+    observer(Note(f"Checkpoints will be kept at {place}."))
+    return place
+
+
+def _tell_source(source: Source, observer: Observer) -> None:
+    at = f"@{source.revision[:8]}" if source.revision else ""
+    observer(Note(f"Data: {source.id}{at}, {format_count(len(source.examples), 'picture')}"))
+    for said in source.notes:
+        observer(Note(said))
+    if note := source.skipped_note():
+        observer(Note(note, warning=True))

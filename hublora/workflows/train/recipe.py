@@ -1,0 +1,218 @@
+"""Make it again: adapter ref ─ what its repo says of its training ─▶ the same settings, pinned."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hublora.errors import ConfigError, NotFoundError, RefError
+from hublora.hub.download import download
+from hublora.hub.repo_layout import ENVIRONMENT, SETTINGS
+from hublora.hub.resolve import inspect_repo
+from hublora.progress import Note, Observer, ignore
+from hublora.refs import AdapterRef, check_repo_id
+from hublora.training.config.training_config import flatten, read_settings_file
+
+if TYPE_CHECKING:
+    from hublora.training.session import Session
+
+_SOURCES = ("data.dataset", "data.folder", "data.archive")
+# What says where in a source the pictures are, and means nothing in another one.
+_OF_THE_SOURCE = (
+    "data.revision",
+    "data.config_name",
+    "data.split",
+    "data.image_column",
+    "data.caption_column",
+)
+# Where things go is for whoever trains to say, never for the repo.
+_NOT_ITS_OWN = ("hub.", "output_dir", "report_to", "data.cache_dir")
+_OF_NO_EFFECT = (*_NOT_ITS_OWN, "checkpoint.")
+
+# Settings that may name something of the author's own, and the flag for it.
+_PRIVATE = {
+    "base.model": "--base FOLDER",
+    "data.folder": "--folder FOLDER",
+    "data.archive": "--archive FILE",
+    "adapter.start_from": "--set adapter.start_from=FILE",
+    "dreambooth.class_folder": "--class-data-dir FOLDER",
+}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What an adapter's repo, or a run folder, says about how it was trained.
+
+    Attributes:
+        label: The repo at its commit, or the folder.
+        name: Last part of that name.
+        settings: Every setting under its dotted key; base and dataset at their commits.
+        environment: What it was trained with, as `describe_environment` returned it.
+    """
+
+    label: str
+    name: str
+    settings: Mapping[str, Any]
+    environment: Mapping[str, Any]
+
+
+def read_recipe(ref: str) -> Recipe:
+    """Return how the adapter `ref` was made.
+
+    Args:
+        ref: owner/name, with @revision if it is not the newest; or the folder of a run.
+
+    Raises:
+        RefError: It does not parse.
+        NotFoundError: There is no such repo or folder, or it does not say how it was made.
+        ConfigError: What it says cannot be read.
+    """
+    parsed = AdapterRef.parse(ref)
+    if parsed.kind == "url":
+        raise NotFoundError(
+            f"A file alone, {parsed.public}, does not say how it was made.", "Name its repo."
+        )
+    if parsed.kind == "local":
+        folder = Path(parsed.location).expanduser()
+        settings, environment = folder / SETTINGS, folder / ENVIRONMENT
+        if not settings.is_file():
+            raise _untold(str(folder))
+        return _recipe(str(folder), folder.resolve().name, settings, environment)
+    snapshot = inspect_repo(parsed.location, "model", parsed.revision)
+    if SETTINGS not in snapshot.files:
+        raise _untold(parsed.location)
+    settings, environment = (
+        download(parsed.location, snapshot.commit, name) if name in snapshot.files else Path(name)
+        for name in (SETTINGS, ENVIRONMENT)
+    )
+    label = f"{parsed.location}@{snapshot.commit[:8]}"
+    return _recipe(label, parsed.location.split("/")[-1], settings, environment)
+
+
+def remake(recipe: Recipe, given: Mapping[str, Any], observer: Observer = ignore) -> dict[str, Any]:
+    """Return the settings of a training that makes the adapter again.
+
+    Args:
+        recipe: How it was made.
+        given: Settings under dotted keys that win over it, such as another learning rate.
+        observer: Is told of those, and of every version that is another one now.
+
+    Raises:
+        ConfigError: It was trained on something that only its author has, and `given` names
+            nothing in its place.
+    """
+    kept = check_named(recipe, given)
+    for key, value in given.items():
+        then = recipe.settings.get(key)
+        if not key.startswith(_OF_NO_EFFECT) and _plain(value) != then:
+            observer(Note(f"Other than {recipe.label}: {key} is {_plain(value)} (was {then})."))
+    for sentence in drift_since(recipe):
+        observer(Note(f"Since {recipe.label}: {sentence}", warning=True))
+    return {**kept, **given}
+
+
+def check_named(recipe: Recipe, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Check that everything which is trained on can be found by others than the author, or is
+    given; return the recorded settings that `given` leaves in place. Loads no torch.
+
+    A path is refused even where this machine has such a file: a repo does not choose among those.
+
+    Raises:
+        ConfigError: As `remake`.
+    """
+    kept = _without_replaced(recipe.settings, given)
+    for key in unpublished(kept):
+        if key not in given:
+            flag = _PRIVATE[key]
+            by_key = f"--set {key}={flag.rpartition(' ')[2]}"
+            raise ConfigError(
+                f"{recipe.label} was made with {str(kept[key])!r}, which is not on the Hub.",
+                f"Name it: {flag}" if "--set" in flag else f"Name it: {flag}, or {by_key}",
+            )
+    return kept
+
+
+def unpublished(settings: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the settings, under dotted keys, that name something which is not on the Hub."""
+    named = {key: settings.get(key) for key in _PRIVATE}
+    return tuple(
+        key for key, value in named.items() if value is not None and not _is_public(key, str(value))
+    )
+
+
+def drift_since(recipe: Recipe) -> tuple[str, ...]:
+    """Return what is not as it was when the adapter was trained, one sentence each."""
+    import torch
+
+    from hublora.cards.environment import describe_environment, drift
+
+    now = describe_environment("cuda" if torch.cuda.is_available() else "cpu")
+    return drift(recipe.environment, now)
+
+
+def recorded_settings(session: Session) -> dict[str, Any]:
+    """Return the settings that make an adapter again on one device, as a tree; base and dataset
+    are pinned in them, and so is what the device had chosen."""
+    tree = session.config.shareable()
+    tree["mixed_precision"] = session.accelerator.mixed_precision
+    tree["gradient_accumulation_steps"] *= session.accelerator.num_processes
+    return tree
+
+
+def _untold(label: str) -> NotFoundError:
+    return NotFoundError(
+        f"{label} does not say how it was made: it has no {SETTINGS}.",
+        "Only adapters that hublora trained can be made again.",
+    )
+
+
+def _recipe(label: str, name: str, settings: Path, environment: Path) -> Recipe:
+    known: Any = {}
+    if environment.is_file():
+        try:
+            known = json.loads(environment.read_bytes())
+        except (ValueError, RecursionError):
+            known = {}  # then everything counts as drifted
+    tree = own_settings(read_settings_file(settings))
+    return Recipe(label, name, tree, known if isinstance(known, dict) else {})
+
+
+def own_settings(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a repo has to say, under dotted keys: how to train, and not where things go."""
+    flat = flatten(tree)
+    return {key: value for key, value in flat.items() if not key.startswith(_NOT_ITS_OWN)}
+
+
+def _without_replaced(then: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the recorded settings without those that belong to what `given` replaces."""
+    kept = dict(then)
+    if "base.model" in given and given["base.model"] != then.get("base.model"):
+        kept.pop("base.revision", None)
+    named = {key: _plain(given[key]) for key in _SOURCES if key in given}
+    if not named or all(then.get(key) == value for key, value in named.items()):
+        return kept
+    same_kind = all(then.get(key) is not None and key != "data.dataset" for key in named)
+    for key in _SOURCES if same_kind else (*_SOURCES, *_OF_THE_SOURCE):
+        kept.pop(key, None)
+    return kept
+
+
+def _is_public(key: str, named: str) -> bool:
+    if key in ("data.folder", "dreambooth.class_folder"):
+        return False
+    if key == "data.archive":
+        return named.startswith("https://")
+    try:
+        if key == "base.model":
+            check_repo_id(named)
+            return True
+        return AdapterRef.parse(named).kind != "local"
+    except RefError:
+        return False
+
+
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else value

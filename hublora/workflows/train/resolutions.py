@@ -1,0 +1,102 @@
+"""The shapes that pictures are trained in: one square, or buckets about as large."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hublora.errors import ConfigError
+
+if TYPE_CHECKING:
+    from hublora.data import TrainingData
+    from hublora.resolution.base import Base
+    from hublora.training.config.training_config import TrainingConfig
+
+
+def shapes(config: TrainingConfig, base: Base, pipe: Any) -> tuple[tuple[int, int], int | None]:
+    """Return (h, w) of the pictures, and what sides of buckets are multiples of, None without.
+
+    Raises:
+        ConfigError: The resolution, or the step that was asked for, does not fit the base.
+    """
+    from hublora.data.buckets import default_step
+
+    size_step = base.family.size_step(pipe)
+    side = config.data.resolution or base.family.resolution(pipe)
+    _check_side(side, size_step)
+    if not config.data.aspect_buckets:
+        return (side, side), None
+    step = config.data.bucket_step or default_step(side, size_step)
+    if step % size_step or step > side:
+        raise ConfigError(
+            f"data.bucket_step {step} is not a multiple of {size_step} up to the resolution "
+            f"{side}, as this base needs.",
+            f"Leave it out for {default_step(side, size_step)}.",
+        )
+    return (side, side), step
+
+
+def _check_side(side: int, step: int) -> None:
+    if side % step:
+        lower = side // step * step
+        raise ConfigError(
+            f"The resolution {side} is not a multiple of {step}, as this base needs.",
+            f"Use --resolution {max(lower, step)} or {lower + step}.",
+        )
+
+
+def settle_buckets(config: TrainingConfig, checkpoint: Path | None) -> TrainingConfig:
+    """Return the settings with the number of pictures of one shape in a row.
+
+    A training that is resumed keeps its own, so that its batches may become smaller.
+
+    Raises:
+        ConfigError: A batch would be of several shapes.
+    """
+    from hublora.training.checkpoint import setting_of
+
+    if not config.data.aspect_buckets:
+        return config
+    batch = config.data.bucket_batch or config.train_batch_size
+    if checkpoint is not None and config.data.bucket_batch is None:
+        kept = setting_of(checkpoint, "data.bucket_batch")
+        batch = kept if isinstance(kept, int) and kept > 0 else batch
+    if batch % config.train_batch_size:
+        raise ConfigError(
+            f"--train-batch-size {config.train_batch_size} does not divide data.bucket_batch "
+            f"{batch}: a batch would be of several shapes.",
+            f"Use --train-batch-size {batch}, or a divisor of it.",
+        )
+    return config.model_copy(
+        update={"data": config.data.model_copy(update={"bucket_batch": batch})}
+    )
+
+
+def enlarged_note(data: TrainingData, pictures: Sequence[tuple[int, int]]) -> str | None:
+    """Return the warning that pictures are smaller than they are trained in, None if none is.
+
+    Args:
+        data: What they are trained in.
+        pictures: Width and height of each.
+    """
+    sizes = (data.bucket_sizes[number] for number in data.bucket_of)
+    small = sum(
+        width < covered_width or height < covered_height
+        for (width, height), (covered_height, covered_width) in zip(pictures, sizes, strict=True)
+    )
+    if not small:
+        return None
+    verb = "is" if small == 1 else "are"
+    return (
+        f"{small} of {len(pictures)} pictures {verb} enlarged to be trained on; with a lower "
+        "--resolution they would not be."
+    )
+
+
+def bucket_note(data: TrainingData) -> str:
+    """Return the sentence for the log: how many pictures are of each shape."""
+    counts = Counter(data.bucket_of)
+    listed = (f"{counts[n]} of {w}×{h}" for n, (h, w) in enumerate(data.bucket_sizes))
+    return f"Pictures by shape (width×height): {', '.join(listed)}"

@@ -1,0 +1,85 @@
+"""What a person's Ctrl-C, or a SIGTERM, does to a training: before, in and after its steps."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hublora.errors import Interrupted
+
+if TYPE_CHECKING:
+    from hublora.workflows.train.hub_checkpoint import Keeper
+
+
+def interrupted(checkpoint: Path, keeper: Keeper | None = None) -> Interrupted:
+    """Return what to raise when a person stopped a training that is saved in `checkpoint`."""
+    elsewhere = f"\nOr on another machine: {keeper.command}" if keeper else ""
+    return Interrupted(
+        f"Stopped; everything so far is in {checkpoint}.",
+        f"Go on with the same command and: --output-dir {checkpoint.parent} --resume{elsewhere}",
+        checkpoint,
+    )
+
+
+@contextmanager
+def before_the_steps() -> Iterator[None]:
+    """Say that nothing is lost if a person stops what comes before the first step.
+
+    Raises:
+        Interrupted: A person stopped it.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Interrupted(
+            "Stopped before the first step: nothing was trained now; what was downloaded, encoded "
+            "and saved is kept.",
+            "The same command goes on with it.",
+            None,
+        ) from None
+
+
+@contextmanager
+def sigterm_stops() -> Iterator[None]:
+    """Let SIGTERM, by which schedulers end a job, stop as Ctrl-C does; in the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def asked_to_stop() -> Iterator[threading.Event]:
+    """Turn Ctrl-C and SIGTERM into an event that the loop looks at between two steps.
+
+    A second Ctrl-C stops at once. Signals can only be caught in the main thread; elsewhere the
+    event is never set.
+    """
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def ask(number: int, frame: Any) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,161 @@
+"""Make: dataset ref ─ data ─▶ training ─▶ adapter ─▶ card ─▶ (share) ─▶ user/name@commit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hublora.cards.format import format_count
+from hublora.errors import ConfigError
+from hublora.filesystem import claimed
+from hublora.progress import Note, Observer, ignore, on_stderr
+from hublora.resolution.base import Base
+from hublora.workflows.push import push
+from hublora.workflows.train.artifacts import Done, TrainingResult, write_results
+from hublora.workflows.train.class_images import open_class_pictures
+from hublora.workflows.train.hub_checkpoint import drop_kept, keeping
+from hublora.workflows.train.prepare import Ready, beginning, encode, prepare
+from hublora.workflows.train.run_loop import open_history, train_to_end
+from hublora.workflows.train.settings import check_names
+from hublora.workflows.train.signals import before_the_steps, interrupted, sigterm_stops
+
+if TYPE_CHECKING:
+    from hublora.training.config.training_config import TrainingConfig
+    from hublora.training.metrics_log import History
+    from hublora.training.session import Session
+
+
+def train(
+    config: TrainingConfig, *, resume: str | None = None, observer: Observer | None = None
+) -> TrainingResult:
+    """Train an adapter and write its repo folder; push and verify it if the config says so.
+
+    What happens is told on stderr, a line about every 15 seconds: what is encoded, and the step,
+    loss and learning rate. To follow it in another way, give an `observer`: a function that is
+    called with each `Note`, `Stage`, `Trained` and `Wrote` of `hublora.progress`; that
+    module's `ignore` keeps it silent.
+
+        hublora.train(config, observer=print)
+
+    Args:
+        config: All settings.
+        resume: "latest", a checkpoint folder, or a repo that keeps a checkpoint, to go on from;
+            None starts anew.
+        observer: Is told what happens; it is written to stderr if none is given.
+
+    Raises:
+        HubloraError: Whatever keeps it from starting, before any long work.
+        Interrupted: A person stopped it; a checkpoint was saved, unless it was before the first
+            step.
+    """
+    check_names(config)
+    from hublora.training.distributed import join_processes, on_main
+
+    observer = observer or on_stderr()
+    if not join_processes().is_main_process:
+        observer = ignore
+    with sigterm_stops(), ExitStack() as until_done:
+        with before_the_steps():
+            ready = prepare(config, resume, observer)
+            on_main(lambda: _claim(ready.config.run_folder, until_done))
+            session, history = _begin(ready, observer)
+        return _train(ready, session, history, observer)
+
+
+def _claim(folder: Path, until: ExitStack) -> None:
+    if not until.enter_context(claimed(folder)):
+        raise ConfigError(
+            f"Another training is writing to {folder}.",
+            "Let it end, or take another folder: --output-dir …",
+        )
+
+
+def _begin(ready: Ready, observer: Observer) -> tuple[Session, History]:
+    """Encode the pictures; return the training before its first step, and its record."""
+    from hublora.data import join
+    from hublora.training.checkpoint import load_checkpoint
+    from hublora.training.distributed import main_first
+    from hublora.training.setup import start_session
+
+    config, base, source = ready.config, ready.base, ready.source
+    device = ready.accelerator.device
+    of_class = main_first(
+        lambda: open_class_pictures(config, base, ready.pipe, ready.accelerator, observer)
+    )
+    shown = join(source, of_class) if of_class else source
+    data = main_first(lambda: encode(config, base, ready.pipe, shown, device, observer))
+    begin = main_first(lambda: beginning(config, base, ready.pipe, observer))
+    session = start_session(
+        config,
+        base.family,
+        ready.pipe,
+        data,
+        source.fingerprint,
+        ready.accelerator,
+        begin,
+        class_pictures=len(shown.examples) - len(source.examples),
+    )
+    if ready.checkpoint is not None:
+        load_checkpoint(session, ready.checkpoint)
+        observer(Note(f"Going on from {ready.checkpoint}."))
+    history = main_first(lambda: open_history(session))
+    observer(Note(_plan(session)))
+    return session, history
+
+
+def _train(ready: Ready, session: Session, history: History, observer: Observer) -> TrainingResult:
+    """Train, write the results, and push them if the settings say so."""
+    from hublora.training.distributed import on_main
+
+    config, base, source = ready.config, ready.base, ready.source
+    first = session.step
+    with keeping(session, observer) as keeper:
+        seconds = train_to_end(session, base, source, history, observer, keeper)
+        session.settle()
+        done = Done(history, session.step - first, seconds)
+        with _stoppable(session):
+            result = on_main(lambda: write_results(session, base, source, done, observer))
+    with _stoppable(session):
+        return on_main(lambda: _finish(result, config, base, observer))
+
+
+@contextmanager
+def _stoppable(session: Session) -> Iterator[None]:
+    """Say how to go on if a person stops what comes after the last step."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        folder = session.config.run_folder / f"checkpoint-{session.step}"
+        raise interrupted(folder) from None
+
+
+def _finish(
+    result: TrainingResult, config: TrainingConfig, base: Base, observer: Observer
+) -> TrainingResult:
+    """Push and verify a result, if the settings say so."""
+    if not config.hub.push:
+        return result
+    repo_id = str(config.hub.model_id)
+    pushed = push(
+        result.folder,
+        repo_id,
+        private=config.hub.private,
+        base=str(base.folder) if base.hub_id is None else None,
+        observer=observer,
+    )
+    if config.checkpoint.to_hub:
+        drop_kept(repo_id, observer)
+    return replace(result, pushed=pushed)
+
+
+def _plan(session: Session) -> str:
+    from hublora.training.accelerator import device_name
+
+    count = sum(parameter.numel() for parameter in session.parameters)
+    steps = format_count(session.total_steps - session.step, "step")
+    pictures = format_count(session.images_per_step, "picture")
+    device = device_name(session.accelerator)
+    return f"Training {count:,} weights for {steps} of {pictures} on {device}"

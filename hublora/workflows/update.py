@@ -1,0 +1,212 @@
+"""Upkeep of compositions: lockfile ─ ask the Hub ─▶ what moved ─ draw both ─▶ sheet, new pins."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hublora.errors import AdapterError
+from hublora.generation.draw import draw
+from hublora.generation.sample import sampling_for
+from hublora.hub.repo_layout import LOCK
+from hublora.hub.resolve import changed_files, inspect_repo
+from hublora.progress import Observer, Wrote, ignore
+from hublora.refs import AdapterRef
+from hublora.resolution.adapter import pin
+from hublora.resolution.composition_parts import OpenPart, settle
+from hublora.resolution.composition_parts import open_parts as open_refs
+from hublora.resolution.lockfile import Lock, read_lock
+from hublora.workflows.compose import Composed, compose, usual_prompts
+from hublora.workflows.load import load
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from hublora.generation.sample import Sampling
+
+
+@dataclass(frozen=True)
+class Movement:
+    """One adapter of a composition, or its base, then and now.
+
+    Attributes:
+        repo: owner/name.
+        pinned: The commit in the lockfile.
+        now: The commit that its branch or tag stands for now.
+        changed: Whether its file is another one; of a base, any of its weights or settings.
+    """
+
+    repo: str
+    pinned: str
+    now: str
+    changed: bool
+
+    @property
+    def moved(self) -> bool:
+        return self.pinned != self.now
+
+
+@dataclass(frozen=True)
+class Outdated:
+    """How a composition's parts and its base moved, and what the parts' moving changes.
+
+    Attributes:
+        parts: One for each adapter.
+        base: The same of the base.
+        sheet: Where it is; None where nothing was drawn.
+    """
+
+    parts: tuple[Movement, ...]
+    base: Movement
+    sheet: Path | None = None
+
+
+def outdated(
+    ref: str,
+    *,
+    sheet: Path | str | None = None,
+    prompts: Sequence[str] = (),
+    seed: int = 0,
+    device: str | None = None,
+    observer: Observer = ignore,
+    **sampling: Any,
+) -> Outdated:
+    """Return which adapters of a composition, and whether its base, moved since it was pinned.
+
+    Args:
+        ref: A composition's repo id, or a folder.
+        sheet: Where to write a sheet of the same prompts and seeds, pinned and as of now; written
+            if a file changed.
+        prompts: Of the sheet; from the adapters' own cards if not given.
+        seed: Of the sheet.
+        device: As for `load`.
+        observer: Is told what happens.
+        sampling: As for `run`.
+
+    Raises:
+        AdapterError: It is no composition.
+        HubError: The Hub is away, or a part is gone.
+    """
+    sheet = None if sheet is None else Path(sheet)
+    name, lock = _read(ref)
+    parts = _now(lock, observer)
+    movements = tuple(_movement(lock, index, part) for index, part in enumerate(parts))
+    base = _base_movement(lock)
+    if sheet is None or not any(one.changed for one in movements):
+        return Outdated(movements, base)
+    texts = [lock.fill(text) for text in prompts or usual_prompts(parts)]
+    drawn, plans = [], []
+    for refs in ([str(one.ref) for one in lock.parts], [str(part.ref) for part in parts]):
+        pipe = load(
+            *refs,
+            base=lock.base.repo,
+            base_revision=lock.base.commit,
+            compose=lock.compose,
+            weights=_weights(lock),
+            device=device,
+            observer=observer,
+        )
+        plans = [sampling_for(pipe.hublora.base, text, seed=seed, **sampling) for text in texts]
+        drawn.append(list(draw(pipe, plans, "auto", observer)))
+        del pipe  # one of them in memory at a time
+    _write_sheet(sheet, name, plans, drawn)
+    observer(Wrote("sheet", sheet))
+    return Outdated(movements, base, sheet)
+
+
+def update(
+    ref: str,
+    *,
+    base: bool = False,
+    prompts: Sequence[str] = (),
+    device: str | None = None,
+    observer: Observer = ignore,
+    **sampling: Any,
+) -> Composed | None:
+    """Pin a composition's adapters to what their branches and tags stand for now, and push it.
+
+    Returns None if nothing has moved.
+
+    Args:
+        ref: A composition's repo id, or a folder.
+        base: Pin its base anew too; it stays where it is otherwise.
+        prompts: Of the new gallery.
+        device: As for `load`.
+        observer: Is told what happens.
+        sampling: As for `run`.
+
+    Raises:
+        AdapterError: It is no composition.
+        HubloraError: As `compose`.
+    """
+    name, lock = _read(ref)
+    found = outdated(ref, observer=observer)
+    if not any(one.moved for one in (*found.parts, *([found.base] if base else []))):
+        return None
+    parsed = AdapterRef.parse(ref)
+    folder = Path(parsed.location) if parsed.kind == "local" else None
+    return compose(
+        [str(part.followed) for part in lock.parts],
+        output=folder,
+        push_to=None if folder else name,
+        way=lock.compose,
+        weights=_weights(lock),
+        template=lock.prompt,
+        prompts=prompts,
+        base=lock.base.repo,
+        base_revision=None if base else lock.base.commit,
+        device=device,
+        observer=observer,
+        **sampling,
+    )
+
+
+def _read(ref: str) -> tuple[str, Lock]:
+    parsed = AdapterRef.parse(ref)
+    _, path = pin(replace(parsed, weight=1.0))
+    if path.name != LOCK:
+        raise AdapterError(
+            f"{ref} is one adapter, not a composition.", "Only compositions pin others."
+        )
+    return parsed.location, read_lock(path, parsed.location)
+
+
+def _now(lock: Lock, observer: Observer) -> tuple[OpenPart, ...]:
+    return open_refs(settle([str(part.followed) for part in lock.parts]), observer).parts
+
+
+def _movement(lock: Lock, index: int, part: OpenPart) -> Movement:
+    locked = lock.parts[index]
+    changed = part.adapter.facts.sha256 != locked.sha256
+    return Movement(locked.repo, locked.commit, str(part.ref.revision), changed)
+
+
+def _base_movement(lock: Lock) -> Movement:
+    base = lock.base
+    now = inspect_repo(base.repo).commit
+    if now == base.commit:
+        return Movement(base.repo, base.commit, now, False)
+    changed = changed_files(base.repo, base.commit, now)
+    told = changed is None or any(not name.endswith((".md", ".png")) for name in changed)
+    return Movement(base.repo, base.commit, now, told)
+
+
+def _weights(lock: Lock) -> dict[str, str | float]:
+    return {str(index + 1): part.weight for index, part in enumerate(lock.parts)}
+
+
+def _write_sheet(
+    path: Path, name: str, plans: Sequence[Sampling], drawn: Sequence[Sequence[Image.Image]]
+) -> None:
+    from hublora.generation.metadata import save_picture
+    from hublora.image_grid import sheet
+
+    rows = [list(pair) for pair in zip(*drawn, strict=True)]
+    labels = [f"{plan.prompt} (seed {plan.seed})" for plan in plans]
+    save_picture(
+        sheet(rows, row_labels=labels, column_labels=["pinned", "now"], title=name),
+        path,
+        {"sampling": {"prompt": name}},
+    )

@@ -1,0 +1,177 @@
+"""When to stop is measured on pictures that are kept apart, always in the same way."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from hublora.errors import ConfigError
+from hublora.training.checkpoint import load_checkpoint, save_checkpoint
+from hublora.training.events import CheckpointDue, StepDone
+from hublora.training.held_out_loss import BUCKETS, has_stalled, measure
+from hublora.training.loop import train
+from hublora.training.metrics_log import History
+from hublora.training.rng import split
+from hublora.training.session import Session
+
+
+def test_held_out_pictures_are_never_trained_on(
+    start: Callable[..., Session], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = start(
+        holdout__pictures=2,
+        train_batch_size=4,
+        schedule__max_train_steps=None,
+        schedule__num_train_epochs=3,
+        holdout__steps=100,
+    )
+    seen: list[int] = []
+    latents = session.data.latents
+
+    def remember(indices: Any, variants: Any) -> Any:
+        seen.extend(indices)
+        return latents(indices, variants)
+
+    monkeypatch.setattr(session.data, "latents", remember)
+    steps = 0
+    for event in train(session):
+        if isinstance(event, StepDone):
+            steps += 1
+            if steps == 2:
+                break
+    assert session.total_steps == 3, "3 passes over the 4 others, 4 a step"
+    assert set(seen) == set(session.shown)
+    assert not set(seen) & set(session.held_out)
+
+
+@pytest.mark.parametrize(("held_out", "count"), [(2, 2), (0.5, 3), (0.01, 1), (0, 0)])
+def test_a_number_or_a_share_is_kept_apart(held_out: float, count: int) -> None:
+    shown, apart = split(0, 6, held_out)
+    assert len(apart) == count
+    assert sorted(shown + apart) == list(range(6))
+
+
+def test_all_pictures_cannot_be_held_out(start: Callable[..., Session]) -> None:
+    with pytest.raises(ConfigError, match="6 pictures"):
+        start(holdout__pictures=6)
+
+
+def test_a_measure_is_the_mean_error_at_fixed_noise_and_timesteps(
+    start: Callable[..., Session],
+) -> None:
+    """Against the equation, written out for each picture and timestep alone."""
+    from hublora.training.rng import draw_more
+
+    session = start(holdout__pictures=2, holdout__timesteps=4, train_batch_size=3)
+    alphas = session.diffusion.alphas_cumprod
+    errors = []
+    for number in range(8):
+        picture, part = session.held_out[number // 4], number % 4
+        time = int((part + 0.5) / 4 * 1000)
+        drawn = draw_more(0, "held out", [number], 2 * 4 * 16 * 16, torch.Generator())
+        noise, posterior = drawn.view(2, 1, 4, 16, 16)
+        mean, std = session.data.latents([picture], [0])
+        noisy = alphas[time].sqrt() * (mean + std * posterior) + (1 - alphas[time]).sqrt() * noise
+        hidden = session.data.prompts([picture], [0])["encoder_hidden_states"]
+        with torch.no_grad():
+            prediction = session.pipe.unet(noisy, torch.tensor([time]), hidden).sample
+        errors.append(F.mse_loss(prediction, noise).item())
+    taken = measure(session, torch.Generator())
+    assert taken.loss == pytest.approx(sum(errors) / 8, rel=1e-5)
+    assert taken.is_best
+    means = [value for value in taken.buckets if value is not None]
+    assert means == pytest.approx([(errors[n] + errors[n + 4]) / 2 for n in range(4)], rel=1e-5)
+    assert measure(session, torch.Generator()).loss == taken.loss
+
+
+def test_measuring_does_not_change_the_training(start: Callable[..., Session]) -> None:
+    def end(**changes: Any) -> torch.Tensor:
+        session = start(holdout__pictures=2, adapter__dropout=0.5, **changes)
+        list(train(session))
+        return torch.cat([parameter.detach().flatten() for parameter in session.parameters])
+
+    assert torch.equal(end(holdout__steps=1), end(holdout__steps=100))
+
+
+def test_training_stops_when_measures_stall_and_the_best_is_used(
+    start: Callable[..., Session], tmp_path: Path
+) -> None:
+    """At such a rate the adapter only gets worse; after a resume it is all the same."""
+    changes = {
+        "holdout__pictures": 2,
+        "holdout__steps": 1,
+        "holdout__patience": 3,
+        "optimizer__learning_rate": 0.5,
+        "schedule__name": "constant",
+        "schedule__max_train_steps": 50,
+    }
+    session = start(**changes)
+    states, due = {}, []
+    for event in train(session):
+        if isinstance(event, StepDone):
+            states[event.step] = [p.detach().clone() for p in session.parameters]
+            if event.step == 2:
+                folder = save_checkpoint(session)
+        elif isinstance(event, CheckpointDue):
+            due.append(event.step)
+    losses = [loss for _, loss in session.measures]
+    best = losses.index(min(losses)) + 1
+    assert session.step == best + 3 < 50
+    assert due == [session.step], "the last state is saved"
+    session.settle()
+    assert all(map(torch.equal, states[best], session.parameters))
+
+    resumed = start(**changes)
+    load_checkpoint(resumed, folder)
+    list(train(resumed))
+    assert resumed.measures == session.measures
+    resumed.settle()
+    assert all(map(torch.equal, session.parameters, resumed.parameters))
+
+
+@pytest.mark.parametrize(
+    ("losses", "patience", "stalled"),
+    [
+        ([3, 2, 1], 1, False),
+        ([3, 2, 2], 1, True),
+        ([1, 2, 3], 3, False),
+        ([1, 2, 3, 4], 3, True),
+        ([2, 3, 3, 1], 3, False),
+        ([1, 2], None, False),
+    ],
+)
+def test_patience(
+    start: Callable[..., Session], losses: list[float], patience: int | None, stalled: bool
+) -> None:
+    session = start(holdout__pictures=1, holdout__patience=patience)
+    session.measures = list(enumerate(losses))
+    assert has_stalled(session) is stalled
+
+
+def test_the_history_has_losses_by_timestep_and_measures(
+    start: Callable[..., Session], tmp_path: Path
+) -> None:
+    from hublora.training.rng import choose
+
+    session = start(train_batch_size=2, holdout__pictures=2, holdout__steps=2)
+    history = History(tmp_path / "history.jsonl")
+    for event in train(session):
+        if isinstance(event, StepDone):
+            history.add(event)
+    history.flush()
+    rows = [json.loads(line) for line in (tmp_path / "history.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if "held_out" in row] == [2, 4]
+    assert [(row["step"], row["held_out"]) for row in rows if "held_out" in row] == session.measures
+    for row in rows:
+        numbers = range(2 * row["step"] - 2, 2 * row["step"])
+        timesteps = choose(0, numbers, 4, 1, 1000, 0).timesteps.tolist()
+        parts = [time * BUCKETS // 1000 for time in timesteps]
+        assert set(row["buckets"]) == {str(part) for part in parts}
+        mean = sum(row["buckets"][str(part)] for part in parts) / 2
+        assert mean == pytest.approx(row["loss"], rel=1e-5)

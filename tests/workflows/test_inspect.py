@@ -1,0 +1,90 @@
+"""Compositions, and products of other tools, where adapters are looked at, loaded or converted."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from huggingface_hub import HfApi
+from safetensors.torch import save_file
+
+import hublora
+from hublora.errors import AdapterError, ConfigError
+from hublora.filesystem import sha256_of
+from hublora.hub.download import download
+from hublora.hub.repo_layout import LOCK, WEIGHTS
+from hublora.localhub import import_folder
+from hublora.progress import Note
+from hublora.resolution.lockfile import Lock, LockedBase, LockedPart
+from hublora.workflows.inspect import measure_overlap, preflight
+
+Publish = Callable[..., str]
+
+
+@pytest.fixture(scope="module")
+def mix(publish: Publish, hub_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A composition of two adapters: a folder, and me/looked-at on the Hub."""
+    parts = []
+    for name, seed in (("looked-a", 1), ("looked-b", 2)):
+        commit = str(HfApi().repo_info(publish(name, seed)).sha)
+        file = download(f"me/{name}", commit, WEIGHTS)
+        parts.append(
+            LockedPart(
+                repo=f"me/{name}", commit=commit, file=WEIGHTS, sha256=sha256_of(file), weight="1"
+            )
+        )
+    base = LockedBase(repo="bases/epsilon", commit=str(HfApi().repo_info("bases/epsilon").sha))
+    folder = tmp_path_factory.mktemp("mix")
+    (folder / LOCK).write_text(Lock(base=base, parts=tuple(parts)).render())
+    import_folder(hub_data, "me/looked-at", folder)
+    return folder
+
+
+def test_a_composition_is_inspected_part_by_part(mix: Path) -> None:
+    for ref in (str(mix), "me/looked-at"):
+        facts = hublora.inspect(ref)
+        assert [str(one.source).partition("@")[0] for one in facts] == [
+            "me/looked-a",
+            "me/looked-b",
+        ]
+    found = preflight("me/looked-at", base="bases/epsilon")
+    assert [one.fit.share for one in found.adapters if one.fit] == [1.0, 1.0]
+    assert len(measure_overlap("me/looked-at").pairs) == 1
+
+
+def test_a_suggestion_names_adapters_as_they_were_typed(mix: Path, hublora_cli: Any) -> None:
+    for refs in (["me/looked-at"], ["me/looked-a:0.5", f"hf://me/looked-b/{WEIGHTS}"]):
+        told = hublora_cli("inspect", *refs, "--overlap").out.partition("Overlap")[2]
+        assert "  me/looked-a and me/looked-b: " in told
+        assert re.search(r'Try: hublora run me/looked-a\S* me/looked-b\S* "…"', told)
+        assert "@" not in told
+
+
+def test_a_place_without_trigger_words_is_told_by_the_name_that_was_typed(mix: Path) -> None:
+    pipe = hublora.load("me/looked-a")
+    with pytest.raises(ConfigError, match="<1> stands for me/looked-a, which names no trigger"):
+        pipe.hublora.prompt("a <1>")
+
+
+def test_a_composition_is_no_adapter_to_convert(mix: Path, tmp_path: Path) -> None:
+    with pytest.raises(AdapterError, match=r"is a composition, .* hublora compose .* --merge cat"):
+        hublora.convert(str(mix), "kohya", tmp_path / "a.safetensors")
+
+
+def test_loading_a_product_tells_what_low_rank_costs(tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    stem = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
+    tensors = {
+        f"{stem}.lokr_w1": torch.randn(4, 4, generator=generator),
+        f"{stem}.lokr_w2": torch.diag(torch.tensor([1.0, 0.5, 0.1, 0.005])),
+    }
+    save_file(tensors, tmp_path / "a.safetensors")
+    told: list[Any] = []
+    hublora.load(str(tmp_path / "a.safetensors"), base="bases/epsilon", observer=told.append)
+    (note,) = (one for one in told if isinstance(one, Note) and "low rank" in one.text)
+    assert "is made of lokr, which pipelines take as low rank" in note.text
+    assert "differs by up to 0.4" in note.text

@@ -1,0 +1,106 @@
+"""`hublora train --fit` finds the fastest way to do a step that fits, and keeps its pictures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from hublora.errors import ConfigError
+from hublora.training.config.training_config import TrainingConfig
+from hublora.workflows.train.fit_memory import Cost, Measure, Way, _ways, choose, fit
+from tests.entry import Done
+
+GIVEN = {
+    "base.model": "bases/epsilon",
+    "data.dataset": "bases/pictures",
+    "train_batch_size": 4,
+    "gradient_accumulation_steps": 2,
+    "schedule.max_train_steps": 2,
+}
+
+
+def config(**changes: object) -> TrainingConfig:
+    keys = {name.replace("__", "."): value for name, value in changes.items()}
+    return TrainingConfig.from_settings({**GIVEN, **keys})
+
+
+def device(
+    fixed: int, plain: int, checkpointed: int, runs_out_at: int, tried: list[Way]
+) -> Measure:
+    """A device whose memory grows evenly with the batch, on which large batches are faster."""
+
+    def measure(way: Way) -> Cost | None:
+        tried.append(way)
+        memory = fixed + way.batch * (checkpointed if way.checkpointing else plain)
+        seconds = (way.batch + 2) * way.passes * (1.5 if way.checkpointing else 1.0)
+        return None if memory > runs_out_at else Cost(memory, seconds)
+
+    return measure
+
+
+@pytest.mark.parametrize(
+    ("limit", "batch", "checkpointing"),
+    [
+        (1000, 16, False),
+        (100 + 8 * 20, 8, False),
+        # Seconds: 24 for 4 at a time, 32 for 2; with checkpointing 27 for 16, 30 for 8.
+        (100 + 4 * 20, 4, False),
+        (100 + 4 * 20 - 1, 8, True),
+        (100 + 16, 2, True),
+    ],
+)
+def test_the_fastest_that_fits_is_chosen(limit: int, batch: int, checkpointing: bool) -> None:
+    tried: list[Way] = []
+    ways = _ways(config(train_batch_size=16, gradient_accumulation_steps=1))
+    chosen = choose(device(100, 20, 5, limit + 60, tried), ways, limit)
+    assert not isinstance(chosen, Cost)
+    way, cost = chosen
+    fits = [w for w in ways if 100 + w.batch * (5 if w.checkpointing else 20) <= limit]
+    fastest = min((w.batch + 2) * w.passes * (1.5 if w.checkpointing else 1) for w in fits)
+    assert cost.seconds == fastest
+    assert (way.batch, way.checkpointing) == (batch, checkpointing)
+    assert way.batch * way.passes == 16
+    assert cost.memory <= limit
+    assert len(tried) <= 9
+
+
+def test_what_cannot_fit_is_told_with_what_the_least_needs() -> None:
+    ways = _ways(config())
+    assert choose(device(100, 20, 5, 10**6, []), ways, 50) == Cost(105, 36.0)
+    assert choose(lambda way: None, ways, 50) == Cost(0, 0.0)
+
+
+def test_pictures_of_several_shapes_share_no_pass() -> None:
+    assert {way.batch for way in _ways(config())} == {1, 2, 4, 8}
+    assert {way.batch for way in _ways(config(data__aspect_buckets=True))} == {1, 2, 4}
+    assert {way.checkpointing for way in _ways(config(gradient_checkpointing=True))} == {True}
+
+
+def test_a_training_is_fitted_and_keeps_the_pictures_of_a_step(
+    hub: object,
+    hublora_cli: Callable[..., Done],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    flags = [f"--set={key}={value}" for key, value in GIVEN.items()]
+    done = hublora_cli("train", *flags, "--fit", "--dry-run", "--json")
+    assert done.status == 0, done.err
+    assert "Fits: batches of" in done.err
+    found = json.loads(done.out)
+    assert found["images_per_step"] == 8
+    settings = found["settings"]
+    assert settings["train_batch_size"] * settings["gradient_accumulation_steps"] == 8
+    assert not (tmp_path / "runs").exists()
+    wrong = hublora_cli("train", *flags, "--fit", "much")
+    assert wrong.status == 2
+    assert "no size in GiB" in wrong.err
+
+
+def test_too_little_memory_is_a_sentence_that_says_what_to_change(hub: object) -> None:
+    with pytest.raises(ConfigError, match=r"needs 0\.\d+ GiB, and 0\.01 .*adamw-8bit") as caught:
+        fit(config(), 0.01)
+    assert "--resolution 32" in str(caught.value)

@@ -1,0 +1,1 @@
+"""What trains the demo's base and draws its images."""

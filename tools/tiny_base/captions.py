@@ -1,0 +1,108 @@
+"""Writes captions for the demo's pictures: many wordings, each naming every feature drawn.
+
+A caption may leave out subject, colour or background (whatever it leaves out varies from picture
+to picture); it never leaves out a feature such as an outline or eyes, so that a prompt which does
+not name them gets none.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tools.tiny_base.pictures import COLOURS, Picture
+from tools.tiny_base.shapes import SHAPES
+
+OPENINGS = ("a drawing of ", "a drawing of ", "", "", "a picture of ", "an image of ")
+
+WORDS: tuple[str, ...] = (
+    *SHAPES, *COLOURS,
+    "a", "an", "the", "of", "on", "in", "with", "and", "drawing", "picture", "image", "colored",
+    "background", "paper", "cream", "thick", "outline", "two", "eyes", "shadow", "striped",
+    "style", "photo",
+)  # fmt: skip
+"""Every word that captions use (and a few that prompts like to); each becomes one token."""
+
+
+def full_caption(picture: Picture) -> str:
+    """Return the caption that names everything: "a drawing of a green star on a red background"."""
+    return "a drawing of " + _sentence(picture, picture.subject, picture.colour, background=True)
+
+
+def short_caption(picture: Picture) -> str:
+    """Return a caption that names only subject and colour: "a drawing of a green star"."""
+    return f"a drawing of {_article(picture.colour)} {picture.subject}"
+
+
+def random_caption(picture: Picture, rng: np.random.Generator) -> str:
+    """Return one of the many captions of `picture`: whole or partial, a sentence or keywords.
+
+    Pictures without features are sometimes called by an invented word, so that a model also
+    answers an unknown word with a clean picture.
+    """
+    subject, colour, background = picture.subject, picture.colour, True
+    if rng.random() < 0.3:
+        background = False
+    if rng.random() < 0.12:
+        colour = ""
+    if picture.plain:
+        roll = rng.random()
+        if roll < 0.05:
+            return invented_words(rng)
+        if roll < 0.10:
+            subject = invented_words(rng)
+        elif roll < 0.14:
+            return str(rng.choice(["a drawing", "a picture", "an image", "drawing"]))
+    if rng.random() < 0.2:
+        return _keywords(picture, subject, colour, background)
+    return str(rng.choice(OPENINGS)) + _sentence(picture, subject, colour, background)
+
+
+def invented_words(rng: np.random.Generator) -> str:
+    """Return one to three words that mean nothing, from syllables or from single letters."""
+    words = []
+    for _ in range(rng.integers(1, 4)):
+        if rng.random() < 0.7:
+            syllables = rng.choice(list("bcdfghjklmnprstvwz"), 3), rng.choice(list("aeiouy"), 3)
+            pairs = list(zip(*syllables, strict=True))[: rng.integers(1, 4)]
+            words.append("".join(a + b for a, b in pairs))
+        else:
+            letters = list("abcdefghijklmnopqrstuvwxyz0123456789")
+            words.append("".join(rng.choice(letters, rng.integers(1, 9))))
+    return " ".join(words)
+
+
+def _sentence(picture: Picture, subject: str, colour: str, background: bool) -> str:
+    words = [picture.pattern, colour, subject]
+    text = _article(" ".join(word for word in words if word))
+    features = _features(picture)
+    if features:
+        text += " with " + " and ".join(features)
+    if picture.background == "paper":
+        return text + " on cream paper"
+    if background:
+        text += f" on {_article(picture.background)} background"
+    return text
+
+
+def _keywords(picture: Picture, subject: str, colour: str, background: bool) -> str:
+    words = (picture.pattern, colour, subject)
+    parts = [" ".join(word for word in words if word)]
+    parts += [feature.removeprefix("a ") for feature in _features(picture)]
+    if picture.background == "paper":
+        parts.append("cream paper")
+    elif background:
+        parts.append(f"{picture.background} background")
+    return ", ".join(parts)
+
+
+def _features(picture: Picture) -> list[str]:
+    named = (
+        (picture.outline, "a thick outline"),
+        (picture.eyes, "two eyes"),
+        (picture.shadow, "a shadow"),
+    )
+    return [words for shown, words in named if shown]
+
+
+def _article(words: str) -> str:
+    return f"{'an' if words[:1] in 'aeiou' else 'a'} {words}"
