@@ -41,7 +41,7 @@ from hublora.training.run_folder import HISTORY, list_checkpoints
 from tools.tiny_base.make_base import BASE
 from tools.tiny_base.styles import ASSETS
 
-PICTURES = 6
+IMAGES = 6
 COMMON = {
     "base.model": str(BASE),
     "schedule.max_train_steps": 6,
@@ -68,7 +68,7 @@ METHODS: dict[str, dict[str, Any]] = {
         "adapter.text_encoder": True,
         "adapter.dropout": 0.1,
         "adapter.ema_decay": 0.9,
-        "holdout.pictures": 1,
+        "holdout.images": 1,
         "holdout.timesteps": 2,
     },
     "dreambooth": SUBJECT,
@@ -90,10 +90,10 @@ class Outcome:
     same: int = 0
 
 
-def save_pictures(folder: Path) -> Path:
+def save_images(folder: Path) -> Path:
     """Save drawings of two shapes with their captions and return the folder."""
     folder.mkdir()
-    for number, path in enumerate(sorted((ASSETS / "tiny-sketchbook").glob("*.png"))[:PICTURES]):
+    for number, path in enumerate(sorted((ASSETS / "tiny-sketchbook").glob("*.png"))[:IMAGES]):
         with Image.open(path) as image:
             image.crop((0, 0, 64, 64 if number % 2 else 48)).save(folder / f"{number}.png")
         caption = "a drawing of a " + path.stem.partition("-")[2].replace("-", " ")
@@ -120,12 +120,12 @@ def wait_for(child: int) -> bool:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
-def train(method: str, pictures: Path, folder: Path) -> None:
+def train(method: str, images: Path, folder: Path) -> None:
     """Train into `folder`, or go on there."""
     settings = COMMON | METHODS[method]
     where = {
         "method": method,
-        "data.folder": pictures,
+        "data.folder": images,
         "data.cache_dir": folder.parent / "cache",
         "output_dir": folder,
     }
@@ -148,24 +148,24 @@ def moment(folder: Path) -> str:
     return "before the first checkpoint"
 
 
-def measure(method: str, kills: int, pictures: Path, draw: random.Random) -> Outcome:
+def measure(method: str, kills: int, images: Path, draw: random.Random) -> Outcome:
     """Train once whole, then kill and go on as often as asked."""
     outcome = Outcome()
     with tempfile.TemporaryDirectory() as above:
         whole = Path(above, "run")
         started = time.monotonic()
-        if not wait_for(in_a_child(lambda: train(method, pictures, whole))):
+        if not wait_for(in_a_child(lambda: train(method, images, whole))):
             raise SystemExit(f"{method} does not train.")
         seconds, expected = time.monotonic() - started, learned(whole)
     for number in range(kills):
         with tempfile.TemporaryDirectory() as above:
             folder = Path(above, "run")
-            child = in_a_child(lambda folder=folder: train(method, pictures, folder))
+            child = in_a_child(lambda folder=folder: train(method, images, folder))
             time.sleep(draw.uniform(0, seconds))
             os.kill(child, signal.SIGKILL)
             ended = wait_for(child)
             outcome.moments["not at all" if ended else moment(folder)] += 1
-            went_on = wait_for(in_a_child(lambda folder=folder: train(method, pictures, folder)))
+            went_on = wait_for(in_a_child(lambda folder=folder: train(method, images, folder)))
             same = went_on and learned(folder) == expected
             outcome.same += same
             print(f"{method} {number + 1}: {same}", file=sys.stderr, flush=True)
@@ -187,9 +187,9 @@ def main() -> None:
     print(f"| method | kills | {' | '.join(names)} | same bytes |")
     print("| --- | --- | " + "--- | " * len(names) + "--- |")
     with tempfile.TemporaryDirectory() as folder:
-        pictures = save_pictures(Path(folder, "pictures"))
+        images = save_images(Path(folder, "images"))
         for method in arguments.methods:
-            outcome = measure(method, arguments.kills, pictures, draw)
+            outcome = measure(method, arguments.kills, images, draw)
             counts = " | ".join(str(outcome.moments[name]) for name in names)
             print(f"| {method} | {arguments.kills} | {counts} | {outcome.same} |", flush=True)
 

@@ -29,7 +29,7 @@ from train_side import SIDES, Job
 from tools.tiny_base.make_base import BASE
 from tools.tiny_base.styles import ASSETS
 
-PICTURES = ASSETS / "tiny-sketchbook"
+IMAGES = ASSETS / "tiny-sketchbook"
 SIDE = 64
 GOAL = 1.02
 HELD_OUT = 5  # every fifth drawing is kept apart
@@ -139,12 +139,12 @@ def main() -> None:
     arguments = parser.parse_args()
     diffusers.logging.set_verbosity_error()
     diffusers.logging.disable_progress_bar()
-    shown, apart = split_drawings(PICTURES)
+    shown, apart = split_drawings(IMAGES)
     with tempfile.TemporaryDirectory() as folder:
         template = {
             "reference": str(arguments.reference.resolve()),
             "base": str(BASE),
-            "pictures": str(save_drawings(shown, Path(folder, "pictures"))),
+            "images": str(save_drawings(shown, Path(folder, "images"))),
             "resolution": SIDE,
             "batch": arguments.batch,
             "rank": arguments.rank,

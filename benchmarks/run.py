@@ -3,7 +3,7 @@
     python benchmarks/run.py [--runs 5] [--device cuda]
 
 Switching, bringing and adding up adapters on SDXL's layers; recompilations; what looking at an
-adapter costs over HTTP; and whole processes, from their start to the picture on the disk, with the
+adapter costs over HTTP; and whole processes, from their start to the image on the disk, with the
 demo's base on the embedded Hub. Times on a CPU are seconds of this process's CPU, which other work
 on the machine hardly spoils.
 """
@@ -93,7 +93,7 @@ def looking(folder: Path) -> Iterator[object]:
 
 
 def processes(folder: Path, device: str, runs: int) -> Iterator[object]:
-    """Draw the same picture with `hublora run` and with the shortest script, in turns."""
+    """Draw the same image with `hublora run` and with the shortest script, in turns."""
     import run_adapters as adapters
 
     from hublora.demo.seed import seed
@@ -126,7 +126,7 @@ def processes(folder: Path, device: str, runs: int) -> Iterator[object]:
     yield adapters.Row(f"{what}: wall", walls["ours"], walls["theirs"], "≤ 1.1", "s")
     yield adapters.Row(f"{what}: CPU", cpus["ours"], cpus["theirs"], "≤ 1.1", "s")
     yield adapters.Row(
-        "largest difference of the two pictures, of 255", _difference(folder), 255, "", "levels"
+        "largest difference of the two images, of 255", _difference(folder), 255, "", "levels"
     )
 
 
@@ -141,11 +141,11 @@ def _difference(folder: Path) -> float:
     import numpy as np
     from PIL import Image
 
-    pictures = []
+    images = []
     for name in ("ours", "theirs"):
         with Image.open(folder / f"{name}.png") as image:
-            pictures.append(np.asarray(image, dtype=np.int16))
-    return float(np.abs(pictures[0] - pictures[1]).max())
+            images.append(np.asarray(image, dtype=np.int16))
+    return float(np.abs(images[0] - images[1]).max())
 
 
 if __name__ == "__main__":

@@ -19,8 +19,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from hublora.adapters.adapter import Adapter, LowRank
 from hublora.adapters.files import save_tensors
 from hublora.adapters.layouts import to_diffusers
-from hublora.generation.lora.manager import Bank, Prepared, layer_shapes
-from hublora.generation.lora.schedule import Mixer
+from hublora.generation.lora.manager import FittedAdapter, LoraManager, layer_shapes
+from hublora.generation.lora.schedule import AdapterSchedule
 from hublora.weights import Weight
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
@@ -142,16 +142,16 @@ class Ours:
 
     def __init__(self, unet: Any, room: int = 0) -> None:
         self.pipe = pipeline_of(unet)
-        self.bank = Bank(self.pipe, room)
-        self.mixer = Mixer(self.bank, unet)
+        self.bank = LoraManager(self.pipe, room)
+        self.adapter_schedule = AdapterSchedule(self.bank, unet)
 
-    def bring(self, adapter: Adapter) -> Prepared:
+    def bring(self, adapter: Adapter) -> FittedAdapter:
         prepared = self.bank.prepare(adapter, "it", "the base")
         self.play(prepared)
         return prepared
 
-    def play(self, *parts: Prepared, weight: float = 1.0) -> None:
-        self.mixer.play(parts, [Weight.of(weight)] * len(parts))
+    def play(self, *parts: FittedAdapter, weight: float = 1.0) -> None:
+        self.adapter_schedule.play(parts, [Weight.of(weight)] * len(parts))
 
 
 def switching(folder: Path, device: str) -> Iterator[Row]:

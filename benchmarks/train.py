@@ -6,7 +6,7 @@
 
 The script is diffusers' `examples/text_to_image/train_text_to_image_lora.py` (or `…_sdxl.py` for
 the shapes of SDXL), as it is; without it hublora is timed alone. Both sides train on the same base,
-pictures and settings, in turns, each run in a process of its own and with empty caches. Printed are
+images and settings, in turns, each run in a process of its own and with empty caches. Printed are
 the medians over the rounds, as a Markdown table, and the arithmetic of the U-Net as a share of what
 matrix products reach on the device.
 """
@@ -29,7 +29,7 @@ from statistics import median
 import diffusers
 import torch
 from matrix_rate import matrix_rate, step_operations
-from train_inputs import save_pictures, sd15_base, sdxl_base, tiny_base, tiny_xl_base
+from train_inputs import save_images, sd15_base, sdxl_base, tiny_base, tiny_xl_base
 from train_side import LEARNING_RATE, MAX_GRAD_NORM, SCHEDULE, SIDES, Job, Report
 
 GIB = 2**30
@@ -42,9 +42,9 @@ class Shape:
 
     Attributes:
         make_base: Saves the pipeline below a folder and returns where it is.
-        batch: Pictures per step.
+        batch: Images per step.
         rank: Of the adapter.
-        pictures: How many there are.
+        images: How many there are.
         resolution: Side in pixels, on a CPU and on a GPU.
         steps: Optimizer steps, on a CPU and on a GPU.
         warm_up: Of these, how many are not timed.
@@ -54,7 +54,7 @@ class Shape:
     make_base: Callable[[Path], Path]
     batch: int
     rank: int
-    pictures: int
+    images: int
     resolution: Mapping[str, int]
     steps: Mapping[str, int]
     warm_up: int
@@ -66,7 +66,7 @@ SHAPES = {
         make_base=tiny_base,
         batch=8,
         rank=16,
-        pictures=64,
+        images=64,
         resolution={"cpu": 64, "cuda": 64},
         steps={"cpu": 120, "cuda": 400},
         warm_up=20,
@@ -76,7 +76,7 @@ SHAPES = {
         make_base=sd15_base,
         batch=1,
         rank=4,
-        pictures=8,
+        images=8,
         resolution={"cpu": 256, "cuda": 512},
         steps={"cpu": 10, "cuda": 120},
         warm_up=2,
@@ -86,7 +86,7 @@ SHAPES = {
         make_base=tiny_xl_base,
         batch=2,
         rank=4,
-        pictures=8,
+        images=8,
         resolution={"cpu": 64, "cuda": 64},
         steps={"cpu": 12, "cuda": 100},
         warm_up=2,
@@ -96,7 +96,7 @@ SHAPES = {
         make_base=sdxl_base,
         batch=1,
         rank=16,
-        pictures=8,
+        images=8,
         resolution={"cpu": 256, "cuda": 1024},
         steps={"cpu": 4, "cuda": 60},
         warm_up=2,
@@ -216,7 +216,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--shape", choices=SHAPES, default="tiny")
     parser.add_argument("--resolution", type=int)
-    parser.add_argument("--batch", type=int, help="pictures of a step")
+    parser.add_argument("--batch", type=int, help="images of a step")
     parser.add_argument("--gradient-checkpointing", action="store_true")
     parser.add_argument("--steps", type=int, help="optimizer steps of a run, warm-up included")
     parser.add_argument("--warm-up", type=int, help="steps at the start that are not timed")
@@ -244,7 +244,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Prepare base and pictures, compare, print."""
+    """Prepare base and images, compare, print."""
     arguments = parse_arguments()
     shape = SHAPES[arguments.shape]
     diffusers.logging.set_verbosity_error()
@@ -254,10 +254,10 @@ def main() -> None:
             side="",
             reference=str(arguments.reference.resolve()) if arguments.reference else "",
             base=str(shape.make_base(Path(folder, "base"))),
-            pictures=str(
-                save_pictures(
-                    Path(folder, "pictures"),
-                    max(shape.pictures, arguments.batch),
+            images=str(
+                save_images(
+                    Path(folder, "images"),
+                    max(shape.images, arguments.batch),
                     arguments.resolution,
                 )
             ),

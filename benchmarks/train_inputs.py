@@ -1,4 +1,4 @@
-"""What `train.py` trains on: bases with random weights, and a folder of drawn pictures."""
+"""What `train.py` trains on: bases with random weights, and a folder of drawn images."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from tools.tiny_base.images import draw, random_image
 
 from tools.tiny_base.captions import full_caption
 from tools.tiny_base.make_base import BASE
-from tools.tiny_base.pictures import draw, random_picture
 
 if TYPE_CHECKING:
     from transformers import CLIPTokenizer
@@ -196,15 +196,15 @@ def _long_tokenizer() -> CLIPTokenizer:
     return tokenizer
 
 
-def save_pictures(folder: Path, count: int, side: int) -> Path:
-    """Draw an imagefolder of `count` captioned square pictures and return it."""
+def save_images(folder: Path, count: int, side: int) -> Path:
+    """Draw an imagefolder of `count` captioned square images and return it."""
     folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
     rows = []
     for number in range(count):
-        picture = random_picture(rng)
+        image = random_image(rng)
         name = f"{number:03}.png"
-        draw(picture).resize((side, side)).save(folder / name)
-        rows.append({"file_name": name, "text": full_caption(picture)})
+        draw(image).resize((side, side)).save(folder / name)
+        rows.append({"file_name": name, "text": full_caption(image)})
     (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return folder

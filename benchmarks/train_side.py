@@ -30,10 +30,10 @@ class Job:
         side: "hublora" or "reference".
         reference: The diffusers script.
         base: Folder of the pipeline.
-        pictures: Folder with metadata.jsonl.
+        images: Folder with metadata.jsonl.
         work: An empty folder, for the result and for caches.
-        resolution: Side of the pictures in pixels.
-        batch: Pictures per step.
+        resolution: Side of the images in pixels.
+        batch: Images per step.
         rank: Of the adapter.
         precision: "no" or "bf16".
         steps: Optimizer steps.
@@ -46,7 +46,7 @@ class Job:
     side: str
     reference: str
     base: str
-    pictures: str
+    images: str
     work: str
     resolution: int
     batch: int
@@ -103,20 +103,20 @@ class StepClock:
 def train_hublora(job: Job) -> None:
     """Train with hublora until the adapter is saved; the gallery that follows is left out."""
     import hublora
-    from hublora.progress import Happening, Wrote
+    from hublora.progress import Event, FileWritten
     from hublora.training.config.training_config import TrainingConfig
 
     class Saved(Exception):
         pass
 
-    def stop_when_saved(happening: Happening) -> None:
-        if isinstance(happening, Wrote) and happening.what == "adapter":
+    def stop_when_saved(event: Event) -> None:
+        if isinstance(event, FileWritten) and event.what == "adapter":
             raise Saved
 
     config = TrainingConfig(
         base={"model": job.base},
         data={
-            "folder": job.pictures,
+            "folder": job.images,
             "resolution": job.resolution,
             "center_crop": True,
             "cache_dir": f"{job.work}/cache",
@@ -132,7 +132,7 @@ def train_hublora(job: Job) -> None:
         seed=job.seed,
     )
     try:
-        hublora.train(config, observer=stop_when_saved)
+        hublora.train(config, callback=stop_when_saved)
     except Saved:
         return
     raise SystemExit("hublora saved no adapter.")
@@ -160,7 +160,7 @@ SIDES: dict[str, Callable[[Job], None]] = {"hublora": train_hublora, "reference"
 def _reference_arguments(job: Job) -> list[str]:
     options = {
         "pretrained_model_name_or_path": job.base,
-        "train_data_dir": job.pictures,
+        "train_data_dir": job.images,
         "cache_dir": f"{job.work}/cache",
         "output_dir": f"{job.work}/adapter",
         "resolution": job.resolution,

@@ -25,27 +25,27 @@ from statistics import median
 from typing import Any
 
 import torch
-from train_inputs import save_pictures, sd15_base, tiny_base
+from train_inputs import save_images, sd15_base, tiny_base
 
 from hublora import TrainingConfig
-from hublora.progress import ignore
+from hublora.progress import no_callback
 from hublora.training.events import StepDone
 from hublora.training.loop import train
 from hublora.training.session import Session
 from hublora.workflows.train.dry_run import trial
-from hublora.workflows.train.prepare import Ready, prepare
+from hublora.workflows.train.prepare import PreparedRun, prepare
 
 WARM_UP = 3
-Change = Callable[[Session, Ready], Callable[[], None] | None]
+Change = Callable[[Session, PreparedRun], Callable[[], None] | None]
 """Changes a session; may return what is then also done before each step."""
 
 
-def nothing(session: Session, ready: Ready) -> None:
+def nothing(session: Session, ready: PreparedRun) -> None:
     """Leave the training as it is."""
 
 
-def encode_again(session: Session, ready: Ready) -> Callable[[], None]:
-    """Encode a batch of pictures and captions before each step, as the diffusers script does."""
+def encode_again(session: Session, ready: PreparedRun) -> Callable[[], None]:
+    """Encode a batch of images and captions before each step, as the diffusers script does."""
     pipe, family, config = ready.pipe, ready.base.family, ready.config
     device, batch = session.accelerator.device, config.train_batch_size
     for name in (family.vae, *family.text_encoders):
@@ -62,24 +62,24 @@ def encode_again(session: Session, ready: Ready) -> Callable[[], None]:
     return encode
 
 
-def plain_adamw(session: Session, ready: Ready) -> None:
+def plain_adamw(session: Session, ready: PreparedRun) -> None:
     """Let AdamW update one tensor after the other instead of all in one kernel."""
     for group in session.optimizer.param_groups:
         group["fused"], group["foreach"] = False, False
 
 
-def foreach_adamw(session: Session, ready: Ready) -> None:
+def foreach_adamw(session: Session, ready: PreparedRun) -> None:
     """Let AdamW update all tensors operation by operation."""
     for group in session.optimizer.param_groups:
         group["fused"], group["foreach"] = False, True
 
 
-def channels_last(session: Session, ready: Ready) -> None:
+def channels_last(session: Session, ready: PreparedRun) -> None:
     """Lay the denoiser's weights out with the channels last."""
     session.denoiser.to(memory_format=torch.channels_last)
 
 
-def compile_blocks(session: Session, ready: Ready) -> None:
+def compile_blocks(session: Session, ready: PreparedRun) -> None:
     """Compile the transformer blocks, each alone (regional compilation)."""
     from diffusers.models.attention import BasicTransformerBlock
 
@@ -88,14 +88,14 @@ def compile_blocks(session: Session, ready: Ready) -> None:
             module.compile()
 
 
-def checkpointing(session: Session, ready: Ready) -> None:
+def checkpointing(session: Session, ready: PreparedRun) -> None:
     """Compute activations again in the backward pass instead of keeping them."""
     session.accelerator.unwrap_model(session.denoiser).enable_gradient_checkpointing()
 
 
 VARIANTS: dict[str, tuple[Change, str]] = {
     "as it is": (nothing, "cached latents and prompts, fused AdamW"),
-    "encode again": (encode_again, "pictures and captions are encoded at every step"),
+    "encode again": (encode_again, "images and captions are encoded at every step"),
     "AdamW, one tensor at a time": (plain_adamw, "not fused"),
     "AdamW, foreach": (foreach_adamw, "not fused"),
     "channels last": (channels_last, "weights laid out for convolutions"),
@@ -104,11 +104,11 @@ VARIANTS: dict[str, tuple[Change, str]] = {
 }
 
 
-def measure(variant: str, base: str, pictures: str, batch: int, side: int, steps: int) -> None:
+def measure(variant: str, base: str, images: str, batch: int, side: int, steps: int) -> None:
     """Train with one variant and print a step's seconds and the peak of memory as JSON."""
     settings = {
         "base.model": base,
-        "data.folder": pictures,
+        "data.folder": images,
         "data.resolution": side,
         "data.crop_variants": 1,
         "adapter.rank": 16,
@@ -116,7 +116,7 @@ def measure(variant: str, base: str, pictures: str, batch: int, side: int, steps
         "schedule.max_train_steps": WARM_UP + steps,
         "output_dir": tempfile.mkdtemp(),
     }
-    ready = prepare(TrainingConfig.from_settings(settings), None, ignore)
+    ready = prepare(TrainingConfig.from_settings(settings), None, no_callback)
     clock = time.monotonic if torch.cuda.is_available() else time.process_time
     with trial(ready, len(ready.source.examples)) as (session, _):
         before = VARIANTS[variant][0](session, ready) or (lambda: None)
@@ -165,10 +165,10 @@ def main() -> None:
     results: dict[str, list[dict[str, Any]]] = {variant: [] for variant in VARIANTS}
     with tempfile.TemporaryDirectory() as folder:
         base = (tiny_base if tiny else sd15_base)(Path(folder) / "base")
-        pictures = save_pictures(Path(folder) / "pictures", 16, side)
+        images = save_images(Path(folder) / "images", 16, side)
         for _ in range(options.rounds):
             for variant, runs in results.items():
-                job = [variant, str(base), str(pictures), batch, side, options.steps]
+                job = [variant, str(base), str(images), batch, side, options.steps]
                 command = [sys.executable, __file__, "--one", json.dumps(job)]
                 environment = {**os.environ, "HUBLORA_CACHE": f"{folder}/cache"}
                 done = subprocess.run(

@@ -1,4 +1,4 @@
-"""Draws the pictures of docs/composing.md with the demo's base and adapters.
+"""Draws the images of docs/composing.md with the demo's base and adapters.
 
     python docs/make_composing.py [folder]
 
@@ -43,7 +43,7 @@ def main() -> int:
             _train(folder)
         _draw_sheet(WAYS, IMAGES / "composing-ways.png")
         _draw_sheet(WEIGHTS, IMAGES / "composing-weights.png")
-        draw_from_pictures(folder, IMAGES / "composing-pictures.png")
+        draw_from_images(folder, IMAGES / "composing-images.png")
         _run(
             folder, "run", SECOND, PROMPTS[1], "--rows", "weight=0..1:3", "--columns", "seed=4",
             "-o", "axes", "-q",
@@ -80,8 +80,8 @@ def _draw_sheet(columns: Mapping[str, tuple[tuple[str, ...], dict[str, Any]]], p
     page.quantize(128).save(path, optimize=True)
 
 
-def draw_from_pictures(folder: Path, path: Path) -> None:
-    """Draw with the second adapter from a picture: with three strengths, and where a mask is."""
+def draw_from_images(folder: Path, path: Path) -> None:
+    """Draw with the second adapter from an image: with three strengths, and where a mask is."""
     from PIL import Image
 
     import hublora

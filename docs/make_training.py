@@ -1,4 +1,4 @@
-"""Draws the pictures of docs/training.md and measures what they show: one new subject, each method.
+"""Draws the images of docs/training.md and measures what they show: one new subject, each method.
 
     python docs/make_training.py [folder]
 
@@ -56,7 +56,7 @@ class Way:
     """One way to learn the subject.
 
     Attributes:
-        label: Above its pictures.
+        label: Above its images.
         subject: What calls it in a prompt.
         flags: Of `hublora train`; none for the base alone.
     """
@@ -106,14 +106,14 @@ def _add_castle() -> None:
 
 
 def _draw_subject(folder: Path) -> None:
-    """Draw six pictures of the castle: orange, with eyes, wherever it stands."""
-    from tools.tiny_base.pictures import Picture, draw, placed
+    """Draw six images of the castle: orange, with eyes, wherever it stands."""
+    from tools.tiny_base.images import Image, draw, placed
 
     folder.mkdir(exist_ok=True)
     rng = np.random.default_rng(7)
     for number, background in enumerate(BACKGROUNDS):
-        picture = Picture("castle", "orange", background, eyes=True)
-        draw(placed(picture, rng)).save(folder / f"{number}.png")
+        image = Image("castle", "orange", background, eyes=True)
+        draw(placed(image, rng)).save(folder / f"{number}.png")
 
 
 def _draw_and_measure(folder: Path) -> None:
@@ -126,9 +126,9 @@ def _draw_and_measure(folder: Path) -> None:
         pipe = _open(folder, name, way)
         castles = [list(_draw(pipe, f"{_asked(way)} on a {one} background")) for one in ASKED]
         houses = list(_draw(pipe, "a drawing of a house"))
-        for row, pictures in zip(rows, [*castles, houses], strict=True):
-            row.append(pictures[0])
-        drawn = [image for pictures in castles for image in pictures]
+        for row, images in zip(rows, [*castles, houses], strict=True):
+            row.append(images[0])
+        drawn = [image for images in castles for image in images]
         print(
             f"| {way.label} | {_share(drawn, 'castle'):.0%} | {_kept(castles):.0%} "
             f"| {_share(houses, 'house'):.0%} |",
@@ -178,14 +178,14 @@ def _draw(pipe: Any, prompt: str) -> Iterator[Image.Image]:
 
 
 def _share(images: Sequence[Image.Image], shape: str) -> float:
-    """Return how many pictures show the shape."""
+    """Return how many images show the shape."""
     from benchmarks.tiny_measures import shape_name
 
     return float(np.mean([shape_name(np.asarray(image)) == shape for image in images]))
 
 
 def _kept(castles: Sequence[Sequence[Image.Image]]) -> float:
-    """Return how many pictures have the background that was asked for."""
+    """Return how many images have the background that was asked for."""
     from benchmarks.tiny_measures import background_name
 
     found = [
@@ -201,8 +201,8 @@ def _show_subject(folder: Path) -> None:
 
     from hublora.image_grid import sheet
 
-    pictures = [Image.open(path) for path in sorted(folder.glob("*.png"))]
-    sheet([pictures], cell=96).quantize(64).save(IMAGES / "training-subject.png", optimize=True)
+    images = [Image.open(path) for path in sorted(folder.glob("*.png"))]
+    sheet([images], cell=96).quantize(64).save(IMAGES / "training-subject.png", optimize=True)
 
 
 if __name__ == "__main__":

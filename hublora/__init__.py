@@ -96,8 +96,6 @@ _MODULES = {
     "verify": "workflows.verify",
 }
 
-__all__ = sorted([*_MODULES, "HubloraError", "__version__"])
-
 
 def __getattr__(name: str) -> Any:
     if name not in _MODULES:

@@ -3,7 +3,7 @@
     HubloraError                 anything a person can mend; `hint` is how
     ├── RefError                 a ref that does not parse
     ├── ConfigError              a training or generation setting that cannot work
-    ├── DataError                a dataset, a column or a picture that cannot be used
+    ├── DataError                a dataset, a column or an image that cannot be used
     ├── AdapterError             an adapter file that is broken, unsafe or for another base
     ├── HubError                 the Hub said no, or could not be reached
     │   ├── NotFoundError        repo, revision or file
@@ -46,7 +46,7 @@ class ConfigError(HubloraError, ValueError):
 
 
 class DataError(HubloraError, ValueError):
-    """A dataset, a column or a picture that cannot be used."""
+    """A dataset, a column or an image that cannot be used."""
 
 
 class AdapterError(HubloraError, ValueError):

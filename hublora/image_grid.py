@@ -1,4 +1,4 @@
-"""Lays pictures out on one labelled sheet: validation, `run --grid`, before and after."""
+"""Lays images out on one labelled sheet: validation, `run --grid`, before and after."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 MAX_WIDTH = 2400
-_CELL = 256  # what small pictures are scaled up towards
+_CELL = 256  # what small images are scaled up towards
 _LARGEST_CELL = 512
 _LABEL_LINES = 6
 
@@ -51,29 +51,29 @@ def sheet(
     title: str | None = None,
     cell: int | None = None,
 ) -> Image.Image:
-    """Return one picture that shows `rows` of pictures with their labels.
+    """Return one image that shows `rows` of images with their labels.
 
-    Small pictures grow by a whole factor and big ones shrink, so that the sheet is at most
-    `MAX_WIDTH` pixels wide. Pictures of several shapes are centred in their cells.
+    Small images grow by a whole factor and big ones shrink, so that the sheet is at most
+    `MAX_WIDTH` pixels wide. Images of several shapes are centred in their cells.
 
     Args:
-        rows: Pictures by row; rows may differ in length.
+        rows: Images by row; rows may differ in length.
         row_labels: A text at the left of each row, such as its prompt.
         column_labels: A text above each column, such as "base" and "with the adapter".
         title: A text above everything.
-        cell: Side of a cell in pixels; by default one that suits the pictures.
+        cell: Side of a cell in pixels; by default one that suits the images.
 
     Raises:
-        ValueError: There are no pictures, or not as many labels as rows or columns.
+        ValueError: There are no images, or not as many labels as rows or columns.
     """
     columns = max((len(row) for row in rows), default=0)
     if not columns:
-        raise ValueError("a sheet needs at least one picture")
+        raise ValueError("a sheet needs at least one image")
     _check_count("row", row_labels, len(rows))
     _check_count("column", column_labels, columns)
 
-    widest = max(picture.width for row in rows for picture in row)
-    tallest = max(picture.height for row in rows for picture in row)
+    widest = max(image.width for row in rows for image in row)
+    tallest = max(image.height for row in rows for image in row)
     side = _cell_side(max(widest, tallest), columns, row_labels is not None, cell)
     scale = _scale(max(widest, tallest), side)
     width, height = max(1, round(widest * scale)), max(1, round(tallest * scale))
@@ -102,7 +102,7 @@ def _sheet_width(cell: int, columns: int, labelled: bool) -> int:
 
 
 def _scale(largest: int, side: int) -> float:
-    """Return by what pictures are multiplied: a whole number, or a fraction below one."""
+    """Return by what images are multiplied: a whole number, or a fraction below one."""
     return side // largest if side >= largest else side / largest
 
 
@@ -149,38 +149,38 @@ class _Layout:
                     row_labels[index], m.text, m.label_width, _LABEL_LINES, self.height
                 )
                 label.draw(pen, m.margin, y + (self.height - label.height) // 2, _INK)
-            for column, picture in enumerate(row):
-                self._place(paper, picture, self._column(column), y)
+            for column, image in enumerate(row):
+                self._place(paper, image, self._column(column), y)
         return paper
 
     def _column(self, column: int) -> int:
         return self.left + column * (self.width + self.m.gap)
 
-    def _place(self, paper: Image.Image, picture: Image.Image, x: int, y: int) -> None:
-        fitted = _fit(_flat(picture), self.width, self.height)
+    def _place(self, paper: Image.Image, image: Image.Image, x: int, y: int) -> None:
+        fitted = _fit(_flat(image), self.width, self.height)
         paper.paste(
             fitted, (x + (self.width - fitted.width) // 2, y + (self.height - fitted.height) // 2)
         )
 
 
-def _flat(picture: Image.Image) -> Image.Image:
-    """Return the picture in RGB, transparent parts on paper."""
+def _flat(image: Image.Image) -> Image.Image:
+    """Return the image in RGB, transparent parts on paper."""
     from PIL import Image
 
-    if not picture.has_transparency_data:
-        return picture.convert("RGB")
-    layer = picture.convert("RGBA")
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    layer = image.convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", layer.size, _PAPER), layer).convert("RGB")
 
 
-def _fit(picture: Image.Image, width: int, height: int) -> Image.Image:
+def _fit(image: Image.Image, width: int, height: int) -> Image.Image:
     from PIL import Image
 
-    scale = min(width / picture.width, height / picture.height)
+    scale = min(width / image.width, height / image.height)
     if scale > 1:
         scale = int(scale)  # whole factors ring least
-    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-    return picture.resize(size, Image.Resampling.LANCZOS)
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    return image.resize(size, Image.Resampling.LANCZOS)
 
 
 if TYPE_CHECKING:

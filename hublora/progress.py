@@ -14,8 +14,8 @@ _WORTH_TELLING = 2_000_000  # bytes
 
 
 @dataclass(frozen=True)
-class Stage:
-    """Long work goes on: `done` of `total` units of `name`, e.g. "Encoding pictures"."""
+class Progress:
+    """Long work goes on: `done` of `total` units of `name`, e.g. "Encoding images"."""
 
     name: str
     done: int
@@ -32,7 +32,7 @@ class Note:
 
 
 @dataclass(frozen=True)
-class Trained:
+class StepProgress:
     """One optimizer step was done.
 
     Attributes:
@@ -61,27 +61,27 @@ class Trained:
 
 
 @dataclass(frozen=True)
-class Wrote:
+class FileWritten:
     """A file or folder that a person may want to open."""
 
     what: str
     path: Path
 
 
-Happening = Stage | Note | Trained | Wrote
-Observer = Callable[[Happening], None]
+Event = Progress | Note | StepProgress | FileWritten
+Callback = Callable[[Event], None]
 
 
-def ignore(happening: Happening) -> None:
-    """The observer of those who do not want to know."""
+def no_callback(event: Event) -> None:
+    """The callback of those who do not want to know."""
 
 
-def downloading(observer: Observer) -> Callable[[int, int], None]:
-    """Return what tells the observer of bytes that come in; what is quickly here goes untold."""
+def downloading(callback: Callback) -> Callable[[int, int], None]:
+    """Return what tells the callback of bytes that come in; what is quickly here goes untold."""
 
     def tell(done: int, total: int) -> None:
         if total >= _WORTH_TELLING:
-            observer(Stage("Downloading", done // 10**6, total // 10**6, "MB"))
+            callback(Progress("Downloading", done // 10**6, total // 10**6, "MB"))
 
     return tell
 
@@ -91,8 +91,8 @@ _EVERY = 15.0  # seconds between two lines about the same work
 Say = Callable[[str], None]
 
 
-class Lines:
-    """An observer that says things in lines, and of work that goes on one now and then.
+class LineReporter:
+    """A callback that says things in lines, and of work that goes on one now and then.
 
     Args:
         note: Says a line.
@@ -103,16 +103,16 @@ class Lines:
         self._note, self._warning = note, warning
         self._told: dict[str, float] = {}
 
-    def __call__(self, happening: Happening) -> None:
-        if isinstance(happening, Note):
-            (self._warning if happening.warning else self._note)(happening.text)
-        elif isinstance(happening, Wrote):
-            self._note(f"Wrote the {happening.what}: {happening.path}")
-        elif isinstance(happening, Stage):
-            unit = f" {happening.unit}" if happening.unit else ""
-            self._advance(happening.name, happening.done, happening.total, unit)
-        elif isinstance(happening, Trained):
-            self._advance("Training", happening.step, happening.total, f"  {happening.facts}")
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Note):
+            (self._warning if event.warning else self._note)(event.text)
+        elif isinstance(event, FileWritten):
+            self._note(f"Wrote the {event.what}: {event.path}")
+        elif isinstance(event, Progress):
+            unit = f" {event.unit}" if event.unit else ""
+            self._advance(event.name, event.done, event.total, unit)
+        elif isinstance(event, StepProgress):
+            self._advance("Training", event.step, event.total, f"  {event.facts}")
 
     def _advance(self, name: str, done: int, total: int, told: str) -> None:
         now = time.monotonic()
@@ -122,9 +122,9 @@ class Lines:
             self._note(f"{name}: {done}/{total}{told}")
 
 
-def on_stderr() -> Lines:
-    """Return an observer that writes to stderr, as the command line does into a log."""
-    return Lines(_print, lambda text: _print(f"Warning: {text}"))
+def report_on_stderr() -> LineReporter:
+    """Return a callback that writes to stderr, as the command line does into a log."""
+    return LineReporter(_print, lambda text: _print(f"Warning: {text}"))
 
 
 def _print(text: str) -> None:

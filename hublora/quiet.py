@@ -9,7 +9,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# hublora's pictures go through Pillow, and diffusers imports these classes whether used or not.
+# hublora's images go through Pillow, and diffusers imports these classes whether used or not.
 _NEEDLESS = "requires torchvision (not installed)"
 
 

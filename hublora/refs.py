@@ -36,7 +36,7 @@ _NAME = r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?"
 _REPO = re.compile(rf"(?P<owner>{_NAME})/(?P<name>{_NAME})(?:@(?P<rest>.+)|/(?P<path>.+))?\Z")
 _WEIGHT = re.compile(r"(?P<where>.+):(?P<weight>[^:/|@]*)\Z", re.DOTALL)
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?\Z", re.ASCII)
-MAX_WEIGHT = 1000  # more turns every picture into noise, or into nothing
+MAX_WEIGHT = 1000  # more turns every image into noise, or into nothing
 _SPECIAL_REVISION = re.compile(r"(refs/(?:pr|convert|heads|tags)/[^/]+)(?:/(.+))?\Z")
 _REVISION = re.compile(r"(?!-)[\w+-][\w.+-]*(/[\w+-][\w.+-]*)*\Z")
 _HUB_HOSTS = ("huggingface.co", "www.huggingface.co", "hf.co")  # and the host of HF_ENDPOINT
@@ -209,7 +209,7 @@ def _parse_url(where: str, weight: float, text: str) -> AdapterRef:
         raise RefError(f"{where!r} is not a URL.", f"Write a ref like {EXAMPLE}.")
     if parts.username or parts.password:
         raise RefError(
-            f"The URL of {host} holds a name or a password, which would be written into pictures.",
+            f"The URL of {host} holds a name or a password, which would be written into images.",
             "Leave it out.",
         )
     if host in _HUB_HOSTS or parts.netloc == urlsplit(_endpoint()).netloc:

@@ -23,7 +23,7 @@ settings.load_profile("hublora")
 
 def pytest_configure(config: pytest.Config) -> None:
     from hublora.localhub import LocalHub, import_folder
-    from tests.tiny import save_pictures, save_pipeline, save_xl_pipeline
+    from tests.tiny import save_images, save_pipeline, save_xl_pipeline
 
     home = tempfile.TemporaryDirectory(prefix="hublora-tests-")
     root = Path(home.name)
@@ -42,10 +42,10 @@ def pytest_configure(config: pytest.Config) -> None:
     save_pipeline(root / "velocity", prediction="v_prediction")
     save_pipeline(root / "wide", width=32)
     save_xl_pipeline(root / "xl")
-    save_pictures(root / "pictures")
+    save_images(root / "images")
     for name in ("epsilon", "velocity", "wide", "xl"):
         import_folder(root / "hub", f"bases/{name}", root / name)
-    import_folder(root / "hub", "bases/pictures", root / "pictures", repo_type="dataset")
+    import_folder(root / "hub", "bases/images", root / "images", repo_type="dataset")
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -56,7 +56,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def hub() -> object:
-    """The Hub: bases/epsilon, bases/velocity, bases/wide, bases/xl, the dataset bases/pictures."""
+    """The Hub: bases/epsilon, bases/velocity, bases/wide, bases/xl, the dataset bases/images."""
     return _state["hub"]
 
 
@@ -68,7 +68,7 @@ def hub_data() -> Path:
 
 @pytest.fixture(scope="session")
 def bases() -> Path:
-    """The folder with the pipelines and pictures that the Hub was seeded with."""
+    """The folder with the pipelines and images that the Hub was seeded with."""
     return _state["root"]  # type: ignore[return-value]
 
 

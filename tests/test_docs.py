@@ -15,7 +15,7 @@ SNIPPETS = re.findall(r"^```python\n(.*?)^```$", (ROOT / "README.md").read_text(
 # What a reader's Hub has -> what the tests' Hub has.
 STAND_INS = {
     "stable-diffusion-v1-5/stable-diffusion-v1-5": "bases/epsilon",
-    "lambdalabs/naruto-blip-captions": "bases/pictures",
+    "lambdalabs/naruto-blip-captions": "bases/images",
 }
 
 

@@ -1,4 +1,4 @@
-"""Sheets of labelled pictures."""
+"""Sheets of labelled images."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hublora.image_grid import MAX_WIDTH, Lettering, sheet
 WORDS = "a drawing of a green star on a yellow background, "
 
 
-def picture(width: int = 64, height: int = 64, colour: str = "red") -> Image.Image:
+def plain_image(width: int = 64, height: int = 64, colour: str = "red") -> Image.Image:
     return Image.new("RGB", (width, height), colour)
 
 
@@ -18,8 +18,8 @@ def count(image: Image.Image, colour: tuple[int, int, int]) -> int:
     return sum(n for n, found in image.getcolors(1 << 20) if found == colour)
 
 
-def test_small_pictures_grow_by_a_whole_factor():
-    image = sheet([[picture(), picture()]])
+def test_small_images_grow_by_a_whole_factor():
+    image = sheet([[plain_image(), plain_image()]])
     assert count(image, (255, 0, 0)) == 2 * 256 * 256
 
 
@@ -27,19 +27,19 @@ def test_small_pictures_grow_by_a_whole_factor():
 @pytest.mark.parametrize("columns", [1, 4, 12])
 def test_sheet_fits_a_screen(side, columns):
     labels = [WORDS * 5]
-    row = [picture(side, side)] * columns
+    row = [plain_image(side, side)] * columns
     image = sheet([row], labels, [WORDS] * columns, WORDS * 10)
     assert image.width <= MAX_WIDTH
     assert image.height < 1200
 
 
-def test_pictures_of_several_shapes_keep_their_shape():
-    image = sheet([[picture(128, 64, "blue"), picture(64, 128, "lime")]])
+def test_images_of_several_shapes_keep_their_shape():
+    image = sheet([[plain_image(128, 64, "blue"), plain_image(64, 128, "lime")]])
     assert count(image, (0, 0, 255)) == count(image, (0, 255, 0)) == 256 * 128
 
 
 def test_rows_may_differ_in_length():
-    image = sheet([[picture()] * 3, [picture()]])
+    image = sheet([[plain_image()] * 3, [plain_image()]])
     assert count(image, (255, 0, 0)) == 4 * 256 * 256
 
 
@@ -50,16 +50,16 @@ def test_transparent_parts_lie_on_white():
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "1", "LA", "CMYK", "I;16"])
-def test_pictures_of_any_mode_are_taken(mode):
+def test_images_of_any_mode_are_taken(mode):
     sheet([[Image.new(mode, (32, 32))]])
 
 
 def test_labels_are_written_and_stay_in_their_column():
-    rows = [[picture()] * 2]
+    rows = [[plain_image()] * 2]
     bare = sheet(rows)
     labelled = sheet(rows, ["x" * 400], ["base", "with the adapter"], "title")
     assert labelled.width > bare.width
-    first = labelled.width - bare.width + 32  # left edge of the first picture
+    first = labelled.width - bare.width + 32  # left edge of the first image
     gap = labelled.crop((first - 8, 0, first, labelled.height)).convert("L")
     assert gap.crop((0, labelled.height // 2, 8, labelled.height)).getextrema() == (255, 255)
     assert labelled.convert("L").crop((0, 0, first - 8, labelled.height)).getextrema()[0] < 100
@@ -67,18 +67,18 @@ def test_labels_are_written_and_stay_in_their_column():
 
 @pytest.mark.parametrize("label", ["", " \n ", "é × – 猫 🐈 \u202e", "Ж" * 500, "<b>\x00"])
 def test_any_text_is_a_label(label):
-    sheet([[picture()]], [label], [label], label)
+    sheet([[plain_image()]], [label], [label], label)
 
 
 def test_nothing_to_show_is_refused():
     for rows in ([], [[]]):
-        with pytest.raises(ValueError, match="at least one picture"):
+        with pytest.raises(ValueError, match="at least one image"):
             sheet(rows)
 
 
 def test_a_wrong_number_of_labels_is_refused():
     with pytest.raises(ValueError, match="1 row labels for 2 rows"):
-        sheet([[picture()]] * 2, ["one"])
+        sheet([[plain_image()]] * 2, ["one"])
 
 
 def test_a_no_break_space_holds_words_together_and_is_written_as_a_space():

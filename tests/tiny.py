@@ -1,4 +1,4 @@
-"""Builds what tests train on: random pipelines of diffusers' own classes, and pictures."""
+"""Builds what tests train on: random pipelines of diffusers' own classes, and images."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ inference:
 def save_pipeline(
     folder: Path, *, prediction: str = "epsilon", width: int = 16, inpaints: bool = False
 ) -> Path:
-    """Save a Stable Diffusion pipeline with random weights (64×64 pictures) and return its folder.
+    """Save a Stable Diffusion pipeline with random weights (64×64 images) and return its folder.
 
     Args:
         folder: Where to.
@@ -67,7 +67,7 @@ def save_pipeline(
 
 
 def save_xl_pipeline(folder: Path, *, inpaints: bool = False) -> Path:
-    """Save a Stable Diffusion XL pipeline with random weights (64×64 pictures), return its folder.
+    """Save a Stable Diffusion XL pipeline with random weights (64×64 images), return its folder.
 
     Its parts differ where SDXL's do: the second tokenizer pads with another token, the text
     encoders have widths of their own, and the U-Net is told sizes and pooled embeddings.
@@ -163,8 +163,8 @@ def _text_parts(width: int = 32, projected: bool = False) -> tuple[Any, Any]:
     return tokenizer, (CLIPTextModelWithProjection if projected else CLIPTextModel)(config)
 
 
-def save_pictures(folder: Path, count: int = 6, side: int = 64, height: int | None = None) -> Path:
-    """Save an imagefolder of `count` captioned pictures of noise and return it.
+def save_images(folder: Path, count: int = 6, side: int = 64, height: int | None = None) -> Path:
+    """Save an imagefolder of `count` captioned images of noise and return it.
 
     Args:
         folder: Where to.

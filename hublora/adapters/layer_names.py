@@ -140,7 +140,7 @@ _WORDS = (
 )
 _WORD = re.compile("(" + "|".join([*sorted(_WORDS, key=len, reverse=True), r"\d+"]) + r")(?:_|\Z)")
 _NUMBERED = re.compile(r"(input|output)_blocks\.(\d+)\.(\d)\.(.+)")
-_MIDDLE = re.compile(r"middle_block\.([012])\.(.+)")
+_SGM_MIDDLE = re.compile(r"middle_block\.([012])\.(.+)")
 _RESNET_LAYERS = {theirs: ours for ours, theirs in RESNET_PARTS.items()}
 _OUTSIDE = {theirs: ours for ours, theirs in OUTSIDE_BLOCKS.items()}
 
@@ -169,7 +169,7 @@ def from_sgm(name: str, layers_per_block: int = LAYERS_PER_BLOCK) -> str:
     """
     if name in _OUTSIDE:
         return _OUTSIDE[name]
-    if match := _MIDDLE.fullmatch(name):
+    if match := _SGM_MIDDLE.fullmatch(name):
         place, rest = int(match[1]), match[2]
         if place == 1:
             return f"mid_block.attentions.0.{rest}"

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Terms:
+class LicenseTerms:
     """What a licence says.
 
     Attributes:
@@ -33,16 +33,16 @@ class Terms:
     order: int
 
 
-_FREE = Terms(commercial=True, share_alike=False, order=0)
-_NAMED = Terms(commercial=True, share_alike=False, order=1)  # attribution
-_RAIL = Terms(commercial=True, share_alike=True, order=2)
-_ALIKE = Terms(commercial=True, share_alike=True, order=3)
-_DEPENDS = Terms(commercial=None, share_alike=True, order=4)
-_NOT_SOLD = Terms(commercial=False, share_alike=False, order=5)
-_NOT_SOLD_ALIKE = Terms(commercial=False, share_alike=True, order=6)
-UNKNOWN = Terms(commercial=None, share_alike=None, order=-1)
+_FREE = LicenseTerms(commercial=True, share_alike=False, order=0)
+_NAMED = LicenseTerms(commercial=True, share_alike=False, order=1)  # attribution
+_RAIL = LicenseTerms(commercial=True, share_alike=True, order=2)
+_ALIKE = LicenseTerms(commercial=True, share_alike=True, order=3)
+_DEPENDS = LicenseTerms(commercial=None, share_alike=True, order=4)
+_NOT_SOLD = LicenseTerms(commercial=False, share_alike=False, order=5)
+_NOT_SOLD_ALIKE = LicenseTerms(commercial=False, share_alike=True, order=6)
+UNKNOWN = LicenseTerms(commercial=None, share_alike=None, order=-1)
 
-TABLE: Mapping[str, Terms] = {
+TABLE: Mapping[str, LicenseTerms] = {
     **dict.fromkeys(("cc0-1.0", "unlicense", "wtfpl", "pddl"), _FREE),
     **dict.fromkeys(
         ("apache-2.0", "mit", "bsd", "bsd-2-clause", "bsd-3-clause", "isc", "zlib", "afl-3.0",
@@ -70,7 +70,7 @@ TABLE: Mapping[str, Terms] = {
 
 
 @dataclass(frozen=True)
-class Meet:
+class LicenseSummary:
     """What holds for something made of several things.
 
     Attributes:
@@ -103,7 +103,7 @@ class Meet:
         return max((one for one in self.licenses.values() if one), key=lambda x: terms_of(x).order)
 
     def facts(self) -> dict[str, object]:
-        """Return what a picture says about it."""
+        """Return what an image says about it."""
         return {"of": dict(self.licenses), "commercial_use": self.commercial}
 
     def __str__(self) -> str:
@@ -112,6 +112,6 @@ class Meet:
         return f"Licences: {named}. Commercial use: {use}."
 
 
-def terms_of(license: str | None) -> Terms:
+def terms_of(license: str | None) -> LicenseTerms:
     """Return what a licence says."""
     return TABLE.get((license or "").lower(), UNKNOWN)

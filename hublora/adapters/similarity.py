@@ -73,7 +73,7 @@ class Overlap:
 
 
 @dataclass(frozen=True)
-class Likeness:
+class Similarity:
     """How alike two adapters are that should be one.
 
     Attributes:
@@ -85,14 +85,14 @@ class Likeness:
     difference: float
 
 
-def likeness(one: Adapter, other: Adapter) -> Likeness:
+def likeness(one: Adapter, other: Adapter) -> Similarity:
     """Compare two adapters as wholes; names of layers may be in different layouts."""
     first, second = _unpunctuated(one), _unpunctuated(other)
     inner = sum(_inner(first, second).values())
     length, other_length = _norm(first), _norm(second)
     apart = math.sqrt(max(0.0, length**2 + other_length**2 - 2 * inner))
     cosine = _cosine(inner, length, other_length) if length or other_length else 1.0
-    return Likeness(cosine, apart / length if length else float(apart > 0))
+    return Similarity(cosine, apart / length if length else float(apart > 0))
 
 
 def _unpunctuated(adapter: Adapter) -> Layers:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from hublora import quoting
-from hublora.adapters.licenses import Meet
+from hublora.adapters.licenses import LicenseSummary
 from hublora.cards import licenses, markdown, metadata
-from hublora.cards.facts import Picture, Sampling
+from hublora.cards.facts import Image, Sampling
 from hublora.cards.format import format_count, format_image_source, format_sampling
 from hublora.cards.user_sections import mark
 from hublora.filesystem import write_atomically
@@ -65,7 +65,7 @@ class CompositionFacts:
         trigger_words: Of all of the adapters.
         example: What a person may type.
         template: Of prompts; None for what a person types alone.
-        gallery: Pictures that were drawn with it.
+        gallery: Images that were drawn with it.
         sampling: How they were drawn.
         merged: How the adapters were made one; None where they stay apart.
         error: Relative error against the exact sum, of what was merged.
@@ -78,13 +78,13 @@ class CompositionFacts:
     base_commit: str | None
     parts: tuple[PartFacts, ...]
     way: str
-    meet: Meet
+    meet: LicenseSummary
     family_tags: tuple[str, ...]
     trigger_words: tuple[str, ...]
     hublora_version: str
     example: str = "your prompt"
     template: str | None = None
-    gallery: tuple[Picture, ...] = ()
+    gallery: tuple[Image, ...] = ()
     sampling: Sampling = field(default_factory=Sampling)
     merged: str | None = None
     error: float | None = None
@@ -109,7 +109,7 @@ def _front_matter(facts: CompositionFacts) -> dict[str, Any]:
         "instance_prompt": words if facts.merged else None,
         "license": facts.meet.strictest,
         "tags": list(dict.fromkeys([*tags, *facts.family_tags, "hublora"])),
-        "widget": [metadata.widget(picture) for picture in facts.gallery],
+        "widget": [metadata.widget(image) for image in facts.gallery],
     }
     return {key: value for key, value in entries.items() if value}
 
@@ -136,7 +136,7 @@ def _view(facts: CompositionFacts) -> Mapping[str, Any]:
         "python_prompt": quoting.python_text(prompt),
         "moves": facts.way == "switch" or any(".." in part.weight for part in facts.parts),
         "sampling": format_sampling(facts.sampling),
-        "gallery": [format_image_source(picture) for picture in facts.gallery],
+        "gallery": [format_image_source(image) for image in facts.gallery],
         "license_note": licenses.note(meet.strictest, meet.strictest),
         "licenses": [
             (_name(name), markdown.inline(license or "unknown"))

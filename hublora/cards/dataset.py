@@ -1,4 +1,4 @@
-"""The card of a dataset of captioned pictures: https://huggingface.co/docs/hub/datasets-cards."""
+"""The card of a dataset of captioned images: https://huggingface.co/docs/hub/datasets-cards."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def dataset_card(repo_id: str, captions: Mapping[str, str], captioned_by: str | 
 
     Args:
         repo_id: owner/name.
-        captions: Picture -> its caption.
+        captions: Image -> its caption.
         captioned_by: The captioning model, None if people wrote the captions.
     """
     metadata = {

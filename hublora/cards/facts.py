@@ -44,8 +44,8 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Picture:
-    """One picture of the gallery.
+class Image:
+    """One image of the gallery.
 
     Attributes:
         path: Inside the repo, with forward slashes.
@@ -79,20 +79,20 @@ class Training:
 
     Attributes:
         steps: Optimizer steps.
-        pictures: Distinct pictures it saw.
+        images: Distinct images it saw.
         final_loss: Smoothed loss at the end.
         seconds: How long it took, encoding included.
-        images_per_second: Pictures per second, once warm.
+        images_per_second: Images per second, once warm.
         peak_memory: Bytes, of the GPU if there was one.
         settings: Name -> value, in the order of the table.
         command: Command line that makes the adapter again; None: from `config_path`.
         config_path: The settings as a file inside the repo.
-        loss_plot: Picture inside the repo.
+        loss_plot: Image inside the repo.
         unpublished: Settings that name something which is not on the Hub, under dotted keys.
     """
 
     steps: int | None = None
-    pictures: int | None = None
+    images: int | None = None
     final_loss: float | None = None
     seconds: float | None = None
     images_per_second: float | None = None
@@ -144,8 +144,8 @@ class CardFacts:
         components: Parts of the pipeline that it changes.
         targets: Layers that it changes.
         size: Bytes of the adapter's file.
-        gallery: Pictures that were drawn with it.
-        before_after: Sheet of pictures without and with it, inside the repo.
+        gallery: Images that were drawn with it.
+        before_after: Sheet of images without and with it, inside the repo.
         sampling: How the gallery was drawn.
         training: How it was made.
         environment: As `describe_environment` returns it.
@@ -170,7 +170,7 @@ class CardFacts:
     components: tuple[str, ...] = ()
     targets: tuple[str, ...] = ()
     size: int | None = None
-    gallery: tuple[Picture, ...] = ()
+    gallery: tuple[Image, ...] = ()
     before_after: str | None = None
     sampling: Sampling = Sampling()
     training: Training = field(default_factory=Training)

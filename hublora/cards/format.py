@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hublora.cards import markdown
-from hublora.cards.facts import Picture, Sampling
+from hublora.cards.facts import Image, Sampling
 
 _UNITS = ("bytes", "kB", "MB", "GB", "TB")
 _LABELS = {
@@ -56,12 +56,12 @@ def format_value(given: object) -> str | None:
 
 
 def format_count(number: int, noun: str) -> str:
-    """Return a number of things, e.g. "1 picture" or "1,200 pictures"."""
+    """Return a number of things, e.g. "1 image" or "1,200 images"."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def format_sampling(facts: Sampling) -> str | None:
-    """Return how pictures were drawn; None if nothing is known of it."""
+    """Return how images were drawn; None if nothing is known of it."""
     steps = format_count(facts.steps, "step") if facts.steps else None
     if steps and facts.scheduler:
         steps += f" of {markdown.code(facts.scheduler)}"
@@ -73,14 +73,14 @@ def format_sampling(facts: Sampling) -> str | None:
     return ", ".join(part for part in parts if part) or None
 
 
-def format_image_source(picture: Picture) -> str:
-    """Return what one picture was drawn from."""
-    line = markdown.code(picture.prompt)
-    if picture.negative_prompt:
-        line += f" without {markdown.code(picture.negative_prompt)}"
-    if picture.in_front:
-        line += f" with {', '.join(map(markdown.code, picture.in_front))} in front"
-    return line if picture.seed is None else f"{line}, seed {picture.seed}"
+def format_image_source(image: Image) -> str:
+    """Return what one image was drawn from."""
+    line = markdown.code(image.prompt)
+    if image.negative_prompt:
+        line += f" without {markdown.code(image.negative_prompt)}"
+    if image.in_front:
+        line += f" with {', '.join(map(markdown.code, image.in_front))} in front"
+    return line if image.seed is None else f"{line}, seed {image.seed}"
 
 
 def format_environment(facts: Mapping[str, Any]) -> list[tuple[str, str]]:

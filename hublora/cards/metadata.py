@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from hublora.cards.facts import CardFacts, License, Picture
+from hublora.cards.facts import CardFacts, Image, License
 from hublora.quoting import one_line
 
 TAGS = ("text-to-image", "diffusers", "diffusers-training")
@@ -44,7 +44,7 @@ def front_matter(facts: CardFacts) -> dict[str, Any]:
         **_license(license_of(facts)),
         "datasets": [facts.dataset.id] if facts.dataset.id else None,
         "tags": list(dict.fromkeys([*_kind_tags(facts), *facts.family_tags, "hublora"])),
-        "widget": [widget(picture) for picture in facts.gallery],
+        "widget": [widget(image) for image in facts.gallery],
     }
     return {key: value for key, value in entries.items() if value}
 
@@ -84,12 +84,12 @@ def _license(license: License) -> dict[str, str | None]:
     return {"license": "other", "license_name": license.name, "license_link": license.link}
 
 
-def widget(picture: Picture) -> dict[str, Any]:
-    """Return a picture's entry in the gallery that the Hub shows."""
-    entry: dict[str, Any] = {"text": one_line(picture.prompt) or " "}
-    if picture.negative_prompt:
-        entry["parameters"] = {"negative_prompt": one_line(picture.negative_prompt)}
-    return entry | {"output": {"url": picture.path}}
+def widget(image: Image) -> dict[str, Any]:
+    """Return an image's entry in the gallery that the Hub shows."""
+    entry: dict[str, Any] = {"text": one_line(image.prompt) or " "}
+    if image.negative_prompt:
+        entry["parameters"] = {"negative_prompt": one_line(image.negative_prompt)}
+    return entry | {"output": {"url": image.path}}
 
 
 class _Dumper(yaml.SafeDumper):

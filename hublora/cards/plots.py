@@ -34,8 +34,8 @@ def loss_plot(
 
     Args:
         history: One mapping per step with `step`, `loss` and, where known, `lr`, `lr_words` and
-            `held_out`, the loss on pictures that are not trained on.
-        path: Where the picture is written.
+            `held_out`, the loss on images that are not trained on.
+        path: Where the image is written.
         title: A text above the plot, shown as it is.
 
     Raises:
@@ -134,7 +134,7 @@ def _draw_loss(axes: Axes, losses: Sequence[tuple[int, float]]) -> None:
 
 
 def _draw_held_out(axes: Axes, losses: Sequence[tuple[int, float]]) -> None:
-    """Draw the loss on held-out pictures, with a ring around the lowest."""
+    """Draw the loss on held-out images, with a ring around the lowest."""
     if not losses:
         return
     steps, values = zip(*losses, strict=True)

@@ -25,13 +25,13 @@ class _Own:
 
 _OWN = {
     "base.model": _Own("--base", "./your-base", "the base model"),
-    "data.folder": _Own("--folder", "./your-pictures", "the pictures"),
-    "data.archive": _Own("--archive", "./your-pictures.zip", "the pictures"),
+    "data.folder": _Own("--folder", "./your-images", "the images"),
+    "data.archive": _Own("--archive", "./your-images.zip", "the images"),
     "adapter.start_from": _Own(
         "--set adapter.start_from=", "./your-adapter.safetensors", "the adapter that it began with"
     ),
     "dreambooth.class_folder": _Own(
-        "--class-data-dir", "./your-class-pictures", "the pictures of the class"
+        "--class-data-dir", "./your-class-images", "the images of the class"
     ),
 }
 

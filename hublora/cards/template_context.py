@@ -9,7 +9,7 @@ from urllib.parse import quote
 from hublora import quoting
 from hublora.cards import licenses, markdown, metadata, textual_inversion
 from hublora.cards import reproduce as remaking
-from hublora.cards.facts import CardFacts, License, Picture, Source
+from hublora.cards.facts import CardFacts, Image, License, Source
 from hublora.cards.format import (
     format_count,
     format_duration,
@@ -59,7 +59,7 @@ def view(facts: CardFacts) -> dict[str, Any]:
         "inpaints": "Inpaint" in facts.pipeline_class,
         "kohya": _kohya(facts),
         "sampling": format_sampling(facts.sampling),
-        "gallery": [format_image_source(picture) for picture in facts.gallery],
+        "gallery": [format_image_source(image) for image in facts.gallery],
         "made": _made(facts),
         "loss_plot": facts.training.loss_plot,
         "settings": _rows((name, format_value(v)) for name, v in facts.training.settings.items()),
@@ -75,7 +75,7 @@ def view(facts: CardFacts) -> dict[str, Any]:
 
 
 def _example_prompt(facts: CardFacts) -> str:
-    prompts = [picture.prompt for picture in facts.gallery if picture.prompt.strip()]
+    prompts = [image.prompt for image in facts.gallery if image.prompt.strip()]
     return prompts[0] if prompts else ", ".join(facts.trigger_words) or "your prompt"
 
 
@@ -88,8 +88,8 @@ def _dataset(facts: CardFacts) -> str:
 
 
 def _training_set(facts: CardFacts) -> str:
-    pictures = facts.training.pictures
-    number = format_count(pictures, "picture") if pictures else "pictures"
+    images = facts.training.images
+    number = format_count(images, "image") if images else "images"
     if facts.dataset.id is None:
         return f"{number} that are not published"
     return f"{number} from {_dataset(facts)}"
@@ -106,7 +106,7 @@ def _size(facts: CardFacts) -> str | None:
 
 
 def _call_arguments(facts: CardFacts) -> list[str]:
-    first = facts.gallery[0] if facts.gallery else Picture("", "")
+    first = facts.gallery[0] if facts.gallery else Image("", "")
     sampling = facts.sampling
     arguments = {
         "negative_prompt": quoting.python_text(first.negative_prompt)
@@ -144,7 +144,7 @@ def _made(facts: CardFacts) -> list[tuple[str, str]]:
         ("Dataset revision", markdown.inline(facts.dataset.revision or "")),
     ]
     texts = [
-        ("Pictures", format_value(training.pictures)),
+        ("Images", format_value(training.images)),
         ("Components", format_value(facts.components)),
         ("Target layers", format_value(facts.targets)),
         ("Rank", format_value(facts.rank)),
@@ -152,7 +152,7 @@ def _made(facts: CardFacts) -> list[tuple[str, str]]:
         ("Steps", format_value(training.steps)),
         ("Loss at the end", f"{loss:.4g}" if loss is not None else None),
         ("Took", format_duration(training.seconds) if training.seconds else None),
-        ("Pictures per second", f"{speed:.3g}" if speed else None),
+        ("Images per second", f"{speed:.3g}" if speed else None),
         ("Peak memory", format_size(memory) if memory else None),
     ]
     return [row for row in repos if row[1]] + _rows(texts)
@@ -178,7 +178,7 @@ def _license_sentences(facts: CardFacts) -> list[str]:
         sentences.append(
             f"The licence of {_dataset(facts)} is {_license_name(dataset)}."
             if dataset.id
-            else f"{_dataset(facts)} names no licence for its pictures."
+            else f"{_dataset(facts)} names no licence for its images."
         )
     return sentences
 

@@ -1,4 +1,4 @@
-"""`hublora caption`: captions for pictures that have none."""
+"""`hublora caption`: captions for images that have none."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ EXAMPLES = """
 Examples:
   hublora caption ./photos --prefix "a photo of sks dog, "
   hublora caption photos.zip -o ./photos
-  hublora caption me/pictures --push-to-hub me/captioned-pictures
+  hublora caption me/images --push-to-hub me/captioned-images
 """
 
 
@@ -25,21 +25,21 @@ Examples:
 @click.option("--revision", help="Branch, tag or commit of --model.")
 @click.option(
     "-o", "--output", type=click.Path(file_okay=False, path_type=Path),
-    help="Where the pictures of a .zip or dataset go.",
+    help="Where the images of a .zip or dataset go.",
 )  # fmt: skip
 @click.option("--prefix", default="", help='Put in front of each caption, e.g. "sks dog, ".')
 @click.option("--overwrite", is_flag=True, help="Write anew what has a caption.")
 @click.option(
-    "--batch-size", type=click.IntRange(1), default=4, show_default=True, help="Pictures at once."
+    "--batch-size", type=click.IntRange(1), default=4, show_default=True, help="Images at once."
 )
 @click.option("--device", help="A torch device; a GPU if there is one.")
 @click.option("--push-to-hub", "push_to", metavar="OWNER/NAME", help="Push as a dataset repo.")
 @click.option("--private", is_flag=True, help="Create that repo private.")
 @output_flags
 def caption(source: str, **settings: Any) -> None:
-    """Write a caption for every picture: a .txt beside it, as `hublora train --folder` reads them.
+    """Write a caption for every image: a .txt beside it, as `hublora train --folder` reads them.
 
-    Pictures that have a .txt keep it, so a stopped run goes on where it was and captions that were
+    Images that have a .txt keep it, so a stopped run goes on where it was and captions that were
     mended by hand stay.
     """
     from hublora.cli.progress import ProgressReport
@@ -47,10 +47,10 @@ def caption(source: str, **settings: Any) -> None:
     with ProgressReport() as report:
         from hublora.workflows.caption import caption as workflow
 
-        done = workflow(source, observer=report, **settings)
+        done = workflow(source, callback=report, **settings)
     lines = [
         f"{format_count(done.written, 'caption')} written, {done.kept} kept, "
-        f"{format_count(done.skipped, 'picture')} skipped: {done.folder}"
+        f"{format_count(done.skipped, 'image')} skipped: {done.folder}"
     ]
     if done.pushed is not None:
         lines.append(f"Pushed and verified: {done.pushed.url}")

@@ -53,7 +53,7 @@ MERGES = ["cat", "svd", "ties", "dare_linear", "dare_ties", "magnitude_prune", "
 )
 @click.option("--template", help="Of prompts: {prompt} is what a person types, <1> an adapter.")
 @click.option("--prompt", "prompts", multiple=True, help="Of the gallery; may be repeated.")
-@click.option("--no-gallery", is_flag=True, help="Draw no pictures for the card.")
+@click.option("--no-gallery", is_flag=True, help="Draw no images for the card.")
 @click.option("--seed", type=click.IntRange(0), default=0, help="Of the gallery, and of dare.")
 @click.option("--steps", "num_inference_steps", type=click.IntRange(1), help="Denoising steps.")
 @click.option("--base", help="Hub id of the base, if not the adapters' own.")
@@ -77,7 +77,7 @@ def compose(refs: tuple[str, ...], method: str | None, no_gallery: bool, **setti
         if method is None:
             from hublora.workflows.compose import compose as workflow
 
-            done = workflow(refs, observer=report, **settings)
+            done = workflow(refs, callback=report, **settings)
         else:
             from hublora.workflows.merge import merge
 
@@ -87,7 +87,7 @@ def compose(refs: tuple[str, ...], method: str | None, no_gallery: bool, **setti
             weights = settings.pop("weights")
             if weights:
                 raise click.UsageError("With --merge, write weights into the refs: me/ink-lora:0.7")
-            done = merge(refs, method=method, observer=report, **settings, **merging)
+            done = merge(refs, method=method, callback=report, **settings, **merging)
     pushed = done.pushed
     places = [str(done.folder)] if done.folder else []
     places += [f"{pushed.repo_id}@{pushed.commit}"] if pushed else []

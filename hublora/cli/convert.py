@@ -64,7 +64,7 @@ def convert(
             base=base,
             base_revision=base_revision,
             rank=rank,
-            observer=progress,
+            callback=progress,
         )
     files = [str(file) for file in done.files]
     data = {

@@ -36,8 +36,8 @@ def demo(folder: Path) -> None:
 
     result = take_tour(folder, lambda text: click.echo(text, err=True))
     where = Path(os.path.relpath(result.folder))
-    lines = [f"Done in {result.seconds:.0f} s. Look at the pictures:"]
-    lines += [f"  {what:<22} {os.path.relpath(path)}" for what, path in result.pictures.items()]
+    lines = [f"Done in {result.seconds:.0f} s. Look at the images:"]
+    lines += [f"  {what:<22} {os.path.relpath(path)}" for what, path in result.images.items()]
     lines += [
         "",
         "Type the commands yourself, with the Hub started again:",
@@ -47,7 +47,7 @@ def demo(folder: Path) -> None:
     ]
     data = {
         "folder": str(result.folder),
-        "pictures": {what: str(path) for what, path in result.pictures.items()},
+        "images": {what: str(path) for what, path in result.images.items()},
         "seconds": result.seconds,
     }
-    out.result("\n".join(lines), data, [str(path) for path in result.pictures.values()])
+    out.result("\n".join(lines), data, [str(path) for path in result.images.values()])

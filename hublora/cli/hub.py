@@ -44,7 +44,7 @@ Examples:
     type=click.Path(dir_okay=False, path_type=Path),
     help="Write the first user's token to this file.",
 )
-@click.option("--seed-demo", is_flag=True, help="Take in hublora's small base model and pictures.")
+@click.option("--seed-demo", is_flag=True, help="Take in hublora's small base model and images.")
 @click.option("--read-only", is_flag=True, help="Refuse every change.")
 @click.option("--allow-remote", is_flag=True, help="Let other machines in (see --host).")
 @click.option("--public-url", help="Address that people use, when a proxy stands in front.")
@@ -101,7 +101,7 @@ def announce(url: str, token: str | None, options: dict[str, Any]) -> None:
     if options["seed_demo"]:
         from hublora.demo.seed import seed
 
-        click.echo("Taking in the demo's base model and pictures …", err=True)
+        click.echo("Taking in the demo's base model and images …", err=True)
         seed(options["data_dir"].expanduser())
     facts = {"HF_ENDPOINT": url, "HF_TOKEN": token, "HF_HUB_DISABLE_XET": "1"}
     lines = [f"export {name}={value}" for name, value in facts.items() if value]

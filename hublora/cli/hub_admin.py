@@ -128,7 +128,7 @@ def token() -> None:
 @click.argument("name")
 @click.option("--role", type=click.Choice(["read", "write"]), default="write", show_default=True)
 @click.option("--label", default="token", show_default=True, help="What lists call it.")
-@click.option("--repo", help="Only this repo, e.g. ada/lora or datasets/ada/pictures.")
+@click.option("--repo", help="Only this repo, e.g. ada/lora or datasets/ada/images.")
 @data_option
 @output_flags
 def token_create(name: str, role: str, label: str, repo: str | None, data_dir: Path) -> None:

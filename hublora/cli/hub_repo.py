@@ -24,7 +24,7 @@ def repo() -> None:
     "create",
     epilog=examples(
         "hublora hub repo create ada/lora --private --data ~/hub",
-        "hublora hub repo create studio/pictures --repo-type dataset",
+        "hublora hub repo create studio/images --repo-type dataset",
     ),
 )
 @click.argument("repo_id", metavar="OWNER/NAME")

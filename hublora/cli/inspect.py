@@ -47,7 +47,7 @@ def inspect(
 
         with ProgressReport() as progress:
             measured = measure_overlap(
-                *refs, base=base, base_revision=base_revision, observer=progress
+                *refs, base=base, base_revision=base_revision, callback=progress
             )
         text += "\n\n" + _describe_overlap(measured, [one.name for one in found.adapters])
         data["overlap"] = asdict(measured)

@@ -13,13 +13,13 @@ from hublora._version import __version__
 # `hublora --help` and shell completion stay quick.
 COMMANDS = {
     "demo": ("hublora.cli.demo", "Make, share and use an adapter on this machine, in minutes."),
-    "caption": ("hublora.cli.caption", "Write captions for pictures that have none."),
-    "train": ("hublora.cli.train", "Train an adapter on captioned pictures."),
+    "caption": ("hublora.cli.caption", "Write captions for images that have none."),
+    "train": ("hublora.cli.train", "Train an adapter on captioned images."),
     "runs": ("hublora.cli.runs", "List the trainings below a folder."),
     "run": ("hublora.cli.run", "Draw a prompt with adapters from the Hub."),
     "search": ("hublora.cli.search", "Find adapters on the Hub."),
     "compose": ("hublora.cli.compose", "Make one of several adapters, as a repo or a file."),
-    "replay": ("hublora.cli.replay", "Make a picture again from its own metadata."),
+    "replay": ("hublora.cli.replay", "Make an image again from its own metadata."),
     "outdated": ("hublora.cli.outdated", "Show what moved since a composition was pinned."),
     "update": ("hublora.cli.outdated", "Pin a composition to its adapters as they are now."),
     "push": ("hublora.cli.push", "Push a finished run to the Hub and verify it."),

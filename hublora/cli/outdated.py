@@ -11,7 +11,7 @@ import click
 from hublora.cli.output import out, output_flags, told_of_push
 
 if TYPE_CHECKING:
-    from hublora.workflows.update import Movement
+    from hublora.workflows.update import VersionChange
 
 EXAMPLES = """
 \b
@@ -52,7 +52,7 @@ def outdated(ref: str, sheet: Path, no_sheet: bool, **settings: Any) -> None:
     with ProgressReport() as report:
         from hublora.workflows.update import outdated as workflow
 
-        found = workflow(ref, sheet=None if no_sheet else sheet, observer=report, **settings)
+        found = workflow(ref, sheet=None if no_sheet else sheet, callback=report, **settings)
     text = "\n".join([*map(_line, found.parts), f"{_line(found.base)}  (base)"])
     data = {
         "parts": [asdict(part) | {"moved": part.moved} for part in found.parts],
@@ -77,7 +77,7 @@ def update(ref: str, **settings: Any) -> None:
     with ProgressReport() as report:
         from hublora.workflows.update import update as workflow
 
-        done = workflow(ref, observer=report, **settings)
+        done = workflow(ref, callback=report, **settings)
     if done is None:
         out.result(f"{ref} is up to date.", {"updated": False}, [])
         return
@@ -86,7 +86,7 @@ def update(ref: str, **settings: Any) -> None:
     out.result(text, {"updated": True, "where": where}, [where])
 
 
-def _line(part: Movement) -> str:
+def _line(part: VersionChange) -> str:
     if not part.moved:
         return f"{part.repo}  {part.pinned[:8]}  as pinned"
     file = "another file" if part.changed else "the same file"

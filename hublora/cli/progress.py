@@ -8,17 +8,17 @@ from types import TracebackType
 from typing import Any
 
 from hublora.cli.output import out
-from hublora.progress import Happening, Lines, Note, Stage, Trained, Wrote
+from hublora.progress import Event, FileWritten, LineReporter, Note, Progress, StepProgress
 from hublora.quoting import visible
 
 
 class ProgressReport:
-    """An observer for workflows, used as a context manager around one."""
+    """A callback for workflows, used as a context manager around one."""
 
     def __init__(self) -> None:
         self._bars: Any = None
         self._tasks: dict[str, Any] = {}
-        self._lines = Lines(out.note, out.warning)
+        self._lines = LineReporter(out.note, out.warning)
 
     def __enter__(self) -> ProgressReport:
         _quieten()
@@ -36,17 +36,17 @@ class ProgressReport:
         if self._bars is not None:
             self._bars.stop()
 
-    def __call__(self, happening: Happening) -> None:
+    def __call__(self, event: Event) -> None:
         if self._bars is None:
-            self._lines(happening)
-        elif isinstance(happening, Note):
-            self._say(happening.text, "yellow" if happening.warning else "dim")
-        elif isinstance(happening, Wrote):
-            self._say(f"Wrote the {happening.what}: {happening.path}", "dim")
-        elif isinstance(happening, Stage):
-            self._advance(happening.name, happening.done, happening.total, happening.unit)
-        elif isinstance(happening, Trained):
-            self._advance("Training", happening.step, happening.total, happening.facts)
+            self._lines(event)
+        elif isinstance(event, Note):
+            self._say(event.text, "yellow" if event.warning else "dim")
+        elif isinstance(event, FileWritten):
+            self._say(f"Wrote the {event.what}: {event.path}", "dim")
+        elif isinstance(event, Progress):
+            self._advance(event.name, event.done, event.total, event.unit)
+        elif isinstance(event, StepProgress):
+            self._advance("Training", event.step, event.total, event.facts)
 
     def _say(self, text: str, style: str) -> None:
         from rich.text import Text

@@ -25,7 +25,7 @@ Examples:
 def push(folder: Path, repo_id: str, private: bool, base: str | None) -> None:
     """Push the adapter in FOLDER to OWNER/NAME and verify what arrived.
 
-    Only adapter, card, pictures and settings are uploaded: never checkpoints or caches. What was
+    Only adapter, card, images and settings are uploaded: never checkpoints or caches. What was
     edited in the repo's card by hand is kept.
     """
     from hublora.cli.progress import ProgressReport
@@ -33,6 +33,6 @@ def push(folder: Path, repo_id: str, private: bool, base: str | None) -> None:
     with ProgressReport() as report:
         from hublora.workflows.push import push as workflow
 
-        pushed = workflow(folder, repo_id, private=private, base=base, observer=report)
+        pushed = workflow(folder, repo_id, private=private, base=base, callback=report)
     data = {"repo_id": pushed.repo_id, "commit": pushed.commit, "url": pushed.url}
     out.result("\n".join(told_of_push(pushed)), data, [pushed.repo_id])

@@ -1,4 +1,4 @@
-"""`hublora replay`: a picture again, from its own metadata."""
+"""`hublora replay`: an image again, from its own metadata."""
 
 from __future__ import annotations
 
@@ -23,8 +23,10 @@ _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 
 
 @click.command(epilog=EXAMPLES)
-@click.argument("picture", type=click.Path(path_type=Path, exists=True, dir_okay=False))
-@click.option("--seed", type=click.IntRange(0), help="Another seed than the picture's.")
+@click.argument(
+    "png", metavar="IMAGE", type=click.Path(path_type=Path, exists=True, dir_okay=False)
+)
+@click.option("--seed", type=click.IntRange(0), help="Another seed than the image's.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="A .png file or a folder.")
 @click.option(
     "--adapter",
@@ -41,17 +43,17 @@ _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 @click.option("--ip-adapter-image", type=_FILE, help="Likewise.")
 @click.option("--ip-adapter", help="File of the IP-Adapter, if it was not on the Hub.")
 @output_flags
-def replay(picture: Path, **settings: Any) -> None:
-    """Make PICTURE again from what it says about itself, and tell what is not as it was."""
+def replay(png: Path, **settings: Any) -> None:
+    """Make IMAGE again from what it says about itself, and tell what is not as it was."""
     from hublora.cli.progress import ProgressReport
 
     with ProgressReport() as report:
         from hublora.workflows.replay import replay as workflow
 
-        done = workflow(picture, observer=report, **settings)
+        done = workflow(png, callback=report, **settings)
     told = ""
     if done.difference is not None:
-        told = "  the same picture" if done.difference == 0 else ""
+        told = "  the same image" if done.difference == 0 else ""
         told = told or f"  differs by {done.difference:.2f} of 255 levels on average"
     data = {"file": str(done.path), "drift": done.drift, "difference": done.difference}
     out.result(f"{done.path}{told}", data, [str(done.path)])

@@ -1,4 +1,4 @@
-"""`hublora run`: pictures from adapters by repo id."""
+"""`hublora run`: images from adapters by repo id."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ Examples:
   hublora run me/ink-lora "a castle" --rows weight=0..1:5 --columns seed=4 -o sheet
   hublora run me/ink-lora "a castle" --image sketch.png --strength 0.6
   hublora run me/ink-lora "a castle" --ip-adapter me/ip-adapter --ip-adapter-image mood.png
-  hublora run me/ink-lora --prompts prompts.txt -n 2 -o pictures
+  hublora run me/ink-lora --prompts prompts.txt -n 2 -o images
   hublora run ./runs/pokemon-lora "Totoro" --base stable-diffusion-v1-5/stable-diffusion-v1-5
 """
 
 
 _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
-_PICTURES = (
+_IMAGES = (
     "image", "strength", "mask", "controlnet", "control_image", "ip_adapter", "ip_adapter_image",
     "ip_adapter_scale",
 )  # fmt: skip
@@ -46,8 +46,8 @@ _PICTURES = (
     help="A file of prompts, one a line, in PROMPT's place; - is stdin.",
 )
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="A .png file or a folder.")
-@click.option("-n", "--num-images", type=click.IntRange(1, 1000), default=1, help="Pictures.")
-@click.option("--grid", is_flag=True, help="Also write one sheet with all pictures.")
+@click.option("-n", "--num-images", type=click.IntRange(1, 1000), default=1, help="Images.")
+@click.option("--grid", is_flag=True, help="Also write one sheet with all images.")
 @click.option(
     "--rows",
     metavar="AXIS=VALUES",
@@ -56,7 +56,7 @@ _PICTURES = (
 )
 @click.option("--columns", metavar="AXIS=VALUES", help="A sheet's columns, likewise.")
 @click.option(
-    "--seed", type=click.IntRange(0, 2**63 - 1001), default=0, help="Seed of the first picture."
+    "--seed", type=click.IntRange(0, 2**63 - 1001), default=0, help="Seed of the first image."
 )
 @click.option("--negative-prompt", help="What to stay away from.")
 @click.option("--steps", "num_inference_steps", type=click.IntRange(1), help="Denoising steps.")
@@ -84,7 +84,7 @@ _PICTURES = (
     default="auto",
     help="Put trigger words that PROMPT lacks in front of it, or don't.",
 )
-@click.option("--image", type=_FILE, help="A picture to start from.")
+@click.option("--image", type=_FILE, help="An image to start from.")
 @click.option("--strength", type=float, help="How much of --image is drawn anew, up to 1.")
 @click.option("--mask", type=_FILE, help="White where --image is drawn anew, black where it stays.")
 @click.option("--controlnet", help="Hub id of a ControlNet.")
@@ -92,7 +92,7 @@ _PICTURES = (
 @click.option(
     "--ip-adapter", metavar="REPO[/FILE]", help="An IP-Adapter on the Hub, or its local file."
 )
-@click.option("--ip-adapter-image", type=_FILE, help="The picture that it draws like.")
+@click.option("--ip-adapter-image", type=_FILE, help="The image that it draws like.")
 @click.option("--ip-adapter-scale", type=float, help="How strongly; 0.6 unless given.")
 @click.option(
     "--commercial", is_flag=True, help="Refuse what a licence forbids to use commercially."
@@ -110,7 +110,7 @@ _PICTURES = (
     type=click.Choice(["model", "sequential"]),
     help="Keep one component, or one layer, on the GPU at a time.",
 )
-@click.option("--tiled-vae", is_flag=True, help="Decode in tiles: less memory for large pictures.")
+@click.option("--tiled-vae", is_flag=True, help="Decode in tiles: less memory for large images.")
 @output_flags
 def run(
     words: tuple[str, ...],
@@ -120,7 +120,7 @@ def run(
     output: Path | None,
     **settings: Any,
 ) -> None:
-    """Draw PROMPT with one or more adapters and save the pictures as PNG.
+    """Draw PROMPT with one or more adapters and save the images as PNG.
 
     An adapter is a repo id, a page or file on the Hub, or a local file; its weight follows a
     colon. The base is found from the adapters' own facts. Each PNG says how it was made.
@@ -129,7 +129,7 @@ def run(
     words or its learned tokens. (word:1.2) makes a word count more, (word:0.5) less.
 
     With --prompts, --rows or --columns, what the output folder holds already is not drawn again,
-    and --json prints one line for each file. --json tells of each picture how it was made.
+    and --json prints one line for each file. --json tells of each image how it was made.
     """
     from hublora.cli.progress import ProgressReport
 
@@ -144,18 +144,18 @@ def run(
             return
         from hublora.workflows.run import run as workflow
 
-        paths = workflow(refs, words[-1], output=output, observer=report, **settings)
+        paths = workflow(refs, words[-1], output=output, callback=report, **settings)
     names = [str(path) for path in paths]
-    out.result("\n".join(names), {"files": names, "pictures": _made(paths)}, names)
+    out.result("\n".join(names), {"files": names, "images": _made(paths)}, names)
 
 
 def _made(paths: list[Path]) -> list[dict[str, Any]]:
-    """Return what each picture says about itself, where that is asked for."""
+    """Return what each image says about itself, where that is asked for."""
     if out.mode != "json":
         return []
-    from hublora.generation.metadata import read_picture
+    from hublora.generation.metadata import read_image
 
-    return [{"path": str(path), **read_picture(path)} for path in paths]
+    return [{"path": str(path), **read_image(path)} for path in paths]
 
 
 _SAMPLING = ("negative_prompt", "num_inference_steps", "guidance_scale", "width", "height")
@@ -166,10 +166,10 @@ def _run_batch(
 ) -> None:
     from hublora.workflows.run_batch import read_prompts, run_batch
 
-    if any(settings.pop(name) is not None for name in _PICTURES):
+    if any(settings.pop(name) is not None for name in _IMAGES):
         raise click.UsageError("A batch is drawn from prompts alone, without --image and its kin.")
     sampling = {name: settings.pop(name) for name in _SAMPLING}
-    drawn = run_batch(refs, read_prompts(prompts), sampling=sampling, observer=report, **settings)
+    drawn = run_batch(refs, read_prompts(prompts), sampling=sampling, callback=report, **settings)
     for done in drawn:
         text = f"{done.path}{'  (was there)' if done.skipped else ''}"
         (made,) = _made([done.path]) or [{}]

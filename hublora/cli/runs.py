@@ -20,7 +20,7 @@ Examples:
   hublora runs ~/trainings --sheet overview.png
   hublora runs --json | jq '.[] | select(.state == "stopped") | .folder'
 """
-_HEADS = ("RUN", "STATE", "STEP", "LOSS", "HELD OUT", "SIZE", "ON DISK", "PICTURE")
+_HEADS = ("RUN", "STATE", "STEP", "LOSS", "HELD OUT", "SIZE", "ON DISK", "IMAGE")
 
 
 @click.command(epilog=EXAMPLES)
@@ -32,7 +32,7 @@ _HEADS = ("RUN", "STATE", "STEP", "LOSS", "HELD OUT", "SIZE", "ON DISK", "PICTUR
 def runs(folder: Path, sheet: Path | None) -> None:
     """List the trainings in or below FOLDER (./runs by default) from what is on the disk.
 
-    LOSS is the mean over the last tenth of the steps, HELD OUT the lowest on pictures that were
+    LOSS is the mean over the last tenth of the steps, HELD OUT the lowest on images that were
     kept apart. A run is finished, running now, stopped on the way (--resume goes on) or broken.
     """
     from hublora.workflows.list_runs import list_runs, runs_sheet
@@ -69,7 +69,7 @@ def _row(run: FoundRun) -> tuple[str, ...]:
         _number(run.held_out),
         format_size(run.size) if run.size is not None else "-",
         format_size(run.disk),
-        str(run.picture.relative_to(run.folder)) if run.picture else "-",
+        str(run.image.relative_to(run.folder)) if run.image else "-",
     )
 
 

@@ -24,7 +24,7 @@ Examples:
   hublora train --base stable-diffusion-v1-5/stable-diffusion-v1-5 \\
       --dataset lambdalabs/naruto-blip-captions --validation-prompt "Totoro" \\
       --push-to-hub --hub-model-id me/naruto-lora
-  hublora train --base … --folder ./pictures --trigger "sks dog" --rank 16
+  hublora train --base … --folder ./images --trigger "sks dog" --rank 16
   hublora train --method dreambooth --base … --folder ./dog \\
       --instance-prompt "a photo of sks dog" \\
       --with-prior-preservation --class-prompt "a photo of a dog"
@@ -74,7 +74,7 @@ The flags of the diffusers training scripts work too (--pretrained_model_name_or
     flag_value="device",
     metavar="[GIB]",
     help="Choose batch, accumulation and gradient checkpointing by measuring what fits into so "
-    "many GiB, the device's by default, and is fastest; a step keeps its pictures.",
+    "many GiB, the device's by default, and is fastest; a step keeps its images.",
 )
 @click.option(
     "--dry-run",
@@ -92,9 +92,9 @@ def train(
     assignments: tuple[str, ...],
     **flags: Any,
 ) -> None:
-    """Train an adapter on captioned pictures, from the Hub or a folder.
+    """Train an adapter on captioned images, from the Hub or a folder.
 
-    The result is a folder with the adapter, a card, validation pictures and all that is needed to
+    The result is a folder with the adapter, a card, validation images and all that is needed to
     make it again; with --push-to-hub it becomes one verified commit on the Hub.
     """
     from hublora.cli.progress import ProgressReport
@@ -122,7 +122,7 @@ def train(
         with before_the_steps():
             report = until_done.enter_context(ProgressReport())
             from hublora.workflows.train.train import train as workflow
-        result = workflow(config, resume=resume, observer=report)
+        result = workflow(config, resume=resume, callback=report)
     pushed = result.pushed
     lines = [
         f"The adapter is in {result.folder}",
@@ -188,4 +188,4 @@ def _fitted(config: TrainingConfig, limit: str, resume: str | None) -> TrainingC
     with ProgressReport() as report:
         from hublora.workflows.train.fit_memory import fit
 
-        return fit(config, gib, resume=resume, observer=report)
+        return fit(config, gib, resume=resume, callback=report)

@@ -22,7 +22,7 @@ def show_plan(config: TrainingConfig, resume: str | None) -> None:
     with ProgressReport() as report:
         from hublora.workflows.train.dry_run import dry_run as workflow
 
-        found = workflow(config, resume=resume, observer=report)
+        found = workflow(config, resume=resume, callback=report)
     out.result("\n".join(plan_lines(found)), asdict(found), [str(found.steps)])
 
 
@@ -32,18 +32,18 @@ def plan_lines(plan: Plan) -> list[str]:
     there_is = f" of {format_size(plan.memory_there_is)}" if plan.memory_there_is else ""
     held_out = f", {plan.skipped} skipped" if plan.skipped else ""
     held_out += f", {plan.held_out} held out" if plan.held_out else ""
-    if plan.class_pictures:
-        held_out += f", {plan.class_pictures} of the class to draw first"
+    if plan.class_images:
+        held_out += f", {plan.class_images} of the class to draw first"
     facts = {
         "Base": f"{plan.base} (licence: {plan.base_license or 'not stated'})",
-        "Pictures": f"{plan.pictures} of {plan.dataset}{held_out} "
+        "Images": f"{plan.images} of {plan.dataset}{held_out} "
         f"(licence: {plan.dataset_license or 'not stated'})",
         "Method": f"{plan.settings['method']}, learning rate {_rates(plan)}, {_resolution(plan)}",
         "Training": f"{plan.weights:,} weights, {format_count(plan.steps, 'step')} of "
-        f"{format_count(plan.images_per_step, 'picture')} on {plan.device}",
+        f"{format_count(plan.images_per_step, 'image')} on {plan.device}",
         "Time": f"{_duration(plan.encode_seconds)} to encode, then {_duration(plan.train_seconds)} "
         f"to train ({plan.step_seconds:.3g} s a step), drawing not counted",
-        "Drawing": f"{format_count(plan.gallery, 'picture')} at the end"
+        "Drawing": f"{format_count(plan.gallery, 'image')} at the end"
         + (f", {plan.previews:,} on the way" if plan.previews else ""),
         "Memory": f"{format_size(plan.memory)}{there_is}",
         "Disk": f"{format_size(plan.disk)} of the {format_size(plan.disk_free)} free",
@@ -71,7 +71,7 @@ def _resolution(plan: Plan) -> str:
 
 
 def _bar(shape: str, count: int, most: int) -> str:
-    """Return a line of a table: how many pictures are of a shape, also as a bar."""
+    """Return a line of a table: how many images are of a shape, also as a bar."""
     return f"  {shape:>9} {count:>7}  {'█' * max(1, round(30 * count / most))}"
 
 

@@ -67,7 +67,7 @@ def verify(
     with ProgressReport() as report:
         from hublora.workflows.verify import verify as workflow
 
-        found = workflow(ref, base=base, device=device, observer=report)
+        found = workflow(ref, base=base, device=device, callback=report)
     again = None
     if reproduce:
         again = _reproduce(ref, given, output)
@@ -101,7 +101,7 @@ def _reproduce(ref: str, given: dict[str, Any], output: Path | None) -> Reproduc
     with ProgressReport() as report:
         from hublora.workflows.reproduce import reproduce
 
-        return reproduce(ref, given=given, output=output, observer=report)
+        return reproduce(ref, given=given, output=output, callback=report)
 
 
 def _line(found: Verified) -> list[str]:
@@ -116,11 +116,11 @@ def _again(again: Reproduced) -> list[str]:
     drifted = [f"  {sentence}" for sentence in again.drift]
     since = ["What is not as it was:", *drifted] if drifted else []
     if again.same_bytes:
-        return [*since, "Trained again: the same bytes."]
+        return [*since, "StepProgress again: the same bytes."]
     told = f"cosine of the updates {again.likeness.cosine:.4f}, "
     told += f"difference {again.likeness.difference:.1%} of the length"
-    if again.pictures is not None:
-        told += f", pictures {again.pictures:.1f} levels of 255 apart"
+    if again.images is not None:
+        told += f", images {again.images:.1f} levels of 255 apart"
     verdict = "alike" if again.holds else "another adapter"
     lines = [*since, f"Trained again: {verdict} ({told})."]
     if again.exact:

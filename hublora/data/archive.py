@@ -1,6 +1,6 @@
-"""A .zip of captioned pictures, by path or https URL, unpacked once into the cache.
+"""A .zip of captioned images, by path or https URL, unpacked once into the cache.
 
-Nothing of an archive is trusted: only pictures, captions and metadata are written, each under its
+Nothing of an archive is trusted: only images, captions and metadata are written, each under its
 own folder, and no more bytes than the limits allow, whatever the archive says of itself.
 """
 
@@ -24,13 +24,13 @@ from hublora.hub.urls import download_url
 MAX_FILES = 200_000
 MAX_BYTES = 64 << 30  # unpacked
 MAX_DOWNLOAD = 16 << 30
-MAX_RATIO = 200  # pictures hardly shrink; text that shrinks more than this is made to
+MAX_RATIO = 200  # images hardly shrink; text that shrinks more than this is made to
 _FREE_OF_RATIO = 16 << 20  # bytes up to which any ratio is harmless
 _SUFFIXES = frozenset((*ENDINGS, SIDECAR_ENDING))
 
 
 def fetch_archive(archive: str, cache_root: Path) -> tuple[Path, str]:
-    """Return the folder of an archive's pictures, and the archive's name without its ending.
+    """Return the folder of an archive's images, and the archive's name without its ending.
 
     Args:
         archive: A path or an https URL.
@@ -50,7 +50,7 @@ def fetch_archive(archive: str, cache_root: Path) -> tuple[Path, str]:
 
 
 def unpack(archive: Path, cache_root: Path) -> Path:
-    """Return the folder that holds the archive's pictures and captions; unpacks it only once.
+    """Return the folder that holds the archive's images and captions; unpacks it only once.
 
     Args:
         archive: A .zip file.
@@ -121,7 +121,7 @@ def _safe_name(entry: zipfile.ZipInfo, label: str) -> str:
     if name.startswith("/") or ".." in parts or ":" in parts[0] or "\0" in name or is_link:
         raise DataError(
             f"{label} holds {entry.filename!r}, which leads out of its folder.",
-            "Do not use this archive, or make a new one of the pictures alone.",
+            "Do not use this archive, or make a new one of the images alone.",
         )
     return name
 

@@ -1,4 +1,4 @@
-"""Shapes that pictures are trained in when they are not all cut to squares.
+"""Shapes that images are trained in when they are not all cut to squares.
 
 Each is about as large as the square and a multiple of a step on both sides, so that a batch of one
 shape costs what a batch of squares does. At 1024 pixels these are the shapes that Stable Diffusion
@@ -45,14 +45,14 @@ def bucket_sizes(side: int, step: int) -> list[Size]:
     return sorted(found | {(side, side)}, key=lambda size: (size[1] / size[0], size))
 
 
-def nearest(picture: tuple[int, int], sizes: Sequence[Size]) -> Size:
+def nearest(image: tuple[int, int], sizes: Sequence[Size]) -> Size:
     """Return the shape of which the least is cut off; of several such ones the largest.
 
     Args:
-        picture: (width, height).
+        image: (width, height).
         sizes: (h, w) each.
     """
-    wanted = log(picture[0] / picture[1])
+    wanted = log(image[0] / image[1])
 
     def key(size: Size) -> tuple[float, int]:
         height, width = size

@@ -16,11 +16,11 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hublora.data.cached_dataset import Part, TrainingData
+from hublora.data.cached_dataset import CachedDataset, Part
 from hublora.data.config import DataConfig
 from hublora.data.crops import arrange
 from hublora.data.inpaint_masks import EncodeImages
-from hublora.data.latent_cache import FORMAT, Shelf, key_of
+from hublora.data.latent_cache import FORMAT, BucketCache, key_of
 from hublora.data.row_file import count_done, open_rows
 from hublora.data.source import Source
 from hublora.data.tags import Tags
@@ -46,34 +46,34 @@ def build_cache(
     prompt_key: Mapping[str, Any] | None = None,
     bucket_step: int | None = None,
     inpaints: bool = False,
-) -> TrainingData:
-    """Return the encoded pictures and captions of `source`, computing what is not cached yet.
+) -> CachedDataset:
+    """Return the encoded images and captions of `source`, computing what is not cached yet.
 
     A process that dies loses at most a second of work; the next call goes on and ends in the
     same bytes. Several processes may call this at once: one computes, the others wait.
 
     Args:
-        size: (h, w) of the pictures in pixels; of the square that the buckets are as large as.
+        size: (h, w) of the images in pixels; of the square that the buckets are as large as.
         key_parts: What decides both encoders' output: family, base commit, …
         encode_images: float32 [B, 3, h, w] in [-1, 1] -> the posterior's mean and std, each
             [B, C, h', w']. Called only if latents are missing, so it may load the VAE itself.
         encode_prompts: B texts -> named tensors [B, …], padded to one length. Called only if
             prompts are missing. None: captions are encoded in training instead.
-        batch_size: Pictures, and texts, of one call.
-        progress: Told (done, total) in encoded pictures and texts, whenever done changes.
+        batch_size: Images, and texts, of one call.
+        progress: Told (done, total) in encoded images and texts, whenever done changes.
         image_key: What decides the latents alone: the VAE's dtype, …
         prompt_key: What decides the prompts alone: their length, the text encoder's dtype, …
         bucket_step: What the sides of buckets are multiples of; None: one shape for all.
         inpaints: Whether the base sees masks and what surrounds them.
 
     Raises:
-        DataError: The disk is full or cannot be written, or a picture changed since it was
+        DataError: The disk is full or cannot be written, or an image changed since it was
             surveyed.
     """
     buckets = arrange(source.examples, config, size, bucket_step)
     arranged = {} if bucket_step is None else {"buckets": [*size, bucket_step]}
     encoder = {**key_parts, **(image_key or {})}
-    shelves = [Shelf(source, config, bucket, arranged, encoder) for bucket in buckets]
+    shelves = [BucketCache(source, config, bucket, arranged, encoder) for bucket in buckets]
     tags = Tags.of(config, cached=encode_prompts is not None)
     captions = [example.captions for example in source.examples]
     texts = tags.texts(chain.from_iterable(captions)) if encode_prompts else []
@@ -93,7 +93,7 @@ def build_cache(
     if encode_prompts is not None:
         prompts, there = _open_prompts(prompts_at, about, encode_prompts, batch_size, tell)
         reused = reused and there
-    return TrainingData(
+    return CachedDataset(
         parts=parts,
         size=size,
         captions=captions,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Part:
-    """The pictures of one shape, encoded.
+    """The images of one shape, encoded.
 
     Attributes:
         bucket: Which they are, and in which row each variant lies.
@@ -34,8 +34,8 @@ class Part:
     holes: Mapping[str, Tensor] | None = None
 
 
-class TrainingData:
-    """Encoded pictures and captions. Draws nothing: the caller says which variant and caption.
+class CachedDataset:
+    """Encoded images and captions. Draws nothing: the caller says which variant and caption.
 
     Whatever takes several indices takes those of one bucket at a time.
 
@@ -44,7 +44,7 @@ class TrainingData:
         repeats: For each example, how often it is shown in one pass.
         reused: True if nothing had to be encoded.
         folders: Where the cache lies.
-        size: (h, w) of the pictures in pixels; of the square that the buckets are as large as.
+        size: (h, w) of the images in pixels; of the square that the buckets are as large as.
         bucket_of: For each example, the number of its bucket in `bucket_sizes`.
         bucket_sizes: (h, w) in pixels of each shape that there is.
     """
@@ -88,7 +88,7 @@ class TrainingData:
 
     @property
     def has_masks(self) -> bool:
-        """Whether pictures come with masks."""
+        """Whether images come with masks."""
         return self._parts[0].masks is not None
 
     def shape(self, index: int) -> tuple[int, ...]:
@@ -151,7 +151,7 @@ class TrainingData:
         return hole.index_select(0, rows).float(), around.index_select(0, rows).float()
 
     def frames(self, indices: Sequence[int], variants: Sequence[int]) -> Tensor:
-        """Return where each sample was cut out of its picture, float32 [B, 6]; see `Layout.frame`.
+        """Return where each sample was cut out of its image, float32 [B, 6]; see `Layout.frame`.
 
         Args:
             indices: Examples, in [0, len), of one bucket.

@@ -1,4 +1,4 @@
-"""Says in words what pictures show, with any captioning model that transformers loads.
+"""Says in words what images show, with any captioning model that transformers loads.
 
 BLIP: Li et al. 2022, https://arxiv.org/abs/2201.12086.
 """
@@ -48,7 +48,7 @@ class Captioner:
         self._max_tokens = max_tokens
 
     def describe(self, images: Sequence[Image]) -> list[str]:
-        """Return a caption of each picture, on one line; the same picture gets the same one."""
+        """Return a caption of each image, on one line; the same image gets the same one."""
         import torch
 
         inputs = self._processor(images=list(images), return_tensors="pt")

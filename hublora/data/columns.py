@@ -1,4 +1,4 @@
-"""Which columns of a table hold the pictures and the captions."""
+"""Which columns of a table hold the images and the captions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CAPTION_NAMES = (
     *("description", "descriptions", "title", "alt_text", "alt"),
 )
 CAPTION_ENDINGS = ("caption", "captions", "text", "prompt", "description")
-# Strings that describe a file rather than what is in the picture.
+# Strings that describe a file rather than what is in the image.
 NEVER_CAPTIONS = (
     *("id", "_id", "uid", "uuid", "key", "__key__", "__url__", "url", "uri", "path", "file"),
     *("file_name", "filename", "image_id", "image_url", "hash", "md5", "sha1", "sha256", "phash"),
@@ -39,11 +39,11 @@ NEVER_CAPTIONS = (
 def find_image_column(
     wanted: str | None, image_columns: Sequence[str], all_columns: Sequence[str], where: str
 ) -> str:
-    """Return the column with the pictures.
+    """Return the column with the images.
 
     Args:
         wanted: The one that was asked for, if any.
-        image_columns: Columns whose type is a picture.
+        image_columns: Columns whose type is an image.
         all_columns: Every column, for the message.
         where: The data set, for the message.
 
@@ -61,10 +61,10 @@ def find_image_column(
         return best
     if image_columns:
         raise DataError(
-            f"{where} has several columns with pictures: {_listed(image_columns)}.",
+            f"{where} has several columns with images: {_listed(image_columns)}.",
             "Name one with --image-column.",
         )
-    raise DataError(f"{where} has no column with pictures, only {_listed(all_columns)}.")
+    raise DataError(f"{where} has no column with images, only {_listed(all_columns)}.")
 
 
 def find_caption_column(
@@ -93,7 +93,7 @@ def find_caption_column(
         return best or possible[0]
     raise DataError(
         f"{where} has no column with captions, only {_listed(all_columns)}.",
-        "Name one with --caption-column, or give all pictures one caption with "
+        "Name one with --caption-column, or give all images one caption with "
         '--set data.default_caption="…".',
     )
 
@@ -137,10 +137,10 @@ def choose_columns(config: DataConfig, features: Mapping[str, Any]) -> Columns:
         DataError: One is not there, or nothing tells which it is.
     """
     where, names = f"The dataset {config.dataset}", list(features)
-    pictures = [name for name in names if _is_image(features[name])]
+    images = [name for name in names if _is_image(features[name])]
     wanted = config.mask_column if config.masks else None
-    mask = find_mask_column(wanted, pictures, where)
-    candidates = [name for name in pictures if name != mask] or pictures
+    mask = find_mask_column(wanted, images, where)
+    candidates = [name for name in images if name != mask] or images
     image = find_image_column(config.image_column, candidates, names, where)
     if not config.masks or mask == image:
         mask = None
@@ -151,7 +151,7 @@ def choose_columns(config: DataConfig, features: Mapping[str, Any]) -> Columns:
 
 
 def _is_image(feature: Any) -> bool:
-    """Tell whether a column holds pictures: by its type, or by the fields that the type has."""
+    """Tell whether a column holds images: by its type, or by the fields that the type has."""
     from datasets import Image
 
     if isinstance(feature, Image):

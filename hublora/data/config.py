@@ -1,4 +1,4 @@
-"""What is trained on, and how its pictures are shaped: the `data` section of a config."""
+"""What is trained on, and how its images are shaped: the `data` section of a config."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Interpolation = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lan
 
 
 class DataConfig(BaseModel):
-    """The pictures and captions of a training, and what is done to them.
+    """The images and captions of a training, and what is done to them.
 
     Exactly one of `dataset`, `folder` and `archive` is set; `open_source` checks it.
     """
@@ -23,7 +23,7 @@ class DataConfig(BaseModel):
     )
 
     dataset: str | None = Field(
-        None, description="Captioned pictures on the Hub, as owner/name of a dataset repo."
+        None, description="Captioned images on the Hub, as owner/name of a dataset repo."
     )
     revision: str | None = Field(
         None, description="Branch, tag or commit of the dataset (default: its main branch)."
@@ -41,55 +41,54 @@ class DataConfig(BaseModel):
     )
     folder: Path | None = Field(
         None,
-        description="Captioned pictures on this disk: a folder with metadata.jsonl or "
-        "metadata.csv, or with a .txt beside each picture.",
+        description="Captioned images on this disk: a folder with metadata.jsonl or "
+        "metadata.csv, or with a .txt beside each image.",
     )
     archive: str | None = Field(
         None, description="A .zip of such a folder: a path or an https URL."
     )
     image_column: str | None = Field(
-        None, description="Column with the pictures (default: found by its type)."
+        None, description="Column with the images (default: found by its type)."
     )
     caption_column: str | None = Field(
         None, description="Column with the captions (default: found by its name)."
     )
     masks: bool = Field(
         False,
-        description="Learn only what each picture's mask shows: x.mask.png beside x.png, or a "
+        description="Learn only what each image's mask shows: x.mask.png beside x.png, or a "
         "column named mask.",
     )
     mask_column: str | None = Field(
         None, description="Column with the masks (default: found by its name)."
     )
     default_caption: str | None = Field(
-        None, description='Caption of every picture that has none, such as "a photo of sks dog".'
+        None, description='Caption of every image that has none, such as "a photo of sks dog".'
     )
     max_train_samples: int | None = Field(
         None,
         ge=1,
-        description="Take only this many pictures, drawn with `seed`; the first ones when "
-        "streaming.",
+        description="Take only this many images, drawn with `seed`; the first ones when streaming.",
     )
     repeats: int = Field(
-        1, ge=1, le=10_000, description="How often each picture is shown in one pass."
+        1, ge=1, le=10_000, description="How often each image is shown in one pass."
     )
     folder_repeats: bool | None = Field(
         None,
-        description="Read a folder's name such as 10_dog as ten repeats (default: if all pictures "
+        description="Read a folder's name such as 10_dog as ten repeats (default: if all images "
         "lie in such folders).",
     )
     strict: bool = Field(
-        False, description="Refuse a dataset with unusable pictures instead of skipping them."
+        False, description="Refuse a dataset with unusable images instead of skipping them."
     )
     resolution: int | None = Field(
-        None, ge=8, description="Side of the square pictures in pixels (default: the base's own)."
+        None, ge=8, description="Side of the square images in pixels (default: the base's own)."
     )
     interpolation: Interpolation = Field(
-        "lanczos", description="Filter with which pictures are resized."
+        "lanczos", description="Filter with which images are resized."
     )
     aspect_buckets: bool = Field(
         False,
-        description="Train each picture in the shape nearest to its own instead of a square; a "
+        description="Train each image in the shape nearest to its own instead of a square; a "
         "batch is of one shape.",
     )
     bucket_step: int | None = Field(
@@ -101,10 +100,10 @@ class DataConfig(BaseModel):
     bucket_batch: int | None = Field(
         None,
         ge=1,
-        description="Pictures of one shape in a row (default: --train-batch-size).",
+        description="Images of one shape in a row (default: --train-batch-size).",
     )
     center_crop: bool = Field(
-        False, description="Crop the middle of each picture instead of random places."
+        False, description="Crop the middle of each image instead of random places."
     )
     hole_variants: int = Field(
         4,
@@ -114,15 +113,13 @@ class DataConfig(BaseModel):
     )
     crop_on_faces: bool = Field(
         False,
-        description="Keep the largest face of each picture in the middle of its crop; without a "
-        "face, or without hublora[faces], pictures are cut as otherwise.",
+        description="Keep the largest face of each image in the middle of its crop; without a "
+        "face, or without hublora[faces], images are cut as otherwise.",
     )
     crop_variants: int = Field(
-        4, ge=1, le=64, description="Random crops that are cached of each picture."
+        4, ge=1, le=64, description="Random crops that are cached of each image."
     )
-    random_flip: bool = Field(
-        False, description="Also train on mirrored pictures, half of the time."
-    )
+    random_flip: bool = Field(False, description="Also train on mirrored images, half of the time.")
     caption_dropout: float = Field(
         0.0, ge=0, le=1, description="Share of the steps that train on the empty caption."
     )
@@ -146,7 +143,7 @@ class DataConfig(BaseModel):
         description="Seed of the crops, the tags and the `max_train_samples` that are drawn.",
     )
     num_workers: int = Field(
-        0, ge=0, description="Threads that decode pictures ahead of the encoder (0: none)."
+        0, ge=0, description="Threads that decode images ahead of the encoder (0: none)."
     )
     cache_dir: Path | None = Field(
         None,

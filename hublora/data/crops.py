@@ -1,4 +1,4 @@
-"""Which variants of each picture are cached, and in which row each one lies."""
+"""Which variants of each image are cached, and in which row each one lies."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _LEAST_SHIFT = 8
 
 @dataclass(frozen=True)
 class Layout:
-    """Rows of pictures: example by example, crop by crop, unmirrored before mirrored.
+    """Rows of images: example by example, crop by crop, unmirrored before mirrored.
 
     Attributes:
         size: (h, w) of every variant in pixels.
-        originals: For each example, (width, height) of the whole picture in pixels.
+        originals: For each example, (width, height) of the whole image in pixels.
         crops: For each example, where it is cut.
         flips: 2 if each crop also comes mirrored, else 1.
         first_rows: For each example, its first row; then the number of rows.
@@ -45,7 +45,7 @@ class Layout:
         return max(map(len, self.crops)) * self.flips
 
     def row(self, example: int, variant: int) -> int:
-        """Return the row of a variant; pictures with fewer variants repeat theirs in turn."""
+        """Return the row of a variant; images with fewer variants repeat theirs in turn."""
         crop, flip = divmod(variant, self.flips)
         crop %= len(self.crops[example])
         return self.first_rows[example] + crop * self.flips + flip
@@ -59,10 +59,10 @@ class Layout:
         return example, self.crops[example][crop], bool(flip)
 
     def frame(self, row: int) -> tuple[int, int, int, int, int, int]:
-        """Return where a row was cut out of its picture, in pixels.
+        """Return where a row was cut out of its image, in pixels.
 
         Returns:
-            Height and width of the whole picture; top and left of the crop in the picture once it
+            Height and width of the whole image; top and left of the crop in the image once it
             covers `size`, mirrored if the row is; height and width of the crop.
         """
         example, crop, flipped = self.of_row(row)
@@ -76,7 +76,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class Bucket:
-    """The pictures that are trained in one shape.
+    """The images that are trained in one shape.
 
     Attributes:
         members: Which examples, in ascending order.
@@ -104,7 +104,7 @@ def arrange(
     Args:
         examples: Surveyed.
         config: Its crops and flips.
-        size: (h, w) of all pictures; or of the square that the buckets are as large as.
+        size: (h, w) of all images; or of the square that the buckets are as large as.
         bucket_step: What the sides of buckets are multiples of; None puts all into one of `size`.
 
     Returns:
@@ -128,7 +128,7 @@ def lay_out(
 ) -> Layout:
     """Return which crops and flips of `examples` are cached at `size` (h, w).
 
-    A picture that has the target's shape has one crop, whatever is configured.
+    An image that has the target's shape has one crop, whatever is configured.
 
     Args:
         examples: Surveyed.
@@ -163,11 +163,11 @@ def _crops(
 
 
 def _crop_around(focus: tuple[float, float], covering: Size, size: Size) -> Crop:
-    """Return the crop with the focus in its middle, as far as the picture reaches.
+    """Return the crop with the focus in its middle, as far as the image reaches.
 
     Args:
         focus: (x, y) in [0, 1].
-        covering: (width, height) of the picture once it covers `size`.
+        covering: (width, height) of the image once it covers `size`.
         size: (h, w) of the crop.
     """
     sides = zip(focus, covering, reversed(size), strict=True)

@@ -1,4 +1,4 @@
-"""One captioned picture, one that is left out, and a list of them as a dataset states it."""
+"""One captioned image, one that is left out, and a list of them as a dataset states it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Example:
-    """One captioned picture; its bytes stay where they are until `open`.
+    """One captioned image; its bytes stay where they are until `open`.
 
     Attributes:
         name: What a person finds it by: a path in the folder, or a row.
@@ -36,25 +36,25 @@ class Example:
     repeats: int = 1
 
     def open(self) -> Image:
-        """Return the picture, decoded and upright.
+        """Return the image, decoded and upright.
 
         Raises:
             DataError: It cannot be read; the message names it.
         """
-        from hublora.data.images import open_picture
+        from hublora.data.images import load_image
 
         try:
             with self.file() as file:
-                return open_picture(file)
+                return load_image(file)
         except DataError as error:
-            raise DataError(f"The picture {self.name} {error.message}.") from error
+            raise DataError(f"The image {self.name} {error.message}.") from error
         except OSError as error:
-            raise DataError(f"The picture {self.name} cannot be read: {error}.") from error
+            raise DataError(f"The image {self.name} cannot be read: {error}.") from error
 
 
 @dataclass(frozen=True)
 class Skipped:
-    """A picture that is left out; `reason` is a clause that follows its name."""
+    """An image that is left out; `reason` is a clause that follows its name."""
 
     name: str
     reason: str
@@ -62,12 +62,12 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Listing:
-    """What a dataset or a folder says it holds, before any picture was decoded.
+    """What a dataset or a folder says it holds, before any image was decoded.
 
     Attributes:
-        digest: Identity of the pictures' bytes, and nothing else.
+        digest: Identity of the images' bytes, and nothing else.
         mask_digest: That of the masks; "" without masks.
-        left_out: Pictures that lie there and are not on the list.
+        left_out: Images that lie there and are not on the list.
         notes: What a person should know of how it was read, as sentences.
     """
 

@@ -1,4 +1,4 @@
-"""Where faces are in pictures, so that they are not cut off.
+"""Where faces are in images, so that they are not cut off.
 
 OpenCV's Haar cascade finds them (Viola and Jones 2001, https://doi.org/10.1109/CVPR.2001.990517).
 It comes with the package, so that nothing is downloaded, and sees faces that look at the camera.
@@ -20,7 +20,7 @@ from hublora.filesystem import write_atomically
 
 FORMAT = 1
 _CASCADE = "haarcascade_frontalface_default.xml"
-_WORK_SIDE = 512  # pictures are looked at in this size: faces are found, and quickly
+_WORK_SIDE = 512  # images are looked at in this size: faces are found, and quickly
 _SMALLEST = 0.06  # of the shorter side
 _NEIGHBOURS = 5  # overlapping finds that make a face; fewer take walls for faces
 
@@ -41,7 +41,7 @@ def focus_on_faces(
     """Return the examples with the middle of the largest face as their focus, where one is found.
 
     Args:
-        examples: Pictures.
+        examples: Images.
         fingerprint: Identity of `examples`; what is found is kept in the cache under it.
         cache_root: Of the cache.
         workers: Threads to look with.

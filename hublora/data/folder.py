@@ -1,4 +1,4 @@
-"""A folder of captioned pictures.
+"""A folder of captioned images.
 
     photos/                        or    photos/
       metadata.jsonl  (or .csv)            cat.png
@@ -34,17 +34,17 @@ ENDINGS = (
 )
 SIDECAR_ENDING = ".txt"
 FILE_COLUMN = "file_name"
-# What the diffusers scripts' published command lines call the only picture column of a folder.
+# What the diffusers scripts' published command lines call the only image column of a folder.
 IMAGE_COLUMNS = ("image", FILE_COLUMN)
 SIDECAR_COLUMN = "text"
 
 
 def list_folder(config: DataConfig, folder: Path, name: str) -> Listing:
-    """Return the pictures of a folder in the order of the metadata, or of their names.
+    """Return the images of a folder in the order of the metadata, or of their names.
 
     Args:
         config: Its columns and split.
-        folder: Where the pictures are.
+        folder: Where the images are.
         name: What the folder is called in logs and cards.
 
     Raises:
@@ -54,18 +54,18 @@ def list_folder(config: DataConfig, folder: Path, name: str) -> Listing:
     folder = find_root(folder, config.split)
     tables = _find_tables(folder)
     _check_columns(config, name, bool(tables))
-    pictures, masks = pair_up(_find_pictures(folder))
+    images, masks = pair_up(_find_images(folder))
     beside = masks if config.masks else {}
     for path in beside.values():
         _check_link(folder, path)
     left_out: list[Skipped] = []
     if tables:
         column, examples, used = _from_tables(config, folder, tables, beside)
-        others = [path for path in pictures if path not in used]
+        others = [path for path in images if path not in used]
         reason = f"is not named in {tables[0].name}"
         left_out = [Skipped(path.relative_to(folder).as_posix(), reason) for path in others]
     else:
-        column, examples, left_out = _from_names(folder, pictures, beside)
+        column, examples, left_out = _from_names(folder, images, beside)
     notes = [] if config.masks or not masks else [_unused(len(masks))]
     repeated, said = read_repeats(config, examples)
     return Listing(
@@ -100,7 +100,7 @@ def _check_columns(config: DataConfig, name: str, has_tables: bool) -> None:
     if config.image_column not in (None, *IMAGE_COLUMNS):
         raise DataError(
             f"A folder has no image column {config.image_column!r}.",
-            f"Leave out --image-column: {FILE_COLUMN} names the pictures.",
+            f"Leave out --image-column: {FILE_COLUMN} names the images.",
         )
     if has_tables:
         return
@@ -108,7 +108,7 @@ def _check_columns(config: DataConfig, name: str, has_tables: bool) -> None:
     if config.caption_column not in (None, SIDECAR_COLUMN):
         raise DataError(
             f"{without} caption column {config.caption_column!r}.",
-            "Leave out --caption-column: the .txt beside each picture is its caption.",
+            "Leave out --caption-column: the .txt beside each image is its caption.",
         )
     if config.mask_column is not None:
         raise DataError(
@@ -119,17 +119,17 @@ def _check_columns(config: DataConfig, name: str, has_tables: bool) -> None:
 
 def _unused(masks: int) -> str:
     lie = "mask lies" if masks == 1 else "masks lie"
-    return f"{masks} {lie} beside the pictures, unused; --masks learns only what masks show."
+    return f"{masks} {lie} beside the images, unused; --masks learns only what masks show."
 
 
-def list_pictures(folder: Path) -> list[Example]:
-    """Return every picture in `folder` and below, in the order of their names, with its .txt."""
-    pictures, _ = pair_up(_find_pictures(folder))
-    return _from_names(folder, pictures, {})[1]
+def list_images(folder: Path) -> list[Example]:
+    """Return every image in `folder` and below, in the order of their names, with its .txt."""
+    images, _ = pair_up(_find_images(folder))
+    return _from_names(folder, images, {})[1]
 
 
 def find_root(folder: Path, split: str) -> Path:
-    """Return the folder below which the pictures of a split are.
+    """Return the folder below which the images of a split are.
 
     Raises:
         DataError: There is no such folder.
@@ -138,7 +138,7 @@ def find_root(folder: Path, split: str) -> Path:
         if folder.suffix.lower() == ".zip" and folder.is_file():
             raise DataError(f"{folder} is a .zip, not a folder.", f"Write: --archive {folder}")
         if folder.exists():
-            raise DataError(f"{folder} is a file, not a folder of pictures.")
+            raise DataError(f"{folder} is a file, not a folder of images.")
         hint = None
         if re.fullmatch(r"[\w.-]+/[\w.-]+", folder.as_posix()):
             hint = f"If it is a dataset on the Hub, write: --dataset {folder.as_posix()}"
@@ -182,12 +182,12 @@ def _from_tables(
 
 
 def _from_names(
-    folder: Path, pictures: Sequence[Path], masks: Mapping[Path, Path]
+    folder: Path, images: Sequence[Path], masks: Mapping[Path, Path]
 ) -> tuple[str, list[Example], list[Skipped]]:
-    for path in pictures:
+    for path in images:
         _check_link(folder, path)
     examples, left_out = [], []
-    for path in pictures:
+    for path in images:
         try:
             captions = _read_sidecar(folder, path)
             examples.append(_example(folder, path, captions, masks.get(path)))
@@ -197,8 +197,8 @@ def _from_names(
     return SIDECAR_COLUMN, examples, left_out
 
 
-def _find_pictures(folder: Path) -> list[Path]:
-    """Return the pictures in `folder` and below, by their endings, in the order of their names."""
+def _find_images(folder: Path) -> list[Path]:
+    """Return the images in `folder` and below, by their endings, in the order of their names."""
     return sorted(
         path
         for path in folder.rglob("*")
@@ -218,8 +218,8 @@ def _open(path: Path) -> IO[bytes]:
     return path.open("rb")
 
 
-def _read_sidecar(folder: Path, picture: Path) -> tuple[str, ...]:
-    sidecar = picture.with_suffix(SIDECAR_ENDING)
+def _read_sidecar(folder: Path, image: Path) -> tuple[str, ...]:
+    sidecar = image.with_suffix(SIDECAR_ENDING)
     if not sidecar.is_file():
         return ()
     _check_link(folder, sidecar)

@@ -1,6 +1,6 @@
 """A dataset on the Hub, read through the `datasets` library at one commit.
 
-Pictures stay undecoded until they are needed, so a damaged one does not end the run. No code of
+Images stay undecoded until they are needed, so a damaged one does not end the run. No code of
 the dataset's own is ever run.
 """
 
@@ -30,7 +30,7 @@ def list_dataset(config: DataConfig) -> Listing:
     """Return the rows of a Hub dataset at the commit that its revision stands for now.
 
     Raises:
-        DataError: It has no such configuration, split or column, or no pictures.
+        DataError: It has no such configuration, split or column, or no images.
         NotFoundError: No such dataset or revision.
         AccessError: The token may not read it.
         HubError: The Hub is away, or offline and this commit is not in the local cache.
@@ -51,7 +51,7 @@ def listing_of(
     examples: Sequence[Example],
     notes: Sequence[str] = (),
 ) -> Listing:
-    """Return the list of a dataset's pictures, however its rows were read."""
+    """Return the list of a dataset's images, however its rows were read."""
     assert config.dataset is not None
     return Listing(
         id=config.dataset,
@@ -171,7 +171,7 @@ def _explain(error: Exception, config: DataConfig) -> HubloraError:
     if said.startswith(("Unknown split", "Bad split")):
         return _choose("split", config.split, names, config)
     if _NOTHING.search(said):
-        return DataError(f"{where} has no pictures.")
+        return DataError(f"{where} has no images.")
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return DataError(
             f"{where} does not fit on this disk.", "Make room, or point HF_HOME to another disk."
@@ -194,24 +194,24 @@ def _choose(
 
 def _list_examples(table: Any, columns: Columns) -> list[Example]:
     captions = table[columns.caption] if columns.caption else [None] * len(table)
-    pictures = _undecoded(table, columns.image)
+    images = _undecoded(table, columns.image)
     masks = _undecoded(table, columns.mask) if columns.mask else None
     has_mask = _are_there(masks, columns.mask) if masks else [False] * len(table)
     return [
         Example(
             row_name(row, path),
             as_captions(text),
-            partial(_open_row, pictures, row, columns.image),
+            partial(_open_row, images, row, columns.image),
             mask=partial(_open_row, masks, row, str(columns.mask)) if masked else None,
         )
         for row, (path, text, masked) in enumerate(
-            zip(_paths(pictures, columns.image), captions, has_mask, strict=True)
+            zip(_paths(images, columns.image), captions, has_mask, strict=True)
         )
     ]
 
 
 def _undecoded(table: Any, column: str) -> Any:
-    """Return a table of a single column of pictures that stay bytes."""
+    """Return a table of a single column of images that stay bytes."""
     from datasets import Image
 
     return table.select_columns([column]).cast_column(column, Image(decode=False))
@@ -222,11 +222,11 @@ def _are_there(table: Any, column: str | None) -> list[bool]:
     return table.data.column(column).is_valid().to_pylist()
 
 
-def _paths(pictures: Any, column: str) -> list[str | None]:
-    """Return the `path` of every picture without reading any picture's bytes."""
+def _paths(images: Any, column: str) -> list[str | None]:
+    """Return the `path` of every image without reading any image's bytes."""
     import pyarrow.compute
 
-    return pyarrow.compute.struct_field(pictures.data.column(column), "path").to_pylist()
+    return pyarrow.compute.struct_field(images.data.column(column), "path").to_pylist()
 
 
 def row_name(row: int, path: str | None) -> str:
@@ -235,14 +235,14 @@ def row_name(row: int, path: str | None) -> str:
     return f"row {row} ({name})" if name else f"row {row}"
 
 
-def _open_row(pictures: Any, row: int, column: str) -> IO[bytes]:
+def _open_row(images: Any, row: int, column: str) -> IO[bytes]:
     """Open the encoded bytes of one row.
 
     Raises:
         DataError: There are none, or the row points at a file that is not part of the dataset;
             the message is a clause.
     """
-    cell = pictures[row][column] or {}
+    cell = images[row][column] or {}
     if cell.get("bytes") is not None:
         return io.BytesIO(cell["bytes"])
     path = cell.get("path")
@@ -278,7 +278,7 @@ def _is_downloaded(path: str) -> bool:
 
 
 def _digest_of(config: DataConfig, commit: str, columns: Columns) -> str:
-    """Return the identity of a dataset's pictures, however they are read."""
+    """Return the identity of a dataset's images, however they are read."""
     part = (config.config_name, config.split, columns.image)
     return "/".join((str(config.dataset), commit, *map(str, part)))
 

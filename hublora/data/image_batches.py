@@ -19,7 +19,7 @@ def batches_of_pixels(
     """Yield float32 [B, 3, h, w] in [-1, 1] of the rows from `first` on.
 
     Raises:
-        DataError: A picture changed since it was surveyed.
+        DataError: An image changed since it was surveyed.
     """
     import numpy as np
     import torch
@@ -37,7 +37,7 @@ def batches_of_pixels(
 def _pixels(
     examples: Sequence[Example], config: DataConfig, layout: Layout, first: int
 ) -> Iterator[Any]:
-    """Yield each row from `first` on, decoding and resizing every picture once."""
+    """Yield each row from `first` on, decoding and resizing every image once."""
     from hublora.data.image_check import ordered_map
     from hublora.data.images import cut, resize, to_rgb
 

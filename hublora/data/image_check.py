@@ -1,4 +1,4 @@
-"""Looks at every picture once, before any long work, and remembers what it saw."""
+"""Looks at every image once, before any long work, and remembers what it saw."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hublora.filesystem import write_atomically
 FORMAT = 2
 
 # Of the longer side to the shorter. What covers a square of 1024 is then 32 megapixels at most;
-# a picture of 30,000×10 would be 3,000.
+# an image of 30,000×10 would be 3,000.
 MAX_RATIO = 32
 
 # Begins the clauses about files that may be readable the next time.
@@ -33,17 +33,17 @@ def survey(
     workers: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[list[Example], list[Skipped]]:
-    """Return the examples whose pictures decode, with their sizes, and those that do not.
+    """Return the examples whose images decode, with their sizes, and those that do not.
 
     Args:
         fingerprint: Identity of `examples`; the outcome is kept in the cache under it.
         workers: Threads to decode with; 0 takes one per processor, since nothing else runs yet.
-        progress: Told (done, total) in pictures.
+        progress: Told (done, total) in images.
     """
     from PIL import __version__ as pillow
 
     path = cache_root / "surveys" / f"{fingerprint}.json"
-    made_with = {"format": FORMAT, "pillow": pillow, "pictures": len(examples)}
+    made_with = {"format": FORMAT, "pillow": pillow, "images": len(examples)}
     seen = _load(path, made_with)
     if seen is None:
         seen = []
@@ -75,7 +75,7 @@ def ordered_map(
     from collections import deque
     from concurrent.futures import Future, ThreadPoolExecutor
 
-    with ThreadPoolExecutor(workers, thread_name_prefix="pictures") as pool:
+    with ThreadPoolExecutor(workers, thread_name_prefix="images") as pool:
         waiting: deque[Future[Result]] = deque()
         try:
             for item in items:
@@ -97,13 +97,13 @@ def _processors() -> int:
 
 
 def _look(example: Example) -> list[int] | str:
-    """Return [width, height] of a picture, or the clause that says what is wrong with it."""
-    from hublora.data.images import open_picture, to_rgb
+    """Return [width, height] of an image, or the clause that says what is wrong with it."""
+    from hublora.data.images import load_image, to_rgb
     from hublora.data.masks import open_mask
 
     try:
         with example.file() as file:
-            image = to_rgb(open_picture(file))
+            image = to_rgb(load_image(file))
         check_shape(image.width, image.height)
         open_mask(replace(example, size=image.size))
     except DataError as error:
@@ -116,7 +116,7 @@ def _look(example: Example) -> list[int] | str:
 
 
 def check_shape(width: int, height: int) -> None:
-    """Refuse a picture of which a training would show next to nothing.
+    """Refuse an image of which a training would show next to nothing.
 
     Raises:
         DataError: It is one; the message is a clause.
@@ -131,7 +131,7 @@ def _load(path: Path, made_with: dict[str, Any]) -> list[Any] | None:
         seen = saved.pop("seen")
     except (OSError, ValueError, AttributeError, KeyError):
         return None
-    return seen if saved == made_with and len(seen) == made_with["pictures"] else None
+    return seen if saved == made_with and len(seen) == made_with["images"] else None
 
 
 def _save(path: Path, made_with: dict[str, Any], seen: list[Any]) -> None:

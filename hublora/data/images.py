@@ -1,4 +1,4 @@
-"""From the bytes of a picture to the array that a VAE encodes.
+"""From the bytes of an image to the array that a VAE encodes.
 
 The arithmetic is that of torchvision's transforms on PIL images, in the order of the diffusers
 scripts: Resize(shorter side), CenterCrop or RandomCrop, horizontal flip, ToTensor,
@@ -22,7 +22,7 @@ FORMATS = (
     *("JPEG2000", "JPEG_XL", "PPM", "TGA", "QOI", "ICO"),
 )
 
-# Twice Pillow's own warning level: a 179-megapixel picture takes 0.5 GB once decoded.
+# Twice Pillow's own warning level: a 179-megapixel image takes 0.5 GB once decoded.
 MAX_PIXELS = 2 * (1024 * 1024 * 1024 // 4 // 3)
 
 WHITE = (255, 255, 255, 255)
@@ -30,7 +30,7 @@ WHITE = (255, 255, 255, 255)
 
 @dataclass(frozen=True)
 class Crop:
-    """Where a picture is cut along the side that sticks out of the target.
+    """Where an image is cut along the side that sticks out of the target.
 
     Attributes:
         at: None is the middle; otherwise a place in [0, 1), 0 being top or left.
@@ -48,15 +48,15 @@ class Crop:
         return min(int(self.at * (slack + 1)), slack)
 
 
-def open_picture(file: IO[bytes]) -> Image:
-    """Return a picture, decoded and turned as its EXIF orientation says.
+def load_image(file: IO[bytes]) -> Image:
+    """Return an image, decoded and turned as its EXIF orientation says.
 
     Args:
         file: Seekable and at its start.
 
     Raises:
-        DataError: It is not a picture, is cut short, or is too large to decode safely. The
-            message is a clause ("is empty", …) to follow the picture's name.
+        DataError: It is not an image, is cut short, or is too large to decode safely. The
+            message is a clause ("is empty", …) to follow the image's name.
     """
     from PIL import Image, UnidentifiedImageError
 
@@ -69,7 +69,7 @@ def open_picture(file: IO[bytes]) -> Image:
             raise Image.DecompressionBombError
         image.load()
     except UnidentifiedImageError as error:
-        raise DataError("is not a picture in a format that is known") from error
+        raise DataError("is not an image in a format that is known") from error
     except Image.DecompressionBombError as error:
         raise DataError(f"has more than {MAX_PIXELS // 10**6} million pixels") from error
     except MemoryError:
@@ -101,7 +101,7 @@ def to_rgb(image: Image) -> Image:
 
 
 def covering_size(width: int, height: int, size: tuple[int, int]) -> tuple[int, int]:
-    """Return (width, height) of the smallest resize of a picture that covers `size` (h, w).
+    """Return (width, height) of the smallest resize of an image that covers `size` (h, w).
 
     One side meets the target exactly; the other is rounded down, as torchvision's Resize does.
     """
@@ -122,7 +122,7 @@ def resize(image: Image, size: tuple[int, int], interpolation: str = "lanczos") 
 
 
 def cut(image: Image, size: tuple[int, int], crop: Crop, flip: bool) -> np.ndarray:
-    """Return float32 [3, h, w] in [-1, 1]: the part of a covering RGB picture that `crop` says.
+    """Return float32 [3, h, w] in [-1, 1]: the part of a covering RGB image that `crop` says.
 
     Args:
         image: As `resize` returns it.
@@ -147,7 +147,7 @@ def prepare(
     flip: bool,
     interpolation: str = "lanczos",
 ) -> np.ndarray:
-    """Return any picture as float32 [3, h, w] in [-1, 1], ready for a VAE."""
+    """Return any image as float32 [3, h, w] in [-1, 1], ready for a VAE."""
     return cut(resize(to_rgb(image), size, interpolation), size, crop, flip)
 
 
@@ -169,7 +169,7 @@ def _turn_upright(image: Image) -> Image:
         return image
 
 
-# The ranges that high-precision greys come in, by mode: the smallest one that holds a picture is
+# The ranges that high-precision greys come in, by mode: the smallest one that holds an image is
 # taken as its own.
 _FULL_SCALES: dict[str, tuple[float, ...]] = {
     "I": (255, 65535, 2**31 - 1),

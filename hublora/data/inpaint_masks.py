@@ -1,6 +1,6 @@
-"""Holes: what of a picture an inpainting base is to draw, and what it sees around it.
+"""Holes: what of an image an inpainting base is to draw, and what it sees around it.
 
-Such a base is given a mask and the latents of the picture with grey in place of what the mask
+Such a base is given a mask and the latents of the image with grey in place of what the mask
 shows. Both are cached for several masks of every crop, since encoding them in every step would be
 most of the step.
 """
@@ -91,7 +91,7 @@ def random_hole(size: tuple[int, int], draw: random.Random) -> Any:
 def _hole(
     examples: Sequence[Example], config: DataConfig, layout: Layout, row: int, number: int
 ) -> Any:
-    """Return uint8 [h, w], 1 where the base draws: what the picture's mask shows, or what chance
+    """Return uint8 [h, w], 1 where the base draws: what the image's mask shows, or what chance
     says."""
     if config.masks:
         return (mask_of_row(examples, layout, row, layout.size) >= 128).astype("uint8")

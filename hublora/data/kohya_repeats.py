@@ -1,6 +1,6 @@
-"""Folders named `10_sks dog`: kohya's way to say how often pictures are shown in one pass.
+"""Folders named `10_sks dog`: kohya's way to say how often images are shown in one pass.
 
-pictures/
+images/
   10_sks dog/   shown ten times each; "sks dog" where there is no other caption
   1_dog/        shown once
 """
@@ -46,7 +46,7 @@ def read_repeats(
     elif not any(found):
         raise DataError(
             "data.folder_repeats is set, and no folder has a name such as '10_sks dog'.",
-            "Leave it out; --repeats 10 repeats all pictures.",
+            "Leave it out; --repeats 10 repeats all images.",
         )
     repeated = [
         _repeat(example, int(match[1]), match[2] if names else None) if match else example
@@ -57,7 +57,7 @@ def read_repeats(
     )
     folders = Counter(match[0].rstrip("/") for match in found if match)
     listed = ", ".join(f"{name!r} ({count})" for name, count in folders.items())
-    notes = [f"Pictures are repeated as their folders' names say: {listed}"]
+    notes = [f"Images are repeated as their folders' names say: {listed}"]
     if named:
         notes.append(f"{named} without a caption have their folder's name")
     return repeated, notes

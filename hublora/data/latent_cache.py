@@ -1,4 +1,4 @@
-"""Where the encoded pictures of one shape lie, and how they get there."""
+"""Where the encoded images of one shape lie, and how they get there."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ FORMAT = 1
 
 
 @dataclass(frozen=True)
-class Shelf:
+class BucketCache:
     """The cached rows of one bucket.
 
     Attributes:
-        source: All pictures.
+        source: All images.
         config: How they are cut, and where the cache is.
         bucket: Which of them lie here.
-        arranged: What decided which ones, and is not told by the pictures.
+        arranged: What decided which ones, and is not told by the images.
         encoder: What decides how they are encoded.
     """
 
@@ -65,7 +65,7 @@ class Shelf:
 
         Args:
             encode_images: As `build_cache` is given it.
-            batch_size: Pictures of one call.
+            batch_size: Images of one call.
             add: Told how many rows were encoded.
         """
         of = {"of": self.source.id, "revision": self.source.revision}
@@ -122,7 +122,7 @@ class Shelf:
 
 
 def _describe_images(source: Source, config: DataConfig, bucket: Bucket) -> dict[str, Any]:
-    """Return everything on the pictures' side that affects the latents."""
+    """Return everything on the images' side that affects the latents."""
     layout, crops = bucket.layout, "middle"
     if any(len(one) > 1 for one in layout.crops):
         crops = f"{config.crop_variants} random, seed {config.seed}"
@@ -130,7 +130,7 @@ def _describe_images(source: Source, config: DataConfig, bucket: Bucket) -> dict
         crops = f"around {key_of({'focus': [one.focus for one in source.examples]})}, else {crops}"
     return {
         "format": FORMAT,
-        "pictures": source.pictures_fingerprint,
+        "images": source.images_fingerprint,
         "size": list(layout.size),
         "crops": crops,
         "flips": layout.flips,

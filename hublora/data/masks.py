@@ -1,6 +1,6 @@
-"""Masks: what of a picture is learned. White is learned, black is not, grey in between.
+"""Masks: what of an image is learned. White is learned, black is not, grey in between.
 
-cat.png  cat.mask.png          beside each picture; OneTrainer's cat-masklabel.png is read too
+cat.png  cat.mask.png          beside each image; OneTrainer's cat-masklabel.png is read too
 {"file_name": "cat.png", "text": "a cat", "mask": "masks/cat.png"}    or named in the metadata
 """
 
@@ -12,39 +12,39 @@ from typing import TYPE_CHECKING, Any
 
 from hublora.data.crops import Layout
 from hublora.data.examples import Example
-from hublora.data.images import Crop, covering_size, open_picture, to_rgb
+from hublora.data.images import Crop, covering_size, load_image, to_rgb
 from hublora.errors import DataError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-# What follows a picture's name, without its ending, in its mask's.
+# What follows an image's name, without its ending, in its mask's.
 MARKS = (".mask", "-masklabel")
 COLUMN_NAMES = ("mask", "masks", "mask_image", "mask_file_name")
-_MAX_STRETCH = 1.02  # between the shape of a picture and that of its mask
+_MAX_STRETCH = 1.02  # between the shape of an image and that of its mask
 
 
-def pair_up(pictures: Sequence[Path]) -> tuple[list[Path], dict[Path, Path]]:
-    """Return the pictures that are no masks, and the mask of each that has one.
+def pair_up(images: Sequence[Path]) -> tuple[list[Path], dict[Path, Path]]:
+    """Return the images that are no masks, and the mask of each that has one.
 
-    A file with a mask's name is one only if the picture that it names lies beside it.
+    A file with a mask's name is one only if the image that it names lies beside it.
     """
-    stems = {(path.parent, path.stem) for path in pictures}
+    stems = {(path.parent, path.stem) for path in images}
     masks: dict[tuple[Path, str], Path] = {}
     rest = []
-    for path in pictures:
-        picture = next((stem for stem in _masked_stems(path) if (path.parent, stem) in stems), None)
-        if picture is None:
+    for path in images:
+        image = next((stem for stem in _masked_stems(path) if (path.parent, stem) in stems), None)
+        if image is None:
             rest.append(path)
         else:
-            masks[path.parent, picture] = path
+            masks[path.parent, image] = path
     return rest, {
         path: masks[path.parent, path.stem] for path in rest if (path.parent, path.stem) in masks
     }
 
 
 def _masked_stems(path: Path) -> list[str]:
-    """Return the stems of the pictures that a file would be the mask of, by its name."""
+    """Return the stems of the images that a file would be the mask of, by its name."""
     return [path.stem.removesuffix(mark) for mark in MARKS if path.stem.endswith(mark)]
 
 
@@ -71,13 +71,13 @@ def open_mask(example: Example) -> Image | None:
     """Return an example's mask as 8-bit grey, None where it has none.
 
     Raises:
-        DataError: It is damaged or of another shape than the picture. The message is a clause.
+        DataError: It is damaged or of another shape than the image. The message is a clause.
     """
     if example.mask is None:
         return None
     try:
         with example.mask() as file:
-            image = to_rgb(open_picture(file)).convert("L")
+            image = to_rgb(load_image(file)).convert("L")
     except DataError as error:
         raise DataError(f"has a mask that {error.message}") from error
     except OSError as error:
@@ -100,7 +100,7 @@ def mask_of_row(
         size: (h', w') of the result: the latents'.
 
     Raises:
-        DataError: The mask changed since the pictures were surveyed.
+        DataError: The mask changed since the images were surveyed.
     """
     import numpy as np
 
@@ -109,27 +109,27 @@ def mask_of_row(
     try:
         mask = open_mask(example)
     except DataError as error:
-        raise DataError(f"The picture {example.name} {error.message}.") from error
+        raise DataError(f"The image {example.name} {error.message}.") from error
     if mask is None:
         return np.full(size, 255, np.uint8)
     return shrink(cut_mask(mask, example.size, layout.size, crop, flip), size)
 
 
 def cut_mask(
-    mask: Image, picture: tuple[int, int], size: tuple[int, int], crop: Crop, flip: bool
+    mask: Image, image: tuple[int, int], size: tuple[int, int], crop: Crop, flip: bool
 ) -> Any:
-    """Return uint8 [h, w]: what a mask shows of the part of its picture that `crop` says.
+    """Return uint8 [h, w]: what a mask shows of the part of its image that `crop` says.
 
     Args:
         mask: 8-bit grey.
-        picture: (width, height) of the picture.
+        image: (width, height) of the image.
         size: (h, w) of the crop in pixels.
         flip: Mirror left and right, after cropping.
     """
     import numpy as np
     from PIL.Image import Resampling
 
-    covering = covering_size(*picture, size)
+    covering = covering_size(*image, size)
     if mask.size != covering:
         mask = mask.resize(covering, Resampling.BILINEAR)
     height, width = size

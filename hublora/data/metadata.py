@@ -1,4 +1,4 @@
-"""Reads metadata.jsonl and metadata.csv: a line of each tells a picture's name and its captions."""
+"""Reads metadata.jsonl and metadata.csv: a line of each tells an image's name and its captions."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The pictures and captions of a training, wherever they lie.
+"""The images and captions of a training, wherever they lie.
 
 config ─ read the list (a Hub dataset or a folder) ─▶ entries
-       ─ draw `max_train_samples`, survey the pictures ─▶ Source
+       ─ draw `max_train_samples`, survey the images ─▶ Source
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from hublora.errors import DataError
 
 @dataclass(frozen=True)
 class Source:
-    """Captioned pictures that can be trained on, every one of them known to decode.
+    """Captioned images that can be trained on, every one of them known to decode.
 
     Attributes:
         id: Repo id of a Hub dataset, or the name of the folder or archive.
         revision: Commit of the Hub dataset (40 hexadecimal digits), None for the others.
         license: As the dataset's card says, None where it does not.
-        fingerprint: Identity of the pictures and captions and their order.
-        pictures_fingerprint: The same without captions and masks: what latents depend on.
+        fingerprint: Identity of the images and captions and their order.
+        images_fingerprint: The same without captions and masks: what latents depend on.
         masks_fingerprint: Identity of the masks; "" without masks.
         examples: In a fixed order.
         skipped: What was left out, and why.
@@ -41,7 +41,7 @@ class Source:
     image_column: str
     caption_column: str | None
     fingerprint: str
-    pictures_fingerprint: str
+    images_fingerprint: str
     examples: Sequence[Example]
     skipped: Sequence[Skipped]
     notes: Sequence[str] = ()
@@ -54,14 +54,14 @@ class Source:
         total = len(self.skipped) + len(self.examples)
         verb = "is" if len(self.skipped) == 1 else "are"
         named = _name(self.skipped, most)
-        return f"{len(self.skipped)} of {total} pictures {verb} skipped: {named}"
+        return f"{len(self.skipped)} of {total} images {verb} skipped: {named}"
 
 
 def with_captions(source: Source, caption: Callable[[Example], tuple[str, ...]]) -> Source:
-    """Return the same pictures under other captions.
+    """Return the same images under other captions.
 
     Args:
-        source: The pictures.
+        source: The images.
         caption: Example -> one or more captions.
     """
     examples = [replace(one, captions=tuple(map(clean, caption(one)))) for one in source.examples]
@@ -70,34 +70,34 @@ def with_captions(source: Source, caption: Callable[[Example], tuple[str, ...]])
 
 
 def join(source: Source, other: Source) -> Source:
-    """Return the pictures of `source`, after them those of `other`, under the first one's name."""
+    """Return the images of `source`, after them those of `other`, under the first one's name."""
     return replace(
         source,
         examples=[*source.examples, *other.examples],
         fingerprint=_hash(source.fingerprint, other.fingerprint),
-        pictures_fingerprint=_hash(source.pictures_fingerprint, other.pictures_fingerprint),
+        images_fingerprint=_hash(source.images_fingerprint, other.images_fingerprint),
     )
 
 
 def first(source: Source, count: int) -> Source:
-    """Return the first `count` pictures of `source`."""
+    """Return the first `count` images of `source`."""
     examples = source.examples[:count]
     return replace(
         source,
         examples=examples,
         fingerprint=_hash(source.fingerprint, len(examples)),
-        pictures_fingerprint=_hash(source.pictures_fingerprint, len(examples)),
+        images_fingerprint=_hash(source.images_fingerprint, len(examples)),
     )
 
 
 def open_source(config: DataConfig, progress: Callable[[int, int], None] | None = None) -> Source:
-    """Return the pictures and captions that `config` names, without those that cannot be used.
+    """Return the images and captions that `config` names, without those that cannot be used.
 
-    Reads every picture once (a repeated run remembers the outcome), so that nothing is left to
+    Reads every image once (a repeated run remembers the outcome), so that nothing is left to
     fail in the middle of a training.
 
     Args:
-        progress: Told (done, total) in pictures, while they are read.
+        progress: Told (done, total) in images, while they are read.
 
     Raises:
         DataError: Nothing usable there; a column, split or configuration that is not there; or,
@@ -110,7 +110,7 @@ def open_source(config: DataConfig, progress: Callable[[int, int], None] | None 
 
     listing = _read_listing(config, progress)
     if not listing.examples:
-        raise DataError(f"{listing.id} has no pictures.")
+        raise DataError(f"{listing.id} has no images.")
     examples = [replace(one, repeats=one.repeats * config.repeats) for one in listing.examples]
     captioned, uncaptioned = _with_captions(examples, config.default_caption)
     chosen = _draw(captioned, config.max_train_samples, config.seed)
@@ -128,10 +128,10 @@ def open_source(config: DataConfig, progress: Callable[[int, int], None] | None 
             f"None of the {_count(skipped)} of {listing.id} can be used: {_name(skipped, 5)}.",
             None if damaged else _caption_hint(listing),
         )
-    pictures = _hash(listing.digest, [example.name for example in usable])
+    images = _hash(listing.digest, [example.name for example in usable])
     notes = [*listing.notes, *(_mask_notes(listing.id, usable) if config.masks else ())]
     if config.crop_on_faces:
-        usable, note = _focused(usable, pictures, config)
+        usable, note = _focused(usable, images, config)
         notes.append(note)
     return Source(
         id=listing.id,
@@ -139,8 +139,8 @@ def open_source(config: DataConfig, progress: Callable[[int, int], None] | None 
         license=listing.license,
         image_column=listing.image_column,
         caption_column=listing.caption_column,
-        fingerprint=_hash(pictures, listing.mask_digest, [one.captions for one in usable]),
-        pictures_fingerprint=pictures,
+        fingerprint=_hash(images, listing.mask_digest, [one.captions for one in usable]),
+        images_fingerprint=images,
         masks_fingerprint=listing.mask_digest,
         examples=usable,
         skipped=skipped,
@@ -172,11 +172,11 @@ def _focused(
 
     if not can_find_faces():
         return list(examples), (
-            "Pictures are cut without looking for faces: that needs pip install 'hublora[faces]'."
+            "Images are cut without looking for faces: that needs pip install 'hublora[faces]'."
         )
     found = focus_on_faces(examples, fingerprint, config.cache_root, config.num_workers)
     faces = sum(example.focus is not None for example in found)
-    return found, f"Crops are around the face in {faces} of {len(found)} pictures."
+    return found, f"Crops are around the face in {faces} of {len(found)} images."
 
 
 def _read_listing(config: DataConfig, progress: Callable[[int, int], None] | None) -> Listing:
@@ -189,7 +189,7 @@ def _read_listing(config: DataConfig, progress: Callable[[int, int], None] | Non
     if len(given) != 1:
         said = " and ".join(f"--{name}" for name in given)
         raise DataError(
-            f"{said} name several sources of pictures." if given else "There are no pictures.",
+            f"{said} name several sources of images." if given else "There are no images.",
             "Name either a Hub dataset with --dataset owner/name, a folder with --folder PATH, or "
             "a .zip with --archive PATH.",
         )
@@ -238,26 +238,26 @@ def _mask_notes(where: str, examples: Sequence[Example]) -> list[str]:
     without = sum(example.mask is None for example in examples)
     if without == len(examples):
         raise DataError(
-            f"No picture of {where} has a mask.",
+            f"No image of {where} has a mask.",
             "Put x.mask.png beside x.png, or name a column: --set data.mask_column=…",
         )
     if not without:
         return []
-    return [f"{without} of {len(examples)} pictures have no mask and are learned as a whole."]
+    return [f"{without} of {len(examples)} images have no mask and are learned as a whole."]
 
 
 def _caption_hint(listing: Listing) -> str:
     if listing.revision is not None:
         return "Name another column with --caption-column."
     return (
-        "Write a .txt beside each picture or a metadata.jsonl with lines such as "
-        '{"file_name": "a.png", "text": "a drawing of a cat"}, or give all pictures one caption '
+        "Write a .txt beside each image or a metadata.jsonl with lines such as "
+        '{"file_name": "a.png", "text": "a drawing of a cat"}, or give all images one caption '
         'with --set data.default_caption="…".'
     )
 
 
-def _count(pictures: Sequence[Skipped]) -> str:
-    return f"{len(pictures)} picture" + ("" if len(pictures) == 1 else "s")
+def _count(images: Sequence[Skipped]) -> str:
+    return f"{len(images)} image" + ("" if len(images) == 1 else "s")
 
 
 def _name(skipped: Sequence[Skipped], most: int) -> str:

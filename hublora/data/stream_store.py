@@ -1,6 +1,6 @@
-"""Pictures that are read over time into files which are never half trusted.
+"""Images that are read over time into files which are never half trusted.
 
-pictures.bin    encoded pictures and masks, end to end
+images.bin    encoded images and masks, end to end
 rows.jsonl      name, captions and places of each row
 progress.json   how much of both is on the disk; what lies beyond is cut off before going on
 """
@@ -21,9 +21,9 @@ from hublora.data.row_file import explained
 from hublora.errors import DataError
 from hublora.filesystem import write_atomically
 
-PICTURES, ROWS, PROGRESS = "pictures.bin", "rows.jsonl", "progress.json"
+IMAGES, ROWS, PROGRESS = "images.bin", "rows.jsonl", "progress.json"
 
-# An encoded picture, or the clause that says why there is none.
+# An encoded image, or the clause that says why there is none.
 Content = bytes | str
 
 
@@ -41,14 +41,14 @@ class RowStore:
         self.folder = folder
         progress = read_progress(folder)
         with explained(folder):
-            self._pictures = _open_at(folder / PICTURES, progress.get("pictures", 0))
+            self._images = _open_at(folder / IMAGES, progress.get("images", 0))
             self._rows = _open_at(folder / ROWS, progress.get("lines", 0))
 
     def __enter__(self) -> RowStore:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._pictures.close()
+        self._images.close()
         self._rows.close()
 
     def add(self, name: str, captions: Sequence[str], image: Content, mask: Content | None) -> None:
@@ -66,21 +66,21 @@ class RowStore:
             progress: What else `read_progress` is to return.
         """
         with explained(self.folder):
-            for file in (self._pictures, self._rows):
+            for file in (self._images, self._rows):
                 file.flush()
                 os.fsync(file.fileno())
-            ends = {"pictures": self._pictures.tell(), "lines": self._rows.tell()}
+            ends = {"images": self._images.tell(), "lines": self._rows.tell()}
             record = {**progress, **ends}
             write_atomically(self.folder / PROGRESS, json.dumps(record))
         return record
 
     def _put(self, content: Content) -> tuple[int, int] | str:
-        """Append a picture; return its first byte and its length, or why there is none."""
+        """Append an image; return its first byte and its length, or why there is none."""
         if isinstance(content, str):
             return content
         with explained(self.folder):
-            start = self._pictures.tell()
-            self._pictures.write(content)
+            start = self._images.tell()
+            self._images.write(content)
         return start, len(content)
 
 
@@ -108,7 +108,7 @@ def stored_examples(folder: Path, count: int) -> Iterator[Example]:
 
 
 def _open(folder: Path, place: tuple[int, int] | str) -> IO[bytes]:
-    """Open a picture.
+    """Open an image.
 
     Raises:
         DataError: There is none; the message is the clause that says why.
@@ -116,7 +116,7 @@ def _open(folder: Path, place: tuple[int, int] | str) -> IO[bytes]:
     if isinstance(place, str):
         raise DataError(place)
     start, length = place
-    with open(folder / PICTURES, "rb") as file:
+    with open(folder / IMAGES, "rb") as file:
         file.seek(start)
         return io.BytesIO(file.read(length))
 

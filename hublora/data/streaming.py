@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 # Raised whenever the files that are written mean something else than before.
 FORMAT = 1
-MOST_BYTES = 256 << 20  # of one encoded picture
+MOST_BYTES = 256 << 20  # of one encoded image
 _SMALL = 1 << 20
 
 Tell = Callable[[int, int], None]
@@ -47,7 +47,7 @@ def list_stream(config: DataConfig, tell: Tell | None = None) -> Listing:
         tell: Told (done, total) in rows.
 
     Raises:
-        DataError: It has no such configuration, split or column, or no pictures; the disk is full.
+        DataError: It has no such configuration, split or column, or no images; the disk is full.
         NotFoundError: No such dataset or revision.
         AccessError: The token may not read it.
         HubError: The Hub is away; what was read stays, and the next call goes on.
@@ -139,7 +139,7 @@ def _open_stream(config: DataConfig, commit: str) -> tuple[Any, Columns]:
 
 
 def _content(config: DataConfig, commit: str, cell: Mapping[str, Any]) -> Content:
-    """Return the encoded picture of a cell, or the clause that says why there is none."""
+    """Return the encoded image of a cell, or the clause that says why there is none."""
     content, path = cell.get("bytes"), cell.get("path")
     if content is None:
         if not path:

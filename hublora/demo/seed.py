@@ -1,4 +1,4 @@
-"""Puts the demo's base, pictures and second adapter into an embedded Hub."""
+"""Puts the demo's base, images and second adapter into an embedded Hub."""
 
 from __future__ import annotations
 

@@ -38,13 +38,13 @@ class TourResult:
     """What the tour left behind.
 
     Attributes:
-        folder: Everything: the Hub's data, the run and the pictures.
-        pictures: What to look at -> where it is.
+        folder: Everything: the Hub's data, the run and the images.
+        images: What to look at -> where it is.
         seconds: How long it took.
     """
 
     folder: Path
-    pictures: dict[str, Path]
+    images: dict[str, Path]
     seconds: float
 
 
@@ -100,7 +100,7 @@ def take_tour(folder: Path, say: Callable[[str], None]) -> TourResult:
     started = time.monotonic()
     folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    say("Starting a Hub on this machine and putting a tiny base and some pictures in …")
+    say("Starting a Hub on this machine and putting a tiny base and some images in …")
     run, going_on = _choose_run(folder, "runs/sketchbook-lora")
     if going_on:
         say(f"The training in {run} was stopped; it goes on from there.")
@@ -110,16 +110,16 @@ def take_tour(folder: Path, say: Callable[[str], None]) -> TourResult:
         for number, stop in enumerate(stops(run, going_on), start=1):
             say(f"\n{number}. {stop.title}\n$ {shlex.join(stop.command)}")
             _run(stop, folder, environment)
-    images = folder / run / "images"
-    pictures = {
-        "before and after": images / "before-after.png",
-        "validation sheet": images / "validation.png",
+    gallery = folder / run / "images"
+    images = {
+        "before and after": gallery / "before-after.png",
+        "validation sheet": gallery / "validation.png",
         "loss plot": folder / run / "training" / "loss.png",
         "teal heart by id": _newest(folder / "teal-heart", "*grid*.png"),
         "two adapters composed": _newest(folder / "composed", "*grid*.png"),
         "card": folder / run / "README.md",
     }
-    return TourResult(folder, pictures, time.monotonic() - started)
+    return TourResult(folder, images, time.monotonic() - started)
 
 
 def _run(stop: Stop, folder: Path, environment: dict[str, str]) -> None:

@@ -37,7 +37,7 @@ class Family(Protocol):
         name: Key in the registry.
         pipeline_classes: Names in `model_index.json` that belong to it.
         denoiser: The component that predicts.
-        vae: The component that turns pictures into latents.
+        vae: The component that turns images into latents.
         text_encoders: The components that read prompts; an adapter may train them too.
         default_targets: Component -> layers that an adapter targets unless told otherwise.
         convolutions: Component -> its convolutions, which an adapter targets if it is asked to.
@@ -70,7 +70,7 @@ class Family(Protocol):
         ...
 
     def resolution(self, pipe: Any) -> int:
-        """Return the side in pixels of the pictures that the base was made for."""
+        """Return the side in pixels of the images that the base was made for."""
         ...
 
     def size_step(self, pipe: Any) -> int:
@@ -122,8 +122,8 @@ class Family(Protocol):
                 it draws, and the latents around it.
             timesteps: [B], integers in [0, T).
             conditioning: As `encode_prompts` returns it.
-            frames: [B, 6], where the sample was cut out of its picture, in pixels: the picture's
-                height and width, the crop's top and left in the picture once it was resized, the
+            frames: [B, 6], where the sample was cut out of its image, in pixels: the image's
+                height and width, the crop's top and left in the image once it was resized, the
                 crop's height and width. A family whose base knows nothing of it takes no notice.
         """
         ...

@@ -1,1 +1,1 @@
-"""From adapters to pictures: compose, sample, and what a picture says about itself."""
+"""From adapters to images: compose, sample, and what an image says about itself."""

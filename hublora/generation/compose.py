@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from hublora.adapters.adapter import Adapter
-from hublora.generation.lora.manager import Bank, fit_to_base, layer_shapes
-from hublora.generation.lora.schedule import Mixer
+from hublora.generation.lora.manager import LoraManager, fit_to_base, layer_shapes
+from hublora.generation.lora.schedule import AdapterSchedule
 from hublora.weights import Weight
 
 __all__ = ["Part", "apply_adapters", "fit_to_base", "layer_shapes"]
@@ -30,7 +30,7 @@ class Part:
         return self.adapter.facts.source or self.adapter.facts.title or "the adapter"
 
 
-def apply_adapters(pipe: Any, parts: Sequence[Part], base: str) -> Mixer:
+def apply_adapters(pipe: Any, parts: Sequence[Part], base: str) -> AdapterSchedule:
     """Add the adapters to the pipeline and make them the active ones.
 
     Args:
@@ -44,8 +44,8 @@ def apply_adapters(pipe: Any, parts: Sequence[Part], base: str) -> Mixer:
     Raises:
         AdapterError: An adapter does not fit the base; nothing was changed.
     """
-    bank = Bank(pipe)
+    bank = LoraManager(pipe)
     prepared = [bank.prepare(part.adapter, part.label, base) for part in parts]
-    mixer = Mixer(bank, getattr(pipe, "unet", None))
-    mixer.play(prepared, [Weight.of(part.weight) for part in parts])
-    return mixer
+    adapter_schedule = AdapterSchedule(bank, getattr(pipe, "unet", None))
+    adapter_schedule.play(prepared, [Weight.of(part.weight) for part in parts])
+    return adapter_schedule

@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hublora._version import __version__
-from hublora.adapters.licenses import Meet
+from hublora.adapters.licenses import LicenseSummary
 from hublora.errors import ConfigError
-from hublora.generation.lora.schedule import Mixer
+from hublora.generation.lora.schedule import AdapterSchedule
 from hublora.generation.prompt_placeholders import Concept, Expanded, TriggerMode, expand
-from hublora.progress import Note, Observer
+from hublora.progress import Callback, Note
 from hublora.resolution.base import Base
-from hublora.resolution.composition_parts import OpenPart
+from hublora.resolution.composition_parts import LoadedAdapter
 from hublora.weights import CompositionMode
 
 if TYPE_CHECKING:
-    from hublora.generation.lora.cache import Residents
+    from hublora.generation.lora.cache import AdapterCache
     from hublora.resolution.lockfile import Lock
 
 
@@ -31,7 +31,7 @@ class Composition:
         concepts: What each of them is called by in a prompt.
         dtype: Torch name of the weights' type, e.g. "float32".
         way: How the adapters act together.
-        residents: All adapters in memory; None where nothing was loaded.
+        adapter_cache: All adapters in memory; None where nothing was loaded.
         lock: Of the composition that was asked for, if it was one and alone.
         name: The composition's pinned ref.
         device: Where the pipeline is.
@@ -39,11 +39,11 @@ class Composition:
     """
 
     base: Base
-    parts: tuple[OpenPart, ...]
+    parts: tuple[LoadedAdapter, ...]
     concepts: tuple[Concept, ...]
     dtype: str
     way: CompositionMode = "sum"
-    residents: Residents | None = None
+    adapter_cache: AdapterCache | None = None
     lock: Lock | None = None
     name: str | None = None
     device: str = "cpu"
@@ -55,12 +55,12 @@ class Composition:
         return f"<hublora: {self.base.label} with {parts}{way}>"
 
     @property
-    def mixer(self) -> Mixer | None:
+    def adapter_schedule(self) -> AdapterSchedule | None:
         """What lets the adapters act; None where nothing was loaded."""
-        return self.residents.mixer if self.residents else None
+        return self.adapter_cache.adapter_schedule if self.adapter_cache else None
 
     @property
-    def licenses(self) -> Meet:
+    def licenses(self) -> LicenseSummary:
         """The licences of base and adapters."""
         return license_meet(self.base, self.parts)
 
@@ -78,7 +78,7 @@ class Composition:
         return expand(text, self.concepts, trigger)
 
     def facts(self) -> dict[str, Any]:
-        """Return what a picture says about it."""
+        """Return what an image says about it."""
         return {
             "hublora": __version__,
             "base": self.base.name,
@@ -96,13 +96,17 @@ class Composition:
     ) -> dict[str, Any]:
         """What a pipeline whose adapters switch, or whose weights move over the steps, is called
         with: `pipe(…, callback_on_step_end=pipe.hublora.on_step_end)`."""
-        return self.mixer.on_step_end(pipe, step, timestep, tensors) if self.mixer else tensors
+        return (
+            self.adapter_schedule.on_step_end(pipe, step, timestep, tensors)
+            if self.adapter_schedule
+            else tensors
+        )
 
 
-def license_meet(base: Base, parts: Sequence[OpenPart]) -> Meet:
+def license_meet(base: Base, parts: Sequence[LoadedAdapter]) -> LicenseSummary:
     """Return the licences of a base and of adapters."""
     of_parts = {part.title: part.adapter.facts.license for part in parts}
-    return Meet({base.name: license_of(base.card)} | of_parts)
+    return LicenseSummary({base.name: license_of(base.card)} | of_parts)
 
 
 def license_of(card: Mapping[str, Any]) -> str | None:
@@ -112,7 +116,7 @@ def license_of(card: Mapping[str, Any]) -> str | None:
 
 
 def check_licenses(
-    base: Base, parts: Sequence[OpenPart], commercial: bool, observer: Observer
+    base: Base, parts: Sequence[LoadedAdapter], commercial: bool, callback: Callback
 ) -> None:
     """Tell the licences, and refuse commercial use where one of them forbids it.
 
@@ -125,4 +129,4 @@ def check_licenses(
             f"The licence of {', '.join(meet.forbidding)} forbids commercial use.",
             "Leave --commercial out for other use, or choose another adapter.",
         )
-    observer(Note(str(meet), warning=commercial and bool(meet.unknown)))
+    callback(Note(str(meet), warning=commercial and bool(meet.unknown)))

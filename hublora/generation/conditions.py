@@ -1,4 +1,4 @@
-"""Pictures that a picture is drawn from: image-to-image, inpainting, ControlNet, IP-Adapter.
+"""Images that an image is drawn from: image-to-image, inpainting, ControlNet, IP-Adapter.
 
 Each is the ordinary diffusers pipeline for it, made of the components of the one in hand
 (`from_pipe`): nothing is loaded twice, and the adapters stay on.
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Conditions:
-    """What a picture is drawn from besides a prompt.
+    """What an image is drawn from besides a prompt.
 
     Attributes:
         image: To start from.
@@ -32,7 +32,7 @@ class Conditions:
         controlnet: A loaded ControlNet.
         control_image: What it follows.
         ip_adapter_image: What the pipeline's IP-Adapter looks at.
-        stated: What a picture says about all of them.
+        stated: What an image says about all of them.
     """
 
     image: Image.Image | None = None
@@ -45,7 +45,7 @@ class Conditions:
 
     def __post_init__(self) -> None:
         if self.image is None and (self.mask is not None or self.strength is not None):
-            raise ConfigError("A mask and a strength are of a picture.", "Name it: --image FILE")
+            raise ConfigError("A mask and a strength are of an image.", "Name it: --image FILE")
         if (self.controlnet is None) != (self.control_image is None):
             raise ConfigError("--controlnet and --control-image go together.")
         if self.strength is not None and not 0 < self.strength <= 1:
@@ -58,18 +58,18 @@ class Conditions:
 
     @property
     def shape_it(self) -> bool:
-        """Whether the size of what is drawn is that of a picture."""
+        """Whether the size of what is drawn is that of an image."""
         return self.image is not None or self.controlnet is not None
 
 
-def fingerprint(picture: Image.Image) -> str:
-    """Return the SHA-256 of a picture's size and pixels, whatever file it came from."""
-    size = f"{picture.width}x{picture.height} ".encode()
-    return hashlib.sha256(size + picture.tobytes()).hexdigest()
+def fingerprint(image: Image.Image) -> str:
+    """Return the SHA-256 of an image's size and pixels, whatever file it came from."""
+    size = f"{image.width}x{image.height} ".encode()
+    return hashlib.sha256(size + image.tobytes()).hexdigest()
 
 
 def open_image(path: Path) -> Image.Image:
-    """Return a picture in RGB, upright.
+    """Return an image in RGB, upright.
 
     Raises:
         ConfigError: It cannot be read.
@@ -80,7 +80,7 @@ def open_image(path: Path) -> Image.Image:
         with Image.open(path) as image:
             return ImageOps.exif_transpose(image).convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ConfigError(f"{path} is not a picture that can be read.") from error
+        raise ConfigError(f"{path} is not an image that can be read.") from error
 
 
 def conditioned(pipe: Any, conditions: Conditions) -> Any:
@@ -95,7 +95,7 @@ def conditioned(pipe: Any, conditions: Conditions) -> Any:
         return pipe
     if conditions.mask is None and inpaints(pipe):
         raise ConfigError(
-            "This base fills in what a mask shows.", "Add --image picture.png --mask mask.png"
+            "This base fills in what a mask shows.", "Add --image photo.png --mask mask.png"
         )
     if conditions.mask is not None:
         kind = diffusers.AutoPipelineForInpainting
@@ -112,11 +112,11 @@ def conditioned(pipe: Any, conditions: Conditions) -> Any:
 
 
 def inputs_of(conditions: Conditions, plan: Sampling, step: int) -> Mapping[str, Any]:
-    """Return further arguments of the pipeline's call, pictures in the size that is drawn.
+    """Return further arguments of the pipeline's call, images in the size that is drawn.
 
     Args:
         conditions: What there is.
-        plan: Its width and height are the picture's, where they are set.
+        plan: Its width and height are the image's, where they are set.
         step: What sides are a multiple of, in pixels.
     """
     inputs: dict[str, Any] = {}
@@ -127,8 +127,8 @@ def inputs_of(conditions: Conditions, plan: Sampling, step: int) -> Mapping[str,
         return inputs
     size = (plan.width or _fitting(first.width, step), plan.height or _fitting(first.height, step))
 
-    def fitted(picture: Image.Image) -> Image.Image:
-        return picture if picture.size == size else picture.resize(size)
+    def fitted(image: Image.Image) -> Image.Image:
+        return image if image.size == size else image.resize(size)
 
     if conditions.image is not None:
         inputs["image"] = fitted(conditions.image)

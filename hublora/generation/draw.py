@@ -1,4 +1,4 @@
-"""Draws with a composition: prompts expanded, encoded where they must be, pictures that say how."""
+"""Draws with a composition: prompts expanded, encoded where they must be, images that say how."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hublora.generation.prompt_placeholders import Expanded, TriggerMode
-from hublora.progress import Note, Observer, Stage, ignore
+from hublora.progress import Callback, Note, Progress, no_callback
 from hublora.quiet import quiet_loading
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def draw(
     pipe: Any,
     plans: Sequence[Sampling],
     trigger: TriggerMode,
-    observer: Observer = ignore,
+    callback: Callback = no_callback,
     conditions: Conditions | None = None,
 ) -> Iterator[Image.Image]:
     """Draw the plans one after the other with a pipeline that `load` returned.
@@ -33,7 +33,7 @@ def draw(
         pipe: The pipeline.
         plans: What to draw.
         trigger: As for `run`.
-        observer: Is told what happens.
+        callback: Is told what happens.
         conditions: What to draw from besides the prompt.
 
     Raises:
@@ -50,20 +50,27 @@ def draw(
     told: set[str] = set()
     expansions = {plan.prompt: pipe.hublora.expand(plan.prompt, trigger) for plan in plans}
     for sentence in _additions(expansions):
-        observer(Note(sentence))
+        callback(Note(sentence))
     for plan in plans:
         before, steps = done, plan.num_inference_steps
 
         def tell(step: int, before: int = before, steps: int = steps) -> None:
-            share = step / artist.num_timesteps  # from a picture there are fewer, with Heun more
-            observer(Stage("Drawing", before + round(share * steps), total))
+            share = step / artist.num_timesteps  # from an image there are fewer, with Heun more
+            callback(Progress("Drawing", before + round(share * steps), total))
 
-        listener = ignore if plan.prompt in told else observer
+        listener = no_callback if plan.prompt in told else callback
         inputs = _inputs(pipe, plan, expansions[plan.prompt], listener)
         told.add(plan.prompt)
         if conditions is not None and conditions.some:
             inputs = {**inputs, **inputs_of(conditions, plan, step_size)}
-        yield sample(artist, plan, tell, inputs=inputs, mixer=pipe.hublora.mixer, sized=sized)
+        yield sample(
+            artist,
+            plan,
+            tell,
+            inputs=inputs,
+            adapter_schedule=pipe.hublora.adapter_schedule,
+            sized=sized,
+        )
         done += plan.num_inference_steps
 
 
@@ -82,7 +89,7 @@ def _additions(expansions: Mapping[str, Expanded]) -> Iterator[str]:
 
 
 def cell_facts(composition: Composition, plan: Sampling, trigger: TriggerMode) -> dict[str, Any]:
-    """Return what a picture will say about how it was made."""
+    """Return what an image will say about how it was made."""
     expanded = composition.expand(plan.prompt, trigger).text
     return composition.facts() | {
         "sampling": plan.facts(),
@@ -102,21 +109,21 @@ def save(
     conditions: Conditions | None = None,
 ) -> None:
     """Write a PNG that says how it was made."""
-    from hublora.generation.metadata import save_picture
+    from hublora.generation.metadata import save_image
 
     facts = cell_facts(composition, plan, trigger) | {"size": f"{image.width}x{image.height}"}
     if conditions is not None and conditions.some:
         facts["conditions"] = dict(conditions.stated)
-    save_picture(image, path, facts)
+    save_image(image, path, facts)
 
 
 @functools.cache
 def library_versions() -> dict[str, str]:
-    """Return the versions of the libraries that a picture depends on."""
+    """Return the versions of the libraries that an image depends on."""
     return {name: version(name) for name in ("torch", "diffusers", "transformers", "peft")}
 
 
-def _inputs(pipe: Any, plan: Sampling, expanded: Expanded, observer: Observer) -> Mapping[str, Any]:
+def _inputs(pipe: Any, plan: Sampling, expanded: Expanded, callback: Callback) -> Mapping[str, Any]:
     """Return what stands for the prompts in the pipeline's call."""
     from hublora.generation import prompts
 
@@ -126,7 +133,7 @@ def _inputs(pipe: Any, plan: Sampling, expanded: Expanded, observer: Observer) -
         return {"prompt": texts[0], "negative_prompt": texts[1] or None}
     if not prompts.can_encode() and not any(prompts.has_weights(text) for text in texts):
         most = pipe.tokenizer.model_max_length
-        observer(
+        callback(
             Note(
                 f"The prompt has {tokens} tokens, and the base reads {most}: the rest is cut. "
                 "Whole it is with: pip install 'hublora[prompts]'",

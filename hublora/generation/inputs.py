@@ -1,4 +1,4 @@
-"""What a picture is drawn from besides its prompt: named by paths and refs, opened, and told."""
+"""What an image is drawn from besides its prompt: named by paths and refs, opened, and told."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hublora.resolution.controlnet_ip_adapter import IpAdapter, find_controlnet,
 if TYPE_CHECKING:
     from hublora.generation.conditions import Conditions
 
-# What is a picture -> the flag that names it.
+# What is an image -> the flag that names it.
 FLAGS = {
     "image": "--image",
     "mask": "--mask",
@@ -26,7 +26,7 @@ _MOST_SCALE = 10.0
 
 @dataclass(frozen=True)
 class Sources:
-    """What a picture is drawn from, as it was named.
+    """What an image is drawn from, as it was named.
 
     Attributes:
         image: To start from.
@@ -64,21 +64,21 @@ class Sources:
             raise ConfigError(f"The IP-Adapter's scale {scale:g} is no such number.", "Try 0.6.")
 
     def open(self) -> Opened:
-        """Read the pictures, and bring the models to this machine.
+        """Read the images, and bring the models to this machine.
 
         Raises:
-            ConfigError: A picture cannot be read, or something does not go together.
+            ConfigError: An image cannot be read, or something does not go together.
             NotFoundError: A model is not there.
         """
         from hublora.generation.conditions import Conditions, fingerprint, open_image
 
         paths = {name: Path(path) for name in FLAGS if (path := getattr(self, name)) is not None}
-        pictures: dict[str, Any] = {name: open_image(path) for name, path in paths.items()}
+        images: dict[str, Any] = {name: open_image(path) for name, path in paths.items()}
         stated: dict[str, Any] = {
-            name: {"sha256": fingerprint(picture), "name": paths[name].name}
-            for name, picture in pictures.items()
+            name: {"sha256": fingerprint(image), "name": paths[name].name}
+            for name, image in images.items()
         }
-        fitting = Conditions(strength=self.strength, **pictures, controlnet=self.controlnet)
+        fitting = Conditions(strength=self.strength, **images, controlnet=self.controlnet)
         controlnet = None
         if self.controlnet:
             controlnet, stated["controlnet"] = find_controlnet(self.controlnet)
@@ -94,7 +94,7 @@ class Sources:
 
 @dataclass(frozen=True)
 class Opened:
-    """What a picture is drawn from, in memory.
+    """What an image is drawn from, in memory.
 
     Attributes:
         conditions: For the pipeline.
@@ -125,10 +125,10 @@ class Opened:
 def find_again(
     stated: Mapping[str, Any], near: Path, given: Mapping[str, Path | str | None]
 ) -> Sources:
-    """Return the sources that a picture names, each picture as it was.
+    """Return the sources that an image names, each image as it was.
 
     Args:
-        stated: What the picture says.
+        stated: What the image says.
         near: Folder to look in; the current one is looked in too.
         given: What a person named, by the names in `Sources`.
 
@@ -145,15 +145,13 @@ def find_again(
     try:
         for name, flag in FLAGS.items():
             if name in stated:
-                found[name] = _find_picture(stated[name], flag, near, given.get(name))
+                found[name] = _find_image(stated[name], flag, near, given.get(name))
         return Sources(**found)
     except (KeyError, TypeError) as error:
-        raise ConfigError("The picture does not say whole what it was drawn from.") from error
+        raise ConfigError("The image does not say whole what it was drawn from.") from error
 
 
-def _find_picture(
-    entry: Mapping[str, Any], flag: str, near: Path, given: Path | str | None
-) -> Path:
+def _find_image(entry: Mapping[str, Any], flag: str, near: Path, given: Path | str | None) -> Path:
     from hublora.generation.conditions import fingerprint, open_image
 
     name, wanted = Path(str(entry["name"])).name, str(entry["sha256"])
@@ -162,8 +160,8 @@ def _find_picture(
             if fingerprint(open_image(path)) == wanted:
                 return path
             if given:
-                raise ConfigError(f"{path} is not the picture {name!r} that was drawn from.")
+                raise ConfigError(f"{path} is not the image {name!r} that was drawn from.")
     raise ConfigError(
-        f"The picture was drawn from {name!r} (sha256 {wanted[:12]}…), which is not here.",
+        f"The image was drawn from {name!r} (sha256 {wanted[:12]}…), which is not here.",
         f"Name it: {flag} FILE",
     )

@@ -1,4 +1,4 @@
-"""IP-Adapters: a picture in the place of words (https://huggingface.co/papers/2308.06721)."""
+"""IP-Adapters: an image in the place of words (https://huggingface.co/papers/2308.06721)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def add_ip_adapter(
         folder: With both of them.
         file: Of the adapter, inside of `folder`, in safetensors.
         encoder: Folder of the image encoder, inside of `folder`.
-        scale: How strongly the picture acts beside the words; 0 to 1 is usual.
+        scale: How strongly the image acts beside the words; 0 to 1 is usual.
         label: The adapter, in messages.
 
     Raises:

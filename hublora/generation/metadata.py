@@ -1,4 +1,4 @@
-"""What a picture says about how it was made, in its PNG text chunks.
+"""What an image says about how it was made, in its PNG text chunks.
 
 `hublora` holds JSON; `parameters` holds the line that AUTOMATIC1111 and its kin show.
 """
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 KEY = "hublora"
 
 
-def save_picture(image: Image.Image, path: Path, facts: Mapping[str, Any]) -> None:
+def save_image(image: Image.Image, path: Path, facts: Mapping[str, Any]) -> None:
     """Write a PNG that carries `facts` (JSON-able), whole or not at all."""
     from PIL.PngImagePlugin import PngInfo
 
@@ -32,7 +32,7 @@ def save_picture(image: Image.Image, path: Path, facts: Mapping[str, Any]) -> No
     write_atomically(path, buffer.getvalue())
 
 
-def read_picture(path: Path) -> dict[str, Any]:
+def read_image(path: Path) -> dict[str, Any]:
     """Return the facts in a PNG, empty when it carries none."""
     from PIL import Image
 

@@ -27,7 +27,7 @@ def place(pipe: Any, device: str, offload: Offload | None = None, tiled_vae: boo
         device: A torch device.
         offload: "model" keeps one component on the device at a time, "sequential" one layer:
             less memory, and slower.
-        tiled_vae: Decode pictures one by one and in tiles.
+        tiled_vae: Decode images one by one and in tiles.
 
     Raises:
         ConfigError: There is nothing to offload from.
@@ -49,7 +49,7 @@ def place(pipe: Any, device: str, offload: Offload | None = None, tiled_vae: boo
 def keep_adapters(pipe: Any, device: str) -> None:
     """Bring the adapters of a pipeline that is offloaded layer by layer to the device for good.
 
-    They are small, and change while a picture is drawn.
+    They are small, and change while an image is drawn.
     """
     from accelerate.hooks import remove_hook_from_module
     from peft.tuners.lora.layer import LoraLayer

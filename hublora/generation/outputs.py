@@ -1,4 +1,4 @@
-"""Names pictures and writes them, with how they were made inside; overwrites nothing unasked."""
+"""Names images and writes them, with how they were made inside; overwrites nothing unasked."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ _OTHER_FORMATS = (".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".a
 
 
 def check_output(output: Path | None) -> None:
-    """Check that pictures can be written to a place, before anything is drawn.
+    """Check that images can be written to a place, before anything is drawn.
 
     Raises:
         ConfigError: It is of another format, or nothing can be written there.
     """
     if output is not None and output.suffix.lower() in _OTHER_FORMATS:
         raise ConfigError(
-            f"Pictures are written as PNG, not as {output.suffix}.",
+            f"Images are written as PNG, not as {output.suffix}.",
             f"Name {output.with_suffix('.png')} or a folder.",
         )
     is_file = output is not None and output.suffix.lower() == ".png"
     if is_file and output is not None and output.is_dir():
-        raise ConfigError(f"{output} is a folder, and a picture was to get that name.")
+        raise ConfigError(f"{output} is a folder, and an image was to get that name.")
     folder = output.parent if is_file and output is not None else output or Path()
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
@@ -47,18 +47,18 @@ def check_output(output: Path | None) -> None:
 
 
 def check_replaceable(output: Path | None) -> None:
-    """Check that a picture which would be overwritten is one of hublora's own.
+    """Check that an image which would be overwritten is one of hublora's own.
 
     Raises:
         ConfigError: It is a file of another kind.
     """
-    from hublora.generation.metadata import read_picture
+    from hublora.generation.metadata import read_image
 
     if output is None or output.suffix.lower() != ".png" or not output.exists():
         return
     try:
-        made = read_picture(output)
-    except (OSError, ValueError, SyntaxError):  # Pillow has no picture there, or a broken one
+        made = read_image(output)
+    except (OSError, ValueError, SyntaxError):  # Pillow has no image there, or a broken one
         made = {}
     if not made:
         raise ConfigError(
@@ -73,7 +73,7 @@ def output_paths(output: Path | None, prompt: str, seeds: Sequence[int]) -> list
     Args:
         output: A .png file, or a folder; the current folder if None.
         prompt: Gives files their names in a folder.
-        seeds: Of the pictures, all different.
+        seeds: Of the images, all different.
 
     Raises:
         ConfigError: As `check_output`.
@@ -89,8 +89,8 @@ def output_paths(output: Path | None, prompt: str, seeds: Sequence[int]) -> list
 
 
 def save_grid(images: Sequence[Image.Image], plans: Sequence[Sampling], first: Path) -> Path:
-    """Write one sheet with all pictures beside the first one; return its path."""
-    from hublora.generation.metadata import save_picture
+    """Write one sheet with all images beside the first one; return its path."""
+    from hublora.generation.metadata import save_image
     from hublora.image_grid import sheet
 
     columns = math.ceil(len(images) ** 0.5)
@@ -101,14 +101,14 @@ def save_grid(images: Sequence[Image.Image], plans: Sequence[Sampling], first: P
         "seeds": [plan.seed for plan in plans],
         "sampling": {"prompt": plans[0].prompt},
     }
-    save_picture(sheet(rows, title=plans[0].prompt), path, facts)
+    save_image(sheet(rows, title=plans[0].prompt), path, facts)
     return path
 
 
 def slug(prompt: str) -> str:
     """Return a name for the files of a prompt."""
     words = "".join(c if c.isalnum() else " " for c in prompt.lower()).split()
-    return "-".join(words)[:48].strip("-") or "picture"
+    return "-".join(words)[:48].strip("-") or "image"
 
 
 def _unused(path: Path) -> Path:

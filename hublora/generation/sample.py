@@ -1,4 +1,4 @@
-"""Draws pictures with a pipeline, one seed a picture."""
+"""Draws images with a pipeline, one seed an image."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hublora.quoting import is_text
 if TYPE_CHECKING:
     from PIL import Image
 
-    from hublora.generation.lora.schedule import Mixer
+    from hublora.generation.lora.schedule import AdapterSchedule
     from hublora.resolution.base import Base
 
 _MOST_GUIDANCE = 1000.0
@@ -21,7 +21,7 @@ _MOST_GUIDANCE = 1000.0
 
 @dataclass(frozen=True)
 class Sampling:
-    """How one picture is drawn.
+    """How one image is drawn.
 
     Attributes:
         prompt: What to draw.
@@ -54,7 +54,7 @@ class Sampling:
         return replace(self, seed=seed)
 
     def facts(self) -> dict[str, Any]:
-        """Return what was set, for a picture's metadata."""
+        """Return what was set, for an image's metadata."""
         return {key: value for key, value in asdict(self).items() if value not in (None, "")}
 
 
@@ -145,10 +145,10 @@ def sample(
     on_step: Callable[[int], None] | None = None,
     *,
     inputs: Mapping[str, Any] | None = None,
-    mixer: Mixer | None = None,
+    adapter_schedule: AdapterSchedule | None = None,
     sized: bool = False,
 ) -> Image.Image:
-    """Draw one picture.
+    """Draw one image.
 
     Args:
         pipe: A diffusers pipeline with its adapters active.
@@ -156,8 +156,8 @@ def sample(
         on_step: Called after each denoising step with its number, from 1.
         inputs: Further arguments of the pipeline; `prompt` and `negative_prompt`, or their
             embeddings, in it stand for the plan's.
-        mixer: Of the pipeline's adapters, where they do not simply add up.
-        sized: Whether the size is that of a picture in `inputs`.
+        adapter_schedule: Of the pipeline's adapters, where they do not simply add up.
+        sized: Whether the size is that of an image in `inputs`.
     """
 
     import torch
@@ -165,16 +165,20 @@ def sample(
     def after(pipe: Any, index: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
         if on_step is not None:
             on_step(index + 1)
-        return mixer.on_step_end(pipe, index, timestep, tensors) if mixer else tensors
+        return (
+            adapter_schedule.on_step_end(pipe, index, timestep, tensors)
+            if adapter_schedule
+            else tensors
+        )
 
-    if mixer is not None:
-        mixer.start()
+    if adapter_schedule is not None:
+        adapter_schedule.start()
 
     if inputs is None:
         inputs = {"prompt": plan.prompt, "negative_prompt": plan.negative_prompt or None}
     if "image" not in inputs and inpaints(pipe):
         inputs = {**inputs, **_nothing_around(pipe, plan)}
-    # A pipeline that draws from a picture takes its size from there, and may know no other.
+    # A pipeline that draws from an image takes its size from there, and may know no other.
     sizes = {"width": plan.width, "height": plan.height}
     sizes = {name: side for name, side in sizes.items() if side is not None and not sized}
     pipe.set_progress_bar_config(disable=True)
@@ -191,12 +195,12 @@ def sample(
 
 
 def inpaints(pipe: Any) -> bool:
-    """Tell whether a pipeline fills in a picture rather than drawing a whole one."""
+    """Tell whether a pipeline fills in an image rather than drawing a whole one."""
     return "mask_image" in signature(pipe.__call__).parameters
 
 
 def _nothing_around(pipe: Any, plan: Sampling) -> dict[str, Any]:
-    """Return what lets a pipeline that inpaints draw a whole picture: a mask of all of it."""
+    """Return what lets a pipeline that inpaints draw a whole image: a mask of all of it."""
     from PIL import Image
 
     side = int(pipe.unet.config.sample_size * pipe.vae_scale_factor)
@@ -224,9 +228,9 @@ def sample_many(
 
 
 def image_difference(one: Image.Image, other: Image.Image) -> float:
-    """Return the mean absolute difference of two pictures in 8-bit levels, 0 to 255.
+    """Return the mean absolute difference of two images in 8-bit levels, 0 to 255.
 
-    Pictures of different size differ by 255.
+    Images of different size differ by 255.
     """
     import numpy as np
 

@@ -1,4 +1,4 @@
-"""Shares pictures and captions as a dataset repo: one commit, compared by hash afterwards."""
+"""Shares images and captions as a dataset repo: one commit, compared by hash afterwards."""
 
 from __future__ import annotations
 

@@ -16,22 +16,22 @@ from hublora.errors import AdapterError, NotFoundError
 from hublora.hub.download import download
 from hublora.hub.repo_layout import CARD, LOCK, WEIGHTS
 from hublora.hub.resolve import ResolvedAdapter, read_card, resolve_adapter
-from hublora.progress import Note, Observer, downloading, ignore
+from hublora.progress import Callback, Note, downloading, no_callback
 from hublora.quoting import one_line
 from hublora.refs import AdapterRef
 
 
-def open_adapter(ref: AdapterRef, observer: Observer = ignore) -> Adapter:
+def open_adapter(ref: AdapterRef, callback: Callback = no_callback) -> Adapter:
     """Bring an adapter to this machine and read it.
 
     Raises:
         NotFoundError: It is not there.
         AdapterError: It is broken or no adapter.
     """
-    return load_pinned(*pin(ref, observer), observer)
+    return load_pinned(*pin(ref, callback), callback)
 
 
-def load_pinned(resolved: ResolvedAdapter, path: Path, observer: Observer = ignore) -> Adapter:
+def load_pinned(resolved: ResolvedAdapter, path: Path, callback: Callback = no_callback) -> Adapter:
     """Read an adapter that `pin` brought to this machine, and tell what reading it cost.
 
     Raises:
@@ -45,7 +45,7 @@ def load_pinned(resolved: ResolvedAdapter, path: Path, observer: Observer = igno
     adapter = load_adapter(path, **facts_from_card(resolved))
     if adapter.error:
         kind = " and ".join(one for one in adapter.facts.methods if one not in ("lora", "dora"))
-        observer(
+        callback(
             Note(
                 f"{adapter.facts.source} is made of {kind or 'products'}, which pipelines take as "
                 f"low rank: a layer differs by up to {adapter.error:.2%} of its update."
@@ -59,7 +59,7 @@ def embedding_files(path: Path) -> list[Path]:
     return sorted(f for pattern in _embeddings(path.name) for f in path.parent.glob(pattern))
 
 
-def pin(ref: AdapterRef, observer: Observer = ignore) -> tuple[ResolvedAdapter, Path]:
+def pin(ref: AdapterRef, callback: Callback = no_callback) -> tuple[ResolvedAdapter, Path]:
     """Return a ref at its commit with a local copy of its file."""
     if ref.kind == "repo":
         resolved = resolve_adapter(ref)
@@ -70,18 +70,18 @@ def pin(ref: AdapterRef, observer: Observer = ignore) -> tuple[ResolvedAdapter, 
         for companion in resolved.files:
             if any(fnmatchcase(companion, pattern) for pattern in beside):
                 download(repo_id, commit, companion)
-        progress = downloading(observer)
+        progress = downloading(callback)
         return resolved, download(repo_id, commit, name, progress=progress)
     if ref.kind == "url":
         from hublora.hub.urls import download_url
 
         path = download_url(
-            ref.location, progress=downloading(observer), check=lambda path: _check_file(path, ref)
+            ref.location, progress=downloading(callback), check=lambda path: _check_file(path, ref)
         )
         return ResolvedAdapter(ref), path
     path = _local_file(ref)
     if repo := ref.hidden_repo:
-        observer(Note(f"{ref.location} is the folder here; the repo on the Hub is {repo}."))
+        callback(Note(f"{ref.location} is the folder here; the repo on the Hub is {repo}."))
     return ResolvedAdapter(ref, read_card(path.parent / CARD)), path
 
 

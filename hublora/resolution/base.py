@@ -14,7 +14,7 @@ from hublora.errors import ConfigError, NotFoundError
 from hublora.families import Family, family_of_folder
 from hublora.hub.download import check_pipeline, download_pipeline
 from hublora.hub.resolve import inspect_repo, read_card
-from hublora.progress import Observer, downloading, ignore
+from hublora.progress import Callback, downloading, no_callback
 from hublora.quiet import quiet_loading
 from hublora.refs import check_repo_id
 from hublora.resolution.base_layers import check_named
@@ -93,7 +93,7 @@ def find_base(model: str, revision: str | None = None) -> str | None:
     return snapshot.commit
 
 
-def open_base(model: str, revision: str | None = None, observer: Observer = ignore) -> Base:
+def open_base(model: str, revision: str | None = None, callback: Callback = no_callback) -> Base:
     """Find a base by Hub id or folder and bring its files to this machine.
 
     Raises:
@@ -106,7 +106,7 @@ def open_base(model: str, revision: str | None = None, observer: Observer = igno
         card = read_card(folder / "README.md")
         return Base(folder.resolve().name, None, folder, card, family_of_folder(folder))
     snapshot = inspect_repo(model, "model", revision)
-    progress = downloading(observer)
+    progress = downloading(callback)
     folder = download_pipeline(model, snapshot.commit, snapshot.files, progress=progress)
     return Base(model, snapshot.commit, folder, snapshot.card, family_of_folder(folder))
 

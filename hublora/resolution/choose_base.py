@@ -10,15 +10,15 @@ from hublora.adapters.match import check_fit, fit_layers
 from hublora.errors import AdapterError, NotFoundError
 from hublora.hub.client import is_offline
 from hublora.hub.download import cache_folder
-from hublora.progress import Note, Observer
+from hublora.progress import Callback, Note
 from hublora.refs import check_repo_id
 from hublora.resolution.base import Base, open_base
 from hublora.resolution.base_layers import check_named, outline_base
-from hublora.resolution.composition_parts import OpenPart
+from hublora.resolution.composition_parts import LoadedAdapter
 
 
 def choose_base(
-    parts: Sequence[OpenPart], base: str | None, revision: str | None, observer: Observer
+    parts: Sequence[LoadedAdapter], base: str | None, revision: str | None, callback: Callback
 ) -> Base:
     """Bring a base to this machine that fits adapters.
 
@@ -26,7 +26,7 @@ def choose_base(
         parts: The adapters.
         base: Hub id or folder; the one that they state if not given.
         revision: Branch, tag or commit of `base`.
-        observer: Is told what happens.
+        callback: Is told what happens.
 
     Raises:
         NotFoundError: It is not there.
@@ -35,7 +35,7 @@ def choose_base(
     adapters = [part.adapter for part in parts]
     if base is not None:
         check_named(base)
-        return _open_fitting(parts, base, revision, observer)
+        return _open_fitting(parts, base, revision, callback)
     if not adapters:
         raise AdapterError("Neither an adapter nor a base was given.", "Name the base: --base …")
     stated = {a.facts.base_model: a for a in adapters if a.facts.base_model}
@@ -50,20 +50,20 @@ def choose_base(
     name = next(iter(stated))
     commits = {a.facts.base_revision for a in adapters if a.facts.base_revision}
     if len(commits) != 1 or Path(str(name)).exists():
-        return _open_fitting(parts, str(name), None, observer)
+        return _open_fitting(parts, str(name), None, callback)
     try:
-        return _open_fitting(parts, str(name), commits.pop(), observer)
+        return _open_fitting(parts, str(name), commits.pop(), callback)
     except NotFoundError:
-        observer(Note(f"The commit of {name} that was trained on is gone; using main.", True))
-        return _open_fitting(parts, str(name), None, observer)
+        callback(Note(f"The commit of {name} that was trained on is gone; using main.", True))
+        return _open_fitting(parts, str(name), None, callback)
 
 
 def _open_fitting(
-    parts: Sequence[OpenPart], model: str, revision: str | None, observer: Observer
+    parts: Sequence[LoadedAdapter], model: str, revision: str | None, callback: Callback
 ) -> Base:
     """Bring a base to this machine, unless its headers show that an adapter does not fit it."""
     refuse_misfits([(part.label, part.adapter) for part in parts], model, revision)
-    return open_base(model, revision, observer)
+    return open_base(model, revision, callback)
 
 
 def refuse_misfits(

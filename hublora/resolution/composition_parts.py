@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hublora.adapters.adapter import Adapter
 from hublora.errors import AdapterError, ConfigError
 from hublora.hub.repo_layout import LOCK, WEIGHTS
-from hublora.progress import Observer, ignore
+from hublora.progress import Callback, no_callback
 from hublora.refs import AdapterRef, parse_refs
 from hublora.resolution.adapter import called, embedding_files, load_pinned, pin
 from hublora.weights import Weight
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class WeightedRef:
     """One adapter that was asked for, and how strongly it is to act."""
 
     ref: AdapterRef
@@ -29,7 +29,7 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class OpenPart:
+class LoadedAdapter:
     """One adapter of a composition, in memory.
 
     Attributes:
@@ -64,7 +64,7 @@ class OpenPart:
         return self.adapter.facts.title or (path.stem if own else folder.resolve().name)
 
     def facts(self) -> dict[str, Any]:
-        """Return what a picture says about it; of a local file its title, not its path."""
+        """Return what an image says about it; of a local file its title, not its path."""
         facts = self.adapter.facts
         named = {"title": self.title} if self.ref.kind == "local" else {"ref": self.ref.public}
         followed = self.asked.revision
@@ -74,7 +74,9 @@ class OpenPart:
         return {**named, **asked, "weight": weight, "sha256": facts.sha256}
 
 
-def settle(refs: Sequence[str], weights: Mapping[str, str | float] | None = None) -> list[Wanted]:
+def settle(
+    refs: Sequence[str], weights: Mapping[str, str | float] | None = None
+) -> list[WeightedRef]:
     """Parse refs, and what is said of their weights beside them.
 
     Args:
@@ -87,7 +89,7 @@ def settle(refs: Sequence[str], weights: Mapping[str, str | float] | None = None
         ConfigError: A weight does not parse, or stands beside no ref.
     """
     parsed = parse_refs(refs)
-    settled = [Wanted(ref, Weight.of(ref.weight)) for ref in parsed]
+    settled = [WeightedRef(ref, Weight.of(ref.weight)) for ref in parsed]
     for key, value in (weights or {}).items():
         weight = Weight.parse(str(value))
         places = [
@@ -99,7 +101,7 @@ def settle(refs: Sequence[str], weights: Mapping[str, str | float] | None = None
                 f"The weight of {key!r} is for {which} of the adapters.",
                 "Name it by its place: --weight 1=0.2..0.9",
             )
-        settled[places[0]] = Wanted(parsed[places[0]], weight)
+        settled[places[0]] = WeightedRef(parsed[places[0]], weight)
     return settled
 
 
@@ -113,40 +115,40 @@ class Opened:
         composition: Its pinned ref.
     """
 
-    parts: tuple[OpenPart, ...]
+    parts: tuple[LoadedAdapter, ...]
     lock: Lock | None = None
     composition: str | None = None
 
 
-def open_parts(wanted: Sequence[Wanted], observer: Observer = ignore) -> Opened:
+def load_adapters(wanted: Sequence[WeightedRef], callback: Callback = no_callback) -> Opened:
     """Bring the adapters to this machine and read them.
 
     Raises:
         NotFoundError: A repo, revision or file is not there.
         AdapterError: A file is broken, no adapter, or not the one that a lockfile names.
     """
-    opened = [_open(one, observer) for one in wanted]
+    opened = [_open(one, callback) for one in wanted]
     if len(opened) == 1:
         return opened[0]
     return Opened(tuple(part for one in opened for part in one.parts))
 
 
-def _open(wanted: Wanted, observer: Observer) -> Opened:
-    resolved, path = pin(wanted.ref, observer)
+def _open(wanted: WeightedRef, callback: Callback) -> Opened:
+    resolved, path = pin(wanted.ref, callback)
     if path.name == LOCK:
-        return _open_locked(wanted, resolved.ref, path, observer)
-    adapter = load_pinned(resolved, path, observer)
+        return _open_locked(wanted, resolved.ref, path, callback)
+    adapter = load_pinned(resolved, path, callback)
     tokens: tuple[LearnedToken, ...] = ()
     files = embedding_files(path) if adapter.layers else [path]
     if files:
         from hublora.adapters.embeddings import read_tokens
 
         tokens = tuple(token for file in files for token in read_tokens(file))
-    part = OpenPart(wanted.ref, resolved.ref, wanted.weight, adapter, tokens, resolved.card)
+    part = LoadedAdapter(wanted.ref, resolved.ref, wanted.weight, adapter, tokens, resolved.card)
     return Opened((part,))
 
 
-def _open_locked(wanted: Wanted, ref: AdapterRef, path: Path, observer: Observer) -> Opened:
+def _open_locked(wanted: WeightedRef, ref: AdapterRef, path: Path, callback: Callback) -> Opened:
     """Open the parts of a composition as they are pinned."""
     from hublora.resolution.lockfile import read_lock
 
@@ -158,7 +160,7 @@ def _open_locked(wanted: Wanted, ref: AdapterRef, path: Path, observer: Observer
     parts = []
     for locked in lock.parts:
         weight = Weight.parse(locked.weight).times(factor)
-        (part,) = _open(Wanted(locked.ref, weight), observer).parts
+        (part,) = _open(WeightedRef(locked.ref, weight), callback).parts
         if part.adapter.facts.sha256 != locked.sha256:
             raise AdapterError(f"{part.label} is not the file that {name} was composed of.")
         parts.append(replace(part, asked=locked.followed))

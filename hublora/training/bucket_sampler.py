@@ -1,8 +1,8 @@
-"""Which picture each sample shows, where batches are of one shape: a function of its number.
+"""Which image each sample shows, where batches are of one shape: a function of its number.
 
-Each shape has an endless line of its pictures, pass after pass, shuffled anew in each. Batches are
-cut off the fronts of the lines, as many from each in a pass as its pictures fill; what is left over
-begins the next pass's first batch. So over many passes every picture is shown equally often, and
+Each shape has an endless line of its images, pass after pass, shuffled anew in each. Batches are
+cut off the fronts of the lines, as many from each in a pass as its images fill; what is left over
+begins the next pass's first batch. So over many passes every image is shown equally often, and
 none is dropped or shown twice to fill a batch up. As in `hublora.training.rng`, nothing
 needs to be remembered: a resumed training, or another split of a step, shows the same.
 """
@@ -15,13 +15,13 @@ from functools import lru_cache
 from hublora.training.rng import shuffled
 
 
-class BucketOrder:
+class BucketSampler:
     """The order of a training in batches of one shape.
 
     Args:
         seed: Of the run.
-        buckets: The pictures of each shape; one that is repeated stands there several times.
-        batch: Pictures of one shape in a row.
+        buckets: The images of each shape; one that is repeated stands there several times.
+        batch: Images of one shape in a row.
     """
 
     def __init__(self, seed: int, buckets: Sequence[Sequence[int]], batch: int) -> None:
@@ -32,11 +32,11 @@ class BucketOrder:
         self._line = lru_cache(2 * len(self._buckets))(self._shuffle)
         self._pass = lru_cache(2)(self._batches_of)
 
-    def pictures(self, numbers: Sequence[int]) -> list[int]:
-        """Return which pictures the samples `numbers` show."""
-        return [self._picture(number) for number in numbers]
+    def images(self, numbers: Sequence[int]) -> list[int]:
+        """Return which images the samples `numbers` show."""
+        return [self._image(number) for number in numbers]
 
-    def _picture(self, number: int) -> int:
+    def _image(self, number: int) -> int:
         batch, place = divmod(number, self._batch)
         bucket, turn = self._bucket(batch)
         members = self._buckets[bucket]

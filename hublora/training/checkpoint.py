@@ -122,7 +122,7 @@ def check_checkpoint(
     Args:
         folder: It.
         config: The settings.
-        data_fingerprint: Identity of the pictures and captions.
+        data_fingerprint: Identity of the images and captions.
         accelerator: Device, precision and processes.
         label: What messages call it; its folder unless given.
 
@@ -312,7 +312,7 @@ def _settings(
     """Return the settings that must not change on the way, as dotted keys.
 
     Of what is on this disk there are only names: on another machine it is elsewhere. Whether the
-    pictures are the same is told by their fingerprint. How those of a step are split into passes
+    images are the same is told by their fingerprint. How those of a step are split into passes
     and processes may change: they are the same.
     """
     kept = {key: value for key, value in flatten(config.shareable()).items() if not _is_free(key)}
@@ -322,8 +322,8 @@ def _settings(
         images *= kept.pop(key)
     return kept | {
         "mixed_precision": accelerator.mixed_precision,
-        "pictures a step": images,
-        "pictures": data_fingerprint,
+        "images a step": images,
+        "images": data_fingerprint,
     }
 
 

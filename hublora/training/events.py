@@ -21,7 +21,7 @@ class StepDone:
         learning_rate: That the step used: of the adapter, or of the words where there is none.
         buckets: [2, BUCKETS] on the device: sums and counts of the samples' losses by part of the
             timesteps.
-        measure: The loss on the held-out pictures after the step, if it was measured.
+        measure: The loss on the held-out images after the step, if it was measured.
         words_rate: The words' learning rate where they learn beside an adapter.
     """
 

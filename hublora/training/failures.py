@@ -39,7 +39,7 @@ def explained(config: TrainingConfig, side: int) -> Iterator[None]:
 
     Args:
         config: The settings that it happened with.
-        side: Of the pictures, in pixels.
+        side: Of the images, in pixels.
 
     Raises:
         ConfigError: Naming the last good checkpoint and what to change.
@@ -73,7 +73,7 @@ def is_out_of_memory(error: RuntimeError) -> bool:
 def smaller(config: TrainingConfig, side: int) -> str:
     """Return the setting that needs less memory at the least cost, as an instruction.
 
-    The number of pictures a step stays the same where it can.
+    The number of images a step stays the same where it can.
     """
     if not config.gradient_checkpointing:
         return "add --gradient-checkpointing"

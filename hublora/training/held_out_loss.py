@@ -1,4 +1,4 @@
-"""The loss on pictures that are not trained on: when it rises, the adapter learns them by heart.
+"""The loss on images that are not trained on: when it rises, the adapter learns them by heart.
 
 Noise and timesteps are the same at every measure, so that measures differ by the weights alone.
 """
@@ -21,11 +21,11 @@ BUCKETS = 10  # equal parts of the timesteps, the one with the least noise first
 
 @dataclass(frozen=True)
 class Measure:
-    """The loss on the held-out pictures after a step.
+    """The loss on the held-out images after a step.
 
     Attributes:
         step: Optimizer steps that were done.
-        loss: Mean squared error, over pictures and timesteps.
+        loss: Mean squared error, over images and timesteps.
         buckets: The same by part of the timesteps; None where there was none.
         is_best: Whether no measure before was lower.
     """
@@ -115,7 +115,7 @@ def _losses(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return losses and timesteps, each [B], of the measurements `numbers`.
 
-    Each picture is measured in the middle of each of so many equal parts of the timesteps.
+    Each image is measured in the middle of each of so many equal parts of the timesteps.
     """
     data, each = session.data, session.config.holdout.timesteps
     total = len(session.diffusion.alphas_cumprod)

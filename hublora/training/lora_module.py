@@ -29,7 +29,7 @@ _PARTS = re.compile(r"(hada_[wt]\d(?:_[ab])?|lokr_[wt]\d(?:_[ab])?)")
 
 
 @dataclass
-class Adapted:
+class LoraModule:
     """A component of the base that carries the adapter.
 
     Attributes:
@@ -97,7 +97,9 @@ class Adapted:
                     layer.get_base_layer().weight.data = changed[name]
 
 
-def adapt(settings: AdapterSettings, model: torch.nn.Module, ranks: Mapping[str, int]) -> Adapted:
+def adapt(
+    settings: AdapterSettings, model: torch.nn.Module, ranks: Mapping[str, int]
+) -> LoraModule:
     """Put an untrained adapter on `model`, in float32, and freeze everything else of it.
 
     Args:
@@ -111,7 +113,7 @@ def adapt(settings: AdapterSettings, model: torch.nn.Module, ranks: Mapping[str,
     from diffusers.training_utils import cast_training_params
 
     model.requires_grad_(False)
-    adapted = Adapted(model, settings.method)
+    adapted = LoraModule(model, settings.method)
     if settings.init != "gaussian":
         adapted.originals = _set_aside(model, ranks, settings.init)
     model.add_adapter(_peft_config(settings, ranks), adapter_name=ADAPTER_NAME)
@@ -125,7 +127,9 @@ def adapt(settings: AdapterSettings, model: torch.nn.Module, ranks: Mapping[str,
     return adapted
 
 
-def start_from(adapted: Adapted, updates: Mapping[str, LowRank], ranks: Mapping[str, int]) -> None:
+def start_from(
+    adapted: LoraModule, updates: Mapping[str, LowRank], ranks: Mapping[str, int]
+) -> None:
     """Begin at an adapter's updates instead of at nothing.
 
     An update of a smaller rank is filled up with the untrained rows that are there; its scale
@@ -224,7 +228,7 @@ def _take_from_base(layer: Any, original: torch.Tensor, start: Pair) -> None:
     weight.data = (original.to(weight.device).float() - taken).to(weight.dtype)
 
 
-def _read_lora(adapted: Adapted, name: str, layer: Any) -> LowRank:
+def _read_lora(adapted: LoraModule, name: str, layer: Any) -> LowRank:
     down = _copy(layer.lora_A[ADAPTER_NAME].weight)
     up = _copy(layer.lora_B[ADAPTER_NAME].weight)
     alpha = float(layer.lora_alpha[ADAPTER_NAME])
@@ -240,7 +244,7 @@ def _read_lora(adapted: Adapted, name: str, layer: Any) -> LowRank:
     return LowRank(down, up, alpha, magnitude)
 
 
-def _read_product(adapted: Adapted, name: str, layer: Any) -> LowRank:
+def _read_product(adapted: LoraModule, name: str, layer: Any) -> LowRank:
     parts = {
         match[1]: _copy(parameter)
         for key, parameter in layer.named_parameters()

@@ -12,7 +12,7 @@ from hublora.families import Conditioning
 from hublora.training import objectives
 from hublora.training.accelerator import weight_dtype
 from hublora.training.rng import choose, draw_more, draw_normals, draw_whole
-from hublora.training.session import Session, Stream
+from hublora.training.session import SampleStream, Session
 from hublora.training.target_layers import encodes_prompts
 
 
@@ -21,7 +21,7 @@ class Samples:
     """B samples, before anything is drawn for them on the device.
 
     Attributes:
-        indices: Which pictures, B numbers.
+        indices: Which images, B numbers.
         variants: Which crop and flip of each.
         captions: Which caption of each; negative leaves it out.
         timesteps: [B] integers in [0, T), on the CPU.
@@ -44,7 +44,7 @@ def training_losses(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the losses of the samples `numbers` of a training, and their timesteps.
 
-    A sample that shows several pictures, one of each stream, has the weighted sum of their losses.
+    A sample that shows several images, one of each stream, has the weighted sum of their losses.
     They share a timestep, so that the sum belongs to one.
 
     Returns:
@@ -59,7 +59,7 @@ def training_losses(
 
 
 def _stream_losses(
-    session: Session, stream: Stream, numbers: Sequence[int], generator: torch.Generator
+    session: Session, stream: SampleStream, numbers: Sequence[int], generator: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return losses and timesteps, each [B], of what the samples `numbers` show of one stream."""
     config = session.config
@@ -76,18 +76,18 @@ def _stream_losses(
 
 
 def _draw(
-    session: Session, stream: Stream, numbers: Sequence[int], generator: torch.Generator
+    session: Session, stream: SampleStream, numbers: Sequence[int], generator: torch.Generator
 ) -> Samples:
     """Return what the samples `numbers` show of one stream, and with which noise."""
     config, data = session.config, session.data
     total = len(session.diffusion.alphas_cumprod)
     dropout = config.data.caption_dropout
-    pictures = len(stream.pictures)
-    choices = choose(stream.seed, numbers, pictures, data.variants, total, dropout)
-    of_run = choose(config.seed, numbers, pictures, data.variants, total, dropout)
-    indices = [stream.pictures[index] for index in choices.indices]
+    images = len(stream.images)
+    choices = choose(stream.seed, numbers, images, data.variants, total, dropout)
+    of_run = choose(config.seed, numbers, images, data.variants, total, dropout)
+    indices = [stream.images[index] for index in choices.indices]
     if stream.order is not None:
-        indices = stream.order.pictures(numbers)
+        indices = stream.order.images(numbers)
     shape = data.shape(indices[0])
     noise, posterior_noise, offsets = draw_normals(stream.seed, numbers, shape, generator)
     if config.objective.pyramid_noise:
@@ -154,7 +154,7 @@ def _with_holes(session: Session, samples: Samples, noisy: torch.Tensor) -> torc
 
 
 def masked(session: Session, samples: Samples, errors: torch.Tensor) -> torch.Tensor:
-    """Return the errors, [B, c, h, w], weighted by the pictures' masks, if there are masks."""
+    """Return the errors, [B, c, h, w], weighted by the images' masks, if there are masks."""
     if not session.data.has_masks:
         return errors
     mask = _to(session.data.masks(samples.indices, samples.variants), errors.device)
@@ -181,7 +181,7 @@ def _weights(session: Session, timesteps: torch.Tensor) -> torch.Tensor | None:
 
 def _with_pyramid(
     session: Session,
-    stream: Stream,
+    stream: SampleStream,
     noise: torch.Tensor,
     numbers: Sequence[int],
     generator: torch.Generator,

@@ -19,7 +19,7 @@ from hublora.training.held_out_loss import BUCKETS, bucket_means
 from hublora.training.run_folder import read_history
 
 
-class History:
+class MetricsLog:
     """Collects steps and appends them to a JSON-lines file.
 
     Losses stay on the device until `flush`: reading one waits for the device, so that is done for
@@ -78,7 +78,7 @@ def _row(event: StepDone, values: list[float]) -> dict[str, Any]:
 
     `lr` is the adapter's learning rate, and `lr_words` that of the words that learn beside it;
     `buckets` is the mean loss by part of the timesteps, counted from the one with the least noise;
-    `held_out` is the loss on the pictures kept apart, where it was measured.
+    `held_out` is the loss on the images kept apart, where it was measured.
     """
     loss, *sums_and_counts = values
     sums, counts = sums_and_counts[:BUCKETS], sums_and_counts[BUCKETS:]

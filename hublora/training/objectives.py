@@ -148,7 +148,7 @@ def masked(errors: torch.Tensor, mask: torch.Tensor, outside: float) -> torch.Te
     """Return the errors, [B, c, h, w], times 1 where `mask`, [B, 1, h, w] in [0, 1], is 1 and
     times `outside` where it is 0.
 
-    Not divided by the mask's area: a pixel counts the same in whichever picture it is.
+    Not divided by the mask's area: a pixel counts the same in whichever image it is.
     """
     return errors * (outside + (1 - outside) * mask)
 

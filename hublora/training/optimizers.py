@@ -13,7 +13,7 @@ import torch
 from hublora.errors import ConfigError
 from hublora.training.config.sections import OptimizerSettings, ScheduleSettings
 from hublora.training.config.training_config import TrainingConfig
-from hublora.training.lora_module import Adapted
+from hublora.training.lora_module import LoraModule
 
 Groups = list[dict[str, Any]]
 
@@ -33,7 +33,7 @@ def check_optimizer(settings: OptimizerSettings) -> None:
 
 
 def parameter_groups(
-    settings: OptimizerSettings, adapted: Mapping[str, Adapted], denoiser: str
+    settings: OptimizerSettings, adapted: Mapping[str, LoraModule], denoiser: str
 ) -> Groups:
     """Return the trained weights in groups of one learning rate.
 

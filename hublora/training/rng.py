@@ -1,6 +1,6 @@
 """All randomness of a training as a function of the seed and the number of the sample.
 
-Sample n of a run is the n-th picture that is shown, counted over all steps, passes and devices.
+Sample n of a run is the n-th image that is shown, counted over all steps, passes and devices.
 What is random about it depends on (seed, n) and nothing else, so a resumed run, another split into
 batches or more devices draw the same, and no generator state needs to be saved.
 """
@@ -20,7 +20,7 @@ class Choices:
     """What is drawn on the host for a batch of B samples.
 
     Attributes:
-        indices: Which pictures, B numbers in [0, N).
+        indices: Which images, B numbers in [0, N).
         variants: Which crop and flip of each, B numbers in [0, V).
         captions: Which caption of each, B numbers to be taken modulo the captions there are;
             negative where the caption is left out.
@@ -36,7 +36,7 @@ class Choices:
 def choose(
     seed: int,
     numbers: Sequence[int],
-    pictures: int,
+    images: int,
     variants: int,
     timesteps: int,
     caption_dropout: float,
@@ -44,7 +44,7 @@ def choose(
     """Draw what is drawn on the host for the samples `numbers`."""
     rows = [_uniforms(seed, number) for number in numbers]
     return Choices(
-        indices=[_order(seed, n // pictures, pictures)[n % pictures] for n in numbers],
+        indices=[_order(seed, n // images, images)[n % images] for n in numbers],
         variants=[int(row[0] * variants) for row in rows],
         captions=[-1 if row[2] < caption_dropout else int(row[1] * 2**16) for row in rows],
         timesteps=torch.tensor([int(row[3] * timesteps) for row in rows]),
@@ -92,19 +92,19 @@ def draw_more(
     return torch.stack(rows)
 
 
-def split(seed: int, pictures: int, held_out: float) -> tuple[list[int], list[int]]:
-    """Return the pictures to train on and those to measure on, each in ascending order.
+def split(seed: int, images: int, held_out: float) -> tuple[list[int], list[int]]:
+    """Return the images to train on and those to measure on, each in ascending order.
 
     Args:
         seed: Of the run.
-        pictures: How many there are.
+        images: How many there are.
         held_out: How many to measure on; below 1 the share of them, at least one.
     """
-    count = int(held_out) if held_out >= 1 else max(1, round(held_out * pictures))
+    count = int(held_out) if held_out >= 1 else max(1, round(held_out * images))
     if not held_out:
-        return list(range(pictures)), []
-    apart = set(_order(seed, -1, pictures)[:count])
-    return [n for n in range(pictures) if n not in apart], sorted(apart)
+        return list(range(images)), []
+    apart = set(_order(seed, -1, images)[:count])
+    return [n for n in range(images) if n not in apart], sorted(apart)
 
 
 def shuffled(seed: int, purpose: str, number: int, count: int) -> list[int]:
@@ -124,9 +124,9 @@ def derived_seed(seed: int, purpose: str) -> int:
 
 
 @lru_cache(maxsize=4)
-def _order(seed: int, epoch: int, pictures: int) -> list[int]:
-    """Return the order of the pictures in one pass over them."""
-    return shuffled(seed, "order", epoch, pictures)
+def _order(seed: int, epoch: int, images: int) -> list[int]:
+    """Return the order of the images in one pass over them."""
+    return shuffled(seed, "order", epoch, images)
 
 
 def _uniforms(seed: int, number: int) -> tuple[float, float, float, float]:

@@ -12,11 +12,11 @@ from accelerate import Accelerator
 
 from hublora.adapters.adapter import Adapter, AdapterFacts
 from hublora.adapters.embeddings import LearnedToken
-from hublora.data.cache import TrainingData
+from hublora.data.cache import CachedDataset
 from hublora.families import Diffusion, Family
-from hublora.training.bucket_sampler import BucketOrder
+from hublora.training.bucket_sampler import BucketSampler
 from hublora.training.config.training_config import TrainingConfig
-from hublora.training.lora_module import Adapted
+from hublora.training.lora_module import LoraModule
 from hublora.training.token_embeddings import Tokens
 
 DEFAULT_STEPS = 1000
@@ -45,20 +45,20 @@ class Part(Protocol):
 
 
 @dataclass(frozen=True)
-class Stream:
-    """Pictures of which each sample of a training shows one.
+class SampleStream:
+    """Images of which each sample of a training shows one.
 
     Attributes:
-        pictures: Which ones in one pass, repeated ones several times.
+        images: Which ones in one pass, repeated ones several times.
         weight: Of their loss.
         seed: Of what is random about them.
         order: In which order they are shown where batches are of one shape; None otherwise.
     """
 
-    pictures: Sequence[int]
+    images: Sequence[int]
     weight: float
     seed: int
-    order: BucketOrder | None = None
+    order: BucketSampler | None = None
 
 
 @dataclass
@@ -69,8 +69,8 @@ class Session:
         config: Its settings.
         family: Of the base.
         pipe: The base; its denoiser (and text encoder, if asked) carries the adapter.
-        data: Encoded pictures and captions.
-        data_fingerprint: Identity of the pictures and captions; a resumed run needs the same.
+        data: Encoded images and captions.
+        data_fingerprint: Identity of the images and captions; a resumed run needs the same.
         adapted: Component -> it with the adapter; empty if only words are learned.
         tokens: The new words, None without any.
         begins: Part -> after how many steps it begins to learn; at once if it is not named.
@@ -79,11 +79,11 @@ class Session:
         denoiser: The denoiser as prepared for the devices.
         optimizer: Over everything that is trained.
         schedule: Of the learning rate.
-        streams: What each sample shows: a picture to learn from, and for prior preservation one
+        streams: What each sample shows: an image to learn from, and for prior preservation one
             of the class besides.
-        held_out: Which pictures are kept apart for measuring.
+        held_out: Which images are kept apart for measuring.
         average: Moving average of what is trained, None without one.
-        measures: Step and loss of every measure on the held-out pictures.
+        measures: Step and loss of every measure on the held-out images.
         best: State of each part when the whole measured best; empty before.
         step: Optimizer steps done.
         is_over: Whether there is nothing more to train.
@@ -93,9 +93,9 @@ class Session:
     config: TrainingConfig
     family: Family
     pipe: Any
-    data: TrainingData
+    data: CachedDataset
     data_fingerprint: str
-    adapted: dict[str, Adapted]
+    adapted: dict[str, LoraModule]
     tokens: Tokens | None
     begins: Mapping[str, int]
     diffusion: Diffusion
@@ -103,7 +103,7 @@ class Session:
     denoiser: torch.nn.Module
     optimizer: Any
     schedule: Any
-    streams: tuple[Stream, ...]
+    streams: tuple[SampleStream, ...]
     held_out: list[int]
     average: Any = None
     measures: list[tuple[int, float]] = field(default_factory=list)
@@ -137,8 +137,8 @@ class Session:
 
     @property
     def shown(self) -> Sequence[int]:
-        """Which pictures are learned from."""
-        return self.streams[0].pictures
+        """Which images are learned from."""
+        return self.streams[0].images
 
     @property
     def images_per_step(self) -> int:
@@ -220,9 +220,9 @@ class Session:
             yield
 
 
-def total_steps(config: TrainingConfig, pictures: int, images_per_step: int) -> int:
+def total_steps(config: TrainingConfig, images: int, images_per_step: int) -> int:
     """Return how many optimizer steps the settings ask for; a number of steps goes first."""
     steps, epochs = config.schedule.max_train_steps, config.schedule.num_train_epochs
     if steps is not None or epochs is None:
         return steps or DEFAULT_STEPS
-    return max(1, -(-epochs * pictures // images_per_step))
+    return max(1, -(-epochs * images // images_per_step))

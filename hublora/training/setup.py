@@ -10,12 +10,12 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 
 from hublora.adapters.adapter import LowRank
-from hublora.data.cache import TrainingData
+from hublora.data.cache import CachedDataset
 from hublora.errors import ConfigError
 from hublora.families import Diffusion, Family
-from hublora.training.bucket_sampler import BucketOrder
+from hublora.training.bucket_sampler import BucketSampler
 from hublora.training.config.training_config import TrainingConfig
-from hublora.training.lora_module import Adapted, adapt, start_from
+from hublora.training.lora_module import LoraModule, adapt, start_from
 from hublora.training.methods import method_of
 from hublora.training.optimizers import (
     check_optimizer,
@@ -25,7 +25,7 @@ from hublora.training.optimizers import (
     token_group,
 )
 from hublora.training.rng import derived_seed, split
-from hublora.training.session import Session, Stream, total_steps
+from hublora.training.session import SampleStream, Session, total_steps
 from hublora.training.target_layers import find_targets, trained_components
 from hublora.training.token_embeddings import Tokens, add_tokens, check_tokens
 
@@ -48,11 +48,11 @@ def start_session(
     config: TrainingConfig,
     family: Family,
     pipe: Any,
-    data: TrainingData,
+    data: CachedDataset,
     data_fingerprint: str,
     accelerator: Accelerator,
     begin: Mapping[str, Mapping[str, LowRank]] | None = None,
-    class_pictures: int = 0,
+    class_images: int = 0,
 ) -> Session:
     """Put what the method trains on the base, untrained, and make optimizer and schedule.
 
@@ -60,14 +60,14 @@ def start_session(
         config: The settings.
         family: Of the base.
         pipe: The base.
-        data: Encoded pictures and captions.
-        data_fingerprint: Identity of the pictures and captions.
+        data: Encoded images and captions.
+        data_fingerprint: Identity of the images and captions.
         accelerator: Device, precision and processes.
         begin: Component -> layer, as the base names it -> update to start from.
-        class_pictures: How many of `data`, at its end, are of the class and not to be learned.
+        class_images: How many of `data`, at its end, are of the class and not to be learned.
 
     Raises:
-        ConfigError: `begin` does not fit what is trained, or no picture is left to train on.
+        ConfigError: `begin` does not fit what is trained, or no image is left to train on.
     """
     set_seed(config.seed)
     adapted = _adapt_all(config, family, pipe, accelerator.device, begin or {})
@@ -75,9 +75,9 @@ def start_session(
     denoiser = _bring(getattr(pipe, family.denoiser), accelerator.device)
     if config.gradient_checkpointing:
         denoiser.enable_gradient_checkpointing()
-    streams, held_out = _streams(config, data, class_pictures)
+    streams, held_out = _streams(config, data, class_images)
     images = config.train_batch_size * config.gradient_accumulation_steps
-    steps = total_steps(config, len(streams[0].pictures), images * accelerator.num_processes)
+    steps = total_steps(config, len(streams[0].images), images * accelerator.num_processes)
     method = method_of(config)
     begins = dict.fromkeys(adapted, method.adapter_begins(config, steps))
     groups = parameter_groups(config.optimizer, adapted, family.denoiser)
@@ -108,46 +108,46 @@ def start_session(
     )
 
 
-def split_pictures(config: TrainingConfig, count: int) -> tuple[list[int], list[int]]:
-    """Return which of `count` pictures are trained on, and which are kept apart.
+def split_images(config: TrainingConfig, count: int) -> tuple[list[int], list[int]]:
+    """Return which of `count` images are trained on, and which are kept apart.
 
     Raises:
         ConfigError: None is left to train on.
     """
-    shown, held_out = split(config.seed, count, config.holdout.pictures)
+    shown, held_out = split(config.seed, count, config.holdout.images)
     if not shown:
-        pictures = "only picture" if count == 1 else f"{count} pictures"
+        images = "only image" if count == 1 else f"{count} images"
         raise ConfigError(
-            f"holdout.pictures keeps the {pictures} apart, and none is left to train on.",
+            f"holdout.images keeps the {images} apart, and none is left to train on.",
             "Keep fewer apart, or leave it out.",
         )
     return shown, held_out
 
 
 def _streams(
-    config: TrainingConfig, data: TrainingData, class_pictures: int
-) -> tuple[tuple[Stream, ...], list[int]]:
-    """Return what each sample shows, and which pictures are kept apart."""
-    own = len(data) - class_pictures
-    shown, held_out = split_pictures(config, own)
+    config: TrainingConfig, data: CachedDataset, class_images: int
+) -> tuple[tuple[SampleStream, ...], list[int]]:
+    """Return what each sample shows, and which images are kept apart."""
+    own = len(data) - class_images
+    shown, held_out = split_images(config, own)
     shown = [index for index in shown for _ in range(data.repeats[index])]
     streams = [_stream(config, data, shown, 1.0, config.seed)]
-    if class_pictures:
+    if class_images:
         seed, weight = derived_seed(config.seed, "class"), config.dreambooth.prior_weight
         streams.append(_stream(config, data, range(own, len(data)), weight, seed))
     return tuple(streams), held_out
 
 
 def _stream(
-    config: TrainingConfig, data: TrainingData, pictures: Sequence[int], weight: float, seed: int
-) -> Stream:
+    config: TrainingConfig, data: CachedDataset, images: Sequence[int], weight: float, seed: int
+) -> SampleStream:
     if not config.data.aspect_buckets:
-        return Stream(pictures, weight, seed)
+        return SampleStream(images, weight, seed)
     buckets: list[list[int]] = [[] for _ in data.bucket_sizes]
-    for index in pictures:
+    for index in images:
         buckets[data.bucket_of[index]].append(index)
     size = config.data.bucket_batch or config.train_batch_size
-    return Stream(pictures, weight, seed, BucketOrder(seed, buckets, size))
+    return SampleStream(images, weight, seed, BucketSampler(seed, buckets, size))
 
 
 def _adapt_all(
@@ -156,11 +156,11 @@ def _adapt_all(
     pipe: Any,
     device: torch.device,
     begin: Mapping[str, Mapping[str, LowRank]],
-) -> dict[str, Adapted]:
+) -> dict[str, LoraModule]:
     """Put the adapter on every component that it changes, and bring those to the device."""
     for name in (family.denoiser, *family.text_encoders):
         getattr(pipe, name).requires_grad_(False)
-    adapted: dict[str, Adapted] = {}
+    adapted: dict[str, LoraModule] = {}
     for name in trained_components(config, family):
         model = getattr(pipe, name)
         ranks = find_targets(config.adapter, name, model, family)

@@ -17,7 +17,7 @@ PROJECT = "hublora"
 FOLDER = "logs"  # inside the run folder, for the trackers that write files
 _EXTRAS = ("tensorboard", "trackio", "wandb")  # of hublora's own package
 
-# Tracker -> how its `log_images` takes pictures as [1, h, w, 3]; the others get numbers only.
+# Tracker -> how its `log_images` takes images as [1, h, w, 3]; the others get numbers only.
 _IMAGE_OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "tensorboard": {"dataformats": "NHWC"},
     "wandb": {},
@@ -71,15 +71,15 @@ class Trackers:
             values = {key: value for key, value in row.items() if isinstance(value, float)}
             self._accelerator.log(values, step=row["step"])
 
-    def show(self, name: str, picture: Path, step: int) -> None:
-        """Pass on a picture."""
+    def show(self, name: str, path: Path, step: int) -> None:
+        """Pass on an image."""
         shown = [one for one in self._accelerator.trackers if one.name in _IMAGE_OPTIONS]
         if not shown:
             return
         import numpy as np
         from PIL import Image
 
-        with Image.open(picture) as image:
+        with Image.open(path) as image:
             pixels = np.asarray(image.convert("RGB"))[None]
         for tracker in shown:
             tracker.log_images({name: pixels}, step=step, **_IMAGE_OPTIONS[tracker.name])

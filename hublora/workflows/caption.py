@@ -1,4 +1,4 @@
-"""Caption: pictures ─ captioning model ─▶ a .txt beside each ─ (share) ─▶ a dataset on the Hub."""
+"""Caption: images ─ captioning model ─▶ a .txt beside each ─ (share) ─▶ a dataset on the Hub."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hublora.filesystem import write_atomically
 from hublora.hub.push import Pushed
 from hublora.hub.push_dataset import push_dataset_files
 from hublora.hub.repo_layout import CARD
-from hublora.progress import Note, Observer, Stage, downloading, ignore
+from hublora.progress import Callback, Note, Progress, downloading, no_callback
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Captioned:
-    """What became of the pictures.
+    """What became of the images.
 
     Attributes:
-        folder: Where each picture has its .txt beside it.
+        folder: Where each image has its .txt beside it.
         written: Captions that were made now.
-        kept: Pictures that had one already.
-        skipped: Pictures that cannot be read.
+        kept: Images that had one already.
+        skipped: Images that cannot be read.
         pushed: The dataset's commit, None if it was not pushed.
     """
 
@@ -57,23 +57,23 @@ def caption(
     device: str | None = None,
     push_to: str | None = None,
     private: bool = False,
-    observer: Observer = ignore,
+    callback: Callback = no_callback,
 ) -> Captioned:
-    """Write a caption for every picture that has none; a stopped run goes on where it was.
+    """Write a caption for every image that has none; a stopped run goes on where it was.
 
     Args:
         source: A folder, which gets the captions itself; a .zip by path or https URL, or a dataset
-            on the Hub, whose pictures are copied to `output` first.
+            on the Hub, whose images are copied to `output` first.
         model: Hub id or folder of the captioning model; BLIP base if not given.
         revision: Branch, tag or commit of the model.
-        output: Where captioned pictures go; beside a folder's own pictures if not given.
+        output: Where captioned images go; beside a folder's own images if not given.
         prefix: Put in front of every caption, such as a trigger word and a comma.
         overwrite: Write anew what was captioned before.
-        batch_size: Pictures that the model sees at once.
+        batch_size: Images that the model sees at once.
         device: A torch device; a GPU if there is one.
         push_to: owner/name of a dataset repo to push the result to.
         private: Create that repo private.
-        observer: Is told what happens.
+        callback: Is told what happens.
 
     Raises:
         HubloraError: Source or model cannot be used, or the push did not complete.
@@ -84,7 +84,7 @@ def caption(
 
     if push_to is not None:
         check_can_push(push_to, "dataset")
-    examples, name = _list_pictures(source)
+    examples, name = _list_images(source)
     folder = _output_folder(source, output, name)
     names = _file_names(examples)
     waiting = [
@@ -95,38 +95,38 @@ def caption(
     written = 0
     model = model or DEFAULT_MODEL
     if waiting:
-        found = _fetch_model(model, revision, observer)
+        found = _fetch_model(model, revision, callback)
         captioner = Captioner(found, device or default_device())
-        written = _caption_all(captioner, waiting, prefix, batch_size, observer)
+        written = _caption_all(captioner, waiting, prefix, batch_size, callback)
     skipped = len(waiting) - written
     done = Captioned(folder, written, len(examples) - len(waiting), skipped)
     if push_to is None:
         return done
 
     pushed = push_dataset(
-        folder, names, push_to, captioned_by=model, private=private, observer=observer
+        folder, names, push_to, captioned_by=model, private=private, callback=callback
     )
     return replace(done, pushed=pushed)
 
 
-def _list_pictures(source: str) -> tuple[Sequence[Example], str]:
-    """Return the pictures of a folder, a .zip or a Hub dataset, and what it is called."""
+def _list_images(source: str) -> tuple[Sequence[Example], str]:
+    """Return the images of a folder, a .zip or a Hub dataset, and what it is called."""
     from hublora.data.archive import fetch_archive
     from hublora.data.config import DataConfig
-    from hublora.data.folder import list_pictures
+    from hublora.data.folder import list_images
     from hublora.data.hub_dataset import list_dataset
 
     path = Path(source).expanduser()
     found: Sequence[Example]
     if path.is_dir():
-        found, name = list_pictures(path), path.resolve().name
+        found, name = list_images(path), path.resolve().name
     elif path.suffix.lower() == ".zip" or "://" in source:
         folder, name = fetch_archive(source, DataConfig().cache_root)
-        found = list_pictures(folder)
+        found = list_images(folder)
     else:
         found, name = list_dataset(DataConfig(dataset=source)).examples, source.split("/")[-1]
     if not found:
-        raise DataError(f"{source} has no pictures.")
+        raise DataError(f"{source} has no images.")
     return found, name
 
 
@@ -138,10 +138,10 @@ def _output_folder(source: str, output: Path | None, name: str) -> Path:
 
 
 def _file_names(examples: Sequence[Example]) -> list[str]:
-    """Return a relative file name for each picture; a dataset's rows get numbers.
+    """Return a relative file name for each image; a dataset's rows get numbers.
 
     Raises:
-        DataError: Two pictures would share one .txt.
+        DataError: Two images would share one .txt.
     """
     from hublora.data.folder import ENDINGS
 
@@ -160,7 +160,7 @@ def _file_names(examples: Sequence[Example]) -> list[str]:
     return names
 
 
-def _fetch_model(model: str, revision: str | None, observer: Observer) -> Path:
+def _fetch_model(model: str, revision: str | None, callback: Callback) -> Path:
     from hublora.hub.download import download_model
     from hublora.hub.resolve import inspect_repo
 
@@ -168,8 +168,8 @@ def _fetch_model(model: str, revision: str | None, observer: Observer) -> Path:
     if folder.is_dir():
         return folder
     snapshot = inspect_repo(model, "model", revision)
-    observer(Note(f"Captioning with {model}@{snapshot.commit[:8]}"))
-    return download_model(model, snapshot.commit, snapshot.files, progress=downloading(observer))
+    callback(Note(f"Captioning with {model}@{snapshot.commit[:8]}"))
+    return download_model(model, snapshot.commit, snapshot.files, progress=downloading(callback))
 
 
 def _caption_all(
@@ -177,29 +177,29 @@ def _caption_all(
     waiting: Sequence[tuple[Example, Path]],
     prefix: str,
     batch_size: int,
-    observer: Observer,
+    callback: Callback,
 ) -> int:
-    """Caption picture by picture, each on the disk before the next batch; return how many."""
+    """Caption image by image, each on the disk before the next batch; return how many."""
     written = 0
-    for batch in _readable_batches(waiting, batch_size, observer):
+    for batch in _readable_batches(waiting, batch_size, callback):
         captions = captioner.describe([image for _, _, image in batch])
         for (example, path, image), text in zip(batch, captions, strict=True):
-            _keep_picture(example, image, path)
+            _keep_image(example, image, path)
             write_atomically(path.with_suffix(".txt"), f"{prefix}{text}\n")
         written += len(batch)
-        observer(Stage("Captioning", written, len(waiting)))
+        callback(Progress("Captioning", written, len(waiting)))
     return written
 
 
 def _readable_batches(
-    waiting: Sequence[tuple[Example, Path]], size: int, observer: Observer
+    waiting: Sequence[tuple[Example, Path]], size: int, callback: Callback
 ) -> Iterator[list[tuple[Example, Path, Image]]]:
     batch = []
     for example, path in waiting:
         try:
             batch.append((example, path, example.open()))
         except DataError as error:
-            observer(Note(error.message, warning=True))
+            callback(Note(error.message, warning=True))
             continue
         if len(batch) == size:
             yield batch
@@ -208,8 +208,8 @@ def _readable_batches(
         yield batch
 
 
-def _keep_picture(example: Example, image: Image, path: Path) -> None:
-    """Put the picture at `path` unless it is there: its own bytes, or as PNG if it is a row."""
+def _keep_image(example: Example, image: Image, path: Path) -> None:
+    """Put the image at `path` unless it is there: its own bytes, or as PNG if it is a row."""
     if path.is_file():
         return
     if path.name != PurePosixPath(example.name).name:
@@ -223,29 +223,29 @@ def _keep_picture(example: Example, image: Image, path: Path) -> None:
 
 def push_dataset(
     folder: Path,
-    pictures: Sequence[str],
+    images: Sequence[str],
     repo_id: str,
     *,
     captioned_by: str | None = None,
     private: bool = False,
-    observer: Observer = ignore,
+    callback: Callback = no_callback,
 ) -> Pushed:
-    """Push the pictures that have a caption as an image folder with metadata.jsonl and a card.
+    """Push the images that have a caption as an image folder with metadata.jsonl and a card.
 
     Args:
-        folder: Holds the pictures and, beside each, its .txt.
-        pictures: Paths inside it.
+        folder: Holds the images and, beside each, its .txt.
+        images: Paths inside it.
         repo_id: owner/name of the dataset repo; created if it is not there.
         captioned_by: The captioning model, for the card.
         private: Create it private.
-        observer: Is told what happens.
+        callback: Is told what happens.
 
     Raises:
         HubloraError: As `push_dataset_files`.
     """
     captions = {
         name: path.read_text(encoding="utf-8").strip()
-        for name in pictures
+        for name in images
         if (path := (folder / name).with_suffix(".txt")).is_file()
     }
     rows = [
@@ -255,9 +255,9 @@ def push_dataset(
     card = dataset_card(repo_id, captions, captioned_by)
     files: dict[str, Path | bytes] = {name: folder / name for name in captions}
     files |= {"metadata.jsonl": ("\n".join(rows) + "\n").encode(), CARD: card.encode()}
-    observer(Note(f"Pushing {format_count(len(captions), 'picture')} to {repo_id} …"))
+    callback(Note(f"Pushing {format_count(len(captions), 'image')} to {repo_id} …"))
     pushed = push_dataset_files(
-        files, repo_id, message="Upload captioned pictures with hublora", private=private
+        files, repo_id, message="Upload captioned images with hublora", private=private
     )
-    observer(Note(f"Verified {repo_id}@{pushed.commit[:8]}: every file is as pushed."))
+    callback(Note(f"Verified {repo_id}@{pushed.commit[:8]}: every file is as pushed."))
     return pushed

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from hublora._version import __version__
 from hublora.cards.composition import CompositionFacts, PartFacts, write_composition_card
-from hublora.cards.facts import Picture
+from hublora.cards.facts import Image
 from hublora.cards.facts import Sampling as CardSampling
 from hublora.errors import ConfigError
 from hublora.filesystem import write_atomically
@@ -19,8 +19,8 @@ from hublora.generation.draw import draw, save
 from hublora.generation.sample import sampling_for
 from hublora.hub.push import Pushed, check_can_push
 from hublora.hub.repo_layout import LOCK
-from hublora.progress import Observer, Wrote, ignore
-from hublora.resolution.composition_parts import OpenPart
+from hublora.progress import Callback, FileWritten, no_callback
+from hublora.resolution.composition_parts import LoadedAdapter
 from hublora.resolution.lockfile import Lock, LockedBase, LockedPart
 from hublora.weights import CompositionMode
 from hublora.workflows.load import load
@@ -57,7 +57,7 @@ def compose(
     base_revision: str | None = None,
     device: str | None = None,
     gallery: bool = True,
-    observer: Observer = ignore,
+    callback: Callback = no_callback,
     **sampling: Any,
 ) -> Composed:
     """Write, and push if `push_to` is given, a composition that is used as if it were one adapter.
@@ -71,12 +71,12 @@ def compose(
         weights: As for `load`.
         template: Of prompts: `{prompt}` stands for what a person types.
         prompts: Of the gallery; from the adapters' own cards if not given.
-        seed: Of the gallery's first picture.
+        seed: Of the gallery's first image.
         base: As for `load`.
         base_revision: As for `load`.
         device: As for `load`.
-        gallery: Draw pictures for the card.
-        observer: Is told what happens.
+        gallery: Draw images for the card.
+        callback: Is told what happens.
         sampling: As for `run`.
 
     Raises:
@@ -95,7 +95,7 @@ def compose(
         compose=way,
         weights=weights,
         device=device,
-        observer=observer,
+        callback=callback,
     )
     lock = make_lock(pipe.hublora, template)
     typed = list(prompts) or usual_prompts(pipe.hublora.parts)
@@ -106,12 +106,12 @@ def compose(
     with tempfile.TemporaryDirectory(prefix="hublora-") as temporary:
         folder = output or Path(temporary)
         write_atomically(folder / LOCK, lock.render())
-        shown = draw_gallery(pipe, plans, folder, observer) if gallery else Gallery()
+        shown = draw_gallery(pipe, plans, folder, callback) if gallery else Gallery()
         card = _card(pipe.hublora, lock, push_to, folder, shown, typed[0])
         write_composition_card(folder, card)
         if output:
-            observer(Wrote("composition", output))
-        pushed = push(folder, push_to, private=private, observer=observer) if push_to else None
+            callback(FileWritten("composition", output))
+        pushed = push(folder, push_to, private=private, callback=callback) if push_to else None
     return Composed(output, None, pushed)
 
 
@@ -137,7 +137,7 @@ def make_lock(composition: Composition, template: str | None) -> Lock:
     )
 
 
-def _lock_part(part: OpenPart) -> LockedPart:
+def _lock_part(part: LoadedAdapter) -> LockedPart:
     ref, facts = part.ref, part.adapter.facts
     if ref.kind != "repo" or ref.revision is None or ref.path is None or facts.sha256 is None:
         raise ConfigError(
@@ -180,7 +180,7 @@ def _card(
         hublora_version=__version__,
         example=example,
         template=lock.prompt,
-        gallery=gallery.pictures,
+        gallery=gallery.images,
         sampling=gallery.sampling,
     )
 
@@ -204,30 +204,30 @@ def need_a_place(output: Path | None, push_to: str | None) -> None:
 if TYPE_CHECKING:
     from hublora.generation.sample import Sampling
 
-_GALLERY = 4  # pictures
+_GALLERY = 4  # images
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """What a card says of its pictures.
+    """What a card says of its images.
 
     Attributes:
-        pictures: In order; empty where none were drawn.
+        images: In order; empty where none were drawn.
         sampling: How they were drawn.
     """
 
-    pictures: tuple[Picture, ...] = ()
+    images: tuple[Image, ...] = ()
     sampling: CardSampling = field(default_factory=CardSampling)
 
 
-def draw_gallery(pipe: Any, plans: Sequence[Sampling], folder: Path, observer: Observer) -> Gallery:
+def draw_gallery(pipe: Any, plans: Sequence[Sampling], folder: Path, callback: Callback) -> Gallery:
     """Draw the plans, which differ in prompt and seed, into the folder of a repo."""
     shown, sampling = [], CardSampling()
-    for index, image in enumerate(draw(pipe, plans, "auto", observer)):
+    for index, image in enumerate(draw(pipe, plans, "auto", callback)):
         name, plan = f"images/{index}.png", plans[index]
         save(image, folder / name, pipe.hublora, plan, "auto")
         added = pipe.hublora.expand(plan.prompt).added
-        shown.append(Picture(name, plan.prompt, plan.negative_prompt, plan.seed, added))
+        shown.append(Image(name, plan.prompt, plan.negative_prompt, plan.seed, added))
         sampling = CardSampling(
             plan.num_inference_steps,
             plan.guidance_scale,
@@ -237,7 +237,7 @@ def draw_gallery(pipe: Any, plans: Sequence[Sampling], folder: Path, observer: O
     return Gallery(tuple(shown), sampling)
 
 
-def usual_prompts(parts: Sequence[OpenPart]) -> list[str]:
+def usual_prompts(parts: Sequence[LoadedAdapter]) -> list[str]:
     """Return the prompts that the adapters' own galleries show, the first of each first."""
     shown = [_widget_prompts(part.card) for part in parts]
     longest = max(map(len, shown), default=0)

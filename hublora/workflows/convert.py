@@ -23,7 +23,7 @@ from hublora.adapters.layouts import kohya_layer, to_diffusers, to_peft
 from hublora.errors import AdapterError, ConfigError
 from hublora.filesystem import write_atomically
 from hublora.hub.repo_layout import LOCK, WEIGHTS
-from hublora.progress import Observer, ignore
+from hublora.progress import Callback, no_callback
 from hublora.refs import AdapterRef
 from hublora.resolution.adapter import load_pinned, pin
 from hublora.resolution.base_layers import outline_base
@@ -61,7 +61,7 @@ def convert(
     base: str | None = None,
     base_revision: str | None = None,
     rank: int | None = None,
-    observer: Observer = ignore,
+    callback: Callback = no_callback,
 ) -> Conversion:
     """Write an adapter in another layout, with everything that its file said about itself.
 
@@ -77,7 +77,7 @@ def convert(
             not tell the layers.
         base_revision: Branch, tag or commit of `base`.
         rank: The largest rank; layers above are cut, with the error told.
-        observer: Is told what happens.
+        callback: Is told what happens.
 
     Raises:
         HubloraError: As `load`, and ConfigError when `output` exists already.
@@ -85,7 +85,7 @@ def convert(
     parsed = AdapterRef.parse(ref)
     if parsed.weight != 1.0:
         raise ConfigError("A weight does not change a file.", f"Leave out :{parsed.weight:g}.")
-    resolved, path = pin(parsed, observer)
+    resolved, path = pin(parsed, callback)
     if path.name == LOCK:
         raise AdapterError(
             f"{parsed.location} is a composition, not one adapter.",

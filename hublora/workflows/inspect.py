@@ -34,7 +34,7 @@ from hublora.hub.client import is_offline
 from hublora.hub.download import download, range_reader
 from hublora.hub.repo_layout import LOCK
 from hublora.hub.resolve import ResolvedAdapter, resolve_adapter
-from hublora.progress import Observer, ignore
+from hublora.progress import Callback, no_callback
 from hublora.refs import AdapterRef, parse_refs
 from hublora.resolution.adapter import called, facts_from_card, open_adapter, pin
 from hublora.resolution.base_layers import BaseOutline, outline_base
@@ -134,7 +134,7 @@ def measure_overlap(
     *refs: str,
     base: str | None = None,
     base_revision: str | None = None,
-    observer: Observer = ignore,
+    callback: Callback = no_callback,
 ) -> Overlap:
     """Compare adapters' updates, block by block, and suggest how to use them together.
 
@@ -142,7 +142,7 @@ def measure_overlap(
         refs: Two adapter refs or more; their weights are left aside.
         base: Hub id or folder of a base; only needed where flattened names do not tell the layers.
         base_revision: Branch, tag or commit of `base`.
-        observer: Is told what happens.
+        callback: Is told what happens.
 
     Raises:
         ConfigError: There are fewer than two.
@@ -153,7 +153,7 @@ def measure_overlap(
     opened = _open_all(refs)
     if len(opened) < 2:
         raise ConfigError("Overlap is between adapters.", "Name two or more.")
-    adapters = [open_adapter(one.ref, observer) for one in opened]
+    adapters = [open_adapter(one.ref, callback) for one in opened]
     names = None
     if base is not None:
         components = {component for adapter in adapters for component in adapter.layers}

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 State = Literal["finished", "running", "stopped", "broken"]
 
 _SOURCES = ("data.dataset", "data.folder", "data.archive")
-_PICTURES = 4  # of a run on a sheet
+_IMAGES = 4  # of a run on a sheet
 _GALLERY = "validation.png"
 
 
@@ -43,12 +43,12 @@ class FoundRun:
         step: Optimizer steps that are recorded.
         steps: How many there are to be; None if that is not recorded.
         loss: Mean over the last tenth of the recorded steps.
-        held_out: Lowest loss on held-out pictures.
+        held_out: Lowest loss on held-out images.
         base: Name of the base.
-        dataset: Name of the pictures' source.
+        dataset: Name of the images' source.
         size: Bytes of the adapter, of the newest checkpoint's where there is no other.
         disk: Bytes of everything in the folder.
-        picture: The gallery's sheet, or the newest preview.
+        image: The gallery's sheet, or the newest preview.
     """
 
     folder: Path
@@ -62,7 +62,7 @@ class FoundRun:
     dataset: str | None
     size: int | None
     disk: int
-    picture: Path | None
+    image: Path | None
 
 
 def list_runs(folder: Path) -> list[FoundRun]:
@@ -77,7 +77,7 @@ def list_runs(folder: Path) -> list[FoundRun]:
 
 
 def runs_sheet(runs: Sequence[FoundRun]) -> Image.Image:
-    """Return one picture with a row of pictures for each run that has any.
+    """Return one image with a row of images for each run that has any.
 
     Raises:
         NotFoundError: None has.
@@ -88,15 +88,15 @@ def runs_sheet(runs: Sequence[FoundRun]) -> Image.Image:
 
     rows, labels = [], []
     for run in runs:
-        pictures = []
-        for path in _pictures(run):
-            with Image.open(path) as picture:
-                pictures.append(picture.convert("RGB"))
-        if pictures:
-            rows.append(pictures)
+        images = []
+        for path in _images(run):
+            with Image.open(path) as image:
+                images.append(image.convert("RGB"))
+        if images:
+            rows.append(images)
             labels.append(f"{run.folder.name}: {progress(run)}, {run.state}")
     if not rows:
-        raise NotFoundError("None of these runs has a picture yet.", "Leave --sheet out.")
+        raise NotFoundError("None of these runs has an image yet.", "Leave --sheet out.")
     return sheet(rows, row_labels=labels)
 
 
@@ -141,7 +141,7 @@ def _look(folder: Path) -> FoundRun:
         dataset=None,
         size=adapter.stat().st_size if adapter is not None else None,
         disk=sum(one.stat().st_size for one in folder.rglob("*") if one.is_file()),
-        picture=_picture(folder),
+        image=_image(folder),
     )
     try:
         return _with_settings(run, adapter)
@@ -233,13 +233,13 @@ def _adapter(folder: Path) -> Path | None:
     return next((path for path in paths if path.is_file()), None)
 
 
-def _picture(folder: Path) -> Path | None:
+def _image(folder: Path) -> Path | None:
     gallery = folder / "images" / _GALLERY
     previews = sorted(folder.glob("previews/*.png"))
     return gallery if gallery.is_file() else previews[-1] if previews else None
 
 
-def _pictures(run: FoundRun) -> list[Path]:
-    """Return the first pictures of a run's gallery, else its newest preview."""
+def _images(run: FoundRun) -> list[Path]:
+    """Return the first images of a run's gallery, else its newest preview."""
     gallery = sorted(run.folder.glob("images/[0-9]*.png"), key=lambda path: (len(path.name), path))
-    return gallery[:_PICTURES] or ([run.picture] if run.picture else [])
+    return gallery[:_IMAGES] or ([run.image] if run.image else [])

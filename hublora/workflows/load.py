@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from hublora.errors import ConfigError
 from hublora.generation.composition import Composition, check_licenses
-from hublora.generation.lora.cache import DEFAULT_LIMIT, Residents
+from hublora.generation.lora.cache import DEFAULT_LIMIT, AdapterCache
 from hublora.generation.offload import Offload, check_offload, place
-from hublora.progress import Observer, ignore
+from hublora.progress import Callback, no_callback
 from hublora.resolution.choose_base import choose_base
-from hublora.resolution.composition_parts import Opened, Wanted, open_parts, settle
+from hublora.resolution.composition_parts import Opened, WeightedRef, load_adapters, settle
 from hublora.resolution.device import check_device, default_device, find_dtype
 from hublora.weights import CompositionMode, Weight
 
@@ -34,7 +34,7 @@ def load(
     cache_bytes: int = DEFAULT_LIMIT,
     room: int = 0,
     prepare: Callable[[Any], object] = lambda pipe: None,
-    observer: Observer = ignore,
+    callback: Callback = no_callback,
 ) -> Any:
     """Return the diffusers pipeline of the base with the adapters active.
 
@@ -51,13 +51,13 @@ def load(
         device: A torch device; a GPU if there is one.
         dtype: Type of the weights, or its name; float16 on a GPU, float32 elsewhere.
         offload: "model" or "sequential" keeps only what is needed on the GPU.
-        tiled_vae: Decode in tiles, which large pictures need less memory for.
+        tiled_vae: Decode in tiles, which large images need less memory for.
         cache_bytes: How much memory adapters may take that `use` changes between.
         room: Ranks that each layer keeps room for, so that a compiled pipeline is not compiled
             again when `use` brings others; 0 for as many as act, and no computing in vain.
         prepare: Is given the pipeline before it is brought to the device, where it must be for
             `offload` that something more is put on it.
-        observer: Is told what happens.
+        callback: Is told what happens.
 
     Raises:
         RefError: A ref does not parse.
@@ -69,25 +69,25 @@ def load(
     device = default_device() if device is None else check_device(device)
     check_offload(device, offload)
     dtype = find_dtype(dtype, device)
-    opened_refs = [open_parts([one], observer) for one in wanted]
+    opened_refs = [load_adapters([one], callback) for one in wanted]
     found = _together(opened_refs)
     if found.lock and base is None:
         base, base_revision = found.lock.base.repo, found.lock.base.commit
-    opened = choose_base(found.parts, base, base_revision, observer)
-    check_licenses(opened, found.parts, commercial, observer)
+    opened = choose_base(found.parts, base, base_revision, callback)
+    check_licenses(opened, found.parts, commercial, callback)
     pipe = opened.load(dtype)
-    residents = Residents(pipe, opened, cache_bytes, room)
+    adapter_cache = AdapterCache(pipe, opened, cache_bytes, room)
     empty = Composition(
         base=opened,
         parts=(),
         concepts=(),
         dtype=str(dtype)[6:],
-        residents=residents,
+        adapter_cache=adapter_cache,
         device=device,
         scheduler=type(pipe.scheduler).__name__,
     )
     pipe.hublora = _played(empty, found, compose)
-    _remember(residents, wanted, opened_refs)
+    _remember(adapter_cache, wanted, opened_refs)
     prepare(pipe)
     place(pipe, device, offload, tiled_vae)
     return pipe
@@ -99,7 +99,7 @@ def use(
     compose: CompositionMode | None = None,
     weights: Mapping[str, str | float] | None = None,
     commercial: bool = False,
-    observer: Observer = ignore,
+    callback: Callback = no_callback,
 ) -> None:
     """Let a pipeline that `load` returned draw with other adapters, or with the same otherwise.
 
@@ -111,19 +111,19 @@ def use(
         compose: As for `load`.
         weights: As for `load`.
         commercial: As for `load`.
-        observer: Is told what happens.
+        callback: Is told what happens.
 
     Raises:
         HubloraError: As `load`; the pipeline draws as before then.
     """
     composition = _composition_of(pipe)
-    assert composition.residents is not None, "it was loaded"
+    assert composition.adapter_cache is not None, "it was loaded"
     wanted = settle(refs, weights)
-    opened = [_open_again(composition.residents, one, observer) for one in wanted]
+    opened = [_open_again(composition.adapter_cache, one, callback) for one in wanted]
     found = _together(opened)
-    check_licenses(composition.base, found.parts, commercial, observer)
+    check_licenses(composition.base, found.parts, commercial, callback)
     pipe.hublora = _played(composition, found, compose)
-    _remember(composition.residents, wanted, opened)
+    _remember(composition.adapter_cache, wanted, opened)
 
 
 def reweigh(pipe: Any, weights: Sequence[Weight]) -> None:
@@ -135,8 +135,8 @@ def reweigh(pipe: Any, weights: Sequence[Weight]) -> None:
     composition = _composition_of(pipe)
     if [part.weight for part in composition.parts] == list(weights):
         return
-    assert composition.mixer is not None, "there are adapters"
-    composition.mixer.reweigh(weights)
+    assert composition.adapter_schedule is not None, "there are adapters"
+    composition.adapter_schedule.reweigh(weights)
     pairs = list(zip(composition.parts, composition.concepts, weights, strict=True))
     pipe.hublora = replace(
         composition,
@@ -147,16 +147,16 @@ def reweigh(pipe: Any, weights: Sequence[Weight]) -> None:
 
 def _composition_of(pipe: Any) -> Composition:
     composition = getattr(pipe, "hublora", None)
-    if composition is None or composition.residents is None:
+    if composition is None or composition.adapter_cache is None:
         raise ConfigError("This pipeline is not from hublora.", "Make it with hublora.load(…).")
     return composition
 
 
-def _open_again(residents: Residents, wanted: Wanted, observer: Observer) -> Opened:
+def _open_again(adapter_cache: AdapterCache, wanted: WeightedRef, callback: Callback) -> Opened:
     """Open a ref, unless it is in memory."""
-    if there := residents.find(wanted.ref):
+    if there := adapter_cache.find(wanted.ref):
         return Opened((replace(there.part, asked=wanted.ref, weight=wanted.weight),))
-    found = open_parts([Wanted(residents.pinned(wanted.ref), wanted.weight)], observer)
+    found = load_adapters([WeightedRef(adapter_cache.pinned(wanted.ref), wanted.weight)], callback)
     if found.lock:
         return found
     return replace(found, parts=tuple(replace(part, asked=wanted.ref) for part in found.parts))
@@ -168,20 +168,22 @@ def _together(opened: Sequence[Opened]) -> Opened:
     return Opened(tuple(part for one in opened for part in one.parts))
 
 
-def _remember(residents: Residents, wanted: Sequence[Wanted], opened: Sequence[Opened]) -> None:
+def _remember(
+    adapter_cache: AdapterCache, wanted: Sequence[WeightedRef], opened: Sequence[Opened]
+) -> None:
     for one, found in zip(wanted, opened, strict=True):
         if found.lock is None:
-            residents.remember(one.ref, found.parts[0])
+            adapter_cache.remember(one.ref, found.parts[0])
 
 
 def _played(composition: Composition, found: Opened, way: CompositionMode | None) -> Composition:
     """Let adapters act; return what the pipeline is put together from then."""
-    residents = composition.residents
-    assert residents is not None, "it was loaded"
-    there = residents.take(found.parts)
+    adapter_cache = composition.adapter_cache
+    assert adapter_cache is not None, "it was loaded"
+    there = adapter_cache.take(found.parts)
     way = way or (found.lock.compose if found.lock else "sum")
     weights = [part.weight for part in found.parts]
-    residents.play(there, weights, way)
+    adapter_cache.play(there, weights, way)
     return replace(
         composition,
         parts=tuple(

@@ -10,7 +10,7 @@ from typing import Any
 
 from hublora._version import __version__
 from hublora.adapters.adapter import Adapter, AdapterFacts
-from hublora.adapters.licenses import Meet
+from hublora.adapters.licenses import LicenseSummary
 from hublora.cards.composition import CompositionFacts, PartFacts, write_composition_card
 from hublora.errors import ConfigError, HubloraError
 from hublora.families import FAMILIES
@@ -19,8 +19,8 @@ from hublora.generation.sample import sampling_for
 from hublora.hub.push import check_can_push
 from hublora.hub.repo_layout import WEIGHTS
 from hublora.hub.resolve import inspect_repo
-from hublora.progress import Note, Observer, ignore
-from hublora.resolution.composition_parts import OpenPart, open_parts, settle
+from hublora.progress import Callback, Note, no_callback
+from hublora.resolution.composition_parts import LoadedAdapter, load_adapters, settle
 from hublora.workflows.compose import Composed, draw_gallery, need_a_place, usual_prompts
 from hublora.workflows.load import load
 from hublora.workflows.push import push
@@ -40,7 +40,7 @@ def merge(
     gallery: bool = True,
     prompts: Sequence[str] = (),
     device: str | None = None,
-    observer: Observer = ignore,
+    callback: Callback = no_callback,
     **sampling: Any,
 ) -> Composed:
     """Write, and push if `push_to` is given, one adapter that is made of several.
@@ -51,14 +51,14 @@ def merge(
         method: One of `hublora.adapters.merging.METHODS`.
         rank: The largest rank; that of the largest adapter unless given.
         density: Share of the values that ties, dare and magnitude_prune keep.
-        seed: Of what dare drops, and of the gallery's first picture.
+        seed: Of what dare drops, and of the gallery's first image.
         push_to: owner/name of a repo.
         private: Create it private.
         base: Hub id of the base; the one that the adapters name if not given.
-        gallery: Draw pictures for the card, where the base is known.
+        gallery: Draw images for the card, where the base is known.
         prompts: Of the gallery; from the adapters' own cards if not given.
         device: As for `load`.
-        observer: Is told what happens.
+        callback: Is told what happens.
         sampling: As for `run`.
 
     Raises:
@@ -71,7 +71,7 @@ def merge(
     need_a_place(output, push_to)
     if push_to:
         check_can_push(push_to)
-    parts = _open_plain(refs, observer)
+    parts = _open_plain(refs, callback)
     weighted = [(part.adapter, _plain(part)) for part in parts]
     merged = merge_adapters(weighted, method, rank=rank, density=density, seed=seed)
     facts = AdapterFacts(**share_facts([part.adapter for part in parts]))
@@ -83,32 +83,32 @@ def merge(
         card = _merged_card(parts, facts, name, title, push_to, method, merged.error)
         write_composition_card(folder, card)
         if gallery and name:
-            pipe = load(str(folder.resolve()), base=name, device=device, observer=observer)
+            pipe = load(str(folder.resolve()), base=name, device=device, callback=callback)
             plans = [
                 sampling_for(pipe.hublora.base, text, seed=seed + index, **sampling)
                 for index, text in enumerate(prompts or usual_prompts(parts))
             ]
-            shown = draw_gallery(pipe, plans, folder, observer)
+            shown = draw_gallery(pipe, plans, folder, callback)
             tags = pipe.hublora.base.family.card_tags
             del pipe
             card = replace(
                 card,
-                gallery=shown.pictures,
+                gallery=shown.images,
                 sampling=shown.sampling,
-                example=shown.pictures[0].prompt,
+                example=shown.images[0].prompt,
                 family_tags=tags,
             )
             write_composition_card(folder, card)
-        observer(Note(f"Relative error against the exact weighted sum: {merged.error:.2g}"))
+        callback(Note(f"Relative error against the exact weighted sum: {merged.error:.2g}"))
         pushed = None
         if push_to:
-            pushed = push(folder, push_to, private=private, base=base, observer=observer)
+            pushed = push(folder, push_to, private=private, base=base, callback=callback)
     return Composed(output, merged.error, pushed)
 
 
-def _open_plain(refs: Sequence[str], observer: Observer) -> tuple[OpenPart, ...]:
+def _open_plain(refs: Sequence[str], callback: Callback) -> tuple[LoadedAdapter, ...]:
     """Open adapters that bring nothing but weights."""
-    parts = open_parts(settle(refs), observer).parts
+    parts = load_adapters(settle(refs), callback).parts
     for part in parts:
         if part.tokens:
             raise ConfigError(
@@ -127,7 +127,7 @@ def _save(adapter: Adapter, folder: Path, metadata: Mapping[str, str]) -> None:
 
 
 def _merged_card(
-    parts: Sequence[OpenPart],
+    parts: Sequence[LoadedAdapter],
     facts: AdapterFacts,
     base: str | None,
     title: str,
@@ -153,7 +153,7 @@ def _merged_card(
             for part in parts
         ),
         way="sum",
-        meet=Meet(licenses),
+        meet=LicenseSummary(licenses),
         family_tags=FAMILIES[facts.family].card_tags if facts.family in FAMILIES else (),
         trigger_words=facts.trigger_words,
         hublora_version=__version__,
@@ -171,7 +171,7 @@ def _base_license(repo_id: str) -> str | None:
 
 
 def _metadata(
-    facts: AdapterFacts, base: str | None, title: str, method: str, parts: Sequence[OpenPart]
+    facts: AdapterFacts, base: str | None, title: str, method: str, parts: Sequence[LoadedAdapter]
 ) -> dict[str, str]:
     made_of = "|".join(f"{part.title}:{part.weight}" for part in parts)
     found = {
@@ -188,7 +188,7 @@ def _metadata(
     return {key: value for key, value in found.items() if value}
 
 
-def _plain(part: OpenPart) -> float:
+def _plain(part: LoadedAdapter) -> float:
     if part.weight.number is None:
         raise ConfigError(
             f"The weight {part.weight} of {part.title} moves or differs by block.",

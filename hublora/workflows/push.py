@@ -14,15 +14,15 @@ from hublora.cards.facts import CardFacts
 from hublora.cards.write import merge_card, write_card
 from hublora.errors import NotFoundError, VerificationError
 from hublora.filesystem import write_atomically
-from hublora.generation.metadata import read_picture
+from hublora.generation.metadata import read_image
 from hublora.hub.push import Pushed, check_can_push, push_folder, remote_card, verify_files
 from hublora.hub.repo_layout import CARD, CONTENTS, WEIGHTS
-from hublora.progress import Note, Observer, ignore
+from hublora.progress import Callback, Note, no_callback
 
-PICTURE = "images/0.png"
+IMAGE = "images/0.png"
 CARD_FACTS = ".cache/hublora/card.json"  # as huggingface_hub keeps its own in .cache/huggingface
 
-# Mean difference in 8-bit levels up to which two renderings are the same picture: arithmetic in
+# Mean difference in 8-bit levels up to which two renderings are the same image: arithmetic in
 # another order moves single levels in float32, and a few in half precision.
 _TOLERANCE = {"float32": 2.0, "bfloat16": 12.0, "float16": 12.0}
 
@@ -33,7 +33,7 @@ def push(
     *,
     private: bool = False,
     base: str | None = None,
-    observer: Observer = ignore,
+    callback: Callback = no_callback,
 ) -> Pushed:
     """Push the repo files of a run folder as one commit and verify what arrived.
 
@@ -44,7 +44,7 @@ def push(
         repo_id: owner/name; created if it is not there.
         private: Create it private.
         base: Hub id or folder of the base; the one that the adapter names if not given.
-        observer: Is told what happens.
+        callback: Is told what happens.
 
     Raises:
         AccessError: The token may not write there.
@@ -60,15 +60,15 @@ def push(
     if card.is_file():
         merged = merge_card(remote_card(repo_id) or "", card.read_text(encoding="utf-8"))
         write_atomically(card, merged)
-    observer(Note(f"Pushing to {repo_id} …"))
+    callback(Note(f"Pushing to {repo_id} …"))
     pushed = push_folder(folder, repo_id, message="Upload adapter with hublora", private=private)
-    observer(Note(f"Verifying {repo_id}@{pushed.commit[:8]} …"))
-    verify_pushed(folder, pushed, base=base, observer=observer)
+    callback(Note(f"Verifying {repo_id}@{pushed.commit[:8]} …"))
+    verify_pushed(folder, pushed, base=base, callback=callback)
     return pushed
 
 
-def picture_tolerance(dtype: str) -> float:
-    """Return up to which mean difference in levels two pictures drawn in `dtype` are the same."""
+def image_tolerance(dtype: str) -> float:
+    """Return up to which mean difference in levels two images drawn in `dtype` are the same."""
     return _TOLERANCE[dtype]
 
 
@@ -93,7 +93,7 @@ def _read(path: Path) -> str | None:
 
 
 def verify_pushed(
-    folder: Path, pushed: Pushed, *, base: str | None = None, observer: Observer = ignore
+    folder: Path, pushed: Pushed, *, base: str | None = None, callback: Callback = no_callback
 ) -> None:
     """Check that the commit holds what `folder` holds and draws what it shows.
 
@@ -101,17 +101,17 @@ def verify_pushed(
         VerificationError: It does not; what differs is named.
     """
     verify_files(folder, pushed)
-    picture = folder / PICTURE
-    facts = read_picture(picture) if PICTURE in pushed.files else {}
+    image = folder / IMAGE
+    facts = read_image(image) if IMAGE in pushed.files else {}
     if not facts:
-        observer(Note("Verified: every file is as pushed. There is no picture to compare."))
+        callback(Note("Verified: every file is as pushed. There is no image to compare."))
         return
-    _verify_picture(picture, facts, pushed, base)
-    observer(Note("Verified: every file is as pushed, and the adapter draws the same picture."))
+    _verify_image(image, facts, pushed, base)
+    callback(Note("Verified: every file is as pushed, and the adapter draws the same image."))
 
 
-def _verify_picture(path: Path, facts: Mapping[str, Any], pushed: Pushed, base: str | None) -> None:
-    """Draw the picture again from the pushed adapter and compare."""
+def _verify_image(path: Path, facts: Mapping[str, Any], pushed: Pushed, base: str | None) -> None:
+    """Draw the image again from the pushed adapter and compare."""
     import torch
     from PIL import Image
 
@@ -126,11 +126,11 @@ def _verify_picture(path: Path, facts: Mapping[str, Any], pushed: Pushed, base: 
     (drawn,) = draw(pipe, [plan], facts.get("trigger", "off"))
     with Image.open(path) as shown:
         difference = image_difference(drawn, shown)
-    if difference > picture_tolerance(facts["dtype"]):
+    if difference > image_tolerance(facts["dtype"]):
         with tempfile.NamedTemporaryFile(suffix=".png", prefix="hublora-", delete=False) as kept:
             drawn.save(kept)
         raise VerificationError(
-            f"{pushed.repo_id}@{pushed.commit[:8]} draws another picture than {path.name} "
+            f"{pushed.repo_id}@{pushed.commit[:8]} draws another image than {path.name} "
             f"(they differ by {difference:.1f} levels on average).",
             f"Look at both: {path} and {kept.name}",
         )

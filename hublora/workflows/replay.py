@@ -1,4 +1,4 @@
-"""Replay: picture ─ its own metadata ─▶ the same refs, settings and seed ─▶ the picture again."""
+"""Replay: image ─ its own metadata ─▶ the same refs, settings and seed ─▶ the image again."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hublora.filesystem import sha256_of
 from hublora.generation.draw import draw, library_versions, save
 from hublora.generation.inputs import Opened, find_again
 from hublora.generation.outputs import check_output, output_paths
-from hublora.progress import Note, Observer, Wrote, ignore
+from hublora.progress import Callback, FileWritten, Note, no_callback
 from hublora.refs import AdapterRef
 from hublora.resolution.adapter import pin
 from hublora.resolution.device import DTYPES
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Replayed:
-    """A picture that was made again.
+    """An image that was made again.
 
     Attributes:
-        path: Of the new picture.
+        path: Of the new image.
         drift: What is not as it was, one sentence each.
-        difference: Mean difference to the old picture in 8-bit levels; None with another seed.
+        difference: Mean difference to the old image in 8-bit levels; None with another seed.
     """
 
     path: Path
@@ -41,7 +41,7 @@ class Replayed:
 
 
 def replay(
-    picture: Path | str,
+    png: Path | str,
     *,
     seed: int | None = None,
     output: Path | str | None = None,
@@ -53,33 +53,33 @@ def replay(
     control_image: Path | str | None = None,
     ip_adapter: str | None = None,
     ip_adapter_image: Path | str | None = None,
-    observer: Observer = ignore,
+    callback: Callback = no_callback,
 ) -> Replayed:
-    """Make a picture again from what it says about itself.
+    """Make an image again from what it says about itself.
 
     Args:
-        picture: A PNG that hublora wrote.
-        seed: Another one than the picture's.
-        output: A .png file or a folder; beside the picture if not given.
+        png: A PNG that hublora wrote.
+        seed: Another one than the image's.
+        output: A .png file or a folder; beside the image if not given.
         adapters: Files of the adapters that were not on the Hub.
         base: The base, if it was a folder.
         device: As for `load`.
-        image: The picture that it was drawn from, if it is not beside it any more.
+        image: The image that it was drawn from, if it is not beside it any more.
         mask: As `image`.
         control_image: As `image`.
         ip_adapter: File of the IP-Adapter, if it was not on the Hub.
         ip_adapter_image: As `image`.
-        observer: Is told what happens.
+        callback: Is told what happens.
 
     Raises:
-        ConfigError: The picture does not say how it was made, or a file is needed.
+        ConfigError: The image does not say how it was made, or a file is needed.
         HubloraError: As `load`.
     """
-    picture = Path(picture)
-    facts = _read(picture)
+    png = Path(png)
+    facts = _read(png)
     plan, drift = _plan(facts), _version_drift(facts)
     suffix = "-replay" if seed is None else f"-{seed}"
-    output = Path(output) if output else picture.with_stem(picture.stem + suffix)
+    output = Path(output) if output else png.with_stem(png.stem + suffix)
     check_output(output)
     given = {
         "image": image,
@@ -88,17 +88,17 @@ def replay(
         "ip_adapter": ip_adapter,
         "ip_adapter_image": ip_adapter_image,
     }
-    sources = find_again(facts["conditions"], picture.parent, given).open()
+    sources = find_again(facts["conditions"], png.parent, given).open()
     pipe = _load_again(
-        facts, [Path(one) for one in adapters], base, device, sources, drift, observer
+        facts, [Path(one) for one in adapters], base, device, sources, drift, callback
     )
     plan = plan if seed is None else plan.with_seed(seed)
-    (drawn,) = draw(pipe, [plan], facts["trigger"], observer, sources.conditions)
+    (drawn,) = draw(pipe, [plan], facts["trigger"], callback, sources.conditions)
     (path,) = output_paths(output, plan.prompt, [plan.seed])
     save(drawn, path, pipe.hublora, plan, facts["trigger"], sources.conditions)
-    observer(Wrote("picture", path))
+    callback(FileWritten("image", path))
     same_seed = seed in (None, facts["sampling"].get("seed"))
-    return Replayed(path, tuple(drift), _difference(drawn, picture) if same_seed else None)
+    return Replayed(path, tuple(drift), _difference(drawn, png) if same_seed else None)
 
 
 def _load_again(
@@ -108,9 +108,9 @@ def _load_again(
     device: str | None,
     sources: Opened,
     drift: list[str],
-    observer: Observer,
+    callback: Callback,
 ) -> Any:
-    """Return the pipeline that drew a picture; tell, and add to `drift`, what is not as it was."""
+    """Return the pipeline that drew an image; tell, and add to `drift`, what is not as it was."""
     from hublora.generation.sample import use_scheduler
 
     refs = [_find(one, adapters, drift) for one in facts["adapters"]]
@@ -123,7 +123,7 @@ def _load_again(
         dtype=facts["dtype"],
         device=device,
         prepare=sources.prepare,
-        observer=observer,
+        callback=callback,
     )
     for part, entry in zip(pipe.hublora.parts, facts["adapters"], strict=True):
         if part.ref.kind == "url" and part.adapter.facts.sha256 != entry.get("sha256"):
@@ -131,30 +131,30 @@ def _load_again(
     if pipe.hublora.facts()["device"] != facts.get("device"):
         drift.append(f"It was drawn on {facts.get('device')}, now on {pipe.hublora.device}.")
     for sentence in drift:
-        observer(Note(sentence, warning=True))
+        callback(Note(sentence, warning=True))
     use_scheduler(pipe, facts["sampling"].get("scheduler"))
     return pipe
 
 
-def _difference(drawn: Image.Image, picture: Path) -> float:
+def _difference(drawn: Image.Image, png: Path) -> float:
     from PIL import Image
 
     from hublora.generation.sample import image_difference
 
-    with Image.open(picture) as shown:
+    with Image.open(png) as shown:
         return image_difference(drawn, shown)
 
 
-def _read(picture: Path) -> dict[str, Any]:
-    """Return what the picture says, checked as far as it is used."""
+def _read(png: Path) -> dict[str, Any]:
+    """Return what the image says, checked as far as it is used."""
     from PIL import UnidentifiedImageError
 
-    from hublora.generation.metadata import read_picture
+    from hublora.generation.metadata import read_image
 
     try:
-        facts = read_picture(picture)
+        facts = read_image(png)
     except (UnidentifiedImageError, OSError, ValueError) as error:
-        raise ConfigError(f"{picture} is not a picture that can be read.") from error
+        raise ConfigError(f"{png} is not an image that can be read.") from error
     whole = (
         isinstance(facts, dict)
         and isinstance(facts.get("base"), str)
@@ -166,8 +166,8 @@ def _read(picture: Path) -> dict[str, Any]:
     )
     if not whole:
         raise ConfigError(
-            f"{picture} does not say how it was made.",
-            "Only pictures from `hublora run` can be replayed, and only as they were written.",
+            f"{png} does not say how it was made.",
+            "Only images from `hublora run` can be replayed, and only as they were written.",
         )
     usual: dict[str, Any] = {
         "compose": "sum",
@@ -185,7 +185,7 @@ def _plan(facts: Mapping[str, Any]) -> Sampling:
     try:
         return Sampling(**{k: v for k, v in facts["sampling"].items() if k in known})
     except TypeError as error:
-        raise ConfigError("The picture does not say what its prompt was.") from error
+        raise ConfigError("The image does not say what its prompt was.") from error
 
 
 def _version_drift(facts: Mapping[str, Any]) -> list[str]:
@@ -201,14 +201,14 @@ def _version_drift(facts: Mapping[str, Any]) -> list[str]:
 def _base(facts: Mapping[str, Any]) -> str:
     if facts["base_revision"] is None:
         raise ConfigError(
-            f"The picture was drawn with a folder as base, {facts['base']!r}.",
+            f"The image was drawn with a folder as base, {facts['base']!r}.",
             "Name it: --base FOLDER",
         )
     return str(facts["base"])
 
 
 def _find(entry: Mapping[str, Any], files: Sequence[Path], drift: list[str]) -> str:
-    """Return a ref for an adapter that a picture names."""
+    """Return a ref for an adapter that an image names."""
     if "ref" not in entry:
         return _find_file(entry, files)
     ref = AdapterRef.parse(str(entry["ref"]))
@@ -234,7 +234,7 @@ def _find_file(entry: Mapping[str, Any], files: Sequence[Path]) -> str:
         if sha256_of(path) == entry.get("sha256"):
             return str(file.resolve())
     raise ConfigError(
-        f"The picture was drawn with an adapter that was not on the Hub: {entry.get('title')!r} "
+        f"The image was drawn with an adapter that was not on the Hub: {entry.get('title')!r} "
         f"(sha256 {str(entry.get('sha256'))[:12]}…).",
         "Give its file: --adapter FILE",
     )

@@ -11,10 +11,10 @@ from typing import Any
 
 from hublora.adapters.files import load_adapter
 from hublora.adapters.header import read_file_header
-from hublora.adapters.similarity import Likeness, likeness
+from hublora.adapters.similarity import Similarity, likeness
 from hublora.filesystem import sha256_of
 from hublora.hub.repo_layout import WEIGHTS
-from hublora.progress import Observer, ignore
+from hublora.progress import Callback, no_callback
 from hublora.training.config.training_config import TrainingConfig
 from hublora.workflows.train.recipe import drift_since, read_recipe, remake
 from hublora.workflows.train.train import train
@@ -22,7 +22,7 @@ from hublora.workflows.verify import learned_files, opened
 
 # Two trainings of one recipe in another precision are more alike than this, with another seed far
 # less (docs/training.md has figures).
-ALIKE = 0.95
+MIN_COSINE = 0.95
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Reproduced:
         label: The repo at its commit, or the folder.
         same_bytes: Whether both files are the same.
         likeness: Of the updates.
-        pictures: Mean difference of the galleries' pictures in 8-bit levels; None without any.
+        images: Mean difference of the galleries' images in 8-bit levels; None without any.
         drift: What is not as it was, one sentence each.
         exact: Whether the bytes had to be the same: on a CPU, where nothing drifted.
         folder: Of the new training; None if it was not kept.
@@ -41,8 +41,8 @@ class Reproduced:
 
     label: str
     same_bytes: bool
-    likeness: Likeness
-    pictures: float | None
+    likeness: Similarity
+    images: float | None
     drift: tuple[str, ...]
     exact: bool
     folder: Path | None
@@ -50,7 +50,7 @@ class Reproduced:
     @property
     def holds(self) -> bool:
         """Whether the recipe gives the adapter."""
-        return self.same_bytes or (not self.exact and self.likeness.cosine >= ALIKE)
+        return self.same_bytes or (not self.exact and self.likeness.cosine >= MIN_COSINE)
 
 
 def reproduce(
@@ -58,34 +58,34 @@ def reproduce(
     *,
     given: Mapping[str, Any] | None = None,
     output: Path | None = None,
-    observer: Observer = ignore,
+    callback: Callback = no_callback,
 ) -> Reproduced:
     """Train an adapter again as its repo says it was made, and compare.
 
     Args:
         ref: owner/name, with @revision if it is not the newest; or the folder of a run.
-        given: Settings that win over the recorded ones, such as where a folder of pictures is.
+        given: Settings that win over the recorded ones, such as where a folder of images is.
         output: Folder to train in, which is kept; a temporary one if not given.
-        observer: Is told what happens.
+        callback: Is told what happens.
 
     Raises:
         HubloraError: It does not say how it was made, or cannot be trained here.
     """
     recipe = read_recipe(ref)
     drift = drift_since(recipe)
-    with opened(ref, observer) as (original, label, _), _somewhere(output) as above:
+    with opened(ref, callback) as (original, label, _), _somewhere(output) as above:
         header = read_file_header(original / learned_files(original)[0])
         # The adapter's file says its title, which is its folder's name.
         folder = above / Path(header.metadata.get("modelspec.title", recipe.name)).name
         # A cache of its own: what an older VAE encoded would hide what a newer one does.
         own = {"output_dir": folder, "data.cache_dir": above / "cache"}
-        settings = remake(recipe, {**(given or {}), **own}, observer)
-        train(TrainingConfig.from_settings(settings), observer=observer)
+        settings = remake(recipe, {**(given or {}), **own}, callback)
+        train(TrainingConfig.from_settings(settings), callback=callback)
         return Reproduced(
             label=label,
             same_bytes=_hashes(original) == _hashes(folder),
             likeness=compare(original, folder),
-            pictures=_pictures_apart(original, folder),
+            images=_images_apart(original, folder),
             drift=drift,
             exact=not drift and "cpu_threads" in recipe.environment,
             folder=folder if output else None,
@@ -96,7 +96,7 @@ def _hashes(folder: Path) -> dict[str, str]:
     return {name: sha256_of(folder / name) for name in learned_files(folder)}
 
 
-def compare(one: Path, other: Path) -> Likeness:
+def compare(one: Path, other: Path) -> Similarity:
     """Return how alike what two folders have learned is: the adapters or the words, whichever are
     less so.
 
@@ -111,10 +111,10 @@ def compare(one: Path, other: Path) -> Likeness:
         else _of_words(one / name, other / name)
         for name in both
     ]
-    return min(found, key=lambda like: like.cosine, default=Likeness(0.0, 1.0))
+    return min(found, key=lambda like: like.cosine, default=Similarity(0.0, 1.0))
 
 
-def _of_words(one: Path, other: Path) -> Likeness:
+def _of_words(one: Path, other: Path) -> Similarity:
     """Compare the vectors of learned words as one long vector."""
     import torch
     from safetensors.torch import load_file
@@ -123,13 +123,13 @@ def _of_words(one: Path, other: Path) -> Likeness:
     if {name: t.shape for name, t in first.items()} != {
         name: t.shape for name, t in second.items()
     }:
-        return Likeness(0.0, 1.0)
+        return Similarity(0.0, 1.0)
     a, b = (
         torch.cat([tensors[name].flatten().double() for name in sorted(first)])
         for tensors in (first, second)
     )
     cosine = torch.nn.functional.cosine_similarity(a, b, dim=0).item()
-    return Likeness(cosine, ((a - b).norm() / a.norm()).item())
+    return Similarity(cosine, ((a - b).norm() / a.norm()).item())
 
 
 @contextmanager
@@ -141,8 +141,8 @@ def _somewhere(output: Path | None) -> Iterator[Path]:
         yield Path(folder)
 
 
-def _pictures_apart(one: Path, other: Path) -> float | None:
-    """Return the mean difference of the pictures that both galleries have."""
+def _images_apart(one: Path, other: Path) -> float | None:
+    """Return the mean difference of the images that both galleries have."""
     from PIL import Image
 
     from hublora.generation.sample import image_difference

@@ -1,4 +1,4 @@
-"""Use: adapter refs ─ load ─▶ pipeline ─ draw ─▶ pictures that say how they were made."""
+"""Use: adapter refs ─ load ─▶ pipeline ─ draw ─▶ images that say how they were made."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hublora.generation.inputs import Sources
 from hublora.generation.offload import Offload
 from hublora.generation.outputs import check_output, check_replaceable, output_paths, save_grid
 from hublora.generation.prompt_placeholders import TriggerMode
-from hublora.progress import Observer, Wrote, ignore
+from hublora.progress import Callback, FileWritten, no_callback
 from hublora.weights import CompositionMode
 from hublora.workflows.load import load
 
@@ -43,18 +43,18 @@ def run(
     ip_adapter: str | None = None,
     ip_adapter_image: Path | str | None = None,
     ip_adapter_scale: float | None = None,
-    observer: Observer = ignore,
+    callback: Callback = no_callback,
     **sampling: Any,
 ) -> list[Path]:
-    """Draw `prompt` with the adapters and save the pictures as PNG.
+    """Draw `prompt` with the adapters and save the images as PNG.
 
     Args:
         refs: Adapter refs, or one; none draws with `base` alone.
         prompt: What to draw.
         output: A .png file, or a folder; the current folder if not given.
-        num_images: Pictures; the k-th has the seed `seed + k`.
+        num_images: Images; the k-th has the seed `seed + k`.
         grid: Write one labelled sheet besides.
-        seed: Of the first picture.
+        seed: Of the first image.
         base: As for `load`.
         base_revision: As for `load`.
         device: As for `load`.
@@ -66,7 +66,7 @@ def run(
         commercial: As for `load`.
         offload: As for `load`.
         tiled_vae: As for `load`.
-        image: A picture to start from.
+        image: An image to start from.
         strength: How much of `image` is drawn anew, in (0, 1].
         mask: White where `image` is drawn anew.
         controlnet: Hub id of a ControlNet.
@@ -74,7 +74,7 @@ def run(
         ip_adapter: Hub id of an IP-Adapter, with the file in it if it holds several, or a file.
         ip_adapter_image: What that looks at.
         ip_adapter_scale: How strongly it acts beside the words; 0.6 if not given.
-        observer: Is told what happens.
+        callback: Is told what happens.
         sampling: Fields of `generation.sample.Sampling`; None means the base's own.
 
     Returns:
@@ -106,7 +106,7 @@ def run(
         device=device,
         dtype=dtype,
         prepare=sources.prepare,
-        observer=observer,
+        callback=callback,
     )
     use_scheduler(pipe, scheduler)
     if pipe.hublora.lock:
@@ -116,12 +116,12 @@ def run(
     plans = [plan.with_seed(seed + index) for index in range(num_images)]
     paths = output_paths(output, prompt, [p.seed for p in plans])
     images = []
-    drawing = draw(pipe, plans, trigger, observer, sources.conditions)
+    drawing = draw(pipe, plans, trigger, callback, sources.conditions)
     for drawn, one, path in zip(drawing, plans, paths, strict=True):
         save(drawn, path, pipe.hublora, one, trigger, sources.conditions)
-        observer(Wrote("picture", path))
+        callback(FileWritten("image", path))
         images.append(drawn)
     if grid:
         paths.append(save_grid(images, plans, paths[0]))
-        observer(Wrote("sheet", paths[-1]))
+        callback(FileWritten("sheet", paths[-1]))
     return paths

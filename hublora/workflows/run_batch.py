@@ -1,4 +1,4 @@
-"""Batches: prompts × rows × columns ─ draw what is not there yet ─▶ pictures, labelled sheets."""
+"""Batches: prompts × rows × columns ─ draw what is not there yet ─▶ images, labelled sheets."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hublora.generation.draw import cell_facts, draw, save
 from hublora.generation.outputs import check_output, slug
 from hublora.generation.prompt_placeholders import TriggerMode
 from hublora.generation.sample import sampling_for
-from hublora.progress import Happening, Note, Observer, Stage, Wrote, ignore
+from hublora.progress import Callback, Event, FileWritten, Note, Progress, no_callback
 from hublora.weights import Weight
 from hublora.workflows.load import load, reweigh
 
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from hublora.generation.sample import Sampling
     from hublora.generation.sweep_axes import Axis
 
-# What may differ between two pictures that are the same.
+# What may differ between two images that are the same.
 _PASSING = ("versions", "hublora", "device", "size")
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One picture of a batch.
+    """One image of a batch.
 
     Attributes:
         prompt: Number of its prompt.
@@ -56,7 +56,7 @@ class Done:
         path: Where it is.
         skipped: Whether it was there already.
         prompt: That it shows.
-        seed: Of a picture; None for a sheet.
+        seed: Of an image; None for a sheet.
     """
 
     path: Path
@@ -78,7 +78,7 @@ def run_batch(
     trigger: TriggerMode = "auto",
     scheduler: str | None = None,
     sampling: Mapping[str, Any] | None = None,
-    observer: Observer = ignore,
+    callback: Callback = no_callback,
     **loading: Any,
 ) -> Iterator[Done]:
     """Draw every prompt at every row and column; what the folder holds already is not drawn again.
@@ -95,11 +95,11 @@ def run_batch(
         trigger: As for `run`.
         scheduler: As for `run`.
         sampling: Fields of `generation.sample.Sampling`.
-        observer: Is told what happens.
+        callback: Is told what happens.
         loading: As for `load`.
 
     Yields:
-        Each picture when it is there, and the sheets at the end.
+        Each image when it is there, and the sheets at the end.
 
     Raises:
         HubloraError: As `run`; ConfigError for an axis that does not parse.
@@ -114,20 +114,20 @@ def run_batch(
     check_output(output)
     across = Axis.parse(columns or f"seed={num_images}", seed)
     down = Axis.parse(rows, seed) if rows else None
-    pipe = load(*refs, observer=observer, **loading)
+    pipe = load(*refs, callback=callback, **loading)
     cells = _plan(pipe, prompts, down, across, {**(sampling or {}), "seed": seed}, scheduler)
     folder, images = output or Path(), []
-    quiet = _once(observer)
+    quiet = _once(callback)
     for index, cell in enumerate(cells):
         done, image = _draw_cell(pipe, cell, folder, trigger, quiet)
-        observer(Stage("Pictures", index + 1, len(cells)))
+        callback(Progress("Images", index + 1, len(cells)))
         images.append(image)
         yield done
     if grid or rows or columns:
         for number, prompt in enumerate(prompts):
             mine = [(c, i) for c, i in zip(cells, images, strict=True) if c.prompt == number]
             path = _write_sheet(folder, prompt, mine, down, across, pipe.hublora)
-            observer(Wrote("sheet", path))
+            callback(FileWritten("sheet", path))
             yield Done(path, False, prompt)
 
 
@@ -187,7 +187,7 @@ def _set_weight(weights: list[Weight], axis: Axis, value: str) -> None:
 
 
 def _draw_cell(
-    pipe: Any, cell: Cell, folder: Path, trigger: TriggerMode, observer: Observer
+    pipe: Any, cell: Cell, folder: Path, trigger: TriggerMode, callback: Callback
 ) -> tuple[Done, Image.Image]:
     from PIL import Image
 
@@ -200,23 +200,23 @@ def _draw_cell(
         with Image.open(path) as there:
             return Done(path, True, cell.plan.prompt, cell.plan.seed), there.copy()
     use_scheduler(pipe, cell.plan.scheduler)
-    (image,) = draw(pipe, [cell.plan], trigger, observer)
+    (image,) = draw(pipe, [cell.plan], trigger, callback)
     save(image, path, pipe.hublora, cell.plan, trigger)
     return Done(path, False, cell.plan.prompt, cell.plan.seed), image
 
 
 def _holds(path: Path, facts: Mapping[str, Any]) -> bool:
-    """Tell whether a whole picture with these facts is there."""
-    from hublora.generation.metadata import read_picture
+    """Tell whether a whole image with these facts is there."""
+    from hublora.generation.metadata import read_image
 
     try:
-        return path.is_file() and _lasting(read_picture(path)) == facts
+        return path.is_file() and _lasting(read_image(path)) == facts
     except (OSError, ValueError, SyntaxError):
         return False  # damaged: drawn anew
 
 
 def _lasting(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the facts that make a picture what it is."""
+    """Return the facts that make an image what it is."""
     kept = {key: value for key, value in facts.items() if key not in _PASSING}
     return json.loads(json.dumps(kept))
 
@@ -233,37 +233,37 @@ def _write_sheet(
     across: Axis,
     composition: Composition,
 ) -> Path:
-    from hublora.generation.metadata import save_picture
+    from hublora.generation.metadata import save_image
     from hublora.image_grid import sheet
 
-    pictures: list[list[Image.Image]] = []
+    images: list[list[Image.Image]] = []
     for cell, image in drawn:
-        if cell.row == len(pictures):
-            pictures.append([])
-        pictures[cell.row].append(image)
+        if cell.row == len(images):
+            images.append([])
+        images[cell.row].append(image)
     laid_out = sheet(
-        pictures,
+        images,
         row_labels=[down.label(value) for value in down.values] if down else None,
         column_labels=[across.label(value) for value in across.values],
         title=prompt,
     )
     named = _digest({"cells": [cell.plan.facts() for cell, _ in drawn], **composition.facts()})
     path = folder / f"{slug(prompt)}-sheet-{named}.png"
-    save_picture(laid_out, path, {"sampling": {"prompt": prompt}})
+    save_image(laid_out, path, {"sampling": {"prompt": prompt}})
     return path
 
 
-def _once(observer: Observer) -> Observer:
-    """Return an observer that tells a note once, and no steps of single pictures."""
+def _once(callback: Callback) -> Callback:
+    """Return a callback that tells a note once, and no steps of single images."""
     told: set[str] = set()
 
-    def tell(happening: Happening) -> None:
-        if isinstance(happening, Stage):
+    def tell(event: Event) -> None:
+        if isinstance(event, Progress):
             return
-        if isinstance(happening, Note):
-            if happening.text in told:
+        if isinstance(event, Note):
+            if event.text in told:
                 return
-            told.add(happening.text)
-        observer(happening)
+            told.add(event.text)
+        callback(event)
 
     return tell

@@ -12,11 +12,11 @@ from hublora.generation.draw import draw
 from hublora.generation.sample import sampling_for
 from hublora.hub.repo_layout import LOCK
 from hublora.hub.resolve import changed_files, inspect_repo
-from hublora.progress import Observer, Wrote, ignore
+from hublora.progress import Callback, FileWritten, no_callback
 from hublora.refs import AdapterRef
 from hublora.resolution.adapter import pin
-from hublora.resolution.composition_parts import OpenPart, settle
-from hublora.resolution.composition_parts import open_parts as open_refs
+from hublora.resolution.composition_parts import LoadedAdapter, settle
+from hublora.resolution.composition_parts import load_adapters as open_refs
 from hublora.resolution.lockfile import Lock, read_lock
 from hublora.workflows.compose import Composed, compose, usual_prompts
 from hublora.workflows.load import load
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Movement:
+class VersionChange:
     """One adapter of a composition, or its base, then and now.
 
     Attributes:
@@ -58,8 +58,8 @@ class Outdated:
         sheet: Where it is; None where nothing was drawn.
     """
 
-    parts: tuple[Movement, ...]
-    base: Movement
+    parts: tuple[VersionChange, ...]
+    base: VersionChange
     sheet: Path | None = None
 
 
@@ -70,7 +70,7 @@ def outdated(
     prompts: Sequence[str] = (),
     seed: int = 0,
     device: str | None = None,
-    observer: Observer = ignore,
+    callback: Callback = no_callback,
     **sampling: Any,
 ) -> Outdated:
     """Return which adapters of a composition, and whether its base, moved since it was pinned.
@@ -82,7 +82,7 @@ def outdated(
         prompts: Of the sheet; from the adapters' own cards if not given.
         seed: Of the sheet.
         device: As for `load`.
-        observer: Is told what happens.
+        callback: Is told what happens.
         sampling: As for `run`.
 
     Raises:
@@ -91,7 +91,7 @@ def outdated(
     """
     sheet = None if sheet is None else Path(sheet)
     name, lock = _read(ref)
-    parts = _now(lock, observer)
+    parts = _now(lock, callback)
     movements = tuple(_movement(lock, index, part) for index, part in enumerate(parts))
     base = _base_movement(lock)
     if sheet is None or not any(one.changed for one in movements):
@@ -106,13 +106,13 @@ def outdated(
             compose=lock.compose,
             weights=_weights(lock),
             device=device,
-            observer=observer,
+            callback=callback,
         )
         plans = [sampling_for(pipe.hublora.base, text, seed=seed, **sampling) for text in texts]
-        drawn.append(list(draw(pipe, plans, "auto", observer)))
+        drawn.append(list(draw(pipe, plans, "auto", callback)))
         del pipe  # one of them in memory at a time
     _write_sheet(sheet, name, plans, drawn)
-    observer(Wrote("sheet", sheet))
+    callback(FileWritten("sheet", sheet))
     return Outdated(movements, base, sheet)
 
 
@@ -122,7 +122,7 @@ def update(
     base: bool = False,
     prompts: Sequence[str] = (),
     device: str | None = None,
-    observer: Observer = ignore,
+    callback: Callback = no_callback,
     **sampling: Any,
 ) -> Composed | None:
     """Pin a composition's adapters to what their branches and tags stand for now, and push it.
@@ -134,7 +134,7 @@ def update(
         base: Pin its base anew too; it stays where it is otherwise.
         prompts: Of the new gallery.
         device: As for `load`.
-        observer: Is told what happens.
+        callback: Is told what happens.
         sampling: As for `run`.
 
     Raises:
@@ -142,7 +142,7 @@ def update(
         HubloraError: As `compose`.
     """
     name, lock = _read(ref)
-    found = outdated(ref, observer=observer)
+    found = outdated(ref, callback=callback)
     if not any(one.moved for one in (*found.parts, *([found.base] if base else []))):
         return None
     parsed = AdapterRef.parse(ref)
@@ -158,7 +158,7 @@ def update(
         base=lock.base.repo,
         base_revision=None if base else lock.base.commit,
         device=device,
-        observer=observer,
+        callback=callback,
         **sampling,
     )
 
@@ -173,24 +173,24 @@ def _read(ref: str) -> tuple[str, Lock]:
     return parsed.location, read_lock(path, parsed.location)
 
 
-def _now(lock: Lock, observer: Observer) -> tuple[OpenPart, ...]:
-    return open_refs(settle([str(part.followed) for part in lock.parts]), observer).parts
+def _now(lock: Lock, callback: Callback) -> tuple[LoadedAdapter, ...]:
+    return open_refs(settle([str(part.followed) for part in lock.parts]), callback).parts
 
 
-def _movement(lock: Lock, index: int, part: OpenPart) -> Movement:
+def _movement(lock: Lock, index: int, part: LoadedAdapter) -> VersionChange:
     locked = lock.parts[index]
     changed = part.adapter.facts.sha256 != locked.sha256
-    return Movement(locked.repo, locked.commit, str(part.ref.revision), changed)
+    return VersionChange(locked.repo, locked.commit, str(part.ref.revision), changed)
 
 
-def _base_movement(lock: Lock) -> Movement:
+def _base_movement(lock: Lock) -> VersionChange:
     base = lock.base
     now = inspect_repo(base.repo).commit
     if now == base.commit:
-        return Movement(base.repo, base.commit, now, False)
+        return VersionChange(base.repo, base.commit, now, False)
     changed = changed_files(base.repo, base.commit, now)
     told = changed is None or any(not name.endswith((".md", ".png")) for name in changed)
-    return Movement(base.repo, base.commit, now, told)
+    return VersionChange(base.repo, base.commit, now, told)
 
 
 def _weights(lock: Lock) -> dict[str, str | float]:
@@ -200,12 +200,12 @@ def _weights(lock: Lock) -> dict[str, str | float]:
 def _write_sheet(
     path: Path, name: str, plans: Sequence[Sampling], drawn: Sequence[Sequence[Image.Image]]
 ) -> None:
-    from hublora.generation.metadata import save_picture
+    from hublora.generation.metadata import save_image
     from hublora.image_grid import sheet
 
     rows = [list(pair) for pair in zip(*drawn, strict=True)]
     labels = [f"{plan.prompt} (seed {plan.seed})" for plan in plans]
-    save_picture(
+    save_image(
         sheet(rows, row_labels=labels, column_labels=["pinned", "now"], title=name),
         path,
         {"sampling": {"prompt": name}},

@@ -1,4 +1,4 @@
-"""Does a repo hold what it says? Its files, their hashes, what they say of each other, pictures."""
+"""Does a repo hold what it says? Its files, their hashes, what they say of each other, images."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from hublora.adapters.files import load_adapter
 from hublora.adapters.header import read_file_header
 from hublora.adapters.similarity import likeness
 from hublora.errors import HubloraError, NotFoundError
-from hublora.generation.metadata import read_picture
+from hublora.generation.metadata import read_image
 from hublora.hub.push import fresh_copy, recorded_hashes, wrong_files
 from hublora.hub.repo_layout import CARD, LEARNED_WORDS, SETTINGS, WEIGHTS
 from hublora.hub.resolve import inspect_repo, read_card
-from hublora.progress import Observer, Stage, ignore
+from hublora.progress import Callback, Progress, no_callback
 from hublora.refs import AdapterRef
 from hublora.training.config.training_config import flatten, read_settings_file
-from hublora.workflows.push import picture_tolerance
+from hublora.workflows.push import image_tolerance
 
 if TYPE_CHECKING:
     from hublora.generation.sample import Sampling
@@ -64,7 +64,11 @@ class Verified:
 
 
 def verify(
-    ref: str, *, base: str | None = None, device: str | None = None, observer: Observer = ignore
+    ref: str,
+    *,
+    base: str | None = None,
+    device: str | None = None,
+    callback: Callback = no_callback,
 ) -> Verified:
     """Look whether a repo, or the folder of a run, holds what it says.
 
@@ -74,13 +78,13 @@ def verify(
         ref: owner/name, with @revision if it is not the newest; or a folder.
         base: Hub id or folder of the base, if the adapter does not name it.
         device: A torch device; a GPU if there is one.
-        observer: Is told what happens.
+        callback: Is told what happens.
 
     Raises:
         HubloraError: It cannot be looked at: there is no such repo or no adapter in it, or the Hub
             is away.
     """
-    with opened(ref, observer) as (folder, label, hashes):
+    with opened(ref, callback) as (folder, label, hashes):
         if not holds_adapter(folder):
             raise NotFoundError(
                 f"{label} holds no adapter: it has neither {WEIGHTS} nor {LEARNED_WORDS}.",
@@ -93,15 +97,15 @@ def verify(
                 ("hashes", lambda: _hashes(folder, hashes)),
                 ("facts", lambda: _facts(folder)),
                 ("other layout", lambda: _other_layout(folder)),
-                ("pictures", lambda: _pictures(folder)),
-                ("gallery", lambda: _gallery(folder, base, device, observer)),
+                ("images", lambda: _images(folder)),
+                ("gallery", lambda: _gallery(folder, base, device, callback)),
             )
         ]
         return Verified(label, tuple(checks))
 
 
 @contextmanager
-def opened(ref: str, observer: Observer) -> Iterator[tuple[Path, str, Mapping[str, str]]]:
+def opened(ref: str, callback: Callback) -> Iterator[tuple[Path, str, Mapping[str, str]]]:
     """Lend a folder with a repo's files at one commit, its label, and hashes the Hub recorded.
 
     Of a run folder there are none.
@@ -112,9 +116,9 @@ def opened(ref: str, observer: Observer) -> Iterator[tuple[Path, str, Mapping[st
         return
     snapshot = inspect_repo(parsed.location, "model", parsed.revision)
     with tempfile.TemporaryDirectory(prefix="hublora-verify-") as fresh:
-        observer(Stage("Reading", 0, len(snapshot.files), "files"))
+        callback(Progress("Reading", 0, len(snapshot.files), "files"))
         folder = fresh_copy(parsed.location, snapshot.commit, Path(fresh))
-        observer(Stage("Reading", len(snapshot.files), len(snapshot.files), "files"))
+        callback(Progress("Reading", len(snapshot.files), len(snapshot.files), "files"))
         hashes = recorded_hashes(parsed.location, snapshot.commit)
         yield folder, f"{parsed.location}@{snapshot.commit[:8]}", hashes
 
@@ -138,12 +142,12 @@ def learned_files(folder: Path) -> list[str]:
 
 
 def gallery_plans(folder: Path) -> list[tuple[Path, Mapping[str, Any]]]:
-    """Return the pictures of a gallery that say how they were made, and what they say."""
+    """Return the images of a gallery that say how they were made, and what they say."""
     found: list[tuple[Path, Mapping[str, Any]]] = []
     for path in sorted(folder.glob("images/*.png")):
         try:
-            facts = read_picture(path)
-        except (OSError, ValueError, SyntaxError):  # Pillow's, of a picture that is none
+            facts = read_image(path)
+        except (OSError, ValueError, SyntaxError):  # Pillow's, of an image that is none
             continue
         if isinstance(facts.get("sampling"), dict) and facts.get("adapters"):
             found.append((path, facts))
@@ -251,8 +255,8 @@ def _other_layout(folder: Path) -> tuple[bool | None, str]:
     return True, "it holds the same adapter"
 
 
-def _pictures(folder: Path) -> tuple[bool | None, str]:
-    """Look whether the pictures were drawn with this very file."""
+def _images(folder: Path) -> tuple[bool | None, str]:
+    """Look whether the images were drawn with this very file."""
     from hublora.filesystem import sha256_of
 
     plans = gallery_plans(folder)
@@ -271,7 +275,7 @@ def _pictures(folder: Path) -> tuple[bool | None, str]:
 
 
 def _gallery(
-    folder: Path, base: str | None, device: str | None, observer: Observer
+    folder: Path, base: str | None, device: str | None, callback: Callback
 ) -> tuple[bool | None, str]:
     """Load the adapter on its base and look whether it draws its gallery again."""
     from PIL import Image
@@ -284,15 +288,15 @@ def _gallery(
     if base is None and not plans[0][1].get("base_revision"):
         return None, f"drawn on a folder, {plans[0][1].get('base')!r}: name it with --base"
     worst, tolerance, where = 0.0, 0.0, ""
-    drawings = _draw(folder, plans, base, device, observer)
+    drawings = _draw(folder, plans, base, device, callback)
     for (path, facts), drawn in zip(plans, drawings, strict=True):
         with Image.open(path) as shown:
             difference = image_difference(drawn, shown)
         if difference >= worst:
-            worst, where, tolerance = difference, path.name, picture_tolerance(facts["dtype"])
+            worst, where, tolerance = difference, path.name, image_tolerance(facts["dtype"])
     told = f"at most {worst:.1f} levels of 255 apart on average"
     if worst > tolerance:
-        return False, f"{where} is another picture when it is drawn again ({told})"
+        return False, f"{where} is another image when it is drawn again ({told})"
     return True, f"{_every(plans, 'one is', 'are')} drawn again: {told}"
 
 
@@ -301,7 +305,7 @@ def _draw(
     plans: list[tuple[Path, Mapping[str, Any]]],
     base: str | None,
     device: str | None,
-    observer: Observer,
+    callback: Callback,
 ) -> Iterator[Any]:
     import torch
 
@@ -320,4 +324,4 @@ def _draw(
     )
     wanted: list[Sampling] = [Sampling(**facts["sampling"]) for _, facts in plans]
     use_scheduler(pipe, wanted[0].scheduler)
-    return draw(pipe, wanted, facts.get("trigger", "off"), observer)
+    return draw(pipe, wanted, facts.get("trigger", "off"), callback)

@@ -20,7 +20,7 @@ from hublora.adapters.layouts import to_diffusers
 from hublora.errors import AdapterError, ConfigError
 from hublora.generation.compose import Part, apply_adapters, layer_shapes
 from hublora.workflows.convert import convert
-from tests.adapters.test_kinds import KINDS, file_and_base, kohya_name, peft_name, picture
+from tests.adapters.test_kinds import KINDS, file_and_base, image, kohya_name, peft_name
 from tests.adapters.test_tensor_names import SD_1_5, SDXL, real_unet
 from tests.entry import hublora_cli
 from tests.lora import ATTENTION, random_adapter, same_layers, save_adapter
@@ -164,11 +164,11 @@ def test_what_was_converted_draws_the_same(
     file_and_base(pipe, start, kind, kohya_name, ("attn1.to_q", "ff.net.2", "resnets.0.conv1"))
     done = convert(str(start), to, tmp_path / "out")
     assert done.error == 0 or (kind.startswith("lokr") and to != "kohya" and done.error <= 0.01)
-    plain = picture(pipe)
+    plain = image(pipe)
     apply_adapters(pipe, [Part(load_adapter(start))], "the base")
     apply_adapters(other, [Part(load_adapter(done.files[0]))], "the base")
-    change = (picture(pipe) - plain).abs().max()
-    assert (picture(pipe) - picture(other)).abs().max() <= 1e-3 * change
+    change = (image(pipe) - plain).abs().max()
+    assert (image(pipe) - image(other)).abs().max() <= 1e-3 * change
     if to == "kohya":
         one, two = load_file(start), load_file(done.files[0])
         assert all(torch.equal(one[key], two[key]) for key in one)
@@ -183,7 +183,7 @@ def test_products_keep_their_factors_in_kohyas_layout(
     (file,) = convert(str(start), "kohya", tmp_path / "a.safetensors").files
     apply_adapters(pipe, [Part(load_adapter(start))], "the base")
     apply_adapters(other, [Part(load_adapter(file))], "the base")
-    assert torch.allclose(picture(pipe), picture(other), atol=1e-5)
+    assert torch.allclose(image(pipe), image(other), atol=1e-5)
     assert load_adapter(file).facts.methods == (kind.partition("_")[0],)
 
 
@@ -199,10 +199,10 @@ def test_diffusers_and_peft_themselves_take_what_was_converted(
     (peft,) = convert(str(start), "peft", tmp_path / "peft").files
     apply_adapters(pipe, [Part(load_adapter(start))], "the base")
     other.load_lora_weights(file.parent)
-    assert torch.allclose(picture(pipe), picture(other), atol=1e-5)
+    assert torch.allclose(image(pipe), image(other), atol=1e-5)
     third = base_of("epsilon", bases)
     third.unet = PeftModel.from_pretrained(third.unet, peft.parent).base_model.model
-    assert torch.allclose(picture(pipe), picture(third), atol=1e-5)
+    assert torch.allclose(image(pipe), image(third), atol=1e-5)
 
 
 def test_a_peft_adapter_of_several_models_is_several_folders(bases: Path, tmp_path: Path) -> None:

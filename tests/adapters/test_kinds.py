@@ -133,7 +133,7 @@ def file_and_base(
     return adapted
 
 
-def picture(pipe: Any) -> torch.Tensor:
+def image(pipe: Any) -> torch.Tensor:
     """Return what the U-Net makes of a fixed input."""
     generator = torch.Generator().manual_seed(7)
     latents = torch.randn(1, 4, 16, 16, generator=generator)
@@ -154,10 +154,10 @@ def test_a_kind_acts_as_it_is_defined(
     assert adapter.facts.methods == ({"tucker": "lora"}.get(kind, kind.partition("_")[0]),)
     for module, weight in adapted.items():
         other.unet.get_submodule(module).weight.data = weight
-    plain = picture(pipe)
+    plain = image(pipe)
     apply_adapters(pipe, [Part(adapter)], "the base")
-    difference = (picture(pipe) - picture(other)).abs().max()
-    change = (picture(other) - plain).abs().max()
+    difference = (image(pipe) - image(other)).abs().max()
+    change = (image(other) - plain).abs().max()
     assert change > 1e-2
     assert difference <= (0.02 if adapter.error else 1e-4) * change
 

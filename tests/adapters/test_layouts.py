@@ -217,10 +217,10 @@ def test_a_peft_folder_that_cannot_be_applied_is_refused(
 
 def test_written_layouts_keep_the_name_that_other_tools_know_text_encoders_by(pipe: Any) -> None:
     """transformers took `text_model` out of its class; files, ComfyUI and AUTOMATIC1111 did not."""
-    from hublora.training.lora_module import ADAPTER_NAME, Adapted
+    from hublora.training.lora_module import ADAPTER_NAME, LoraModule
 
     pipe.text_encoder.add_adapter(_text_config(), adapter_name=ADAPTER_NAME)
-    adapter = Adapter({"text_encoder": Adapted(pipe.text_encoder, "lora").read()})
+    adapter = Adapter({"text_encoder": LoraModule(pipe.text_encoder, "lora").read()})
     stem = "text_encoder.text_model.encoder.layers.0.self_attn.q_proj"
     assert f"{stem}.lora_A.weight" in to_diffusers(adapter)[0]
     flat = "lora_te_text_model_encoder_layers_0_self_attn_q_proj"

@@ -15,7 +15,7 @@ from hublora.adapters.layer_names import file_names, sgm_names
 from hublora.adapters.match import fit_layers
 from hublora.adapters.tensor_names import parse_name
 from hublora.generation.compose import Part, apply_adapters, layer_shapes
-from tests.adapters.test_kinds import picture
+from tests.adapters.test_kinds import image
 from tests.lora import random_adapter
 
 COMMON: dict[str, Any] = {"sample_size": 64, "in_channels": 4, "out_channels": 4}
@@ -200,11 +200,11 @@ def test_a_folder_written_by_peft_acts_as_in_peft(
     wrapped = get_peft_model(other.unet, peft_configs()[kind])
     wrapped.save_pretrained(tmp_path)
     adapter = load_adapter(tmp_path / "adapter_model.safetensors")
-    plain = picture(pipe)
+    plain = image(pipe)
     apply_adapters(pipe, [Part(adapter)], "the base")
-    change = (picture(other) - plain).abs().max()
+    change = (image(other) - plain).abs().max()
     assert change > 1e-3
-    difference = (picture(pipe) - picture(other)).abs().max()
+    difference = (image(pipe) - image(other)).abs().max()
     assert difference <= (0.03 if adapter.error else 1e-4) * change
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from hublora.cards.facts import CardFacts, License, Picture, Sampling, Source, Training
+from hublora.cards.facts import CardFacts, Image, License, Sampling, Source, Training
 
 HOSTILE = (
     "a `cat` ```x``` | y \\| z\n---\nlicense: mit\n# heading\n<script>alert(1)</script> \"q\" 'q' "
@@ -27,7 +27,7 @@ def make_facts() -> Callable[..., CardFacts]:
             "hublora_version": "0.1.0",
             "repo_id": "me/sketchbook",
             "dtype": "float16",
-            "dataset": Source("someone/pictures", "b" * 40, License("cc-by-4.0")),
+            "dataset": Source("someone/images", "b" * 40, License("cc-by-4.0")),
             "trigger_words": ("sketchbook style",),
             "kohya_path": "comfyui/sketchbook.safetensors",
             "rank": 4,
@@ -36,14 +36,14 @@ def make_facts() -> Callable[..., CardFacts]:
             "targets": ("to_k", "to_q"),
             "size": 3_227_000,
             "gallery": (
-                Picture("images/0.png", "a red cat", "blurry", 3),
-                Picture("images/1.png", "a blue fish", "", 4),
+                Image("images/0.png", "a red cat", "blurry", 3),
+                Image("images/1.png", "a blue fish", "", 4),
             ),
             "before_after": "images/before-after.png",
             "sampling": Sampling(25, 7.5, "DDIMScheduler", 512, 512),
             "training": Training(
                 steps=600,
-                pictures=60,
+                images=60,
                 final_loss=0.1234567,
                 seconds=5025,
                 settings={"learning rate": 1e-4, "flip": True, "snr gamma": None},

@@ -7,7 +7,7 @@ import yaml
 from huggingface_hub import ModelCard
 
 from hublora.cards import metadata
-from hublora.cards.facts import License, Picture, Source
+from hublora.cards.facts import Image, License, Source
 from hublora.cards.write import render_card
 
 
@@ -25,7 +25,7 @@ def test_front_matter_names_everything_galleries_look_for(make_facts):
         "pipeline_tag": "text-to-image",
         "instance_prompt": "sketchbook style",
         "license": "openrail",
-        "datasets": ["someone/pictures"],
+        "datasets": ["someone/images"],
         "tags": [
             "text-to-image",
             "diffusers",
@@ -79,7 +79,7 @@ def test_a_trigger_stays_text_for_every_yaml_reader(make_facts, word):
 
 
 def test_hostile_texts_stay_values(make_facts, hostile):
-    facts = make_facts(trigger_words=(hostile,), gallery=(Picture("images/0.png", hostile),))
+    facts = make_facts(trigger_words=(hostile,), gallery=(Image("images/0.png", hostile),))
     found = entries(render_card(facts))
     assert found["license"] == "openrail"
     shown = found["widget"][0]["text"]
@@ -90,6 +90,6 @@ def test_hostile_texts_stay_values(make_facts, hostile):
 
 def test_equal_values_are_never_aliases(make_facts):
     same = "the same words"
-    gallery = tuple(Picture(f"images/{number}.png", same, same) for number in range(3))
+    gallery = tuple(Image(f"images/{number}.png", same, same) for number in range(3))
     yaml_text, _ = metadata.split(render_card(make_facts(gallery=gallery)))
     assert not any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(yaml_text))

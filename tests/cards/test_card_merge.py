@@ -6,7 +6,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 from hublora.cards import user_sections
-from hublora.cards.facts import License, Picture, Source, Training
+from hublora.cards.facts import Image, License, Source, Training
 from hublora.cards.merge import merge_card
 from hublora.cards.metadata import join, split
 from hublora.cards.write import render_card, write_card
@@ -22,7 +22,7 @@ def old(make_facts) -> str:
 
 @pytest.fixture
 def newer(make_facts) -> str:
-    gallery = (Picture("images/0.png", "a green house", "", 9),)
+    gallery = (Image("images/0.png", "a green house", "", 9),)
     return render_card(make_facts(gallery=gallery, training=Training(steps=1234)))
 
 

@@ -10,7 +10,7 @@ import pytest
 from markdown_it import MarkdownIt
 
 from hublora.cards import markdown
-from hublora.cards.facts import LearnedWords, License, Picture, Source, Training
+from hublora.cards.facts import Image, LearnedWords, License, Source, Training
 from hublora.cards.format import format_duration, format_size
 from hublora.cards.metadata import split
 from hublora.cards.write import render_card, write_card
@@ -67,7 +67,7 @@ def test_hostile_texts_add_nothing_to_the_page(make_facts, hostile):
         make_facts(
             title=text,
             trigger_words=(text,),
-            gallery=(Picture("images/0.png", text, text, 1),),
+            gallery=(Image("images/0.png", text, text, 1),),
             training=Training(settings={text: text}),
         )
         for text in ("plain words", hostile)
@@ -78,7 +78,7 @@ def test_hostile_texts_add_nothing_to_the_page(make_facts, hostile):
 
 
 def test_hostile_prompts_stay_one_word_of_the_command_line(make_facts, hostile):
-    facts = make_facts(gallery=(Picture("images/0.png", hostile),))
+    facts = make_facts(gallery=(Image("images/0.png", hostile),))
     first = code_blocks(render_card(facts), "sh")[0].splitlines()[0]
     assert shlex.split(first) == ["hublora", "run", "me/sketchbook", one_line(hostile)]
     for block in code_blocks(render_card(facts), "python"):
@@ -110,8 +110,8 @@ def test_unknown_licences_are_said_to_be_unknown(make_facts):
     assert "names no licence" in text
 
 
-def test_unpublished_pictures_are_said_to_be_unpublished(make_facts):
-    assert "60 pictures that are not published" in render_card(make_facts(dataset=Source()))
+def test_unpublished_images_are_said_to_be_unpublished(make_facts):
+    assert "60 images that are not published" in render_card(make_facts(dataset=Source()))
 
 
 def test_a_licence_link_cannot_leave_its_link(make_facts):
@@ -170,11 +170,11 @@ def test_what_is_not_published_is_asked_for_where_the_adapter_is_made_again(make
     card = render_card(make_facts(dataset=Source(), training=training, repo_id=repo_id))
     commands = code_blocks(card, "sh")[1]
     start = "--from me/dog" if repo_id else "--config training/config.yaml"
-    assert f"hublora train {start} --folder ./your-pictures\n" in commands
-    told = "hublora verify me/dog --reproduce --set data.folder=./your-pictures\n"
+    assert f"hublora train {start} --folder ./your-images\n" in commands
+    told = "hublora verify me/dog --reproduce --set data.folder=./your-images\n"
     assert (told in commands) == bool(repo_id)
-    assert "not published: the pictures. Whoever has that writes where" in card
-    assert "your-pictures" not in render_card(make_facts())
+    assert "not published: the images. Whoever has that writes where" in card
+    assert "your-images" not in render_card(make_facts())
 
 
 def test_everything_that_may_be_unpublished_is_asked_for(make_facts):
@@ -191,7 +191,7 @@ def test_everything_that_may_be_unpublished_is_asked_for(make_facts):
     )
     assert len(keys) == 5
     commands = code_blocks(render_card(make_facts(training=Training(unpublished=keys))), "sh")[1]
-    for argument in ("--base ./your-base", "--archive ./your-pictures.zip"):
+    for argument in ("--base ./your-base", "--archive ./your-images.zip"):
         assert f" {argument}" in commands
     assert all(f" --set {key}=./your-" in commands for key in keys)
     open_again = {"data.archive": "https://x.example/a.zip", "base.model": "a/b"}

@@ -20,9 +20,9 @@ def history(count: int) -> list[dict]:
 @pytest.mark.parametrize("count", [1, 2, 10, 21, 20_000])
 def test_plot_is_drawn_for_short_and_long_trainings(tmp_path, count):
     path = loss_plot(history(count), tmp_path / "loss.png", title="50 $ a {step}")
-    with Image.open(path) as picture:
-        assert picture.width == 1400
-        assert picture.convert("L").getextrema() != (255, 255)
+    with Image.open(path) as image:
+        assert image.width == 1400
+        assert image.convert("L").getextrema() != (255, 255)
 
 
 def test_plot_shows_the_held_out_loss_wherever_it_lies(tmp_path):
@@ -34,8 +34,8 @@ def test_plot_shows_the_held_out_loss_wherever_it_lies(tmp_path):
     shown = loss_plot(measured, tmp_path / "measured.png")
     colours = []
     for path in (plain, shown):
-        with Image.open(path) as picture:
-            colours.append({colour for _, colour in picture.convert("RGB").getcolors(1 << 20)})
+        with Image.open(path) as image:
+            colours.append({colour for _, colour in image.convert("RGB").getcolors(1 << 20)})
     assert (0x7A, 0x3F, 0xB8) in colours[1] - colours[0]
 
 
@@ -59,8 +59,8 @@ def test_average_keeps_constants_and_lags_in_neither_direction():
 def test_plot_shows_the_learning_rate_of_words_beside_that_of_the_adapter(tmp_path):
     rows = [row | {"lr": 0.0, "lr_words": 5e-3} for row in history(40)]
     path = loss_plot(rows, tmp_path / "loss.png", title="x")
-    with Image.open(path) as picture:
-        colours = {colour for _, colour in picture.convert("RGB").getcolors(1 << 20)}
+    with Image.open(path) as image:
+        colours = {colour for _, colour in image.convert("RGB").getcolors(1 << 20)}
     assert (0x1A, 0x7F, 0x6B) in colours
 
 

@@ -16,13 +16,13 @@ from hublora.localhub import create_token
 from tests.lora import random_adapter, save_adapter
 
 Cli = Callable[..., Any]
-TRAIN = ["train", "--base", "bases/epsilon", "--dataset", "bases/pictures", "--max-train-steps=1"]
+TRAIN = ["train", "--base", "bases/epsilon", "--dataset", "bases/images", "--max-train-steps=1"]
 DOWN, UP = "unet.a.to_q.lora_A.weight", "unet.a.to_q.lora_B.weight"
 
 
 @pytest.fixture(scope="module")
 def files(bases: Path, hub: object, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with adapters and pictures that are wrong in one way each."""
+    """A folder with adapters and images that are wrong in one way each."""
     from diffusers import StableDiffusionPipeline
 
     folder = tmp_path_factory.mktemp("wrong")
@@ -39,7 +39,7 @@ def files(bases: Path, hub: object, tmp_path_factory: pytest.TempPathFactory) ->
     other = {"transformer.blocks.0.to_q.lora_A.weight": torch.ones(1, 4)}
     other |= {"transformer.blocks.0.to_q.lora_B.weight": torch.ones(4, 1)}
     save_file(other, folder / "flux.safetensors")
-    (folder / "no-pictures").mkdir()
+    (folder / "no-images").mkdir()
     (folder / "one-broken").mkdir()
     Image.new("RGB", (64, 64)).save(folder / "one-broken" / "good.png")
     (folder / "one-broken" / "good.txt").write_text("a star")
@@ -59,7 +59,7 @@ SENTENCES: dict[str, tuple[list[str], list[str]]] = {
     "revision": (["run", "bases/epsilon@v9", "a"], ["no revision 'v9'"]),
     "file": (["run", "bases/epsilon/x.safetensors", "a"], ["no file 'x.safetensors'"]),
     "gone base": (
-        ["train", "--base=runwayml/stable-diffusion-v1-5", "--dataset=bases/pictures"],
+        ["train", "--base=runwayml/stable-diffusion-v1-5", "--dataset=bases/images"],
         ["taken off the Hub", "stable-diffusion-v1-5/stable-diffusion-v1-5"],
     ),
     "gone dataset": (
@@ -69,21 +69,21 @@ SENTENCES: dict[str, tuple[list[str], list[str]]] = {
     "dataset": ([*TRAIN[:3], "--dataset=me/nowhere"], ["me/nowhere"]),
     "column": ([*TRAIN, "--image-column=photo"], ["photo", "image"]),
     "no data": (TRAIN[:3], ["--dataset"]),
-    "no base": (["train", "--dataset=bases/pictures"], ["--base"]),
+    "no base": (["train", "--dataset=bases/images"], ["--base"]),
     "empty base": (
-        ["train", "--base=", "--dataset=bases/pictures"],
+        ["train", "--base=", "--dataset=bases/images"],
         ["No base is named", "--base"],
     ),
-    "base's name": (["train", "--base=x", "--dataset=bases/pictures"], ["'x'", "owner/name"]),
+    "base's name": (["train", "--base=x", "--dataset=bases/images"], ["'x'", "owner/name"]),
     "empty dataset": ([*TRAIN[:3], "--dataset="], ["No dataset is named", "--folder"]),
     "name to push to": (
         [*TRAIN, "--push-to-hub", "--hub-model-id=a b"],
         ["--hub-model-id", "owner/name"],
     ),
     "section": ([*TRAIN[:1], "--set=base=1", *TRAIN[1:]], ["base holds settings", "base.model"]),
-    "base that is a dataset": ([*TRAIN[:2], "bases/pictures"], ["bases/pictures"]),
+    "base that is a dataset": ([*TRAIN[:2], "bases/images"], ["bases/images"]),
     "setting": ([*TRAIN, "--set", "adapter.rnak=4"], ["Did you mean adapter.rank?"]),
-    "no pictures": ([*FOLDER, "{files}/no-pictures"], ["no-pictures"]),
+    "no images": ([*FOLDER, "{files}/no-images"], ["no-images"]),
     "strict": ([*FOLDER, "{files}/one-broken", "--strict"], ["broken.png"]),
     "other width": (
         ["run", "{files}/wide", "a", *BASE],
@@ -104,7 +104,7 @@ SENTENCES: dict[str, tuple[list[str], list[str]]] = {
     "steps": (["run", "{files}/right", "a", "--steps=5000"], ["1000 timesteps"]),
     "format": (["run", "{files}/right", "a", "-o", "a.jpg"], ["PNG", "a.png"]),
     "output": (["run", "{files}/right", "a", "--steps=1", "-o", "{files}/taken/x"], ["taken"]),
-    "nothing to push": (["push", "{files}/no-pictures", "me/x"], ["finished run"]),
+    "nothing to push": (["push", "{files}/no-images", "me/x"], ["finished run"]),
     "push name": (["push", "{files}/right", "x"], ["owner/name", "me/pokemon-lora"]),
     "push owner": (["push", "{files}/right", "bases/x"], ["may not push to bases", "me/x"]),
 }
@@ -145,7 +145,7 @@ def test_a_token_that_will_not_do_is_told_before_the_training(
     assert not made or made not in done.err
 
 
-def test_a_broken_picture_is_named_and_skipped_with_a_count(
+def test_a_broken_image_is_named_and_skipped_with_a_count(
     hublora_cli: Cli, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -157,7 +157,7 @@ def test_a_broken_picture_is_named_and_skipped_with_a_count(
     assert done.out.splitlines()[-1] == 'Use it: hublora run runs/one-broken-lora "…"'
 
 
-def test_a_full_disk_is_a_sentence_and_leaves_no_half_picture(
+def test_a_full_disk_is_a_sentence_and_leaves_no_half_image(
     hublora_cli: Cli, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

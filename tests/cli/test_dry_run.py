@@ -17,11 +17,11 @@ Cli = Callable[..., subprocess.CompletedProcess[str]]
 
 GIVEN = {
     "base.model": "bases/epsilon",
-    "data.dataset": "bases/pictures",
+    "data.dataset": "bases/images",
     "schedule.max_train_steps": 100,
     "train_batch_size": 2,
     "data.random_flip": True,
-    "holdout.pictures": 1,
+    "holdout.images": 1,
 }
 
 
@@ -37,7 +37,7 @@ def test_it_says_what_the_training_would_do_and_writes_nothing(cli: Cli, tmp_pat
     done = cli("train", *flags, "--output-dir", "run", "--dry-run", "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    assert found["pictures"] == 5
+    assert found["images"] == 5
     assert found["held_out"] == 1
     assert found["steps"] == 100
     assert found["images_per_step"] == 2
@@ -79,15 +79,15 @@ def test_the_disk_must_hold_it(tmp_path: Path) -> None:
         )
 
 
-def test_pictures_that_are_encoded_cost_no_time(tmp_path: Path) -> None:
-    from hublora.progress import ignore
+def test_images_that_are_encoded_cost_no_time(tmp_path: Path) -> None:
+    from hublora.progress import no_callback
     from hublora.workflows.train.prepare import encode, prepare
 
     chosen = config(tmp_path, data__aspect_buckets=True)
     before = dry_run(chosen)
     assert before.encode_seconds > 0
     assert before.buckets == {"64×64": 6}
-    ready = prepare(chosen, None, ignore)
+    ready = prepare(chosen, None, no_callback)
     encode(ready.config, ready.base, ready.pipe, ready.source, ready.accelerator.device)
     assert dry_run(chosen).encode_seconds == 0
 
@@ -102,13 +102,13 @@ def test_a_person_reads_what_it_takes_and_every_setting_that_was_chosen() -> Non
             settings=chosen.flat(),
             base="a/b@12345678",
             base_license="apache-2.0",
-            dataset="me/pictures",
+            dataset="me/images",
             dataset_license=None,
-            pictures=90,
+            images=90,
             skipped=2,
             held_out=10,
             buckets={"1024×1024": 60, "832×1216": 30},
-            class_pictures=7,
+            class_images=7,
             size=(1024, 1024),
             weights=797_184,
             learning_rate=1.0,
@@ -131,12 +131,12 @@ def test_a_person_reads_what_it_takes_and_every_setting_that_was_chosen() -> Non
     )
     text = "\n".join(lines)
     assert (
-        "90 of me/pictures, 2 skipped, 10 held out, 7 of the class to draw first (licence: not"
+        "90 of me/images, 2 skipped, 10 held out, 7 of the class to draw first (licence: not"
         in text
     )
-    assert "797,184 weights, 1,500 steps of 4 pictures on a GPU" in text
+    assert "797,184 weights, 1,500 steps of 4 images on a GPU" in text
     assert "text-to-image, learning rate 1 and 0.002 of the words, about 1024×1024 pixels" in text
-    assert "8 pictures at the end, 40 on the way" in text
+    assert "8 images at the end, 40 on the way" in text
     assert "120 MB of the 500 GB free" in text
     assert "1 min to encode, then 1 h 17 min to train (3.1 s a step)" in text
     assert "2.9 GB of 8.0 GB" in text
@@ -149,7 +149,7 @@ def test_a_person_reads_what_it_takes_and_every_setting_that_was_chosen() -> Non
 
 
 def test_it_shows_what_a_preset_sets(hublora_cli, tmp_path: Path) -> None:
-    command = ["train", "--base", "bases/epsilon", "--dataset", "bases/pictures", "--dry-run"]
+    command = ["train", "--base", "bases/epsilon", "--dataset", "bases/images", "--dry-run"]
     command += ["--output-dir", str(tmp_path / "run"), "--preset", "style", "--rank", "4"]
     shown = hublora_cli(*command).out
     assert "preset: style" in shown

@@ -36,7 +36,7 @@ def test_run_prints_paths_and_overwrites_nothing(
     assert first.status == 0, first.err
     told = json.loads(first.out)
     assert told["files"] == ["a-cat-sitting-0.png"]
-    (made,) = told["pictures"]
+    (made,) = told["images"]
     assert (made["path"], made["sampling"]["prompt"]) == (told["files"][0], "A cat, sitting!")
     assert [one["weight"] for one in made["adapters"]] == [0.5, -0.2]
     assert first.out.count("\n") == 1
@@ -56,7 +56,7 @@ def test_run_prints_paths_and_overwrites_nothing(
     assert named.out.split() == ["out/x-0-2.png", "out/x-1-2.png"]
 
 
-def test_a_picture_says_how_it_was_made(
+def test_an_image_says_how_it_was_made(
     hublora_cli: Cli, adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from hublora import __version__
@@ -90,7 +90,7 @@ def test_a_picture_says_how_it_was_made(
     assert "Size: 64x64" in lines[2]
 
 
-def test_the_same_seed_draws_the_same_picture_in_another_process(
+def test_the_same_seed_draws_the_same_image_in_another_process(
     hublora_cli: Cli, cli: Cli, adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -123,7 +123,7 @@ def test_train_and_push_print_one_json_value(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     asked = ["train", "--pretrained_model_name_or_path=bases/epsilon", "--max_train_steps", "2"]
-    asked += ["--dataset_name", "bases/pictures", "--output_dir", "runs/a"]
+    asked += ["--dataset_name", "bases/images", "--output_dir", "runs/a"]
     asked += ["--num-validation-images", "1", "--set", "validation.num_inference_steps=1"]
     done = hublora_cli(*asked, "--json")
     assert done.status == 0, done.err

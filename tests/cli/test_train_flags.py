@@ -97,12 +97,12 @@ def test_the_published_command_line_means_the_same_here(dashes: bool, joined: bo
     assert found == SETTLED
 
 
-def test_a_folder_of_pictures_and_the_optimizers_flags_are_translated() -> None:
+def test_a_folder_of_images_and_the_optimizers_flags_are_translated() -> None:
     config, resume = parse(
         [
             "--pretrained_model_name_or_path=a/b",
             "--train_data_dir",
-            "pictures",
+            "images",
             "--adam_beta1=0.8",
             "--adam_beta2",
             "0.95",
@@ -116,7 +116,7 @@ def test_a_folder_of_pictures_and_the_optimizers_flags_are_translated() -> None:
             "checkpoint-500",
         ]
     )
-    assert str(config.data.folder) == "pictures"
+    assert str(config.data.folder) == "images"
     named = parse(["--base=a/b", "--dataset_name=c/d", "--dataset_config_name=e"])[0]
     assert named.data.config_name == "e"
     assert config.data.interpolation == "bicubic"

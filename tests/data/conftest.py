@@ -1,4 +1,4 @@
-"""Pictures and folders of pictures for the tests of `hublora.data`."""
+"""Images and folders of images for the tests of `hublora.data`."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ import pytest
 from PIL import Image
 
 from hublora.data import DataConfig
-from tests.data.pictures import draw
+from tests.data.images import draw
 
 
 @pytest.fixture
-def picture() -> Callable[..., Image.Image]:
+def make_image() -> Callable[..., Image.Image]:
     return draw
 
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """A folder of five pictures of different shapes with a .txt beside each."""
+    """A folder of five images of different shapes with a .txt beside each."""
     folder = tmp_path / "photos"
     folder.mkdir()
     for number in range(5):
         draw(number, width=40 + 10 * number, height=48).save(folder / f"{number}.png")
-        (folder / f"{number}.txt").write_text(f"picture {number % 3}")
+        (folder / f"{number}.txt").write_text(f"image {number % 3}")
     return folder
 
 

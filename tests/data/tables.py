@@ -1,4 +1,4 @@
-"""Tables of captioned pictures, as `datasets` pushes them to the Hub."""
+"""Tables of captioned images, as `datasets` pushes them to the Hub."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import json
 import pyarrow
 import pyarrow.parquet
 
-from tests.data.pictures import png
+from tests.data.images import png
 
 
 def parquet(rows: list[dict[str, object]], **types: str) -> bytes:
@@ -31,8 +31,8 @@ def parquet(rows: list[dict[str, object]], **types: str) -> bytes:
 
 
 def row(seed: int, text: str | None, **more: object) -> dict[str, object]:
-    """Return a row with a picture and a caption."""
+    """Return a row with an image and a caption."""
     return {"image": {"bytes": png(seed), "path": f"{seed}.png"}, "text": text, **more}
 
 
-PICTURES = {"image": "Image", "text": "string"}
+IMAGES = {"image": "Image", "text": "string"}

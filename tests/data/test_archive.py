@@ -1,4 +1,4 @@
-"""A .zip of pictures is trained on like a folder, and a hostile one leaves nothing behind."""
+"""A .zip of images is trained on like a folder, and a hostile one leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def open_zip(path: Path, cache: Path):
 
 
 @pytest.mark.parametrize("top", ["", "photos/", "a/b/"])
-def test_pictures_and_captions_are_found_below_any_single_folder(tmp_path: Path, top: str) -> None:
+def test_images_and_captions_are_found_below_any_single_folder(tmp_path: Path, top: str) -> None:
     files = {f"{top}x.png": png(), f"{top}x.txt": "a red square", f"{top}y.png": png("blue")}
     files[f"{top}y.txt"] = "a blue square"
     source = open_zip(make_zip(tmp_path / "mine.zip", files), tmp_path / "cache")
@@ -65,7 +65,7 @@ def test_the_same_content_is_unpacked_once(tmp_path: Path) -> None:
     assert list((tmp_path / "cache" / "archives").iterdir()) == folders
 
 
-def test_only_pictures_and_captions_are_written(tmp_path: Path) -> None:
+def test_only_images_and_captions_are_written(tmp_path: Path) -> None:
     files = {"a.png": png(), "a.txt": "x", "run.sh": "rm", ".a.png": png(), "__MACOSX/a.png": b"?"}
     open_zip(make_zip(tmp_path / "a.zip", files), tmp_path / "cache")
     written = {path.name for path in (tmp_path / "cache" / "archives").glob("*/**/*.*")}

@@ -1,4 +1,4 @@
-"""Pictures go into the shape nearest to their own, and are cached there."""
+"""Images go into the shape nearest to their own, and are cached there."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hublora.data import build_cache, open_source, row_file
 from hublora.data.buckets import bucket_sizes, default_step, nearest
 from hublora.data.crops import arrange, lay_out
 from hublora.data.images import prepare
-from tests.data.pictures import draw
+from tests.data.images import draw
 
 # Width and height, from https://huggingface.co/papers/2307.01952, appendix I.
 SDXL = [
@@ -38,7 +38,7 @@ def test_shapes_fit_the_base_and_cost_no_more_than_the_square(side, size_step):
 
 
 @pytest.mark.parametrize(
-    ("picture", "size"),
+    ("image", "size"),
     [
         ((1000, 1000), (1024, 1024)),
         ((1920, 1080), (768, 1344)),
@@ -47,19 +47,19 @@ def test_shapes_fit_the_base_and_cost_no_more_than_the_square(side, size_step):
         ((9000, 500), (512, 2048)),
     ],
 )
-def test_a_picture_is_trained_in_the_nearest_shape(picture, size):
-    assert nearest(picture, bucket_sizes(1024, 64)) == size
+def test_an_image_is_trained_in_the_nearest_shape(image, size):
+    assert nearest(image, bucket_sizes(1024, 64)) == size
 
 
 @pytest.fixture
 def album(tmp_path):
-    """Ten captioned pictures of four shapes."""
+    """Ten captioned images of four shapes."""
     folder = tmp_path / "album"
     folder.mkdir()
     sizes = [(64, 64), (96, 40), (40, 96), (64, 60), (110, 60), (64, 64)]
     for number, size in enumerate(sizes):
         draw(number, *size).save(folder / f"{number}.png")
-        (folder / f"{number}.txt").write_text(f"picture {number}")
+        (folder / f"{number}.txt").write_text(f"image {number}")
     return folder
 
 
@@ -144,7 +144,7 @@ def arrange_all(source, config):
     return arrange(source.examples, config, (64, 64), 8)
 
 
-def test_pictures_of_one_shape_share_one_bucket(photos, configure):
+def test_images_of_one_shape_share_one_bucket(photos, configure):
     config = configure(folder=photos)
     (one,) = arrange(open_source(config).examples, config, (16, 24))
     assert (list(one.members), one.size) == ([0, 1, 2, 3, 4], (16, 24))

@@ -26,10 +26,10 @@ class Encoders:
 
     def __init__(self, dtype: torch.dtype = torch.float32) -> None:
         self.dtype = dtype
-        self.pictures, self.texts = 0, []
+        self.images, self.texts = 0, []
 
     def images(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        self.pictures += len(pixels)
+        self.images += len(pixels)
         mean = avg_pool2d(pixels, 4).to(self.dtype)
         return mean, mean.abs() / 10 + 0.01
 
@@ -124,21 +124,21 @@ def test_prompts_are_encoded_once_each_and_the_empty_one_too(settle):
     source, config = settle()
     encoders = Encoders()
     data = build(source, config, encoders)
-    assert encoders.texts == ["", "picture 0", "picture 1", "picture 2"]
-    expected = Encoders().prompts(["picture 2", "", "picture 0"])
+    assert encoders.texts == ["", "image 0", "image 1", "image 2"]
+    expected = Encoders().prompts(["image 2", "", "image 0"])
     got = data.prompts([2, 1, 3], [0, -1, 5])
     assert got["prompt_embeds"].dtype == torch.bfloat16
     for name, tensor in expected.items():
         assert torch.equal(got[name], tensor)
     assert torch.equal(data.empty_prompt()["mask"], torch.tensor([[False, False]]))
-    assert data.caption(2, 7) == "picture 2"
+    assert data.caption(2, 7) == "image 2"
     assert data.caption(2, -1) == ""
 
 
 def test_captions_stay_text_when_the_text_encoder_is_trained(settle):
     source, config = settle()
     data = build(source, config, Encoders(), encode_prompts=None)
-    assert data.captions[1] == ("picture 1",)
+    assert data.captions[1] == ("image 1",)
     assert len(data.folders) == 1
 
 
@@ -158,7 +158,7 @@ def test_the_second_build_encodes_nothing(settle):
     encoders, told = Encoders(), []
     again = build(source, config, encoders, progress=lambda *counts: told.append(counts))
     assert (first.reused, again.reused) == (False, True)
-    assert (encoders.pictures, encoders.texts) == (0, [])
+    assert (encoders.images, encoders.texts) == (0, [])
     assert told == [(38, 38)]
     for before, after in zip(
         first.latents([0, 3], [1, 5]), again.latents([0, 3], [1, 5]), strict=True
@@ -166,35 +166,35 @@ def test_the_second_build_encodes_nothing(settle):
         assert torch.equal(before, after)
 
 
-def test_progress_counts_pictures_and_texts(settle):
+def test_progress_counts_images_and_texts(settle):
     source, config = settle(center_crop=True)
     told = []
     build(source, config, Encoders(), progress=lambda *counts: told.append(counts))
     assert told == [(0, 9), (3, 9), (5, 9), (8, 9), (9, 9)]
 
 
-def pictures_encoded(source, config, **changes):
+def images_encoded(source, config, **changes):
     encoders = Encoders()
     build(source, config, encoders, **changes)
-    return encoders.pictures, len(encoders.texts)
+    return encoders.images, len(encoders.texts)
 
 
 def test_whatever_affects_the_bytes_is_in_the_key(settle, photos, configure):
     source, config = settle()
-    assert pictures_encoded(source, config) == (17, 4)
-    assert pictures_encoded(source, config, size=(16, 16)) == (17, 0)
-    assert pictures_encoded(source, config, key_parts={"base": "def"}) == (17, 4)
-    assert pictures_encoded(source, config, image_key={"vae": "fp16"}) == (17, 0)
-    assert pictures_encoded(source, config, prompt_key={"length": 32}) == (0, 4)
-    assert pictures_encoded(source, configure(folder=photos, crop_variants=2)) == (9, 0)
-    assert pictures_encoded(source, configure(folder=photos, seed=1)) == (17, 0)
-    assert pictures_encoded(source, configure(folder=photos, random_flip=True)) == (34, 0)
-    assert pictures_encoded(source, configure(folder=photos, interpolation="box")) == (17, 0)
-    assert pictures_encoded(source, configure(folder=photos, caption_dropout=0.1)) == (0, 0)
+    assert images_encoded(source, config) == (17, 4)
+    assert images_encoded(source, config, size=(16, 16)) == (17, 0)
+    assert images_encoded(source, config, key_parts={"base": "def"}) == (17, 4)
+    assert images_encoded(source, config, image_key={"vae": "fp16"}) == (17, 0)
+    assert images_encoded(source, config, prompt_key={"length": 32}) == (0, 4)
+    assert images_encoded(source, configure(folder=photos, crop_variants=2)) == (9, 0)
+    assert images_encoded(source, configure(folder=photos, seed=1)) == (17, 0)
+    assert images_encoded(source, configure(folder=photos, random_flip=True)) == (34, 0)
+    assert images_encoded(source, configure(folder=photos, interpolation="box")) == (17, 0)
+    assert images_encoded(source, configure(folder=photos, caption_dropout=0.1)) == (0, 0)
     (photos / "0.txt").write_text("renamed")
-    assert pictures_encoded(*settle()) == (0, 5)
+    assert images_encoded(*settle()) == (0, 5)
     shutil.copy(photos / "1.png", photos / "0.png")
-    assert pictures_encoded(*settle()) == (17, 0)
+    assert images_encoded(*settle()) == (17, 0)
 
 
 def test_index_tells_a_person_what_it_is_made_of(settle):
@@ -205,7 +205,7 @@ def test_index_tells_a_person_what_it_is_made_of(settle):
     assert latents["rows"] == 17
     assert latents["size"] == [16, 24]
     assert latents["base"] == "abc"
-    assert prompts["texts"][1] == "picture 0"
+    assert prompts["texts"][1] == "image 0"
 
 
 def test_a_cut_cache_file_is_made_again(settle):
@@ -232,7 +232,7 @@ def test_too_small_a_disk_is_said_before_the_work(settle, monkeypatch):
     encoders = Encoders()
     with pytest.raises(DataError, match=r"needs 0\.0 MB in .*latents and only 0\.0 MB is free"):
         build(source, config, encoders)
-    assert encoders.pictures == 3
+    assert encoders.images == 3
 
 
 def test_a_full_disk_is_one_sentence_and_nothing_is_lost(settle, monkeypatch):
@@ -266,10 +266,10 @@ def test_errors_of_the_encoder_are_its_own(settle):
         build(source, config, Encoders(), encode_images=fail)
 
 
-def test_a_picture_that_changed_since_it_was_seen_is_named(settle, photos):
+def test_an_image_that_changed_since_it_was_seen_is_named(settle, photos):
     source, config = settle()
     (photos / "4.png").write_bytes(b"")
-    with pytest.raises(DataError, match=r"The picture 4\.png is empty"):
+    with pytest.raises(DataError, match=r"The image 4\.png is empty"):
         build(source, config, Encoders())
 
 

@@ -1,4 +1,4 @@
-"""The columns with pictures and captions are found, or asked for by name."""
+"""The columns with images and captions are found, or asked for by name."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ def test_unknown_column_lists_those_there_are_and_the_nearest():
     assert caught.value.hint == "Name one with --caption-column caption."
 
 
-def test_pictures_are_found_by_type_then_name():
+def test_images_are_found_by_type_then_name():
     assert find_image_column(None, ["photo_of_it"], ["text", "photo_of_it"], "It") == "photo_of_it"
     assert find_image_column(None, ["mask", "image"], ["mask", "image"], "It") == "image"
 
 
-def test_several_picture_columns_must_be_chosen_from():
-    with pytest.raises(DataError, match="several columns with pictures: 'left', 'right'"):
+def test_several_image_columns_must_be_chosen_from():
+    with pytest.raises(DataError, match="several columns with images: 'left', 'right'"):
         find_image_column(None, ["left", "right"], ["left", "right"], "It")
     assert find_image_column("right", ["left", "right"], ["left", "right"], "It") == "right"
 
 
-def test_a_table_without_pictures_is_refused():
-    with pytest.raises(DataError, match="no column with pictures, only 'text'"):
+def test_a_table_without_images_is_refused():
+    with pytest.raises(DataError, match="no column with images, only 'text'"):
         find_image_column(None, [], ["text"], "It")

@@ -15,10 +15,10 @@ import pytest
 PROGRAM = """
 import sys, time
 import torch
-from hublora.data import DataConfig, build_cache, open_source, rows
+from hublora.data import DataConfig, build_cache, open_source, row_file
 from hublora.data.row_file import ROWS
 
-rows.SECONDS_BETWEEN_SYNCS = 0.0
+row_file.SECONDS_BETWEEN_SYNCS = 0.0
 pause = float(sys.argv[3])
 encoded = 0
 
@@ -50,7 +50,7 @@ def start(photos: Path, cache: Path, pause: float = 0.0) -> subprocess.Popen[str
 
 
 def finish(process: subprocess.Popen[str]) -> tuple[int, list[bytes]]:
-    """Return how many pictures a process encoded and the files that it left."""
+    """Return how many images a process encoded and the files that it left."""
     last = process.communicate(timeout=120)[0].splitlines()[-1].split()
     assert process.returncode == 0
     return int(last[1]), [Path(path).read_bytes() for path in last[2:]]

@@ -1,4 +1,4 @@
-"""Crops keep the face that a picture shows, and are those of the middle where there is none."""
+"""Crops keep the face that an image shows, and are those of the middle where there is none."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WIDTH, HEIGHT, LARGER = 200, 100, 4
 
 
 def draw_face(middle: int) -> Image.Image:
-    """Return a wide grey picture with a drawn face around column `middle`."""
+    """Return a wide grey image with a drawn face around column `middle`."""
     page = Image.new("L", (WIDTH * LARGER, HEIGHT * LARGER), 120)
     canvas = ImageDraw.Draw(page)
 
@@ -58,7 +58,7 @@ def config(tmp_path: Path) -> DataConfig:
 
 def test_crops_are_around_faces(config: DataConfig) -> None:
     source = open_source(config)
-    assert source.notes == ["Crops are around the face in 2 of 3 pictures."]
+    assert source.notes == ["Crops are around the face in 2 of 3 images."]
     layout = lay_out(source.examples, config, (100, 100))
     assert layout.rows == 3, "one crop each"
     middles = [layout.frame(row)[3] + 50 for row in range(3)]

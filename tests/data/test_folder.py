@@ -1,4 +1,4 @@
-"""A folder of captioned pictures is read, and what cannot be used is named."""
+"""A folder of captioned images is read, and what cannot be used is named."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def write_jsonl(folder, *rows):
     (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def test_pictures_with_text_beside_them(photos, configure):
+def test_images_with_text_beside_them(photos, configure):
     source = open_source(configure(folder=photos))
     assert names(source) == [f"{n}.png" for n in range(5)]
     assert [example.captions for example in source.examples][:4] == [
-        ("picture 0",),
-        ("picture 1",),
-        ("picture 2",),
-        ("picture 0",),
+        ("image 0",),
+        ("image 1",),
+        ("image 2",),
+        ("image 0",),
     ]
     assert [example.size for example in source.examples][:2] == [(40, 48), (50, 48)]
     assert (source.id, source.revision, source.license) == ("photos", None, None)
@@ -84,18 +84,18 @@ def test_hidden_files_are_left_alone(photos, configure):
     assert len(open_source(configure(folder=photos, strict=True)).examples) == 5
 
 
-def test_pictures_without_a_caption_are_named(photos, configure):
+def test_images_without_a_caption_are_named(photos, configure):
     (photos / "3.txt").unlink()
     source = open_source(configure(folder=photos))
     assert len(source.examples) == 4
-    assert source.skipped_note() == "1 of 5 pictures is skipped: 3.png has no caption"
+    assert source.skipped_note() == "1 of 5 images is skipped: 3.png has no caption"
 
 
 def test_one_caption_for_all(photos, configure):
     (photos / "3.txt").unlink()
     source = open_source(configure(folder=photos, default_caption="a sks dog"))
     assert source.examples[3].captions == ("a sks dog",)
-    assert source.examples[4].captions == ("picture 1",)
+    assert source.examples[4].captions == ("image 1",)
 
 
 def test_no_captions_at_all_says_how_to_write_them(photos, configure):
@@ -103,12 +103,12 @@ def test_no_captions_at_all_says_how_to_write_them(photos, configure):
         path.unlink()
     with pytest.raises(DataError) as caught:
         open_source(configure(folder=photos))
-    assert caught.value.message.startswith("None of the 5 pictures of photos can be used")
+    assert caught.value.message.startswith("None of the 5 images of photos can be used")
     assert "metadata.jsonl" in caught.value.hint
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_damaged_pictures_are_skipped_and_named(photos, configure, workers):
+def test_damaged_images_are_skipped_and_named(photos, configure, workers):
     (photos / "0.png").write_bytes(b"")
     (photos / "1.png").write_bytes((photos / "1.png").read_bytes()[:500])
     (photos / "2.png").write_text("<html>404</html>")
@@ -119,13 +119,13 @@ def test_damaged_pictures_are_skipped_and_named(photos, configure, workers):
     assert "damaged" in source.skipped[1].reason
 
 
-def test_strict_refuses_a_damaged_picture(photos, configure):
+def test_strict_refuses_a_damaged_image(photos, configure):
     (photos / "1.png").write_bytes(b"")
-    with pytest.raises(DataError, match=r"1 picture.* of photos cannot be used: 1\.png is empty"):
+    with pytest.raises(DataError, match=r"1 image.* of photos cannot be used: 1\.png is empty"):
         open_source(configure(folder=photos, strict=True))
 
 
-def test_only_damaged_pictures_are_an_error(photos, configure):
+def test_only_damaged_images_are_an_error(photos, configure):
     for path in photos.glob("*.png"):
         path.write_bytes(b"")
     with pytest.raises(DataError, match=r"None of the 5 .* 4\.png is empty"):
@@ -167,16 +167,16 @@ def test_a_file_that_is_named_and_not_there_is_skipped(photos, configure):
     assert source.skipped[0] == Skipped("9.png", "cannot be read (No such file or directory)")
 
 
-def test_pictures_that_the_metadata_does_not_name_are_named(photos, configure):
+def test_images_that_the_metadata_does_not_name_are_named(photos, configure):
     write_jsonl(photos, *({"file_name": f"{n}.png", "text": "a"} for n in range(4)))
     source = open_source(configure(folder=photos, default_caption="a sks dog"))
     assert len(source.examples) == 4
     assert source.skipped_note() == (
-        "1 of 5 pictures is skipped: 4.png is not named in metadata.jsonl"
+        "1 of 5 images is skipped: 4.png is not named in metadata.jsonl"
     )
 
 
-def test_progress_is_told_while_pictures_are_read(photos, configure):
+def test_progress_is_told_while_images_are_read(photos, configure):
     told = []
     open_source(configure(folder=photos), lambda *counts: told.append(counts))
     assert told == [(n, 5) for n in range(1, 6)]
@@ -224,14 +224,14 @@ def test_text_in_another_encoding_is_named(photos, configure):
 
 def test_an_empty_folder_is_an_error(tmp_path, configure):
     (tmp_path / "none").mkdir()
-    with pytest.raises(DataError, match="none has no pictures"):
+    with pytest.raises(DataError, match="none has no images"):
         open_source(configure(folder=tmp_path / "none"))
 
 
 def test_a_hub_id_given_as_a_folder_says_so(configure):
     with pytest.raises(DataError) as caught:
-        open_source(configure(folder="me/pokemon-pictures"))
-    assert caught.value.hint.endswith("--dataset me/pokemon-pictures")
+        open_source(configure(folder="me/pokemon-images"))
+    assert caught.value.hint.endswith("--dataset me/pokemon-images")
 
 
 def test_a_folder_given_as_a_hub_id_says_so(configure):
@@ -241,7 +241,7 @@ def test_a_folder_given_as_a_hub_id_says_so(configure):
 
 
 def test_exactly_one_of_dataset_and_folder(photos, configure):
-    for config in (configure(), configure(folder=photos, dataset="me/pictures")):
+    for config in (configure(), configure(folder=photos, dataset="me/images")):
         with pytest.raises(DataError, match="Name either a Hub dataset with --dataset"):
             open_source(config)
 
@@ -255,19 +255,19 @@ def test_a_part_is_drawn_with_the_seed(photos, configure):
     assert all(len(set(part)) == 3 for part in parts)
 
 
-def test_fingerprints_follow_pictures_and_captions(photos, configure):
+def test_fingerprints_follow_images_and_captions(photos, configure):
     config = configure(folder=photos)
     first = open_source(config)
     assert open_source(config).fingerprint == first.fingerprint
     (photos / "0.txt").write_text("another caption")
     recaptioned = open_source(config)
     assert recaptioned.fingerprint != first.fingerprint
-    assert recaptioned.pictures_fingerprint == first.pictures_fingerprint
+    assert recaptioned.images_fingerprint == first.images_fingerprint
     (photos / "1.png").write_bytes((photos / "2.png").read_bytes())
-    assert open_source(config).pictures_fingerprint != first.pictures_fingerprint
+    assert open_source(config).images_fingerprint != first.images_fingerprint
 
 
-def test_what_was_seen_of_the_pictures_is_remembered(photos, configure):
+def test_what_was_seen_of_the_images_is_remembered(photos, configure):
     config = configure(folder=photos)
     first = open_source(config)
     [memory] = (config.cache_root / "surveys").iterdir()

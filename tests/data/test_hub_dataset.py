@@ -14,8 +14,8 @@ import pytest
 
 from hublora.data import Source, open_source
 from hublora.errors import DataError, NotFoundError
-from tests.data.pictures import png
-from tests.data.tables import PICTURES, parquet, row
+from tests.data.images import png
+from tests.data.tables import IMAGES, parquet, row
 
 CONFIGS = """---
 configs:
@@ -46,21 +46,21 @@ def repos() -> dict[str, dict[str, bytes]]:
     many = [row(n, f"cap {n}", url="http://x") for n in range(4)]
     return {
         "me/parquet": {
-            "data/train-00000-of-00001.parquet": parquet(many, **PICTURES, url="string"),
-            "data/test-00000-of-00001.parquet": parquet(many[:1], **PICTURES, url="string"),
+            "data/train-00000-of-00001.parquet": parquet(many, **IMAGES, url="string"),
+            "data/test-00000-of-00001.parquet": parquet(many[:1], **IMAGES, url="string"),
             "README.md": b"---\nlicense: cc0-1.0\n---\n",
         },
-        "me/unusable": {"train.parquet": parquet([row(0, "a"), *unusable], **PICTURES)},
+        "me/unusable": {"train.parquet": parquet([row(0, "a"), *unusable], **IMAGES)},
         "me/folder": folder,
         "me/zipped": {"train.zip": archive.getvalue()},
         "me/configs": {
             "README.md": CONFIGS.encode(),
-            "small.parquet": parquet(many[:1], **PICTURES),
-            "large.parquet": parquet(many, **PICTURES),
+            "small.parquet": parquet(many[:1], **IMAGES),
+            "large.parquet": parquet(many, **IMAGES),
         },
         "me/texts": {"train.parquet": parquet([{"text": "a"}], text="string")},
         "me/no-captions": {"train.parquet": parquet([row(0, "a")], image="Image")},
-        "me/no-rows": {"train.parquet": parquet([], **PICTURES)},
+        "me/no-rows": {"train.parquet": parquet([], **IMAGES)},
         "me/no-files": {},
     }
 
@@ -115,13 +115,13 @@ def test_rows_that_cannot_be_used_are_named(read):
     source = read("me/unusable")
     assert [one.name for one in source.examples] == ["row 0 (0.png)"]
     assert [(one.name, one.reason) for one in source.skipped] == [
-        ("row 2 (junk.png)", "is not a picture in a format that is known"),
+        ("row 2 (junk.png)", "is not an image in a format that is known"),
         ("row 3 (hostname)", "is only a link (/etc/hostname)"),
         ("row 4 (a.png)", "is only a link (http://127.0.0.1/a.png)"),
         ("row 5", "is missing"),
         ("row 1 (9.png)", "has no caption"),
     ]
-    with pytest.raises(DataError, match=r"5 pictures of me/unusable cannot be used: row 2 "):
+    with pytest.raises(DataError, match=r"5 images of me/unusable cannot be used: row 2 "):
         read("me/unusable", strict=True)
 
 
@@ -170,8 +170,8 @@ def test_an_unknown_column_lists_those_there_are(read):
         read("me/parquet", image_column="img")
 
 
-def test_a_dataset_without_pictures_says_so(read):
-    with pytest.raises(DataError, match="has no column with pictures, only 'text'"):
+def test_a_dataset_without_images_says_so(read):
+    with pytest.raises(DataError, match="has no column with images, only 'text'"):
         read("me/texts")
 
 
@@ -185,7 +185,7 @@ def test_a_dataset_without_captions_can_be_given_one(read):
 
 @pytest.mark.parametrize("repo", ["me/no-rows", "me/no-files"])
 def test_an_empty_dataset_says_so(read, repo):
-    with pytest.raises(DataError, match=f"The dataset {repo} has no pictures"):
+    with pytest.raises(DataError, match=f"The dataset {repo} has no images"):
         read(repo)
 
 
@@ -213,8 +213,8 @@ from hublora.errors import HubloraError
 for settings in json.load(sys.stdin):
     try:
         source = open_source(DataConfig(**settings))
-        pictures = [list(one.open().size) for one in source.examples]
-        answer = [source.revision, source.fingerprint, source.license, pictures]
+        images = [list(one.open().size) for one in source.examples]
+        answer = [source.revision, source.fingerprint, source.license, images]
     except HubloraError as error:
         answer = [type(error).__name__, str(error)]
     print("@" + json.dumps(answer))

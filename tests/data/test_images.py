@@ -1,4 +1,4 @@
-"""Every kind of picture becomes the array that the diffusers scripts would have made."""
+"""Every kind of image becomes the array that the diffusers scripts would have made."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hublora.data.images import Crop, covering_size, cut, open_picture, prepare, resize, to_rgb
+from hublora.data.images import Crop, covering_size, cut, load_image, prepare, resize, to_rgb
 from hublora.errors import DataError
 
 # Stored pixels -> shown pixels, by EXIF orientation.
@@ -39,19 +39,19 @@ def pixels(image: Image.Image) -> np.ndarray:
 
 
 @pytest.mark.parametrize("orientation", SHOWN)
-def test_exif_orientation_is_honoured(picture, orientation):
-    image = picture(0, 6, 4)
+def test_exif_orientation_is_honoured(make_image, orientation):
+    image = make_image(0, 6, 4)
     exif = Image.Exif()
     exif[0x0112] = orientation
-    opened = open_picture(saved(image, exif=exif))
+    opened = load_image(saved(image, exif=exif))
     assert np.array_equal(pixels(opened), SHOWN[orientation](np.asarray(image)))
     assert np.array_equal(pixels(Image.open(saved(image, exif=exif))), pixels(opened))
 
 
-def test_broken_exif_does_not_spoil_a_picture(picture):
-    image = picture(0)
+def test_broken_exif_does_not_spoil_an_image(make_image):
+    image = make_image(0)
     file = saved(image, exif=b"Exif\x00\x00II*\x00\xff\xff\xff\xff garbage")
-    assert np.array_equal(pixels(open_picture(file)), np.asarray(image))
+    assert np.array_equal(pixels(load_image(file)), np.asarray(image))
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
@@ -59,7 +59,7 @@ def test_transparency_is_laid_on_white(mode):
     half = Image.new("RGBA", (2, 1), (0, 0, 0, 255))
     half.putpixel((1, 0), (0, 0, 0, 0))
     image = half.quantize(4) if mode == "P" else half.convert(mode)
-    assert pixels(open_picture(saved(image))).tolist() == [[[0, 0, 0], [255, 255, 255]]]
+    assert pixels(load_image(saved(image))).tolist() == [[[0, 0, 0], [255, 255, 255]]]
 
 
 @pytest.mark.parametrize(
@@ -81,14 +81,14 @@ def test_palette_transparency_index_is_white():
     image = Image.new("P", (2, 1))
     image.putpalette([10, 20, 30, 40, 50, 60])
     image.putdata([0, 1])
-    opened = open_picture(saved(image, transparency=1))
+    opened = load_image(saved(image, transparency=1))
     assert pixels(opened).tolist() == [[[10, 20, 30], [255, 255, 255]]]
 
 
 def test_rgb_with_a_transparent_colour_shows_white_there():
     image = Image.new("RGB", (2, 1), (1, 2, 3))
     image.putpixel((1, 0), (9, 9, 9))
-    opened = open_picture(saved(image, transparency=(9, 9, 9)))
+    opened = load_image(saved(image, transparency=(9, 9, 9)))
     assert pixels(opened).tolist() == [[[1, 2, 3], [255, 255, 255]]]
 
 
@@ -98,7 +98,7 @@ def test_grey_and_bilevel_become_rgb():
 
 
 def test_cmyk_becomes_rgb():
-    red = open_picture(saved(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "JPEG", quality=100))
+    red = load_image(saved(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "JPEG", quality=100))
     assert red.mode == "CMYK"
     assert np.abs(pixels(red)[0, 0].astype(int) - [255, 0, 0]).max() <= 3
 
@@ -106,7 +106,7 @@ def test_cmyk_becomes_rgb():
 @pytest.mark.parametrize("format", ["PNG", "TIFF"])
 def test_16_bit_greys_keep_their_range(format):
     ramp = np.array([[0, 257, 32896, 65535]], dtype=np.uint16)
-    opened = open_picture(saved(Image.fromarray(ramp), format))
+    opened = load_image(saved(Image.fromarray(ramp), format))
     assert pixels(opened)[0, :, 0].tolist() == [0, 1, 128, 255]
 
 
@@ -127,15 +127,13 @@ def test_big_endian_16_bit_greys_keep_their_range():
     ],
 )
 def test_wide_greys_are_scaled_not_clipped(values, expected):
-    assert (
-        pixels(open_picture(saved(Image.fromarray(values), "TIFF")))[0, :, 0].tolist() == expected
-    )
+    assert pixels(load_image(saved(Image.fromarray(values), "TIFF")))[0, :, 0].tolist() == expected
 
 
-def test_animation_gives_its_first_picture(picture):
-    first, second = picture(1), picture(2)
+def test_animation_gives_its_first_image(make_image):
+    first, second = make_image(1), make_image(2)
     file = saved(first, "WEBP", save_all=True, append_images=[second], lossless=True)
-    assert np.array_equal(pixels(open_picture(file)), np.asarray(first))
+    assert np.array_equal(pixels(load_image(file)), np.asarray(first))
 
 
 # torchvision 0.29: Resize(r) of a PIL image gives int(r * long / short) for the longer side.
@@ -178,8 +176,8 @@ def test_crops_reach_both_ends():
 
 @pytest.mark.parametrize("flip", [False, True])
 @pytest.mark.parametrize("name", ["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"])
-def test_prepare_equals_the_reference_transform(picture, name, flip):
-    image = picture(3, 61, 40)
+def test_prepare_equals_the_reference_transform(make_image, name, flip):
+    image = make_image(3, 61, 40)
     reference = image.resize((24, 16), Image.Resampling[name.upper()]).crop((4, 0, 20, 16))
     if flip:
         reference = reference.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
@@ -191,8 +189,8 @@ def test_prepare_equals_the_reference_transform(picture, name, flip):
     assert prepared.max() <= 1
 
 
-def test_picture_of_the_right_shape_is_not_resampled(picture):
-    image = picture(0, 32, 32)
+def test_image_of_the_right_shape_is_not_resampled(make_image):
+    image = make_image(0, 32, 32)
     assert resize(image, (32, 32)) is image
     assert np.array_equal(
         np.rint((cut(image, (32, 32), Crop(), False) + 1) * 127.5).transpose(1, 2, 0),
@@ -211,31 +209,31 @@ def png_header(width: int, height: int) -> bytes:
     ("content", "reason"),
     [
         (b"", "is empty (0 bytes)"),
-        (b"not a picture at all", "is not a picture in a format that is known"),
+        (b"not an image at all", "is not an image in a format that is known"),
         (png_header(60000, 60000), "has more than 178 million pixels"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "is not a picture"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "is not an image"),
     ],
 )
 def test_unusable_bytes_are_explained(content, reason):
     with pytest.raises(DataError, match="^" + re.escape(reason)):
-        open_picture(io.BytesIO(content))
+        load_image(io.BytesIO(content))
 
 
 @pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP", "GIF", "TIFF"])
-def test_a_picture_that_is_cut_short_is_refused(picture, format):
-    whole = saved(picture(0), format).getvalue()
-    with pytest.raises(DataError, match=r"is damaged|is not a picture"):
-        open_picture(io.BytesIO(whole[: len(whole) // 2]))
+def test_an_image_that_is_cut_short_is_refused(make_image, format):
+    whole = saved(make_image(0), format).getvalue()
+    with pytest.raises(DataError, match=r"is damaged|is not an image"):
+        load_image(io.BytesIO(whole[: len(whole) // 2]))
 
 
-def test_flipped_bytes_never_raise_anything_else(picture):
+def test_flipped_bytes_never_raise_anything_else(make_image):
     draw = np.random.default_rng(0)
     for format in ("PNG", "JPEG", "TIFF", "GIF"):
-        whole = np.frombuffer(saved(picture(0, 16, 16), format).getvalue(), np.uint8)
+        whole = np.frombuffer(saved(make_image(0, 16, 16), format).getvalue(), np.uint8)
         for _ in range(60):
             broken = whole.copy()
             broken[draw.integers(0, len(whole), 4)] = draw.integers(0, 256, 4)
             try:
-                to_rgb(open_picture(io.BytesIO(broken.tobytes())))
+                to_rgb(load_image(io.BytesIO(broken.tobytes())))
             except (DataError, ValueError):
                 pass

@@ -1,4 +1,4 @@
-"""Folders' names say how often pictures are shown, where nothing else can be meant."""
+"""Folders' names say how often images are shown, where nothing else can be meant."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import pytest
 
 from hublora.data import open_source
 from hublora.errors import DataError
-from tests.data.pictures import draw
+from tests.data.images import draw
 
 
 @pytest.fixture
 def shelf(tmp_path):
-    """Put one picture into each folder; the first one has a caption of its own."""
+    """Put one image into each folder; the first one has a caption of its own."""
 
     def make(*names):
         for number, name in enumerate(names):
@@ -32,7 +32,7 @@ def test_kohyas_folders_are_repeats_and_captions_and_the_log_says_so(shelf, conf
     source = open_source(configure(folder=folder))
     assert repeats(source) == [(10, "mine"), (10, "sks dog"), (1, "dog")]
     assert source.notes == [
-        "Pictures are repeated as their folders' names say: '10_sks dog' (2), '1_dog' (1)",
+        "Images are repeated as their folders' names say: '10_sks dog' (2), '1_dog' (1)",
         "2 without a caption have their folder's name",
     ]
     assert repeats(open_source(configure(folder=folder, repeats=3))) == [

@@ -1,4 +1,4 @@
-"""Masks are found, cut as their pictures are, cached, and missing or wrong ones are named."""
+"""Masks are found, cut as their images are, cached, and missing or wrong ones are named."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hublora.data import Skipped, build_cache, open_source
 from hublora.data.crops import lay_out
 from hublora.data.images import cut, resize
 from hublora.errors import DataError
-from tests.data.pictures import draw
+from tests.data.images import draw
 
 SIZE = (16, 24)
 
@@ -50,25 +50,25 @@ def build(source, config):
     )
 
 
-def test_masks_beside_pictures_are_no_pictures(masked, configure):
+def test_masks_beside_images_are_no_images(masked, configure):
     source = open_source(configure(folder=masked))
     assert [one.name for one in source.examples] == [f"{n}.png" for n in range(5)]
     assert not source.skipped
     assert [one.mask for one in source.examples] == [None] * 5
-    assert "4 masks lie beside the pictures, unused" in source.notes[0]
+    assert "4 masks lie beside the images, unused" in source.notes[0]
     masks = open_source(configure(folder=masked, masks=True))
     assert [one.mask is not None for one in masks.examples] == [True] * 4 + [False]
-    assert masks.notes == ["1 of 5 pictures have no mask and are learned as a whole."]
+    assert masks.notes == ["1 of 5 images have no mask and are learned as a whole."]
 
 
-def test_a_picture_that_is_only_called_like_a_mask_is_a_picture(photos, configure):
+def test_an_image_that_is_only_called_like_a_mask_is_an_image(photos, configure):
     (photos / "4.png").rename(photos / "clown.mask.png")
     (photos / "4.txt").rename(photos / "clown.mask.txt")
     assert "clown.mask.png" in [one.name for one in open_source(configure(folder=photos)).examples]
 
 
-def test_masks_are_cut_and_mirrored_as_the_pictures_are(photos, configure):
-    """A picture that is its own mask has latents of the mask's own values."""
+def test_masks_are_cut_and_mirrored_as_the_images_are(photos, configure):
+    """An image that is its own mask has latents of the mask's own values."""
     for number in range(5):
         grey = draw(number, 40 + 10 * number, 48).convert("L")
         grey.save(photos / f"{number}.png")
@@ -82,13 +82,13 @@ def test_masks_are_cut_and_mirrored_as_the_pictures_are(photos, configure):
             mask = data.masks([index], [variant])
             assert mask.shape == (1, 1, 2, 3)
             _, crop, flip = layout.of_row(layout.row(index, variant))
-            picture = resize(source.examples[index].open().convert("RGB"), SIZE, "bilinear")
-            pixels = torch.from_numpy(cut(picture, SIZE, crop, flip))[None, :1]
+            image = resize(source.examples[index].open().convert("RGB"), SIZE, "bilinear")
+            pixels = torch.from_numpy(cut(image, SIZE, crop, flip))[None, :1]
             expected = torch.nn.functional.avg_pool2d((pixels + 1) / 2, 8)
             assert torch.allclose(mask, expected, atol=1 / 255)
 
 
-def test_a_mask_of_another_size_is_laid_over_its_picture(photos, configure):
+def test_a_mask_of_another_size_is_laid_over_its_image(photos, configure):
     halves(400, 480).save(photos / "0.mask.png")
     config = configure(folder=photos, masks=True, center_crop=True)
     data = build(open_source(config), config)
@@ -136,7 +136,7 @@ def test_masks_that_cannot_be_used_are_named(masked, configure):
 
 
 def test_masks_that_are_asked_for_must_be_there(photos, configure):
-    with pytest.raises(DataError, match=r"No picture of photos has a mask") as caught:
+    with pytest.raises(DataError, match=r"No image of photos has a mask") as caught:
         open_source(configure(folder=photos, masks=True))
     assert "x.mask.png" in str(caught.value.hint)
     with pytest.raises(DataError, match=r"photos has no metadata.*no column of masks 'm'"):

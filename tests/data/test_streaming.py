@@ -11,10 +11,10 @@ from huggingface_hub import CommitOperationAdd, HfApi
 from PIL import Image
 
 from hublora.data import Skipped, open_source
-from hublora.data.stream_store import PICTURES, PROGRESS, ROWS
+from hublora.data.stream_store import IMAGES, PROGRESS, ROWS
 from hublora.errors import DataError, NotFoundError
-from tests.data.pictures import png
-from tests.data.tables import PICTURES as TYPES
+from tests.data.images import png
+from tests.data.tables import IMAGES as TYPES
 from tests.data.tables import parquet, row
 
 
@@ -26,7 +26,7 @@ def white() -> bytes:
 
 @pytest.fixture(scope="module", autouse=True)
 def seeded(hub) -> None:
-    """Put two repos on the session's Hub: a table in two files, and a folder of pictures."""
+    """Put two repos on the session's Hub: a table in two files, and a folder of images."""
     tables = [
         parquet([row(4 * half + n, f"cap {4 * half + n}") for n in range(4)], **TYPES)
         for half in range(2)
@@ -103,7 +103,7 @@ def test_no_more_is_read_than_asked_and_a_second_run_reads_nothing(read, tmp_pat
     assert [one.captions for one in source.examples] == [(f"cap {n}",) for n in range(3)]
     assert source.notes == ["Streamed: the first 3 rows at most are taken."]
     folder = kept(tmp_path)
-    assert (folder / PICTURES).stat().st_size == sum(len(png(n)) for n in range(3))
+    assert (folder / IMAGES).stat().st_size == sum(len(png(n)) for n in range(3))
     before = (folder / PROGRESS).stat().st_mtime_ns
     assert read("me/streamed-table", 2).examples == source.examples[:2]
     assert read("me/streamed-table", 3).examples == source.examples
@@ -115,7 +115,7 @@ def test_what_was_stopped_goes_on_and_ends_in_the_same_bytes(read, tmp_path, con
     for most in (2, 5):
         read("me/streamed-table", most)
         folder = kept(tmp_path)
-        for name in (PICTURES, ROWS):  # as a process leaves it that was killed while writing
+        for name in (IMAGES, ROWS):  # as a process leaves it that was killed while writing
             with open(folder / name, "ab") as file:
                 file.write(b"half a row")
     config = configure(dataset="me/streamed-table", streaming=True, max_train_samples=8)
@@ -128,7 +128,7 @@ def test_what_was_stopped_goes_on_and_ends_in_the_same_bytes(read, tmp_path, con
         cache_dir=tmp_path / "whole" / "cache",
     )
     open_source(whole)
-    for name in (PICTURES, ROWS):
+    for name in (IMAGES, ROWS):
         assert (folder / name).read_bytes() == (kept(tmp_path / "whole") / name).read_bytes()
 
 
@@ -136,7 +136,7 @@ def test_rows_that_cannot_be_used_are_named_and_nothing_else_is_opened(read):
     source = read("me/streamed-odd", 10)
     assert [one.name for one in source.examples] == ["row 0 (0.png)"]
     reasons = {one.name: one.reason for one in source.skipped}
-    assert reasons.pop("row 5 (junk.png)") == "is not a picture in a format that is known"
+    assert reasons.pop("row 5 (junk.png)") == "is not an image in a format that is known"
     assert reasons == {
         "row 1 (1.png)": "has no caption",
         "row 2 (hostname)": "is only a link (/etc/hostname)",

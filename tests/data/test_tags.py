@@ -55,7 +55,7 @@ def test_nothing_changes_unless_it_is_asked_for():
 
 @pytest.fixture
 def tagged(photos):
-    """One picture with tags, one with two captions of which one has tags, and a plain one."""
+    """One image with tags, one with two captions of which one has tags, and a plain one."""
     for number in (3, 4):
         (photos / f"{number}.png").unlink()
     rows = ['["a, b, c, d"]', '["plain", "e, f, g"]', '["plain"]']

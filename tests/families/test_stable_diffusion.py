@@ -51,7 +51,7 @@ def test_prompts_are_encoded_as_the_pipeline_encodes_them(pipe: Any) -> None:
     assert torch.equal(ours, theirs)
 
 
-def test_pictures_are_encoded_into_the_scaled_posterior(pipe: Any) -> None:
+def test_images_are_encoded_into_the_scaled_posterior(pipe: Any) -> None:
     import torch
 
     pixels = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
@@ -87,7 +87,7 @@ def test_the_noising_process_is_the_bases_own(
     assert diffusion.alphas_cumprod[-1].item() == pytest.approx(last, abs=1e-4)
 
 
-def test_a_base_that_predicts_the_picture_itself_is_refused(bases: Path) -> None:
+def test_a_base_that_predicts_the_image_itself_is_refused(bases: Path) -> None:
     import torch
     from diffusers import DDPMScheduler
 

@@ -16,12 +16,12 @@ PARTS = {"unet", "text_encoder", "text_encoder_2"}
 
 @pytest.fixture(scope="module")
 def trained(hub: object, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A training of all three parts, pushed; pushing draws a picture again and compares."""
+    """A training of all three parts, pushed; pushing draws an image again and compares."""
     return hublora.train(
         hublora.TrainingConfig.from_tree(
             {
                 "base": {"model": "bases/xl"},
-                "data": {"dataset": "bases/pictures", "max_train_samples": 2},
+                "data": {"dataset": "bases/images", "max_train_samples": 2},
                 "adapter": {"rank": 2, "text_encoder": True},
                 "schedule": {"max_train_steps": 2},
                 "optimizer": {"learning_rate": 1e-2},
@@ -48,13 +48,13 @@ def test_it_is_loaded_as_plain_diffusers_loads_it(trained: Any, bases: Path) -> 
     ours = hublora.load(REPO)
     assert type(ours) is StableDiffusionXLPipeline
     plain = StableDiffusionXLPipeline.from_pretrained(bases / "xl")
-    pictures = []
+    images = []
     for pipe in (ours, plain):
         if pipe is plain:
-            pictures.append(_draw(plain, torch.Generator().manual_seed(1)))
+            images.append(_draw(plain, torch.Generator().manual_seed(1)))
             plain.load_lora_weights(trained.folder, weight_name="pytorch_lora_weights.safetensors")
-        pictures.append(_draw(pipe, torch.Generator().manual_seed(1)))
-    with_ours, base_alone, with_plain = pictures
+        images.append(_draw(pipe, torch.Generator().manual_seed(1)))
+    with_ours, base_alone, with_plain = images
     assert np.array_equal(with_ours, with_plain)
     assert not np.array_equal(with_ours, base_alone)
 
@@ -72,7 +72,7 @@ def test_kohyas_layout_tells_the_text_encoders_apart(trained: Any) -> None:
     assert about["modelspec.architecture"] == "stable-diffusion-xl-v1-base/lora"
 
 
-def test_a_picture_is_drawn_by_the_repo_id(trained: Any, tmp_path: Path) -> None:
+def test_an_image_is_drawn_by_the_repo_id(trained: Any, tmp_path: Path) -> None:
     (path,) = hublora.run([REPO], "Totoro", output=tmp_path / "x.png", num_inference_steps=2)
     assert path.is_file()
 

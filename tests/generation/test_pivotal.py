@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 import hublora
-from hublora.generation.metadata import read_picture
+from hublora.generation.metadata import read_image
 from hublora.localhub import import_folder
 from tests.lora import random_adapter, save_adapter
 
@@ -50,12 +50,12 @@ def test_run_tells_and_records_what_the_prompt_became(
 ) -> None:
     done = cli("run", pivotal[0], "a (hill:1.3)", "--steps", "1", "-o", "a.png", "-q")
     assert done.returncode == 0, done.stderr
-    facts = read_picture(tmp_path / "a.png")
+    facts = read_image(tmp_path / "a.png")
     assert facts["sampling"]["prompt"] == "a (hill:1.3)"
     assert facts["expanded_prompt"] == "toy <a1-s0-0><a1-s1-0>, a (hill:1.3)"
 
 
-def test_a_local_adapter_leaves_no_path_in_a_picture(bases: Path, tmp_path: Path) -> None:
+def test_a_local_adapter_leaves_no_path_in_an_image(bases: Path, tmp_path: Path) -> None:
     from diffusers import StableDiffusionPipeline
 
     pipe = StableDiffusionPipeline.from_pretrained(bases / "epsilon", safety_checker=None)
@@ -65,7 +65,7 @@ def test_a_local_adapter_leaves_no_path_in_a_picture(bases: Path, tmp_path: Path
         [str(tmp_path / "mine")], "a hill", base=base, output=tmp_path / "a.png",
         num_inference_steps=1,
     )  # fmt: skip
-    facts = read_picture(path)
+    facts = read_image(path)
     assert facts["adapters"][0]["title"] == "mine"
     assert len(facts["adapters"][0]["sha256"]) == 64
     assert str(tmp_path) not in str(facts)

@@ -54,11 +54,11 @@ def test_a_token_is_learned_by_both_text_encoders(xl: Any, tmp_path: Path) -> No
 
 def test_adapters_are_mixed(xl: Any) -> None:
     parts = [Part(random_adapter(xl, seed=seed)) for seed in (1, 2)]
-    mixer = apply_adapters(xl, parts, "the base")
+    adapter_schedule = apply_adapters(xl, parts, "the base")
     plan = Sampling("a red star", num_inference_steps=2)
     weights = [Weight.parse("0.2..1"), Weight.of(0.5)]
-    pictures = set()
+    images = set()
     for way in ("composite", "sum", "switch"):
-        mixer.play(mixer.parts, weights, way)  # type: ignore[arg-type]
-        pictures.add(sample(xl, plan, mixer=mixer).tobytes())
-    assert len(pictures) == 3
+        adapter_schedule.play(adapter_schedule.parts, weights, way)  # type: ignore[arg-type]
+        images.add(sample(xl, plan, adapter_schedule=adapter_schedule).tobytes())
+    assert len(images) == 3

@@ -27,7 +27,7 @@ ref, out = sys.argv[1], Path(sys.argv[2])
 print(facts.source)
 print(facts.base_model)
 hublora.run([ref], "a cat", output=out / "offline.png", num_inference_steps=1)
-settings = {"base.model": "bases/epsilon", "data.dataset": "bases/pictures"}
+settings = {"base.model": "bases/epsilon", "data.dataset": "bases/images"}
 settings |= {"schedule.max_train_steps": 1, "validation.num_inference_steps": 1}
 result = hublora.train(hublora.TrainingConfig.from_settings(settings | {"output_dir": out / "b"}))
 print(result.folder)
@@ -58,7 +58,7 @@ def test_what_was_used_once_works_offline(
     (tmp_path / "adapter" / "README.md").write_text("---\nbase_model: bases/epsilon\n---\n# x\n")
     commit = import_folder(hub_data, repo_id, tmp_path / "adapter")
     hublora.run([repo_id], "a cat", output=tmp_path / "online.png", num_inference_steps=1)
-    settings = {"base.model": "bases/epsilon", "data.dataset": "bases/pictures"}
+    settings = {"base.model": "bases/epsilon", "data.dataset": "bases/images"}
     settings |= {"schedule.max_train_steps": 1, "validation.num_inference_steps": 1}
     settings |= {"output_dir": tmp_path / "a"}
     hublora.train(hublora.TrainingConfig.from_settings(settings))

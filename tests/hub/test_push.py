@@ -63,7 +63,7 @@ def test_what_was_pushed_runs_by_its_id(run_folder: Path, repo_id: str) -> None:
     assert pipe.hublora.base.name == "bases/epsilon"
 
 
-def test_pushing_again_keeps_a_persons_words_and_removes_stale_pictures(
+def test_pushing_again_keeps_a_persons_words_and_removes_stale_images(
     run_folder: Path, repo_id: str, api: HfApi
 ) -> None:
     hublora.push(run_folder, repo_id)
@@ -108,11 +108,11 @@ def test_a_hub_that_cuts_a_file_short_is_caught(
 
 
 def test_an_adapter_that_draws_something_else_is_caught(run_folder: Path, repo_id: str) -> None:
-    from hublora.generation.metadata import read_picture, save_picture
+    from hublora.generation.metadata import read_image, save_image
 
-    picture = run_folder / "images" / "0.png"
-    save_picture(Image.new("RGB", (64, 64), "white"), picture, read_picture(picture))
-    with pytest.raises(VerificationError, match=r"draws another picture than 0.png") as caught:
+    image = run_folder / "images" / "0.png"
+    save_image(Image.new("RGB", (64, 64), "white"), image, read_image(image))
+    with pytest.raises(VerificationError, match=r"draws another image than 0.png") as caught:
         hublora.push(run_folder, repo_id)
     kept = Path(str(caught.value).split()[-1])
     with Image.open(kept) as drawn:
@@ -145,7 +145,7 @@ def test_a_training_is_refused_before_it_begins(
     config = hublora.TrainingConfig.from_settings(
         {
             "base.model": "bases/epsilon",
-            "data.dataset": "bases/pictures",
+            "data.dataset": "bases/images",
             "hub.push": True,
             "hub.model_id": "me/never",
             "output_dir": tmp_path / "run",
@@ -153,7 +153,7 @@ def test_a_training_is_refused_before_it_begins(
     )
     told: list[object] = []
     with pytest.raises(AccessError, match=r"no Hub token"):
-        hublora.train(config, observer=told.append)
+        hublora.train(config, callback=told.append)
     assert not told
     assert not (tmp_path / "run").exists()
 

@@ -14,7 +14,7 @@ from safetensors.torch import save
 import hublora
 from hublora.errors import AccessError, AdapterError, HubError, NotFoundError
 from hublora.localhub import add_user, create_token, import_folder
-from hublora.progress import Stage
+from hublora.progress import Progress
 from hublora.refs import AdapterRef
 from tests.proxy import Proxy
 
@@ -276,7 +276,7 @@ def test_big_downloads_tell_how_far_they_are(upload: Callable[..., str], repo_id
     done = [one.done for one in told]
     assert done == sorted(done)
     assert done[-1] == 20
-    assert all(isinstance(one, Stage) for one in told)
+    assert all(isinstance(one, Progress) for one in told)
     told.clear()
     open_adapter(AdapterRef.parse(repo_id), told.append)
     assert not told

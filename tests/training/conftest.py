@@ -25,12 +25,12 @@ def _one_thread() -> Iterator[None]:
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Callable[..., TrainingConfig]:
-    """Build a config for the seeded base and pictures from dotted keys with `__` for `.`."""
+    """Build a config for the seeded base and images from dotted keys with `__` for `.`."""
 
     def build(**changes: Any) -> TrainingConfig:
         keys: dict[str, Any] = {
             "base.model": "bases/epsilon",
-            "data.dataset": "bases/pictures",
+            "data.dataset": "bases/images",
             "schedule.max_train_steps": 4,
             "optimizer.learning_rate": 1e-3,
             "output_dir": tmp_path / "run",
@@ -46,20 +46,20 @@ def settings(tmp_path: Path) -> Callable[..., TrainingConfig]:
 @pytest.fixture
 def start(settings: Callable[..., TrainingConfig]) -> Callable[..., Session]:
     """Start a session from settings, encoded and ready for its first step; the last
-    `class_pictures` of its pictures are not to be learned but preserved."""
+    `class_images` of its images are not to be learned but preserved."""
 
-    def begin(class_pictures: int = 0, **changes: Any) -> Session:
+    def begin(class_images: int = 0, **changes: Any) -> Session:
         import torch
 
         from hublora.resolution.base import open_base
         from hublora.training.accelerator import make_accelerator, weight_dtype
         from hublora.training.setup import start_session
-        from hublora.workflows.train.prepare import beginning, encode, open_pictures
+        from hublora.workflows.train.prepare import beginning, encode, open_dataset
 
         config = settings(**changes)
         accelerator = make_accelerator(config)
         base = open_base(config.base.model)
-        source = open_pictures(config)
+        source = open_dataset(config)
         pipe = base.load({"default": weight_dtype(accelerator), "vae": torch.float32})
         data = encode(config, base, pipe, source, accelerator.device)
         begin = beginning(config, base, pipe)
@@ -71,7 +71,7 @@ def start(settings: Callable[..., TrainingConfig]) -> Callable[..., Session]:
             source.fingerprint,
             accelerator,
             begin,
-            class_pictures=class_pictures,
+            class_images=class_images,
         )
 
     return begin

@@ -1,8 +1,8 @@
 """A LoRA training as one plain loop of diffusers, peft and torch, to hold ours against.
 
 It shares with `hublora.training` what is drawn (`hublora.training.rng`) and the weights that
-the adapter starts from, and nothing else: pictures and captions are encoded anew at every step.
-Pictures are resized, mirrored half of the time and cut in the middle, as the diffusers scripts do.
+the adapter starts from, and nothing else: images and captions are encoded anew at every step.
+Images are resized, mirrored half of the time and cut in the middle, as the diffusers scripts do.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Reference:
 
     Args:
         base: Folder of the pipeline.
-        pictures: Folder of the pictures and their metadata.jsonl.
+        images: Folder of the images and their metadata.jsonl.
         config: The settings that ours runs with.
         weights: Parameter name -> the values that the adapter starts from.
     """
@@ -41,7 +41,7 @@ class Reference:
     def __init__(
         self,
         base: Path,
-        pictures: Path,
+        images: Path,
         config: TrainingConfig,
         weights: Mapping[str, torch.Tensor],
     ) -> None:
@@ -60,9 +60,9 @@ class Reference:
             for name, parameter in named.items():
                 parameter.copy_(weights[name])
         self.parameters = list(named.values())
-        rows = [json.loads(line) for line in (pictures / "metadata.jsonl").read_text().splitlines()]
+        rows = [json.loads(line) for line in (images / "metadata.jsonl").read_text().splitlines()]
         self.captions = [row["text"] for row in rows]
-        self.pictures = [Image.open(pictures / row["file_name"]).convert("RGB") for row in rows]
+        self.images = [Image.open(images / row["file_name"]).convert("RGB") for row in rows]
         self.side = self.pipe.unet.config.sample_size * self.pipe.vae_scale_factor
         self.flips = 2 if config.data.random_flip else 1
 
@@ -93,10 +93,10 @@ class Reference:
 
     def _loss(self, numbers: range) -> torch.Tensor:
         seed, pipe = self.config.seed, self.pipe
-        drawn = choose(seed, numbers, len(self.pictures), self.flips, 1000, 0.0)
+        drawn = choose(seed, numbers, len(self.images), self.flips, 1000, 0.0)
         pixels = torch.stack(
             [
-                self._pixels(self.pictures[index], flip == 1)
+                self._pixels(self.images[index], flip == 1)
                 for index, flip in zip(drawn.indices, drawn.variants, strict=True)
             ]
         )
@@ -125,12 +125,12 @@ class Reference:
             hidden = self.pipe.text_encoder(_tokens(self.pipe.tokenizer, captions))
         return self.pipe.unet(noisy, drawn.timesteps, hidden.last_hidden_state).sample
 
-    def _pixels(self, picture: Image.Image, flip: bool) -> torch.Tensor:
-        picture = _resize(picture, self.side)
+    def _pixels(self, image: Image.Image, flip: bool) -> torch.Tensor:
+        image = _resize(image, self.side)
         if flip:
-            picture = ImageOps.mirror(picture)
-        top, left = _middle(picture, self.side)
-        pixels = np.asarray(picture, dtype=np.float32)
+            image = ImageOps.mirror(image)
+        top, left = _middle(image, self.side)
+        pixels = np.asarray(image, dtype=np.float32)
         pixels = pixels[top : top + self.side, left : left + self.side]
         return torch.from_numpy(pixels / 127.5 - 1).permute(2, 0, 1)
 
@@ -143,7 +143,7 @@ class XLReference(Reference):
     def _predict(self, noisy: torch.Tensor, drawn: Choices) -> torch.Tensor:
         captions = [self.captions[index] for index in drawn.indices]
         embeds, pooled = self._encode(captions)
-        time_ids = torch.tensor([self._time_ids(self.pictures[index]) for index in drawn.indices])
+        time_ids = torch.tensor([self._time_ids(self.images[index]) for index in drawn.indices])
         conditions = {"time_ids": time_ids, "text_embeds": pooled}
         return self.pipe.unet(
             noisy, drawn.timesteps, embeds, added_cond_kwargs=conditions, return_dict=False
@@ -164,10 +164,10 @@ class XLReference(Reference):
                 collected.append(output[-1][-2])
         return torch.concat(collected, dim=-1), pooled
 
-    def _time_ids(self, picture: Image.Image) -> tuple[float, ...]:
+    def _time_ids(self, image: Image.Image) -> tuple[float, ...]:
         """The script's `compute_time_ids(original_size, crop_top_left)`."""
-        original = (picture.height, picture.width)
-        crop = _middle(_resize(picture, self.side), self.side)
+        original = (image.height, image.width)
+        crop = _middle(_resize(image, self.side), self.side)
         return tuple(float(value) for value in (*original, *crop, self.side, self.side))
 
 
@@ -177,12 +177,12 @@ def _tokens(tokenizer: object, captions: list[str]) -> torch.Tensor:
     ).input_ids
 
 
-def _resize(picture: Image.Image, side: int) -> Image.Image:
+def _resize(image: Image.Image, side: int) -> Image.Image:
     """torchvision's Resize: the shorter side becomes `side`."""
-    short, width, height = min(picture.size), picture.width, picture.height
+    short, width, height = min(image.size), image.width, image.height
     size = (int(side * width / short), int(side * height / short))
-    return picture if size == picture.size else picture.resize(size, Image.Resampling.LANCZOS)
+    return image if size == image.size else image.resize(size, Image.Resampling.LANCZOS)
 
 
-def _middle(picture: Image.Image, side: int) -> tuple[int, int]:
-    return round((picture.height - side) / 2), round((picture.width - side) / 2)
+def _middle(image: Image.Image, side: int) -> tuple[int, int]:
+    return round((image.height - side) / 2), round((image.width - side) / 2)

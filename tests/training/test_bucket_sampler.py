@@ -1,4 +1,4 @@
-"""Batches are of one shape, every picture is shown equally often, and a resumed run goes on so."""
+"""Batches are of one shape, every image is shown equally often, and a resumed run goes on so."""
 
 from __future__ import annotations
 
@@ -10,34 +10,34 @@ import torch
 from PIL import Image
 
 from hublora.errors import ConfigError
-from hublora.training.bucket_sampler import BucketOrder
+from hublora.training.bucket_sampler import BucketSampler
 from hublora.training.checkpoint import check_checkpoint, load_checkpoint, save_checkpoint
 from hublora.training.events import StepDone
 from hublora.training.loop import train
 from hublora.training.losses import training_losses
 from hublora.training.rng import choose
 from hublora.training.session import Session
-from tests.tiny import save_pictures
+from tests.tiny import save_images
 
 BUCKETS = [list(range(7)), [7], [8, 9, 10]]
 
 
 @pytest.mark.parametrize("batch", [1, 2, 4, 5])
-def test_batches_are_of_one_shape_and_pictures_are_shown_equally_often(batch: int) -> None:
-    order = BucketOrder(3, BUCKETS, batch)
-    shown = order.pictures(range(11 * 20 * batch))
-    shape = {picture: number for number, bucket in enumerate(BUCKETS) for picture in bucket}
+def test_batches_are_of_one_shape_and_images_are_shown_equally_often(batch: int) -> None:
+    order = BucketSampler(3, BUCKETS, batch)
+    shown = order.images(range(11 * 20 * batch))
+    shape = {image: number for number, bucket in enumerate(BUCKETS) for image in bucket}
     for start in range(0, len(shown), batch):
-        assert len({shape[picture] for picture in shown[start : start + batch]}) == 1
+        assert len({shape[image] for image in shown[start : start + batch]}) == 1
     counts = Counter(shown)
     assert counts.keys() == shape.keys()
     assert max(counts.values()) - min(counts.values()) <= batch
     assert sum(counts.values()) == 20 * batch * 11
 
 
-def test_without_batches_a_pass_shows_every_picture_once() -> None:
-    order = BucketOrder(0, BUCKETS, 1)
-    passes = [order.pictures(range(start, start + 11)) for start in (0, 11, 22)]
+def test_without_batches_a_pass_shows_every_image_once() -> None:
+    order = BucketSampler(0, BUCKETS, 1)
+    passes = [order.images(range(start, start + 11)) for start in (0, 11, 22)]
     assert all(sorted(one) == list(range(11)) for one in passes)
     assert len({tuple(one) for one in passes}) == 3, "each pass has an order of its own"
     shapes = [next(len(bucket) for bucket in BUCKETS if n in bucket) for n in passes[0]]
@@ -45,16 +45,16 @@ def test_without_batches_a_pass_shows_every_picture_once() -> None:
 
 
 def test_the_order_is_a_function_of_seed_and_number() -> None:
-    forward = BucketOrder(1, BUCKETS, 4).pictures(range(200))
-    order = BucketOrder(1, BUCKETS, 4)
-    assert [order.pictures([n])[0] for n in reversed(range(200))] == forward[::-1]
-    assert BucketOrder(2, BUCKETS, 4).pictures(range(200)) != forward
+    forward = BucketSampler(1, BUCKETS, 4).images(range(200))
+    order = BucketSampler(1, BUCKETS, 4)
+    assert [order.images([n])[0] for n in reversed(range(200))] == forward[::-1]
+    assert BucketSampler(2, BUCKETS, 4).images(range(200)) != forward
 
 
 @pytest.fixture
 def album(tmp_path: Path) -> Path:
-    """Seven captioned pictures of three shapes."""
-    folder = save_pictures(tmp_path / "album", count=7)
+    """Seven captioned images of three shapes."""
+    folder = save_images(tmp_path / "album", count=7)
     for number, size in {1: (96, 40), 3: (40, 96), 5: (100, 42)}.items():
         image = Image.open(folder / f"{number}.png").resize(size)
         image.save(folder / f"{number}.png")
@@ -77,13 +77,13 @@ def advance(session: Session, to: int) -> list[float]:
 
 
 def test_a_training_stopped_in_the_middle_of_a_pass_is_the_uninterrupted_one(start, given) -> None:
-    """With accumulation, an average and held-out pictures; going on with smaller batches."""
+    """With accumulation, an average and held-out images; going on with smaller batches."""
     given |= {
         "train_batch_size": 2,
         "gradient_accumulation_steps": 2,
         "adapter__ema_decay": 0.9,
         "data__random_flip": True,
-        "holdout__pictures": 2,
+        "holdout__images": 2,
         "holdout__steps": 2,
         "schedule__max_train_steps": 6,
         "optimizer__learning_rate": 1e-2,
@@ -113,7 +113,7 @@ def test_batches_of_every_shape_train_on_both_families(start, given) -> None:
         for first in range(0, 14, 2):
             losses, _ = training_losses(session, range(first, first + 2), torch.Generator())
             assert losses.isfinite().all()
-            shapes.add(session.data.shape(session.streams[0].order.pictures([first])[0]))
+            shapes.add(session.data.shape(session.streams[0].order.images([first])[0]))
         assert shapes == {(4, 16, 16), (4, 10, 24), (4, 24, 10)}
 
 
@@ -129,7 +129,7 @@ def test_a_resumed_training_keeps_the_batches_that_it_began_with(start, settings
         settle_buckets(settings(**given, train_batch_size=3), folder)
 
 
-def test_repeated_pictures_are_shown_as_often(start, album: Path) -> None:
+def test_repeated_images_are_shown_as_often(start, album: Path) -> None:
     for number, folder in enumerate(("3_a", "3_a", "1_b", "1_b")):
         (album / folder).mkdir(exist_ok=True)
         (album / f"{number}.png").rename(album / folder / f"{number}.png")
@@ -142,7 +142,7 @@ def test_repeated_pictures_are_shown_as_often(start, album: Path) -> None:
         assert session.total_steps == 3 * 8
         numbers = range(8, 16)
         if session.streams[0].order is not None:
-            shown = session.streams[0].order.pictures(numbers)
+            shown = session.streams[0].order.images(numbers)
         else:
             choices = choose(0, numbers, len(session.shown), 1, 10, 0)
             shown = [session.shown[index] for index in choices.indices]

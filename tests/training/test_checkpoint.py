@@ -60,7 +60,7 @@ def check(folder: Path, session: Session) -> None:
         {"adapter__method": "dora", "adapter__ema_decay": 0.9},
         {"adapter__init": "pissa", "optimizer__lora_plus_ratio": 4.0},
         {"adapter__method": "loha"},
-        {**SUBJECT, "class_pictures": 2},
+        {**SUBJECT, "class_images": 2},
         {**WORDS, "method": "textual-inversion"},
         {**WORDS, "method": "pivotal", "tokens__first_steps": 4, "adapter__ema_decay": 0.9},
         {**SUBJECT, **WORDS, "method": "pivotal", "adapter__text_encoder": True},
@@ -179,10 +179,10 @@ def test_other_settings_are_refused_by_name(start, settings) -> None:
     assert "seed (was 0, is 3)" in caught.value.message
 
 
-def test_other_pictures_are_refused(start) -> None:
+def test_other_images_are_refused(start) -> None:
     session = start()
     folder = save_checkpoint(session)
-    with pytest.raises(ConfigError, match="pictures"):
+    with pytest.raises(ConfigError, match="images"):
         check_checkpoint(folder, session.config, "other", session.accelerator)
 
 

@@ -16,7 +16,7 @@ import hublora
 from hublora.adapters.files import load_adapter
 from hublora.errors import ConfigError
 from hublora.training.config.training_config import TrainingConfig
-from tests.tiny import save_pictures
+from tests.tiny import save_images
 
 LAUNCH = [
     *(sys.executable, "-m", "accelerate.commands.launch"),
@@ -39,7 +39,7 @@ SETTINGS = {
     "schedule.max_train_steps": "3",
     "optimizer.learning_rate": "1e-3",
     "checkpoint.steps": "2",
-    "holdout.pictures": "1",
+    "holdout.images": "1",
     "holdout.timesteps": "3",
     "validation.steps": "2",
     "validation.prompts": "[x]",
@@ -56,8 +56,8 @@ def test_two_processes_equal_one_with_twice_the_batch(
     import yaml
     from huggingface_hub import HfApi
 
-    run, pictures = tmp_path / "two", _pictures(tmp_path / "pictures")
-    settings_of_both = {**SETTINGS, "data.folder": str(pictures)}
+    run, images = tmp_path / "two", _images(tmp_path / "images")
+    settings_of_both = {**SETTINGS, "data.folder": str(images)}
     given = [f"--set={key}={value}" for key, value in settings_of_both.items()]
     done = subprocess.run(
         [*LAUNCH, *given, "--output-dir", str(run), "--push-to-hub", "--hub-model-id", "me/two"],
@@ -106,9 +106,9 @@ def test_two_processes_equal_one_with_twice_the_batch(
     assert losses[0] == pytest.approx(losses[1], abs=1e-5)
 
 
-def _pictures(folder: Path) -> Path:
-    """Save seven pictures of two shapes, with tags in their captions."""
-    save_pictures(folder, count=7)
+def _images(folder: Path) -> Path:
+    """Save seven images of two shapes, with tags in their captions."""
+    save_images(folder, count=7)
     for number in (0, 3, 4):
         path = folder / f"{number}.png"
         Image.open(path).resize((48, 80)).save(path)

@@ -1,4 +1,4 @@
-"""DreamBooth: plain pictures under one prompt, and pictures of the class, drawn once."""
+"""DreamBooth: plain images under one prompt, and images of the class, drawn once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hublora.errors import ConfigError
 from hublora.progress import Note
 from hublora.training.losses import training_losses
 from hublora.training.session import Session
-from tests.tiny import save_pictures
+from tests.tiny import save_images
 
 SUBJECT = {
     "method": "dreambooth",
@@ -27,13 +27,13 @@ SUBJECT = {
 
 @pytest.fixture
 def plain(tmp_path: Path) -> Path:
-    """A folder of pictures and nothing else."""
-    folder = save_pictures(tmp_path / "subject", 3)
+    """A folder of images and nothing else."""
+    folder = save_images(tmp_path / "subject", 3)
     (folder / "metadata.jsonl").unlink()
     return folder
 
 
-def test_pictures_of_the_class_are_drawn_once(settings, plain: Path, tmp_path: Path) -> None:
+def test_images_of_the_class_are_drawn_once(settings, plain: Path, tmp_path: Path) -> None:
     def train(name: str, **changes) -> list[str]:
         config = settings(
             **SUBJECT,
@@ -45,24 +45,24 @@ def test_pictures_of_the_class_are_drawn_once(settings, plain: Path, tmp_path: P
             **changes,
         )
         told: list[str] = []
-        hublora.train(config, observer=lambda one: told.append(getattr(one, "text", "")))
+        hublora.train(config, callback=lambda one: told.append(getattr(one, "text", "")))
         return [text for text in told if text.startswith("Drawing ")]
 
-    assert "Drawing 3 pictures of 'a photo of a cat'" in train("first")[0]
+    assert "Drawing 3 images of 'a photo of a cat'" in train("first")[0]
     (folder,) = (tmp_path / "cache" / "class").iterdir()
     drawn = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert len(set(drawn.values())) == 3
     (folder / "00001.png").unlink()
-    assert "Drawing 1 picture of" in train("second")[0], "what is there is used"
+    assert "Drawing 1 image of" in train("second")[0], "what is there is used"
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == drawn
     card = (tmp_path / "second" / "README.md").read_text()
     assert "instance_prompt: sks cat\n" in card
-    assert "| class pictures | 3 |" in card
-    assert "| Pictures | 3 |" in card, "those of the class are not counted"
+    assert "| class images | 3 |" in card
+    assert "| Images | 3 |" in card, "those of the class are not counted"
 
 
 def test_a_folder_of_ones_own_is_filled_up(settings, plain: Path, tmp_path: Path) -> None:
-    own = save_pictures(tmp_path / "class", 2)
+    own = save_images(tmp_path / "class", 2)
     before = (own / "0.png").read_bytes()
     config = settings(
         **SUBJECT,
@@ -72,20 +72,20 @@ def test_a_folder_of_ones_own_is_filled_up(settings, plain: Path, tmp_path: Path
         validation__num_inference_steps=1,
     )
     notes: list[Note] = []
-    hublora.train(config, observer=notes.append)
-    assert any("Drawing 1 picture of" in getattr(one, "text", "") for one in notes)
+    hublora.train(config, callback=notes.append)
+    assert any("Drawing 1 image of" in getattr(one, "text", "") for one in notes)
     assert (own / "0.png").read_bytes() == before
     assert len(list(own.glob("*.png"))) == 3
 
 
-def test_the_loss_is_that_of_the_picture_and_the_weighted_one_of_its_class(
+def test_the_loss_is_that_of_the_image_and_the_weighted_one_of_its_class(
     start: Callable[..., Session],
 ) -> None:
     changes = {"method": "dreambooth", "dreambooth__prior_preservation": True}
     changes |= {"dreambooth__class_prompt": "a cat", "dreambooth__prior_weight": 0.25}
     changes |= {"dreambooth__instance_prompt": "a sks cat"}
-    both = start(class_pictures=2, **changes)
-    assert [list(stream.pictures) for stream in both.streams] == [[0, 1, 2, 3], [4, 5]]
+    both = start(class_images=2, **changes)
+    assert [list(stream.images) for stream in both.streams] == [[0, 1, 2, 3], [4, 5]]
     generator = torch.Generator()
     numbers = range(3)
     total, timesteps = training_losses(both, numbers, generator)
@@ -112,7 +112,7 @@ def test_a_dry_run_draws_nothing_and_counts_what_is_missing(
 
     cache = tmp_path / "cache"
     found = dry_run(settings(**SUBJECT, data__folder=plain, data__cache_dir=cache))
-    assert found.class_pictures == 3
+    assert found.class_images == 3
     assert not (cache / "class").exists()
 
 

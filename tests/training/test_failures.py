@@ -87,14 +87,14 @@ def test_another_failure_is_left_as_it_is(settings: Callable[..., TrainingConfig
         ({"optimizer__name": "adafactor"}, "use --resolution 256"),
     ],
 )
-def test_what_costs_least_is_advised_and_a_step_keeps_its_pictures(
+def test_what_costs_least_is_advised_and_a_step_keeps_its_images(
     settings: Callable[..., TrainingConfig], changes: dict[str, Any], advice: str
 ) -> None:
     assert smaller(settings(gradient_checkpointing=bool(changes), **changes), 512) == advice
 
 
 def test_what_is_advised_can_be_resumed(start: Callable[..., Session]) -> None:
-    """Four pictures a step are the same four in one pass and in two."""
+    """Four images a step are the same four in one pass and in two."""
     whole = start(train_batch_size=4, schedule__max_train_steps=3)
     list(train(whole))
     first = start(train_batch_size=4, schedule__max_train_steps=3)
@@ -107,5 +107,5 @@ def test_what_is_advised_can_be_resumed(start: Callable[..., Session]) -> None:
     for one, other in zip(whole.parameters, halves.parameters, strict=True):
         assert torch.allclose(one, other, atol=1e-4)
     less = start(train_batch_size=2)
-    with pytest.raises(ConfigError, match="pictures a step"):
+    with pytest.raises(ConfigError, match="images a step"):
         check_checkpoint(folder, less.config, less.data_fingerprint, less.accelerator)

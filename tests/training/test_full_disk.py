@@ -13,7 +13,7 @@ import pytest
 
 import hublora
 from hublora.errors import ConfigError, Interrupted
-from hublora.progress import Wrote
+from hublora.progress import FileWritten
 from hublora.training.checkpoint import check_checkpoint, save_checkpoint
 from hublora.training.config.training_config import TrainingConfig
 from hublora.training.run_folder import list_checkpoints
@@ -65,13 +65,13 @@ def test_a_full_disk_is_one_sentence_and_the_training_goes_on_to_the_same_bytes(
         hublora.train(config)
     assert "No checkpoint was saved yet" in str(caught.value.hint)
 
-    def fill_up(happening: object) -> None:
-        if isinstance(happening, Wrote) and happening.path.name == "checkpoint-2":
+    def fill_up(event: object) -> None:
+        if isinstance(event, FileWritten) and event.path.name == "checkpoint-2":
             soft = (30_000, resource.getrlimit(resource.RLIMIT_FSIZE)[1])
             resource.setrlimit(resource.RLIMIT_FSIZE, soft)
 
     with largest_file(10**9), pytest.raises(ConfigError, match="is full") as caught:
-        hublora.train(config, observer=fill_up)
+        hublora.train(config, callback=fill_up)
     assert f"checkpoint-2: go on with --output-dir {config.run_folder}" in str(caught.value.hint)
     hublora.train(config, resume="latest")
     for name in (WEIGHTS, "training/history.jsonl"):
@@ -86,12 +86,12 @@ def test_a_sigterm_saves_and_the_training_goes_on_to_the_same_bytes(
     hublora.train(whole)
     config = settings(output_dir=tmp_path / "stopped" / "run", **given)
 
-    def terminate(happening: object) -> None:
-        if isinstance(happening, Wrote) and happening.path.name == "checkpoint-4":
+    def terminate(event: object) -> None:
+        if isinstance(event, FileWritten) and event.path.name == "checkpoint-4":
             os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.raises(Interrupted) as caught:
-        hublora.train(config, observer=terminate)
+        hublora.train(config, callback=terminate)
     assert caught.value.checkpoint == config.run_folder / "checkpoint-4"
     hublora.train(config, resume="latest")
     assert (config.run_folder / WEIGHTS).read_bytes() == (whole.run_folder / WEIGHTS).read_bytes()

@@ -1,4 +1,4 @@
-"""When to stop is measured on pictures that are kept apart, always in the same way."""
+"""When to stop is measured on images that are kept apart, always in the same way."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from hublora.training.checkpoint import load_checkpoint, save_checkpoint
 from hublora.training.events import CheckpointDue, StepDone
 from hublora.training.held_out_loss import BUCKETS, has_stalled, measure
 from hublora.training.loop import train
-from hublora.training.metrics_log import History
+from hublora.training.metrics_log import MetricsLog
 from hublora.training.rng import split
 from hublora.training.session import Session
 
 
-def test_held_out_pictures_are_never_trained_on(
+def test_held_out_images_are_never_trained_on(
     start: Callable[..., Session], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session = start(
-        holdout__pictures=2,
+        holdout__images=2,
         train_batch_size=4,
         schedule__max_train_steps=None,
         schedule__num_train_epochs=3,
@@ -57,28 +57,28 @@ def test_a_number_or_a_share_is_kept_apart(held_out: float, count: int) -> None:
     assert sorted(shown + apart) == list(range(6))
 
 
-def test_all_pictures_cannot_be_held_out(start: Callable[..., Session]) -> None:
-    with pytest.raises(ConfigError, match="6 pictures"):
-        start(holdout__pictures=6)
+def test_all_images_cannot_be_held_out(start: Callable[..., Session]) -> None:
+    with pytest.raises(ConfigError, match="6 images"):
+        start(holdout__images=6)
 
 
 def test_a_measure_is_the_mean_error_at_fixed_noise_and_timesteps(
     start: Callable[..., Session],
 ) -> None:
-    """Against the equation, written out for each picture and timestep alone."""
+    """Against the equation, written out for each image and timestep alone."""
     from hublora.training.rng import draw_more
 
-    session = start(holdout__pictures=2, holdout__timesteps=4, train_batch_size=3)
+    session = start(holdout__images=2, holdout__timesteps=4, train_batch_size=3)
     alphas = session.diffusion.alphas_cumprod
     errors = []
     for number in range(8):
-        picture, part = session.held_out[number // 4], number % 4
+        image, part = session.held_out[number // 4], number % 4
         time = int((part + 0.5) / 4 * 1000)
         drawn = draw_more(0, "held out", [number], 2 * 4 * 16 * 16, torch.Generator())
         noise, posterior = drawn.view(2, 1, 4, 16, 16)
-        mean, std = session.data.latents([picture], [0])
+        mean, std = session.data.latents([image], [0])
         noisy = alphas[time].sqrt() * (mean + std * posterior) + (1 - alphas[time]).sqrt() * noise
-        hidden = session.data.prompts([picture], [0])["encoder_hidden_states"]
+        hidden = session.data.prompts([image], [0])["encoder_hidden_states"]
         with torch.no_grad():
             prediction = session.pipe.unet(noisy, torch.tensor([time]), hidden).sample
         errors.append(F.mse_loss(prediction, noise).item())
@@ -92,7 +92,7 @@ def test_a_measure_is_the_mean_error_at_fixed_noise_and_timesteps(
 
 def test_measuring_does_not_change_the_training(start: Callable[..., Session]) -> None:
     def end(**changes: Any) -> torch.Tensor:
-        session = start(holdout__pictures=2, adapter__dropout=0.5, **changes)
+        session = start(holdout__images=2, adapter__dropout=0.5, **changes)
         list(train(session))
         return torch.cat([parameter.detach().flatten() for parameter in session.parameters])
 
@@ -104,7 +104,7 @@ def test_training_stops_when_measures_stall_and_the_best_is_used(
 ) -> None:
     """At such a rate the adapter only gets worse; after a resume it is all the same."""
     changes = {
-        "holdout__pictures": 2,
+        "holdout__images": 2,
         "holdout__steps": 1,
         "holdout__patience": 3,
         "optimizer__learning_rate": 0.5,
@@ -149,7 +149,7 @@ def test_training_stops_when_measures_stall_and_the_best_is_used(
 def test_patience(
     start: Callable[..., Session], losses: list[float], patience: int | None, stalled: bool
 ) -> None:
-    session = start(holdout__pictures=1, holdout__patience=patience)
+    session = start(holdout__images=1, holdout__patience=patience)
     session.measures = list(enumerate(losses))
     assert has_stalled(session) is stalled
 
@@ -159,8 +159,8 @@ def test_the_history_has_losses_by_timestep_and_measures(
 ) -> None:
     from hublora.training.rng import choose
 
-    session = start(train_batch_size=2, holdout__pictures=2, holdout__steps=2)
-    history = History(tmp_path / "history.jsonl")
+    session = start(train_batch_size=2, holdout__images=2, holdout__steps=2)
+    history = MetricsLog(tmp_path / "history.jsonl")
     for event in train(session):
         if isinstance(event, StepDone):
             history.add(event)

@@ -15,7 +15,7 @@ import hublora
 from hublora.errors import ConfigError
 from hublora.training.losses import training_losses
 from hublora.training.session import Session
-from tests.tiny import save_pictures, save_pipeline, save_xl_pipeline
+from tests.tiny import save_images, save_pipeline, save_xl_pipeline
 
 MAKERS = {"sd": save_pipeline, "xl": save_xl_pipeline}
 
@@ -34,11 +34,11 @@ def seen_by_unet(session: Session, call: Callable[[], Any]) -> torch.Tensor:
     return seen[0]
 
 
-def test_a_picture_and_its_mask_look_as_in_the_pipelines_own_call(
+def test_an_image_and_its_mask_look_as_in_the_pipelines_own_call(
     start: Callable[..., Session], base: Path, tmp_path: Path
 ) -> None:
-    """With a mask file beside the picture, so that it is known."""
-    folder = save_pictures(tmp_path / "masked", 1)
+    """With a mask file beside the image, so that it is known."""
+    folder = save_images(tmp_path / "masked", 1)
     mask = np.zeros((64, 64), np.uint8)
     mask[8:40, 16:64] = 255
     Image.fromarray(mask).save(folder / "0.mask.png")
@@ -87,18 +87,18 @@ def test_an_adapter_is_trained_pushed_verified_and_fills_in(
     repo = f"me/inpaint-{base.parent.name.replace('_', '-')}"
     config = settings(
         base__model=str(base), hub__push=True, hub__model_id=repo, schedule__max_train_steps=2,
-        validation__prompts=["a star"], validation__num_images=1, holdout__pictures=1,
+        validation__prompts=["a star"], validation__num_images=1, holdout__images=1,
         validation__num_inference_steps=1,
     )  # fmt: skip
     folder = hublora.train(config).folder
     card = (folder / "README.md").read_text()
     assert "mask_image=load_image(" in card
-    picture, mask = tmp_path / "picture.png", tmp_path / "mask.png"
-    Image.new("RGB", (64, 64), "red").save(picture)
+    photo, mask = tmp_path / "photo.png", tmp_path / "mask.png"
+    Image.new("RGB", (64, 64), "red").save(photo)
     Image.fromarray(np.eye(64, dtype=np.uint8) * 255).save(mask)
     how = {"base": str(base), "num_inference_steps": 2, "output": tmp_path / "out.png"}
-    (drawn,) = hublora.run([repo], "a star", image=picture, mask=mask, **how)
+    (drawn,) = hublora.run([repo], "a star", image=photo, mask=mask, **how)
     with Image.open(drawn) as image:
         assert image.size == (64, 64)
     with pytest.raises(ConfigError, match="fills in what a mask shows"):
-        hublora.run([repo], "a star", image=picture, **how)
+        hublora.run([repo], "a star", image=photo, **how)

@@ -14,11 +14,11 @@ import pytest
 
 import hublora
 from hublora.errors import ConfigError, Interrupted
-from hublora.progress import Stage
+from hublora.progress import Progress
 
 WEIGHTS = "pytorch_lora_weights.safetensors"
 FLAGS = [
-    *("--base", "bases/epsilon", "--dataset", "bases/pictures", "--max-train-steps", "24"),
+    *("--base", "bases/epsilon", "--dataset", "bases/images", "--max-train-steps", "24"),
     *("--checkpointing-steps", "2", "--num-validation-images", "1", "--validation-prompt", "x"),
     *("--learning-rate", "1e-2", "--output-dir", "run"),
 ]
@@ -113,19 +113,19 @@ def test_a_stop_before_the_first_step_says_what_is_kept(
     request.addfinalizer(lambda: signal.signal(signal.SIGINT, usual))
     told = []
 
-    def stop(happening: object) -> None:
-        told.append(happening)
-        if isinstance(happening, Stage) and happening.name == "Encoding":
+    def stop(event: object) -> None:
+        told.append(event)
+        if isinstance(event, Progress) and event.name == "Encoding":
             os.kill(os.getpid(), number)
 
     before = signal.getsignal(signal.SIGTERM)
     config = settings(data__seed=int(number), data__random_flip=True)
     with pytest.raises(Interrupted, match="nothing was trained now") as caught:
-        hublora.train(config, observer=stop)
+        hublora.train(config, callback=stop)
     assert "The same command goes on" in str(caught.value)
     assert not list(config.run_folder.glob("checkpoint-*"))
     assert signal.getsignal(signal.SIGTERM) is before
-    assert hublora.train(config, observer=told.append).steps == 4
+    assert hublora.train(config, callback=told.append).steps == 4
 
 
 def test_two_trainings_do_not_write_to_one_folder(

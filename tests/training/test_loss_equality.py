@@ -10,7 +10,7 @@ import pytest
 from hublora.training.events import StepDone
 from hublora.training.loop import train
 from hublora.training.session import Session
-from tests.tiny import save_pictures
+from tests.tiny import save_images
 
 if TYPE_CHECKING:
     from tests.training.reference import Reference
@@ -39,18 +39,18 @@ def test_losses_equal_those_of_the_plain_loop(
         seed=7,
         **changes,
     )
-    _compare(session, Reference, bases / base, bases / "pictures", STEPS)
+    _compare(session, Reference, bases / base, bases / "images", STEPS)
 
 
 def test_losses_on_xl_equal_those_of_its_plain_loop(start, bases: Path, tmp_path: Path) -> None:
-    """Pictures that are not square: sizes and crops are part of what the base is told."""
+    """Images that are not square: sizes and crops are part of what the base is told."""
     from tests.training.reference import XLReference
 
-    pictures = save_pictures(tmp_path / "wide", side=160, height=128)
+    images = save_images(tmp_path / "wide", side=160, height=128)
     session = start(
         base__model="bases/xl",
         data__dataset=None,
-        data__folder=pictures,
+        data__folder=images,
         data__center_crop=True,
         data__random_flip=True,
         train_batch_size=2,
@@ -59,12 +59,10 @@ def test_losses_on_xl_equal_those_of_its_plain_loop(start, bases: Path, tmp_path
         seed=7,
     )
     assert session.data.frames([0], [0]).tolist() == [[128, 160, 0, 8, 64, 64]]
-    _compare(session, XLReference, bases / "xl", pictures, 12)
+    _compare(session, XLReference, bases / "xl", images, 12)
 
 
-def _compare(
-    session: Session, kind: type[Reference], base: Path, pictures: Path, steps: int
-) -> None:
+def _compare(session: Session, kind: type[Reference], base: Path, images: Path, steps: int) -> None:
     """Train with both loops from the same weights and compare the losses."""
     weights = {
         name: parameter.detach().clone()
@@ -72,7 +70,7 @@ def _compare(
         if parameter.requires_grad
     }
     assert len(weights) == len(session.parameters)
-    reference = kind(base, pictures, session.config, weights)
+    reference = kind(base, images, session.config, weights)
 
     ours = [event.loss.item() for event in train(session) if isinstance(event, StepDone)]
     theirs = reference.losses(steps)

@@ -11,13 +11,13 @@ from PIL import Image
 
 from hublora.training import objectives
 from hublora.training.losses import training_losses
-from tests.tiny import save_pictures
+from tests.tiny import save_images
 
 
 @pytest.fixture
 def masked(tmp_path: Path) -> Path:
-    """Two pictures, each with the left half to be learned; numbers 0 and 1."""
-    folder = save_pictures(tmp_path / "masked", count=2)
+    """Two images, each with the left half to be learned; numbers 0 and 1."""
+    folder = save_images(tmp_path / "masked", count=2)
     mask = np.zeros((64, 64), np.uint8)
     mask[:, :32] = 255
     for number in range(2):
@@ -55,5 +55,5 @@ def test_what_a_mask_hides_is_not_learned(start, masked: Path) -> None:
 def test_a_white_mask_changes_nothing(start, masked: Path) -> None:
     for number in range(2):
         Image.new("L", (64, 64), 255).save(masked / f"{number}.mask.png")
-    given = {"data__dataset": None, "data__folder": masked, "holdout__pictures": 1}
+    given = {"data__dataset": None, "data__folder": masked, "holdout__images": 1}
     assert torch.equal(losses(start(**given)), losses(start(**given, data__masks=True)))

@@ -22,7 +22,7 @@ def test_noisy_latents_mix_signal_and_noise() -> None:
     noisy = objectives.add_noise(CLEAN, NOISE, ALPHAS, STEPS).flatten().tolist()
     expected = [math.sqrt(a) * x + math.sqrt(1 - a) * e for a, x, e in SAMPLES]
     assert noisy == pytest.approx(expected, rel=1e-6)
-    assert noisy[3] == NOISE.flatten()[3]  # nothing of the picture is left
+    assert noisy[3] == NOISE.flatten()[3]  # nothing of the image is left
 
 
 def test_epsilon_predicts_the_noise() -> None:
@@ -79,8 +79,8 @@ def test_debiased_weights() -> None:
     assert weights.tolist() == pytest.approx([1 / 3, 1.0, 3.0, 0.0], rel=1e-5)
 
 
-def test_debiased_weights_of_velocity_weigh_the_same_error_of_the_picture() -> None:
-    """What is wrong by d in the picture is wrong by √SNR·d in the noise, √(SNR+1)·d in v."""
+def test_debiased_weights_of_velocity_weigh_the_same_error_of_the_image() -> None:
+    """What is wrong by d in the image is wrong by √SNR·d in the noise, √(SNR+1)·d in v."""
     snr = torch.tensor([9.0, 1.0, 1 / 9])
     epsilon, velocity = (
         objectives.debiased_weight(ALPHAS, STEPS, prediction)[:3]

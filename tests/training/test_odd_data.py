@@ -1,4 +1,4 @@
-"""Small and odd sets of pictures are trained on, or refused before any long work."""
+"""Small and odd sets of images are trained on, or refused before any long work."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 import hublora
 from hublora.errors import ConfigError, DataError
 from hublora.training.config.training_config import TrainingConfig
-from tests.tiny import save_pictures
+from tests.tiny import save_images
 
 Settings = Callable[..., TrainingConfig]
 LITTLE = {"validation__num_images": 1, "validation__num_inference_steps": 1}
@@ -19,10 +19,10 @@ LITTLE = {"validation__num_images": 1, "validation__num_inference_steps": 1}
 
 @pytest.fixture
 def album(tmp_path: Path) -> Callable[..., Path]:
-    """Save pictures with a caption each."""
+    """Save images with a caption each."""
 
     def make(*captions: str, side: int = 64) -> Path:
-        folder = save_pictures(tmp_path / "album", count=len(captions), side=side)
+        folder = save_images(tmp_path / "album", count=len(captions), side=side)
         (folder / "metadata.jsonl").unlink()
         for number, caption in enumerate(captions):
             (folder / f"{number}.txt").write_text(caption)
@@ -34,12 +34,12 @@ def album(tmp_path: Path) -> Callable[..., Path]:
 def refusal(config: TrainingConfig, kind: type[Exception]) -> str:
     told: list[Any] = []
     with pytest.raises(kind) as caught:
-        hublora.train(config, observer=told.append)
+        hublora.train(config, callback=told.append)
     assert not any(getattr(one, "name", "") == "Encoding" for one in told), "no long work before"
     return str(caught.value)
 
 
-def test_one_small_picture_with_a_caption_in_another_language_is_trained_on(
+def test_one_small_image_with_a_caption_in_another_language_is_trained_on(
     settings: Settings, album: Callable[..., Path]
 ) -> None:
     told: list[Any] = []
@@ -53,19 +53,19 @@ def test_one_small_picture_with_a_caption_in_another_language_is_trained_on(
         schedule__max_train_steps=2,
         **LITTLE,
     )
-    result = hublora.train(config, observer=told.append)
+    result = hublora.train(config, callback=told.append)
     assert result.final_loss > 0
     notes = [one.text for one in told if hasattr(one, "text")]
-    assert "Pictures by shape (width×height): 1 of 64×64" in notes
-    assert any(note.startswith("1 of 1 pictures is enlarged") for note in notes)
+    assert "Images by shape (width×height): 1 of 64×64" in notes
+    assert any(note.startswith("1 of 1 images is enlarged") for note in notes)
 
 
 @pytest.mark.parametrize(
     ("changes", "kind", "said"),
     [
-        ({"holdout__pictures": 1}, ConfigError, "keeps the only picture apart"),
-        ({"holdout__pictures": 0.1}, ConfigError, "keeps the only picture apart"),
-        ({"data__masks": True}, DataError, "No picture of album has a mask"),
+        ({"holdout__images": 1}, ConfigError, "keeps the only image apart"),
+        ({"holdout__images": 0.1}, ConfigError, "keeps the only image apart"),
+        ({"data__masks": True}, DataError, "No image of album has a mask"),
         ({"data__folder_repeats": True}, DataError, "no folder has a name such as"),
         (
             {"data__aspect_buckets": True, "data__bucket_batch": 3, "train_batch_size": 2},
@@ -74,7 +74,7 @@ def test_one_small_picture_with_a_caption_in_another_language_is_trained_on(
         ),
     ],
 )
-def test_what_one_picture_cannot_do_is_said_before_any_work(
+def test_what_one_image_cannot_do_is_said_before_any_work(
     settings: Settings,
     album: Callable[..., Path],
     changes: dict[str, Any],
@@ -93,7 +93,7 @@ def test_a_streamed_dataset_is_held_out_and_trained_on_in_buckets(start: Any) ->
         data__streaming=True,
         data__max_train_samples=4,
         data__aspect_buckets=True,
-        holdout__pictures=1,
+        holdout__images=1,
         schedule__max_train_steps=2,
     )
     assert (len(session.data), len(session.held_out)) == (4, 1)
@@ -101,9 +101,9 @@ def test_a_streamed_dataset_is_held_out_and_trained_on_in_buckets(start: Any) ->
     assert [event.measure is not None for event in done] == [True, True]
 
 
-def test_only_damaged_pictures_are_refused(settings: Settings, album: Callable[..., Path]) -> None:
+def test_only_damaged_images_are_refused(settings: Settings, album: Callable[..., Path]) -> None:
     folder = album("a", "b")
     for path in folder.glob("*.png"):
         path.write_bytes(path.read_bytes()[:99])
     said = refusal(settings(data__dataset=None, data__folder=folder), DataError)
-    assert said.startswith("None of the 2 pictures of album can be used: 0.png is damaged")
+    assert said.startswith("None of the 2 images of album can be used: 0.png is damaged")

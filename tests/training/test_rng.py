@@ -79,7 +79,7 @@ def test_the_posterior_does_not_repeat_the_noise() -> None:
     assert correlation == pytest.approx(0, abs=0.03)
 
 
-def test_every_picture_is_shown_once_per_pass() -> None:
+def test_every_image_is_shown_once_per_pass() -> None:
     shown = [choose(9, [n], 7, 1, 1000, 0).indices[0] for n in range(28)]
     passes = [shown[start : start + 7] for start in range(0, 28, 7)]
     assert all(sorted(one) == list(range(7)) for one in passes)

@@ -27,7 +27,7 @@ def run(hub: object, tmp_path_factory: pytest.TempPathFactory) -> Path:
         hublora.TrainingConfig.from_settings(
             {
                 "base.model": "bases/epsilon",
-                "data.dataset": "bases/pictures",
+                "data.dataset": "bases/images",
                 "data.random_flip": True,
                 "data.caption_dropout": 0.1,
                 "adapter.targets": BROAD,
@@ -80,7 +80,7 @@ def test_nothing_in_it_tells_whose_machine_it_was(run: Path) -> None:
     for path in (path for path in run.rglob("*") if path.is_file()):
         content = path.read_bytes()
         found = [secret for secret in secrets if secret.encode() in content]
-        if path.suffix in (".json", ".jsonl", ".yaml", ".md"):  # short words are in any picture
+        if path.suffix in (".json", ".jsonl", ".yaml", ".md"):  # short words are in any image
             found += [
                 name for name in names if re.search(rf"\b{re.escape(name)}\b".encode(), content)
             ]
@@ -169,17 +169,17 @@ def test_resuming_a_finished_training_writes_its_results_again(settings: Callabl
     assert (first.folder / "pytorch_lora_weights.safetensors").read_bytes() == weights
 
 
-def test_a_local_folder_of_pictures_and_a_local_base_leave_only_their_names(
+def test_a_local_folder_of_images_and_a_local_base_leave_only_their_names(
     bases: Path, settings: Callable
 ) -> None:
     config = settings(
         base__model=str(bases / "epsilon"),
         data__dataset=None,
-        data__folder=bases / "pictures",
+        data__folder=bases / "images",
         schedule__max_train_steps=1,
     )
     folder = hublora.train(config).folder
     tree = yaml.safe_load((folder / "training/config.yaml").read_text())
     assert tree["base"]["model"] == "epsilon"
-    assert tree["data"]["folder"] == "pictures"
+    assert tree["data"]["folder"] == "images"
     assert str(bases) not in (folder / "README.md").read_text()

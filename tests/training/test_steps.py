@@ -55,7 +55,7 @@ def test_an_untrained_adapter_changes_nothing(start) -> None:
 
 
 def test_a_step_waits_for_all_of_its_passes(start) -> None:
-    """One pass of four pictures and four passes of one are the same step."""
+    """One pass of four images and four passes of one are the same step."""
     adapters = []
     for size, passes in ((4, 1), (1, 4)):
         session = start(
@@ -80,13 +80,13 @@ def test_previews_are_due_every_so_many_steps_but_not_at_the_end(start) -> None:
 
 
 def test_previews_are_due_whenever_so_many_passes_are_complete(start) -> None:
-    # 6 pictures, 4 a step: the passes are complete in the steps 2 (8 pictures), 3 (12), 5 (20), 6.
+    # 6 images, 4 a step: the passes are complete in the steps 2 (8 images), 3 (12), 5 (20), 6.
     session = start(train_batch_size=4, schedule__max_train_steps=7, validation__epochs=1)
     assert steps_of(session, ValidationDue) == [2, 3, 5, 6]
 
 
 def test_passes_decide_the_number_of_steps(start) -> None:
-    # 2 passes over 6 pictures, 4 a step
+    # 2 passes over 6 images, 4 a step
     session = start(
         train_batch_size=4, schedule__num_train_epochs=2, schedule__max_train_steps=None
     )

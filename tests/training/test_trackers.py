@@ -86,7 +86,7 @@ def test_a_tracker_that_is_not_installed_says_how_to_install_it(
         pytest.skip(f"{name} is installed")
     told: list[object] = []
     with pytest.raises(ConfigError) as caught:
-        hublora.train(settings(report_to=[name]), observer=told.append)
+        hublora.train(settings(report_to=[name]), callback=told.append)
     package = name if name == "comet_ml" else f"'hublora[{name}]'"
     assert caught.value.hint == f"Install it: pip install {package}"
     assert not told, "before any work"

@@ -215,7 +215,7 @@ CONTAINERS: dict[str, tuple[Build, str]] = {
     "a pickle by old torch": (old_torch_file, PICKLE),
     "a pickle": (bytes_of(lambda: pickle.dumps({"a": 1}, protocol=4) * 9), PICKLE),
     "a web page": (bytes_of(lambda: b"<!doctype html><title>Sign in</title>" * 9), "web page"),
-    "a picture": (bytes_of(lambda: b"\x89PNG\r\n\x1a\n" + b"\0" * 99), "not a safetensors file"),
+    "an image": (bytes_of(lambda: b"\x89PNG\r\n\x1a\n" + b"\0" * 99), "not a safetensors file"),
     "a pointer to a large file": (
         bytes_of(lambda: b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"),
         "pointer",

@@ -65,7 +65,7 @@ REFS: dict[str, str] = {
     "/dev/null": "no file or folder",
     # the Hub
     "me/nowhere-to-be-found": "There is no model",
-    "bases/pictures": "There is no model",
+    "bases/images": "There is no model",
     "bases/epsilon@v9": "no revision",
     "bases/epsilon@" + "0" * 40: "no revision",
     "bases/epsilon": "no adapter at its top level",

@@ -14,7 +14,7 @@ from hublora.cli.errors import explain
 from hublora.errors import HubloraError
 from hublora.generation.compose import Part, apply_adapters
 from hublora.generation.token_embeddings import add_tokens
-from hublora.resolution.composition_parts import open_parts, settle
+from hublora.resolution.composition_parts import load_adapters, settle
 from hublora.workflows.inspect import preflight
 from tests.workflows.bad_files import FILES, LAYER, MISFITS, pair
 from tests.workflows.bad_refs import REFS
@@ -32,7 +32,7 @@ def pipe(bases: Path) -> Any:
     return pipe
 
 
-def picture(pipe: Any) -> bytes:
+def image(pipe: Any) -> bytes:
     noise = torch.Generator().manual_seed(0)
     drawn = pipe("a red star", num_inference_steps=1, guidance_scale=1.0, generator=noise)
     return drawn.images[0].tobytes()
@@ -50,12 +50,12 @@ def state(pipe: Any) -> tuple[Any, ...]:
 
 @pytest.fixture(scope="module")
 def untouched(pipe: Any) -> tuple[bytes, tuple[Any, ...]]:
-    return picture(pipe), state(pipe)
+    return image(pipe), state(pipe)
 
 
 def put_on(pipe: Any, ref: str) -> None:
     """Do what `hublora.load` does, on a pipeline that is there."""
-    for part in open_parts(settle([ref])).parts:
+    for part in load_adapters(settle([ref])).parts:
         add_tokens(pipe, part.tokens, part.label)
         apply_adapters(pipe, [Part(part.adapter)], "bases/epsilon")
 
@@ -112,7 +112,7 @@ def test_a_bad_file_is_a_sentence_and_changes_nothing(
     assert words in refusal(lambda: put_on(pipe, str(path)))
     assert state(pipe) == untouched[1]
     if name in MISFITS:  # the others never reach the pipeline
-        assert picture(pipe) == untouched[0]
+        assert image(pipe) == untouched[0]
     try:
         (one,) = preflight(str(path), base="bases/epsilon").adapters
     except HubloraError as error:
@@ -124,11 +124,11 @@ def test_a_bad_file_is_a_sentence_and_changes_nothing(
 def test_after_all_of_them_the_pipeline_takes_what_is_right(
     pipe: Any, untouched: tuple[bytes, tuple[Any, ...]], tmp_path: Path
 ) -> None:
-    assert picture(pipe) == untouched[0]
+    assert image(pipe) == untouched[0]
     strong = {key.replace("to_q", "to_v"): 9 * torch.randn_like(x) for key, x in pair().items()}
     save_file(strong, tmp_path / "a.safetensors")
     put_on(pipe, str(tmp_path / "a.safetensors"))
-    assert picture(pipe) != untouched[0]
+    assert image(pipe) != untouched[0]
 
 
 @pytest.mark.parametrize("ref", REFS)
@@ -136,7 +136,7 @@ def test_a_bad_ref_is_a_sentence(
     hub: object, ref: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for use in (hublora.inspect, lambda ref: open_parts(settle([ref]))):
+    for use in (hublora.inspect, lambda ref: load_adapters(settle([ref]))):
         assert REFS[ref] in refusal(lambda use=use: use(ref))
     assert not list(tmp_path.iterdir())
 
@@ -157,7 +157,7 @@ CARDS: dict[str, tuple[str | bytes, str]] = {
     "a base that is nowhere": ("---\nbase_model: me/no-such-base\n---\n", "There is no model"),
     "a base that is no repo": ("---\nbase_model: a/b/c\n---\n", "owner/name"),
     "a base that is an address": ("---\nbase_model: https://x.y/z\n---\n", "owner/name"),
-    "a base that is a data set": ("---\nbase_model: bases/pictures\n---\n", "There is no model"),
+    "a base that is a data set": ("---\nbase_model: bases/images\n---\n", "There is no model"),
     "a base that is an adapter": ("---\nbase_model: '../../etc'\n---\n", ""),
     "front matter that is no YAML": ("---\nbase_model: [\n---\n", "does not say which base"),
     "front matter that is a list": ("---\n- a\n- b\n---\n", "does not say which base"),

@@ -1,4 +1,4 @@
-"""`hublora caption`: every picture gets a .txt, a stopped run goes on, the result is a dataset."""
+"""`hublora caption`: every image gets a .txt, a stopped run goes on, the result is a dataset."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def captions(folder: Path) -> dict[str, str]:
     return {path.relative_to(folder).as_posix(): path.read_text() for path in found}
 
 
-def test_each_picture_of_a_folder_gets_its_caption_beside_it(photos: Path, model: Path) -> None:
+def test_each_image_of_a_folder_gets_its_caption_beside_it(photos: Path, model: Path) -> None:
     done = caption(str(photos), model=str(model), prefix="sks dog, ", device="cpu")
     assert (done.folder, done.written, done.kept, done.skipped) == (photos, 3, 0, 0)
     written = captions(photos)
@@ -90,10 +90,10 @@ def test_captions_do_not_depend_on_the_batch(photos: Path, model: Path) -> None:
     assert captions(photos) == one_by_one
 
 
-def test_a_damaged_picture_is_named_and_the_others_are_captioned(photos: Path, model: Path) -> None:
+def test_a_damaged_image_is_named_and_the_others_are_captioned(photos: Path, model: Path) -> None:
     (photos / "b.jpg").write_bytes(b"")
     told: list[object] = []
-    done = caption(str(photos), model=str(model), device="cpu", observer=told.append)
+    done = caption(str(photos), model=str(model), device="cpu", callback=told.append)
     assert (done.written, done.skipped) == (2, 1)
     assert any("b.jpg" in str(one) for one in told)
 
@@ -113,7 +113,7 @@ def test_a_dataset_of_the_hub_becomes_a_captioned_one(
     hub: object, model: Path, tmp_path: Path
 ) -> None:
     done = caption(
-        "bases/pictures",
+        "bases/images",
         model=str(model),
         output=tmp_path / "out",
         push_to="me/captioned",
@@ -135,7 +135,7 @@ def test_a_model_from_the_hub_is_pinned_and_its_pickles_stay_there(
 
     import_folder(hub_data, "me/captioner", model)
     told: list[object] = []
-    caption(str(photos), model="me/captioner", device="cpu", observer=told.append)
+    caption(str(photos), model="me/captioner", device="cpu", callback=told.append)
     commit = HfApi().model_info("me/captioner").sha
     assert commit
     assert any(f"me/captioner@{commit[:8]}" in str(one) for one in told)
@@ -156,7 +156,7 @@ def test_what_is_no_captioner_is_said_in_a_sentence(photos: Path, bases: Path) -
     assert captions(photos) == {}
 
 
-def test_two_pictures_cannot_share_a_caption(photos: Path) -> None:
+def test_two_images_cannot_share_a_caption(photos: Path) -> None:
     Image.new("RGB", (8, 8)).save(photos / "a.bmp")
     with pytest.raises(DataError, match="share one caption"):
         caption(str(photos))

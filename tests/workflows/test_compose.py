@@ -13,9 +13,9 @@ import pytest
 from huggingface_hub import HfApi, ModelCard, hf_hub_download
 
 import hublora
-from hublora.adapters.licenses import Meet
+from hublora.adapters.licenses import LicenseSummary
 from hublora.errors import AdapterError, ConfigError
-from hublora.generation.metadata import read_picture
+from hublora.generation.metadata import read_image
 from hublora.hub.search import search
 from hublora.resolution.lockfile import read_lock
 
@@ -89,13 +89,13 @@ def test_words_put_in_front_of_prompts_are_told_once_and_on_the_card(
     assert "- `a dog in ink`, seed 2\n" in card
 
 
-def test_without_pictures_nothing_is_warned_of_and_the_card_has_no_gallery(
+def test_without_images_nothing_is_warned_of_and_the_card_has_no_gallery(
     publish: Publish, hublora_cli: Any
 ) -> None:
     name = publish("bare", 1, "mit", "ink")
     done = hublora_cli("compose", name, "--push-to-hub=me/bare-mix", "--no-gallery")
     assert done.status == 0, done.err
-    assert "There is no picture to compare" in done.err
+    assert "There is no image to compare" in done.err
     assert "Warning" not in done.err
     assert "<Gallery" not in ModelCard.load("me/bare-mix").content
     assert 'Use it: hublora run me/bare-mix "…"' in done.out
@@ -108,7 +108,7 @@ def test_run_draws_it_as_if_it_were_one_adapter(
     done = hublora_cli("run", f"{mix}:0.5", "a hill", "--steps=2", "-o", "a.png")
     assert done.status == 0, done.err
     assert "Licences: apache-2.0 (bases/epsilon), openrail (me/mix-ink), mit" in done.err
-    facts = read_picture(tmp_path / "a.png")
+    facts = read_image(tmp_path / "a.png")
     assert facts["compose"] == "switch"
     assert [one["weight"] for one in facts["adapters"]] == [0.35, "0.1..0.45"]
     assert facts["composition"].startswith(f"{mix}@")
@@ -201,7 +201,7 @@ def test_merging_makes_an_adapter_that_draws_what_the_sum_draws(
     card = (tmp_path / "one" / "README.md").read_text()
     assert "me/cat-a" in card
     assert "url: images/0.png" in card
-    shown = read_picture(tmp_path / "one" / "images" / "0.png")
+    shown = read_image(tmp_path / "one" / "images" / "0.png")
     assert shown["sampling"]["prompt"] == "a red hill"
     assert shown["sampling"]["seed"] == 4
     assert shown["license"]["commercial_use"] is True
@@ -232,12 +232,15 @@ def test_what_nobody_else_has_cannot_be_locked(bases: Path, tmp_path: Path, publ
 
 
 def test_licences_meet() -> None:
-    assert Meet({"a": "mit", "b": "openrail++"}).commercial is True
-    assert Meet({"a": "mit", "b": None}).commercial is None
-    assert Meet({"a": None, "b": "cc-by-nc-4.0"}).commercial is False
-    assert Meet({"a": "mit", "b": "cc-by-sa-4.0", "c": "openrail"}).strictest == "cc-by-sa-4.0"
-    assert Meet({"a": "mit", "b": "my-own"}).strictest is None
-    assert Meet({"a": "mit", "b": "my-own"}).unknown == ("b",)
+    assert LicenseSummary({"a": "mit", "b": "openrail++"}).commercial is True
+    assert LicenseSummary({"a": "mit", "b": None}).commercial is None
+    assert LicenseSummary({"a": None, "b": "cc-by-nc-4.0"}).commercial is False
+    assert (
+        LicenseSummary({"a": "mit", "b": "cc-by-sa-4.0", "c": "openrail"}).strictest
+        == "cc-by-sa-4.0"
+    )
+    assert LicenseSummary({"a": "mit", "b": "my-own"}).strictest is None
+    assert LicenseSummary({"a": "mit", "b": "my-own"}).unknown == ("b",)
 
 
 def test_commercial_refuses_what_is_forbidden_and_warns_of_the_unknown(

@@ -1,4 +1,4 @@
-"""Pictures from pictures: image-to-image, inpainting and ControlNet, with adapters on."""
+"""Images from images: image-to-image, inpainting and ControlNet, with adapters on."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hublora.generation.metadata import read_picture
+from hublora.generation.metadata import read_image
 from hublora.generation.sample import image_difference
 from hublora.localhub import import_folder
 from tests.lora import random_adapter, save_adapter
@@ -24,7 +24,7 @@ def adapter(publish: Callable[..., str], tmp_path: Path, monkeypatch: Any) -> st
     Image.fromarray(noise).save("start.png")
     for name, level in (("black", 0), ("white", 255)):
         Image.new("L", (64, 64), level).save(f"{name}.png")
-    return publish("pictures", 1)
+    return publish("images", 1)
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def test_strength_is_how_much_is_drawn_anew(drawn: Callable[..., Image.Image]) -
 
     assert moved(0.25) < moved(1.0)
     assert drawn("--image=start.png").size == (64, 64)
-    facts = read_picture(Path("out.png"))
+    facts = read_image(Path("out.png"))
     assert len(facts["conditions"]["image"]["sha256"]) == 64
 
 
@@ -66,7 +66,7 @@ def test_a_controlnet_is_followed(
     assert image_difference(one, other) > 0
 
 
-def test_an_ip_adapter_looks_at_a_picture(
+def test_an_ip_adapter_looks_at_an_image(
     drawn: Callable[..., Image.Image], hub_data: Path, bases: Path, tmp_path: Path
 ) -> None:
     publish_ip_adapter(hub_data, "me/ip", bases / "epsilon", tmp_path / "ip")
@@ -74,7 +74,7 @@ def test_an_ip_adapter_looks_at_a_picture(
     words = drawn()
     one, other = (drawn(*command, f"--ip-adapter-image={name}.png") for name in ("start", "white"))
     assert image_difference(one, other) > 0 < image_difference(one, words)
-    stated = read_picture(Path("out.png"))["conditions"]
+    stated = read_image(Path("out.png"))["conditions"]
     assert stated["ip_adapter"].startswith("me/ip@")
     assert stated["ip_adapter_scale"] == 1
     nothing = [*command[:1], "--ip-adapter-scale=0", "--ip-adapter-image=start.png"]
@@ -104,7 +104,7 @@ def test_an_ip_adapter_that_is_none_is_told(
         assert not Path("none.png").exists()
 
 
-def test_what_is_drawn_from_pictures_is_drawn_again(
+def test_what_is_drawn_from_images_is_drawn_again(
     adapter: str, hublora_cli: Any, hub_data: Path, bases: Path, tmp_path: Path
 ) -> None:
     publish_controlnet(hub_data, "me/control-again", bases / "epsilon", tmp_path)
@@ -114,7 +114,7 @@ def test_what_is_drawn_from_pictures_is_drawn_again(
     flags += ["--control-image=black.png", "--steps=3", "-o", "first.png"]
     done = hublora_cli("run", adapter, "a hill", *flags, "--json")
     assert done.status == 0, done.err
-    (made,) = json.loads(done.out)["pictures"]
+    (made,) = json.loads(done.out)["images"]
     assert made["conditions"]["mask"]["name"] == "white.png"
     assert str(tmp_path) not in done.out
     done = hublora_cli("replay", "first.png", "--json")
@@ -126,9 +126,9 @@ def test_what_is_drawn_from_pictures_is_drawn_again(
     assert "drawn from 'start.png' (sha256 " in done.err
     assert "--image FILE" in done.err
     done = hublora_cli("replay", "first.png", "--image=white.png")
-    assert "white.png is not the picture 'start.png'" in done.err
+    assert "white.png is not the image 'start.png'" in done.err
     done = hublora_cli("replay", "first.png", "--image=moved.png")
-    assert "the same picture" in done.out
+    assert "the same image" in done.out
 
 
 @pytest.fixture
@@ -137,11 +137,11 @@ def xl_adapter(hub_data: Path, bases: Path, tmp_path: Path) -> str:
 
     pipe = StableDiffusionXLPipeline.from_pretrained(bases / "xl", add_watermarker=False)
     save_adapter(random_adapter(pipe, size=0.1), tmp_path / "xl", "bases/xl")
-    import_folder(hub_data, "me/xl-pictures", tmp_path / "xl")
-    return "me/xl-pictures"
+    import_folder(hub_data, "me/xl-images", tmp_path / "xl")
+    return "me/xl-images"
 
 
-def test_sdxl_draws_from_pictures(
+def test_sdxl_draws_from_images(
     adapter: str,  # for its files
     xl_adapter: str,
     hublora_cli: Any,
@@ -153,7 +153,7 @@ def test_sdxl_draws_from_pictures(
     publish_ip_adapter(hub_data, "me/ip-xl", bases / "xl", tmp_path / "ip")
     control = ["--controlnet=me/control-xl", "--control-image=black.png"]
     start = ["--image=start.png", "--strength=0.6"]
-    pictures = set()
+    images = set()
     for flags in (
         ["--width=64", "--height=64"],
         start,
@@ -166,8 +166,8 @@ def test_sdxl_draws_from_pictures(
         assert done.status == 0, done.err
         with Image.open("xl.png") as image:
             assert image.size == (64, 64)
-            pictures.add(image.tobytes())
-    assert len(pictures) == 6
+            images.add(image.tobytes())
+    assert len(images) == 6
 
 
 def test_what_does_not_go_together_is_refused(adapter: str, hublora_cli: Any) -> None:
@@ -184,8 +184,8 @@ def test_what_does_not_go_together_is_refused(adapter: str, hublora_cli: Any) ->
         done = hublora_cli("run", adapter, "a", *more)
         assert done.status == 1
         assert words in done.err
-    Path("text.png").write_text("no picture")
-    assert "not a picture" in hublora_cli("run", adapter, "a", "--image=text.png").err
+    Path("text.png").write_text("no image")
+    assert "not an image" in hublora_cli("run", adapter, "a", "--image=text.png").err
 
 
 def publish_controlnet(hub_data: Path, repo_id: str, base: Path, folder: Path) -> None:

@@ -16,7 +16,7 @@ from PIL import Image
 import hublora
 from hublora.errors import Interrupted
 from hublora.filesystem import claimed
-from hublora.progress import Wrote
+from hublora.progress import FileWritten
 from tests.entry import Done
 
 Cli = Callable[..., Done]
@@ -29,24 +29,24 @@ def runs(hub: object, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("trainings")
 
     def train(name: str, stop: bool = False) -> None:
-        def watch(happening: object) -> None:
-            if stop and isinstance(happening, Wrote) and happening.path.name == "checkpoint-4":
+        def watch(event: object) -> None:
+            if stop and isinstance(event, FileWritten) and event.path.name == "checkpoint-4":
                 import signal
 
                 os.kill(os.getpid(), signal.SIGINT)
 
         settings = {
             "base.model": "bases/epsilon",
-            "data.dataset": "bases/pictures",
+            "data.dataset": "bases/images",
             "schedule.max_train_steps": 6,
             "checkpoint.steps": 2,
-            "holdout.pictures": 1,
+            "holdout.images": 1,
             "holdout.steps": 2,
             "validation.prompts": ["Totoro"],
             "validation.num_images": 2,
             "output_dir": folder / name,
         }
-        hublora.train(hublora.TrainingConfig.from_settings(settings), observer=watch)
+        hublora.train(hublora.TrainingConfig.from_settings(settings), callback=watch)
 
     train("deep/er/whole")
     with pytest.raises(Interrupted):
@@ -86,10 +86,10 @@ def test_each_run_is_shown_as_it_is(runs: Path, hublora_cli: Cli, tmp_path: Path
     measures = [json.loads(row)["held_out"] for row in rows if "held_out" in row]
     assert whole["held_out"] == min(measures)
     assert whole["base"] == "bases/epsilon"
-    assert whole["dataset"] == "bases/pictures"
+    assert whole["dataset"] == "bases/images"
     weights = runs / "deep/er/whole/pytorch_lora_weights.safetensors"
     assert whole["size"] == weights.stat().st_size
-    assert whole["picture"].endswith("images/validation.png")
+    assert whole["image"].endswith("images/validation.png")
     assert stopped["size"] > 0
     assert "Delete checkpoint-4 to go on from checkpoint-2" in found["torn"]["problem"]
     assert "state.json" in found["garbled"]["problem"]

@@ -76,7 +76,7 @@ def test_training_from_python_tells_of_itself_and_keeps_silent_when_asked(
 ) -> None:
     from diffusers.utils import logging as of_diffusers
 
-    from hublora.progress import ignore
+    from hublora.progress import no_callback
 
     records: list[str] = []
     handler = logging.Handler()
@@ -86,17 +86,17 @@ def test_training_from_python_tells_of_itself_and_keeps_silent_when_asked(
     of_diffusers.set_verbosity_warning()
     settings = {
         "base.model": "bases/epsilon",
-        "data.dataset": "bases/pictures",
+        "data.dataset": "bases/images",
         "schedule.max_train_steps": 1,
         "validation.num_images": 1,
         "validation.num_inference_steps": 1,
     }
-    for name, how in (("told", {}), ("silent", {"observer": ignore})):
+    for name, how in (("told", {}), ("silent", {"callback": no_callback})):
         chosen = hublora.TrainingConfig.from_settings({**settings, "output_dir": tmp_path / name})
         hublora.train(chosen, **how)
         said = capsys.readouterr().err
         assert ("Training: 1/1  loss " in said) == (name == "told")
-        assert ("weights for 1 step of 1 picture on" in said) == (name == "told")
+        assert ("weights for 1 step of 1 image on" in said) == (name == "told")
         assert len(list((tmp_path / name / "images").glob("[0-9]*.png"))) == 1
     logging.getLogger("diffusers").removeHandler(handler)
     of_diffusers.set_verbosity(level)

@@ -1,4 +1,4 @@
-"""A picture is made again from its own metadata, and what drifted is told."""
+"""An image is made again from its own metadata, and what drifted is told."""
 
 from __future__ import annotations
 
@@ -10,15 +10,13 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from hublora.generation.metadata import read_picture, save_picture
+from hublora.generation.metadata import read_image, save_image
 
 RUN = ["a (red:1.3) <2>", "--steps=3", "--guidance=3", "--seed=5", "--negative-prompt=blue"]
 
 
 @pytest.fixture
-def picture(
-    publish: Callable[..., str], hublora_cli: Any, tmp_path: Path, monkeypatch: Any
-) -> Path:
+def png(publish: Callable[..., str], hublora_cli: Any, tmp_path: Path, monkeypatch: Any) -> Path:
     monkeypatch.chdir(tmp_path)
     refs = [publish("again-a", 1), f"{publish('again-b', 2, trigger='sks')}:0.5"]
     mixed = ["--compose=switch", "--weight=1=0.2..0.9", "--scheduler=EulerDiscrete"]
@@ -27,35 +25,35 @@ def picture(
     return tmp_path / "first.png"
 
 
-def test_the_same_picture_comes_again(picture: Path, hublora_cli: Any) -> None:
-    done = hublora_cli("replay", str(picture), "--json")
+def test_the_same_image_comes_again(png: Path, hublora_cli: Any) -> None:
+    done = hublora_cli("replay", str(png), "--json")
     assert done.status == 0, done.err
     found = json.loads(done.out)
     assert (found["difference"], found["drift"]) == (0.0, [])
-    one, other = read_picture(picture), read_picture(Path(found["file"]))
+    one, other = read_image(png), read_image(Path(found["file"]))
     assert one == other
-    other = hublora_cli("replay", str(picture), "--seed=6", "-o", "other.png", "--json")
+    other = hublora_cli("replay", str(png), "--seed=6", "-o", "other.png", "--json")
     assert json.loads(other.out)["difference"] is None
-    assert read_picture(picture.with_name("other.png"))["sampling"]["seed"] == 6
+    assert read_image(png.with_name("other.png"))["sampling"]["seed"] == 6
 
 
-def test_what_drifted_is_told(picture: Path, hublora_cli: Any) -> None:
-    facts = read_picture(picture)
+def test_what_drifted_is_told(png: Path, hublora_cli: Any) -> None:
+    facts = read_image(png)
     facts["versions"]["diffusers"] = "0.1.0"
     facts["adapters"][0]["ref"] = facts["adapters"][0]["ref"].replace(
         facts["adapters"][0]["ref"].split("@")[1][:40], "0" * 40
     )
-    with Image.open(picture) as image:
-        save_picture(image.copy(), picture, facts)
-    done = hublora_cli("replay", str(picture), "--json")
+    with Image.open(png) as image:
+        save_image(image.copy(), png, facts)
+    done = hublora_cli("replay", str(png), "--json")
     assert done.status == 0, done.err
     assert "diffusers was 0.1.0 and is" in done.err
     assert "me/again-a has no commit 00000000 any more; main has the same file." in done.err
     assert len(json.loads(done.out)["drift"]) == 2
 
 
-def test_other_tools_read_the_parameters(picture: Path) -> None:
-    with Image.open(picture) as image:
+def test_other_tools_read_the_parameters(png: Path) -> None:
+    with Image.open(png) as image:
         lines = image.text["parameters"].split("\n")
     assert lines[0] == "a (red:1.3) sks <lora:again-a:0.2..0.9> <lora:again-b:0.5>"
     assert lines[1] == "Negative prompt: blue"
@@ -81,13 +79,13 @@ def test_a_local_adapter_is_found_by_what_it_holds(
     assert "--adapter FILE" in done.err
     done = hublora_cli("replay", "a.png", "--adapter=elsewhere")
     assert done.status == 0, done.err
-    assert "the same picture" in done.out
+    assert "the same image" in done.out
 
 
 def test_what_says_nothing_cannot_be_replayed(hublora_cli: Any, tmp_path: Path) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "plain.png")
-    (tmp_path / "text.png").write_text("no picture")
-    save_picture(Image.new("RGB", (8, 8)), tmp_path / "odd.png", {"base": 3})
+    (tmp_path / "text.png").write_text("no image")
+    save_image(Image.new("RGB", (8, 8)), tmp_path / "odd.png", {"base": 3})
     for name in ("plain", "text", "odd"):
         done = hublora_cli("replay", str(tmp_path / f"{name}.png"))
         assert done.status == 1

@@ -33,7 +33,7 @@ def run(hub: object, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "made-again"
     settings = {
         "base.model": "bases/epsilon",
-        "data.dataset": "bases/pictures",
+        "data.dataset": "bases/images",
         "schedule.max_train_steps": 3,
         "optimizer.learning_rate": 1e-2,
         "validation.prompts": ["Totoro"],
@@ -102,13 +102,13 @@ def test_a_repo_that_holds_what_it_says_is_verified_and_made_again(
         "hashes": True,
         "facts": True,
         "other layout": True,
-        "pictures": True,
+        "images": True,
         "gallery": True,
     }
     again = found["reproduced"]
     assert again["same_bytes"]
     assert again["drift"] == []
-    assert again["pictures"] == 0
+    assert again["images"] == 0
 
 
 def test_what_is_not_as_the_repo_says_is_named(
@@ -125,7 +125,7 @@ def test_what_is_not_as_the_repo_says_is_named(
     done = hublora_cli("verify", "me/made-wrong")
     assert done.status == 1
     wrong = [line.split()[1] for line in done.out.splitlines() if "WRONG" in line]
-    assert wrong == ["files", "facts", "other", "pictures", "gallery"]
+    assert wrong == ["files", "facts", "other", "images", "gallery"]
     assert "images/before-after.png" in done.out
     assert "bases/velocity (the adapter)" in done.out
     assert "does not hold what it says: files, facts" in done.err
@@ -139,7 +139,7 @@ def test_learned_words_are_verified_and_made_again(
     folder, base = tmp_path / method, str(bases / "epsilon")
     settings = {
         "base.model": base,
-        "data.dataset": "bases/pictures",
+        "data.dataset": "bases/images",
         "method": method,
         "tokens.placeholders": ["<x>"],
         "tokens.first_steps": 1 if method == "pivotal" else 0.4,
@@ -154,7 +154,7 @@ def test_learned_words_are_verified_and_made_again(
     assert "'epsilon': name it with --base" in gallery.told
     found = verify(str(folder), base=base)
     assert found.holds, found.checks
-    assert {one.name for one in found.checks if one.passed} >= {"files", "pictures", "gallery"}
+    assert {one.name for one in found.checks if one.passed} >= {"files", "images", "gallery"}
     with pytest.raises(ConfigError, match="--base FOLDER"):
         reproduce(str(folder))
     assert reproduce(str(folder), given={"base.model": base}).same_bytes
@@ -179,7 +179,7 @@ def test_another_adapter_is_not_called_made_again(
     assert not found.exact
     assert not found.holds
     assert found.likeness.cosine < 0.5
-    assert found.pictures is not None
+    assert found.images is not None
     assert found.drift[0] == f"The device was Abacus and is {facts['device']}."
     assert found.drift[1].startswith("torch was 1.0 and is ")
     assert found.folder is not None
@@ -187,10 +187,10 @@ def test_another_adapter_is_not_called_made_again(
 
 
 def test_where_nothing_drifted_only_the_same_bytes_will_do() -> None:
-    from hublora.adapters.similarity import Likeness
+    from hublora.adapters.similarity import Similarity
     from hublora.workflows.reproduce import Reproduced
 
-    alike = Likeness(0.999, 0.01)
+    alike = Similarity(0.999, 0.01)
     assert Reproduced("x", False, alike, 1.0, ("torch was 1 and is 2.",), False, None).holds
     assert not Reproduced("x", False, alike, 1.0, (), True, None).holds
 
@@ -231,8 +231,8 @@ def test_a_repo_that_does_not_say_how_it_was_made_is_told(run: Path, api: HfApi)
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("data.folder", "/home/you/pictures"),
-        ("data.archive", "/home/you/pictures.zip"),
+        ("data.folder", "/home/you/images"),
+        ("data.archive", "/home/you/images.zip"),
         ("base.model", "/home/you/base"),
         ("adapter.start_from", "../adapter.safetensors"),
     ],

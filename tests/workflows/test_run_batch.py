@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from hublora.generation.metadata import read_picture
+from hublora.generation.metadata import read_image
 
 
 @pytest.fixture
@@ -29,22 +29,22 @@ def test_a_sheet_of_weights_and_seeds(adapter: str, hublora_cli: Any, tmp_path: 
     found = lines(
         hublora_cli("run", adapter, "a sks hill", *axes, "--steps=1", "--json", "-o", "s")
     )
-    pictures, sheet = found[:-1], found[-1]
-    facts = [read_picture(tmp_path / one["path"]) for one in pictures]
-    assert [one["made"] for one in pictures] == [
-        {"path": p["path"], **f} for p, f in zip(pictures, facts, strict=True)
+    images, sheet = found[:-1], found[-1]
+    facts = [read_image(tmp_path / one["path"]) for one in images]
+    assert [one["made"] for one in images] == [
+        {"path": p["path"], **f} for p, f in zip(images, facts, strict=True)
     ]
     assert [(f["adapters"][0]["weight"], f["sampling"]["seed"]) for f in facts] == [
         (weight, seed) for weight in (0, 0.5, 1) for seed in (5, 6)
     ]
     with Image.open(tmp_path / sheet["path"]) as image:
         assert image.width < image.height
-    # A picture of the sheet is what a run with that weight and seed draws.
+    # An image of the sheet is what a run with that weight and seed draws.
     alone = hublora_cli(
         "run", f"{adapter}:0.5", "a sks hill", "--seed=6", "--steps=1", "-o", "alone.png"
     )
     assert alone.status == 0, alone.err
-    with Image.open("alone.png") as one, Image.open(pictures[3]["path"]) as other:
+    with Image.open("alone.png") as one, Image.open(images[3]["path"]) as other:
         assert one.tobytes() == other.tobytes()
 
 

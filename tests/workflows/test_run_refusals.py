@@ -25,7 +25,7 @@ FLAGS: dict[tuple[str, ...], str] = {
     ("--base=",): "The name of the base is empty",
     ("--base= ",): "The name of the base is empty",
     ("--base=bases/not-there",): "bases/not-there",
-    ("--base=bases/pictures",): "bases/pictures",
+    ("--base=bases/images",): "bases/images",
     ("--revision=not-there", "--base=bases/epsilon"): "not-there",
     ("--weight=1=1e30",): "is not a weight",
     ("--weight=1=nan",): "is not a weight",
@@ -36,10 +36,10 @@ FLAGS: dict[tuple[str, ...], str] = {
     ("-o", "a.txt"): "Nothing can be written to a.txt",
     ("-o", "/proc/hublora/b.png"): "Nothing can be written to /proc/hublora/b.png",
     ("-o", "folder.png"): "folder.png is a folder",
-    ("-o", "a.jpg"): "Pictures are written as PNG",
+    ("-o", "a.jpg"): "Images are written as PNG",
     ("-o", "text.png"): "text.png is there already",
     ("-o", "photo.png"): "hublora has not made it",
-    ("--image=a.txt",): "not a picture",
+    ("--image=a.txt",): "not an image",
     ("--rows=weight=0..nan:3",): "weight=0..nan:3",
 }
 REFS = {

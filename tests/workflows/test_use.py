@@ -35,7 +35,7 @@ def test_other_adapters_draw_what_they_draw_alone(refs: list[str], hub_data: Pat
     assert drawn(pipe) == drawn(hublora.load(f"{refs[1]}:0.5")) != first
     hublora.use(pipe, refs[0])
     assert drawn(pipe) == first
-    assert pipe.hublora.residents.names == ["me/using-c", "me/using-b", "me/using-a"]
+    assert pipe.hublora.adapter_cache.names == ["me/using-c", "me/using-b", "me/using-a"]
     hublora.use(pipe)
     assert drawn(pipe) == drawn(hublora.load(base="bases/epsilon"))
 
@@ -48,23 +48,23 @@ def test_a_pipeline_keeps_to_the_commit_that_it_had(
     save_adapter(random_adapter(pipe, seed=9, size=0.1), tmp_path, "bases/epsilon")
     import_folder(hub_data, refs[0], tmp_path)
     hublora.use(pipe, refs[1])
-    assert pipe.hublora.residents.names == ["me/using-b"]  # what acts stays, the other left
+    assert pipe.hublora.adapter_cache.names == ["me/using-b"]  # what acts stays, the other left
     hublora.use(pipe, refs[0])
     assert (drawn(pipe), pipe.hublora.facts()) == (first, facts)
 
 
 def test_what_is_over_the_limit_leaves_in_the_order_of_use(refs: list[str]) -> None:
     pipe = hublora.load(refs[0])
-    residents = pipe.hublora.residents
-    pipe = hublora.load(refs[0], cache_bytes=2 * residents.nbytes)
-    residents = pipe.hublora.residents
+    adapter_cache = pipe.hublora.adapter_cache
+    pipe = hublora.load(refs[0], cache_bytes=2 * adapter_cache.nbytes)
+    adapter_cache = pipe.hublora.adapter_cache
     for ref in (refs[1], refs[0], refs[2]):
         hublora.use(pipe, ref)
-    assert residents.names == ["me/using-a", "me/using-c"]
+    assert adapter_cache.names == ["me/using-a", "me/using-c"]
     hublora.use(pipe, *refs)  # all of them act: more than the limit, and none leaves
-    assert len(residents.names) == 3
+    assert len(adapter_cache.names) == 3
     hublora.use(pipe, refs[2])
-    assert len(residents.names) == 2
+    assert len(adapter_cache.names) == 2
 
 
 def test_a_file_that_changed_is_read_again(pipe_file: Path) -> None:
@@ -83,7 +83,7 @@ def pipe_file(bases: Path, tmp_path: Path) -> Path:
     return save_adapter(random_adapter(pipe, size=0.1), tmp_path / "mine", "bases/epsilon")
 
 
-def test_what_cannot_be_used_leaves_the_picture_as_it_was(
+def test_what_cannot_be_used_leaves_the_image_as_it_was(
     refs: list[str], bases: Path, tmp_path: Path
 ) -> None:
     from diffusers import StableDiffusionPipeline

@@ -14,11 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from hublora.demo.seed import ASSETS
 from tools.tiny_base.captions import short_caption
 from tools.tiny_base.pictures import COLOURS, Picture, draw, placed
 from tools.tiny_base.shapes import SHAPES
-
-ASSETS = Path(__file__).parent / "assets"
 
 STYLES: dict[str, dict[str, Any]] = {
     "tiny-sketchbook": {"background": "paper", "outline": True, "eyes": True, "eye_size": 0.33},

@@ -1,4 +1,4 @@
-"""torchvision's transforms of PIL pictures, by the same arithmetic, on Pillow and numpy."""
+"""torchvision's transforms of PIL images, by the same arithmetic, on Pillow and numpy."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class Compose:
     def __init__(self, transforms: Sequence[Transform]) -> None:
         self.transforms = transforms
 
-    def __call__(self, picture: Any) -> Any:
+    def __call__(self, image: Any) -> Any:
         for transform in self.transforms:
-            picture = transform(picture)
-        return picture
+            image = transform(image)
+        return image
 
 
 class Lambda:
@@ -43,60 +43,60 @@ class Lambda:
     def __init__(self, function: Transform) -> None:
         self.function = function
 
-    def __call__(self, picture: Any) -> Any:
-        return self.function(picture)
+    def __call__(self, image: Any) -> Any:
+        return self.function(image)
 
 
 class Resize:
-    """Makes the shorter side of a picture `size` pixels long."""
+    """Makes the shorter side of an image `size` pixels long."""
 
     def __init__(self, size: int, interpolation: InterpolationMode) -> None:
         self.size = size
         self.filter = Image.Resampling[interpolation.name]
 
-    def __call__(self, picture: Image.Image) -> Image.Image:
-        shorter, longer = sorted(picture.size)
+    def __call__(self, image: Image.Image) -> Image.Image:
+        shorter, longer = sorted(image.size)
         if shorter == self.size:
-            return picture
+            return image
         other = int(self.size * longer / shorter)
-        wide = picture.width >= picture.height
-        return picture.resize((other, self.size) if wide else (self.size, other), self.filter)
+        wide = image.width >= image.height
+        return image.resize((other, self.size) if wide else (self.size, other), self.filter)
 
 
 class CenterCrop:
-    """Cuts a square out of the middle of a picture that covers it."""
+    """Cuts a square out of the middle of an image that covers it."""
 
     def __init__(self, size: int) -> None:
         self.size = size
 
-    def __call__(self, picture: Image.Image) -> Image.Image:
-        left = round((picture.width - self.size) / 2.0)
-        top = round((picture.height - self.size) / 2.0)
-        return picture.crop((left, top, left + self.size, top + self.size))
+    def __call__(self, image: Image.Image) -> Image.Image:
+        left = round((image.width - self.size) / 2.0)
+        top = round((image.height - self.size) / 2.0)
+        return image.crop((left, top, left + self.size, top + self.size))
 
 
 class RandomCrop(CenterCrop):
-    """Cuts a square out of a random place of a picture that covers it."""
+    """Cuts a square out of a random place of an image that covers it."""
 
-    def __call__(self, picture: Image.Image) -> Image.Image:
-        left = random.randint(0, picture.width - self.size)
-        top = random.randint(0, picture.height - self.size)
-        return picture.crop((left, top, left + self.size, top + self.size))
+    def __call__(self, image: Image.Image) -> Image.Image:
+        left = random.randint(0, image.width - self.size)
+        top = random.randint(0, image.height - self.size)
+        return image.crop((left, top, left + self.size, top + self.size))
 
 
 class RandomHorizontalFlip:
-    """Mirrors every other picture."""
+    """Mirrors every other image."""
 
-    def __call__(self, picture: Image.Image) -> Image.Image:
+    def __call__(self, image: Image.Image) -> Image.Image:
         mirror = Image.Transpose.FLIP_LEFT_RIGHT
-        return picture.transpose(mirror) if random.random() < 0.5 else picture
+        return image.transpose(mirror) if random.random() < 0.5 else image
 
 
 class ToTensor:
-    """Turns an RGB picture into float32 [3, h, w] in [0, 1]."""
+    """Turns an RGB image into float32 [3, h, w] in [0, 1]."""
 
-    def __call__(self, picture: Image.Image) -> torch.Tensor:
-        pixels = torch.from_numpy(np.array(picture))
+    def __call__(self, image: Image.Image) -> torch.Tensor:
+        pixels = torch.from_numpy(np.array(image))
         return pixels.permute(2, 0, 1).contiguous().to(torch.float32).div(255)
 
 

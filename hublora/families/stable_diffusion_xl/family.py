@@ -33,7 +33,7 @@ _PIPELINE_STEP = 8  # in pixels: what diffusers' pipelines accept
 class StableDiffusionXL:
     """Stable Diffusion XL and what was trained from it.
 
-    Its original VAE overflows in float16. Pictures are therefore encoded in float32 (by whoever
+    Its original VAE overflows in float16. Images are therefore encoded in float32 (by whoever
     loads the pipeline), and diffusers decodes in float32 where the VAE says `force_upcast`.
     """
 
@@ -64,7 +64,7 @@ class StableDiffusionXL:
             variant=variant_of(folder / "unet"),
             use_safetensors=True,
             local_files_only=True,
-            add_watermarker=False,  # else pictures depend on which packages are installed
+            add_watermarker=False,  # else images depend on which packages are installed
         )
 
     def architecture(self, pipe: Any) -> str:

@@ -7,21 +7,21 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from hublora.generation.lora.schedule import Mixer
+from hublora.generation.lora.schedule import AdapterSchedule
 from hublora.generation.prompt_placeholders import Concept
 from hublora.refs import AdapterRef
 from hublora.resolution.base import Base
-from hublora.resolution.composition_parts import OpenPart
+from hublora.resolution.composition_parts import LoadedAdapter
 from hublora.weights import CompositionMode, Weight
 
 if TYPE_CHECKING:
-    from hublora.generation.lora.manager import Prepared
+    from hublora.generation.lora.manager import FittedAdapter
 
 DEFAULT_LIMIT = 4 << 30  # bytes
 
 
 @dataclass(frozen=True, eq=False)
-class Resident:
+class CachedAdapter:
     """An adapter in memory.
 
     Attributes:
@@ -30,12 +30,12 @@ class Resident:
         prepared: Its weights, as the base takes them.
     """
 
-    part: OpenPart
+    part: LoadedAdapter
     concept: Concept
-    prepared: Prepared
+    prepared: FittedAdapter
 
 
-class Residents:
+class AdapterCache:
     """Keeps adapters in memory up to a limit; those that were used longest ago leave first.
 
     Args:
@@ -46,12 +46,12 @@ class Residents:
     """
 
     def __init__(self, pipe: Any, base: Base, limit: int = DEFAULT_LIMIT, room: int = 0) -> None:
-        from hublora.generation.lora.manager import Bank
+        from hublora.generation.lora.manager import LoraManager
 
         self._pipe, self._base, self._limit = pipe, base, limit
-        self._bank = Bank(pipe, room)
-        self.mixer = Mixer(self._bank, getattr(pipe, base.family.denoiser))
-        self._there: OrderedDict[str, Resident] = OrderedDict()
+        self._bank = LoraManager(pipe, room)
+        self.adapter_schedule = AdapterSchedule(self._bank, getattr(pipe, base.family.denoiser))
+        self._there: OrderedDict[str, CachedAdapter] = OrderedDict()
         self._known: dict[str, tuple[AdapterRef, str]] = {}
         self._taught: dict[str, dict[str, tuple[str, ...]]] = {}
 
@@ -65,7 +65,7 @@ class Residents:
         """What is in memory, the longest unused first."""
         return [one.part.title for one in self._there.values()]
 
-    def remember(self, ref: AdapterRef, part: OpenPart) -> None:
+    def remember(self, ref: AdapterRef, part: LoadedAdapter) -> None:
         """Let a ref stand for the same commit as long as the pipeline lives."""
         if ref.kind != "local":  # a file may change
             self._known[_unweighted(ref)] = (part.ref, _key(part))
@@ -75,12 +75,12 @@ class Residents:
         known, _ = self._known.get(_unweighted(ref), (ref, ""))
         return replace(known, weight=ref.weight)
 
-    def find(self, ref: AdapterRef) -> Resident | None:
+    def find(self, ref: AdapterRef) -> CachedAdapter | None:
         """Return an adapter that is in memory, None if it is not."""
         _, key = self._known.get(_unweighted(ref), (ref, ""))
         return self._there.get(key)
 
-    def take(self, parts: Sequence[OpenPart]) -> list[Resident]:
+    def take(self, parts: Sequence[LoadedAdapter]) -> list[CachedAdapter]:
         """Bring adapters into memory that are not there yet.
 
         Raises:
@@ -96,23 +96,23 @@ class Residents:
         return [self._there[_key(part)] for part in parts]
 
     def play(
-        self, acting: Sequence[Resident], weights: Sequence[Weight], way: CompositionMode
+        self, acting: Sequence[CachedAdapter], weights: Sequence[Weight], way: CompositionMode
     ) -> None:
         """Let adapters act, and let go of what is over the limit.
 
         Raises:
             ConfigError: A weight names a block that its adapter has no layers in.
         """
-        self.mixer.play([one.prepared for one in acting], weights, way)
+        self.adapter_schedule.play([one.prepared for one in acting], weights, way)
         for one in acting:
             self._there.move_to_end(_key(one.part))
         self._let_go({_key(one.part) for one in acting})
 
-    def _put(self, part: OpenPart, prepared: Prepared) -> None:
+    def _put(self, part: LoadedAdapter, prepared: FittedAdapter) -> None:
         bare = replace(part, adapter=replace(part.adapter, layers={}))
-        self._there[_key(part)] = Resident(bare, self._concept(part), prepared)
+        self._there[_key(part)] = CachedAdapter(bare, self._concept(part), prepared)
 
-    def _concept(self, part: OpenPart) -> Concept:
+    def _concept(self, part: LoadedAdapter) -> Concept:
         """Put the adapter's learned tokens on the pipeline; return what it is called by."""
         key = _key(part)
         if part.tokens and key not in self._taught:
@@ -130,7 +130,7 @@ class Residents:
             del self._there[name]
 
 
-def _key(part: OpenPart) -> str:
+def _key(part: LoadedAdapter) -> str:
     return f"{_unweighted(part.ref)} {part.adapter.facts.sha256}"
 
 

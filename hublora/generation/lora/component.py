@@ -20,11 +20,11 @@ import torch
 from peft import LoraConfig
 
 from hublora.errors import ConfigError
-from hublora.generation.lora.layer import Slot, wrap
-from hublora.generation.lora.packed import Stack
+from hublora.generation.lora.layer import LayerLora, wrap
+from hublora.generation.lora.packed import PackedLora
 
 Factors = float | list[float]  # one for the whole component, or one for each layer of a stack
-Acting = tuple[Stack, Factors]
+Acting = tuple[PackedLora, Factors]
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +42,7 @@ class _Plan:
     lengths: list[list[torch.Tensor]]
 
 
-class Rack:
+class ComponentLora:
     """The layers of one component.
 
     Args:
@@ -58,15 +58,15 @@ class Rack:
     ) -> None:
         self._model = getattr(model, "_orig_mod", model)  # torch.compile wraps it
         self._name, self._room, self._device = name, room, device
-        self.slots: dict[str, Slot] = {}
-        self._copies: dict[int, Stack] = {}
+        self.slots: dict[str, LayerLora] = {}
+        self._copies: dict[int, PackedLora] = {}
         self._plans: dict[tuple[Any, ...], _Plan] = {}
         self._plan: _Plan | None = None
         self._shown: tuple[int, ...] = ()
         self._where: list[int] = []  # addresses of the buffers that the plans have views of
         self._config = LoraConfig(r=8, lora_alpha=8, inference_mode=True, init_lora_weights=False)
 
-    def hold(self, stacks: Sequence[Stack], together: bool = True) -> None:
+    def hold(self, stacks: Sequence[PackedLora], together: bool = True) -> None:
         """Make room for stacks, which `show` may let act from now on.
 
         Args:
@@ -122,7 +122,7 @@ class Rack:
                 "The adapters are fused into this pipeline's weights.", "Call unfuse_lora() first."
             )
 
-    def _brought(self, stack: Stack) -> Stack:
+    def _brought(self, stack: PackedLora) -> PackedLora:
         """Return the stack where the buffers are."""
         place = next(iter(self.slots.values())).tensors()[0].device
         if stack.flat.device == place:
@@ -132,7 +132,7 @@ class Rack:
             copy = self._copies[stack.serial] = stack.on(place)
         return copy
 
-    def _turn_to(self, stacks: Sequence[Stack]) -> _Plan:
+    def _turn_to(self, stacks: Sequence[PackedLora]) -> _Plan:
         """Return where the stacks go; what is in nobody's place there is zero."""
         where = self._addresses()
         if where != self._where:  # made anew, or brought to another device or type
@@ -148,7 +148,7 @@ class Rack:
                 torch._foreach_zero_([slot.tensors()[1] for slot in self.slots.values()])
         return plan
 
-    def _lay_out(self, stacks: Sequence[Stack]) -> _Plan:
+    def _lay_out(self, stacks: Sequence[PackedLora]) -> _Plan:
         plan, used = _Plan([], [], []), dict.fromkeys(self.slots, 0)
         for stack in stacks:
             downs, ups = [], []

@@ -13,7 +13,7 @@ from peft.tuners.lora.layer import LoraLayer
 from hublora.generation.lora.dora import Lengthened, LengthenedVariant
 
 
-class Slot:
+class LayerLora:
     """A layer and its buffers.
 
     Args:
@@ -87,7 +87,7 @@ def _rename(module: Any, side: str, rank: int) -> None:
     setattr(module, f"{side}_{kind}", rank)
 
 
-def wrap(model: Any, module: str, name: str, config: LoraConfig) -> Slot:
+def wrap(model: Any, module: str, name: str, config: LoraConfig) -> LayerLora:
     """Put PEFT's layer around a layer of a model, if it is not there; its buffers come later.
 
     Args:
@@ -106,4 +106,4 @@ def wrap(model: Any, module: str, name: str, config: LoraConfig) -> Slot:
             kind = LoraConv2d if isinstance(layer, torch.nn.Conv2d) else LoraLinear
             layer = kind(layer, name, **settings).train(layer.training)
             setattr(model.get_submodule(parent), child, layer)
-    return Slot(layer, name)
+    return LayerLora(layer, name)

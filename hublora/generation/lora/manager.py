@@ -13,14 +13,14 @@ from hublora.adapters.adapter import Adapter, LowRank
 from hublora.adapters.layer_names import names_in_files
 from hublora.adapters.match import check_fit, fit_layers, in_shape
 from hublora.errors import ConfigError
-from hublora.generation.lora.component import Rack
-from hublora.generation.lora.packed import Stack, stack_up
+from hublora.generation.lora.component import ComponentLora
+from hublora.generation.lora.packed import PackedLora, stack_up
 
 NAME = "hublora"
 
 
 @dataclass(frozen=True, eq=False)
-class Prepared:
+class FittedAdapter:
     """An adapter that is ready to act on one base.
 
     Attributes:
@@ -29,7 +29,7 @@ class Prepared:
     """
 
     label: str
-    stacks: Mapping[str, Stack]
+    stacks: Mapping[str, PackedLora]
 
     @property
     def nbytes(self) -> int:
@@ -37,7 +37,7 @@ class Prepared:
         return sum(stack.nbytes for stack in self.stacks.values())
 
 
-class Bank:
+class LoraManager:
     """Puts adapters on a pipeline, as one PEFT adapter of it.
 
     Args:
@@ -51,12 +51,12 @@ class Bank:
     def __init__(self, pipe: Any, room: int = 0) -> None:
         self._pipe, self._room = pipe, room
         self.name = _free_name(pipe)
-        self.racks: dict[str, Rack] = {}
+        self.racks: dict[str, ComponentLora] = {}
         self._layers: dict[str, Layers] = {}
         for component in pipe.get_list_adapters():
             _silence(getattr(pipe, component))
 
-    def prepare(self, adapter: Adapter, label: str, base: str) -> Prepared:
+    def prepare(self, adapter: Adapter, label: str, base: str) -> FittedAdapter:
         """Return the adapter in the base's own shapes, type and layer names.
 
         Raises:
@@ -64,24 +64,24 @@ class Bank:
             ConfigError: The base's weights are not there to look at.
         """
         if not adapter.layers:  # only learned words
-            return Prepared(label, {})
+            return FittedAdapter(label, {})
         for component in adapter.layers:
             model = getattr(self._pipe, component, None)
             if component not in self._layers and isinstance(model, torch.nn.Module):
                 self._layers[component] = layers_of(model)
         fitted = fit_to_layers(self._layers, adapter, label, base)
-        return Prepared(label, {name: self._stack(name, own) for name, own in fitted.items()})
+        return FittedAdapter(label, {name: self._stack(name, own) for name, own in fitted.items()})
 
-    def rack(self, component: str) -> Rack:
+    def rack(self, component: str) -> ComponentLora:
         """Return the layers of a component that carry adapters."""
         if component not in self.racks:
             model = getattr(self._pipe, component)
-            self.racks[component] = Rack(
+            self.racks[component] = ComponentLora(
                 model, self.name, self._room, lambda: self._pipe._execution_device
             )
         return self.racks[component]
 
-    def _stack(self, component: str, layers: Mapping[str, LowRank]) -> Stack:
+    def _stack(self, component: str, layers: Mapping[str, LowRank]) -> PackedLora:
         model = getattr(self._pipe, component)
         weights = {}
         if any(one.magnitude is not None for one in layers.values()):

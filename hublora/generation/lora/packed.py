@@ -22,7 +22,7 @@ _serials = itertools.count()
 
 
 @dataclass(frozen=True, eq=False)
-class Stack:
+class PackedLora:
     """What an adapter adds to one component.
 
     Attributes:
@@ -52,7 +52,7 @@ class Stack:
     def nbytes(self) -> int:
         return self.flat.nbytes
 
-    def on(self, device: torch.device) -> Stack:
+    def on(self, device: torch.device) -> PackedLora:
         """Return it on a device, itself if it is there."""
         if self.flat.device == device:
             return self
@@ -62,7 +62,7 @@ class Stack:
 
 def stack_up(
     layers: Mapping[str, LowRank], weights: Mapping[str, torch.Tensor], dtype: torch.dtype
-) -> Stack:
+) -> PackedLora:
     """Return updates that fit a component as one stack on the CPU.
 
     Args:
@@ -90,10 +90,10 @@ def stack_up(
             "Draw with --dtype float32, or use another adapter.",
         )
     ranks = tuple(one.rank for one in layers.values())
-    return _viewed(Stack(tuple(layers), ranks, flat, downs, ups, longer), flat, numbers)
+    return _viewed(PackedLora(tuple(layers), ranks, flat, downs, ups, longer), flat, numbers)
 
 
-def _viewed(stack: Stack, flat: torch.Tensor, like: list[torch.Tensor]) -> Stack:
+def _viewed(stack: PackedLora, flat: torch.Tensor, like: list[torch.Tensor]) -> PackedLora:
     views = _unflatten_dense_tensors(flat, like)
     count = len(stack.modules)
     return replace(

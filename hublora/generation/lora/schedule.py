@@ -21,10 +21,10 @@ from hublora.errors import ConfigError
 from hublora.weights import CompositionMode, Weight, in_block
 
 if TYPE_CHECKING:
-    from hublora.generation.lora.manager import Bank, Prepared
+    from hublora.generation.lora.manager import FittedAdapter, LoraManager
 
 
-class Mixer:
+class AdapterSchedule:
     """Which adapters of a pipeline act at which step, and how strongly.
 
     Args:
@@ -35,10 +35,10 @@ class Mixer:
         parts: What acts, in order.
     """
 
-    def __init__(self, bank: Bank, denoiser: Any) -> None:
+    def __init__(self, bank: LoraManager, denoiser: Any) -> None:
         self._bank, self._denoiser = bank, denoiser
         self._way: CompositionMode = "sum"
-        self.parts: tuple[Prepared, ...] = ()
+        self.parts: tuple[FittedAdapter, ...] = ()
         self._weights: tuple[Weight, ...] = ()
         self._layered: list[int] = []  # what of `parts` changes anything
         self._averages = False
@@ -50,7 +50,10 @@ class Mixer:
         return self._bank.name
 
     def play(
-        self, parts: Sequence[Prepared], weights: Sequence[Weight], way: CompositionMode = "sum"
+        self,
+        parts: Sequence[FittedAdapter],
+        weights: Sequence[Weight],
+        way: CompositionMode = "sum",
     ) -> None:
         """Let these adapters act from now on, and no others.
 
@@ -110,7 +113,7 @@ class Mixer:
             return tensors
         following = step + 1
         if following >= pipe.num_timesteps:
-            self._begin()  # the next picture starts as this one did
+            self._begin()  # the next image starts as this one did
             return tensors
         self._progress = following / max(pipe.num_timesteps - 1, 1)
         self._show_denoiser(self._turn(following))
@@ -169,7 +172,7 @@ def _factors(
     return [weight.for_layer(component, module).at(progress) for module in modules]
 
 
-def _check_blocks(weight: Weight, part: Prepared) -> None:
+def _check_blocks(weight: Weight, part: FittedAdapter) -> None:
     layers = [(name, module) for name, stack in part.stacks.items() for module in stack.modules]
     for block, _ in weight.blocks:
         if not any(in_block(block, *layer) for layer in layers):

@@ -1,7 +1,7 @@
 """Settings that suit a kind of subject, as a whole config; what is set explicitly goes first.
 
 docs/training.md says why each value is what it is. Steps, learning rate and method are left alone:
-they depend on how many pictures there are and what is to become of them.
+they depend on how many images there are and what is to become of them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from hublora.training.config.training_config import TrainingConfig
 
 
 def face(base: str) -> TrainingConfig:
-    """Return what suits the face of one person in ten to thirty pictures."""
+    """Return what suits the face of one person in ten to thirty images."""
     return TrainingConfig(
         base=BaseSettings(model=base),
         data=DataConfig(crop_on_faces=True, center_crop=True, random_flip=False),
@@ -33,7 +33,7 @@ def face(base: str) -> TrainingConfig:
 
 
 def object_(base: str) -> TrainingConfig:
-    """Return what suits one thing or animal in five to thirty pictures."""
+    """Return what suits one thing or animal in five to thirty images."""
     return TrainingConfig(
         base=BaseSettings(model=base),
         data=DataConfig(random_flip=True, caption_dropout=0.05),
@@ -44,7 +44,7 @@ def object_(base: str) -> TrainingConfig:
 
 
 def style(base: str) -> TrainingConfig:
-    """Return what suits the way in which thirty or more pictures are drawn."""
+    """Return what suits the way in which thirty or more images are drawn."""
     return TrainingConfig(
         base=BaseSettings(model=base),
         data=DataConfig(random_flip=True, crop_variants=8, caption_dropout=0.1),

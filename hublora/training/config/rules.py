@@ -107,9 +107,9 @@ RULES: tuple[Rule, ...] = (
         "Name it: --hub-model-id owner/name. Or push the result too: --push-to-hub.",
     ),
     (
-        lambda config: config.holdout.patience is not None and not config.holdout.pictures,
-        "holdout.patience is about measures on held-out pictures, and none are held out.",
-        "Add e.g. --set holdout.pictures=0.1.",
+        lambda config: config.holdout.patience is not None and not config.holdout.images,
+        "holdout.patience is about measures on held-out images, and none are held out.",
+        "Add e.g. --set holdout.images=0.1.",
     ),
     (
         lambda config: (
@@ -147,7 +147,7 @@ RULES: tuple[Rule, ...] = (
     ),
     (
         lambda config: config.data.dataset is not None and config.data.folder is not None,
-        "--dataset and --folder both say where the pictures are.",
+        "--dataset and --folder both say where the images are.",
         "Leave one of them out.",
     ),
     (
@@ -155,7 +155,7 @@ RULES: tuple[Rule, ...] = (
             config.data.archive is not None
             and (config.data.dataset is not None or config.data.folder is not None)
         ),
-        "--archive says where the pictures are, and --dataset or --folder says so too.",
+        "--archive says where the images are, and --dataset or --folder says so too.",
         "Leave one of them out.",
     ),
     (
@@ -176,7 +176,7 @@ RULES: tuple[Rule, ...] = (
     (
         lambda config: config.data.dataset is not None and config.data.folder_repeats is not None,
         "data.folder_repeats is about names of folders; --dataset is on the Hub.",
-        "Leave it out; --repeats repeats all pictures.",
+        "Leave it out; --repeats repeats all images.",
     ),
     (
         lambda config: (
@@ -239,7 +239,7 @@ METHOD_RULES: tuple[Rule, ...] = (
         lambda config: (
             config.dreambooth.prior_preservation and config.dreambooth.class_prompt is None
         ),
-        "--with-prior-preservation shows pictures of a class, and --class-prompt is not given.",
+        "--with-prior-preservation shows images of a class, and --class-prompt is not given.",
         'Name the class: --class-prompt "a photo of a dog".',
     ),
     (
@@ -250,7 +250,7 @@ METHOD_RULES: tuple[Rule, ...] = (
                 or config.dreambooth.class_folder is not None
             )
         ),
-        "--class-prompt and --class-data-dir are of pictures that only --with-prior-preservation "
+        "--class-prompt and --class-data-dir are of images that only --with-prior-preservation "
         "shows.",
         "Add --with-prior-preservation, or leave them out.",
     ),
@@ -277,7 +277,7 @@ METHOD_RULES: tuple[Rule, ...] = (
             and config.dreambooth.instance_prompt is None
             and config.data.caption_column is None
         ),
-        "--method dreambooth shows every picture under one prompt, and --instance-prompt does not "
+        "--method dreambooth shows every image under one prompt, and --instance-prompt does not "
         "say which.",
         'Add e.g. --instance-prompt "a photo of sks dog". Or name captions: --caption-column text.',
     ),

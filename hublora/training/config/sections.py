@@ -123,22 +123,22 @@ class ValidationSettings(Section):
     prompts: list[str] = Field(default=[], description="Prompts of the gallery.")
     negative_prompt: str = Field("", description="Negative prompt of the gallery.")
     num_images: int = Field(
-        4, ge=1, le=64, description="Pictures per prompt; without prompts, in all."
+        4, ge=1, le=64, description="Images per prompt; without prompts, in all."
     )
     steps: int | None = Field(None, ge=1, description="Draw every so many training steps.")
     epochs: int | None = Field(None, ge=1, description="Draw every so many epochs.")
-    num_inference_steps: int | None = Field(None, ge=1, description="Denoising steps a picture.")
+    num_inference_steps: int | None = Field(None, ge=1, description="Denoising steps an image.")
     guidance_scale: float | None = Field(None, ge=0, description="Classifier-free guidance.")
 
 
 class HoldoutSettings(Section):
-    pictures: float = Field(
-        0, ge=0, description="Pictures to keep apart for measuring: a number, or a share below 1."
+    images: float = Field(
+        0, ge=0, description="Images to keep apart for measuring: a number, or a share below 1."
     )
     steps: int | None = Field(
         None, ge=1, description="Measure every so many steps (default: ten times in all)."
     )
-    timesteps: int = Field(8, ge=1, le=100, description="Timesteps to measure each picture at.")
+    timesteps: int = Field(8, ge=1, le=100, description="Timesteps to measure each image at.")
     keep_best: bool = Field(True, description="The result is the adapter that measured best.")
     patience: int | None = Field(
         None, ge=1, description="Stop after so many measures in a row without a better one."
@@ -160,16 +160,16 @@ class HubSettings(Section):
 
 
 class DreamBoothSettings(Section):
-    """One subject under one prompt, and pictures of its class that keep the base from forgetting.
+    """One subject under one prompt, and images of its class that keep the base from forgetting.
 
     The names are those of diffusers' `train_dreambooth_lora.py`.
     """
 
     instance_prompt: str | None = Field(
-        None, min_length=1, description='Caption of every picture, such as "a photo of sks dog".'
+        None, min_length=1, description='Caption of every image, such as "a photo of sks dog".'
     )
     prior_preservation: bool = Field(
-        False, description="Show pictures of the class too, drawn by the base alone."
+        False, description="Show images of the class too, drawn by the base alone."
     )
     class_prompt: str | None = Field(
         None, min_length=1, description='What those show, such as "a photo of a dog".'
@@ -193,7 +193,7 @@ class TokenSettings(Section):
     )
     num_vectors: int = Field(1, ge=1, le=64, description="Vectors that each new word stands for.")
     property: Literal["object", "style"] = Field(
-        "object", description="What pictures without captions are said to show."
+        "object", description="What images without captions are said to show."
     )
     learning_rate: float | None = Field(
         None,

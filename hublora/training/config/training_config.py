@@ -6,13 +6,13 @@ TrainingConfig
 ├── base        which pipeline, at which revision
 ├── data        hublora.data.config.DataConfig
 ├── adapter     rank, alpha, targets
-├── dreambooth  one subject under one prompt, and pictures of its class
+├── dreambooth  one subject under one prompt, and images of its class
 ├── tokens      new words that are learned
 ├── optimizer   learning rate and how it is applied
 ├── schedule    how long, and the learning rate over time
 ├── objective   what the loss is
-├── validation  pictures drawn on the way and for the gallery
-├── holdout     pictures kept apart, on which it is measured when to stop
+├── validation  images drawn on the way and for the gallery
+├── holdout     images kept apart, on which it is measured when to stop
 ├── checkpoint  how often, how many
 └── hub         where the result is pushed
 """
@@ -79,7 +79,7 @@ class TrainingConfig(Section):
     output_dir: Path | None = Field(
         None, description="Folder of the run; a new one below ./runs by default."
     )
-    train_batch_size: int = Field(1, ge=1, description="Pictures per device and forward pass.")
+    train_batch_size: int = Field(1, ge=1, description="Images per device and forward pass.")
     gradient_accumulation_steps: int = Field(1, ge=1, description="Passes per optimizer step.")
     gradient_checkpointing: bool = Field(False, description="Trade time for memory.")
     mixed_precision: Literal["no", "fp16", "bf16"] | None = Field(

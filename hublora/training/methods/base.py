@@ -9,7 +9,7 @@ from hublora.training.config.training_config import TrainingConfig
 
 
 class Method(Protocol):
-    """One way to learn from pictures.
+    """One way to learn from images.
 
     Attributes:
         name: As `TrainingConfig.method`.
@@ -22,12 +22,12 @@ class Method(Protocol):
     trains_tokens: bool
 
     def data(self, config: TrainingConfig) -> DataConfig:
-        """Return how the pictures are opened: the data settings, so that no picture is left out
+        """Return how the images are opened: the data settings, so that no image is left out
         which the method has a caption for."""
         ...
 
     def show(self, config: TrainingConfig, source: Source) -> Source:
-        """Return the pictures under the captions that they are trained with.
+        """Return the images under the captions that they are trained with.
 
         Raises:
             ConfigError: The captions do not say what is to be learned.

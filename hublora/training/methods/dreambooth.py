@@ -1,7 +1,7 @@
-"""One subject from a few pictures (DreamBooth, https://huggingface.co/papers/2208.12242).
+"""One subject from a few images (DreamBooth, https://huggingface.co/papers/2208.12242).
 
-Every picture has the same caption, with a rare word in it. The paper's prior preservation (section
-3.2) shows pictures of the class besides, which the base itself drew: `Session.streams`.
+Every image has the same caption, with a rare word in it. The paper's prior preservation (section
+3.2) shows images of the class besides, which the base itself drew: `Session.streams`.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from hublora.training.config.training_config import TrainingConfig
 from hublora.training.methods.text_to_image import TextToImage
 
 _OPENING = re.compile(
-    r"^(an? |the )?(\w+ )?(photo|photograph|picture|image|drawing|painting|portrait|illustration)"
+    r"^(an? |the )?(\w+ )?(photo|photograph|image|image|drawing|painting|portrait|illustration)"
     r" of (an? |the )?",
     re.IGNORECASE,
 )
 
 
 class DreamBooth(TextToImage):
-    """Every picture under the instance prompt, and only the adapter learns."""
+    """Every image under the instance prompt, and only the adapter learns."""
 
     name = "dreambooth"
 

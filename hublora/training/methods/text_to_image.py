@@ -1,4 +1,4 @@
-"""An adapter from captioned pictures (LoRA, https://huggingface.co/papers/2106.09685)."""
+"""An adapter from captioned images (LoRA, https://huggingface.co/papers/2106.09685)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from hublora.training.config.training_config import TrainingConfig
 
 
 class TextToImage:
-    """Each picture under its own caption, and only the adapter learns."""
+    """Each image under its own caption, and only the adapter learns."""
 
     name = "text-to-image"
     trains_adapter = True

@@ -1,7 +1,7 @@
 """New words and nothing else (textual inversion, https://huggingface.co/papers/2208.01618).
 
 The base stays as it is: what is learned are the vectors that the text encoders look the words up
-in. Pictures without captions get neutral ones, as in the paper's appendix.
+in. Images without captions get neutral ones, as in the paper's appendix.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ _UNCAPTIONED = "{}"  # stands for the neutral captions until they are put in
 
 NEUTRAL = {
     "object": (
-        *("a photo of {}", "a picture of {}", "an image of {}", "a rendering of {}"),
+        *("a photo of {}", "an image of {}", "an image of {}", "a rendering of {}"),
         *("a close-up photo of {}", "a cropped photo of {}", "a good photo of {}"),
         *("a photo of one {}", "a photo of the {}", "a bright photo of {}"),
     ),
     "style": (
-        *("a painting in the style of {}", "a picture in the style of {}"),
+        *("a painting in the style of {}", "an image in the style of {}"),
         *("an image in the style of {}", "a drawing in the style of {}"),
         *("a rendering in the style of {}", "a close-up in the style of {}"),
         *("a bright painting in the style of {}", "a good painting in the style of {}"),
@@ -29,7 +29,7 @@ NEUTRAL = {
 
 
 class TextualInversion(TextToImage):
-    """Every picture under captions that hold the new words, and only those learn."""
+    """Every image under captions that hold the new words, and only those learn."""
 
     name = "textual-inversion"
     trains_adapter = False

@@ -23,10 +23,10 @@ from hublora.filesystem import sha256_of, write_atomically
 from hublora.generation.composition import Composition
 from hublora.generation.draw import save
 from hublora.hub.repo_layout import CARD, ENVIRONMENT, LEARNED_WORDS, SETTINGS, WEIGHTS
-from hublora.progress import Observer, Wrote
+from hublora.progress import Callback, FileWritten
 from hublora.refs import AdapterRef
 from hublora.resolution.base import Base
-from hublora.resolution.composition_parts import OpenPart
+from hublora.resolution.composition_parts import LoadedAdapter
 from hublora.weights import Weight
 from hublora.workflows.push import save_card
 from hublora.workflows.train.card_facts import (
@@ -51,7 +51,7 @@ from hublora.workflows.train.recipe import recorded_settings
 if TYPE_CHECKING:
     from hublora.data import Source
     from hublora.hub.push import Pushed
-    from hublora.training.metrics_log import History
+    from hublora.training.metrics_log import MetricsLog
     from hublora.training.session import Session
 
 
@@ -65,7 +65,7 @@ class Done:
         seconds: How long they took.
     """
 
-    history: History
+    history: MetricsLog
     steps: int
     seconds: float
 
@@ -94,35 +94,35 @@ def write_results(
     base: Base,
     source: Source,
     done: Done,
-    observer: Observer,
+    callback: Callback,
 ) -> TrainingResult:
-    """Write adapter, pictures, plot, settings and card; tell where each is.
+    """Write adapter, images, plot, settings and card; tell where each is.
 
     Args:
         session: The finished training.
         base: Its base.
-        source: Its pictures.
+        source: Its images.
         done: What it did.
-        observer: Is told what happens.
+        callback: Is told what happens.
     """
     folder = session.config.run_folder
     kohya = _write_adapter(folder, session, base, source) if session.adapted else None
     words = _write_words(folder, session, base, source) if session.tokens else None
-    observer(Wrote("adapter", folder / main_file(session)))
-    gallery = _write_pictures(folder, session, base, source, observer)
+    callback(FileWritten("adapter", folder / main_file(session)))
+    gallery = _write_images(folder, session, base, source, callback)
     environment = describe_environment(session.accelerator.device.type)
     write_atomically(folder / ENVIRONMENT, json.dumps(environment, indent=2) + "\n")
     settings = yaml.safe_dump(_reproducible(session), sort_keys=False)
     write_atomically(folder / SETTINGS, settings)
     rows = done.history.rows
     loss_plot(rows, folder / LOSS_PLOT, title=title(session))
-    observer(Wrote("loss plot", folder / LOSS_PLOT))
+    callback(FileWritten("loss plot", folder / LOSS_PLOT))
     losses = [row["loss"] for row in rows[-max(1, len(rows) // 10) :]]
     final_loss = sum(losses) / len(losses)
     paths = (one.relative_to(folder).as_posix() if one else None for one in (kohya, words))
     run = Run(session, base, source, done.steps, done.seconds, final_loss, gallery, *paths)
     save_card(folder, card_facts(run, environment))
-    observer(Wrote("card", folder / CARD))
+    callback(FileWritten("card", folder / CARD))
     return TrainingResult(folder, done.steps, done.seconds, final_loss)
 
 
@@ -206,15 +206,15 @@ def _architecture(session: Session, base: Base) -> str:
     return name if session.adapted else f"{name.partition('/')[0]}/textual-inversion"
 
 
-def _write_pictures(
-    folder: Path, session: Session, base: Base, source: Source, observer: Observer
+def _write_images(
+    folder: Path, session: Session, base: Base, source: Source, callback: Callback
 ) -> list[tuple[str, Drawn]]:
     """Draw gallery and before/after; return the gallery's paths inside the repo."""
     plans = plan_gallery(session, base, source)
-    after = draw(session, plans, observer, "Drawing the gallery")
+    after = draw(session, plans, callback, "Drawing the gallery")
     few = _one_per_prompt(after)
     before = draw(
-        session, [one.plan for one in few], observer, "Drawing the base alone", adapter=False
+        session, [one.plan for one in few], callback, "Drawing the base alone", adapter=False
     )
     images = folder / "images"
     shutil.rmtree(images, ignore_errors=True)
@@ -222,7 +222,7 @@ def _write_pictures(
     ref = AdapterRef("repo", repo_id) if repo_id else AdapterRef("local", title(session))
     trained = Adapter({}, AdapterFacts(sha256=sha256_of(folder / main_file(session))))
     composition = Composition(
-        base, (OpenPart(ref, ref, Weight.of(1.0), trained),), (), dtype_name(session)
+        base, (LoadedAdapter(ref, ref, Weight.of(1.0), trained),), (), dtype_name(session)
     )
     gallery = []
     for index, one in enumerate(after):
@@ -232,13 +232,13 @@ def _write_pictures(
     gallery_sheet(after).save(images / "validation.png")
     learned = "adapter" if session.adapted else "word"
     before_after_sheet(before, few, learned).save(folder / BEFORE_AFTER)
-    observer(Wrote("validation sheet", images / "validation.png"))
-    observer(Wrote("before and after", folder / BEFORE_AFTER))
+    callback(FileWritten("validation sheet", images / "validation.png"))
+    callback(FileWritten("before and after", folder / BEFORE_AFTER))
     return gallery
 
 
 def _one_per_prompt(drawn: Sequence[Drawn], least: int = BEFORE) -> list[Drawn]:
-    """Return the first picture of each prompt, filled up to `least` with the next ones."""
+    """Return the first image of each prompt, filled up to `least` with the next ones."""
     first = list({one.plan.prompt: one for one in reversed(drawn)}.values())[::-1]
     rest = [one for one in drawn if one not in first]
     return first + rest[: max(0, least - len(first))]

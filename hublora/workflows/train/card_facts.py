@@ -10,9 +10,9 @@ from hublora._version import __version__
 from hublora.adapters.embeddings import KEYS
 from hublora.cards.facts import (
     CardFacts,
+    Image,
     LearnedWords,
     License,
-    Picture,
     Sampling,
     Training,
     Value,
@@ -40,11 +40,11 @@ class Run:
     Attributes:
         session: What was trained.
         base: On which base.
-        source: On which pictures.
+        source: On which images.
         steps: Optimizer steps that were done now.
         seconds: How long they took.
         final_loss: Mean over the last tenth of the steps.
-        gallery: Path inside the repo and picture.
+        gallery: Path inside the repo and image.
         kohya_path: Path inside the repo of the adapter in kohya's layout; None without adapter.
         words_path: Path inside the repo of the learned words; None without any.
     """
@@ -85,7 +85,7 @@ def card_facts(run: Run, environment: Mapping[str, Value]) -> CardFacts:
         targets=_targets(session),
         size=(session.config.run_folder / main_file(session)).stat().st_size,
         gallery=tuple(
-            Picture(path, one.plan.prompt, one.plan.negative_prompt, one.plan.seed)
+            Image(path, one.plan.prompt, one.plan.negative_prompt, one.plan.seed)
             for path, one in run.gallery
         ),
         before_after=BEFORE_AFTER,
@@ -140,7 +140,7 @@ def _training(run: Run) -> Training:
     whole = run.steps == session.step  # else an earlier process did a part, untimed
     return Training(
         steps=session.step,
-        pictures=len(run.source.examples),
+        images=len(run.source.examples),
         final_loss=run.final_loss,
         seconds=run.seconds if whole else None,
         images_per_second=run.steps * session.images_per_step / run.seconds if whole else None,
@@ -159,7 +159,7 @@ def _settings_table(session: Session) -> dict[str, object]:
     return {
         "method": config.method,
         "preset": config.preset,
-        "class pictures": len(session.streams[1].pictures) if len(session.streams) > 1 else None,
+        "class images": len(session.streams[1].images) if len(session.streams) > 1 else None,
         "learned words": ", ".join(words.lengths) if words else None,
         "vectors a word": config.tokens.num_vectors if words else None,
         "learning rate": config.optimizer.learning_rate,
@@ -177,7 +177,7 @@ def _settings_table(session: Session) -> dict[str, object]:
         "adapter": config.adapter.method if config.adapter.method != "lora" else None,
         "initialisation": config.adapter.init if config.adapter.init != "gaussian" else None,
         "averaged with decay": config.adapter.ema_decay,
-        "held-out pictures": len(session.held_out) or None,
+        "held-out images": len(session.held_out) or None,
         "held-out loss": session.best_loss,
         "objective": session.diffusion.prediction,
         "min-SNR γ": config.objective.snr_gamma,

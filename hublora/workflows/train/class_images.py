@@ -1,8 +1,8 @@
-"""Pictures of the class that prior preservation shows, drawn once by the base alone.
+"""Images of the class that prior preservation shows, drawn once by the base alone.
 
-    <cache>/class/<key>/00000.png …   picture k has the seed `seed + k`
+    <cache>/class/<key>/00000.png …   image k has the seed `seed + k`
 
-The key is made of everything that decides what a picture shows, so that the next training with the
+The key is made of everything that decides what an image shows, so that the next training with the
 same base and prompt finds them. A folder of one's own is filled up with what it lacks.
 """
 
@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hublora.cards.format import format_count
-from hublora.data.folder import list_pictures
+from hublora.data.folder import list_images
 from hublora.filesystem import write_atomically
 from hublora.generation.sample import sampling_for
-from hublora.progress import Note, Observer, Stage
+from hublora.progress import Callback, Note, Progress
 from hublora.resolution.base import Base
 from hublora.workflows.train.gallery import own_precision
 from hublora.workflows.train.resolutions import shapes
@@ -32,12 +32,12 @@ if TYPE_CHECKING:
 
 
 def count_missing(folder: Path, count: int) -> int:
-    """Return how many of `count` class pictures are still to be drawn."""
-    return max(0, count - len(list_pictures(folder)))
+    """Return how many of `count` class images are still to be drawn."""
+    return max(0, count - len(list_images(folder)))
 
 
-def plan_class_pictures(config: TrainingConfig, base: Base, pipe: Any) -> tuple[Sampling, Path]:
-    """Return how the first picture of the class is drawn (the others differ by their seed), and
+def plan_class_images(config: TrainingConfig, base: Base, pipe: Any) -> tuple[Sampling, Path]:
+    """Return how the first image of the class is drawn (the others differ by their seed), and
     the folder of all of them: the one that was named, else one in the cache."""
     (height, width), _ = shapes(config, base, pipe)
     prompt = str(config.dreambooth.class_prompt)
@@ -50,14 +50,14 @@ def plan_class_pictures(config: TrainingConfig, base: Base, pipe: Any) -> tuple[
     return plan, config.data.cache_root / "class" / key
 
 
-def open_class_pictures(
+def open_class_images(
     config: TrainingConfig,
     base: Base,
     pipe: Any,
     accelerator: Accelerator,
-    observer: Observer,
+    callback: Callback,
 ) -> Source | None:
-    """Return the class pictures, drawing those that are missing; None if none are wanted.
+    """Return the class images, drawing those that are missing; None if none are wanted.
 
     A process that dies keeps what it has drawn, and the next one goes on.
 
@@ -66,20 +66,18 @@ def open_class_pictures(
         base: The base.
         pipe: Its pipeline without any adapter, on the CPU; it is there afterwards.
         accelerator: Device and precision.
-        observer: Is told what happens.
+        callback: Is told what happens.
     """
     from hublora.data import first, open_source, with_captions
 
     wanted = config.dreambooth
     if not wanted.prior_preservation:
         return None
-    plan, folder = plan_class_pictures(config, base, pipe)
+    plan, folder = plan_class_images(config, base, pipe)
     folder.mkdir(parents=True, exist_ok=True)
     if missing := count_missing(folder, wanted.num_class_images):
-        observer(
-            Note(f"Drawing {format_count(missing, 'picture')} of {plan.prompt!r} into {folder}")
-        )
-        _draw(folder, missing, plan, base, pipe, accelerator, observer)
+        callback(Note(f"Drawing {format_count(missing, 'image')} of {plan.prompt!r} into {folder}"))
+        _draw(folder, missing, plan, base, pipe, accelerator, callback)
     settings = config.data.model_copy(
         update={
             **dict.fromkeys(("dataset", "archive", "revision", "caption_column")),
@@ -104,7 +102,7 @@ def _draw(
     base: Base,
     pipe: Any,
     accelerator: Accelerator,
-    observer: Observer,
+    callback: Callback,
 ) -> None:
     from hublora.generation.sample import sample
 
@@ -116,5 +114,5 @@ def _draw(
             encoded = io.BytesIO()
             image.save(encoded, "PNG")
             write_atomically(folder / f"{number:05d}.png", encoded.getvalue())
-            observer(Stage("Drawing pictures of the class", done + 1, missing))
+            callback(Progress("Drawing images of the class", done + 1, missing))
     pipe.to("cpu")

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 from hublora.data.row_file import INDEX
 from hublora.errors import ConfigError
 from hublora.filesystem import nearest_folder
-from hublora.progress import Note, Observer, ignore
+from hublora.progress import Callback, Note, no_callback
 from hublora.refs import is_repo
 from hublora.workflows.train.card_facts import peak_memory
-from hublora.workflows.train.class_images import count_missing, plan_class_pictures
+from hublora.workflows.train.class_images import count_missing, plan_class_images
 from hublora.workflows.train.gallery import count_drawn
 from hublora.workflows.train.hub_checkpoint import bring
-from hublora.workflows.train.prepare import Ready, beginning, encode, prepare
+from hublora.workflows.train.prepare import PreparedRun, beginning, encode, prepare
 from hublora.workflows.train.resolutions import shapes
 from hublora.workflows.train.settings import check_names
 
@@ -41,24 +41,24 @@ class Plan:
         settings: Every setting as it would be used, under its dotted key.
         base: The base at its commit.
         base_license: As its card says.
-        dataset: The pictures' source.
+        dataset: The images' source.
         dataset_license: As its card says.
-        pictures: How many are trained on.
+        images: How many are trained on.
         skipped: How many cannot be used.
         held_out: How many are kept apart.
         buckets: How many are of each shape, by width×height; empty if they are cut to one.
-        class_pictures: How many pictures of the class are to be drawn first, as far as is known.
+        class_images: How many images of the class are to be drawn first, as far as is known.
         size: Height and width of what is trained on; of buckets, the usual one.
         weights: How many are trained.
         learning_rate: Of the adapter; None where words alone are learned.
         words_rate: Of the words; None without any.
         steps: Optimizer steps to do.
-        images_per_step: Pictures of one step, over all devices.
+        images_per_step: Images of one step, over all devices.
         device: What it runs on.
         encode_seconds: For latents and prompts; 0 if all of them are cached.
         step_seconds: One optimizer step, as measured.
-        train_seconds: All steps; pictures that are drawn come on top.
-        previews: How many pictures are drawn on the way.
+        train_seconds: All steps; images that are drawn come on top.
+        previews: How many images are drawn on the way.
         gallery: How many are drawn at the end, those of the base alone included.
         memory: Highest use in that step, of the GPU or, without one, of the process.
         memory_there_is: Of the GPU; None without one.
@@ -73,11 +73,11 @@ class Plan:
     base_license: str | None
     dataset: str
     dataset_license: str | None
-    pictures: int
+    images: int
     skipped: int
     held_out: int
     buckets: dict[str, int]
-    class_pictures: int
+    class_images: int
     size: tuple[int, int]
     weights: int
     learning_rate: float | None
@@ -99,9 +99,9 @@ class Plan:
 
 
 def dry_run(
-    config: TrainingConfig, *, resume: str | None = None, observer: Observer = ignore
+    config: TrainingConfig, *, resume: str | None = None, callback: Callback = no_callback
 ) -> Plan:
-    """Resolve and check everything, and measure one step on a few of the pictures.
+    """Resolve and check everything, and measure one step on a few of the images.
 
     Nothing is written but downloads; the run's folder is not made.
 
@@ -113,14 +113,14 @@ def dry_run(
     from hublora.training.distributed import join_processes
     from hublora.training.methods import method_of
     from hublora.training.session import total_steps
-    from hublora.training.setup import split_pictures
+    from hublora.training.setup import split_images
 
     join_processes()
     with brought_here(resume) as checkpoint:
-        ready = prepare(config, checkpoint, observer)
+        ready = prepare(config, checkpoint, callback)
     config, source = ready.config, ready.source
-    shown, held_out = split_pictures(config, len(source.examples))
-    observer(Note("Measuring one step …"))
+    shown, held_out = split_images(config, len(source.examples))
+    callback(Note("Measuring one step …"))
     trial = _try(ready)
     images = trial.session.images_per_step
     shown_once = sum(source.examples[one].repeats for one in shown)
@@ -135,13 +135,13 @@ def dry_run(
         base_license=ready.base.license,
         dataset=source.id,
         dataset_license=source.license,
-        pictures=len(shown),
+        images=len(shown),
         skipped=len(source.skipped),
         held_out=len(held_out),
         buckets={f"{b.size[1]}×{b.size[0]}": len(b.members) for b in trial.buckets}
         if config.data.aspect_buckets
         else {},
-        class_pictures=_to_draw(ready),
+        class_images=_to_draw(ready),
         size=trial.session.data.size,
         weights=sum(parameter.numel() for parameter in trial.session.parameters),
         learning_rate=config.optimizer.learning_rate if trial.session.adapted else None,
@@ -165,12 +165,12 @@ def dry_run(
 
 @dataclass(frozen=True)
 class _Trial:
-    """A session on a few of the pictures, and what it tells of all of them.
+    """A session on a few of the images, and what it tells of all of them.
 
     Attributes:
         session: It.
-        buckets: The shapes of all pictures.
-        encode_seconds: For what is not cached yet of all pictures.
+        buckets: The shapes of all images.
+        encode_seconds: For what is not cached yet of all images.
         cache_bytes: The same.
         step_seconds: One step.
     """
@@ -182,18 +182,18 @@ class _Trial:
     step_seconds: float
 
 
-def _try(ready: Ready) -> _Trial:
-    """Encode as many pictures as one pass shows, into a cache of their own, and do two steps."""
+def _try(ready: PreparedRun) -> _Trial:
+    """Encode as many images as one pass shows, into a cache of their own, and do two steps."""
     from hublora.data.crops import arrange
     from hublora.training.failures import explained
 
     config, source = ready.config, ready.source
-    pictures = max(2, config.train_batch_size)
-    with trial(ready, pictures) as (session, seconds):
+    images = max(2, config.train_batch_size)
+    with trial(ready, images) as (session, seconds):
         with explained(config, session.data.size[0]):
             step_seconds = measure_step(session)
         size = _file_bytes(session.data.folders)
-    some = source.examples[:pictures]
+    some = source.examples[:images]
     pixels, bucket_step = shapes(config, ready.base, ready.pipe)
     buckets = arrange(source.examples, config.data, pixels, bucket_step)
     few = sum(one.layout.rows for one in arrange(some, config.data, pixels, bucket_step))
@@ -205,22 +205,22 @@ def _try(ready: Ready) -> _Trial:
 
 
 @contextmanager
-def trial(ready: Ready, pictures: int) -> Iterator[tuple[Session, float]]:
-    """Lend a session on the first of the pictures, encoded into a cache of its own, and the
+def trial(ready: PreparedRun, images: int) -> Iterator[tuple[Session, float]]:
+    """Lend a session on the first of the images, encoded into a cache of its own, and the
     seconds that encoding took."""
     from hublora.data import join
     from hublora.training.setup import start_session
 
     config, source, base = ready.config, ready.source, ready.base
-    some = replace(source, examples=source.examples[:pictures])
+    some = replace(source, examples=source.examples[:images])
     with tempfile.TemporaryDirectory(prefix="hublora-plan-") as folder:
         alone = config.model_copy(
             update={
                 "data": config.data.model_copy(update={"cache_dir": Path(folder)}),
-                "holdout": config.holdout.model_copy(update={"pictures": 0}),
+                "holdout": config.holdout.model_copy(update={"images": 0}),
             }
         )
-        # Pictures of the class are not there yet; these take as long.
+        # Images of the class are not there yet; these take as long.
         of_class = len(some.examples) if config.dreambooth.prior_preservation else 0
         shown = join(some, some) if of_class else some
         started = time.monotonic()
@@ -235,7 +235,7 @@ def trial(ready: Ready, pictures: int) -> Iterator[tuple[Session, float]]:
             source.fingerprint,
             ready.accelerator,
             begin,
-            class_pictures=of_class,
+            class_images=of_class,
         )
         yield session, seconds
 
@@ -289,18 +289,18 @@ def _step_of(checkpoint: Path | None) -> int:
     return int(checkpoint.name.rpartition("-")[2]) if checkpoint is not None else 0
 
 
-def _to_draw(ready: Ready) -> int:
-    """Return how many pictures of the class are missing."""
+def _to_draw(ready: PreparedRun) -> int:
+    """Return how many images of the class are missing."""
     if not ready.config.dreambooth.prior_preservation:
         return 0
-    _, folder = plan_class_pictures(ready.config, ready.base, ready.pipe)
+    _, folder = plan_class_images(ready.config, ready.base, ready.pipe)
     return count_missing(folder, ready.config.dreambooth.num_class_images)
 
 
-def _is_cached(ready: Ready, buckets: Sequence[Bucket]) -> bool:
-    """Tell whether these pictures are encoded already, in these shapes and by this base."""
+def _is_cached(ready: PreparedRun, buckets: Sequence[Bucket]) -> bool:
+    """Tell whether these images are encoded already, in these shapes and by this base."""
     wanted = {
-        "pictures": ready.source.pictures_fingerprint,
+        "images": ready.source.images_fingerprint,
         "base": ready.base.name,
         "commit": ready.base.commit,
     }

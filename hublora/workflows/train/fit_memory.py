@@ -1,6 +1,6 @@
 """Fit a training into memory: config ─ measure steps ─▶ batch, passes and checkpointing that fit.
 
-A step keeps its pictures: half the batch is twice the passes.
+A step keeps its images: half the batch is twice the passes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hublora.errors import ConfigError
-from hublora.progress import Note, Observer, ignore
+from hublora.progress import Callback, Note, no_callback
 from hublora.workflows.train.card_facts import peak_memory
 from hublora.workflows.train.dry_run import brought_here, measure_step, trial
 
@@ -27,10 +27,10 @@ _MOST_TRIALS = 4  # of batches larger than one, for each way
 
 @dataclass(frozen=True)
 class Way:
-    """How the pictures of a step go through the model.
+    """How the images of a step go through the model.
 
     Attributes:
-        batch: Pictures of a pass.
+        batch: Images of a pass.
         passes: Of a step.
         checkpointing: Whether activations are computed twice in place of being kept.
     """
@@ -61,15 +61,15 @@ def fit(
     limit: float | None = None,
     *,
     resume: str | None = None,
-    observer: Observer = ignore,
+    callback: Callback = no_callback,
 ) -> TrainingConfig:
     """Return the settings with the batch, passes and checkpointing that fit and are fastest.
 
     Args:
-        config: All settings; the pictures of a step stay as many.
+        config: All settings; the images of a step stay as many.
         limit: GiB that a step may use; what is free on the device if not given.
         resume: As for `train`.
-        observer: Is told what was chosen.
+        callback: Is told what was chosen.
 
     Raises:
         ConfigError: Nothing fits, or there are several processes.
@@ -85,9 +85,9 @@ def fit(
         )
     there_is = memory_there_is() if limit is None else int(limit * GIB)
     with brought_here(resume) as checkpoint:
-        ready = prepare(config, checkpoint, ignore)
-    observer(Note("Measuring what fits …"))
-    with trial(ready, pictures=2) as (session, _):
+        ready = prepare(config, checkpoint, no_callback)
+    callback(Note("Measuring what fits …"))
+    with trial(ready, images=2) as (session, _):
         side = max(session.data.size)
         chosen = choose(_measuring(session), _ways(config), there_is)
     del session, ready
@@ -95,7 +95,7 @@ def fit(
     if isinstance(chosen, Cost):
         raise _too_large(config, chosen, there_is, side)
     way, cost = chosen
-    observer(Note(_told(way, cost, there_is)))
+    callback(Note(_told(way, cost, there_is)))
     return _with(config, way)
 
 
@@ -152,17 +152,17 @@ def _largest(measure: Measure, group: list[Way], first: Cost, limit: int) -> tup
 
 
 def _ways(config: TrainingConfig) -> list[Way]:
-    """Return all ways to do a step of as many pictures, smallest batches first.
+    """Return all ways to do a step of as many images, smallest batches first.
 
-    Pictures of several shapes only share a pass within the batches that they are drawn in.
+    Images of several shapes only share a pass within the batches that they are drawn in.
     """
     size = config.train_batch_size
-    most = pictures = size * config.gradient_accumulation_steps
+    most = images = size * config.gradient_accumulation_steps
     if config.data.aspect_buckets:
-        most = gcd(pictures, config.data.bucket_batch or size)
+        most = gcd(images, config.data.bucket_batch or size)
     batches = [n for n in range(1, most + 1) if most % n == 0]
     kinds = (True,) if config.gradient_checkpointing else (False, True)
-    return [Way(n, pictures // n, kind) for kind in kinds for n in batches]
+    return [Way(n, images // n, kind) for kind in kinds for n in batches]
 
 
 def _measuring(session: Session) -> Measure:
@@ -200,7 +200,7 @@ def _with(config: TrainingConfig, way: Way) -> TrainingConfig:
         "gradient_accumulation_steps": way.passes,
         "gradient_checkpointing": way.checkpointing,
     }
-    if config.data.aspect_buckets:  # the order of the pictures stays that of the larger batch
+    if config.data.aspect_buckets:  # the order of the images stays that of the larger batch
         batch = config.data.bucket_batch or config.train_batch_size
         chosen["data"] = config.data.model_copy(update={"bucket_batch": batch})
     return config.model_copy(update=chosen)
@@ -221,7 +221,7 @@ def _too_large(config: TrainingConfig, cost: Cost, limit: int, side: int) -> Con
     least = config.model_copy(update={"train_batch_size": 1, "gradient_checkpointing": True})
     needs = f"{cost.memory / GIB:.2f} GiB" if cost.memory else "more"
     return ConfigError(
-        f"One picture at a time with gradient checkpointing needs {needs}, and {limit / GIB:.2f} "
+        f"One image at a time with gradient checkpointing needs {needs}, and {limit / GIB:.2f} "
         "GiB are allowed.",
         f"To need less, {smaller(least, side)}.",
     )

@@ -1,4 +1,4 @@
-"""Pictures of a training: previews on the way, the gallery and before/after at its end."""
+"""Images of a training: previews on the way, the gallery and before/after at its end."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hublora.generation.sample import Sampling, sample_many, sampling_for
-from hublora.progress import Observer, Stage
+from hublora.progress import Callback, Progress
 from hublora.resolution.base import Base
 
 if TYPE_CHECKING:
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from hublora.data import Source
     from hublora.training.session import Session
 
-BEFORE = 3  # pictures of the base alone, at least, if there are so many
+BEFORE = 3  # images of the base alone, at least, if there are so many
 _CAPTIONS = 4  # prompts at most when no validation prompt was given
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """A picture and how it was drawn."""
+    """An image and how it was drawn."""
 
     image: Image.Image
     plan: Sampling
@@ -63,13 +63,13 @@ def _some_captions(source: Source, most: int) -> list[str]:
 def count_drawn(
     session: Session, base: Base, source: Source, shown: int, steps: tuple[int, int]
 ) -> tuple[int, int]:
-    """Return how many pictures a training draws on the way and at its end.
+    """Return how many images a training draws on the way and at its end.
 
     Args:
         session: The training, or one like it.
         base: Its base.
-        source: Its pictures.
-        shown: Pictures of one pass.
+        source: Its images.
+        shown: Images of one pass.
         steps: The one that it begins after, and its last.
     """
     settings, plans = session.config.validation, plan_gallery(session, base, source)
@@ -85,19 +85,19 @@ def count_drawn(
 
 
 def draw(
-    session: Session, plans: Sequence[Sampling], observer: Observer, name: str, adapter: bool = True
+    session: Session, plans: Sequence[Sampling], callback: Callback, name: str, adapter: bool = True
 ) -> list[Drawn]:
     """Draw the plans with the adapter as it is now, or with the base alone."""
     with _drawing(session, adapter) as pipe:
         images = sample_many(
-            pipe, list(plans), lambda done, total: observer(Stage(name, done, total))
+            pipe, list(plans), lambda done, total: callback(Progress(name, done, total))
         )
         return [Drawn(image, plan) for image, plan in zip(images, plans, strict=True)]
 
 
-def draw_preview(session: Session, base: Base, source: Source, observer: Observer) -> Path:
+def draw_preview(session: Session, base: Base, source: Source, callback: Callback) -> Path:
     """Draw the gallery into one sheet in the run folder; return its path."""
-    drawn = draw(session, plan_gallery(session, base, source), observer, "Drawing a preview")
+    drawn = draw(session, plan_gallery(session, base, source), callback, "Drawing a preview")
     path = session.config.run_folder / "previews" / f"step-{session.step:06d}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
     gallery_sheet(drawn, f"Step {session.step}").save(path)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from hublora.errors import ConfigError, HubloraError, NotFoundError
 from hublora.filesystem import nearest_folder, write_atomically
 from hublora.hub import branch_storage
-from hublora.progress import Note, Observer, Stage
+from hublora.progress import Callback, Note, Progress
 from hublora.workflows.train.recipe import Recipe, own_settings, recorded_settings
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ _TAKEN = ".keeping-"
 _KINDS = (".safetensors", ".json", ".jsonl")
 
 
-class Keeper:
+class CheckpointUploader:
     """Uploads checkpoints one at a time in a thread of its own.
 
     A checkpoint that is offered while another is on its way waits; if a newer one comes, it is
@@ -92,19 +92,19 @@ class Keeper:
             raise
         return taken
 
-    def tell(self, observer: Observer) -> None:
+    def tell(self, callback: Callback) -> None:
         """Tell what has happened since the last time."""
         while not self._notes.empty():
-            observer(self._notes.get())
+            callback(self._notes.get())
 
-    def finish(self, observer: Observer) -> None:
+    def finish(self, callback: Callback) -> None:
         """Wait until nothing is on its way, or patience ends; afterwards nothing is taken."""
         until = time.monotonic() + _PATIENCE
         with self._changed:
             self._over = True
             self._changed.notify_all()
             if self._busy or self._waiting:
-                observer(Stage("Keeping the checkpoint on the Hub", 0, 1))
+                callback(Progress("Keeping the checkpoint on the Hub", 0, 1))
             while (self._busy or self._waiting) and time.monotonic() < until:
                 self._changed.wait(1.0)
             if self._busy or self._waiting:
@@ -115,7 +115,7 @@ class Keeper:
                         True,
                     )
                 )
-        self.tell(observer)
+        self.tell(callback)
 
     def _work(self) -> None:
         while True:
@@ -161,16 +161,16 @@ class Keeper:
 
 
 @contextmanager
-def keeping(session: Session, observer: Observer) -> Iterator[Keeper | None]:
+def background_upload(session: Session, callback: Callback) -> Iterator[CheckpointUploader | None]:
     """Lend what uploads checkpoints, None if they are not to be; wait for it at the end."""
     if not (session.config.checkpoint.to_hub and session.accelerator.is_main_process):
         yield None
         return
-    keeper = Keeper(session)
+    keeper = CheckpointUploader(session)
     try:
         yield keeper
     finally:
-        keeper.finish(observer)
+        keeper.finish(callback)
 
 
 def describe_place(repo_id: str, private: bool) -> str:
@@ -204,13 +204,13 @@ def check_unkept(repo_id: str) -> None:
         )
 
 
-def drop_kept(repo_id: str, observer: Observer) -> None:
+def drop_kept(repo_id: str, callback: Callback) -> None:
     """Remove the checkpoint of a training whose result is pushed; tell if that did not work."""
     try:
         branch_storage.remove(repo_id, BRANCH)
     except HubloraError as error:
         how = f"hf repos branch delete {repo_id} {BRANCH}"
-        observer(
+        callback(
             Note(f"{repo_id} still keeps a checkpoint: {error.message} Remove it: {how}", True)
         )
 

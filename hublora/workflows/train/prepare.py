@@ -1,4 +1,4 @@
-"""Find and check what a training needs: settings ─▶ base, pictures, latents, where it begins."""
+"""Find and check what a training needs: settings ─▶ base, images, latents, where it begins."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from hublora.cards.format import format_count
 from hublora.hub.push import check_can_push
-from hublora.progress import Note, Observer, Stage, ignore
+from hublora.progress import Callback, Note, Progress, no_callback
 from hublora.refs import AdapterRef, is_repo
 from hublora.resolution.base import Base, find_base, open_base
 from hublora.workflows.train.hub_checkpoint import (
@@ -27,19 +27,19 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
     from hublora.adapters.adapter import LowRank
-    from hublora.data import Source, TrainingData
+    from hublora.data import CachedDataset, Source
     from hublora.training.config.training_config import TrainingConfig
 
 
 @dataclass(frozen=True)
-class Ready:
+class PreparedRun:
     """A training of which everything is found and checked, and nothing is done.
 
     Attributes:
         config: The settings, nothing left open and everything pinned.
         checkpoint: To go on from; None starts anew.
         accelerator: Device, precision and processes.
-        source: The pictures.
+        source: The images.
         base: The base.
         pipe: Its pipeline, on the CPU.
         kept_at: Where checkpoints are kept on the Hub and who sees them there; None if nowhere.
@@ -54,7 +54,7 @@ class Ready:
     kept_at: str | None
 
 
-def prepare(config: TrainingConfig, resume: str | None, observer: Observer) -> Ready:
+def prepare(config: TrainingConfig, resume: str | None, callback: Callback) -> PreparedRun:
     """Find and check everything that a training needs.
 
     Raises:
@@ -65,11 +65,11 @@ def prepare(config: TrainingConfig, resume: str | None, observer: Observer) -> R
     config = on_main(lambda: settle(config, resume))
     if config.hub.push or config.checkpoint.to_hub:
         on_main(lambda: check_can_push(str(config.hub.model_id)))
-    checkpoint = on_main(lambda: find_checkpoint(config, resume, observer))
+    checkpoint = on_main(lambda: find_checkpoint(config, resume, callback))
     if checkpoint is None or not is_repo(resume):
-        return _check(config, checkpoint, observer)
+        return _check(config, checkpoint, callback)
     try:
-        ready = _check(config, checkpoint, observer, f"{resume}@{BRANCH}")
+        ready = _check(config, checkpoint, callback, f"{resume}@{BRANCH}")
     except BaseException:
         leave(checkpoint)
         raise
@@ -77,8 +77,8 @@ def prepare(config: TrainingConfig, resume: str | None, observer: Observer) -> R
 
 
 def _check(
-    config: TrainingConfig, checkpoint: Path | None, observer: Observer, label: str = ""
-) -> Ready:
+    config: TrainingConfig, checkpoint: Path | None, callback: Callback, label: str = ""
+) -> PreparedRun:
     """Find what settled settings name, and check that it goes together with a checkpoint, which
     messages call `label` where its folder says nothing to people."""
     import torch
@@ -86,17 +86,17 @@ def _check(
     from hublora.training.accelerator import make_accelerator, weight_dtype
     from hublora.training.checkpoint import check_checkpoint
     from hublora.training.distributed import main_first, on_main
-    from hublora.training.setup import check_settings, split_pictures
+    from hublora.training.setup import check_settings, split_images
 
     if config.checkpoint.to_hub and checkpoint is None:
         on_main(lambda: check_unkept(str(config.hub.model_id)))
-    kept_at = on_main(lambda: _tell_place(config, observer))
+    kept_at = on_main(lambda: _tell_place(config, callback))
     accelerator = make_accelerator(config)
     commit = on_main(lambda: find_base(config.base.model, config.base.revision))
-    source = main_first(lambda: open_pictures(config, observer))
-    split_pictures(config, len(source.examples))
-    base = main_first(lambda: open_base(config.base.model, commit, observer))
-    observer(Note(f"Base: {base.label}"))
+    source = main_first(lambda: open_dataset(config, callback))
+    split_images(config, len(source.examples))
+    base = main_first(lambda: open_base(config.base.model, commit, callback))
+    callback(Note(f"Base: {base.label}"))
     config = pin(config, base, source)
     config = settle_buckets(config, checkpoint)
     if checkpoint is not None:
@@ -106,11 +106,11 @@ def _check(
     pipe = base.load({"default": dtype, base.family.vae: torch.float32})
     check_settings(config, base.family, pipe)
     shapes(config, base, pipe)
-    return Ready(config, checkpoint, accelerator, source, base, pipe, kept_at)
+    return PreparedRun(config, checkpoint, accelerator, source, base, pipe, kept_at)
 
 
-def open_pictures(config: TrainingConfig, observer: Observer = ignore) -> Source:
-    """Return the pictures that the settings name, under the captions of their method.
+def open_dataset(config: TrainingConfig, callback: Callback = no_callback) -> Source:
+    """Return the images that the settings name, under the captions of their method.
 
     Raises:
         DataError: They cannot be used.
@@ -121,10 +121,10 @@ def open_pictures(config: TrainingConfig, observer: Observer = ignore) -> Source
     method = method_of(config)
     source = open_source(
         method.data(config),
-        lambda done, total: observer(Stage("Looking at pictures", done, total)),
+        lambda done, total: callback(Progress("Looking at images", done, total)),
     )
     source = method.show(config, source)
-    _tell_source(source, observer)
+    _tell_source(source, callback)
     return source
 
 
@@ -134,9 +134,9 @@ def encode(
     pipe: Any,
     source: Source,
     device: Any,
-    observer: Observer = ignore,
-) -> TrainingData:
-    """Return the pictures' latents and the captions' embeddings, from the cache if they are there.
+    callback: Callback = no_callback,
+) -> CachedDataset:
+    """Return the images' latents and the captions' embeddings, from the cache if they are there.
 
     Afterwards the encoders are off the device and the VAE has the precision of the others.
     """
@@ -152,7 +152,7 @@ def encode(
     longest = family.max_tokens(pipe)
     cut = count_truncated(captions, lambda texts: family.count_tokens(pipe, texts), longest)
     if note := truncation_note(cut, len(captions), longest):
-        observer(Note(note + ".", warning=True))
+        callback(Note(note + ".", warning=True))
 
     vae = getattr(pipe, family.vae)
     text_encoders = [getattr(pipe, name) for name in family.text_encoders]
@@ -182,22 +182,22 @@ def encode(
         encode_images=encode_images,
         encode_prompts=None if encodes_prompts(config) else encode_prompts,
         batch_size=4 if device.type == "cuda" else 1,
-        progress=lambda done, total: observer(Stage("Encoding", done, total)),
+        progress=lambda done, total: callback(Progress("Encoding", done, total)),
     )
     for encoder in (vae, *text_encoders):
         encoder.to("cpu")
     torch.nn.Module.to(vae, dtype)  # diffusers' own warns of a loss, even where there is none
     if data.reused:
-        observer(Note("Latents and prompts are reused from the cache."))
+        callback(Note("Latents and prompts are reused from the cache."))
     if bucket_step is not None:
-        observer(Note(bucket_note(data)))
+        callback(Note(bucket_note(data)))
     if note := enlarged_note(data, [example.size for example in source.examples]):
-        observer(Note(note, warning=True))
+        callback(Note(note, warning=True))
     return data
 
 
 def beginning(
-    config: TrainingConfig, base: Base, pipe: Any, observer: Observer = ignore
+    config: TrainingConfig, base: Base, pipe: Any, callback: Callback = no_callback
 ) -> Mapping[str, Mapping[str, LowRank]] | None:
     """Return the updates of the adapter to start from under the base's own names, None without."""
     if config.adapter.start_from is None:
@@ -206,7 +206,7 @@ def beginning(
     from hublora.resolution.adapter import open_adapter
 
     ref = AdapterRef.parse(config.adapter.start_from)
-    adapter = open_adapter(ref, observer)
+    adapter = open_adapter(ref, callback)
     label = adapter.facts.source or config.adapter.start_from
     fitted = fit_to_base(pipe, adapter, label, base.name)
     return {
@@ -215,19 +215,19 @@ def beginning(
     }
 
 
-def _tell_place(config: TrainingConfig, observer: Observer) -> str | None:
+def _tell_place(config: TrainingConfig, callback: Callback) -> str | None:
     """Say where checkpoints will be kept on the Hub, if they are, before the first is."""
     if not config.checkpoint.to_hub:
         return None
     place = describe_place(str(config.hub.model_id), config.hub.private)
-    observer(Note(f"Checkpoints will be kept at {place}."))
+    callback(Note(f"Checkpoints will be kept at {place}."))
     return place
 
 
-def _tell_source(source: Source, observer: Observer) -> None:
+def _tell_source(source: Source, callback: Callback) -> None:
     at = f"@{source.revision[:8]}" if source.revision else ""
-    observer(Note(f"Data: {source.id}{at}, {format_count(len(source.examples), 'picture')}"))
+    callback(Note(f"Data: {source.id}{at}, {format_count(len(source.examples), 'image')}"))
     for said in source.notes:
-        observer(Note(said))
+        callback(Note(said))
     if note := source.skipped_note():
-        observer(Note(note, warning=True))
+        callback(Note(note, warning=True))

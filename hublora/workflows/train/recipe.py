@@ -12,7 +12,7 @@ from hublora.errors import ConfigError, NotFoundError, RefError
 from hublora.hub.download import download
 from hublora.hub.repo_layout import ENVIRONMENT, SETTINGS
 from hublora.hub.resolve import inspect_repo
-from hublora.progress import Note, Observer, ignore
+from hublora.progress import Callback, Note, no_callback
 from hublora.refs import AdapterRef, check_repo_id
 from hublora.training.config.training_config import flatten, read_settings_file
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from hublora.training.session import Session
 
 _SOURCES = ("data.dataset", "data.folder", "data.archive")
-# What says where in a source the pictures are, and means nothing in another one.
+# What says where in a source the images are, and means nothing in another one.
 _OF_THE_SOURCE = (
     "data.revision",
     "data.config_name",
@@ -92,13 +92,15 @@ def read_recipe(ref: str) -> Recipe:
     return _recipe(label, parsed.location.split("/")[-1], settings, environment)
 
 
-def remake(recipe: Recipe, given: Mapping[str, Any], observer: Observer = ignore) -> dict[str, Any]:
+def remake(
+    recipe: Recipe, given: Mapping[str, Any], callback: Callback = no_callback
+) -> dict[str, Any]:
     """Return the settings of a training that makes the adapter again.
 
     Args:
         recipe: How it was made.
         given: Settings under dotted keys that win over it, such as another learning rate.
-        observer: Is told of those, and of every version that is another one now.
+        callback: Is told of those, and of every version that is another one now.
 
     Raises:
         ConfigError: It was trained on something that only its author has, and `given` names
@@ -108,9 +110,9 @@ def remake(recipe: Recipe, given: Mapping[str, Any], observer: Observer = ignore
     for key, value in given.items():
         then = recipe.settings.get(key)
         if not key.startswith(_OF_NO_EFFECT) and _plain(value) != then:
-            observer(Note(f"Other than {recipe.label}: {key} is {_plain(value)} (was {then})."))
+            callback(Note(f"Other than {recipe.label}: {key} is {_plain(value)} (was {then})."))
     for sentence in drift_since(recipe):
-        observer(Note(f"Since {recipe.label}: {sentence}", warning=True))
+        callback(Note(f"Since {recipe.label}: {sentence}", warning=True))
     return {**kept, **given}
 
 

@@ -1,4 +1,4 @@
-"""The shapes that pictures are trained in: one square, or buckets about as large."""
+"""The shapes that images are trained in: one square, or buckets about as large."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 from hublora.errors import ConfigError
 
 if TYPE_CHECKING:
-    from hublora.data import TrainingData
+    from hublora.data import CachedDataset
     from hublora.resolution.base import Base
     from hublora.training.config.training_config import TrainingConfig
 
 
 def shapes(config: TrainingConfig, base: Base, pipe: Any) -> tuple[tuple[int, int], int | None]:
-    """Return (h, w) of the pictures, and what sides of buckets are multiples of, None without.
+    """Return (h, w) of the images, and what sides of buckets are multiples of, None without.
 
     Raises:
         ConfigError: The resolution, or the step that was asked for, does not fit the base.
@@ -48,7 +48,7 @@ def _check_side(side: int, step: int) -> None:
 
 
 def settle_buckets(config: TrainingConfig, checkpoint: Path | None) -> TrainingConfig:
-    """Return the settings with the number of pictures of one shape in a row.
+    """Return the settings with the number of images of one shape in a row.
 
     A training that is resumed keeps its own, so that its batches may become smaller.
 
@@ -74,29 +74,29 @@ def settle_buckets(config: TrainingConfig, checkpoint: Path | None) -> TrainingC
     )
 
 
-def enlarged_note(data: TrainingData, pictures: Sequence[tuple[int, int]]) -> str | None:
-    """Return the warning that pictures are smaller than they are trained in, None if none is.
+def enlarged_note(data: CachedDataset, images: Sequence[tuple[int, int]]) -> str | None:
+    """Return the warning that images are smaller than they are trained in, None if none is.
 
     Args:
         data: What they are trained in.
-        pictures: Width and height of each.
+        images: Width and height of each.
     """
     sizes = (data.bucket_sizes[number] for number in data.bucket_of)
     small = sum(
         width < covered_width or height < covered_height
-        for (width, height), (covered_height, covered_width) in zip(pictures, sizes, strict=True)
+        for (width, height), (covered_height, covered_width) in zip(images, sizes, strict=True)
     )
     if not small:
         return None
     verb = "is" if small == 1 else "are"
     return (
-        f"{small} of {len(pictures)} pictures {verb} enlarged to be trained on; with a lower "
+        f"{small} of {len(images)} images {verb} enlarged to be trained on; with a lower "
         "--resolution they would not be."
     )
 
 
-def bucket_note(data: TrainingData) -> str:
-    """Return the sentence for the log: how many pictures are of each shape."""
+def bucket_note(data: CachedDataset) -> str:
+    """Return the sentence for the log: how many images are of each shape."""
     counts = Counter(data.bucket_of)
     listed = (f"{counts[n]} of {w}×{h}" for n, (h, w) in enumerate(data.bucket_sizes))
-    return f"Pictures by shape (width×height): {', '.join(listed)}"
+    return f"Images by shape (width×height): {', '.join(listed)}"

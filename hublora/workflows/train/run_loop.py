@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hublora.errors import ConfigError
-from hublora.progress import Note, Observer, Trained, Wrote
+from hublora.progress import Callback, FileWritten, Note, StepProgress
 from hublora.refs import is_repo
 from hublora.resolution.base import Base
 from hublora.workflows.train.gallery import draw_preview
@@ -19,23 +19,23 @@ if TYPE_CHECKING:
     from hublora.data import Source
     from hublora.training.config.training_config import TrainingConfig
     from hublora.training.held_out_loss import Measure
-    from hublora.training.metrics_log import History
+    from hublora.training.metrics_log import MetricsLog
     from hublora.training.session import Session
-    from hublora.workflows.train.hub_checkpoint import Keeper
+    from hublora.workflows.train.hub_checkpoint import CheckpointUploader
 
 LATEST = "latest"
 _AGREE_EVERY = 10  # steps between two times that several processes ask each other whether to stop
 _TELL_EVERY = 0.5  # seconds between two reports of the loss, which wait for the device
 
 
-def find_checkpoint(config: TrainingConfig, resume: str | None, observer: Observer) -> Path | None:
+def find_checkpoint(config: TrainingConfig, resume: str | None, callback: Callback) -> Path | None:
     """Return the checkpoint to go on from, None to start anew.
 
     Args:
         config: The settled settings.
         resume: "latest", a checkpoint's folder or its name, or a repo that keeps one; None starts
             anew.
-        observer: Is told when there is none yet.
+        callback: Is told when there is none yet.
 
     Returns:
         It; that of a repo is not in the run folder yet.
@@ -57,7 +57,7 @@ def find_checkpoint(config: TrainingConfig, resume: str | None, observer: Observ
         return None
     if resume == LATEST:
         if not found:
-            observer(Note(f"There is no checkpoint in {folder} yet; starting anew.", True))
+            callback(Note(f"There is no checkpoint in {folder} yet; starting anew.", True))
         return found[-1] if found else None
     if is_repo(resume):
         from hublora.workflows.train.hub_checkpoint import bring
@@ -75,30 +75,30 @@ def find_checkpoint(config: TrainingConfig, resume: str | None, observer: Observ
     raise ConfigError(f"There is no checkpoint {resume}.", "Leave the name out for the latest.")
 
 
-def open_history(session: Session) -> History:
+def open_history(session: Session) -> MetricsLog:
     """Return the record of a training, cut back to where it is; only the main process writes it."""
-    from hublora.training.metrics_log import History
+    from hublora.training.metrics_log import MetricsLog
 
     path = session.config.run_folder / "training" / "history.jsonl"
-    return History(path, session.step, writes=session.accelerator.is_main_process)
+    return MetricsLog(path, session.step, writes=session.accelerator.is_main_process)
 
 
 def train_to_end(
     session: Session,
     base: Base,
     source: Source,
-    history: History,
-    observer: Observer,
-    keeper: Keeper | None = None,
+    history: MetricsLog,
+    callback: Callback,
+    keeper: CheckpointUploader | None = None,
 ) -> float:
     """Train from `session.step` to the end; return the seconds that the steps took.
 
     Args:
         session: The training.
         base: Its base.
-        source: Its pictures.
+        source: Its images.
         history: Its record.
-        observer: Is told what happens.
+        callback: Is told what happens.
         keeper: Is given every checkpoint.
 
     Raises:
@@ -127,36 +127,36 @@ def train_to_end(
         return folder
 
     started = told = time.monotonic()
-    away = 0.0  # seconds spent on pictures, which are not the training's
+    away = 0.0  # seconds spent on images, which are not the training's
     try:
         with asked_to_stop() as stop, explained(session.config, session.data.size[0]):
             for event in train_steps(session):
                 if isinstance(event, StepDone):
                     history.add(event)
                     if event.measure is not None:
-                        observer(_measured(event.measure))
+                        callback(_measured(event.measure))
                     now = time.monotonic()
                     if now - told > _TELL_EVERY or event.step == session.total_steps:
                         told = now
-                        _tell(record(), session, observer)
+                        _tell(record(), session, callback)
                         if keeper is not None:
-                            keeper.tell(observer)
+                            keeper.tell(callback)
                 elif isinstance(event, ValidationDue):
                     before = time.monotonic()
                     record()
-                    sheet = on_main(lambda: draw_preview(session, base, source, observer))
+                    sheet = on_main(lambda: draw_preview(session, base, source, callback))
                     trackers.show("validation", sheet, event.step)
-                    observer(Wrote("preview", sheet))
+                    callback(FileWritten("preview", sheet))
                     away += time.monotonic() - before
                 elif isinstance(event, CheckpointDue):
-                    observer(Wrote("checkpoint", save()))
+                    callback(FileWritten("checkpoint", save()))
                 if not session.is_over and _all_stop(session, stop):
                     raise interrupted(save(), keeper)
     finally:
         trackers.close()
     if session.step < session.total_steps:
         why = f"no better one in {session.config.holdout.patience} measures"
-        observer(Note(f"Stopped after step {session.step}: {why} on the held-out pictures."))
+        callback(Note(f"Stopped after step {session.step}: {why} on the held-out images."))
     return time.monotonic() - started - away
 
 
@@ -165,11 +165,13 @@ def _measured(measure: Measure) -> Note:
     return Note(f"Step {measure.step}: held-out loss {measure.loss:.4f}{best}")
 
 
-def _tell(rows: Sequence[dict[str, Any]], session: Session, observer: Observer) -> None:
+def _tell(rows: Sequence[dict[str, Any]], session: Session, callback: Callback) -> None:
     if rows:
         loss = sum(row["loss"] for row in rows) / len(rows)
         last = rows[-1]
-        observer(Trained(last["step"], session.total_steps, loss, last["lr"], last.get("lr_words")))
+        callback(
+            StepProgress(last["step"], session.total_steps, loss, last["lr"], last.get("lr_words"))
+        )
 
 
 def _all_stop(session: Session, stop: threading.Event) -> bool:

@@ -23,7 +23,7 @@ def check_names(config: TrainingConfig) -> None:
     Raises:
         ConfigError: A name is empty.
         RefError: It has not the form owner/name.
-        DataError: A folder or archive of pictures is not there.
+        DataError: A folder or archive of images is not there.
     """
     from hublora.data.source import check_there
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 from hublora.errors import Interrupted
 
 if TYPE_CHECKING:
-    from hublora.workflows.train.hub_checkpoint import Keeper
+    from hublora.workflows.train.hub_checkpoint import CheckpointUploader
 
 
-def interrupted(checkpoint: Path, keeper: Keeper | None = None) -> Interrupted:
+def interrupted(checkpoint: Path, keeper: CheckpointUploader | None = None) -> Interrupted:
     """Return what to raise when a person stopped a training that is saved in `checkpoint`."""
     elsewhere = f"\nOr on another machine: {keeper.command}" if keeper else ""
     return Interrupted(

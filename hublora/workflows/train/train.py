@@ -11,40 +11,40 @@ from typing import TYPE_CHECKING
 from hublora.cards.format import format_count
 from hublora.errors import ConfigError
 from hublora.filesystem import claimed
-from hublora.progress import Note, Observer, ignore, on_stderr
+from hublora.progress import Callback, Note, no_callback, report_on_stderr
 from hublora.resolution.base import Base
 from hublora.workflows.push import push
 from hublora.workflows.train.artifacts import Done, TrainingResult, write_results
-from hublora.workflows.train.class_images import open_class_pictures
-from hublora.workflows.train.hub_checkpoint import drop_kept, keeping
-from hublora.workflows.train.prepare import Ready, beginning, encode, prepare
+from hublora.workflows.train.class_images import open_class_images
+from hublora.workflows.train.hub_checkpoint import background_upload, drop_kept
+from hublora.workflows.train.prepare import PreparedRun, beginning, encode, prepare
 from hublora.workflows.train.run_loop import open_history, train_to_end
 from hublora.workflows.train.settings import check_names
 from hublora.workflows.train.signals import before_the_steps, interrupted, sigterm_stops
 
 if TYPE_CHECKING:
     from hublora.training.config.training_config import TrainingConfig
-    from hublora.training.metrics_log import History
+    from hublora.training.metrics_log import MetricsLog
     from hublora.training.session import Session
 
 
 def train(
-    config: TrainingConfig, *, resume: str | None = None, observer: Observer | None = None
+    config: TrainingConfig, *, resume: str | None = None, callback: Callback | None = None
 ) -> TrainingResult:
     """Train an adapter and write its repo folder; push and verify it if the config says so.
 
     What happens is told on stderr, a line about every 15 seconds: what is encoded, and the step,
-    loss and learning rate. To follow it in another way, give an `observer`: a function that is
-    called with each `Note`, `Stage`, `Trained` and `Wrote` of `hublora.progress`; that
-    module's `ignore` keeps it silent.
+    loss and learning rate. To follow it in another way, give an `callback`: a function that is
+    called with each `Note`, `Progress`, `StepProgress` and `FileWritten` of `hublora.progress`;
+    that module's `no_callback` keeps it silent.
 
-        hublora.train(config, observer=print)
+        hublora.train(config, callback=print)
 
     Args:
         config: All settings.
         resume: "latest", a checkpoint folder, or a repo that keeps a checkpoint, to go on from;
             None starts anew.
-        observer: Is told what happens; it is written to stderr if none is given.
+        callback: Is told what happens; it is written to stderr if none is given.
 
     Raises:
         HubloraError: Whatever keeps it from starting, before any long work.
@@ -54,15 +54,15 @@ def train(
     check_names(config)
     from hublora.training.distributed import join_processes, on_main
 
-    observer = observer or on_stderr()
+    callback = callback or report_on_stderr()
     if not join_processes().is_main_process:
-        observer = ignore
+        callback = no_callback
     with sigterm_stops(), ExitStack() as until_done:
         with before_the_steps():
-            ready = prepare(config, resume, observer)
+            ready = prepare(config, resume, callback)
             on_main(lambda: _claim(ready.config.run_folder, until_done))
-            session, history = _begin(ready, observer)
-        return _train(ready, session, history, observer)
+            session, history = _begin(ready, callback)
+        return _train(ready, session, history, callback)
 
 
 def _claim(folder: Path, until: ExitStack) -> None:
@@ -73,8 +73,8 @@ def _claim(folder: Path, until: ExitStack) -> None:
         )
 
 
-def _begin(ready: Ready, observer: Observer) -> tuple[Session, History]:
-    """Encode the pictures; return the training before its first step, and its record."""
+def _begin(ready: PreparedRun, callback: Callback) -> tuple[Session, MetricsLog]:
+    """Encode the images; return the training before its first step, and its record."""
     from hublora.data import join
     from hublora.training.checkpoint import load_checkpoint
     from hublora.training.distributed import main_first
@@ -83,11 +83,11 @@ def _begin(ready: Ready, observer: Observer) -> tuple[Session, History]:
     config, base, source = ready.config, ready.base, ready.source
     device = ready.accelerator.device
     of_class = main_first(
-        lambda: open_class_pictures(config, base, ready.pipe, ready.accelerator, observer)
+        lambda: open_class_images(config, base, ready.pipe, ready.accelerator, callback)
     )
     shown = join(source, of_class) if of_class else source
-    data = main_first(lambda: encode(config, base, ready.pipe, shown, device, observer))
-    begin = main_first(lambda: beginning(config, base, ready.pipe, observer))
+    data = main_first(lambda: encode(config, base, ready.pipe, shown, device, callback))
+    begin = main_first(lambda: beginning(config, base, ready.pipe, callback))
     session = start_session(
         config,
         base.family,
@@ -96,30 +96,32 @@ def _begin(ready: Ready, observer: Observer) -> tuple[Session, History]:
         source.fingerprint,
         ready.accelerator,
         begin,
-        class_pictures=len(shown.examples) - len(source.examples),
+        class_images=len(shown.examples) - len(source.examples),
     )
     if ready.checkpoint is not None:
         load_checkpoint(session, ready.checkpoint)
-        observer(Note(f"Going on from {ready.checkpoint}."))
+        callback(Note(f"Going on from {ready.checkpoint}."))
     history = main_first(lambda: open_history(session))
-    observer(Note(_plan(session)))
+    callback(Note(_plan(session)))
     return session, history
 
 
-def _train(ready: Ready, session: Session, history: History, observer: Observer) -> TrainingResult:
+def _train(
+    ready: PreparedRun, session: Session, history: MetricsLog, callback: Callback
+) -> TrainingResult:
     """Train, write the results, and push them if the settings say so."""
     from hublora.training.distributed import on_main
 
     config, base, source = ready.config, ready.base, ready.source
     first = session.step
-    with keeping(session, observer) as keeper:
-        seconds = train_to_end(session, base, source, history, observer, keeper)
+    with background_upload(session, callback) as keeper:
+        seconds = train_to_end(session, base, source, history, callback, keeper)
         session.settle()
         done = Done(history, session.step - first, seconds)
         with _stoppable(session):
-            result = on_main(lambda: write_results(session, base, source, done, observer))
+            result = on_main(lambda: write_results(session, base, source, done, callback))
     with _stoppable(session):
-        return on_main(lambda: _finish(result, config, base, observer))
+        return on_main(lambda: _finish(result, config, base, callback))
 
 
 @contextmanager
@@ -133,7 +135,7 @@ def _stoppable(session: Session) -> Iterator[None]:
 
 
 def _finish(
-    result: TrainingResult, config: TrainingConfig, base: Base, observer: Observer
+    result: TrainingResult, config: TrainingConfig, base: Base, callback: Callback
 ) -> TrainingResult:
     """Push and verify a result, if the settings say so."""
     if not config.hub.push:
@@ -144,10 +146,10 @@ def _finish(
         repo_id,
         private=config.hub.private,
         base=str(base.folder) if base.hub_id is None else None,
-        observer=observer,
+        callback=callback,
     )
     if config.checkpoint.to_hub:
-        drop_kept(repo_id, observer)
+        drop_kept(repo_id, callback)
     return replace(result, pushed=pushed)
 
 
@@ -156,6 +158,6 @@ def _plan(session: Session) -> str:
 
     count = sum(parameter.numel() for parameter in session.parameters)
     steps = format_count(session.total_steps - session.step, "step")
-    pictures = format_count(session.images_per_step, "picture")
+    images = format_count(session.images_per_step, "image")
     device = device_name(session.accelerator)
-    return f"Training {count:,} weights for {steps} of {pictures} on {device}"
+    return f"Training {count:,} weights for {steps} of {images} on {device}"

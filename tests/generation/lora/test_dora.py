@@ -76,10 +76,10 @@ def test_what_is_active_adds_up(pipe: Any, bases: Path, kinds: list[tuple[str, f
 def test_a_weight_of_nothing_is_the_base_and_can_be_moved(pipe: Any, bases: Path) -> None:
     part = Part(with_magnitudes(random_adapter(pipe, TARGETS, size=0.1), pipe), 0.0)
     plain = outputs(pipe)
-    mixer = apply_adapters(pipe, [part], "the base")
+    adapter_schedule = apply_adapters(pipe, [part], "the base")
     for found, before in zip(outputs(pipe), plain, strict=True):
         assert torch.allclose(found, before, atol=1e-6)
-    mixer.reweigh([Weight.of(0.6)])
+    adapter_schedule.reweigh([Weight.of(0.6)])
     wanted = outputs(dense_sum(fresh(bases), [Part(part.adapter, 0.6)]))
     for found, dense in zip(outputs(pipe), wanted, strict=True):
         assert torch.allclose(found, dense, atol=1e-4)

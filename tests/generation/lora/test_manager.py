@@ -13,12 +13,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from hublora.adapters.adapter import Adapter
 from hublora.errors import AdapterError, ConfigError
 from hublora.generation.compose import Part, apply_adapters
-from hublora.generation.lora.manager import Bank, Prepared
-from hublora.generation.lora.schedule import Mixer
+from hublora.generation.lora.manager import FittedAdapter, LoraManager
+from hublora.generation.lora.schedule import AdapterSchedule
 from hublora.generation.offload import keep_adapters
 from hublora.weights import Weight
-from tests.generation.test_compose import dense_sum, fresh, outputs
 from tests.generation.lora.test_dora import with_magnitudes
+from tests.generation.test_compose import dense_sum, fresh, outputs
 from tests.lora import ATTENTION, random_adapter, save_adapter
 
 TARGETS = {"unet": (*ATTENTION, "conv1"), "text_encoder": ("fc1",)}
@@ -44,26 +44,28 @@ def similar(pipe: Any, count: int, **targets: Any) -> list[Adapter]:
     return [random_adapter(pipe, targets or TARGETS, seed=seed, size=0.1) for seed in range(count)]
 
 
-def put(mixer: Mixer, bank: Bank, adapter: Adapter) -> Prepared:
+def put(adapter_schedule: AdapterSchedule, bank: LoraManager, adapter: Adapter) -> FittedAdapter:
     prepared = bank.prepare(adapter, "it", "the base")
-    mixer.play([prepared], [Weight.of(1.0)])
+    adapter_schedule.play([prepared], [Weight.of(1.0)])
     return prepared
 
 
 def test_the_tenth_adapter_costs_what_the_second_did(pipe: Any) -> None:
-    bank = Bank(pipe)
-    mixer = Mixer(bank, pipe.unet)
-    costs = [operations(lambda one=one: put(mixer, bank, one)) for one in similar(pipe, 10)]
+    bank = LoraManager(pipe)
+    adapter_schedule = AdapterSchedule(bank, pipe.unet)
+    costs = [
+        operations(lambda one=one: put(adapter_schedule, bank, one)) for one in similar(pipe, 10)
+    ]
     assert costs[9] == costs[1] <= costs[0]
 
 
 def test_a_switch_in_memory_copies_numbers_and_nothing_else(pipe: Any) -> None:
-    bank = Bank(pipe)
-    mixer = Mixer(bank, pipe.unet)
-    one, other = (put(mixer, bank, adapter) for adapter in similar(pipe, 2))
-    mixer.play([one], [Weight.of(1.0)])
+    bank = LoraManager(pipe)
+    adapter_schedule = AdapterSchedule(bank, pipe.unet)
+    one, other = (put(adapter_schedule, bank, adapter) for adapter in similar(pipe, 2))
+    adapter_schedule.play([one], [Weight.of(1.0)])
     stacks = sum(len(prepared.stacks) for prepared in (one,))
-    assert operations(lambda: mixer.play([other], [Weight.of(1.0)])) <= 4 * stacks
+    assert operations(lambda: adapter_schedule.play([other], [Weight.of(1.0)])) <= 4 * stacks
 
 
 @pytest.fixture
@@ -83,14 +85,14 @@ def compiled(pipe: Any) -> Iterator[tuple[Any, list[int]]]:
 
 def test_nothing_is_compiled_again(compiled: tuple[Any, list[int]], bases: Path) -> None:
     pipe, graphs = compiled
-    bank = Bank(pipe, room=12)
-    mixer = Mixer(bank, pipe.unet)
+    bank = LoraManager(pipe, room=12)
+    adapter_schedule = AdapterSchedule(bank, pipe.unet)
     adapters = [
         random_adapter(pipe, {"unet": ATTENTION}, rank=rank, seed=rank, size=0.1)
         for rank in (2, 3, 4)
     ]
     two, three, four = (bank.prepare(one, "it", "the base") for one in adapters)
-    mixer.play([two], [Weight.of(1.0)])
+    adapter_schedule.play([two], [Weight.of(1.0)])
     first = outputs(pipe)[1]
     compilations = len(graphs)
     assert compilations
@@ -101,38 +103,38 @@ def test_nothing_is_compiled_again(compiled: tuple[Any, list[int]], bases: Path)
         ([four, two, three], ["1", "0.1", "1,mid:0"]),
         ([], []),
     ):
-        mixer.play(parts, [Weight.parse(text) for text in weights])
+        adapter_schedule.play(parts, [Weight.parse(text) for text in weights])
         outputs(pipe)
-    mixer.play([two, three], [Weight.of(0.5), Weight.of(0.7)], "switch")
+    adapter_schedule.play([two, three], [Weight.of(0.5), Weight.of(0.7)], "switch")
     outputs(pipe)
-    mixer.play([two, four], [Weight.of(0.5), Weight.of(0.7)])
+    adapter_schedule.play([two, four], [Weight.of(0.5), Weight.of(0.7)])
     found = outputs(pipe)[1]
     assert len(graphs) == compilations
     parts = [Part(adapters[0], 0.5), Part(adapters[2], 0.7)]
     assert torch.allclose(found, outputs(dense_sum(fresh(bases), parts))[1], atol=1e-5)
-    mixer.play([two], [Weight.of(1.0)])
+    adapter_schedule.play([two], [Weight.of(1.0)])
     assert torch.equal(outputs(pipe)[1], first)
     assert len(graphs) == compilations
 
 
 def test_with_room_a_dora_adds_up_too(pipe: Any, bases: Path) -> None:
-    bank = Bank(pipe, room=8)
-    mixer = Mixer(bank, pipe.unet)
+    bank = LoraManager(pipe, room=8)
+    adapter_schedule = AdapterSchedule(bank, pipe.unet)
     lora, dora = similar(pipe, 2)
     dora = with_magnitudes(dora, pipe)
     parts = [bank.prepare(one, "it", "the base") for one in (lora, dora)]
-    mixer.play(parts, [Weight.of(0.5), Weight.of(0.7)])
-    mixer.play(parts[:1], [Weight.of(0.5)])
+    adapter_schedule.play(parts, [Weight.of(0.5), Weight.of(0.7)])
+    adapter_schedule.play(parts[:1], [Weight.of(0.5)])
     wanted = outputs(dense_sum(fresh(bases), [Part(lora, 0.5)]))
     for found, dense in zip(outputs(pipe), wanted, strict=True):
         assert torch.allclose(found, dense, atol=1e-5)
 
 
 def test_layers_of_which_nothing_acts_are_left_out(pipe: Any) -> None:
-    bank = Bank(pipe)
-    mixer = Mixer(bank, pipe.unet)
-    put(mixer, bank, random_adapter(pipe, {"unet": ["conv1"]}))
-    put(mixer, bank, random_adapter(pipe))
+    bank = LoraManager(pipe)
+    adapter_schedule = AdapterSchedule(bank, pipe.unet)
+    put(adapter_schedule, bank, random_adapter(pipe, {"unet": ["conv1"]}))
+    put(adapter_schedule, bank, random_adapter(pipe))
     calls: list[str] = []
     for name, layer in pipe.unet.named_modules():
         if hasattr(layer, "lora_A"):
@@ -140,16 +142,16 @@ def test_layers_of_which_nothing_acts_are_left_out(pipe: Any) -> None:
     outputs(pipe)
     assert calls
     assert not any("conv1" in name for name in calls)
-    mixer.play(mixer.parts, [Weight.of(0.0)])
+    adapter_schedule.play(adapter_schedule.parts, [Weight.of(0.0)])
     calls.clear()
     outputs(pipe)
     assert not calls
 
 
 def test_a_pipeline_may_change_its_type_between(pipe: Any) -> None:
-    mixer = apply_adapters(pipe, [Part(one) for one in similar(pipe, 2)], "the base")
+    adapter_schedule = apply_adapters(pipe, [Part(one) for one in similar(pipe, 2)], "the base")
     pipe.to(torch.bfloat16)
-    mixer.reweigh([Weight.of(0.0), Weight.of(1.0)])
+    adapter_schedule.reweigh([Weight.of(0.0), Weight.of(1.0)])
     other = fresh_like(pipe)
     (second,) = [Part(similar(pipe, 2)[1])]
     apply_adapters(other, [second], "the base")
@@ -167,26 +169,26 @@ def fresh_like(pipe: Any) -> Any:
 
 
 def test_adapters_that_were_taken_off_are_missed(pipe: Any) -> None:
-    mixer = apply_adapters(pipe, [Part(random_adapter(pipe))], "the base")
+    adapter_schedule = apply_adapters(pipe, [Part(random_adapter(pipe))], "the base")
     pipe.unload_lora_weights()
     with pytest.raises(ConfigError, match="taken off"):
-        mixer.reweigh([Weight.of(0.5)])
+        adapter_schedule.reweigh([Weight.of(0.5)])
 
 
 def test_they_are_one_adapter_to_diffusers(pipe: Any, bases: Path, tmp_path: Path) -> None:
     """Which can weaken it, put another beside it, fuse it and take it off."""
     adapters = similar(pipe, 3, unet=ATTENTION)
     plain = outputs(pipe)[1]
-    mixer = apply_adapters(pipe, [Part(adapters[0], 0.5), Part(adapters[1])], "the base")
+    adapter_schedule = apply_adapters(pipe, [Part(adapters[0], 0.5), Part(adapters[1])], "the base")
     pipe.load_lora_weights(save_adapter(adapters[2], tmp_path), adapter_name="theirs")
-    pipe.set_adapters([mixer.name, "theirs"], [0.5, 2.0])
+    pipe.set_adapters([adapter_schedule.name, "theirs"], [0.5, 2.0])
     parts = [Part(adapters[0], 0.25), Part(adapters[1], 0.5), Part(adapters[2], 2.0)]
     wanted = outputs(dense_sum(fresh(bases), parts))[1]
     assert torch.allclose(outputs(pipe)[1], wanted, atol=1e-4)
-    pipe.fuse_lora(adapter_names=[mixer.name, "theirs"])
+    pipe.fuse_lora(adapter_names=[adapter_schedule.name, "theirs"])
     assert torch.allclose(outputs(pipe)[1], wanted, atol=1e-4)
     with pytest.raises(ConfigError, match="fused"):  # to unfuse takes what was fused
-        mixer.reweigh([Weight.of(1.0), Weight.of(1.0)])
+        adapter_schedule.reweigh([Weight.of(1.0), Weight.of(1.0)])
     pipe.unfuse_lora()
     pipe.unload_lora_weights()
     assert torch.allclose(outputs(pipe)[1], plain, atol=1e-5)
@@ -197,18 +199,18 @@ def test_hotswapping_a_name_that_is_a_part_of_another_leaves_ours(
 ) -> None:
     """PEFT's hotswap of `foo` zeroes `foobar`: it looks for names inside of names."""
     ours, theirs, other = similar(pipe, 3, unet=ATTENTION)
-    mixer = apply_adapters(pipe, [Part(ours)], "the base")
+    adapter_schedule = apply_adapters(pipe, [Part(ours)], "the base")
     again = apply_adapters(pipe, [Part(ours)], "the base")
-    for name in (mixer.name, again.name):
-        assert not any(name in one for one in (mixer.name, again.name) if one != name)
+    for name in (adapter_schedule.name, again.name):
+        assert not any(name in one for one in (adapter_schedule.name, again.name) if one != name)
     files = [save_adapter(one, tmp_path / str(i)) for i, one in enumerate((theirs, other))]
     pipe.load_lora_weights(files[0], adapter_name="foo")
     pipe.load_lora_weights(files[0], adapter_name="foobar")
-    before = held(pipe, mixer.name)
+    before = held(pipe, adapter_schedule.name)
     pipe.unet.load_lora_adapter(files[1], adapter_name="foo", hotswap=True, prefix="unet")
-    assert all(map(torch.equal, held(pipe, mixer.name), before))
-    mixer.reweigh([Weight.of(1.0)])
-    pipe.set_adapters([mixer.name])
+    assert all(map(torch.equal, held(pipe, adapter_schedule.name), before))
+    adapter_schedule.reweigh([Weight.of(1.0)])
+    pipe.set_adapters([adapter_schedule.name])
     found = outputs(pipe)[1]
     pipe.unload_lora_weights()
     apply_adapters(pipe, [Part(ours)], "the base")
@@ -224,10 +226,10 @@ def test_offloaded_layer_by_layer_the_weights_still_move(pipe: Any, bases: Path)
     from accelerate import cpu_offload
 
     adapter = random_adapter(pipe)
-    mixer = apply_adapters(pipe, [Part(adapter)], "the base")
+    adapter_schedule = apply_adapters(pipe, [Part(adapter)], "the base")
     cpu_offload(pipe.unet, "cpu")
     keep_adapters(pipe, "cpu")
-    mixer.reweigh([Weight.of(0.5)])
+    adapter_schedule.reweigh([Weight.of(0.5)])
     wanted = outputs(dense_sum(fresh(bases), [Part(adapter, 0.5)]))[1]
     assert torch.allclose(outputs(pipe)[1], wanted, atol=1e-5)
 

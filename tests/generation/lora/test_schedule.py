@@ -12,7 +12,7 @@ import torch
 from hublora.adapters.adapter import Adapter
 from hublora.errors import ConfigError
 from hublora.generation.compose import Part, apply_adapters
-from hublora.generation.lora.schedule import Mixer
+from hublora.generation.lora.schedule import AdapterSchedule
 from hublora.generation.sample import Sampling, sample
 from hublora.weights import CompositionMode, Weight
 from tests.generation.test_compose import fresh
@@ -40,10 +40,10 @@ def theirs(bases: Path, adapters: list[Adapter], tmp_path: Path) -> Any:
 
 def mix(
     pipe: Any, adapters: list[Adapter], weights: list[str], way: CompositionMode = "sum"
-) -> Mixer:
-    mixer = apply_adapters(pipe, [Part(one) for one in adapters], "the base")
-    mixer.play(mixer.parts, [Weight.parse(text) for text in weights], way)
-    return mixer
+) -> AdapterSchedule:
+    adapter_schedule = apply_adapters(pipe, [Part(one) for one in adapters], "the base")
+    adapter_schedule.play(adapter_schedule.parts, [Weight.parse(text) for text in weights], way)
+    return adapter_schedule
 
 
 def latents(pipe: Any, callback: Callable[..., Any] | None = None, **inputs: Any) -> torch.Tensor:
@@ -77,10 +77,12 @@ def test_switch_is_one_adapter_a_step(pipe: Any, adapters: list[Adapter], theirs
 
     theirs.set_adapters([NAMES[0]], [0.9])
     wanted = latents(theirs, by_hand, **prompt)
-    mixer = mix(pipe, adapters, ["0.9", "0.5"], "switch")
-    first = latents(pipe, mixer.on_step_end)
+    adapter_schedule = mix(pipe, adapters, ["0.9", "0.5"], "switch")
+    first = latents(pipe, adapter_schedule.on_step_end)
     assert torch.allclose(first, wanted, atol=1e-4)
-    assert torch.equal(latents(pipe, mixer.on_step_end), first)  # it starts as the first one did
+    assert torch.equal(
+        latents(pipe, adapter_schedule.on_step_end), first
+    )  # it starts as the first one did
 
 
 def test_composite_averages_what_is_guided(pipe: Any, adapters: list[Adapter], theirs: Any) -> None:
@@ -92,13 +94,15 @@ def test_composite_averages_what_is_guided(pipe: Any, adapters: list[Adapter], t
         with torch.no_grad():
             without, with_prompt = theirs.unet(noisy, 500, tokens).sample
         alone.append(without + 3.0 * (with_prompt - without))
-    mixer = mix(pipe, adapters, ["0.9", "0.5"], "composite")
+    adapter_schedule = mix(pipe, adapters, ["0.9", "0.5"], "composite")
     with torch.no_grad():
         (found,) = pipe.unet(noisy, 500, tokens, return_dict=False)
         assert torch.equal(found, pipe.unet(noisy, 500, tokens).sample)
     without, with_prompt = found
     assert torch.allclose(without + 3.0 * (with_prompt - without), sum(alone) / 2, atol=1e-5)
-    mixer.play(mixer.parts, [Weight.of(0.9), Weight.of(0.5)])  # and a sum again
+    adapter_schedule.play(
+        adapter_schedule.parts, [Weight.of(0.9), Weight.of(0.5)]
+    )  # and a sum again
     theirs.set_adapters(NAMES, [0.9, 0.5])
     with torch.no_grad():
         found, wanted = (one.unet(noisy, 500, tokens).sample for one in (pipe, theirs))
@@ -114,8 +118,8 @@ def test_a_weight_moves_over_the_steps(pipe: Any, adapters: list[Adapter], their
         return tensors
 
     wanted = latents(theirs, by_hand, **prompt)
-    mixer = mix(pipe, adapters, ["0.2..0.9", "1"])
-    assert torch.allclose(latents(pipe, mixer.on_step_end), wanted, atol=1e-4)
+    adapter_schedule = mix(pipe, adapters, ["0.2..0.9", "1"])
+    assert torch.allclose(latents(pipe, adapter_schedule.on_step_end), wanted, atol=1e-4)
 
 
 def test_a_block_has_its_own_weight(pipe: Any, bases: Path) -> None:
@@ -128,40 +132,40 @@ def test_a_block_has_its_own_weight(pipe: Any, bases: Path) -> None:
 
 
 def test_a_block_without_layers_is_refused(pipe: Any, adapters: list[Adapter]) -> None:
-    mixer = mix(pipe, [random_adapter(pipe)], ["1"])
+    adapter_schedule = mix(pipe, [random_adapter(pipe)], ["1"])
     before = latents(pipe)
     with pytest.raises(
         ConfigError, match=r"nothing in the block 'text'\. It changes: down\.0, mid"
     ):
-        mixer.reweigh([Weight.parse("1,text:0")])
+        adapter_schedule.reweigh([Weight.parse("1,text:0")])
     assert torch.equal(latents(pipe), before)
 
 
 def test_what_does_not_act_costs_nothing_and_a_switch_loads_nothing(
     pipe: Any, adapters: list[Adapter]
 ) -> None:
-    mixer = mix(pipe, adapters, ["1", "1"], "switch")
+    adapter_schedule = mix(pipe, adapters, ["1", "1"], "switch")
     where = {name: tensor.data_ptr() for name, tensor in pipe.unet.state_dict().items()}
     ranks = {
-        layer.lora_A[mixer.name].weight.shape[0]
+        layer.lora_A[adapter_schedule.name].weight.shape[0]
         for layer in pipe.unet.modules()
         if hasattr(layer, "lora_A")
     }
     assert ranks == {3}  # that of one adapter, though two take turns
-    latents(pipe, mixer.on_step_end)
+    latents(pipe, adapter_schedule.on_step_end)
     assert where == {name: tensor.data_ptr() for name, tensor in pipe.unet.state_dict().items()}
 
 
-def test_an_interrupted_picture_leaves_the_next_one_as_it_was(
+def test_an_interrupted_image_leaves_the_next_one_as_it_was(
     pipe: Any, adapters: list[Adapter]
 ) -> None:
-    mixer = mix(pipe, adapters, ["0.2..0.9", "1"], "switch")
-    first = sample(pipe, PLAN, mixer=mixer)
+    adapter_schedule = mix(pipe, adapters, ["0.2..0.9", "1"], "switch")
+    first = sample(pipe, PLAN, adapter_schedule=adapter_schedule)
 
     def stop(step: int) -> None:
         if step == 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        sample(pipe, PLAN, stop, mixer=mixer)
-    assert sample(pipe, PLAN, mixer=mixer).tobytes() == first.tobytes()
+        sample(pipe, PLAN, stop, adapter_schedule=adapter_schedule)
+    assert sample(pipe, PLAN, adapter_schedule=adapter_schedule).tobytes() == first.tobytes()

@@ -21,7 +21,7 @@ def test_a_preset_is_what_its_function_returns(name: str) -> None:
     assert differing == {"preset"}
     plain = TrainingConfig.from_settings({"base.model": "a/b"}).flat()
     assert len([key for key, value in whole.flat().items() if value != plain[key]]) >= 4
-    documented = (Path(__file__).parents[2] / "docs" / "training.md").read_text()
+    documented = (Path(__file__).parents[3] / "docs" / "training.md").read_text()
     assert f"`--preset {name}`" in documented
 
 

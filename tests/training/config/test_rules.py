@@ -19,7 +19,7 @@ WORDS = {"method": "textual-inversion", "tokens.placeholders": ["<a>"]}
     ("settings", "names"),
     [
         ({"objective.snr_gamma": 5, "objective.debiased": True}, ("snr_gamma", "debiased")),
-        ({"data.dataset": "a/b", "data.folder": "pictures"}, ("--dataset", "--folder")),
+        ({"data.dataset": "a/b", "data.folder": "images"}, ("--dataset", "--folder")),
         (
             {"optimizer.name": "schedule-free", "schedule.name": "cosine"},
             ("schedule-free", "--lr-"),
@@ -56,7 +56,7 @@ WORDS = {"method": "textual-inversion", "tokens.placeholders": ["<a>"]}
         ({"data.folder": "x", "data.config_name": "main"}, ("--dataset-config", "--folder")),
         ({"data.keep_tags": 1}, ("--keep-tags", "tags")),
         ({"data.bucket_step": 64}, ("data.bucket_step", "--aspect-buckets")),
-        ({"data.folder": "pictures", "data.revision": "main"}, ("--dataset-revision", "--folder")),
+        ({"data.folder": "images", "data.revision": "main"}, ("--dataset-revision", "--folder")),
         ({"dreambooth.instance_prompt": "sks"}, ("--instance-prompt", "--method dreambooth")),
         ({"dreambooth.prior_preservation": True}, ("--with-prior", "--method dreambooth")),
         (
@@ -132,7 +132,7 @@ def test_bytes_that_are_no_text_are_refused(setting: dict[str, object]) -> None:
             "data.dataset": "a/b",
             "data.streaming": True,
             "data.max_train_samples": 9,
-            "holdout.pictures": 2,
+            "holdout.images": 2,
             "data.masks": True,
             "data.aspect_buckets": True,
         },

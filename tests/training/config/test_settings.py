@@ -81,7 +81,7 @@ def refusal(config: TrainingConfig) -> tuple[ConfigError, list[object]]:
     """Return why a training is refused, and what it told until then."""
     told: list[object] = []
     with pytest.raises(ConfigError) as caught:
-        hublora.train(config, observer=told.append)
+        hublora.train(config, callback=told.append)
     assert not any(getattr(one, "name", "") == "Encoding" for one in told), "no long work before"
     return caught.value, told
 

@@ -1,4 +1,4 @@
-"""`hublora train --fit` finds the fastest way to do a step that fits, and keeps its pictures."""
+"""`hublora train --fit` finds the fastest way to do a step that fits, and keeps its images."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.entry import Done
 
 GIVEN = {
     "base.model": "bases/epsilon",
-    "data.dataset": "bases/pictures",
+    "data.dataset": "bases/images",
     "train_batch_size": 4,
     "gradient_accumulation_steps": 2,
     "schedule.max_train_steps": 2,
@@ -73,13 +73,13 @@ def test_what_cannot_fit_is_told_with_what_the_least_needs() -> None:
     assert choose(lambda way: None, ways, 50) == Cost(0, 0.0)
 
 
-def test_pictures_of_several_shapes_share_no_pass() -> None:
+def test_images_of_several_shapes_share_no_pass() -> None:
     assert {way.batch for way in _ways(config())} == {1, 2, 4, 8}
     assert {way.batch for way in _ways(config(data__aspect_buckets=True))} == {1, 2, 4}
     assert {way.checkpointing for way in _ways(config(gradient_checkpointing=True))} == {True}
 
 
-def test_a_training_is_fitted_and_keeps_the_pictures_of_a_step(
+def test_a_training_is_fitted_and_keeps_the_images_of_a_step(
     hub: object,
     hublora_cli: Callable[..., Done],
     tmp_path: Path,

@@ -14,7 +14,7 @@ import pytest
 
 import hublora
 from hublora.errors import ConfigError, Interrupted, NotFoundError
-from hublora.progress import Note, Wrote
+from hublora.progress import FileWritten, Note
 from hublora.workflows.train.hub_checkpoint import BRANCH
 from tests.entry import Done
 from tests.proxy import Proxy
@@ -58,7 +58,7 @@ def through(hub: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
 def settings(folder: Path, repo_id: str, **changes: Any) -> dict[str, Any]:
     given = {
         "base.model": "bases/epsilon",
-        "data.dataset": "bases/pictures",
+        "data.dataset": "bases/images",
         "schedule.max_train_steps": 6,
         "optimizer.learning_rate": 1e-2,
         "validation.prompts": ["Totoro"],
@@ -73,22 +73,22 @@ def settings(folder: Path, repo_id: str, **changes: Any) -> dict[str, Any]:
     return {key: value for key, value in given.items() if value is not None}
 
 
-def train(folder: Path, repo_id: str, observer: Any = None, **changes: Any) -> None:
+def train(folder: Path, repo_id: str, callback: Any = None, **changes: Any) -> None:
     config = hublora.TrainingConfig.from_settings(settings(folder, repo_id, **changes))
-    hublora.train(config, observer=observer or (lambda happening: None))
+    hublora.train(config, callback=callback or (lambda event: None))
 
 
 def on_this_disk(bases: Path) -> dict[str, Any]:
     """Settings with which only checkpoints go to the Hub."""
-    model, folder = str(bases / "epsilon"), bases / "pictures"
+    model, folder = str(bases / "epsilon"), bases / "images"
     return {"base__model": model, "data__dataset": None, "data__folder": folder, "hub__push": False}
 
 
 def stop_at(step: int) -> Callable[[object], None]:
     """Press Ctrl-C when the checkpoint of a step was written."""
 
-    def watch(happening: object) -> None:
-        if isinstance(happening, Wrote) and happening.path.name == f"checkpoint-{step}":
+    def watch(event: object) -> None:
+        if isinstance(event, FileWritten) and event.path.name == f"checkpoint-{step}":
             os.kill(os.getpid(), signal.SIGINT)
 
     return watch
@@ -151,10 +151,10 @@ def test_a_stopped_training_goes_on_elsewhere_and_ends_in_the_same_bytes(
 def test_a_hub_that_goes_away_stops_nothing(through: Proxy, bases: Path, tmp_path: Path) -> None:
     told: list[str] = []
 
-    def watch(happening: object) -> None:
-        if isinstance(happening, Note):
-            told.append(happening.text)
-        if isinstance(happening, Wrote) and happening.path.name == "checkpoint-2":
+    def watch(event: object) -> None:
+        if isinstance(event, Note):
+            told.append(event.text)
+        if isinstance(event, FileWritten) and event.path.name == "checkpoint-2":
             through.dies_at = lambda request: True
 
     train(tmp_path / "lost", "me/kept-lost", watch, **on_this_disk(bases))
@@ -182,11 +182,11 @@ def test_an_upload_that_is_slow_holds_up_no_step(
 
     kept = []
 
-    def watch(happening: object) -> None:
-        if isinstance(happening, Wrote) and happening.path.name == "checkpoint-6":
+    def watch(event: object) -> None:
+        if isinstance(event, FileWritten) and event.path.name == "checkpoint-6":
             go.set()
-        if isinstance(happening, Note) and happening.text.startswith("Kept"):
-            kept.append(happening.text)
+        if isinstance(event, Note) and event.text.startswith("Kept"):
+            kept.append(event.text)
 
     through.change = answer
     train(tmp_path / "slow", "me/kept-slowly", watch, **on_this_disk(bases))

@@ -12,7 +12,7 @@ import pytest
 import hublora
 from hublora.errors import ConfigError, Interrupted
 from hublora.filesystem import claimed
-from hublora.progress import Wrote
+from hublora.progress import FileWritten
 from hublora.workflows.train.hub_checkpoint import (
     BRANCH,
     ENVIRONMENT,
@@ -24,7 +24,7 @@ from hublora.workflows.train.hub_checkpoint import (
 from hublora.workflows.train.settings import default_folder
 
 DEEP = b"[" * 200_000
-TREE = {"base": {"model": "bases/epsilon"}, "data": {"dataset": "bases/pictures"}}
+TREE = {"base": {"model": "bases/epsilon"}, "data": {"dataset": "bases/images"}}
 WHOLE = {
     "step": 2,
     "settings": {},
@@ -111,14 +111,14 @@ def test_other_settings_are_refused_and_leave_the_folder_free(
 ) -> None:
     import signal
 
-    def watch(happening: object) -> None:
-        if isinstance(happening, Wrote) and happening.what == "checkpoint":
+    def watch(event: object) -> None:
+        if isinstance(event, FileWritten) and event.what == "checkpoint":
             signal.raise_signal(signal.SIGINT)
 
     repo = "me/kept-for-others"
     given = {
         "base.model": "bases/epsilon",
-        "data.dataset": "bases/pictures",
+        "data.dataset": "bases/images",
         "schedule.max_train_steps": 2,
         "checkpoint.steps": 1,
         "checkpoint.to_hub": True,
@@ -128,7 +128,7 @@ def test_other_settings_are_refused_and_leave_the_folder_free(
         "validation.num_inference_steps": 1,
     }
     with pytest.raises(Interrupted):
-        hublora.train(hublora.TrainingConfig.from_settings(given), observer=watch)
+        hublora.train(hublora.TrainingConfig.from_settings(given), callback=watch)
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     for _ in range(2):  # the second try is told the same

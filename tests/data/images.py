@@ -1,4 +1,4 @@
-"""Pictures of noise, the same on each call."""
+"""Images of noise, the same on each call."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from PIL import Image
 
 
 def draw(seed: int, width: int = 48, height: int = 32) -> Image.Image:
-    """Return a picture of noise that is the same on each call."""
+    """Return an image of noise that is the same on each call."""
     noise = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
     return Image.fromarray(noise)
 
 
 def png(seed: int) -> bytes:
-    """Return a picture of 48×32 pixels as a PNG file."""
+    """Return an image of 48×32 pixels as a PNG file."""
     file = io.BytesIO()
     draw(seed).save(file, "PNG")
     return file.getvalue()

@@ -1,4 +1,4 @@
-"""Pictures and captions as the world has them: each is used rightly or named in a sentence."""
+"""Images and captions as the world has them: each is used rightly or named in a sentence."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from PIL import Image
 from hublora.data import Skipped, open_source
 from hublora.data.captions import as_captions
 from hublora.errors import DataError
-from tests.data.pictures import draw
+from tests.data.images import draw
 
 
 @pytest.mark.parametrize(
@@ -63,11 +63,11 @@ def test_a_tenth_that_is_damaged_is_left_out_and_named(tmp_path, configure):
     assert len(source.examples) == 18
     note = source.skipped_note()
     assert note is not None
-    assert note.startswith("2 of 20 pictures are skipped: 03.png is damaged")
+    assert note.startswith("2 of 20 images are skipped: 03.png is damaged")
 
 
 @pytest.mark.parametrize("size", [(30_000, 10), (10, 30_000), (33, 1)])
-def test_a_picture_of_which_nothing_would_be_seen_is_left_out(photos, configure, size):
+def test_an_image_of_which_nothing_would_be_seen_is_left_out(photos, configure, size):
     Image.new("RGB", size).save(photos / "0.png")
     source = open_source(configure(folder=photos))
     width, height = size
@@ -76,12 +76,12 @@ def test_a_picture_of_which_nothing_would_be_seen_is_left_out(photos, configure,
     ]
 
 
-def test_a_long_picture_is_used(photos, configure):
+def test_a_long_image_is_used(photos, configure):
     Image.new("RGB", (640, 20)).save(photos / "0.png")
     assert open_source(configure(folder=photos)).examples[0].size == (640, 20)
 
 
-def test_one_picture_is_enough(tmp_path, configure):
+def test_one_image_is_enough(tmp_path, configure):
     draw(0).save(tmp_path / "only.png")
     (tmp_path / "only.txt").write_text("a")
     assert len(open_source(configure(folder=tmp_path)).examples) == 1

@@ -16,7 +16,7 @@ from hublora.errors import ConfigError
 from hublora.training.events import StepDone
 from hublora.training.loop import train
 from hublora.training.session import Session
-from tests.tiny import save_pictures
+from tests.tiny import save_images
 
 WORD = "<my-cat>"
 WORDS: dict[str, Any] = {
@@ -66,7 +66,7 @@ def test_a_word_begins_as_its_initialiser_and_is_that_for_the_base_alone(
 def test_captions_name_the_word(start: Callable[..., Session], tmp_path: Path) -> None:
     named = start(method="textual-inversion", **WORDS).data.captions
     assert named[0] == (f"{WORD}, a red star number 0",)
-    folder = save_pictures(tmp_path / "plain", 2)
+    folder = save_images(tmp_path / "plain", 2)
     (folder / "metadata.jsonl").unlink()
     (folder / "0.txt").write_text(f"{WORD} on a hill")
     own = {"data__dataset": None, "data__folder": folder, "tokens__property": "style"}
@@ -107,7 +107,7 @@ def test_a_pivotal_run_is_pushed_verified_and_read_by_diffusers(
         validation__prompts=[PROMPT], validation__num_images=1, hub__push=True,
         validation__num_inference_steps=1, hub__model_id=repo, schedule__max_train_steps=3,
     )  # fmt: skip
-    result = hublora.train(config)  # verified: the pushed adapter draws the same picture
+    result = hublora.train(config)  # verified: the pushed adapter draws the same image
     name = f"embeddings/pivotal-run-{base}.safetensors"
     keys = ["clip_l"] if base == "epsilon" else ["clip_l", "clip_g"]
     learned = load_file(result.folder / name)
