@@ -120,7 +120,9 @@ class _Builder:
             self._finish(node, event.anchor, line, typed=event.value, plain=plain)
         elif isinstance(event, yaml.AliasEvent):
             if event.anchor not in self._anchors:
-                raise YamlError(f"the alias *{str(event.anchor)[:60]} stands for nothing finished", line)
+                raise YamlError(
+                    f"the alias *{str(event.anchor)[:60]} stands for nothing finished", line
+                )
             node = self._anchors[event.anchor]
             self._spend(node.nodes, node.characters, line)
             self._finish(node, None, line)
