@@ -110,8 +110,9 @@ class _Builder:
         line = event.start_mark.line + 1
         if isinstance(event, yaml.DocumentStartEvent) and self._document is not None:
             raise YamlError("a second document begins", line)
-        if getattr(event, "tag", None) is not None:
-            raise YamlError(f"the tag {event.tag[:60]!r} is not taken", line)
+        tag: str = getattr(event, "tag", None) or ""
+        if tag:
+            raise YamlError(f"the tag {tag[:60]!r} is not taken", line)
         if isinstance(event, yaml.ScalarEvent):
             plain = event.implicit[0]
             value = _scalar(event.value, line) if plain else event.value
@@ -119,11 +120,10 @@ class _Builder:
             self._spend(1, node.characters, line)
             self._finish(node, event.anchor, line, typed=event.value, plain=plain)
         elif isinstance(event, yaml.AliasEvent):
-            if event.anchor not in self._anchors:
-                raise YamlError(
-                    f"the alias *{str(event.anchor)[:60]} stands for nothing finished", line
-                )
-            node = self._anchors[event.anchor]
+            name = str(event.anchor)
+            if name not in self._anchors:
+                raise YamlError(f"the alias *{name[:60]} stands for nothing finished", line)
+            node = self._anchors[name]
             self._spend(node.nodes, node.characters, line)
             self._finish(node, None, line)
         elif isinstance(event, yaml.CollectionStartEvent):

@@ -7,6 +7,7 @@ import logging
 import time
 from dataclasses import dataclass
 
+import pygit2
 from anyio import CapacityLimiter, to_thread
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -20,7 +21,7 @@ from .routes import ROUTES
 from .routes.pages import page
 from .routing import Router
 from .store import Store
-from .store.errors import StoreError
+from .store.errors import DamagedRepo, StoreError
 
 log = logging.getLogger("hublora.hub")
 _WORKERS = 32
@@ -65,11 +66,10 @@ class Hub:
         started = time.perf_counter()
         response = await self._answer(request)
         await response(scope, receive, send)
-        # The path alone: a query may carry the signature of an upload link.
         log.info(
             "%s %s %d %.0f ms",
             scope["method"],
-            scope["path"].encode("unicode_escape").decode("ascii")[:300],
+            _path(scope),
             response.status_code,
             (time.perf_counter() - started) * 1000,
         )
@@ -77,18 +77,13 @@ class Hub:
     async def _answer(self, request: Request) -> Response:
         try:
             return await self._dispatch(request)
-        except (StoreError, Refusal) as problem:
-            if "text/html" in request.headers.get("accept", ""):
-                return await to_thread.run_sync(self._error_page, request, problem)
-            return problems.reply(problem)
         except Exception as problem:
-            log.exception("%s %s failed", request.method, request.url.path)
+            told = _told(request, problem)
             if "text/html" in request.headers.get("accept", ""):
-                excuse = Refusal(500, "Something went wrong here: the server's log says more.")
-                return await to_thread.run_sync(self._error_page, request, excuse)
-            return problems.reply(problem)
+                return await to_thread.run_sync(self._error_page, request, told)
+            return problems.reply(told)
 
-    def _error_page(self, request: Request, problem: Exception) -> Response:
+    def _error_page(self, request: Request, problem: StoreError | Refusal) -> Response:
         """Return a refusal as a page: a browser asked."""
         plain = problems.reply(problem)
         call = Call(request, self.store, self.settings, {})
@@ -115,6 +110,24 @@ class Hub:
                 call.body = await read_body(request, MAX_JSON_BYTES, self.settings.body_seconds)
             answer = await to_thread.run_sync(handler, call, limiter=self._limiter)
         return answer if isinstance(answer, Response) else JSONResponse(answer)
+
+
+def _told(request: Request, problem: Exception) -> StoreError | Refusal:
+    """Return what the client is told of `problem`; what is this server's own goes to its log."""
+    if isinstance(problem, StoreError | Refusal):
+        return problem
+    what = f"{request.method} {_path(request.scope)}"
+    if isinstance(problem, pygit2.GitError):
+        log.error("%s: what git has stored cannot be read: %s", what, problem)
+        return DamagedRepo("behind this address", str(problem))
+    log.error("%s failed", what, exc_info=problem)
+    return Refusal(500, "Something went wrong here: the server's log says more.")
+
+
+def _path(scope: Scope) -> str:
+    """Return the path alone, as a log may have it: a query may carry a link's signature."""
+    path: str = scope["path"]
+    return path.encode("unicode_escape").decode("ascii")[:300]
 
 
 def _reads(request: Request, handler: object) -> bool:

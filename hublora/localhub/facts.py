@@ -5,15 +5,21 @@ Names and shapes are those that `ModelInfo`, `DatasetInfo` and `SpaceInfo` of hu
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import pygit2
+
 from .store import Store, cards
+from .store.errors import StoreError
 from .store.git import DEFAULT_BRANCH, Entry, GitRepo
 from .store.repos import Repo
 from .store.tensors import read_header
+
+log = logging.getLogger("hublora.hub")
 
 
 @dataclass
@@ -105,7 +111,7 @@ COMMON: dict[str, Field] = {
     "author": lambda view: view.repo.owner,
     "cardData": lambda view: view.card,
     "createdAt": lambda view: view.repo.created_at,
-    "disabled": lambda view: False,
+    "disabled": lambda view: bool(view.repo.damage),
     "downloads": lambda view: view.repo.downloads,
     "downloadsAllTime": lambda view: view.repo.downloads,
     "gated": lambda view: view.repo.gated or False,
@@ -187,7 +193,12 @@ def summary(view: View, expand: Iterable[str], full: bool, card: bool) -> dict[s
         if name == "library_name" and view.repo.kind == "model":
             answers[name] = view.repo.library_name  # from the register: lists stay out of git
         elif name in fields:
-            answers[name] = fields[name](view)
+            try:
+                answers[name] = fields[name](view)
+            except (StoreError, pygit2.GitError, OSError) as problem:
+                # One repo's damage is not to keep anybody from listing the others.
+                log.error("%s: its %s cannot be read: %s", view.repo.path, name, problem)
+                answers[name] = None
     return answers
 
 

@@ -27,6 +27,7 @@ TABLE: dict[type[errors.StoreError], Shape] = {
     errors.RevisionNotFound: Shape(404, "RevisionNotFound"),
     errors.EntryNotFound: Shape(404, "EntryNotFound"),
     errors.NotThere: Shape(404),
+    errors.DamagedRepo: Shape(500, "DamagedRepo"),
     errors.NoCredentials: Shape(401),
     errors.BadCredentials: Shape(401),
     errors.Forbidden: Shape(403),

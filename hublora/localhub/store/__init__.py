@@ -15,11 +15,13 @@ same time from several processes.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -34,6 +36,7 @@ from .database import Database
 from .discussions import Discussions
 from .disk import exclusive, exclusive_if_free, make_folder
 from .downloads import Downloads
+from .errors import DamagedRepo
 from .gates import Gates
 from .git import DEFAULT_BRANCH, GitRepo
 from .large import LargeFiles
@@ -42,6 +45,7 @@ from .people import NOBODY, Caller, People
 from .repos import Repo, Repos
 from .writing import PutFile, Stage, advance, signature
 
+log = logging.getLogger("hublora.hub")
 OWNER_TOKEN = "owner-token"
 
 
@@ -90,7 +94,13 @@ class Store:
     # Repos
 
     def git(self, repo: Repo) -> GitRepo:
-        """Open the git repository of a repo."""
+        """Open the git repository of a repo.
+
+        Raises:
+            DamagedRepo: It is set aside.
+        """
+        if repo.damage:
+            raise DamagedRepo(repo.name, repo.damage)
         return GitRepo(self.folder / "repos" / f"{repo.id}.git")
 
     def lock(self, repo: Repo) -> AbstractContextManager[None]:
@@ -217,9 +227,31 @@ class Store:
         for path in self.folder.glob("repos/*.git"):
             self._mend(path.stem, path)
         self._empty_trash()
-        for repo in self.repos.stale():
+        stale = {repo.id for repo in self.repos.stale()}
+        for repo in self.repos.all():
+            self._check(repo, repo.id in stale)
+
+    def _check(self, repo: Repo, stale: bool) -> None:
+        """Look into a repo; one that cannot be read is set aside, so that the others are served."""
+        sound = replace(repo, damage="")
+        try:
             with self.lock(repo):
-                self.reindex(repo)
+                if stale or repo.damage:
+                    self.reindex(sound)
+                else:
+                    self.git(sound).check()
+            damage = ""
+        except Exception as problem:  # whatever is on the disk, the Hub starts
+            damage = f"{type(problem).__name__}: {problem}"[:500]
+            log.error(
+                "%s is set aside, its folder is repos/%s.git: %s. Restore that folder from a"
+                " backup and start the Hub again; all other repos are served.",
+                repo.path,
+                repo.id,
+                damage,
+            )
+        if damage != repo.damage:
+            self.repos.set_aside(repo.id, damage)
 
     def _mend(self, repo_id: str, folder: Path) -> None:
         """Remove a repo's folder that has no row, or what does not belong into one that has."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,8 @@ from .writing import Operation, Signature, Stage, advance, standing_at
 
 if TYPE_CHECKING:
     from . import Store
+
+log = logging.getLogger("hublora.hub")
 
 
 class Commits:
@@ -81,13 +84,20 @@ class Commits:
         return standing
 
     def move(self, repo: Repo, git: GitRepo, ref: str, new: str, expected: str | None) -> None:
-        """Move a branch under the lock that the caller holds, and the register with `main`."""
+        """Move a branch under the lock that the caller holds, and the register with `main`.
+
+        Once the branch has moved, the commit is accepted, whatever its files are: where the
+        register cannot follow, it stays marked as stale.
+        """
         main = ref == f"refs/heads/{DEFAULT_BRANCH}"
         if main:
             self._store.repos.mark_stale(repo.id)
         advance(git, ref, new, expected)
         if main:
-            self._store.reindex(repo, now())
+            try:
+                self._store.reindex(repo, now())
+            except Exception:
+                log.exception("%s moved to %s, which cannot be indexed", repo.path, new)
 
     def branch_ref(self, git: GitRepo, revision: str) -> str:
         """Return the ref that a commit to `revision` moves: a branch or a pull request.

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-SCHEMA_VERSION = 1
-SCHEMA = """
+from hublora.errors import HubloraError
+
+_FIRST = """
 CREATE TABLE users (
     id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE COLLATE NOCASE,
     kind TEXT NOT NULL CHECK (kind IN ('user', 'org')),
@@ -86,6 +87,16 @@ CREATE TABLE collection_items (
     UNIQUE (collection, kind, target)
 );
 """
+_SECOND = """
+ALTER TABLE repos ADD COLUMN damage TEXT NOT NULL DEFAULT '';
+ALTER TABLE tokens ADD COLUMN expires_at TEXT;
+ALTER TABLE tokens ADD COLUMN used_at TEXT;
+CREATE TABLE last_ids (kind TEXT PRIMARY KEY, id INTEGER NOT NULL);
+INSERT INTO last_ids SELECT 'user', COALESCE(MAX(id), 0) FROM users;
+INSERT INTO last_ids SELECT 'token', COALESCE(MAX(id), 0) FROM tokens;
+"""
+# What each version adds to the one before; a new one goes to the end.
+SCHEMAS = (_FIRST, _SECOND)
 
 
 class Database:
@@ -96,10 +107,16 @@ class Database:
         self._local = threading.local()
         with self.write() as connection:
             (version,) = connection.execute("PRAGMA user_version").fetchone()
-            if version == 0:
-                for statement in SCHEMA.split(";\n"):
+            if version > len(SCHEMAS):
+                raise HubloraError(
+                    f"{path} was written by a newer hublora (version {version} of its tables,"
+                    f" this one knows {len(SCHEMAS)}).",
+                    "Update hublora: pip install -U hublora",
+                )
+            for schema in SCHEMAS[version:]:
+                for statement in schema.split(";\n"):
                     connection.execute(statement)
-                connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            connection.execute(f"PRAGMA user_version = {len(SCHEMAS)}")
 
     def _connection(self) -> sqlite3.Connection:
         connection: sqlite3.Connection | None = getattr(self._local, "connection", None)

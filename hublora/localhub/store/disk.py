@@ -14,6 +14,8 @@ from pathlib import Path
 
 from hublora.filesystem import sync_folder
 
+_LAST_SECOND = 253_402_300_799
+
 
 def now() -> str:
     """Return the present moment as the Hub writes it: `2026-11-21T08:00:00.000Z`."""
@@ -21,8 +23,8 @@ def now() -> str:
 
 
 def stamp(seconds: float) -> str:
-    """Return a moment given in Unix seconds as the Hub writes it."""
-    moment = datetime.fromtimestamp(seconds, UTC)
+    """Return a moment given in Unix seconds as the Hub writes it, within the years 1970 to 9999."""
+    moment = datetime.fromtimestamp(min(max(seconds, 0), _LAST_SECOND), UTC)
     return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
 
 

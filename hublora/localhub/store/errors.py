@@ -4,7 +4,8 @@ StoreError
 ├── RepoNotFound, RevisionNotFound, EntryNotFound, NotThere    it is not there, or not for you
 ├── NoCredentials, BadCredentials, Forbidden, GatedRepo        who asks is not enough
 ├── AlreadyExists, StaleParent, Conflict                       the world moved on
-└── Malformed, TooLarge                                        what was sent cannot be meant
+├── Malformed, TooLarge                                        what was sent cannot be meant
+└── DamagedRepo                                                what is stored cannot be read
 """
 
 from __future__ import annotations
@@ -36,6 +37,16 @@ class EntryNotFound(StoreError):
     def __init__(self, path: str, commit: str | None = None, message: str | None = None) -> None:
         super().__init__(message or f"Entry not found: {path}")
         self.commit = commit
+
+
+class DamagedRepo(StoreError):
+    """A repo whose git repository cannot be read, until whoever runs the Hub has mended it."""
+
+    def __init__(self, name: str, damage: str) -> None:
+        super().__init__(
+            f"The repository {name} is damaged and set aside: {damage}",
+            "Whoever runs this Hub can restore it from a backup and start the Hub again.",
+        )
 
 
 class NotThere(StoreError):

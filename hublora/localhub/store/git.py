@@ -10,6 +10,8 @@ from pathlib import Path
 import pygit2
 from pygit2.enums import ObjectType, SortMode
 
+from hublora.quoting import is_text
+
 from . import pointers, refs
 from .disk import stamp
 from .errors import EntryNotFound, RevisionNotFound
@@ -81,6 +83,23 @@ class GitRepo:
         """Make an empty bare repository whose HEAD is `main`."""
         pygit2.init_repository(str(folder), bare=True, initial_head=DEFAULT_BRANCH)
         return cls(folder)
+
+    def check(self) -> None:
+        """Read the newest commit of `main` and its folder; raises whatever prevents it."""
+        newest = self.resolve(DEFAULT_BRANCH)
+        self.commit(newest)
+        next(self.names(newest), None)
+
+    def object(self, oid: str) -> pygit2.Object:
+        """Return what is stored under a full id that something else refers to.
+
+        Raises:
+            pygit2.GitError: It is missing.
+        """
+        try:
+            return self.raw[oid]
+        except KeyError as problem:
+            raise pygit2.GitError(f"the object {oid} is missing") from problem
 
     # Revisions
 
@@ -175,7 +194,10 @@ class GitRepo:
 
     def read(self, oid: str) -> bytes:
         """Return the content of a blob."""
-        kind, content = self.raw.odb.read(pygit2.Oid(hex=oid))
+        try:
+            kind, content = self.raw.odb.read(pygit2.Oid(hex=oid))
+        except KeyError as problem:
+            raise pygit2.GitError(f"the file {oid} is missing") from problem
         if kind != ObjectType.BLOB:
             raise EntryNotFound(oid)
         return bytes(content)
@@ -191,7 +213,7 @@ class GitRepo:
         return self.read(entry.oid)
 
     def _object_at(self, commit: str, path: str) -> pygit2.Object:
-        tree = self.raw[commit].peel(pygit2.Tree)
+        tree = self.object(commit).peel(pygit2.Tree)
         if not path:
             return tree
         try:
@@ -213,7 +235,7 @@ class GitRepo:
 
     def commit(self, commit: str) -> CommitFacts:
         """Return the facts of one commit."""
-        return _commit_facts(self.raw[commit].peel(pygit2.Commit))
+        return _commit_facts(self.object(commit).peel(pygit2.Commit))
 
     def history(self, commit: str) -> Iterator[CommitFacts]:
         """Yield a commit and its ancestors, newest first."""
@@ -225,7 +247,7 @@ class GitRepo:
         """Return, for each path, the newest commit along the first parents that changed it."""
         wanted = set(paths)
         answers: dict[str, CommitFacts] = {}
-        here = self.raw[commit].peel(pygit2.Commit)
+        here = self.object(commit).peel(pygit2.Commit)
         ids = {path: _id_at(here.tree, path) for path in wanted}
         while wanted:
             parent = here.parents[0] if here.parents else None
@@ -244,12 +266,22 @@ class GitRepo:
 
 
 def _walk(tree: pygit2.Tree, prefix: str, recursive: bool) -> Iterator[tuple[str, pygit2.Object]]:
-    for item in tree:
-        if not _is_plain(item) or item.name is None:
+    """Yield what can be shown; folders may be deeper than Python's stack.
+
+    Left out are names that are not UTF-8: no address could name them.
+    """
+    stack = [(prefix, iter(tree))]
+    while stack:
+        prefix, items = stack[-1]
+        item = next(items, None)
+        if item is None:
+            stack.pop()
+            continue
+        if not _is_plain(item) or item.name is None or not is_text(item.name):
             continue
         yield prefix + item.name, item
         if recursive and isinstance(item, pygit2.Tree):
-            yield from _walk(item, f"{prefix}{item.name}/", recursive)
+            stack.append((f"{prefix}{item.name}/", iter(item)))
 
 
 def _is_plain(item: pygit2.Object) -> bool:
@@ -273,7 +305,10 @@ def _blob_facts(repo: GitRepo, oid: str) -> tuple[int, pointers.Pointer | None]:
     known = _FACTS.get(oid)
     if known is not None:
         return known
-    _, size = repo.raw.odb.read_header(pygit2.Oid(hex=oid))
+    try:
+        _, size = repo.raw.odb.read_header(pygit2.Oid(hex=oid))
+    except KeyError as problem:
+        raise pygit2.GitError(f"the file {oid} is missing") from problem
     pointer = pointers.decode(repo.read(oid)) if size <= pointers.MAX_POINTER_BYTES else None
     if len(_FACTS) >= _MAX_FACTS:
         _FACTS.clear()
@@ -288,12 +323,19 @@ def _split_message(message: str) -> tuple[str, str]:
 
 
 def _commit_facts(commit: pygit2.Commit) -> CommitFacts:
-    title, body = _split_message(commit.message)
+    title, body = _split_message(_message(commit))
     return CommitFacts(
         id=str(commit.id),
         title=title,
         message=body,
-        author=commit.author.name,
+        author=commit.author.raw_name.decode("utf-8", "replace"),
         date=stamp(commit.commit_time),
         parents=tuple(str(parent) for parent in commit.parent_ids),
     )
+
+
+def _message(commit: pygit2.Commit) -> str:
+    try:
+        return commit.message
+    except LookupError:  # its author claims an encoding that nobody knows
+        return commit.raw_message.decode("utf-8", "replace")

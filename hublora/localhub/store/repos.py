@@ -41,6 +41,7 @@ class Repo:
     card: dict[str, Any]
     pipeline_tag: str | None
     library_name: str | None
+    damage: str = ""  # why its git repository is set aside, empty while it is sound
     tags: tuple[str, ...] = ()
 
     @property
@@ -215,6 +216,15 @@ class Repos:
     def stale(self) -> list[Repo]:
         """Return the repos whose index a crash left behind."""
         return self.with_tags(self._database.rows("SELECT * FROM repos WHERE stale = 1"))
+
+    def damaged(self) -> list[Repo]:
+        """Return the repos that are set aside."""
+        return self.with_tags(self._database.rows("SELECT * FROM repos WHERE damage != ''"))
+
+    def set_aside(self, repo_id: str, damage: str) -> None:
+        """Note why a repo's git repository cannot be used, or with no reason that it can again."""
+        with self._database.write() as connection:
+            connection.execute("UPDATE repos SET damage = ? WHERE id = ?", (damage, repo_id))
 
     def index(
         self,
