@@ -225,7 +225,10 @@ class Store:
         """Finish what a crash interrupted; called once by a starting server."""
         self.large.clean_uploads()
         for path in self.folder.glob("repos/*.git"):
-            self._mend(path.stem, path)
+            try:
+                self._mend(path.stem, path)
+            except OSError as problem:
+                log.error("%s cannot be looked after: %s", path, problem)
         self._empty_trash()
         stale = {repo.id for repo in self.repos.stale()}
         for repo in self.repos.all():
