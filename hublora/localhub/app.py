@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import inspect
 import logging
+import re
 import time
+import uuid
 from dataclasses import dataclass
 
 import pygit2
@@ -25,6 +27,7 @@ from .store.errors import DamagedRepo, StoreError
 
 log = logging.getLogger("hublora.hub")
 _WORKERS = 32
+_REQUEST_ID = re.compile(r"[\w.:;=,/+ -]{1,200}", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,7 @@ class Hub:
         request = Request(scope, receive)
         started = time.perf_counter()
         response = await self._answer(request)
+        response.headers["X-Request-Id"] = request_id(request)
         await response(scope, receive, send)
         log.info(
             "%s %s %d %.0f ms",
@@ -128,6 +132,15 @@ def _path(scope: Scope) -> str:
     """Return the path alone, as a log may have it: a query may carry a link's signature."""
     path: str = scope["path"]
     return path.encode("unicode_escape").decode("ascii")[:300]
+
+
+def request_id(request: Request) -> str:
+    """Return the id that the client gave its request, or a new one."""
+    for name in ("x-request-id", "x-amzn-trace-id"):
+        given = request.headers.get(name, "")
+        if _REQUEST_ID.fullmatch(given):
+            return given
+    return str(uuid.uuid4())
 
 
 def _reads(request: Request, handler: object) -> bool:

@@ -36,6 +36,7 @@ TABLE: dict[type[errors.StoreError], Shape] = {
     errors.StaleParent: Shape(412),
     errors.Conflict: Shape(409),
     errors.Malformed: Shape(400),
+    errors.InvalidPath: Shape(422),
     errors.TooLarge: Shape(413),
 }
 
@@ -74,4 +75,4 @@ def reply(problem: Exception, **facts: Any) -> Response:
 def _header_text(message: str) -> str:
     """Return `message` as one header line: nothing from outside may end it early."""
     line = "".join(c if c.isprintable() else " " for c in message)
-    return line.encode("latin-1", "replace").decode("latin-1")[:500]
+    return line.encode("latin-1", "replace").decode("latin-1")[:500].strip()

@@ -41,3 +41,4 @@ ROUTES = [
     *absent.ROUTES,
     *pages.ROUTES,
 ]
+ROUTES += absent.bare(ROUTES)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from ..call import Call
@@ -32,9 +33,10 @@ def xet(call: Call) -> None:
 
 def without_owner(call: Call) -> None:
     """Answer for names such as `gpt2`, which belong to nobody here."""
-    raise RepoNotFound(call.pieces["name"])
+    raise RepoNotFound(call.pieces["bare"])
 
 
+_BELOW = re.compile(r"(\{kind\}/|\{prefix\})\{repo\}/")
 _ANY = "GET POST PUT PATCH DELETE"
 _CONTROLS = (
     "secrets",
@@ -57,6 +59,17 @@ ROUTES = [
     *(Route(_ANY, place, absent(what)) for what, places in _GROUPS.items() for place in places),
     Route("GET", "/api/{kind}/{repo}/xet-write-token/{rev}", xet),
     Route("GET", "/api/{kind}/{repo}/xet-read-token/{rev}", xet),
-    Route("GET", "/api/{kind}/{name}", without_owner),
-    Route("GET", "/{prefix}{name}/resolve/{rev}/{path}", without_owner),
+    Route("GET", "/api/{kind}/{bare}", without_owner),
 ]
+
+
+def bare(routes: Iterable[Route]) -> list[Route]:
+    """Return a route for a name without an owner beside each that is below a repo.
+
+    The clients tell a missing repo from a wrong address by the error code of the answer.
+    """
+    below = [route for route in routes if _BELOW.search(route.template)]
+    return [
+        Route(route.methods, route.template.replace("{repo}/", "{bare}/"), without_owner)
+        for route in below
+    ]

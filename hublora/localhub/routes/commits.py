@@ -227,7 +227,9 @@ def history(call: Call) -> Response:
     found = list(islice(git.history(newest), skip, skip + limit + 1))
     formatted = "formatted" in call.queries("expand", "expand[]")
     following = str(skip + limit) if len(found) > limit else None
-    return paged(call, [_wire(facts, formatted) for facts in found[:limit]], following)
+    answer = paged(call, [_wire(facts, formatted) for facts in found[:limit]], following)
+    answer.headers["X-Total-Count"] = str(git.count(newest))
+    return answer
 
 
 def _wire(facts: CommitFacts, formatted: bool) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from ..sending import Content
 from ..store.errors import EntryNotFound, Malformed
 from ..store.git import CommitFacts, Entry, GitRepo
 from ..store.names import check_path
+from ..store.repos import Repo
 from .lists import paged, whole_number
 
 TREE_PAGE = 1000
@@ -40,19 +41,8 @@ def resolve(call: Call) -> Response:
     The headers are those that `get_hf_file_metadata` reads. There is no `X-Xet-Hash`: the client
     then downloads by plain HTTP.
     """
-    repo = call.repo()
-    git = call.git(repo)
-    commit = git.resolve(call.pieces["rev"])
-    path = _path_or_missing(call.pieces["path"], commit)
-    entry = git.entry(commit, path)
-    if entry.is_folder:
-        raise EntryNotFound(path, commit)
-    headers = {
-        "X-Repo-Commit": commit,
-        "Content-Disposition": _disposition(call, path),
-        "Cache-Control": "no-cache",
-        **_GUARD,
-    }
+    repo, git, commit, entry = _found(call)
+    path, headers = entry.path, _headers(call, commit, entry)
     source: Any
     if entry.lfs:
         headers |= {"X-Linked-Etag": f'"{entry.lfs.oid}"', "X-Linked-Size": str(entry.size)}
@@ -66,6 +56,36 @@ def resolve(call: Call) -> Response:
         call.store.downloads.count(repo, path, client.host if client else "")
     media = _media_type(path)
     return Content(call.request, source, entry.size, entry.etag, media, headers)
+
+
+def raw(call: Call) -> Response:
+    """GET, HEAD /{repo}/raw/{rev}/{path}: the blob as git has it; of a large file, its pointer."""
+    _, git, commit, entry = _found(call)
+    blob, headers = git.read(entry.oid), _headers(call, commit, entry)
+    media = "text/plain; charset=utf-8" if entry.lfs else _media_type(entry.path)
+    return Content(call.request, blob, len(blob), entry.oid, media, headers)
+
+
+def _found(call: Call) -> tuple[Repo, GitRepo, str, Entry]:
+    """Return the file that an address means, with the repo and the commit it is in."""
+    repo = call.repo()
+    git = call.git(repo)
+    commit = git.resolve(call.pieces["rev"])
+    path = _path_or_missing(call.pieces["path"], commit)
+    entry = git.entry(commit, path)
+    if entry.is_folder:
+        raise EntryNotFound(path, commit)
+    return repo, git, commit, entry
+
+
+def _headers(call: Call, commit: str, entry: Entry) -> dict[str, str]:
+    """Return the headers that every file has."""
+    return {
+        "X-Repo-Commit": commit,
+        "Content-Disposition": _disposition(call, entry.path),
+        "Cache-Control": "no-cache",
+        **_GUARD,
+    }
 
 
 def tree(call: Call) -> Response:
@@ -155,7 +175,7 @@ def _disposition(call: Call, path: str) -> str:
 
 ROUTES = [
     Route("GET", "/{prefix}{repo}/resolve/{rev}/{path}", resolve),
-    Route("GET", "/{prefix}{repo}/raw/{rev}/{path}", resolve),
+    Route("GET", "/{prefix}{repo}/raw/{rev}/{path}", raw),
     Route("GET", "/api/{kind}/{repo}/resolve/{rev}/{path}", resolve),
     Route("GET", "/api/{kind}/{repo}/tree/{rev}", tree),
     Route("GET", "/api/{kind}/{repo}/tree/{rev}/{path}", tree),

@@ -19,8 +19,8 @@ from ..routing import Route
 from ..sending import Content
 from ..store.access import Right
 from ..store.errors import EntryNotFound, Malformed, NoCredentials, StoreError, TooLarge
-from ..store.git import DEFAULT_BRANCH
 from ..store.large import Incoming
+from ..store.large_names import large_names
 from ..store.names import check_sha256, check_size
 from ..store.parts import Part
 from ..store.pointers import Pointer
@@ -204,20 +204,20 @@ def _upload_header(answer: dict[str, Any]) -> dict[str, Any]:
 
 
 def listing(call: Call) -> list[dict[str, Any]]:
-    """GET …/lfs-files: `list_lfs_files`, with the name that each has on `main`."""
+    """GET …/lfs-files: `list_lfs_files`, each with a name that it has or had, and where."""
     repo = call.repo(Right.WRITE)
-    git = call.git(repo)
-    names = {e.lfs.oid: e.path for e in git.files(git.resolve(DEFAULT_BRANCH)) if e.lfs}
+    rows = call.store.large.listed(repo.id)
+    names = large_names(call.git(repo), {row["oid"] for row in rows})
     return [
         {
             "fileOid": row["oid"],
             "oid": row["oid"],
-            "filename": names.get(row["oid"], ""),
+            "filename": names.get(row["oid"], ("", None))[0],
             "pushedAt": row["created_at"],
-            "ref": "main" if row["oid"] in names else None,
+            "ref": names.get(row["oid"], ("", None))[1],
             "size": row["size"],
         }
-        for row in call.store.large.listed(repo.id)
+        for row in rows
     ]
 
 

@@ -32,13 +32,13 @@ class Branches:
         with self._store.lock(repo):
             commit = git.resolve(start or DEFAULT_BRANCH)
             if standing_at(git, ref):
-                raise AlreadyExists(f"Branch already exists: {name}", name)
+                raise AlreadyExists(f"Reference {ref} already exists.", name)
             advance(git, ref, commit, None)
 
     def delete(self, repo: Repo, name: str) -> None:
         """Remove a branch; `main` stays."""
         if name == DEFAULT_BRANCH:
-            raise Forbidden("The default branch cannot be deleted.")
+            raise Forbidden(f"Cannot delete refs/heads/{name}: it is the default branch.")
         self._remove(repo, f"refs/heads/{check_new_branch(name)}", name)
 
     def create_tag(
@@ -46,12 +46,12 @@ class Branches:
     ) -> None:
         """Make a tag; with a message it is an annotated one."""
         git = self._store.git(repo)
+        target = git.resolve(revision)
         tag = check_new_branch(name)
         ref = f"refs/tags/{tag}"
         with self._store.lock(repo), Stage(git) as stage:
-            target = git.resolve(revision)
             if standing_at(git, ref):
-                raise AlreadyExists(f"Tag already exists: {tag}", tag)
+                raise AlreadyExists(f"Reference {ref} already exists.", tag)
             if message:
                 target = stage.tag(tag, target, str(message), author)
                 stage.publish()

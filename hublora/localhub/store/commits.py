@@ -78,7 +78,7 @@ class Commits:
         standing = standing_at(git, ref)
         if parent is not None and standing != parent:
             raise StaleParent(
-                "A commit has happened since. Please refresh and try again.",
+                "The branch was updated since you opened this page. Please refresh and try again.",
                 f"The branch is at {standing}.",
             )
         return standing

@@ -4,7 +4,7 @@ StoreError
 ├── RepoNotFound, RevisionNotFound, EntryNotFound, NotThere    it is not there, or not for you
 ├── NoCredentials, BadCredentials, Forbidden, GatedRepo        who asks is not enough
 ├── AlreadyExists, StaleParent, Conflict                       the world moved on
-├── Malformed, TooLarge                                        what was sent cannot be meant
+├── Malformed, InvalidPath, TooLarge                             what was sent cannot be meant
 └── DamagedRepo                                                what is stored cannot be read
 """
 
@@ -94,6 +94,10 @@ class Conflict(StoreError):
 
 class Malformed(StoreError, ValueError):
     """A name, path, revision or body that is not one."""
+
+
+class InvalidPath(Malformed):
+    """A path that no file of a repo may have."""
 
 
 class TooLarge(StoreError):

@@ -58,22 +58,31 @@ class Gates:
         """Accept, reject, or put back to pending.
 
         Raises:
-            NotThere: The user never asked.
+            NotThere: The user never asked, or has this answer already.
         """
         if status not in STATUSES:
             raise Malformed(f"Invalid status: one of {', '.join(STATUSES)} is wanted.")
         with self._database.write() as connection:
             done = connection.execute(
-                "UPDATE access_requests SET status = ? WHERE repo = ? AND user = ?",
+                "UPDATE access_requests SET status = ?1 WHERE repo = ?2 AND user = ?3"
+                " AND status != ?1",
                 (status, repo.id, user_id),
             )
             if done.rowcount == 0:
-                raise NotThere("This user has not asked for access.")
+                raise NotThere(f"This user has no request for access that is not {status} yet.")
 
     def grant(self, repo: Repo, user_id: int) -> None:
-        """Let a user in who never asked."""
+        """Let a user in, asked or not.
+
+        Raises:
+            Malformed: The user is in already.
+        """
         with self._database.write() as connection:
-            connection.execute(
-                "INSERT OR REPLACE INTO access_requests VALUES (?, ?, 'accepted', '{}', ?)",
+            done = connection.execute(
+                "INSERT INTO access_requests VALUES (?, ?, 'accepted', '{}', ?)"
+                " ON CONFLICT (repo, user) DO UPDATE SET status = 'accepted'"
+                " WHERE status != 'accepted'",
                 (repo.id, user_id, now()),
             )
+            if done.rowcount == 0:
+                raise Malformed(f"This user already has access to {repo.name}.")

@@ -14,7 +14,7 @@ from hublora.quoting import is_text
 
 from . import pointers, refs
 from .disk import stamp
-from .errors import EntryNotFound, RevisionNotFound
+from .errors import EntryNotFound, Malformed, RevisionNotFound
 from .names import check_revision
 
 DEFAULT_BRANCH = "main"
@@ -104,8 +104,17 @@ class GitRepo:
     # Revisions
 
     def ref_name(self, revision: str) -> str | None:
-        """Return the full name of the ref that `revision` means, or None for a commit id."""
-        check_revision(revision)
+        """Return the full name of the ref that `revision` means, or None for a commit id.
+
+        Raises:
+            RevisionNotFound: It cannot be the name of anything.
+        """
+        try:
+            check_revision(revision)
+        except Malformed as problem:
+            raise RevisionNotFound(revision) from problem
+        if revision == "HEAD":
+            return _HEADS + DEFAULT_BRANCH
         places = (
             (revision,) if revision.startswith("refs/") else (_HEADS + revision, _TAGS + revision)
         )
@@ -192,6 +201,10 @@ class GitRepo:
         """Return every file of a commit."""
         return [entry for entry in self.entries(commit, recursive=True) if not entry.is_folder]
 
+    def below(self, tree: pygit2.Tree, path: str) -> list[Entry]:
+        """Return the entries of one folder, given its tree."""
+        return self.look_into(_walk(tree, f"{path}/" if path else "", recursive=False))
+
     def read(self, oid: str) -> bytes:
         """Return the content of a blob."""
         try:
@@ -232,6 +245,10 @@ class GitRepo:
         return Entry(path, oid, is_folder=False, size=lfs.size if lfs else size, lfs=lfs)
 
     # History
+
+    def count(self, commit: str) -> int:
+        """Return how many commits lead to a commit, itself included."""
+        return _count(self, commit)
 
     def commit(self, commit: str) -> CommitFacts:
         """Return the facts of one commit."""
@@ -314,6 +331,19 @@ def _blob_facts(repo: GitRepo, oid: str) -> tuple[int, pointers.Pointer | None]:
         _FACTS.clear()
     _FACTS[oid] = (size, pointer)
     return size, pointer
+
+
+_COUNTS: dict[str, int] = {}
+_MAX_COUNTS = 10_000
+
+
+def _count(repo: GitRepo, commit: str) -> int:
+    """Count a history once: what leads to a commit never changes."""
+    if commit not in _COUNTS:
+        if len(_COUNTS) >= _MAX_COUNTS:
+            _COUNTS.clear()
+        _COUNTS[commit] = sum(1 for _ in repo.raw.walk(pygit2.Oid(hex=commit)))
+    return _COUNTS[commit]
 
 
 @functools.lru_cache(maxsize=50_000)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from .errors import Malformed
+from .errors import InvalidPath, Malformed
 
 _NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -48,15 +48,15 @@ def check_owner(name: object) -> str:
 def check_path(path: object) -> str:
     """Return `path` if it can be the path of a file or folder inside a repo."""
     if not isinstance(path, str) or not path:
-        raise Malformed("Invalid path: it is empty.")
+        raise InvalidPath("Invalid path: it is empty.")
     if path.startswith("/") or "\\" in path or _CONTROL.search(path):
-        raise Malformed("Invalid path: no leading '/', no '\\', no control characters.")
+        raise InvalidPath("Invalid path: no leading '/', no '\\', no control characters.")
     try:
         encoded = path.encode("utf-8")
     except UnicodeEncodeError as problem:
-        raise Malformed("Invalid path: it is not Unicode text.") from problem
+        raise InvalidPath("Invalid path: it is not Unicode text.") from problem
     if len(encoded) > MAX_PATH_BYTES:
-        raise Malformed(f"Invalid path: longer than {MAX_PATH_BYTES} bytes.")
+        raise InvalidPath(f"Invalid path: longer than {MAX_PATH_BYTES} bytes.")
     for segment in path.split("/"):
         _check_segment(segment)
     return path
@@ -64,15 +64,15 @@ def check_path(path: object) -> str:
 
 def _check_segment(segment: str) -> None:
     if segment in ("", ".", ".."):
-        raise Malformed("Invalid path: empty, '.' and '..' segments are not allowed.")
+        raise InvalidPath("Invalid path: empty, '.' and '..' segments are not allowed.")
     if len(segment.encode("utf-8")) > MAX_SEGMENT_BYTES:
-        raise Malformed(f"Invalid path: a segment is longer than {MAX_SEGMENT_BYTES} bytes.")
+        raise InvalidPath(f"Invalid path: a segment is longer than {MAX_SEGMENT_BYTES} bytes.")
     # What a case-folding, dot-trimming or format-character-blind file system reads as `.git`
     # would let a clone write into its own repository (CVE-2014-9390).
     visible = "".join(c for c in segment if unicodedata.category(c) != "Cf")
     folded = unicodedata.normalize("NFKC", visible).casefold().split(":")[0].rstrip(" .")
     if folded in (".git", "git~1", "", ".."):
-        raise Malformed("Invalid path: '.git' is not allowed.")
+        raise InvalidPath("Invalid path: '.git' is not allowed.")
 
 
 def check_revision(revision: object) -> str:

@@ -201,7 +201,9 @@ class Repos:
                     (repo.kind, repo.name, repo.id),
                 )
         except sqlite3.IntegrityError as problem:
-            raise AlreadyExists(f"There is already a {repo.kind} repo {full}", full) from problem
+            raise AlreadyExists(
+                f"A {repo.kind} repository called {full} already exists.", full
+            ) from problem
 
     def forget(self, repo: Repo) -> None:
         """Take a repo off the register, and everything that hangs on it."""

@@ -18,7 +18,7 @@ import pygit2
 from pygit2.enums import FileMode, ObjectType
 
 from . import refs
-from .errors import EntryNotFound, Malformed, StaleParent
+from .errors import EntryNotFound, InvalidPath, Malformed, StaleParent
 from .git import GitRepo
 from .names import check_path
 from .packing import install, join_packs
@@ -43,7 +43,7 @@ class PutLarge:
 
 @dataclass(frozen=True)
 class DeleteFile:
-    """Remove a file that must be there."""
+    """Remove a file, or a folder with everything in it; it must be there."""
 
     path: str
 
@@ -130,15 +130,14 @@ class Stage:
                 _put(index, path, blob)
             case PutLarge(_, pointer):
                 _put(index, path, self.blob(pointer.encode()))
-            case DeleteFile():
-                if path not in index:
-                    message = f"A file with this name doesn't exist: {path}"
-                    raise EntryNotFound(path, base, message)
+            case DeleteFile() if path in index:
                 index.remove(path)
-            case DeleteFolder():
+            # The clients name a folder like a file when its path has no slash at the end.
+            case DeleteFile() | DeleteFolder():
                 inside = [item.path for item in index if item.path.startswith(f"{path}/")]
                 if not inside:
-                    message = f"A folder with this name doesn't exist: {path}"
+                    what = "file" if isinstance(operation, DeleteFile) else "folder"
+                    message = f"A {what} with this name doesn't exist: {path}"
                     raise EntryNotFound(path, base, message)
                 for item in inside:
                     index.remove(item)
@@ -181,7 +180,7 @@ def _put(index: pygit2.Index, path: str, blob: str) -> None:
     try:
         index.add(pygit2.IndexEntry(path, pygit2.Oid(hex=blob), FileMode.BLOB))
     except (OSError, ValueError, pygit2.GitError) as problem:
-        raise Malformed(f"Invalid path: {path}") from problem
+        raise InvalidPath(f"Invalid path: {path}") from problem
 
 
 def advance(repo: GitRepo, ref: str, new: str, expected: str | None) -> None:
@@ -195,7 +194,7 @@ def advance(repo: GitRepo, ref: str, new: str, expected: str | None) -> None:
     standing = standing_at(repo, ref)
     if standing != expected:
         raise StaleParent(
-            "A commit has happened since. Please refresh and try again.",
+            "The branch was updated since you opened this page. Please refresh and try again.",
             f"The branch is at {standing}.",
         )
     if not pygit2.reference_is_valid_name(ref):

@@ -1,0 +1,150 @@
+"""What huggingface_hub and the JavaScript client read from an answer besides its content."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+
+import httpx
+import pytest
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    HfHubHTTPError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+
+def test_a_name_without_owner_is_a_missing_repo_everywhere(api, hub):
+    assert not api.revision_exists("gpt2", "main")
+    assert not api.file_exists("gpt2", "config.json")
+    for ask in (
+        lambda: api.list_repo_commits("gpt2"),
+        lambda: api.list_repo_refs("gpt2"),
+        lambda: list(api.list_repo_tree("gpt2")),
+        lambda: api.unlike("gpt2"),
+        lambda: api.create_branch("gpt2", branch="x"),
+        lambda: api.upload_file(path_or_fileobj=b"x", path_in_repo="x", repo_id="gpt2"),
+        lambda: api.get_repo_discussions("gpt2").__next__(),
+        lambda: api.update_repo_settings("gpt2", private=True),
+    ):
+        with pytest.raises(RepositoryNotFoundError):
+            ask()
+    for page in ("/gpt2/resolve/main/x", "/datasets/squad/tree/main", "/gpt2.git/info/refs"):
+        answer = httpx.get(hub.url + page)
+        assert (answer.status_code, answer.headers["x-error-code"]) == (404, "RepoNotFound"), page
+
+
+def test_every_answer_bears_the_id_of_its_request(hub, api, repo):
+    places = ("/health", "/api/models", f"/{repo}/resolve/main/.gitattributes", "/nothing/at/all/x")
+    for place in places:
+        answer = httpx.get(hub.url + place, headers={"X-Amzn-Trace-Id": "one-two"})
+        assert answer.headers["x-request-id"] == "one-two"
+        assert len(httpx.get(hub.url + place).headers["x-request-id"]) == 36
+    strange = httpx.get(hub.url + "/health", headers={"X-Request-Id": "a\tb<script>"})
+    assert "script" not in strange.headers["x-request-id"]
+    with pytest.raises(RepositoryNotFoundError, match="Request ID: "):
+        api.model_info("me/nothing")
+
+
+def test_a_path_that_no_file_can_have_is_422(api, repo):
+    with pytest.raises(HfHubHTTPError) as refused:
+        api.upload_file(path_or_fileobj=b"x", path_in_repo="..\\evil", repo_id=repo)
+    assert refused.value.response.status_code == 422
+
+
+def test_what_cannot_be_a_revision_is_one_that_is_not_there(api, repo):
+    assert not api.revision_exists(repo, "no such thing")
+    with pytest.raises(RevisionNotFoundError):
+        api.create_tag(repo, tag="an impossible tag", revision="nothing")
+    with pytest.raises(RevisionNotFoundError):
+        api.hf_hub_download(repo, ".gitattributes", revision="a..b")
+
+
+def test_head_is_the_default_branch(api, hub, repo):
+    info = httpx.get(f"{hub.url}/api/models/{repo}/revision/HEAD").json()
+    assert info["sha"] == api.model_info(repo).sha
+    assert httpx.get(f"{hub.url}/{repo}/resolve/HEAD/.gitattributes").status_code == 200
+
+
+def test_a_history_says_how_long_it_is(api, hub, repo):
+    for number in range(3):
+        api.upload_file(path_or_fileobj=b"%d" % number, path_in_repo="x", repo_id=repo)
+    one = httpx.get(f"{hub.url}/api/models/{repo}/commits/main?limit=1")
+    assert (len(one.json()), one.headers["x-total-count"]) == (1, "4")
+
+
+def test_refusals_are_worded_as_the_clients_tests_expect(api, repo):
+    first = api.model_info(repo).sha
+    api.upload_file(path_or_fileobj=b"x", path_in_repo="x", repo_id=repo)
+    with pytest.raises(HfHubHTTPError, match="The branch was updated since you opened this page"):
+        api.create_commit(
+            repo, [CommitOperationAdd("y", b"y")], commit_message="y", parent_commit=first
+        )
+    with pytest.raises(HfHubHTTPError, match="Reference refs/heads/main already exists"):
+        api.create_branch(repo, branch="main")
+    api.create_tag(repo, tag="v1")
+    with pytest.raises(HfHubHTTPError, match="Reference refs/tags/v1 already exists"):
+        api.create_tag(repo, tag="v1")
+    with pytest.raises(HfHubHTTPError, match="Cannot delete refs/heads/main"):
+        api.delete_branch(repo, branch="main")
+    other = api.create_repo("a-taken-name").repo_id
+    with pytest.raises(HfHubHTTPError, match=f"A model repository called {other} already exists"):
+        api.move_repo(repo, other)
+    api.delete_repo(other)
+
+
+def test_a_folder_is_deleted_without_its_slash_too(api, repo):
+    paths = ("d/a.txt", "d/e/b.txt", "dd.txt")
+    api.create_commit(repo, [CommitOperationAdd(p, b"x") for p in paths], commit_message="three")
+    api.create_commit(repo, [CommitOperationDelete("d", is_folder=False)], commit_message="gone")
+    assert api.list_repo_files(repo) == [".gitattributes", "dd.txt"]
+    with pytest.raises(EntryNotFoundError, match="A file with this name doesn't exist: d"):
+        api.create_commit(repo, [CommitOperationDelete("d")], commit_message="again")
+
+
+def test_large_files_have_the_names_of_other_branches_and_of_the_past(api, repo):
+    def put(path, **where):
+        api.upload_file(path_or_fileobj=path.encode(), path_in_repo=path, repo_id=repo, **where)
+
+    put("past.bin")
+    api.delete_file("past.bin", repo)
+    put("d/now.bin")
+    api.create_branch(repo, branch="side")
+    put("side.bin", revision="side")
+    put("proposed.bin", create_pr=True)
+    found = {file.filename: file.ref for file in api.list_lfs_files(repo)}
+    expected = {"past.bin": "main", "d/now.bin": "main", "side.bin": "side"}
+    assert found == expected | {"proposed.bin": "refs/pr/1"}
+
+
+def test_raw_is_the_blob_itself(api, hub, repo):
+    content = os.urandom(3000)
+    api.upload_file(path_or_fileobj=content, path_in_repo="x.bin", repo_id=repo)
+    pointer = httpx.get(f"{hub.url}/{repo}/raw/main/x.bin")
+    assert f"oid sha256:{hashlib.sha256(content).hexdigest()}\nsize 3000" in pointer.text
+    assert httpx.get(f"{hub.url}/{repo}/resolve/main/x.bin").content == content
+    plain = httpx.get(f"{hub.url}/{repo}/raw/main/.gitattributes").text
+    assert plain.startswith("*.7z filter=lfs")
+
+
+def test_nobody_is_let_in_put_back_or_turned_away_twice(api, repo):
+    api.update_repo_settings(repo, gated="manual")
+    api.grant_access(repo, "eve")
+    for again, status in (
+        (lambda: api.grant_access(repo, "eve"), 400),
+        (lambda: api.accept_access_request(repo, "eve"), 404),
+        (lambda: api.reject_access_request(repo, "eve", rejection_reason="no"), None),
+        (lambda: api.reject_access_request(repo, "eve", rejection_reason="no"), 404),
+        (lambda: api.cancel_access_request(repo, "eve"), None),
+        (lambda: api.cancel_access_request(repo, "eve"), 404),
+        (lambda: api.grant_access(repo, "eve"), None),
+    ):
+        if status is None:
+            again()
+            continue
+        with pytest.raises(HfHubHTTPError) as refused:
+            again()
+        assert refused.value.response.status_code == status
+    assert [each.username for each in api.list_accepted_access_requests(repo)] == ["eve"]
