@@ -1,4 +1,4 @@
-"""`hublora caption`: captions for images that have none."""
+"""`hublora caption`: writes captions with a captioning model."""
 
 from __future__ import annotations
 
@@ -25,22 +25,26 @@ Examples:
 @click.option("--revision", help="Branch, tag or commit of --model.")
 @click.option(
     "-o", "--output", type=click.Path(file_okay=False, path_type=Path),
-    help="Where the images of a .zip or dataset go.",
+    help="Folder for the images of a .zip or dataset.",
 )  # fmt: skip
-@click.option("--prefix", default="", help='Put in front of each caption, e.g. "sks dog, ".')
-@click.option("--overwrite", is_flag=True, help="Write anew what has a caption.")
+@click.option("--prefix", default="", help='Prefix of each caption, e.g. "sks dog, ".')
+@click.option("--overwrite", is_flag=True, help="Replace existing captions.")
 @click.option(
-    "--batch-size", type=click.IntRange(1), default=4, show_default=True, help="Images at once."
+    "--batch-size",
+    type=click.IntRange(1),
+    default=4,
+    show_default=True,
+    help="Images per forward pass.",
 )
-@click.option("--device", help="A torch device; a GPU if there is one.")
+@click.option("--device", help="Torch device, e.g. cuda:1; a GPU by default if there is one.")
 @click.option("--push-to-hub", "push_to", metavar="OWNER/NAME", help="Push as a dataset repo.")
 @click.option("--private", is_flag=True, help="Create that repo private.")
 @output_flags
 def caption(source: str, **settings: Any) -> None:
     """Write a caption for every image: a .txt beside it, as `hublora train --folder` reads them.
 
-    Images that have a .txt keep it, so a stopped run goes on where it was and captions that were
-    mended by hand stay.
+    Existing .txt files are not changed, so an interrupted run continues where it stopped and
+    captions that were edited by hand are preserved.
     """
     from hublora.cli.progress import ProgressReport
 
@@ -49,7 +53,7 @@ def caption(source: str, **settings: Any) -> None:
 
         done = workflow(source, callback=report, **settings)
     lines = [
-        f"{format_count(done.written, 'caption')} written, {done.kept} kept, "
+        f"{format_count(done.written, 'caption')} written, {done.kept} already present, "
         f"{format_count(done.skipped, 'image')} skipped: {done.folder}"
     ]
     if done.pushed is not None:

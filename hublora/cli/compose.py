@@ -1,4 +1,4 @@
-"""`hublora compose`: several adapters as one, in a repo or a file."""
+"""`hublora compose`: combines adapters into a composition repo or one merged file."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from hublora.cli.options import pairs
-from hublora.cli.output import out, output_flags, told_of_push
+from hublora.cli.output import out, output_flags, push_summary
 from hublora.refs import parse_refs
 
 EXAMPLES = """
@@ -20,28 +20,33 @@ Examples:
   hublora compose me/ink-lora:0.7 ./dog.safetensors:0.5 --merge cat -o ink-dog
   hublora compose me/ink-lora me/dog-lora --merge ties --density 0.4 --rank 16 -o ink-dog
 """
-_KEEPING_ALL = ("cat", "svd")
+_WITHOUT_DENSITY = ("cat", "svd")
 MERGES = ["cat", "svd", "ties", "dare_linear", "dare_ties", "magnitude_prune", "linear"]
 
 
 @click.command(epilog=EXAMPLES)
 @click.argument("refs", nargs=-1, required=True, metavar="ADAPTER[:WEIGHT]... ")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="A folder to write.")
-@click.option("--push-to-hub", "push_to", metavar="OWNER/NAME", help="A repo to push to.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder to write.")
+@click.option("--push-to-hub", "push_to", metavar="OWNER/NAME", help="Repo to push to.")
 @click.option("--private", is_flag=True, help="Create the repo private.")
 @click.option(
     "--merge",
     "method",
     type=click.Choice(MERGES),
-    metavar="WAY",
-    help="Make one adapter: cat (exact), svd, ties, dare_linear, dare_ties or magnitude_prune.",
+    metavar="METHOD",
+    help="Merge into one adapter: cat (exact), svd, ties, dare_linear, dare_ties, magnitude_prune.",
 )
-@click.option("--rank", type=click.IntRange(1), help="Largest rank of what is merged.")
+@click.option("--rank", type=click.IntRange(1), help="Largest rank of the merged adapter.")
 @click.option(
-    "--density", type=float, help="Share of values that ties, dare and magnitude_prune keep; 0.5."
+    "--density",
+    type=float,
+    help="Fraction of the values that ties, dare and magnitude_prune retain; 0.5 by default.",
 )
 @click.option(
-    "--compose", "way", type=click.Choice(["sum", "switch", "composite"]), help="As for run."
+    "--compose",
+    "way",
+    type=click.Choice(["sum", "switch", "composite"]),
+    help="How they are combined, as for run.",
 )
 @click.option(
     "--weight",
@@ -49,26 +54,28 @@ MERGES = ["cat", "svd", "ties", "dare_linear", "dare_ties", "magnitude_prune", "
     multiple=True,
     metavar="ADAPTER=WEIGHT",
     callback=pairs,
-    help="As for run, e.g. 1=0.2..0.9.",
+    help="Weight schedule, as for run, e.g. 1=0.2..0.9.",
 )
-@click.option("--template", help="Of prompts: {prompt} is what a person types, <1> an adapter.")
-@click.option("--prompt", "prompts", multiple=True, help="Of the gallery; may be repeated.")
-@click.option("--no-gallery", is_flag=True, help="Draw no images for the card.")
-@click.option("--seed", type=click.IntRange(0), default=0, help="Of the gallery, and of dare.")
+@click.option(
+    "--template", help="Prompt template: {prompt} is the user's prompt, <1> the first adapter."
+)
+@click.option("--prompt", "prompts", multiple=True, help="Prompt of the gallery; may be repeated.")
+@click.option("--no-gallery", is_flag=True, help="Generate no images for the card.")
+@click.option("--seed", type=click.IntRange(0), default=0, help="Seed of the gallery and of dare.")
 @click.option("--steps", "num_inference_steps", type=click.IntRange(1), help="Denoising steps.")
-@click.option("--base", help="Hub id of the base, if not the adapters' own.")
-@click.option("--device", help="A torch device; a GPU if there is one.")
+@click.option("--base", help="Hub id of the base model; by default the one that the adapters name.")
+@click.option("--device", help="Torch device, e.g. cuda:1; a GPU by default if there is one.")
 @output_flags
 def compose(refs: tuple[str, ...], method: str | None, no_gallery: bool, **settings: Any) -> None:
-    """Make one of several adapters.
+    """Combine several adapters into one repo.
 
-    Without --merge, what is written is a composition: it names every adapter at its commit, with
-    weights and the way they act, and `hublora run me/mix "…"` uses it as if it were one. With
-    --merge, it is one adapter file; how far it is from the exact weighted sum is told.
+    Without --merge, a composition is written: it names every adapter at its commit with its weight
+    and how they are combined, and `hublora run me/mix "…"` loads it like one adapter. With --merge,
+    one adapter file is written, and its error against the exact weighted sum is printed.
     """
     from hublora.cli.progress import ProgressReport
 
-    parse_refs(refs)  # a slip of the finger is told before anything heavy is imported
+    parse_refs(refs)  # a wrong ref is reported before anything heavy is imported
     merging = {name: settings.pop(name) for name in ("rank", "density")}
     merging = {name: value for name, value in merging.items() if value is not None}
     _check_merging(method, merging)
@@ -83,7 +90,9 @@ def compose(refs: tuple[str, ...], method: str | None, no_gallery: bool, **setti
 
             for name in ("way", "template"):
                 if settings.pop(name):
-                    raise click.UsageError(f"--merge and --{name.replace('way', 'compose')} differ")
+                    raise click.UsageError(
+                        f"--{name.replace('way', 'compose')} cannot be used with --merge."
+                    )
             weights = settings.pop("weights")
             if weights:
                 raise click.UsageError("With --merge, write weights into the refs: me/ink-lora:0.7")
@@ -91,8 +100,8 @@ def compose(refs: tuple[str, ...], method: str | None, no_gallery: bool, **setti
     pushed = done.pushed
     places = [str(done.folder)] if done.folder else []
     places += [f"{pushed.repo_id}@{pushed.commit}"] if pushed else []
-    lines = [f"It is in {done.folder}"] if done.folder else []
-    lines += told_of_push(pushed) if pushed else []
+    lines = [f"Wrote {done.folder}"] if done.folder else []
+    lines += push_summary(pushed) if pushed else []
     data = {
         "folder": str(done.folder) if done.folder else None,
         "error": done.error,
@@ -104,11 +113,11 @@ def compose(refs: tuple[str, ...], method: str | None, no_gallery: bool, **setti
 
 
 def _check_merging(method: str | None, given: Mapping[str, Any]) -> None:
-    """Refuse flags of merging that would mean nothing."""
+    """Raise UsageError for merge flags that have no effect."""
     for name in given:
         if method is None:
-            raise click.UsageError(
-                f"--{name} is of --merge, which is not given: nothing is merged. Add --merge ties."
-            )
-    if "density" in given and method in _KEEPING_ALL:
-        raise click.UsageError(f"--merge {method} keeps all values: leave --density out.")
+            raise click.UsageError(f"--{name} requires --merge. Add --merge ties.")
+    if "density" in given and method in _WITHOUT_DENSITY:
+        raise click.UsageError(
+            f"--density has no effect with --merge {method}, which retains every value."
+        )

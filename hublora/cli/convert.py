@@ -1,4 +1,4 @@
-"""`hublora convert`: an adapter in another layout."""
+"""`hublora convert`: writes an adapter in another file layout."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ Examples:
   hublora convert ./from-civitai.safetensors --to diffusers -o converted
   hublora convert ./loha.safetensors --to peft --rank 32 -o converted
 
-LoRA and DoRA keep their tensors bit for bit. LoHa and LoKr do so in kohya's layout; diffusers and
-PEFT get them as low rank, and the error is told.
+LoRA and DoRA tensors are written bit for bit, LoHa and LoKr in kohya's layout too; for diffusers
+and PEFT those two are approximated by a low-rank update, and the error is printed.
 """
 
 
@@ -31,7 +31,7 @@ PEFT get them as low rank, and the error is told.
     "--to",
     type=click.Choice(["diffusers", "kohya", "peft"]),
     required=True,
-    help="The layout: kohya's is also that of ComfyUI and AUTOMATIC1111.",
+    help="File layout; ComfyUI and AUTOMATIC1111 read kohya's.",
 )
 @click.option(
     "-o",
@@ -39,11 +39,11 @@ PEFT get them as low rank, and the error is told.
     type=click.Path(path_type=Path),
     required=True,
     metavar="PATH",
-    help="A .safetensors file, or a folder.",
+    help=".safetensors file or folder to write.",
 )
-@click.option("--base", help="The base it was made for, where the names do not tell the layers.")
+@click.option("--base", help="Its base model, where tensor names alone do not identify the layers.")
 @click.option("--revision", "base_revision", help="Branch, tag or commit of --base.")
-@click.option("--rank", type=click.IntRange(min=1), help="Cut layers above this rank.")
+@click.option("--rank", type=click.IntRange(min=1), help="Truncate layers to this rank.")
 @output_flags
 def convert(
     ref: str,
@@ -53,7 +53,7 @@ def convert(
     base_revision: str | None,
     rank: int | None,
 ) -> None:
-    """Write ADAPTER in another layout, with everything its file says about itself."""
+    """Write ADAPTER in another file layout, with its metadata."""
     from hublora.workflows.convert import convert as workflow
 
     with ProgressReport() as progress:
@@ -79,5 +79,5 @@ def convert(
 
 def _describe(done: Conversion) -> str:
     if done.error == 0:
-        return "Lossless: every tensor is as it was."
+        return "Lossless: every tensor is unchanged."
     return f"Not lossless: a layer differs by up to {done.error:.1%} of its update."

@@ -23,11 +23,11 @@ Examples:
     type=click.Path(file_okay=False, path_type=Path),
     default=Path("hublora-demo"),
     show_default=True,
-    help="Where the demo keeps everything.",
+    help="Folder for everything that the demo writes.",
 )
 @output_flags
 def demo(folder: Path) -> None:
-    """Make, share and use an adapter on this machine: no account, no GPU, a few minutes.
+    """Train, push and run an adapter on this machine: no account, no GPU, a few minutes.
 
     Starts an embedded Hub with a tiny base and a small captioned dataset, then trains, pushes,
     verifies, runs and composes, showing each command as you would type it.

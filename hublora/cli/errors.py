@@ -31,8 +31,8 @@ def _memory(error: BaseException) -> str | None:
         return None
     return (
         "The device ran out of memory. To train, lower --train-batch-size or --resolution, or add "
-        "--gradient-checkpointing; to draw, lower --width and --height, or add --offload model and "
-        "--tiled-vae."
+        "--gradient-checkpointing; to generate, lower --width and --height, or add --offload model "
+        "and --tiled-vae."
     )
 
 

@@ -1,4 +1,4 @@
-"""`hublora inspect`: what adapters are, from their headers and cards alone."""
+"""`hublora inspect`: shows adapters from their headers and cards alone."""
 
 from __future__ import annotations
 
@@ -26,16 +26,18 @@ Examples:
 
 @click.command(epilog=EXAMPLES)
 @click.argument("refs", nargs=-1, required=True, metavar="ADAPTER...")
-@click.option("--base", help="A base to look the layers up in: Hub id or folder.")
+@click.option("--base", help="Base model to match the layers against: Hub id or folder.")
 @click.option("--revision", "base_revision", help="Branch, tag or commit of --base.")
-@click.option("--overlap", is_flag=True, help="Compare their updates; this downloads the weights.")
+@click.option(
+    "--overlap", is_flag=True, help="Compare their weight updates; downloads the weights."
+)
 @output_flags
 def inspect(
     refs: tuple[str, ...], base: str | None, base_revision: str | None, overlap: bool
 ) -> None:
-    """Show what each ADAPTER is, what fits --base, and what does not add up.
+    """Show the facts of each ADAPTER, how many layers match --base, and contradictions.
 
-    Without --overlap, no weights are downloaded: of files only the headers are read.
+    Without --overlap no weights are downloaded: only the headers of files are read.
     """
     from hublora.workflows.inspect import measure_overlap, preflight
 
@@ -97,7 +99,7 @@ def _adapter_data(one: Checked) -> dict[str, Any]:
 def _describe(found: Preflight) -> str:
     blocks = [_describe_one(one, found) for one in found.adapters]
     if len(found.adapters) > 1:
-        together = found.conflicts or ("Nothing speaks against using them together.",)
+        together = found.conflicts or ("No conflict found.",)
         blocks.append("\n".join([click.style("Together", bold=True), *_bullets(together)]))
     return "\n\n".join(blocks)
 

@@ -12,20 +12,20 @@ from hublora._version import __version__
 # Command -> (module, what it does). The module is imported when the command is used, so that
 # `hublora --help` and shell completion stay quick.
 COMMANDS = {
-    "demo": ("hublora.cli.demo", "Make, share and use an adapter on this machine, in minutes."),
+    "demo": ("hublora.cli.demo", "Train, push and run an adapter on this machine, in minutes."),
     "caption": ("hublora.cli.caption", "Write captions for images that have none."),
     "train": ("hublora.cli.train", "Train an adapter on captioned images."),
     "runs": ("hublora.cli.runs", "List the trainings below a folder."),
-    "run": ("hublora.cli.run", "Draw a prompt with adapters from the Hub."),
+    "run": ("hublora.cli.run", "Generate images with adapters from the Hub."),
     "search": ("hublora.cli.search", "Find adapters on the Hub."),
-    "compose": ("hublora.cli.compose", "Make one of several adapters, as a repo or a file."),
-    "replay": ("hublora.cli.replay", "Make an image again from its own metadata."),
-    "outdated": ("hublora.cli.outdated", "Show what moved since a composition was pinned."),
-    "update": ("hublora.cli.outdated", "Pin a composition to its adapters as they are now."),
+    "compose": ("hublora.cli.compose", "Combine several adapters into one repo or file."),
+    "replay": ("hublora.cli.replay", "Generate an image again from its own metadata."),
+    "outdated": ("hublora.cli.outdated", "List newer commits than a composition pins."),
+    "update": ("hublora.cli.outdated", "Pin a composition to the current commits."),
     "push": ("hublora.cli.push", "Push a finished run to the Hub and verify it."),
-    "verify": ("hublora.cli.verify", "Check that a repo holds what it says, or train it again."),
-    "inspect": ("hublora.cli.inspect", "Show what adapters are, without their weights."),
-    "convert": ("hublora.cli.convert", "Write an adapter in another layout."),
+    "verify": ("hublora.cli.verify", "Check a repo against what it states, or reproduce it."),
+    "inspect": ("hublora.cli.inspect", "Show the facts of adapters without their weights."),
+    "convert": ("hublora.cli.convert", "Write an adapter in another file layout."),
     "hub": ("hublora.cli.hub", "Run a Hub of your own."),
 }
 

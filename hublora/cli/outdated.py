@@ -1,4 +1,4 @@
-"""`hublora outdated` and `hublora update`: a composition and the adapters that it pins."""
+"""`hublora outdated` and `hublora update`: the commits that a composition pins."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hublora.cli.output import out, output_flags, told_of_push
+from hublora.cli.output import out, output_flags, push_summary
 
 if TYPE_CHECKING:
     from hublora.workflows.update import VersionChange
@@ -34,18 +34,18 @@ Examples:
     type=click.Path(path_type=Path),
     default=Path("outdated.png"),
     show_default=True,
-    help="Where to show the same prompts and seeds, pinned and as of now.",
+    help="Image grid to write: the same prompts and seeds, pinned and current.",
 )
-@click.option("--no-sheet", is_flag=True, help="Draw nothing.")
-@click.option("--prompt", "prompts", multiple=True, help="Of the sheet; may be repeated.")
-@click.option("--seed", type=click.IntRange(0), default=0, help="Of the sheet.")
+@click.option("--no-sheet", is_flag=True, help="Generate nothing.")
+@click.option("--prompt", "prompts", multiple=True, help="Prompt of the grid; may be repeated.")
+@click.option("--seed", type=click.IntRange(0), default=0, help="Seed of the grid.")
 @click.option("--steps", "num_inference_steps", type=click.IntRange(1), help="Denoising steps.")
-@click.option("--device", help="A torch device; a GPU if there is one.")
+@click.option("--device", help="Torch device, e.g. cuda:1; a GPU by default if there is one.")
 @output_flags
 def outdated(ref: str, sheet: Path, no_sheet: bool, **settings: Any) -> None:
-    """Show which adapters of COMPOSITION, and whether its base, moved since it pinned them.
+    """List the adapters of COMPOSITION, and its base, that have newer commits than it pins.
 
-    If a file changed, a sheet shows what that does: old and new at the same prompts and seeds.
+    If an adapter file changed, an image grid compares both versions at the same prompts and seeds.
     """
     from hublora.cli.progress import ProgressReport
 
@@ -65,13 +65,15 @@ def outdated(ref: str, sheet: Path, no_sheet: bool, **settings: Any) -> None:
 
 @click.command(epilog=UPDATE_EXAMPLES)
 @click.argument("ref", metavar="COMPOSITION")
-@click.option("--base", is_flag=True, help="Pin its base anew too.")
-@click.option("--prompt", "prompts", multiple=True, help="Of the new gallery; may be repeated.")
+@click.option("--base", is_flag=True, help="Pin the current commit of its base too.")
+@click.option(
+    "--prompt", "prompts", multiple=True, help="Prompt of the new gallery; may be repeated."
+)
 @click.option("--steps", "num_inference_steps", type=click.IntRange(1), help="Denoising steps.")
-@click.option("--device", help="A torch device; a GPU if there is one.")
+@click.option("--device", help="Torch device, e.g. cuda:1; a GPU by default if there is one.")
 @output_flags
 def update(ref: str, **settings: Any) -> None:
-    """Pin COMPOSITION to its adapters as they are now, draw its gallery anew and push it."""
+    """Pin COMPOSITION to the current commits, generate its gallery again and push it."""
     from hublora.cli.progress import ProgressReport
 
     with ProgressReport() as report:
@@ -82,7 +84,7 @@ def update(ref: str, **settings: Any) -> None:
         out.result(f"{ref} is up to date.", {"updated": False}, [])
         return
     where = f"{done.pushed.repo_id}@{done.pushed.commit}" if done.pushed else str(done.folder)
-    text = "\n".join(told_of_push(done.pushed)) if done.pushed else where
+    text = "\n".join(push_summary(done.pushed)) if done.pushed else where
     out.result(text, {"updated": True, "where": where}, [where])
 
 

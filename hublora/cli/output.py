@@ -27,7 +27,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Output:
-    """Where a command's words go; the mode is set once per command."""
+    """Prints a command's result and notes; the mode is set once per command."""
 
     def __init__(self) -> None:
         self.mode: Mode = "human"
@@ -38,7 +38,7 @@ class Output:
 
     @property
     def shows_progress(self) -> bool:
-        """Whether a person at a terminal is there to watch a bar."""
+        """Whether stderr is a terminal and progress bars are shown."""
         return self.mode == "human" and sys.stderr.isatty()
 
     def result(self, text: str, data: Any, ids: Sequence[str]) -> None:
@@ -53,12 +53,12 @@ class Output:
                 click.echo(visible(one))
 
     def note(self, text: str) -> None:
-        """Print a line about what happens."""
+        """Print a line about the progress of the command."""
         if self.mode != "quiet":
             click.secho(visible(text), err=True, dim=self.shows_progress)
 
     def warning(self, text: str) -> None:
-        """Print something that a person should not miss."""
+        """Print a warning; it appears in every mode."""
         click.secho(
             visible(f"Warning: {text}"), err=True, fg="yellow" if sys.stderr.isatty() else None
         )
@@ -71,8 +71,8 @@ class Output:
 out = Output()
 
 
-def told_of_push(pushed: Pushed) -> list[str]:
-    """Return what people are told of a push that was verified."""
+def push_summary(pushed: Pushed) -> list[str]:
+    """Return the lines that report a verified push."""
     return [
         f"Pushed and verified: {pushed.url}",
         f'Use it: hublora run {pushed.repo_id} "…"',

@@ -1,4 +1,4 @@
-"""Draws what a workflow tells: a bar for a person at a terminal, lines for a log."""
+"""Renders the events of a workflow: progress bars at a terminal, lines in a log."""
 
 from __future__ import annotations
 
@@ -53,14 +53,14 @@ class ProgressReport:
 
         self._bars.console.print(Text(visible(text), style=style))
 
-    def _advance(self, name: str, done: int, total: int, told: str) -> None:
+    def _advance(self, name: str, done: int, total: int, detail: str) -> None:
         if name not in self._tasks:
-            self._tasks[name] = self._bars.add_task(name, total=total, told="")
-        self._bars.update(self._tasks[name], completed=done, total=total, told=told)
+            self._tasks[name] = self._bars.add_task(name, total=total, detail="")
+        self._bars.update(self._tasks[name], completed=done, total=total, detail=detail)
 
 
 def _quieten() -> None:
-    """Turn off the bars and warnings of the libraries below: what matters is told by workflows."""
+    """Turn off the progress bars and warnings of the libraries: workflows report what matters."""
     warnings.filterwarnings("ignore")
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")  # read when imported
     from diffusers.utils import logging as diffusers_logging
@@ -88,6 +88,6 @@ def _make_bars() -> Any:
         BarColumn(bar_width=30),
         MofNCompleteColumn(),
         TimeRemainingColumn(compact=True, elapsed_when_finished=True),
-        TextColumn("[dim]{task.fields[told]}"),
+        TextColumn("[dim]{task.fields[detail]}"),
         console=Console(stderr=True),
     )

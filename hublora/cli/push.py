@@ -1,4 +1,4 @@
-"""`hublora push`: a finished run becomes one verified commit."""
+"""`hublora push`: pushes a finished run as one verified commit."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from hublora.cli.output import out, output_flags, told_of_push
+from hublora.cli.output import out, output_flags, push_summary
 
 EXAMPLES = """
 \b
@@ -20,13 +20,13 @@ Examples:
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.argument("repo_id", metavar="OWNER/NAME")
 @click.option("--private", is_flag=True, help="Create the repo private.")
-@click.option("--base", help="Hub id or folder of the base, if the adapter does not name it.")
+@click.option("--base", help="Hub id or folder of the base model, if the adapter does not name it.")
 @output_flags
 def push(folder: Path, repo_id: str, private: bool, base: str | None) -> None:
     """Push the adapter in FOLDER to OWNER/NAME and verify what arrived.
 
-    Only adapter, card, images and settings are uploaded: never checkpoints or caches. What was
-    edited in the repo's card by hand is kept.
+    Only adapter, card, images and settings are uploaded, never checkpoints or caches. Edits that
+    were made by hand in the repo's card are preserved.
     """
     from hublora.cli.progress import ProgressReport
 
@@ -35,4 +35,4 @@ def push(folder: Path, repo_id: str, private: bool, base: str | None) -> None:
 
         pushed = workflow(folder, repo_id, private=private, base=base, callback=report)
     data = {"repo_id": pushed.repo_id, "commit": pushed.commit, "url": pushed.url}
-    out.result("\n".join(told_of_push(pushed)), data, [pushed.repo_id])
+    out.result("\n".join(push_summary(pushed)), data, [pushed.repo_id])

@@ -26,7 +26,7 @@ _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 @click.argument(
     "png", metavar="IMAGE", type=click.Path(path_type=Path, exists=True, dir_okay=False)
 )
-@click.option("--seed", type=click.IntRange(0), help="Another seed than the image's.")
+@click.option("--seed", type=click.IntRange(0), help="Another seed than the recorded one.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="A .png file or a folder.")
 @click.option(
     "--adapter",
@@ -35,25 +35,25 @@ _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
     type=click.Path(path_type=Path),
     help="File of an adapter that was not on the Hub; may be repeated.",
 )
-@click.option("--base", help="The base, if it was a folder.")
-@click.option("--device", help="A torch device; a GPU if there is one.")
-@click.option("--image", type=_FILE, help="What it was drawn from, if that is not beside it.")
-@click.option("--mask", type=_FILE, help="Likewise.")
-@click.option("--control-image", type=_FILE, help="Likewise.")
-@click.option("--ip-adapter-image", type=_FILE, help="Likewise.")
+@click.option("--base", help="Folder of the base model, if it was a folder.")
+@click.option("--device", help="Torch device, e.g. cuda:1; a GPU by default if there is one.")
+@click.option("--image", type=_FILE, help="Input image, if it is not in IMAGE's folder.")
+@click.option("--mask", type=_FILE, help="Inpainting mask, likewise.")
+@click.option("--control-image", type=_FILE, help="Conditioning image, likewise.")
+@click.option("--ip-adapter-image", type=_FILE, help="Image prompt, likewise.")
 @click.option("--ip-adapter", help="File of the IP-Adapter, if it was not on the Hub.")
 @output_flags
 def replay(png: Path, **settings: Any) -> None:
-    """Make IMAGE again from what it says about itself, and tell what is not as it was."""
+    """Generate IMAGE again from its own metadata, and report what has changed since."""
     from hublora.cli.progress import ProgressReport
 
     with ProgressReport() as report:
         from hublora.workflows.replay import replay as workflow
 
         done = workflow(png, callback=report, **settings)
-    told = ""
+    comparison = ""
     if done.difference is not None:
-        told = "  the same image" if done.difference == 0 else ""
-        told = told or f"  differs by {done.difference:.2f} of 255 levels on average"
+        comparison = "  the same image" if done.difference == 0 else ""
+        comparison = comparison or f"  differs by {done.difference:.2f} of 255 levels on average"
     data = {"file": str(done.path), "drift": done.drift, "difference": done.difference}
-    out.result(f"{done.path}{told}", data, [str(done.path)])
+    out.result(f"{done.path}{comparison}", data, [str(done.path)])

@@ -1,4 +1,4 @@
-"""`hublora run`: images from adapters by repo id."""
+"""`hublora run`: generates images with adapters by repo id."""
 
 from __future__ import annotations
 
@@ -46,29 +46,36 @@ _IMAGES = (
     help="A file of prompts, one a line, in PROMPT's place; - is stdin.",
 )
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="A .png file or a folder.")
-@click.option("-n", "--num-images", type=click.IntRange(1, 1000), default=1, help="Images.")
-@click.option("--grid", is_flag=True, help="Also write one sheet with all images.")
+@click.option(
+    "-n",
+    "--num-images",
+    type=click.IntRange(1, 1000),
+    default=1,
+    show_default=True,
+    help="Number of images.",
+)
+@click.option("--grid", is_flag=True, help="Also write one labelled image grid.")
 @click.option(
     "--rows",
     metavar="AXIS=VALUES",
-    help="A sheet's rows: weight=0..1:5, weight.2=0,0.5,1, seed=4, steps=10,20, guidance or "
+    help="Rows of the grid: weight=0..1:5, weight.2=0,0.5,1, seed=4, steps=10,20, guidance or "
     "scheduler.",
 )
-@click.option("--columns", metavar="AXIS=VALUES", help="A sheet's columns, likewise.")
+@click.option("--columns", metavar="AXIS=VALUES", help="Columns of the grid, likewise.")
 @click.option(
     "--seed", type=click.IntRange(0, 2**63 - 1001), default=0, help="Seed of the first image."
 )
-@click.option("--negative-prompt", help="What to stay away from.")
+@click.option("--negative-prompt", help="Negative prompt.")
 @click.option("--steps", "num_inference_steps", type=click.IntRange(1), help="Denoising steps.")
 @click.option("--guidance", "guidance_scale", type=float, help="Classifier-free guidance.")
-@click.option("--width", type=click.IntRange(8), help="In pixels.")
-@click.option("--height", type=click.IntRange(8), help="In pixels.")
+@click.option("--width", type=click.IntRange(8), help="Width of the image in pixels.")
+@click.option("--height", type=click.IntRange(8), help="Height of the image in pixels.")
 @click.option("--scheduler", help="A diffusers scheduler, e.g. EulerDiscrete.")
 @click.option(
     "--compose",
     type=click.Choice(["sum", "switch", "composite"]),
-    help="How several adapters act: all at once (unless a composition says otherwise), one at each "
-    "step, or each alone and averaged.",
+    help="How several adapters are combined: all at once (sum, the default), one per denoising "
+    "step in turn, or each alone with their predictions averaged.",
 )
 @click.option(
     "--weight",
@@ -76,41 +83,51 @@ _IMAGES = (
     multiple=True,
     metavar="ADAPTER=WEIGHT",
     callback=pairs,
-    help="0.2..0.9 over the steps; 1,mid:0,up.1:0.5 by block. A place may name it: 1=0.5.",
+    help="Weight over the steps (0.2..0.9) or by block (1,mid:0,up.1:0.5) of an adapter, named by "
+    "its ref or its place: 1=0.5.",
 )
 @click.option(
     "--trigger",
     type=click.Choice(["auto", "off"]),
     default="auto",
-    help="Put trigger words that PROMPT lacks in front of it, or don't.",
+    show_default=True,
+    help="Prepend trigger words that PROMPT lacks, or leave PROMPT as it is.",
 )
-@click.option("--image", type=_FILE, help="An image to start from.")
-@click.option("--strength", type=float, help="How much of --image is drawn anew, up to 1.")
-@click.option("--mask", type=_FILE, help="White where --image is drawn anew, black where it stays.")
+@click.option("--image", type=_FILE, help="Input image (image-to-image).")
+@click.option("--strength", type=float, help="How strongly --image is changed, in (0, 1].")
+@click.option(
+    "--mask", type=_FILE, help="Inpainting mask of --image: white is generated, black is preserved."
+)
 @click.option("--controlnet", help="Hub id of a ControlNet.")
-@click.option("--control-image", type=_FILE, help="What the ControlNet follows.")
+@click.option("--control-image", type=_FILE, help="Conditioning image of the ControlNet.")
 @click.option(
     "--ip-adapter", metavar="REPO[/FILE]", help="An IP-Adapter on the Hub, or its local file."
 )
-@click.option("--ip-adapter-image", type=_FILE, help="The image that it draws like.")
-@click.option("--ip-adapter-scale", type=float, help="How strongly; 0.6 unless given.")
+@click.option("--ip-adapter-image", type=_FILE, help="Image prompt of the IP-Adapter.")
+@click.option("--ip-adapter-scale", type=float, help="Scale of the IP-Adapter; 0.6 by default.")
 @click.option(
-    "--commercial", is_flag=True, help="Refuse what a licence forbids to use commercially."
+    "--commercial",
+    is_flag=True,
+    help="Refuse adapters and bases whose licence forbids commercial use.",
 )
-@click.option("--base", help="Hub id or folder of the base, if not the adapters' own.")
+@click.option(
+    "--base", help="Hub id or folder of the base model; by default the one that the adapters name."
+)
 @click.option("--revision", "base_revision", help="Branch, tag or commit of --base.")
-@click.option("--device", help="A torch device; a GPU if there is one.")
+@click.option("--device", help="Torch device, e.g. cuda:1; a GPU by default if there is one.")
 @click.option(
     "--dtype",
     type=click.Choice(["float32", "float16", "bfloat16"]),
-    help="Type of the weights; float16 on a GPU, float32 elsewhere.",
+    help="Data type of the weights; by default float16 on a GPU, float32 elsewhere.",
 )
 @click.option(
     "--offload",
     type=click.Choice(["model", "sequential"]),
-    help="Keep one component, or one layer, on the GPU at a time.",
+    help="Move one component (model) or one layer (sequential) to the GPU at a time.",
 )
-@click.option("--tiled-vae", is_flag=True, help="Decode in tiles: less memory for large images.")
+@click.option(
+    "--tiled-vae", is_flag=True, help="Decode in tiles, which takes less memory for large images."
+)
 @output_flags
 def run(
     words: tuple[str, ...],
@@ -120,23 +137,24 @@ def run(
     output: Path | None,
     **settings: Any,
 ) -> None:
-    """Draw PROMPT with one or more adapters and save the images as PNG.
+    """Generate PROMPT with one or more adapters and save the images as PNG.
 
     An adapter is a repo id, a page or file on the Hub, or a local file; its weight follows a
-    colon. The base is found from the adapters' own facts. Each PNG says how it was made.
+    colon. The base model is the one that the adapters name. The metadata of each PNG records how
+    it was generated.
 
-    In PROMPT, <1>, <2>, … stand for what the first, second, … adapter is called by: its trigger
-    words or its learned tokens. (word:1.2) makes a word count more, (word:0.5) less.
+    In PROMPT, <1>, <2>, … are replaced by the trigger words or token embeddings of the first,
+    second, … adapter. (word:1.2) raises the attention on a word, (word:0.5) lowers it.
 
-    With --prompts, --rows or --columns, what the output folder holds already is not drawn again,
-    and --json prints one line for each file. --json tells of each image how it was made.
+    With --prompts, --rows or --columns, images that the output folder already contains are not
+    generated again, and --json prints one line per file.
     """
     from hublora.cli.progress import ProgressReport
 
     refs = words if prompts else words[:-1]
     if not (words or prompts) or (not refs and settings["base"] is None):
         raise click.UsageError('Give an adapter and a prompt: hublora run me/pokemon-lora "Totoro"')
-    parse_refs(refs)  # a slip of the finger is told before anything heavy is imported
+    parse_refs(refs)  # a wrong ref is reported before anything heavy is imported
     with ProgressReport() as report:
         if prompts or rows or columns:
             texts = list(prompts) if prompts else [words[-1]]
@@ -150,7 +168,7 @@ def run(
 
 
 def _made(paths: list[Path]) -> list[dict[str, Any]]:
-    """Return what each image says about itself, where that is asked for."""
+    """Return each image's metadata with --json, else nothing."""
     if out.mode != "json":
         return []
     from hublora.generation.metadata import read_image
@@ -167,10 +185,13 @@ def _run_batch(
     from hublora.workflows.run_batch import read_prompts, run_batch
 
     if any(settings.pop(name) is not None for name in _IMAGES):
-        raise click.UsageError("A batch is drawn from prompts alone, without --image and its kin.")
+        raise click.UsageError(
+            "--prompts, --rows and --columns cannot be combined with --image, --mask, --controlnet "
+            "or --ip-adapter."
+        )
     sampling = {name: settings.pop(name) for name in _SAMPLING}
-    drawn = run_batch(refs, read_prompts(prompts), sampling=sampling, callback=report, **settings)
-    for done in drawn:
-        text = f"{done.path}{'  (was there)' if done.skipped else ''}"
+    items = run_batch(refs, read_prompts(prompts), sampling=sampling, callback=report, **settings)
+    for done in items:
+        text = f"{done.path}{'  (exists)' if done.skipped else ''}"
         (made,) = _made([done.path]) or [{}]
         out.result(text, asdict(done) | {"made": made}, [str(done.path)])

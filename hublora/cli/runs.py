@@ -1,4 +1,4 @@
-"""`hublora runs`: the trainings below a folder."""
+"""`hublora runs`: lists the trainings below a folder."""
 
 from __future__ import annotations
 
@@ -26,14 +26,16 @@ _HEADS = ("RUN", "STATE", "STEP", "LOSS", "HELD OUT", "SIZE", "ON DISK", "IMAGE"
 @click.command(epilog=EXAMPLES)
 @click.argument("folder", type=click.Path(path_type=Path), default=Path("runs"))
 @click.option(
-    "--sheet", type=click.Path(dir_okay=False, path_type=Path), help="Write a PNG that shows all."
+    "--sheet",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Image grid of all runs to write (PNG).",
 )
 @output_flags
 def runs(folder: Path, sheet: Path | None) -> None:
-    """List the trainings in or below FOLDER (./runs by default) from what is on the disk.
+    """List the trainings in or below FOLDER (./runs by default).
 
-    LOSS is the mean over the last tenth of the steps, HELD OUT the lowest on images that were
-    kept apart. A run is finished, running now, stopped on the way (--resume goes on) or broken.
+    LOSS is the mean over the last tenth of the steps, HELD OUT the lowest loss on held-out images.
+    STATE is finished, running, stopped (--resume continues it) or broken.
     """
     from hublora.workflows.list_runs import list_runs, runs_sheet
 

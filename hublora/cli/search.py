@@ -1,4 +1,4 @@
-"""`hublora search`: adapters on the Hub."""
+"""`hublora search`: finds adapters on the Hub."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Examples:
   hublora search --base stable-diffusion-v1-5/stable-diffusion-v1-5 --limit 50 --json
   hublora search --author me -q
 """
-_HEAD = ("adapter", "called by", "licence", "downloads", "likes", "base")
+_HEAD = ("adapter", "trigger", "licence", "downloads", "likes", "base")
 _WIDEST = 40  # of a column
 
 
@@ -32,17 +32,23 @@ _WIDEST = 40  # of a column
     type=click.Choice(["downloads", "likes", "trending", "created", "updated"]),
     default="downloads",
     show_default=True,
-    help="What comes first.",
+    help="Sort order, descending.",
 )
-@click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="Most.")
+@click.option(
+    "--limit",
+    type=click.IntRange(1, 1000),
+    default=20,
+    show_default=True,
+    help="Largest number of results.",
+)
 @output_flags
 def search(text: str, base: str | None, author: str | None, sort: str, limit: int) -> None:
-    """List adapters on the Hub whose name holds TEXT, with what calls them and their licence."""
+    """List adapters on the Hub whose name contains TEXT, with trigger words and licence."""
     from hublora.hub.search import search as find
 
     found = find(text, base=base, author=author, sort=sort, limit=limit)
     data = [asdict(one) for one in found]
-    out.result(_table(found) if found else "Nothing was found.", data, [o.repo_id for o in found])
+    out.result(_table(found) if found else "No adapter found.", data, [o.repo_id for o in found])
 
 
 def _table(found: list[FoundAdapter]) -> str:
@@ -59,6 +65,6 @@ def _row(one: FoundAdapter) -> tuple[str, ...]:
 
 
 def _short(text: str) -> str:
-    """Return text from a card on one line of a table, without what a terminal would obey."""
+    """Return text of a card on one line, without control characters, cut to the column."""
     plain = "".join(c if c.isprintable() else " " for c in text)
     return plain if len(plain) <= _WIDEST else plain[: _WIDEST - 1] + "…"

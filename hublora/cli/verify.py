@@ -1,4 +1,4 @@
-"""`hublora verify`: does a repo hold what it says, and is the adapter made again?"""
+"""`hublora verify`: checks a repo against what it states, and reproduces its training."""
 
 from __future__ import annotations
 
@@ -27,9 +27,11 @@ _MARKS = {True: "ok", False: "WRONG", None: "-"}
 
 @click.command(epilog=EXAMPLES)
 @click.argument("ref", metavar="ADAPTER")
-@click.option("--reproduce", is_flag=True, help="Train it again as its repo says, and compare.")
+@click.option(
+    "--reproduce", is_flag=True, help="Train it again with the recorded settings, and compare."
+)
 @click.option("--base", help="Hub id or folder of the base, if the adapter does not name it.")
-@click.option("--device", help="A torch device to draw on; a GPU if there is one.")
+@click.option("--device", help="Torch device to generate on; a GPU by default if there is one.")
 @click.option(
     "--set",
     "assignments",
@@ -41,7 +43,7 @@ _MARKS = {True: "ok", False: "WRONG", None: "-"}
     "-o",
     "--output",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Folder to train again in, which is kept.",
+    help="Folder of the second training; a temporary one by default.",
 )
 @output_flags
 def verify(
@@ -52,12 +54,13 @@ def verify(
     assignments: tuple[str, ...],
     output: Path | None,
 ) -> None:
-    """Check that ADAPTER, a repo or the folder of a run, holds what it says.
+    """Check that ADAPTER, a repo or a run folder, contains what it states.
 
-    Are the files there that the card names, are they what was pushed, do card, adapter and settings
-    agree, and does it draw its gallery again? With --reproduce it is trained again from what the
-    repo says: on the same CPU and versions that gives the same bytes; elsewhere both adapters are
-    compared, and what drifted is named. The exit status is 1 if something is not as it should be.
+    Checks that every file that the card names exists, that the files are the ones that were pushed,
+    that card, adapter and settings agree, and that the adapter generates its gallery again. With
+    --reproduce it is also trained again with the recorded settings: the same CPU and versions give
+    the same bytes; elsewhere both adapters are compared, and what drifted is named. The exit status
+    is 1 if a check fails.
     """
     from hublora.cli.progress import ProgressReport
 
@@ -86,7 +89,7 @@ def _given(base: str | None, assignments: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _check_recipe(ref: str, given: dict[str, Any]) -> None:
-    """Refuse what cannot be trained again before anything is looked at."""
+    """Raise before any work if the recorded settings cannot be trained again."""
     from hublora.training.config.training_config import TrainingConfig
     from hublora.workflows.train.recipe import check_named, read_recipe
     from hublora.workflows.train.settings import check_names
@@ -112,15 +115,15 @@ def _line(found: Verified) -> list[str]:
 
 
 def _again(again: Reproduced) -> list[str]:
-    """Return what a person reads of a reproduction."""
+    """Return the report of a reproduction, one line an item."""
     drifted = [f"  {sentence}" for sentence in again.drift]
-    since = ["What is not as it was:", *drifted] if drifted else []
+    since = ["Changed since the training:", *drifted] if drifted else []
     if again.same_bytes:
-        return [*since, "StepProgress again: the same bytes."]
+        return [*since, "Trained again: the same bytes."]
     told = f"cosine of the updates {again.likeness.cosine:.4f}, "
     told += f"difference {again.likeness.difference:.1%} of the length"
     if again.images is not None:
-        told += f", images {again.images:.1f} levels of 255 apart"
+        told += f", images {again.images:.1f} of 255 levels apart"
     verdict = "alike" if again.holds else "another adapter"
     lines = [*since, f"Trained again: {verdict} ({told})."]
     if again.exact:
@@ -131,9 +134,9 @@ def _again(again: Reproduced) -> list[str]:
 
 
 def _fail(found: Verified, again: Reproduced | None) -> None:
-    """Raise what gives the command its exit status, if something is not as it should be."""
+    """Raise VerificationError if a check failed or the adapter was not reproduced."""
     wrong = [check.name for check in found.checks if check.passed is False]
     if wrong:
-        raise VerificationError(f"{found.label} does not hold what it says: {', '.join(wrong)}.")
+        raise VerificationError(f"{found.label} fails verification: {', '.join(wrong)}.")
     if again is not None and not again.holds:
-        raise VerificationError(f"{again.label} was not made again by what it says of itself.")
+        raise VerificationError(f"{again.label} was not reproduced by its recorded settings.")

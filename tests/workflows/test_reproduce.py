@@ -128,7 +128,7 @@ def test_what_is_not_as_the_repo_says_is_named(
     assert wrong == ["files", "facts", "other", "images", "gallery"]
     assert "images/before-after.png" in done.out
     assert "bases/velocity (the adapter)" in done.out
-    assert "does not hold what it says: files, facts" in done.err
+    assert "fails verification: files, facts" in done.err
 
 
 @pytest.mark.parametrize("method", ["textual-inversion", "pivotal"])
