@@ -5,9 +5,13 @@ Grammar: https://git-scm.com/docs/gitignore#_pattern_format
 
 from __future__ import annotations
 
-import functools
 import re
 
+from .globs import Globs
+
+MAX_IGNORE = 64 << 10
+MAX_ATTRIBUTES = 256 << 10
+_QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"\s*(.*)')
 # What the Hub puts into a new repo: https://huggingface.co/docs/hub/repositories-getting-started
 LARGE_SUFFIXES = (
     "7z arrow avro bin bin.* bz2 ckpt ftz gguf gz h5 joblib lz4 mlmodel model msgpack npy npz onnx"
@@ -25,78 +29,57 @@ def default_attributes(kind: str) -> bytes:
 
 
 class Attributes:
-    """The `filter=lfs` rules of one `.gitattributes` file."""
+    """The `filter=lfs` rules of one `.gitattributes` file; a path may also stand in quotes."""
 
     def __init__(self, text: str) -> None:
-        self._rules: list[tuple[re.Pattern[str], bool]] = []
-        for line in text.splitlines()[:5000]:
-            pattern, *attributes = line.split()[:20] or [""]
-            if not pattern or pattern.startswith(("#", "!", "[")):
+        patterns: list[str] = []
+        self._answers: list[bool] = []
+        for line in text[:MAX_ATTRIBUTES].splitlines():
+            pattern, attributes = _split(line.strip())
+            if not pattern or pattern.startswith(("#", "!")):
                 continue
             for attribute in attributes:
                 if attribute in ("filter=lfs", "-filter", "!filter"):
-                    self._rules.append((_compiled(pattern), attribute == "filter=lfs"))
+                    patterns.append(pattern)
+                    self._answers.append(attribute == "filter=lfs")
+        self._globs = Globs(patterns)
 
     def is_large(self, path: str) -> bool:
         """Tell whether git would keep `path` in LFS; the last rule that matches decides."""
-        large = False
-        for pattern, answer in self._rules:
-            if pattern.fullmatch(path):
-                large = answer
-        return large
+        found = self._globs.last_match(path)
+        return found is not None and self._answers[found]
+
+
+def _split(line: str) -> tuple[str, list[str]]:
+    """Return the pattern of a line and its attributes."""
+    if line.startswith('"') and (quoted := _QUOTED.match(line)):
+        return quoted[1].replace('\\"', '"'), quoted[2].split()
+    pattern, *attributes = line.split() or [""]
+    return pattern, attributes
+
+
+def _without_spaces_at_the_end(line: str) -> str:
+    """Return a line of `.gitignore` without them; one behind a backslash is meant."""
+    text = line.rstrip()
+    return line[: len(text) + 1] if text.endswith("\\") else text
 
 
 class Ignore:
     """One `.gitignore` file."""
 
     def __init__(self, text: str) -> None:
-        self._rules: list[tuple[re.Pattern[str], bool]] = []
-        for raw in text.splitlines()[:5000]:
-            line = raw.strip()
-            if not line or line.startswith("#"):
-                continue
-            ignore = not line.startswith("!")
-            self._rules.append((_compiled(line.removeprefix("!"), below=True), ignore))
+        patterns: list[str] = []
+        self._answers: list[bool] = []
+        for line in text[:MAX_IGNORE].splitlines():
+            rule = _without_spaces_at_the_end(line)
+            if rule and not rule.startswith("#"):
+                patterns.append(rule.removeprefix("!"))
+                self._answers.append(not rule.startswith("!"))
+        self._globs = Globs(patterns)
 
     def ignores(self, path: str) -> bool:
-        """Tell whether `path` is to be left out."""
-        ignored = False
-        for pattern, answer in self._rules:
-            if pattern.fullmatch(path):
-                ignored = answer
-        return ignored
-
-
-@functools.lru_cache(maxsize=2000)
-def _compiled(pattern: str, below: bool = False) -> re.Pattern[str]:
-    """Turn a git pattern into a regular expression over the whole path."""
-    pattern = pattern[:300]
-    folder_only = pattern.endswith("/")
-    anchored = "/" in pattern.rstrip("/")
-    body = _translate(pattern.strip("/"))
-    head = "" if anchored else "(?:.*/)?"
-    tail = ("/.*" if folder_only else "(?:/.*)?") if below else ""
-    return re.compile(head + body + tail, re.DOTALL)
-
-
-# Runs of stars are folded first, so that no pattern makes the matcher try everything.
-_PARTS = re.compile(r"(\*\*/)|(/\*\*$)|(\*+)|(\?)|(\[[^\]/]*\])|(.)", re.DOTALL)
-
-
-def _translate(glob: str) -> str:
-    out = []
-    for deep, tail, star, one, group, plain in _PARTS.findall(glob):
-        if deep:
-            out.append("(?:.*/)?")
-        elif tail:
-            out.append("/.*")
-        elif star:
-            out.append("[^/]*")
-        elif one:
-            out.append("[^/]")
-        elif group and len(group) > 2:
-            inner = group[1:-1].replace("\\", "\\\\").replace("[", "\\[")
-            out.append(f"[^{inner[1:]}]" if inner[0] in "!^" else f"[{inner}]")
-        else:
-            out.append(re.escape(group or plain))
-    return "".join(out)
+        """Tell whether git would leave out `path`; what is in a folder left out is never back."""
+        for found in self._globs.matches_on_the_way(path):
+            if ignored := found is not None and self._answers[found]:
+                return ignored
+        return False
