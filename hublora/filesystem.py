@@ -37,7 +37,7 @@ def write_atomically(path: Path, content: bytes | str, mode: int = 0o644) -> Non
 
 
 @contextmanager
-def claimed(folder: Path) -> Iterator[bool]:
+def locked(folder: Path) -> Iterator[bool]:
     """Tell whether this process has `folder` for itself; ends with the block, or the process.
 
     Where the system has no file locks every claim is granted.
@@ -60,7 +60,7 @@ def claimed(folder: Path) -> Iterator[bool]:
         yield True
 
 
-def is_claimed(folder: Path) -> bool:
+def is_locked(folder: Path) -> bool:
     """Tell whether a process has `folder` for itself; writes nothing."""
     lock = folder / ".cache" / "hublora" / "lock"
     try:

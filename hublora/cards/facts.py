@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from hublora.hub.repo_layout import WEIGHTS
+
 Value = str | int | float | bool | None
 
 
@@ -162,7 +164,7 @@ class CardFacts:
     dataset: Source = Source()
     license: License | None = None
     trigger_words: tuple[str, ...] = ()
-    weight_name: str | None = "pytorch_lora_weights.safetensors"
+    weight_name: str | None = WEIGHTS
     words: LearnedWords | None = None
     kohya_path: str | None = None
     rank: int | None = None

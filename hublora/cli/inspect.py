@@ -12,7 +12,7 @@ from hublora.cli.output import out, output_flags
 if TYPE_CHECKING:
     from hublora.adapters.adapter import AdapterFacts
     from hublora.adapters.similarity import Overlap
-    from hublora.workflows.inspect import Checked, Preflight
+    from hublora.workflows.inspect import InspectedAdapter, Preflight
 
 EXAMPLES = """
 \b
@@ -85,7 +85,7 @@ def _as_data(found: Preflight) -> dict[str, Any]:
     }
 
 
-def _adapter_data(one: Checked) -> dict[str, Any]:
+def _adapter_data(one: InspectedAdapter) -> dict[str, Any]:
     fit = one.fit and {
         "layers": one.fit.total,
         "placed": len(one.fit.placed),
@@ -104,7 +104,7 @@ def _describe(found: Preflight) -> str:
     return "\n\n".join(blocks)
 
 
-def _describe_one(one: Checked, found: Preflight) -> str:
+def _describe_one(one: InspectedAdapter, found: Preflight) -> str:
     facts = one.facts
     rows = {
         "base": _base(facts),
@@ -135,7 +135,7 @@ def _base(facts: AdapterFacts) -> str:
     return f"{base}@{facts.base_revision[:8]}" if facts.base_model and facts.base_revision else base
 
 
-def _fit(one: Checked, found: Preflight) -> str | None:
+def _fit(one: InspectedAdapter, found: Preflight) -> str | None:
     if one.fit is None or found.base is None:
         return None
     return f"{len(one.fit.placed)} of {one.fit.total} layers of {found.base.label}"

@@ -20,7 +20,7 @@ import click
 from hublora.quoting import visible, visible_json
 
 if TYPE_CHECKING:
-    from hublora.hub.push import Pushed
+    from hublora.hub.push import PushResult
 
 Mode = Literal["human", "json", "quiet"]
 F = TypeVar("F", bound=Callable[..., Any])
@@ -71,7 +71,7 @@ class Output:
 out = Output()
 
 
-def push_summary(pushed: Pushed) -> list[str]:
+def push_summary(pushed: PushResult) -> list[str]:
     """Return the lines that report a verified push."""
     return [
         f"Pushed and verified: {pushed.url}",

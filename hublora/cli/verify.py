@@ -13,7 +13,7 @@ from hublora.errors import VerificationError
 
 if TYPE_CHECKING:
     from hublora.workflows.reproduce import Reproduced
-    from hublora.workflows.verify import Verified
+    from hublora.workflows.verify import VerificationReport
 
 EXAMPLES = """
 \b
@@ -107,7 +107,7 @@ def _reproduce(ref: str, given: dict[str, Any], output: Path | None) -> Reproduc
         return reproduce(ref, given=given, output=output, callback=report)
 
 
-def _line(found: Verified) -> list[str]:
+def _line(found: VerificationReport) -> list[str]:
     wide = max(len(check.name) for check in found.checks)
     return [
         f"  {_MARKS[check.passed]:<5}  {check.name:<{wide}}  {check.told}" for check in found.checks
@@ -133,7 +133,7 @@ def _again(again: Reproduced) -> list[str]:
     return lines
 
 
-def _fail(found: Verified, again: Reproduced | None) -> None:
+def _fail(found: VerificationReport, again: Reproduced | None) -> None:
     """Raise VerificationError if a check failed or the adapter was not reproduced."""
     wrong = [check.name for check in found.checks if check.passed is False]
     if wrong:

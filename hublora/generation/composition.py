@@ -18,7 +18,7 @@ from hublora.weights import CompositionMode
 
 if TYPE_CHECKING:
     from hublora.generation.lora.cache import AdapterCache
-    from hublora.resolution.lockfile import Lock
+    from hublora.resolution.lockfile import Lockfile
 
 
 @dataclass(frozen=True, repr=False)
@@ -44,7 +44,7 @@ class Composition:
     dtype: str
     way: CompositionMode = "sum"
     adapter_cache: AdapterCache | None = None
-    lock: Lock | None = None
+    lock: Lockfile | None = None
     name: str | None = None
     device: str = "cpu"
     scheduler: str | None = None

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hublora.errors import ConfigError
-from hublora.resolution.controlnet_ip_adapter import IpAdapter, find_controlnet, find_ip_adapter
+from hublora.resolution.controlnet_ip_adapter import IpAdapter, download_ip_adapter, load_controlnet
 
 if TYPE_CHECKING:
     from hublora.generation.conditions import Conditions
@@ -81,10 +81,10 @@ class Sources:
         fitting = Conditions(strength=self.strength, **images, controlnet=self.controlnet)
         controlnet = None
         if self.controlnet:
-            controlnet, stated["controlnet"] = find_controlnet(self.controlnet)
+            controlnet, stated["controlnet"] = load_controlnet(self.controlnet)
         if self.strength is not None:
             stated["strength"] = self.strength
-        ip_adapter = find_ip_adapter(self.ip_adapter) if self.ip_adapter else None
+        ip_adapter = download_ip_adapter(self.ip_adapter) if self.ip_adapter else None
         scale = 0.6 if self.ip_adapter_scale is None else self.ip_adapter_scale
         if ip_adapter:
             stated |= {"ip_adapter": ip_adapter.name, "ip_adapter_scale": scale}

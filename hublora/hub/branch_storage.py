@@ -19,7 +19,7 @@ from hublora.hub.resolve import RepoSnapshot, inspect_repo
 _OF_GIT = ".gitattributes"  # says which files are large
 
 
-def look_up(repo_id: str, branch: str) -> RepoSnapshot | None:
+def branch_snapshot(repo_id: str, branch: str) -> RepoSnapshot | None:
     """Return what the branch holds now, None if there is no such branch or repo.
 
     Raises:

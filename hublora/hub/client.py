@@ -20,7 +20,7 @@ from huggingface_hub.utils import (
 from hublora.errors import AccessError, HubError, HubloraError, NotFoundError
 
 # Ids that old articles name and that are gone from the Hub, with what took their place.
-GONE = {
+REPLACED_REPOS = {
     "runwayml/stable-diffusion-v1-5": "stable-diffusion-v1-5/stable-diffusion-v1-5",
     "lambdalabs/pokemon-blip-captions": "lambdalabs/naruto-blip-captions",
 }
@@ -87,9 +87,9 @@ def _page(what: str) -> str:
 
 def _gone(what: str) -> HubloraError | None:
     repo = what.split(" ")[-1]
-    if repo not in GONE:
+    if repo not in REPLACED_REPOS:
         return None
-    return NotFoundError(f"{repo} was taken off the Hub.", f"Use {GONE[repo]} instead.")
+    return NotFoundError(f"{repo} was taken off the Hub.", f"Use {REPLACED_REPOS[repo]} instead.")
 
 
 def _repo_missing(error: Exception, what: str, revision: str | None) -> HubloraError:

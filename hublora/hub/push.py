@@ -36,7 +36,7 @@ from hublora.refs import check_repo_id
 
 
 @dataclass(frozen=True)
-class Pushed:
+class PushResult:
     """Where a push ended up.
 
     Attributes:
@@ -111,7 +111,7 @@ def remote_card(repo_id: str) -> str | None:
 
 
 @without_bars()
-def push_folder(folder: Path, repo_id: str, *, message: str, private: bool = False) -> Pushed:
+def push_folder(folder: Path, repo_id: str, *, message: str, private: bool = False) -> PushResult:
     """Upload the layout's files in `folder` as one commit on main.
 
     Files of the layout that an earlier push left and that `folder` no longer has are removed in
@@ -143,7 +143,7 @@ def push_command(folder: Path, repo_id: str) -> str:
 
 
 @without_bars()
-def verify_files(folder: Path, pushed: Pushed) -> None:
+def verify_files(folder: Path, pushed: PushResult) -> None:
     """Read every pushed file back at its commit and compare it with the folder's.
 
     Raises:
@@ -177,7 +177,9 @@ def verify_files(folder: Path, pushed: Pushed) -> None:
         )
 
 
-def _commit(folder: Path, repo_id: str, names: list[str], message: str, private: bool) -> Pushed:
+def _commit(
+    folder: Path, repo_id: str, names: list[str], message: str, private: bool
+) -> PushResult:
     client = api()
     url: RepoUrl = client.create_repo(repo_id, private=private or None, exist_ok=True)
     head = inspect_repo(repo_id)
@@ -186,7 +188,7 @@ def _commit(folder: Path, repo_id: str, names: list[str], message: str, private:
     commit = client.create_commit(
         repo_id, operations, commit_message=message, parent_commit=head.commit
     )
-    return Pushed(repo_id, commit.oid, str(url), tuple(names))
+    return PushResult(repo_id, commit.oid, str(url), tuple(names))
 
 
 def _reason(error: BaseException) -> str:

@@ -10,7 +10,7 @@ from huggingface_hub import CommitOperationAdd, RepoFile
 
 from hublora.errors import AccessError, HubloraError, PushError, VerificationError
 from hublora.hub.client import api, translated, without_bars
-from hublora.hub.push import Pushed
+from hublora.hub.push import PushResult
 from hublora.hub.resolve import inspect_repo
 
 _AT_ONCE = 100  # paths of one question to the Hub
@@ -19,7 +19,7 @@ _AT_ONCE = 100  # paths of one question to the Hub
 @without_bars()
 def push_dataset_files(
     files: Mapping[str, Path | bytes], repo_id: str, *, message: str, private: bool = False
-) -> Pushed:
+) -> PushResult:
     """Upload files as one commit on the main branch of a dataset repo, and verify it.
 
     Args:
@@ -60,7 +60,7 @@ def push_dataset_files(
             f"{repo_id}@{commit.oid[:8]} is not what was pushed: {', '.join(wrong[:5])}.",
             "Run the same command again.",
         )
-    return Pushed(repo_id, commit.oid, str(url), tuple(files))
+    return PushResult(repo_id, commit.oid, str(url), tuple(files))
 
 
 def _differing(files: Mapping[str, Path | bytes], repo_id: str, commit: str) -> list[str]:

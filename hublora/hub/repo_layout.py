@@ -11,11 +11,11 @@ from pathlib import Path
 
 CARD = "README.md"
 WEIGHTS = "pytorch_lora_weights.safetensors"
-LEARNED_WORDS = "learned_embeds.safetensors"  # in place of WEIGHTS; the name that diffusers gives
+LEARNED_EMBEDDINGS = "learned_embeds.safetensors"  # diffusers' name; stands in place of WEIGHTS
 LOCK = "hublora.lock.json"
 SETTINGS = "training/config.yaml"
 ENVIRONMENT = "training/environment.json"
-CONTENTS = (WEIGHTS, LEARNED_WORDS, LOCK)  # one of them is what the repo is about
+CONTENTS = (WEIGHTS, LEARNED_EMBEDDINGS, LOCK)  # one of them is what the repo is about
 PATTERNS = (
     CARD,
     *CONTENTS,

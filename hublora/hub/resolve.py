@@ -24,12 +24,11 @@ from huggingface_hub import constants
 
 from hublora import strict_yaml
 from hublora.errors import AdapterError, HubError, NotFoundError
-from hublora.hub.client import GONE, api, is_offline, translated
+from hublora.hub.client import REPLACED_REPOS, api, is_offline, translated
 from hublora.hub.download import PICKLES, cache_folder
-from hublora.hub.repo_layout import LOCK
+from hublora.hub.repo_layout import LOCK, WEIGHTS
 from hublora.refs import AdapterRef, check_repo_id, check_revision
 
-WEIGHT_NAME = "pytorch_lora_weights.safetensors"
 MAX_CARD_BYTES = 2 << 20
 _SHA = re.compile(r"[0-9a-f]{40}\Z")
 
@@ -147,8 +146,8 @@ def _choose_file(ref: AdapterRef, files: Mapping[str, int | None]) -> str:
         return str(ref.path)
     folder = f"{ref.path}/" if ref.path else ""
     here = [name for name in safe if name.startswith(folder) and "/" not in name[len(folder) :]]
-    if folder + WEIGHT_NAME in here:
-        return folder + WEIGHT_NAME
+    if folder + WEIGHTS in here:
+        return folder + WEIGHTS
     if LOCK in files and ref.path in (None, LOCK):
         return LOCK
     if len(here) == 1:
@@ -195,8 +194,10 @@ def _remember(repo_id: str, repo_type: str, revision: str, commit: str) -> None:
 
 
 def _inspect_cache(repo_id: str, repo_type: str, revision: str) -> RepoSnapshot:
-    if repo_id in GONE:
-        raise NotFoundError(f"{repo_id} was taken off the Hub.", f"Use {GONE[repo_id]} instead.")
+    if repo_id in REPLACED_REPOS:
+        raise NotFoundError(
+            f"{repo_id} was taken off the Hub.", f"Use {REPLACED_REPOS[repo_id]} instead."
+        )
     cache = cache_folder(repo_id, repo_type)
     commit = revision
     if not _SHA.match(revision):

@@ -28,11 +28,13 @@ def open_adapter(ref: AdapterRef, callback: Callback = no_callback) -> Adapter:
         NotFoundError: It is not there.
         AdapterError: It is broken or no adapter.
     """
-    return load_pinned(*pin(ref, callback), callback)
+    return load_downloaded(*download_adapter(ref, callback), callback)
 
 
-def load_pinned(resolved: ResolvedAdapter, path: Path, callback: Callback = no_callback) -> Adapter:
-    """Read an adapter that `pin` brought to this machine, and tell what reading it cost.
+def load_downloaded(
+    resolved: ResolvedAdapter, path: Path, callback: Callback = no_callback
+) -> Adapter:
+    """Read the file that `download_adapter` returned; report the error of a low-rank rewrite.
 
     Raises:
         AdapterError: It is broken or no adapter.
@@ -59,7 +61,9 @@ def embedding_files(path: Path) -> list[Path]:
     return sorted(f for pattern in _embeddings(path.name) for f in path.parent.glob(pattern))
 
 
-def pin(ref: AdapterRef, callback: Callback = no_callback) -> tuple[ResolvedAdapter, Path]:
+def download_adapter(
+    ref: AdapterRef, callback: Callback = no_callback
+) -> tuple[ResolvedAdapter, Path]:
     """Return a ref at its commit with a local copy of its file."""
     if ref.kind == "repo":
         resolved = resolve_adapter(ref)
@@ -85,7 +89,7 @@ def pin(ref: AdapterRef, callback: Callback = no_callback) -> tuple[ResolvedAdap
     return ResolvedAdapter(ref, read_card(path.parent / CARD)), path
 
 
-def called(ref: AdapterRef) -> str:
+def adapter_label(ref: AdapterRef) -> str:
     """Return what an adapter is called in messages: its ref without what nobody types."""
     usual = ref.kind == "repo" and ref.path == WEIGHTS
     return (replace(ref, path=None) if usual else ref).public

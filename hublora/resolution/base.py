@@ -76,7 +76,7 @@ class Base:
             ) from error
 
 
-def find_base(model: str, revision: str | None = None) -> str | None:
+def resolve_base(model: str, revision: str | None = None) -> str | None:
     """Return the commit that a base's Hub id stands for, None for a folder; downloads nothing.
 
     Raises:
@@ -93,7 +93,9 @@ def find_base(model: str, revision: str | None = None) -> str | None:
     return snapshot.commit
 
 
-def open_base(model: str, revision: str | None = None, callback: Callback = no_callback) -> Base:
+def download_base(
+    model: str, revision: str | None = None, callback: Callback = no_callback
+) -> Base:
     """Find a base by Hub id or folder and bring its files to this machine.
 
     Raises:
@@ -101,7 +103,7 @@ def open_base(model: str, revision: str | None = None, callback: Callback = no_c
         AdapterError: Its architecture is not known here.
     """
     if _is_folder(check_named(model)):
-        find_base(model)
+        resolve_base(model)
         folder = Path(model).expanduser()
         card = read_card(folder / "README.md")
         return Base(folder.resolve().name, None, folder, card, family_of_folder(folder))

@@ -23,7 +23,7 @@ _STEMS = ("diffusion_pytorch_model", "model")
 
 
 @dataclass(frozen=True)
-class BaseOutline:
+class BaseLayers:
     """A base without its weights.
 
     Attributes:
@@ -61,9 +61,9 @@ def check_named(model: str) -> str:
     return model
 
 
-def outline_base(
+def read_base_layers(
     model: str, components: Collection[str], revision: str | None = None
-) -> BaseOutline:
+) -> BaseLayers:
     """Return the outline of a base; of its weights only headers are read.
 
     Args:
@@ -86,7 +86,7 @@ def outline_base(
     for component in COMPONENTS:
         if component in components and (files := _weights(component, source.files)):
             shapes[component] = _layers([source.header(file) for file in files])
-    return BaseOutline(source.name, source.commit, family, source.card, shapes)
+    return BaseLayers(source.name, source.commit, family, source.card, shapes)
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from hublora.hub.client import is_offline
 from hublora.hub.download import cache_folder
 from hublora.progress import Callback, Note
 from hublora.refs import check_repo_id
-from hublora.resolution.base import Base, open_base
-from hublora.resolution.base_layers import check_named, outline_base
+from hublora.resolution.base import Base, download_base
+from hublora.resolution.base_layers import check_named, read_base_layers
 from hublora.resolution.composition_parts import LoadedAdapter
 
 
@@ -62,11 +62,11 @@ def _open_fitting(
     parts: Sequence[LoadedAdapter], model: str, revision: str | None, callback: Callback
 ) -> Base:
     """Bring a base to this machine, unless its headers show that an adapter does not fit it."""
-    refuse_misfits([(part.label, part.adapter) for part in parts], model, revision)
-    return open_base(model, revision, callback)
+    check_adapters_fit([(part.label, part.adapter) for part in parts], model, revision)
+    return download_base(model, revision, callback)
 
 
-def refuse_misfits(
+def check_adapters_fit(
     adapters: Sequence[tuple[str, Adapter]], base: str, base_revision: str | None = None
 ) -> None:
     """Refuse adapters that do not fit a base before gigabytes of it are downloaded.
@@ -89,7 +89,7 @@ def refuse_misfits(
         return
     adapters = [(label, adapter) for label, adapter in adapters if adapter.layers]
     components = {component for _, adapter in adapters for component in adapter.layers}
-    outlined = outline_base(base, components, base_revision)
+    outlined = read_base_layers(base, components, base_revision)
     for label, adapter in adapters:
         flattened = adapter.facts.layout == "kohya"
         fit = fit_layers(adapter.layers, outlined.shapes, outlined.names, flattened)

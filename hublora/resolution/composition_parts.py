@@ -12,12 +12,17 @@ from hublora.errors import AdapterError, ConfigError
 from hublora.hub.repo_layout import LOCK, WEIGHTS
 from hublora.progress import Callback, no_callback
 from hublora.refs import AdapterRef, parse_refs
-from hublora.resolution.adapter import called, embedding_files, load_pinned, pin
+from hublora.resolution.adapter import (
+    adapter_label,
+    download_adapter,
+    embedding_files,
+    load_downloaded,
+)
 from hublora.weights import Weight
 
 if TYPE_CHECKING:
     from hublora.adapters.embeddings import LearnedToken
-    from hublora.resolution.lockfile import Lock
+    from hublora.resolution.lockfile import Lockfile
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,7 @@ class LoadedAdapter:
     @property
     def label(self) -> str:
         """What it is called in messages."""
-        return called(self.asked)
+        return adapter_label(self.asked)
 
     @property
     def title(self) -> str:
@@ -74,7 +79,7 @@ class LoadedAdapter:
         return {**named, **asked, "weight": weight, "sha256": facts.sha256}
 
 
-def settle(
+def parse_weighted_refs(
     refs: Sequence[str], weights: Mapping[str, str | float] | None = None
 ) -> list[WeightedRef]:
     """Parse refs, and what is said of their weights beside them.
@@ -106,7 +111,7 @@ def settle(
 
 
 @dataclass(frozen=True)
-class Opened:
+class ResolvedRefs:
     """What refs stand for.
 
     Attributes:
@@ -116,11 +121,11 @@ class Opened:
     """
 
     parts: tuple[LoadedAdapter, ...]
-    lock: Lock | None = None
+    lock: Lockfile | None = None
     composition: str | None = None
 
 
-def load_adapters(wanted: Sequence[WeightedRef], callback: Callback = no_callback) -> Opened:
+def load_adapters(wanted: Sequence[WeightedRef], callback: Callback = no_callback) -> ResolvedRefs:
     """Bring the adapters to this machine and read them.
 
     Raises:
@@ -130,14 +135,14 @@ def load_adapters(wanted: Sequence[WeightedRef], callback: Callback = no_callbac
     opened = [_open(one, callback) for one in wanted]
     if len(opened) == 1:
         return opened[0]
-    return Opened(tuple(part for one in opened for part in one.parts))
+    return ResolvedRefs(tuple(part for one in opened for part in one.parts))
 
 
-def _open(wanted: WeightedRef, callback: Callback) -> Opened:
-    resolved, path = pin(wanted.ref, callback)
+def _open(wanted: WeightedRef, callback: Callback) -> ResolvedRefs:
+    resolved, path = download_adapter(wanted.ref, callback)
     if path.name == LOCK:
         return _open_locked(wanted, resolved.ref, path, callback)
-    adapter = load_pinned(resolved, path, callback)
+    adapter = load_downloaded(resolved, path, callback)
     tokens: tuple[LearnedToken, ...] = ()
     files = embedding_files(path) if adapter.layers else [path]
     if files:
@@ -145,18 +150,20 @@ def _open(wanted: WeightedRef, callback: Callback) -> Opened:
 
         tokens = tuple(token for file in files for token in read_tokens(file))
     part = LoadedAdapter(wanted.ref, resolved.ref, wanted.weight, adapter, tokens, resolved.card)
-    return Opened((part,))
+    return ResolvedRefs((part,))
 
 
-def _open_locked(wanted: WeightedRef, ref: AdapterRef, path: Path, callback: Callback) -> Opened:
+def _open_locked(
+    wanted: WeightedRef, ref: AdapterRef, path: Path, callback: Callback
+) -> ResolvedRefs:
     """Open the parts of a composition as they are pinned."""
-    from hublora.resolution.lockfile import read_lock
+    from hublora.resolution.lockfile import read_lockfile
 
     name = wanted.ref.location
     factor = wanted.weight.number
     if factor is None:
         raise ConfigError(f"{name} is a composition: its weight is one number.", f"{name}:0.8")
-    lock = read_lock(path, name)
+    lock = read_lockfile(path, name)
     parts = []
     for locked in lock.parts:
         weight = Weight.parse(locked.weight).times(factor)
@@ -165,4 +172,4 @@ def _open_locked(wanted: WeightedRef, ref: AdapterRef, path: Path, callback: Cal
             raise AdapterError(f"{part.label} is not the file that {name} was composed of.")
         parts.append(replace(part, asked=locked.followed))
     named = ref.public if ref.kind == "repo" else None
-    return Opened(tuple(parts), lock, named)
+    return ResolvedRefs(tuple(parts), lock, named)

@@ -16,7 +16,7 @@ from hublora.refs import AdapterRef
 _ENCODER = "image_encoder"
 
 
-def find_controlnet(ref: str) -> tuple[Any, str]:
+def load_controlnet(ref: str) -> tuple[Any, str]:
     """Return the ControlNet in a repo, and its pinned ref.
 
     Args:
@@ -59,7 +59,7 @@ class IpAdapter:
     encoder: str
 
 
-def find_ip_adapter(ref: str) -> IpAdapter:
+def download_ip_adapter(ref: str) -> IpAdapter:
     """Bring an IP-Adapter and its image encoder to this machine.
 
     Args:

@@ -40,7 +40,7 @@ def default_device() -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def find_dtype(name: str | torch.dtype | None, device: str) -> torch.dtype:
+def parse_dtype(name: str | torch.dtype | None, device: str) -> torch.dtype:
     """Return a type of numbers; half precision where that is quick, if none is named.
 
     Raises:

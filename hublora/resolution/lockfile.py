@@ -71,7 +71,7 @@ class LockedBase(_Strict):
     license: str | None = None
 
 
-class Lock(_Strict):
+class Lockfile(_Strict):
     """What a composition is made of.
 
     Attributes:
@@ -99,7 +99,7 @@ class Lock(_Strict):
         return self.prompt.replace("{prompt}", prompt) if self.prompt else prompt
 
 
-def read_lock(path: Path, name: str) -> Lock:
+def read_lockfile(path: Path, name: str) -> Lockfile:
     """Parse a lockfile.
 
     Args:
@@ -112,7 +112,7 @@ def read_lock(path: Path, name: str) -> Lock:
     if path.stat().st_size > _MOST_BYTES:
         raise AdapterError(f"The lockfile of {name} is larger than {_MOST_BYTES:,} bytes.")
     try:
-        lock = Lock.model_validate_json(path.read_bytes())
+        lock = Lockfile.model_validate_json(path.read_bytes())
         for part in lock.parts:
             assert part.ref.path == part.file, "a path that means another file"
     except (ValidationError, HubloraError, AssertionError) as error:

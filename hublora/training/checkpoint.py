@@ -33,12 +33,12 @@ from hublora.adapters.files import save_tensors
 from hublora.adapters.layouts import to_diffusers
 from hublora.errors import ConfigError
 from hublora.filesystem import sha256_of, sync_folder, write_atomically
+from hublora.hub.repo_layout import WEIGHTS
 from hublora.training.config.training_config import TrainingConfig, flatten
 from hublora.training.failures import Diverged
 from hublora.training.run_folder import CHECKPOINT, STATE, list_checkpoints
 from hublora.training.session import Session
 
-WEIGHTS = "pytorch_lora_weights.safetensors"
 EMBEDDINGS = "embeddings/tokens.safetensors"
 OPTIMIZER = "optimizer.safetensors"
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from hublora.filesystem import is_claimed
+from hublora.filesystem import is_locked
 
 STATE = "state.json"  # of a checkpoint, written last
 HISTORY = "training/history.jsonl"
@@ -26,7 +26,7 @@ def list_checkpoints(run: Path) -> list[Path]:
 def is_unused(run: Path) -> bool:
     """Tell whether a folder holds nothing but what a training that failed before its first step
     has left, and none is about to do it."""
-    if not run.is_dir() or is_claimed(run):
+    if not run.is_dir() or is_locked(run):
         return False
     kept = {".cache", HISTORY.split("/")[0]}
     if any(

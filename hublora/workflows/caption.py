@@ -13,7 +13,7 @@ from hublora.cards.dataset import dataset_card
 from hublora.cards.format import format_count
 from hublora.errors import DataError
 from hublora.filesystem import write_atomically
-from hublora.hub.push import Pushed
+from hublora.hub.push import PushResult
 from hublora.hub.push_dataset import push_dataset_files
 from hublora.hub.repo_layout import CARD
 from hublora.progress import Callback, Note, Progress, downloading, no_callback
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from hublora.data.captioner import Captioner
     from hublora.data.examples import Example
-    from hublora.hub.push import Pushed
+    from hublora.hub.push import PushResult
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Captioned:
     written: int
     kept: int
     skipped: int
-    pushed: Pushed | None = None
+    pushed: PushResult | None = None
 
 
 def caption(
@@ -229,7 +229,7 @@ def push_dataset(
     captioned_by: str | None = None,
     private: bool = False,
     callback: Callback = no_callback,
-) -> Pushed:
+) -> PushResult:
     """Push the images that have a caption as an image folder with metadata.jsonl and a card.
 
     Args:

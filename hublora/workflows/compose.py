@@ -17,11 +17,11 @@ from hublora.filesystem import write_atomically
 from hublora.generation.composition import Composition, license_of
 from hublora.generation.draw import draw, save
 from hublora.generation.sample import sampling_for
-from hublora.hub.push import Pushed, check_can_push
+from hublora.hub.push import PushResult, check_can_push
 from hublora.hub.repo_layout import LOCK
 from hublora.progress import Callback, FileWritten, no_callback
 from hublora.resolution.composition_parts import LoadedAdapter
-from hublora.resolution.lockfile import Lock, LockedBase, LockedPart
+from hublora.resolution.lockfile import LockedBase, LockedPart, Lockfile
 from hublora.weights import CompositionMode
 from hublora.workflows.load import load
 from hublora.workflows.push import push
@@ -39,7 +39,7 @@ class Composed:
 
     folder: Path | None
     error: float | None = None
-    pushed: Pushed | None = None
+    pushed: PushResult | None = None
 
 
 def compose(
@@ -115,7 +115,7 @@ def compose(
     return Composed(output, None, pushed)
 
 
-def make_lock(composition: Composition, template: str | None) -> Lock:
+def make_lock(composition: Composition, template: str | None) -> Lockfile:
     """Return the lockfile of what a pipeline was put together from.
 
     Raises:
@@ -129,7 +129,7 @@ def make_lock(composition: Composition, template: str | None) -> Lock:
     parts = tuple(_lock_part(part) for part in composition.parts)
     if not parts:
         raise ConfigError("A composition needs at least one adapter.")
-    return Lock(
+    return Lockfile(
         base=LockedBase(repo=base.name, commit=base.commit, license=license_of(base.card)),
         compose=composition.way,
         prompt=template or (composition.lock.prompt if composition.lock else None),
@@ -158,7 +158,7 @@ def _lock_part(part: LoadedAdapter) -> LockedPart:
 
 def _card(
     composition: Composition,
-    lock: Lock,
+    lock: Lockfile,
     repo_id: str | None,
     folder: Path,
     gallery: Gallery,

@@ -25,8 +25,8 @@ from hublora.filesystem import write_atomically
 from hublora.hub.repo_layout import LOCK, WEIGHTS
 from hublora.progress import Callback, no_callback
 from hublora.refs import AdapterRef
-from hublora.resolution.adapter import load_pinned, pin
-from hublora.resolution.base_layers import outline_base
+from hublora.resolution.adapter import download_adapter, load_downloaded
+from hublora.resolution.base_layers import read_base_layers
 
 if TYPE_CHECKING:
     import torch
@@ -85,16 +85,16 @@ def convert(
     parsed = AdapterRef.parse(ref)
     if parsed.weight != 1.0:
         raise ConfigError("A weight does not change a file.", f"Leave out :{parsed.weight:g}.")
-    resolved, path = pin(parsed, callback)
+    resolved, path = download_adapter(parsed, callback)
     if path.name == LOCK:
         raise AdapterError(
             f"{parsed.location} is a composition, not one adapter.",
             f"Make one of it: hublora compose {ref} --merge cat -o DIR",
         )
-    adapter = load_pinned(resolved, path)
+    adapter = load_downloaded(resolved, path)
     if to == adapter.facts.layout == "kohya" and rank is None:
         return _done(_copy_kohya(adapter, path, Path(output)), to, adapter, 0.0)
-    outlined = outline_base(base, adapter.layers, base_revision) if base else None
+    outlined = read_base_layers(base, adapter.layers, base_revision) if base else None
     names = own_names(adapter, outlined.names if outlined else None)
     if rank is not None:
         adapter = limited(adapter, rank)

@@ -36,8 +36,13 @@ from hublora.hub.repo_layout import LOCK
 from hublora.hub.resolve import ResolvedAdapter, resolve_adapter
 from hublora.progress import Callback, no_callback
 from hublora.refs import AdapterRef, parse_refs
-from hublora.resolution.adapter import called, facts_from_card, open_adapter, pin
-from hublora.resolution.base_layers import BaseOutline, outline_base
+from hublora.resolution.adapter import (
+    adapter_label,
+    download_adapter,
+    facts_from_card,
+    open_adapter,
+)
+from hublora.resolution.base_layers import BaseLayers, read_base_layers
 
 if TYPE_CHECKING:
     from hublora.adapters.similarity import Overlap
@@ -70,7 +75,7 @@ _FAMILY_OF_ARCHITECTURE = (
 
 
 @dataclass(frozen=True)
-class Checked:
+class InspectedAdapter:
     """One adapter as its header and card show it.
 
     Attributes:
@@ -96,8 +101,8 @@ class Preflight:
         conflicts: Sentences about what keeps them from being used together.
     """
 
-    adapters: tuple[Checked, ...]
-    base: BaseOutline | None = None
+    adapters: tuple[InspectedAdapter, ...]
+    base: BaseLayers | None = None
     conflicts: tuple[str, ...] = ()
 
 
@@ -125,7 +130,7 @@ def preflight(*refs: str, base: str | None = None, base_revision: str | None = N
     outlined = None
     if base is not None:
         components = {component for one in opened for component in one.layers}
-        outlined = outline_base(base, components, base_revision)
+        outlined = read_base_layers(base, components, base_revision)
     checked = tuple(_check(one, outlined) for one in opened)
     return Preflight(checked, outlined, tuple(_conflicts(checked)))
 
@@ -157,12 +162,12 @@ def measure_overlap(
     names = None
     if base is not None:
         components = {component for adapter in adapters for component in adapter.layers}
-        names = outline_base(base, components, base_revision).names
+        names = read_base_layers(base, components, base_revision).names
     return overlap([renamed(adapter, own_names(adapter, names)) for adapter in adapters])
 
 
 @dataclass(frozen=True)
-class _Opened:
+class _AdapterHeader:
     """An adapter whose header and card were read; `asked` is how it was asked for."""
 
     asked: AdapterRef
@@ -173,29 +178,29 @@ class _Opened:
     card: Mapping[str, Any]
 
 
-def _open_all(refs: Sequence[str]) -> list[_Opened]:
+def _open_all(refs: Sequence[str]) -> list[_AdapterHeader]:
     """Read headers and cards; a composition is its parts."""
     return [one for ref in parse_refs(refs) for one in _open(ref)]
 
 
-def _open(ref: AdapterRef) -> list[_Opened]:
+def _open(ref: AdapterRef) -> list[_AdapterHeader]:
     if ref.kind == "repo" and not is_offline():
         resolved = resolve_adapter(ref)
         if resolved.ref.path != LOCK:
             return [_open_remote(ref, resolved)]
         path = download(ref.location, str(resolved.ref.revision), LOCK)
     else:
-        resolved, path = pin(ref)
+        resolved, path = download_adapter(ref)
     if path.name == LOCK:
-        from hublora.resolution.lockfile import read_lock
+        from hublora.resolution.lockfile import read_lockfile
 
-        parts = read_lock(path, ref.location).parts
+        parts = read_lockfile(path, ref.location).parts
         return [replace(one, asked=part.followed) for part in parts for one in _open(part.ref)]
     header, config = read_file_header(path), read_peft_config(path)
     return [_opened(ref, resolved, header, config, file_reader(path), path.stat().st_size)]
 
 
-def _open_remote(ref: AdapterRef, resolved: ResolvedAdapter) -> _Opened:
+def _open_remote(ref: AdapterRef, resolved: ResolvedAdapter) -> _AdapterHeader:
     """Read a header, and the settings of a PEFT folder, by range: two requests or three."""
     repo_id, commit = resolved.ref.location, str(resolved.ref.revision)
     file = str(resolved.ref.path)
@@ -219,14 +224,14 @@ def _opened(
     config: Mapping[str, Any] | None,
     read: ReadRange,
     size: int,
-) -> _Opened:
+) -> _AdapterHeader:
     if holds_tokens(header):
         facts = facts_of_tokens(header, **facts_from_card(resolved), size=size)
-        return _Opened(asked, resolved.ref, facts, header, {}, resolved.card)
+        return _AdapterHeader(asked, resolved.ref, facts, header, {}, resolved.card)
     facts = facts_from_header(header, config, **facts_from_card(resolved), size=size)
     alphas = facts.alphas or _first_alpha(read, header)
     facts = replace(facts, alphas=alphas, family=_family(facts))
-    return _Opened(asked, resolved.ref, facts, header, outline(header.shapes), resolved.card)
+    return _AdapterHeader(asked, resolved.ref, facts, header, outline(header.shapes), resolved.card)
 
 
 def _first_alpha(read: ReadRange, header: Header) -> tuple[float, ...]:
@@ -247,19 +252,21 @@ def _family(facts: AdapterFacts) -> str | None:
     return None
 
 
-def _check(one: _Opened, base: BaseOutline | None) -> Checked:
+def _check(one: _AdapterHeader, base: BaseLayers | None) -> InspectedAdapter:
     if holds_tokens(one.header):  # learned words: their widths are checked when they are added
-        return Checked(one.facts, called(one.asked), None, tuple(_contradictions(one)))
+        return InspectedAdapter(
+            one.facts, adapter_label(one.asked), None, tuple(_contradictions(one))
+        )
     problems = [*faults(one.header.shapes), *_contradictions(one)]
     fit = None
     if base is not None:
         flattened = one.facts.layout == "kohya"
         fit = fit_layers(one.layers, base.shapes, base.names, flattened)
         problems += _misfits(one, fit, base)
-    return Checked(one.facts, called(one.asked), fit, tuple(problems))
+    return InspectedAdapter(one.facts, adapter_label(one.asked), fit, tuple(problems))
 
 
-def _contradictions(one: _Opened) -> list[str]:
+def _contradictions(one: _AdapterHeader) -> list[str]:
     """Return where card, metadata and tensors say different things about the base."""
     problems = []
     shown = architecture(one.layers)
@@ -279,7 +286,7 @@ def _contradictions(one: _Opened) -> list[str]:
     return problems
 
 
-def _misfits(one: _Opened, fit: Fit, base: BaseOutline) -> list[str]:
+def _misfits(one: _AdapterHeader, fit: Fit, base: BaseLayers) -> list[str]:
     problems = []
     stated = one.facts.base_model
     if stated and base.commit and stated != base.name:  # a folder may be a copy of it
@@ -302,7 +309,7 @@ _SHARED = (
 )
 
 
-def _conflicts(adapters: Sequence[Checked]) -> list[str]:
+def _conflicts(adapters: Sequence[InspectedAdapter]) -> list[str]:
     """Return what keeps adapters from being used on one base."""
     conflicts = []
     for field, noun, mend in _SHARED:

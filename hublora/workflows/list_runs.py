@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from hublora.adapters.header import read_file_header
 from hublora.errors import AdapterError, ConfigError, NotFoundError
-from hublora.filesystem import is_claimed
-from hublora.hub.repo_layout import CARD, LEARNED_WORDS, SETTINGS, WEIGHTS
+from hublora.filesystem import is_locked
+from hublora.hub.repo_layout import CARD, LEARNED_EMBEDDINGS, SETTINGS, WEIGHTS
 from hublora.training.config.training_config import flatten, read_settings_file
 from hublora.training.run_folder import (
     CHECKPOINT,
@@ -119,7 +119,7 @@ def _is_run(folder: Path, below: Sequence[str], files: Sequence[str]) -> bool:
     if any(name.startswith(CHECKPOINT) for name in below):
         return True
     return (folder / HISTORY).is_file() or (
-        (WEIGHTS in files or LEARNED_WORDS in files) and (folder / SETTINGS).is_file()
+        (WEIGHTS in files or LEARNED_EMBEDDINGS in files) and (folder / SETTINGS).is_file()
     )
 
 
@@ -131,7 +131,7 @@ def _look(folder: Path) -> FoundRun:
     adapter = _adapter(folder)
     run = FoundRun(
         folder=folder,
-        state="running" if is_claimed(folder) else "stopped",
+        state="running" if is_locked(folder) else "stopped",
         problem=None,
         step=max((row["step"] for row in rows), default=0),
         steps=None,
@@ -229,7 +229,7 @@ def _step(checkpoint: Path) -> int:
 def _adapter(folder: Path) -> Path | None:
     """Return what a run has learned: the result, else that of the newest checkpoint."""
     places = [folder, *reversed(list_checkpoints(folder))]
-    paths = (place / name for place in places for name in (WEIGHTS, LEARNED_WORDS))
+    paths = (place / name for place in places for name in (WEIGHTS, LEARNED_EMBEDDINGS))
     return next((path for path in paths if path.is_file()), None)
 
 

@@ -12,8 +12,13 @@ from hublora.generation.lora.cache import DEFAULT_LIMIT, AdapterCache
 from hublora.generation.offload import Offload, check_offload, place
 from hublora.progress import Callback, no_callback
 from hublora.resolution.choose_base import choose_base
-from hublora.resolution.composition_parts import Opened, WeightedRef, load_adapters, settle
-from hublora.resolution.device import check_device, default_device, find_dtype
+from hublora.resolution.composition_parts import (
+    ResolvedRefs,
+    WeightedRef,
+    load_adapters,
+    parse_weighted_refs,
+)
+from hublora.resolution.device import check_device, default_device, parse_dtype
 from hublora.weights import CompositionMode, Weight
 
 if TYPE_CHECKING:
@@ -65,10 +70,10 @@ def load(
         AdapterError: A file is broken, or does not fit the base.
         ConfigError: A setting does not work here.
     """
-    wanted = settle(refs, weights)
+    wanted = parse_weighted_refs(refs, weights)
     device = default_device() if device is None else check_device(device)
     check_offload(device, offload)
-    dtype = find_dtype(dtype, device)
+    dtype = parse_dtype(dtype, device)
     opened_refs = [load_adapters([one], callback) for one in wanted]
     found = _together(opened_refs)
     if found.lock and base is None:
@@ -118,7 +123,7 @@ def use(
     """
     composition = _composition_of(pipe)
     assert composition.adapter_cache is not None, "it was loaded"
-    wanted = settle(refs, weights)
+    wanted = parse_weighted_refs(refs, weights)
     opened = [_open_again(composition.adapter_cache, one, callback) for one in wanted]
     found = _together(opened)
     check_licenses(composition.base, found.parts, commercial, callback)
@@ -152,31 +157,35 @@ def _composition_of(pipe: Any) -> Composition:
     return composition
 
 
-def _open_again(adapter_cache: AdapterCache, wanted: WeightedRef, callback: Callback) -> Opened:
+def _open_again(
+    adapter_cache: AdapterCache, wanted: WeightedRef, callback: Callback
+) -> ResolvedRefs:
     """Open a ref, unless it is in memory."""
     if there := adapter_cache.find(wanted.ref):
-        return Opened((replace(there.part, asked=wanted.ref, weight=wanted.weight),))
+        return ResolvedRefs((replace(there.part, asked=wanted.ref, weight=wanted.weight),))
     found = load_adapters([WeightedRef(adapter_cache.pinned(wanted.ref), wanted.weight)], callback)
     if found.lock:
         return found
     return replace(found, parts=tuple(replace(part, asked=wanted.ref) for part in found.parts))
 
 
-def _together(opened: Sequence[Opened]) -> Opened:
+def _together(opened: Sequence[ResolvedRefs]) -> ResolvedRefs:
     if len(opened) == 1:
         return opened[0]
-    return Opened(tuple(part for one in opened for part in one.parts))
+    return ResolvedRefs(tuple(part for one in opened for part in one.parts))
 
 
 def _remember(
-    adapter_cache: AdapterCache, wanted: Sequence[WeightedRef], opened: Sequence[Opened]
+    adapter_cache: AdapterCache, wanted: Sequence[WeightedRef], opened: Sequence[ResolvedRefs]
 ) -> None:
     for one, found in zip(wanted, opened, strict=True):
         if found.lock is None:
             adapter_cache.remember(one.ref, found.parts[0])
 
 
-def _played(composition: Composition, found: Opened, way: CompositionMode | None) -> Composition:
+def _played(
+    composition: Composition, found: ResolvedRefs, way: CompositionMode | None
+) -> Composition:
     """Let adapters act; return what the pipeline is put together from then."""
     adapter_cache = composition.adapter_cache
     assert adapter_cache is not None, "it was loaded"

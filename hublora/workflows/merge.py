@@ -20,7 +20,7 @@ from hublora.hub.push import check_can_push
 from hublora.hub.repo_layout import WEIGHTS
 from hublora.hub.resolve import inspect_repo
 from hublora.progress import Callback, Note, no_callback
-from hublora.resolution.composition_parts import LoadedAdapter, load_adapters, settle
+from hublora.resolution.composition_parts import LoadedAdapter, load_adapters, parse_weighted_refs
 from hublora.workflows.compose import Composed, draw_gallery, need_a_place, usual_prompts
 from hublora.workflows.load import load
 from hublora.workflows.push import push
@@ -108,7 +108,7 @@ def merge(
 
 def _open_plain(refs: Sequence[str], callback: Callback) -> tuple[LoadedAdapter, ...]:
     """Open adapters that bring nothing but weights."""
-    parts = load_adapters(settle(refs), callback).parts
+    parts = load_adapters(parse_weighted_refs(refs), callback).parts
     for part in parts:
         if part.tokens:
             raise ConfigError(

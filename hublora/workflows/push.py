@@ -15,7 +15,7 @@ from hublora.cards.write import merge_card, write_card
 from hublora.errors import NotFoundError, VerificationError
 from hublora.filesystem import write_atomically
 from hublora.generation.metadata import read_image
-from hublora.hub.push import Pushed, check_can_push, push_folder, remote_card, verify_files
+from hublora.hub.push import PushResult, check_can_push, push_folder, remote_card, verify_files
 from hublora.hub.repo_layout import CARD, CONTENTS, WEIGHTS
 from hublora.progress import Callback, Note, no_callback
 
@@ -34,7 +34,7 @@ def push(
     private: bool = False,
     base: str | None = None,
     callback: Callback = no_callback,
-) -> Pushed:
+) -> PushResult:
     """Push the repo files of a run folder as one commit and verify what arrived.
 
     What a person has edited in the repo's card is kept.
@@ -93,7 +93,7 @@ def _read(path: Path) -> str | None:
 
 
 def verify_pushed(
-    folder: Path, pushed: Pushed, *, base: str | None = None, callback: Callback = no_callback
+    folder: Path, pushed: PushResult, *, base: str | None = None, callback: Callback = no_callback
 ) -> None:
     """Check that the commit holds what `folder` holds and draws what it shows.
 
@@ -110,7 +110,9 @@ def verify_pushed(
     callback(Note("Verified: every file is as pushed, and the adapter draws the same image."))
 
 
-def _verify_image(path: Path, facts: Mapping[str, Any], pushed: Pushed, base: str | None) -> None:
+def _verify_image(
+    path: Path, facts: Mapping[str, Any], pushed: PushResult, base: str | None
+) -> None:
     """Draw the image again from the pushed adapter and compare."""
     import torch
     from PIL import Image

@@ -15,7 +15,7 @@ from hublora.generation.inputs import Opened, find_again
 from hublora.generation.outputs import check_output, output_paths
 from hublora.progress import Callback, FileWritten, Note, no_callback
 from hublora.refs import AdapterRef
-from hublora.resolution.adapter import pin
+from hublora.resolution.adapter import download_adapter
 from hublora.resolution.device import DTYPES
 from hublora.workflows.load import load
 
@@ -215,10 +215,10 @@ def _find(entry: Mapping[str, Any], files: Sequence[Path], drift: list[str]) -> 
     if ref.kind != "repo":
         return str(ref)
     try:
-        pin(ref)
+        download_adapter(ref)
     except NotFoundError:
         followed = AdapterRef("repo", ref.location, entry.get("revision"), ref.path)
-        _, path = pin(followed)
+        _, path = download_adapter(followed)
         same = "the same file" if sha256_of(path) == entry.get("sha256") else "another file"
         drift.append(
             f"{ref.location} has no commit {str(ref.revision)[:8]} any more; "
@@ -230,7 +230,7 @@ def _find(entry: Mapping[str, Any], files: Sequence[Path], drift: list[str]) -> 
 
 def _find_file(entry: Mapping[str, Any], files: Sequence[Path]) -> str:
     for file in files:
-        _, path = pin(AdapterRef("local", str(file)))
+        _, path = download_adapter(AdapterRef("local", str(file)))
         if sha256_of(path) == entry.get("sha256"):
             return str(file.resolve())
     raise ConfigError(

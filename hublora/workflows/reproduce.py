@@ -18,7 +18,7 @@ from hublora.progress import Callback, no_callback
 from hublora.training.config.training_config import TrainingConfig
 from hublora.workflows.train.recipe import drift_since, read_recipe, remake
 from hublora.workflows.train.train import train
-from hublora.workflows.verify import learned_files, opened
+from hublora.workflows.verify import downloaded_repo, trained_files
 
 # Two trainings of one recipe in another precision are more alike than this, with another seed far
 # less (docs/training.md has figures).
@@ -73,8 +73,8 @@ def reproduce(
     """
     recipe = read_recipe(ref)
     drift = drift_since(recipe)
-    with opened(ref, callback) as (original, label, _), _somewhere(output) as above:
-        header = read_file_header(original / learned_files(original)[0])
+    with downloaded_repo(ref, callback) as (original, label, _), _somewhere(output) as above:
+        header = read_file_header(original / trained_files(original)[0])
         # The adapter's file says its title, which is its folder's name.
         folder = above / Path(header.metadata.get("modelspec.title", recipe.name)).name
         # A cache of its own: what an older VAE encoded would hide what a newer one does.
@@ -93,7 +93,7 @@ def reproduce(
 
 
 def _hashes(folder: Path) -> dict[str, str]:
-    return {name: sha256_of(folder / name) for name in learned_files(folder)}
+    return {name: sha256_of(folder / name) for name in trained_files(folder)}
 
 
 def compare(one: Path, other: Path) -> Similarity:
@@ -104,7 +104,7 @@ def compare(one: Path, other: Path) -> Similarity:
         AdapterError: A file is damaged.
         NotFoundError: The first one has learned nothing.
     """
-    both = [name for name in learned_files(one) if (other / name).is_file()]
+    both = [name for name in trained_files(one) if (other / name).is_file()]
     found = [
         likeness(load_adapter(one / name), load_adapter(other / name))
         if name == WEIGHTS

@@ -14,10 +14,10 @@ from hublora.hub.repo_layout import LOCK
 from hublora.hub.resolve import changed_files, inspect_repo
 from hublora.progress import Callback, FileWritten, no_callback
 from hublora.refs import AdapterRef
-from hublora.resolution.adapter import pin
-from hublora.resolution.composition_parts import LoadedAdapter, settle
+from hublora.resolution.adapter import download_adapter
+from hublora.resolution.composition_parts import LoadedAdapter, parse_weighted_refs
 from hublora.resolution.composition_parts import load_adapters as open_refs
-from hublora.resolution.lockfile import Lock, read_lock
+from hublora.resolution.lockfile import Lockfile, read_lockfile
 from hublora.workflows.compose import Composed, compose, usual_prompts
 from hublora.workflows.load import load
 
@@ -163,27 +163,29 @@ def update(
     )
 
 
-def _read(ref: str) -> tuple[str, Lock]:
+def _read(ref: str) -> tuple[str, Lockfile]:
     parsed = AdapterRef.parse(ref)
-    _, path = pin(replace(parsed, weight=1.0))
+    _, path = download_adapter(replace(parsed, weight=1.0))
     if path.name != LOCK:
         raise AdapterError(
             f"{ref} is one adapter, not a composition.", "Only compositions pin others."
         )
-    return parsed.location, read_lock(path, parsed.location)
+    return parsed.location, read_lockfile(path, parsed.location)
 
 
-def _now(lock: Lock, callback: Callback) -> tuple[LoadedAdapter, ...]:
-    return open_refs(settle([str(part.followed) for part in lock.parts]), callback).parts
+def _now(lock: Lockfile, callback: Callback) -> tuple[LoadedAdapter, ...]:
+    return open_refs(
+        parse_weighted_refs([str(part.followed) for part in lock.parts]), callback
+    ).parts
 
 
-def _movement(lock: Lock, index: int, part: LoadedAdapter) -> VersionChange:
+def _movement(lock: Lockfile, index: int, part: LoadedAdapter) -> VersionChange:
     locked = lock.parts[index]
     changed = part.adapter.facts.sha256 != locked.sha256
     return VersionChange(locked.repo, locked.commit, str(part.ref.revision), changed)
 
 
-def _base_movement(lock: Lock) -> VersionChange:
+def _base_movement(lock: Lockfile) -> VersionChange:
     base = lock.base
     now = inspect_repo(base.repo).commit
     if now == base.commit:
@@ -193,7 +195,7 @@ def _base_movement(lock: Lock) -> VersionChange:
     return VersionChange(base.repo, base.commit, now, told)
 
 
-def _weights(lock: Lock) -> dict[str, str | float]:
+def _weights(lock: Lockfile) -> dict[str, str | float]:
     return {str(index + 1): part.weight for index, part in enumerate(lock.parts)}
 
 

@@ -17,7 +17,7 @@ from hublora.adapters.similarity import likeness
 from hublora.errors import HubloraError, NotFoundError
 from hublora.generation.metadata import read_image
 from hublora.hub.push import fresh_copy, recorded_hashes, wrong_files
-from hublora.hub.repo_layout import CARD, LEARNED_WORDS, SETTINGS, WEIGHTS
+from hublora.hub.repo_layout import CARD, LEARNED_EMBEDDINGS, SETTINGS, WEIGHTS
 from hublora.hub.resolve import inspect_repo, read_card
 from hublora.progress import Callback, Progress, no_callback
 from hublora.refs import AdapterRef
@@ -46,7 +46,7 @@ class Check:
 
 
 @dataclass(frozen=True)
-class Verified:
+class VerificationReport:
     """What a repo was found to be.
 
     Attributes:
@@ -69,7 +69,7 @@ def verify(
     base: str | None = None,
     device: str | None = None,
     callback: Callback = no_callback,
-) -> Verified:
+) -> VerificationReport:
     """Look whether a repo, or the folder of a run, holds what it says.
 
     Every file is read anew, not from the cache, and the gallery is drawn again.
@@ -84,10 +84,10 @@ def verify(
         HubloraError: It cannot be looked at: there is no such repo or no adapter in it, or the Hub
             is away.
     """
-    with opened(ref, callback) as (folder, label, hashes):
-        if not holds_adapter(folder):
+    with downloaded_repo(ref, callback) as (folder, label, hashes):
+        if not has_adapter(folder):
             raise NotFoundError(
-                f"{label} holds no adapter: it has neither {WEIGHTS} nor {LEARNED_WORDS}.",
+                f"{label} holds no adapter: it has neither {WEIGHTS} nor {LEARNED_EMBEDDINGS}.",
                 "Name the repo that an adapter was pushed to.",
             )
         checks = [
@@ -101,11 +101,11 @@ def verify(
                 ("gallery", lambda: _gallery(folder, base, device, callback)),
             )
         ]
-        return Verified(label, tuple(checks))
+        return VerificationReport(label, tuple(checks))
 
 
 @contextmanager
-def opened(ref: str, callback: Callback) -> Iterator[tuple[Path, str, Mapping[str, str]]]:
+def downloaded_repo(ref: str, callback: Callback) -> Iterator[tuple[Path, str, Mapping[str, str]]]:
     """Lend a folder with a repo's files at one commit, its label, and hashes the Hub recorded.
 
     Of a run folder there are none.
@@ -123,21 +123,21 @@ def opened(ref: str, callback: Callback) -> Iterator[tuple[Path, str, Mapping[st
         yield folder, f"{parsed.location}@{snapshot.commit[:8]}", hashes
 
 
-def holds_adapter(folder: Path) -> bool:
+def has_adapter(folder: Path) -> bool:
     """Tell whether a folder has an adapter, or learned words, under their usual names."""
-    return any((folder / name).is_file() for name in (WEIGHTS, LEARNED_WORDS))
+    return any((folder / name).is_file() for name in (WEIGHTS, LEARNED_EMBEDDINGS))
 
 
-def learned_files(folder: Path) -> list[str]:
+def trained_files(folder: Path) -> list[str]:
     """Return the files with what was learned: the adapter first, learned words after it.
 
     Raises:
         NotFoundError: There are none.
     """
-    found = [name for name in (WEIGHTS, LEARNED_WORDS) if (folder / name).is_file()]
+    found = [name for name in (WEIGHTS, LEARNED_EMBEDDINGS) if (folder / name).is_file()]
     found += [f"embeddings/{path.name}" for path in sorted(folder.glob("embeddings/*.safetensors"))]
     if not found:
-        raise NotFoundError(f"There is neither {WEIGHTS} nor {LEARNED_WORDS}.")
+        raise NotFoundError(f"There is neither {WEIGHTS} nor {LEARNED_EMBEDDINGS}.")
     return found
 
 
@@ -167,7 +167,7 @@ def _files(folder: Path) -> tuple[bool, str]:
     card = folder / CARD
     if not card.is_file():
         return False, f"there is no {CARD}"
-    named = set(learned_files(folder)) | _named_files(card)
+    named = set(trained_files(folder)) | _named_files(card)
     missing = sorted(name for name in named if not (folder / name).is_file())
     if missing:
         return False, f"the card names what is not there: {', '.join(missing)}"
@@ -231,7 +231,7 @@ def _facts(folder: Path) -> tuple[bool | None, str]:
 
 
 def _metadata(folder: Path) -> Mapping[str, str]:
-    return read_file_header(folder / learned_files(folder)[0]).metadata
+    return read_file_header(folder / trained_files(folder)[0]).metadata
 
 
 def _has_settings(folder: Path) -> bool:
@@ -262,7 +262,7 @@ def _images(folder: Path) -> tuple[bool | None, str]:
     plans = gallery_plans(folder)
     if not plans:
         return None, "none says how it was made"
-    name = learned_files(folder)[0]
+    name = trained_files(folder)[0]
     digest = sha256_of(folder / name)
     strange = [
         path.name

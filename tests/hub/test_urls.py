@@ -20,7 +20,7 @@ from hublora.errors import AdapterError, HubError, HubloraError
 from hublora.filesystem import cache_root
 from hublora.hub import urls
 from hublora.refs import AdapterRef
-from hublora.resolution.adapter import pin
+from hublora.resolution.adapter import download_adapter
 
 pytestmark = pytest.mark.skipif(not shutil.which("openssl"), reason="openssl makes the certificate")
 
@@ -138,7 +138,7 @@ def address(server: tuple[str, Path], monkeypatch: pytest.MonkeyPatch, tmp_path:
 
 
 def fetch(address: str, kind: str) -> Any:
-    return pin(AdapterRef.parse(f"{address}/{kind}/a.safetensors?secret=1"))
+    return download_adapter(AdapterRef.parse(f"{address}/{kind}/a.safetensors?secret=1"))
 
 
 @pytest.mark.parametrize("kind", ["good", "there"])

@@ -14,7 +14,7 @@ from hublora.cli.errors import explain
 from hublora.errors import HubloraError
 from hublora.generation.compose import Part, apply_adapters
 from hublora.generation.token_embeddings import add_tokens
-from hublora.resolution.composition_parts import load_adapters, settle
+from hublora.resolution.composition_parts import load_adapters, parse_weighted_refs
 from hublora.workflows.inspect import preflight
 from tests.workflows.bad_files import FILES, LAYER, MISFITS, pair
 from tests.workflows.bad_refs import REFS
@@ -55,7 +55,7 @@ def untouched(pipe: Any) -> tuple[bytes, tuple[Any, ...]]:
 
 def put_on(pipe: Any, ref: str) -> None:
     """Do what `hublora.load` does, on a pipeline that is there."""
-    for part in load_adapters(settle([ref])).parts:
+    for part in load_adapters(parse_weighted_refs([ref])).parts:
         add_tokens(pipe, part.tokens, part.label)
         apply_adapters(pipe, [Part(part.adapter)], "bases/epsilon")
 
@@ -136,7 +136,7 @@ def test_a_bad_ref_is_a_sentence(
     hub: object, ref: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for use in (hublora.inspect, lambda ref: load_adapters(settle([ref]))):
+    for use in (hublora.inspect, lambda ref: load_adapters(parse_weighted_refs([ref]))):
         assert REFS[ref] in refusal(lambda use=use: use(ref))
     assert not list(tmp_path.iterdir())
 

@@ -17,7 +17,7 @@ from hublora.adapters.licenses import LicenseSummary
 from hublora.errors import AdapterError, ConfigError
 from hublora.generation.metadata import read_image
 from hublora.hub.search import search
-from hublora.resolution.lockfile import read_lock
+from hublora.resolution.lockfile import read_lockfile
 
 Publish = Callable[..., str]
 
@@ -47,7 +47,7 @@ def mix(publish: Publish) -> str:
 
 
 def test_the_lockfile_pins_everything(mix: str) -> None:
-    lock = read_lock(Path(hf_hub_download(mix, "hublora.lock.json")), mix)
+    lock = read_lockfile(Path(hf_hub_download(mix, "hublora.lock.json")), mix)
     heads = {name: HfApi().repo_info(name).sha for name in ("me/mix-ink", "me/mix-dog")}
     assert {part.repo: part.commit for part in lock.parts} == heads
     assert [part.weight for part in lock.parts] == ["0.7", "0.2..0.9"]
@@ -173,7 +173,7 @@ def test_a_wrong_lockfile_is_one_sentence(mix: str, tmp_path: Path, change: Any)
         lock |= change
     path.write_text(change if isinstance(change, str) else json.dumps(lock))
     with pytest.raises(AdapterError, match="lockfile of me/mix cannot be read") as caught:
-        read_lock(path, "me/mix")
+        read_lockfile(path, "me/mix")
     assert "\n" not in str(caught.value)
 
 

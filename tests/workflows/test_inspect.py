@@ -19,7 +19,7 @@ from hublora.hub.download import download
 from hublora.hub.repo_layout import LOCK, WEIGHTS
 from hublora.localhub import import_folder
 from hublora.progress import Note
-from hublora.resolution.lockfile import Lock, LockedBase, LockedPart
+from hublora.resolution.lockfile import LockedBase, LockedPart, Lockfile
 from hublora.workflows.inspect import measure_overlap, preflight
 
 Publish = Callable[..., str]
@@ -39,7 +39,7 @@ def mix(publish: Publish, hub_data: Path, tmp_path_factory: pytest.TempPathFacto
         )
     base = LockedBase(repo="bases/epsilon", commit=str(HfApi().repo_info("bases/epsilon").sha))
     folder = tmp_path_factory.mktemp("mix")
-    (folder / LOCK).write_text(Lock(base=base, parts=tuple(parts)).render())
+    (folder / LOCK).write_text(Lockfile(base=base, parts=tuple(parts)).render())
     import_folder(hub_data, "me/looked-at", folder)
     return folder
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 import hublora
 from hublora.errors import Interrupted
-from hublora.filesystem import claimed
+from hublora.filesystem import locked
 from hublora.progress import FileWritten
 from tests.entry import Done
 
@@ -65,7 +65,7 @@ def runs(hub: object, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_each_run_is_shown_as_it_is(runs: Path, hublora_cli: Cli, tmp_path: Path) -> None:
-    with claimed(runs / "early"):
+    with locked(runs / "early"):
         running = json.loads(hublora_cli("runs", str(runs / "early"), "--json").out)
     assert [run["state"] for run in running] == ["running"]
     done = hublora_cli("runs", str(runs), "--json", "--sheet", str(tmp_path / "all.png"))

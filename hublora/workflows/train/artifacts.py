@@ -22,7 +22,7 @@ from hublora.cards.plots import loss_plot
 from hublora.filesystem import sha256_of, write_atomically
 from hublora.generation.composition import Composition
 from hublora.generation.draw import save
-from hublora.hub.repo_layout import CARD, ENVIRONMENT, LEARNED_WORDS, SETTINGS, WEIGHTS
+from hublora.hub.repo_layout import CARD, ENVIRONMENT, LEARNED_EMBEDDINGS, SETTINGS, WEIGHTS
 from hublora.progress import Callback, FileWritten
 from hublora.refs import AdapterRef
 from hublora.resolution.base import Base
@@ -50,7 +50,7 @@ from hublora.workflows.train.recipe import recorded_settings
 
 if TYPE_CHECKING:
     from hublora.data import Source
-    from hublora.hub.push import Pushed
+    from hublora.hub.push import PushResult
     from hublora.training.metrics_log import MetricsLog
     from hublora.training.session import Session
 
@@ -86,7 +86,7 @@ class TrainingResult:
     steps: int
     seconds: float
     final_loss: float
-    pushed: Pushed | None = None
+    pushed: PushResult | None = None
 
 
 def write_results(
@@ -163,7 +163,9 @@ def _write_words(folder: Path, session: Session, base: Base, source: Source) -> 
     tokens = session.learned_tokens()
     beside = folder / "embeddings"
     shutil.rmtree(beside, ignore_errors=True)
-    path = beside / f"{title(session)}.safetensors" if session.adapted else folder / LEARNED_WORDS
+    path = (
+        beside / f"{title(session)}.safetensors" if session.adapted else folder / LEARNED_EMBEDDINGS
+    )
     metadata = _metadata(session, base, source)
     if session.adapted or len(tokens[0].vectors) > 1:
         tensors, names = tokens_by_encoder(tokens)

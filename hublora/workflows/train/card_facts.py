@@ -18,7 +18,7 @@ from hublora.cards.facts import (
     Value,
 )
 from hublora.cards.facts import Source as CardSource
-from hublora.hub.repo_layout import LEARNED_WORDS, WEIGHTS
+from hublora.hub.repo_layout import LEARNED_EMBEDDINGS, WEIGHTS
 from hublora.resolution.base import Base
 from hublora.training.config.training_config import flatten
 from hublora.workflows.train.gallery import Drawn
@@ -103,7 +103,7 @@ def title(session: Session) -> str:
 
 def main_file(session: Session) -> str:
     """Return the one safetensors file at the top of the repo."""
-    return WEIGHTS if session.adapted else LEARNED_WORDS
+    return WEIGHTS if session.adapted else LEARNED_EMBEDDINGS
 
 
 def _targets(session: Session) -> tuple[str, ...]:

@@ -196,7 +196,7 @@ def check_unkept(repo_id: str) -> None:
         ConfigError: There is one.
         HubError: The Hub is away.
     """
-    if (found := branch_storage.look_up(repo_id, BRANCH)) and STATE in found.files:
+    if (found := branch_storage.branch_snapshot(repo_id, BRANCH)) and STATE in found.files:
         raise ConfigError(
             f"{repo_id} already keeps the checkpoint of a training.",
             f"Go on with it: hublora train --resume {repo_id}. Or remove it: "
@@ -309,7 +309,7 @@ def leave(brought: Path) -> None:
 
 
 def _find(repo_id: str) -> branch_storage.RepoSnapshot:
-    found = branch_storage.look_up(repo_id, BRANCH)
+    found = branch_storage.branch_snapshot(repo_id, BRANCH)
     if found is None or STATE not in found.files:
         raise NotFoundError(
             f"{repo_id} keeps no checkpoint: it has no branch {BRANCH!r}.",

@@ -11,7 +11,7 @@ from hublora.cards.format import format_count
 from hublora.hub.push import check_can_push
 from hublora.progress import Callback, Note, Progress, no_callback
 from hublora.refs import AdapterRef, is_repo
-from hublora.resolution.base import Base, find_base, open_base
+from hublora.resolution.base import Base, download_base, resolve_base
 from hublora.workflows.train.hub_checkpoint import (
     BRANCH,
     check_unkept,
@@ -92,10 +92,10 @@ def _check(
         on_main(lambda: check_unkept(str(config.hub.model_id)))
     kept_at = on_main(lambda: _tell_place(config, callback))
     accelerator = make_accelerator(config)
-    commit = on_main(lambda: find_base(config.base.model, config.base.revision))
+    commit = on_main(lambda: resolve_base(config.base.model, config.base.revision))
     source = main_first(lambda: open_dataset(config, callback))
     split_images(config, len(source.examples))
-    base = main_first(lambda: open_base(config.base.model, commit, callback))
+    base = main_first(lambda: download_base(config.base.model, commit, callback))
     callback(Note(f"Base: {base.label}"))
     config = pin(config, base, source)
     config = settle_buckets(config, checkpoint)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from hublora.cards.format import format_count
 from hublora.errors import ConfigError
-from hublora.filesystem import claimed
+from hublora.filesystem import locked
 from hublora.progress import Callback, Note, no_callback, report_on_stderr
 from hublora.resolution.base import Base
 from hublora.workflows.push import push
@@ -66,7 +66,7 @@ def train(
 
 
 def _claim(folder: Path, until: ExitStack) -> None:
-    if not until.enter_context(claimed(folder)):
+    if not until.enter_context(locked(folder)):
         raise ConfigError(
             f"Another training is writing to {folder}.",
             "Let it end, or take another folder: --output-dir …",

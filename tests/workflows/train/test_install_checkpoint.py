@@ -11,7 +11,7 @@ import pytest
 
 import hublora
 from hublora.errors import ConfigError, Interrupted
-from hublora.filesystem import claimed
+from hublora.filesystem import locked
 from hublora.progress import FileWritten
 from hublora.workflows.train.hub_checkpoint import (
     BRANCH,
@@ -154,7 +154,7 @@ def test_what_a_failed_start_left_is_not_in_the_way(
     history.parent.mkdir(parents=True)
     history.touch()
     assert default_folder("it", None) == first
-    with claimed(first):
+    with locked(first):
         assert default_folder("it", None) == second
     assert default_folder("it", None) == first
     history.write_text('{"step": 1}\n')
