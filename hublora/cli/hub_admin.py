@@ -1,4 +1,4 @@
-"""`hublora hub user|token|ls|import|gc|backup`: looking after a Hub's data folder.
+"""`hublora hub user|token|ls|import|gc|check|backup`: looking after a Hub's data folder.
 
 All of it works on the folder itself, with or without a server running on it.
 """
@@ -14,6 +14,7 @@ import click
 
 from hublora.cards.format import format_count
 from hublora.cli.output import out, output_flags
+from hublora.errors import HubloraError
 
 if TYPE_CHECKING:
     from hublora.localhub.store import Store
@@ -42,7 +43,6 @@ def data_option(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def open_store(data_dir: Path) -> Store:
     """Open the data folder of an existing Hub."""
-    from hublora.errors import HubloraError
     from hublora.localhub.store import Store
 
     folder = data_dir.expanduser()
@@ -213,6 +213,33 @@ def collect_garbage(data_dir: Path) -> None:
     out.result(text, {"files": files, "bytes": size}, [])
 
 
+@click.command("check", epilog=examples("hublora hub check --data ~/hub"))
+@data_option
+@output_flags
+def check_files(data_dir: Path) -> None:
+    """Read every large file and compare it with its sha256.
+
+    One that is damaged or missing is named, and mended by uploading it again. Exits with 1 if there
+    is one.
+    """
+    store = open_store(data_dir)
+    names = store.large.all()
+    damaged = [oid for oid in names if not store.large.is_sound(oid)]
+    rows = [
+        {"oid": oid, "repo": store.repos.by_id(holder).path}
+        for oid in damaged
+        for holder in store.large.holders(oid)
+    ]
+    show(rows, ("oid", "repo"))
+    count = format_count(len(names), "large file")
+    if damaged:
+        raise HubloraError(
+            f"Damaged or missing: {len(damaged)} of {count}.",
+            "Upload them again: hf upload OWNER/NAME FOLDER",
+        )
+    out.note(f"{count} checked, all sound.")
+
+
 @click.command("backup", epilog=examples("hublora hub backup /mnt/backup/hub --data ~/hub"))
 @click.argument("target", type=click.Path(file_okay=False, path_type=Path))
 @data_option
@@ -233,4 +260,4 @@ def backup(target: Path, data_dir: Path) -> None:
         out.note(f"Missing in the Hub itself, so not copied: {path}")
 
 
-COMMANDS = (user, token, list_repos, import_snapshot, collect_garbage, backup)
+COMMANDS = (user, token, list_repos, import_snapshot, collect_garbage, check_files, backup)

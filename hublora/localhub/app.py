@@ -42,6 +42,7 @@ class Settings:
     part_bytes: int = 64 << 20
     max_regular_bytes: int = 10 << 20
     max_commit_bytes: int = 2 << 30
+    max_spooled_bytes: int = 8 << 30
     max_file_bytes: int = 1 << 40
     header_seconds: float = 20.0
     body_seconds: float = 60.0

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import contextlib
 import json
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 from urllib.parse import parse_qsl
 
 from starlette.requests import ClientDisconnect, Request
@@ -17,12 +18,20 @@ from starlette.requests import ClientDisconnect, Request
 from .problems import Refusal
 from .store import NOBODY, Store
 from .store.access import Right, require
-from .store.errors import BadCredentials, Forbidden, Malformed, NoCredentials, RepoNotFound
+from .store.errors import (
+    BadCredentials,
+    Forbidden,
+    Malformed,
+    NoCredentials,
+    RepoNotFound,
+    StoreError,
+)
 from .store.git import GitRepo
 from .store.names import check_name
 from .store.people import Caller
 from .store.repos import Repo
 
+Answer = TypeVar("Answer")
 MAX_JSON_BYTES = 16 << 20
 MAX_JSON_DEPTH = 32
 
@@ -207,10 +216,48 @@ async def read_body(request: Request, limit: int, patience: float) -> bytes:
     return b"".join([chunk async for chunk in chunks(request, limit, patience)])
 
 
-async def spool(call: Call, limit: int, folder: str) -> IO[bytes]:
-    """Return the body as a file that is gone when closed; small ones never touch the disk."""
-    file = tempfile.SpooledTemporaryFile(max_size=4 << 20, dir=folder)  # noqa: SIM115
-    async for chunk in chunks(call.request, limit, call.settings.body_seconds):
-        file.write(chunk)
-    file.seek(0)
-    return file
+async def ask_first(call: Call, question: Callable[[Call], Answer]) -> Answer:
+    """Return the answer to `question` before any of the body is taken in.
+
+    A refusal is sent once a body of ordinary size has been read to nowhere: who is still sending
+    does not hear it.
+    """
+    try:
+        return await asyncio.to_thread(question, call)
+    except StoreError:
+        announced = call.request.headers.get("content-length", "")
+        if not announced.isdigit() or int(announced) <= MAX_JSON_BYTES:
+            with contextlib.suppress(Refusal):
+                async for _ in chunks(call.request, MAX_JSON_BYTES, call.settings.body_seconds):
+                    pass
+        raise
+
+
+_spooled = 0  # bytes of all the bodies that `spool` holds at the moment
+
+
+@contextlib.asynccontextmanager
+async def spool(call: Call, limit: int) -> AsyncIterator[IO[bytes]]:
+    """Hold the body as a file; small ones never touch the disk.
+
+    Raises:
+        Refusal: It is too large (413) or too slow (408), or others take all the room (503).
+    """
+    global _spooled
+    folder, size = str(call.store.folder / "uploads"), 0
+    with tempfile.SpooledTemporaryFile(max_size=4 << 20, dir=folder) as file:
+        try:
+            async for chunk in chunks(call.request, limit, call.settings.body_seconds):
+                if _spooled + len(chunk) > call.settings.max_spooled_bytes:
+                    raise Refusal(
+                        503,
+                        "Other commits take all the room at the moment: try again.",
+                        {"Retry-After": "10", "Connection": "close"},
+                    )
+                size += len(chunk)
+                _spooled += len(chunk)
+                file.write(chunk)
+            file.seek(0)
+            yield file
+        finally:
+            _spooled -= size

@@ -11,9 +11,10 @@ from .store import Store
 from .store.errors import AlreadyExists, Malformed, RepoNotFound
 from .store.git import DEFAULT_BRANCH
 from .store.names import check_path
+from .store.operations import DeleteFile, Operation, PutFile, PutLarge
 from .store.patterns import Attributes
 from .store.repos import Repo
-from .store.writing import DeleteFile, Operation, PutFile, PutLarge, Stage, signature
+from .store.writing import Stage, signature
 
 _REGULAR_BYTES = 10 << 20
 _SKIPPED = frozenset({".git", ".cache", "__pycache__", ".DS_Store"})

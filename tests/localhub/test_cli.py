@@ -107,7 +107,13 @@ def test_a_model_folder_is_taken_in_listed_and_backed_up(tmp_path):
     copy = ("--data", str(tmp_path / "copy"))
     assert json.loads(run("ls", "--json", *copy).stdout)[0]["name"] == "studio/base"
     assert run("gc", *data).exit_code == 0
-    assert [path for path in (tmp_path / "data" / "lfs").rglob("*") if path.is_file()]
+    (weights,) = [path for path in (tmp_path / "data" / "lfs").rglob("*") if path.is_file()]
+    assert run("check", "-q", *data).stdout == ""
+    weights.write_bytes(b"?" + weights.read_bytes()[1:])
+    checked = run("check", "-q", *data)
+    assert checked.stdout.split() == [weights.name]
+    assert checked.exit_code == 1
+    assert "Damaged or missing: 1 of 1 large file" in str(checked.exception)
 
 
 def test_repos_are_made_moved_changed_reverted_and_deleted_from_the_folder(tmp_path):

@@ -17,8 +17,9 @@ import pytest
 from hublora.localhub.store import Store
 from hublora.localhub.store.backup import back_up
 from hublora.localhub.store.errors import Conflict
+from hublora.localhub.store.operations import PutFile, PutLarge
 from hublora.localhub.store.pointers import Pointer
-from hublora.localhub.store.writing import PutFile, PutLarge, signature
+from hublora.localhub.store.writing import signature
 
 ROUNDS, WRITERS = 12, 3
 

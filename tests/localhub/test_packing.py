@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from hublora.localhub.store import Store, packing
-from hublora.localhub.store.writing import PutFile, signature
+from hublora.localhub.store.operations import PutFile
+from hublora.localhub.store.writing import signature
 
 
 def commit(store: Store, name: str) -> str:

@@ -12,7 +12,8 @@ from pathlib import Path
 import httpx
 
 from hublora.localhub.store import Store
-from hublora.localhub.store.writing import PutFile, signature
+from hublora.localhub.store.operations import PutFile
+from hublora.localhub.store.writing import signature
 
 COMMITS, WRITERS = 25, 3
 

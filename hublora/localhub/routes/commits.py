@@ -12,24 +12,17 @@ from typing import IO, Any
 
 from starlette.responses import Response
 
-from ..call import Call, load_json, spool
+from ..call import Call, ask_first, load_json, spool
 from ..routing import Route
 from ..store.access import Right
 from ..store.errors import EntryNotFound, Forbidden, Malformed, TooLarge
 from ..store.git import CommitFacts, GitRepo
 from ..store.names import check_path, check_sha256
+from ..store.operations import DeleteFile, DeleteFolder, Operation, PutFile, PutLarge
 from ..store.patterns import Attributes, Ignore
 from ..store.pointers import Pointer
 from ..store.repos import Repo
-from ..store.writing import (
-    DeleteFile,
-    DeleteFolder,
-    Operation,
-    PutFile,
-    PutLarge,
-    Stage,
-    signature,
-)
+from ..store.writing import Stage, signature
 from .lfs import take_over
 from .lists import paged, whole_number
 
@@ -83,18 +76,23 @@ async def commit(call: Call) -> dict[str, Any]:
 
     Lines as `_prepare_commit_payload` of huggingface_hub writes them. Answered when on disk.
     """
-    body = await spool(call, call.settings.max_commit_bytes, str(call.store.folder))
-    with body:
+    await ask_first(call, _where)
+    async with spool(call, call.settings.max_commit_bytes) as body:
         return await asyncio.to_thread(_commit, call, body)
 
 
-def _commit(call: Call, body: IO[bytes]) -> dict[str, Any]:
+def _where(call: Call) -> tuple[Repo, str, str]:
+    """Return repo, author and ref of a commit that the caller may make."""
     repo, author = call.take_part()
-    git = call.git(repo)
-    ref = call.store.commits.branch_ref(git, call.pieces["rev"])
-    new_pull_request = call.flag("create_pr")
-    if not new_pull_request:
+    ref = call.store.commits.branch_ref(call.git(repo), call.pieces["rev"])
+    if not call.flag("create_pr"):
         _may_move(call, repo, ref)
+    return repo, author, ref
+
+
+def _commit(call: Call, body: IO[bytes]) -> dict[str, Any]:
+    repo, author, ref = _where(call)
+    git, new_pull_request = call.git(repo), call.flag("create_pr")
     with call.store.commits.stage(repo, git) as stage:
         header, operations = read_operations(call, repo, stage, body)
         text, parent = message(header), header.get("parentCommit")

@@ -12,7 +12,7 @@ from typing import IO
 
 from starlette.responses import Response, StreamingResponse
 
-from ..call import Call, spool
+from ..call import Call, ask_first, spool
 from ..gitwire import fetching, packets
 from ..problems import Refusal
 from ..routing import Route
@@ -42,9 +42,8 @@ def refs(call: Call) -> Response:
 
 async def upload_pack(call: Call) -> Response:
     """POST …/git-upload-pack: what a fetch wants and has, answered by a pack."""
-    repo = await asyncio.to_thread(_repo, call)
-    body = await spool(call, MAX_FETCH_BYTES, str(call.store.folder / "uploads"))
-    with body:
+    repo = await ask_first(call, _repo)
+    async with spool(call, MAX_FETCH_BYTES) as body:
         return await asyncio.to_thread(_fetch, call, repo, body)
 
 

@@ -29,6 +29,8 @@ from ..store.repos import Repo
 MEDIA_TYPE = "application/vnd.git-lfs+json"
 MAX_OBJECTS = 2000
 MAX_PARTS = 10_000
+# So much of what is said to be here already is read and compared before an upload is waved through.
+CHECKED_BYTES = 512 << 20
 
 
 def batch(call: Call) -> Response:
@@ -43,6 +45,8 @@ def batch(call: Call) -> Response:
     # Whoever may open a pull request may upload: to know the repo and to be somebody is enough.
     repo = _repo(call, uploads=operation == "upload")
     pointers = [_pointer(item) for item in objects]
+    if operation == "upload":
+        _set_damaged_aside(call, repo, pointers)
     multipart = "multipart" in (wanted.get("transfers") or [])
     answers = [_answer(call, repo, operation, pointer, multipart) for pointer in pointers]
     parts = any("chunk_size" in _upload_header(answer) for answer in answers)
@@ -62,6 +66,15 @@ def _repo(call: Call, *, uploads: bool) -> Repo:
         if not call.caller.known:
             raise NoCredentials("A token is needed, as the password.") from problem
         raise
+
+
+def _set_damaged_aside(call: Call, repo: Repo, pointers: list[Pointer]) -> None:
+    """Look at what the repo has of an upload: whoever sends a file again may want to mend it."""
+    left = CHECKED_BYTES
+    for pointer in pointers:
+        if pointer.size <= left and call.store.large.has(repo.id, pointer.oid):
+            left -= pointer.size
+            call.store.large.is_sound(pointer.oid)
 
 
 def _answer(

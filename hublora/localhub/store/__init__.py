@@ -40,10 +40,11 @@ from .errors import DamagedRepo
 from .gates import Gates
 from .git import DEFAULT_BRANCH, GitRepo
 from .large import LargeFiles
+from .operations import PutFile
 from .patterns import default_attributes
 from .people import NOBODY, Caller, People
 from .repos import Repo, Repos
-from .writing import PutFile, Stage, advance, signature
+from .writing import Stage, advance, signature
 
 log = logging.getLogger("hublora.hub")
 OWNER_TOKEN = "owner-token"

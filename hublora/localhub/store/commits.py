@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 from .disk import now
 from .errors import RevisionNotFound, StaleParent
 from .git import DEFAULT_BRANCH, GitRepo
+from .operations import Operation
 from .repos import Repo
-from .writing import Operation, Signature, Stage, advance, standing_at
+from .writing import Signature, Stage, advance, standing_at
 
 if TYPE_CHECKING:
     from . import Store

@@ -11,6 +11,7 @@ upload, before any commit can speak of the file, so what has no row is nobody's.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import os
@@ -100,6 +101,26 @@ class LargeFiles:
             return self.path(oid).stat().st_size == size
         except FileNotFoundError:
             return False
+
+    def is_sound(self, oid: str) -> bool:
+        """Read a large file and compare; one that is damaged is set aside and must come again."""
+        path = self.path(oid)
+        try:
+            with path.open("rb", buffering=0) as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+                read = os.fstat(file.fileno())
+        except FileNotFoundError:
+            return False
+        if digest == oid:
+            return True
+        with exclusive(self._lock), contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(path.stat(), read):  # it may just have been replaced
+                path.rename(path.with_name(f"{oid}.damaged"))
+        return False
+
+    def all(self) -> list[str]:
+        """Return the sha256 of every large file that some repo may use."""
+        return [row["oid"] for row in self._database.rows("SELECT DISTINCT oid FROM large_files")]
 
     def holders(self, oid: str) -> list[str]:
         """Return the ids of the repos that may use a large file."""

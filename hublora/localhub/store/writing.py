@@ -15,47 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pygit2
-from pygit2.enums import FileMode, ObjectType
+from pygit2.enums import ObjectType
 
 from . import refs
-from .errors import EntryNotFound, InvalidPath, Malformed, StaleParent
+from .errors import Malformed, StaleParent
 from .git import GitRepo
-from .names import check_path
+from .operations import Operation, PutFile, PutLarge, change
 from .packing import install, join_packs
-from .pointers import Pointer
-
-
-@dataclass(frozen=True)
-class PutFile:
-    """Write an ordinary file; its blob (a git id) is already staged."""
-
-    path: str
-    blob: str
-
-
-@dataclass(frozen=True)
-class PutLarge:
-    """Write the pointer of a large file."""
-
-    path: str
-    pointer: Pointer
-
-
-@dataclass(frozen=True)
-class DeleteFile:
-    """Remove a file, or a folder with everything in it; it must be there."""
-
-    path: str
-
-
-@dataclass(frozen=True)
-class DeleteFolder:
-    """Remove a folder that must be there, with everything in it."""
-
-    path: str
-
-
-Operation = PutFile | PutLarge | DeleteFile | DeleteFolder
 
 
 @dataclass(frozen=True)
@@ -114,33 +80,18 @@ class Stage:
 
         Raises:
             EntryNotFound: Something to delete is not there.
-            Malformed: A path cannot be one.
+            Malformed: A path cannot be one, or something is in its way.
         """
         index = pygit2.Index()
         if base is not None:
             index.read_tree(self.raw[base].peel(pygit2.Tree))
-        for operation in operations:
-            self._apply(index, operation, base)
+        change(index, (self._as_blob(operation) for operation in operations), base)
         return str(index.write_tree(self.raw))
 
-    def _apply(self, index: pygit2.Index, operation: Operation, base: str | None) -> None:
-        path = check_path(operation.path)
-        match operation:
-            case PutFile(_, blob):
-                _put(index, path, blob)
-            case PutLarge(_, pointer):
-                _put(index, path, self.blob(pointer.encode()))
-            case DeleteFile() if path in index:
-                index.remove(path)
-            # The clients name a folder like a file when its path has no slash at the end.
-            case DeleteFile() | DeleteFolder():
-                inside = [item.path for item in index if item.path.startswith(f"{path}/")]
-                if not inside:
-                    what = "file" if isinstance(operation, DeleteFile) else "folder"
-                    message = f"A {what} with this name doesn't exist: {path}"
-                    raise EntryNotFound(path, base, message)
-                for item in inside:
-                    index.remove(item)
+    def _as_blob(self, operation: Operation) -> Operation:
+        if isinstance(operation, PutLarge):
+            return PutFile(operation.path, self.blob(operation.pointer.encode()))
+        return operation
 
     def commit(self, tree: str, parents: Sequence[str], message: str, author: Signature) -> str:
         """Stage a commit object; return its id. No branch moves yet."""
@@ -174,13 +125,6 @@ class Stage:
         builder.write(str(made))
         install(made, self.repo.folder / "objects" / "pack")
         join_packs(self.repo.raw, self.repo.folder)
-
-
-def _put(index: pygit2.Index, path: str, blob: str) -> None:
-    try:
-        index.add(pygit2.IndexEntry(path, pygit2.Oid(hex=blob), FileMode.BLOB))
-    except (OSError, ValueError, pygit2.GitError) as problem:
-        raise InvalidPath(f"Invalid path: {path}") from problem
 
 
 def advance(repo: GitRepo, ref: str, new: str, expected: str | None) -> None:
