@@ -6,6 +6,7 @@ check:  ## everything that CI checks besides the tests
 	mypy
 	lint-imports
 	python docs/make_cli.py --check
+	python docs/make_api.py --check
 
 format:
 	ruff format .
@@ -14,8 +15,9 @@ format:
 test:
 	pytest
 
-docs:  ## docs/cli.md from --help
+docs:  ## docs/cli.md from --help, docs/python-api.md from docstrings
 	python docs/make_cli.py
+	python docs/make_api.py
 
 tiny-base:  ## train the demo's base from nothing: an hour or two on two cores
 	python -m tools.tiny_base.make_base

@@ -19,11 +19,12 @@ STAND_INS = {
 }
 
 
-def test_the_command_reference_is_in_step() -> None:
+@pytest.mark.parametrize("script", ["make_cli.py", "make_api.py"])
+def test_a_reference_is_in_step(script: str) -> None:
     # In a process of its own: click keeps a command's help option from whoever asked first, and
     # other tests ask for commands without their group, which is what adds -h.
     done = subprocess.run(
-        [sys.executable, str(ROOT / "docs" / "make_cli.py"), "--check"],
+        [sys.executable, str(ROOT / "docs" / script), "--check"],
         capture_output=True,
         text=True,
         check=False,
@@ -36,6 +37,13 @@ def test_every_command_is_in_the_reference() -> None:
 
     text = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
     assert all(f"\n## hublora {name}\n" in text for name in COMMANDS)
+
+
+def test_every_public_name_is_in_the_reference() -> None:
+    import hublora
+
+    text = (ROOT / "docs" / "python-api.md").read_text(encoding="utf-8")
+    assert all(f"\n## {name}\n" in text for name in hublora.__all__ if not name.startswith("_"))
 
 
 @pytest.fixture(scope="module")
