@@ -33,7 +33,7 @@ from hublora.training.events import StepDone
 from hublora.training.loop import train
 from hublora.training.session import Session
 from hublora.workflows.train.dry_run import trial
-from hublora.workflows.train.prepare import PreparedRun, prepare
+from hublora.workflows.train.prepare import PreparedRun, prepare_run
 
 WARM_UP = 3
 Change = Callable[[Session, PreparedRun], Callable[[], None] | None]
@@ -116,7 +116,7 @@ def measure(variant: str, base: str, images: str, batch: int, side: int, steps: 
         "schedule.max_train_steps": WARM_UP + steps,
         "output_dir": tempfile.mkdtemp(),
     }
-    ready = prepare(TrainingConfig.from_settings(settings), None, no_callback)
+    ready = prepare_run(TrainingConfig.from_settings(settings), None, no_callback)
     clock = time.monotonic if torch.cuda.is_available() else time.process_time
     with trial(ready, len(ready.source.examples)) as (session, _):
         before = VARIANTS[variant][0](session, ready) or (lambda: None)

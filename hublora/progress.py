@@ -40,23 +40,23 @@ class StepProgress:
         total: Steps of the whole training.
         loss: Mean loss since the last one told.
         learning_rate: That the step used; of the adapter, if there is one.
-        words_rate: The words' learning rate where they learn beside an adapter.
+        token_embedding_lr: The words' learning rate where they learn beside an adapter.
     """
 
     step: int
     total: int
     loss: float
     learning_rate: float
-    words_rate: float | None = None
+    token_embedding_lr: float | None = None
 
     @property
     def facts(self) -> str:
         """What a line or a bar says of it beside its number."""
         told = [f"loss {self.loss:.4f}"]
-        if self.words_rate is None or self.learning_rate > 0:
+        if self.token_embedding_lr is None or self.learning_rate > 0:
             told.append(f"lr {self.learning_rate:.1e}")
-        if self.words_rate is not None:
-            told.append(f"lr of the words {self.words_rate:.1e}")
+        if self.token_embedding_lr is not None:
+            told.append(f"lr of the words {self.token_embedding_lr:.1e}")
         return "  ".join(told)
 
 

@@ -16,7 +16,7 @@ _QUIET = "#59636e"
 _GRID = "#e4e7eb"
 _LOSS = "#2f6fdb"
 _RATE = "#c2571a"
-_RATES = {"adapter": "lr", "words": "lr_words"}
+_RATES = {"adapter": "lr", "words": "token_embedding_lr"}
 _RATE_LINES = {"adapter": (_RATE, "-"), "words": ("#1a7f6b", "--")}
 _HELD_OUT = "#7a3fb8"
 
@@ -33,8 +33,8 @@ def loss_plot(
     """Draw loss and learning rate over the steps into a PNG at `path`, which is returned.
 
     Args:
-        history: One mapping per step with `step`, `loss` and, where known, `lr`, `lr_words` and
-            `held_out`, the loss on images that are not trained on.
+        history: One mapping per step with `step`, `loss` and, where known, `lr`,
+            `token_embedding_lr` and `held_out`, the loss on images that are not trained on.
         path: Where the image is written.
         title: A text above the plot, shown as it is.
 

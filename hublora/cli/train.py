@@ -159,7 +159,7 @@ def _settings_again(
     """Return the settings with which an adapter was made, or of a training whose checkpoint is on
     the Hub, under those that were given."""
     from hublora.cli.progress import ProgressReport
-    from hublora.workflows.train.hub_checkpoint import read_kept
+    from hublora.workflows.train.hub_checkpoint import read_checkpoint_recipe
     from hublora.workflows.train.recipe import check_named, read_recipe, remake
     from hublora.workflows.train.settings import check_names, default_folder
 
@@ -167,7 +167,7 @@ def _settings_again(
         raise ConfigError(
             "--from and --resume OWNER/NAME both bring settings.", "Leave one of them out."
         )
-    recipe = read_kept(str(resume)) if made_from is None else read_recipe(made_from)
+    recipe = read_checkpoint_recipe(str(resume)) if made_from is None else read_recipe(made_from)
     check_names(TrainingConfig.from_settings({**check_named(recipe, given), **given}))
     if "output_dir" not in given and "hub.model_id" not in given:
         given = {**given, "output_dir": default_folder(recipe.name, resume)}

@@ -9,7 +9,7 @@ from hublora.cli.output import out
 from hublora.training.config.training_config import TrainingConfig
 
 if typing.TYPE_CHECKING:
-    from hublora.workflows.train.dry_run import Plan
+    from hublora.workflows.train.dry_run import DryRunReport
 
 
 def show_plan(config: TrainingConfig, resume: str | None) -> None:
@@ -26,7 +26,7 @@ def show_plan(config: TrainingConfig, resume: str | None) -> None:
     out.result("\n".join(plan_lines(found)), asdict(found), [str(found.steps)])
 
 
-def plan_lines(plan: Plan) -> list[str]:
+def plan_lines(plan: DryRunReport) -> list[str]:
     """Return what a person reads of a plan: what would be done, and what it takes."""
     defaults = TrainingConfig.from_settings({"base.model": ""}).flat()
     there_is = f" of {format_size(plan.memory_there_is)}" if plan.memory_there_is else ""
@@ -48,7 +48,7 @@ def plan_lines(plan: Plan) -> list[str]:
         "Memory": f"{format_size(plan.memory)}{there_is}",
         "Disk": f"{format_size(plan.disk)} of the {format_size(plan.disk_free)} free",
         "Pushed to": plan.push_to or "nowhere",
-        **({"Kept at": plan.kept_at} if plan.kept_at else {}),
+        **({"Kept at": plan.checkpoints_at} if plan.checkpoints_at else {}),
     }
     lines = [f"{name:<10} {value}" for name, value in facts.items()]
     most = max(plan.buckets.values(), default=1)
@@ -58,14 +58,14 @@ def plan_lines(plan: Plan) -> list[str]:
     return [*lines, "Settings", *(f"  {key}: {value}" for key, value in changed.items())]
 
 
-def _rates(plan: Plan) -> str:
+def _rates(plan: DryRunReport) -> str:
     rates = [f"{plan.learning_rate:g}"] if plan.learning_rate is not None else []
-    if plan.words_rate is not None:
-        rates.append(f"{plan.words_rate:g} of the words")
+    if plan.token_embedding_lr is not None:
+        rates.append(f"{plan.token_embedding_lr:g} of the words")
     return " and ".join(rates)
 
 
-def _resolution(plan: Plan) -> str:
+def _resolution(plan: DryRunReport) -> str:
     size = f"{plan.size[1]}×{plan.size[0]} pixels"
     return f"about {size}" if plan.buckets else size
 

@@ -1,8 +1,8 @@
 """Which image each sample shows, where batches are of one shape: a function of its number.
 
-Each shape has an endless line of its images, pass after pass, shuffled anew in each. Batches are
-cut off the fronts of the lines, as many from each in a pass as its images fill; what is left over
-begins the next pass's first batch. So over many passes every image is shown equally often, and
+Each shape has an endless line of its images, epoch after epoch, shuffled anew in each. Batches are
+cut off the fronts of the lines, as many from each in an epoch as its images fill; what is left over
+begins the next epoch's first batch. So over many epochs every image is shown equally often, and
 none is dropped or shown twice to fill a batch up. As in `hublora.training.rng`, nothing
 needs to be remembered: a resumed training, or another split of a step, shows the same.
 """
@@ -28,9 +28,9 @@ class BucketSampler:
         self._seed, self._batch = seed, batch
         self._buckets = [bucket for bucket in buckets if bucket]
         self._total = sum(map(len, self._buckets))
-        # A batch may reach from one pass into the next.
+        # A batch may reach from one epoch into the next.
         self._line = lru_cache(2 * len(self._buckets))(self._shuffle)
-        self._pass = lru_cache(2)(self._batches_of)
+        self._batch_order = lru_cache(2)(self._batches_of)
 
     def images(self, numbers: Sequence[int]) -> list[int]:
         """Return which images the samples `numbers` show."""
@@ -48,14 +48,14 @@ class BucketSampler:
         epoch = batch * self._batch // self._total
         while self._before(epoch + 1) <= batch:
             epoch += 1
-        return self._pass(epoch)[batch - self._before(epoch)]
+        return self._batch_order(epoch)[batch - self._before(epoch)]
 
     def _before(self, epoch: int) -> int:
-        """Return how many batches there are before a pass."""
+        """Return how many batches there are before an epoch."""
         return sum(epoch * len(members) // self._batch for members in self._buckets)
 
     def _batches_of(self, epoch: int) -> list[tuple[int, int]]:
-        """Return bucket and turn of each batch of a pass, shuffled."""
+        """Return bucket and turn of each batch of an epoch, shuffled."""
         batches = [
             (bucket, turn)
             for bucket, members in enumerate(self._buckets)

@@ -187,7 +187,7 @@ def load_checkpoint(session: Session, folder: Path) -> None:
 
 def _load(session: Session, state: Mapping[str, Any], folder: Path) -> None:
     tensors = load_file(folder / OPTIMIZER)
-    for part_name, part in session.parts.items():
+    for part_name, part in session.trainables.items():
         part.load_state(_below(tensors, f"{part_name}."))
     if session.average is not None:
         session.average.load_state_dict(unflatten_state(state["average"], tensors))
@@ -201,7 +201,7 @@ def _load(session: Session, state: Mapping[str, Any], folder: Path) -> None:
         torch.cuda.set_rng_state(tensors["rng.cuda"])
     session.measures = [(step, loss) for step, loss in state["measures"]]
     session.best = {
-        name: best for name in session.parts if (best := _below(tensors, f"best.{name}."))
+        name: best for name in session.trainables if (best := _below(tensors, f"best.{name}."))
     }
     session.step, session.is_over = state["step"], state["is_over"]
 
@@ -211,7 +211,7 @@ def _write(session: Session, folder: Path) -> None:
     tensors: dict[str, torch.Tensor] = {"rng.cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         tensors["rng.cuda"] = torch.cuda.get_rng_state()
-    for part_name, part in session.parts.items():
+    for part_name, part in session.trainables.items():
         tensors |= {f"{part_name}.{name}": value for name, value in part.state().items()}
     skeleton = flatten_state(session.optimizer.state_dict(), "optimizer", tensors)
     for part_name, best in session.best.items():
@@ -312,8 +312,8 @@ def _settings(
     """Return the settings that must not change on the way, as dotted keys.
 
     Of what is on this disk there are only names: on another machine it is elsewhere. Whether the
-    images are the same is told by their fingerprint. How those of a step are split into passes
-    and processes may change: they are the same.
+    images are the same is told by their fingerprint. How those of a step are split into
+    accumulation steps and processes may change: they are the same.
     """
     kept = {key: value for key, value in flatten(config.shareable()).items() if not _is_free(key)}
     split = ("train_batch_size", "gradient_accumulation_steps")

@@ -22,7 +22,7 @@ class StepDone:
         buckets: [2, BUCKETS] on the device: sums and counts of the samples' losses by part of the
             timesteps.
         measure: The loss on the held-out images after the step, if it was measured.
-        words_rate: The words' learning rate where they learn beside an adapter.
+        token_embedding_lr: The words' learning rate where they learn beside an adapter.
     """
 
     step: int
@@ -30,7 +30,7 @@ class StepDone:
     learning_rate: float
     buckets: torch.Tensor
     measure: Measure | None = None
-    words_rate: float | None = None
+    token_embedding_lr: float | None = None
 
 
 @dataclass(frozen=True)

@@ -77,12 +77,11 @@ def smaller(config: TrainingConfig, side: int) -> str:
     """
     if not config.gradient_checkpointing:
         return "add --gradient-checkpointing"
-    size, passes = config.train_batch_size, config.gradient_accumulation_steps
+    size, accumulation_steps = config.train_batch_size, config.gradient_accumulation_steps
     if size > 1:
         half = next(n for n in range(size // 2, 0, -1) if size % n == 0)
-        return (
-            f"use --train-batch-size {half} --gradient-accumulation-steps {passes * size // half}"
-        )
+        more = accumulation_steps * size // half
+        return f"use --train-batch-size {half} --gradient-accumulation-steps {more}"
     if config.optimizer.name == "adamw":
         return f"use --optimizer adamw-8bit, or --resolution {side // 2}"
     return f"use --resolution {side // 2}"

@@ -38,7 +38,7 @@ class Measure:
 
 def is_due(session: Session) -> bool:
     """Tell whether it is time to measure: every so many steps, and at the end."""
-    if not session.held_out:
+    if not session.held_out_indices:
         return False
     every = session.config.holdout.steps or max(1, session.total_steps // 10)
     return session.step % every == 0 or session.step == session.total_steps
@@ -101,8 +101,8 @@ def _batches(session: Session) -> Iterator[list[int]]:
     """Yield the numbers of this process's measurements, those of one shape together."""
     accelerator, each = session.accelerator, session.config.holdout.timesteps
     shapes: dict[int, list[int]] = {}
-    for number in range(len(session.held_out) * each):
-        bucket = session.data.bucket_of[session.held_out[number // each]]
+    for number in range(len(session.held_out_indices) * each):
+        bucket = session.data.bucket_of[session.held_out_indices[number // each]]
         shapes.setdefault(bucket, []).append(number)
     for numbers in shapes.values():
         mine = numbers[accelerator.process_index :: accelerator.num_processes]
@@ -119,7 +119,7 @@ def _losses(
     """
     data, each = session.data, session.config.holdout.timesteps
     total = len(session.diffusion.alphas_cumprod)
-    indices = [session.held_out[number // each] for number in numbers]
+    indices = [session.held_out_indices[number // each] for number in numbers]
     shape = data.shape(indices[0])
     drawn = draw_more(session.config.seed, "held out", numbers, 2 * prod(shape), generator)
     noise, posterior_noise = drawn.view(len(numbers), 2, *shape).unbind(1)

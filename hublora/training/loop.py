@@ -43,18 +43,18 @@ def train(session: Session) -> Iterator[Event]:
 def _step(session: Session, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
     """Do one optimizer step; return the mean loss over all of its samples, and by timesteps."""
     config, accelerator = session.config, session.accelerator
-    size, passes = config.train_batch_size, config.gradient_accumulation_steps
+    size, accumulation_steps = config.train_batch_size, config.gradient_accumulation_steps
     first = session.step * session.images_per_step
     timesteps_there_are = len(session.diffusion.alphas_cumprod)
     buckets = torch.zeros(2, BUCKETS, device=accelerator.device)
-    for index in range(passes):
+    for index in range(accumulation_steps):
         start = first + (index * accelerator.num_processes + accelerator.process_index) * size
-        is_last = index == passes - 1
+        is_last = index == accumulation_steps - 1
         with nullcontext() if is_last else accelerator.no_sync(session.denoiser):
             losses, timesteps = training_losses(session, range(start, start + size), generator)
-            accelerator.backward(losses.mean() / passes)
+            accelerator.backward(losses.mean() / accumulation_steps)
         add_to_buckets(buckets, losses, timesteps, timesteps_there_are)
-    for parameter in session.waiting:
+    for parameter in session.frozen_parameters:
         parameter.grad = None  # what has no gradient stays as it is, momentum and all
     _share_text_gradients(session)
     accelerator.clip_grad_norm_(session.parameters, config.optimizer.max_grad_norm)
@@ -73,7 +73,7 @@ def _share_text_gradients(session: Session) -> None:
     accelerator = session.accelerator
     if accelerator.num_processes == 1:
         return
-    for name, part in session.parts.items():
+    for name, part in session.trainables.items():
         if name != session.family.denoiser:
             for parameter in part.parameters.values():
                 if parameter.grad is not None:
@@ -85,5 +85,5 @@ def _is_due(session: Session, steps: int | None, epochs: int | None) -> bool:
         return True
     if epochs is None:
         return False
-    images, every = session.images_per_step, epochs * len(session.shown)
+    images, every = session.images_per_step, epochs * len(session.train_indices)
     return session.step * images // every > (session.step - 1) * images // every

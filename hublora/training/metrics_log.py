@@ -74,18 +74,18 @@ def _on_one_line(event: StepDone) -> torch.Tensor:
 
 
 def _row(event: StepDone, values: list[float]) -> dict[str, Any]:
-    """Return what the history says of a step.
+    """Return the log's row of a step.
 
-    `lr` is the adapter's learning rate, and `lr_words` that of the words that learn beside it;
-    `buckets` is the mean loss by part of the timesteps, counted from the one with the least noise;
-    `held_out` is the loss on the images kept apart, where it was measured.
+    `lr` is the learning rate of the adapter, and `token_embedding_lr` that of token embeddings
+    which are trained beside it; `buckets` is the mean loss by tenth of the timesteps, the least
+    noisy first; `held_out` is the loss on the held-out images, where it was measured.
     """
     loss, *sums_and_counts = values
     sums, counts = sums_and_counts[:BUCKETS], sums_and_counts[BUCKETS:]
     means = bucket_means(sums, counts)
     row: dict[str, Any] = {"step": event.step, "loss": loss, "lr": event.learning_rate}
-    if event.words_rate is not None:
-        row["lr_words"] = event.words_rate
+    if event.token_embedding_lr is not None:
+        row["token_embedding_lr"] = event.token_embedding_lr
     row["buckets"] = {str(number): mean for number, mean in enumerate(means) if mean is not None}
     if event.measure is not None:
         row |= {"held_out": event.measure.loss, "held_out_buckets": list(event.measure.buckets)}

@@ -1,7 +1,7 @@
 """All randomness of a training as a function of the seed and the number of the sample.
 
-Sample n of a run is the n-th image that is shown, counted over all steps, passes and devices.
-What is random about it depends on (seed, n) and nothing else, so a resumed run, another split into
+Sample n of a run is the n-th image that is shown, counted over all steps, batches and devices. What
+is random about it depends on (seed, n) and nothing else, so a resumed run, another split into
 batches or more devices draw the same, and no generator state needs to be saved.
 """
 
@@ -125,7 +125,7 @@ def derived_seed(seed: int, purpose: str) -> int:
 
 @lru_cache(maxsize=4)
 def _order(seed: int, epoch: int, images: int) -> list[int]:
-    """Return the order of the images in one pass over them."""
+    """Return the order of the images in one epoch."""
     return shuffled(seed, "order", epoch, images)
 
 

@@ -23,7 +23,7 @@ DEFAULT_STEPS = 1000
 TOKENS = "tokens"  # the part of a training that is not a component's adapter
 
 
-class Part(Protocol):
+class Trainable(Protocol):
     """Something that learns: the adapter on a component, or new words."""
 
     @property
@@ -49,7 +49,7 @@ class SampleStream:
     """Images of which each sample of a training shows one.
 
     Attributes:
-        images: Which ones in one pass, repeated ones several times.
+        images: Which ones in one epoch, repeated ones several times.
         weight: Of their loss.
         seed: Of what is random about them.
         order: In which order they are shown where batches are of one shape; None otherwise.
@@ -73,7 +73,7 @@ class Session:
         data_fingerprint: Identity of the images and captions; a resumed run needs the same.
         adapted: Component -> it with the adapter; empty if only words are learned.
         tokens: The new words, None without any.
-        begins: Part -> after how many steps it begins to learn; at once if it is not named.
+        start_step: Part -> after how many steps it begins to learn; at once if it is not named.
         diffusion: The base's noising process, on the device.
         accelerator: Device, precision and processes.
         denoiser: The denoiser as prepared for the devices.
@@ -81,13 +81,13 @@ class Session:
         schedule: Of the learning rate.
         streams: What each sample shows: an image to learn from, and for prior preservation one
             of the class besides.
-        held_out: Which images are kept apart for measuring.
+        held_out_indices: Which images are kept apart for measuring.
         average: Moving average of what is trained, None without one.
         measures: Step and loss of every measure on the held-out images.
         best: State of each part when the whole measured best; empty before.
         step: Optimizer steps done.
         is_over: Whether there is nothing more to train.
-        is_settled: Whether the weights are those to be used: see `settle`.
+        is_final: Whether the weights are those to be used: see `finalize`.
     """
 
     config: TrainingConfig
@@ -97,25 +97,25 @@ class Session:
     data_fingerprint: str
     adapted: dict[str, LoraModule]
     tokens: Tokens | None
-    begins: Mapping[str, int]
+    start_step: Mapping[str, int]
     diffusion: Diffusion
     accelerator: Accelerator
     denoiser: torch.nn.Module
     optimizer: Any
     schedule: Any
     streams: tuple[SampleStream, ...]
-    held_out: list[int]
+    held_out_indices: list[int]
     average: Any = None
     measures: list[tuple[int, float]] = field(default_factory=list)
     best: dict[str, dict[str, torch.Tensor]] = field(default_factory=dict)
     step: int = 0
     is_over: bool = False
-    is_settled: bool = False
+    is_final: bool = False
 
     @property
-    def parts(self) -> dict[str, Part]:
+    def trainables(self) -> dict[str, Trainable]:
         """Everything that learns: the adapter of each component, then the new words."""
-        words: dict[str, Part] = {TOKENS: self.tokens} if self.tokens is not None else {}
+        words: dict[str, Trainable] = {TOKENS: self.tokens} if self.tokens is not None else {}
         return {**self.adapted, **words}
 
     @property
@@ -127,16 +127,16 @@ class Session:
     @property
     def parameters(self) -> list[torch.nn.Parameter]:
         """The weights that are trained, as a list: an iterator would be spent once."""
-        return [p for part in self.parts.values() for p in part.parameters.values()]
+        return [p for part in self.trainables.values() for p in part.parameters.values()]
 
     @property
-    def waiting(self) -> list[torch.nn.Parameter]:
+    def frozen_parameters(self) -> list[torch.nn.Parameter]:
         """Those of them that do not learn yet."""
-        late = [name for name, step in self.begins.items() if self.step < step]
-        return [p for name in late for p in self.parts[name].parameters.values()]
+        late = [name for name, step in self.start_step.items() if self.step < step]
+        return [p for name in late for p in self.trainables[name].parameters.values()]
 
     @property
-    def shown(self) -> Sequence[int]:
+    def train_indices(self) -> Sequence[int]:
         """Which images are learned from."""
         return self.streams[0].images
 
@@ -151,7 +151,7 @@ class Session:
 
     @property
     def total_steps(self) -> int:
-        return total_steps(self.config, len(self.shown), self.images_per_step)
+        return total_steps(self.config, len(self.train_indices), self.images_per_step)
 
     @property
     def best_loss(self) -> float | None:
@@ -163,10 +163,10 @@ class Session:
         with self.averaged():
             self.best = {
                 name: {key: tensor.cpu().clone() for key, tensor in part.state().items()}
-                for name, part in self.parts.items()
+                for name, part in self.trainables.items()
             }
 
-    def settle(self) -> None:
+    def finalize(self) -> None:
         """Make the weights that are to be used those that are there; the training is over.
 
         They are those that measured best, else the averaged ones, else the last ones.
@@ -174,8 +174,8 @@ class Session:
         if not (self.config.holdout.keep_best and self.best):
             self.remember_best()
         for name, state in self.best.items():
-            self.parts[name].load_state(state)
-        self.is_settled = True
+            self.trainables[name].load_state(state)
+        self.is_final = True
 
     def adapter(self, facts: AdapterFacts | None = None) -> Adapter:
         """Return a copy of the adapter that people use now, in float32 on the CPU: the averaged
@@ -195,7 +195,7 @@ class Session:
         one, or that of a schedule-free optimizer. Afterwards every bit is as it was."""
         optimizer = getattr(self.optimizer, "optimizer", self.optimizer)
         averages = hasattr(optimizer, "eval")
-        if self.is_settled or (self.average is None and not averages):
+        if self.is_final or (self.average is None and not averages):
             yield
             return
         parameters = self.parameters
@@ -215,7 +215,7 @@ class Session:
     def base_alone(self) -> Iterator[None]:
         """Let the pipeline be that of the base; new words mean what they did at first."""
         with ExitStack() as stack:
-            for part in self.parts.values():
+            for part in self.trainables.values():
                 stack.enter_context(part.without())
             yield
 

@@ -51,7 +51,7 @@ def start_session(
     data: CachedDataset,
     data_fingerprint: str,
     accelerator: Accelerator,
-    begin: Mapping[str, Mapping[str, LowRank]] | None = None,
+    initial_updates: Mapping[str, Mapping[str, LowRank]] | None = None,
     class_images: int = 0,
 ) -> Session:
     """Put what the method trains on the base, untrained, and make optimizer and schedule.
@@ -63,27 +63,27 @@ def start_session(
         data: Encoded images and captions.
         data_fingerprint: Identity of the images and captions.
         accelerator: Device, precision and processes.
-        begin: Component -> layer, as the base names it -> update to start from.
+        initial_updates: Component -> layer, as the base names it -> update to start from.
         class_images: How many of `data`, at its end, are of the class and not to be learned.
 
     Raises:
-        ConfigError: `begin` does not fit what is trained, or no image is left to train on.
+        ConfigError: `initial_updates` do not fit what is trained, or no image is left to train on.
     """
     set_seed(config.seed)
-    adapted = _adapt_all(config, family, pipe, accelerator.device, begin or {})
+    adapted = _adapt_all(config, family, pipe, accelerator.device, initial_updates or {})
     tokens = _teach(config, family, pipe, accelerator.device)
     denoiser = _bring(getattr(pipe, family.denoiser), accelerator.device)
     if config.gradient_checkpointing:
         denoiser.enable_gradient_checkpointing()
-    streams, held_out = _streams(config, data, class_images)
+    streams, held_out_indices = _streams(config, data, class_images)
     images = config.train_batch_size * config.gradient_accumulation_steps
     steps = total_steps(config, len(streams[0].images), images * accelerator.num_processes)
     method = method_of(config)
-    begins = dict.fromkeys(adapted, method.adapter_begins(config, steps))
+    start_step = dict.fromkeys(adapted, method.adapter_start_step(config, steps))
     groups = parameter_groups(config.optimizer, adapted, family.denoiser)
-    starts = [method.adapter_begins(config, steps)] * len(groups)
+    starts = [method.adapter_start_step(config, steps)] * len(groups)
     if tokens is not None:
-        groups += token_group(tokens.parameters.values(), method.token_rate(config))
+        groups += token_group(tokens.parameters.values(), method.token_embedding_lr(config))
         starts.append(0)
     optimizer = make_optimizer(config, groups, accelerator.device)
     diffusion = family.diffusion(pipe)
@@ -95,7 +95,7 @@ def start_session(
         data_fingerprint=data_fingerprint,
         adapted=adapted,
         tokens=tokens,
-        begins=begins,
+        start_step=start_step,
         diffusion=Diffusion(diffusion.prediction, diffusion.alphas_cumprod.to(accelerator.device)),
         accelerator=accelerator,
         # Without anything that learns in it, there is nothing for several processes to share.
@@ -103,7 +103,7 @@ def start_session(
         optimizer=accelerator.prepare(optimizer),
         schedule=make_schedule(config.schedule, optimizer, steps, starts),
         streams=streams,
-        held_out=held_out,
+        held_out_indices=held_out_indices,
         average=_average(config, [p for group in groups for p in group["params"]]),
     )
 
@@ -114,14 +114,14 @@ def split_images(config: TrainingConfig, count: int) -> tuple[list[int], list[in
     Raises:
         ConfigError: None is left to train on.
     """
-    shown, held_out = split(config.seed, count, config.holdout.images)
-    if not shown:
+    train_indices, held_out_indices = split(config.seed, count, config.holdout.images)
+    if not train_indices:
         images = "only image" if count == 1 else f"{count} images"
         raise ConfigError(
             f"holdout.images keeps the {images} apart, and none is left to train on.",
             "Keep fewer apart, or leave it out.",
         )
-    return shown, held_out
+    return train_indices, held_out_indices
 
 
 def _streams(
@@ -129,13 +129,13 @@ def _streams(
 ) -> tuple[tuple[SampleStream, ...], list[int]]:
     """Return what each sample shows, and which images are kept apart."""
     own = len(data) - class_images
-    shown, held_out = split_images(config, own)
-    shown = [index for index in shown for _ in range(data.repeats[index])]
-    streams = [_stream(config, data, shown, 1.0, config.seed)]
+    train_indices, held_out_indices = split_images(config, own)
+    train_indices = [index for index in train_indices for _ in range(data.repeats[index])]
+    streams = [_stream(config, data, train_indices, 1.0, config.seed)]
     if class_images:
         seed, weight = derived_seed(config.seed, "class"), config.dreambooth.prior_weight
         streams.append(_stream(config, data, range(own, len(data)), weight, seed))
-    return tuple(streams), held_out
+    return tuple(streams), held_out_indices
 
 
 def _stream(
@@ -155,7 +155,7 @@ def _adapt_all(
     family: Family,
     pipe: Any,
     device: torch.device,
-    begin: Mapping[str, Mapping[str, LowRank]],
+    initial_updates: Mapping[str, Mapping[str, LowRank]],
 ) -> dict[str, LoraModule]:
     """Put the adapter on every component that it changes, and bring those to the device."""
     for name in (family.denoiser, *family.text_encoders):
@@ -165,9 +165,9 @@ def _adapt_all(
         model = getattr(pipe, name)
         ranks = find_targets(config.adapter, name, model, family)
         adapted[name] = adapt(config.adapter, model, ranks)
-        start_from(adapted[name], begin.get(name, {}), ranks)
+        start_from(adapted[name], initial_updates.get(name, {}), ranks)
         _bring(model, device)
-    if stray := begin.keys() - adapted.keys():
+    if stray := initial_updates.keys() - adapted.keys():
         raise ConfigError(
             f"The adapter to start from changes the {min(stray)}, which is not trained here.",
             "Add --train-text-encoder.",

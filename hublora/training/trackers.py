@@ -63,7 +63,7 @@ class Trackers:
         if accelerator.log_with:
             plain = {key: _plain(value) for key, value in settings.items() if value is not None}
             with redirect_stdout(sys.stderr):  # some greet, and stdout is for data
-                _begin(accelerator, plain)
+                _init_trackers(accelerator, plain)
 
     def log(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Pass on rows of the history."""
@@ -92,7 +92,7 @@ class Trackers:
         self._accelerator.trackers.clear()
 
 
-def _begin(accelerator: Accelerator, settings: Mapping[str, Any]) -> None:
+def _init_trackers(accelerator: Accelerator, settings: Mapping[str, Any]) -> None:
     try:
         accelerator.init_trackers(PROJECT, config=dict(settings))
     except ImportError as error:

@@ -57,7 +57,7 @@ def test_average_keeps_constants_and_lags_in_neither_direction():
 
 
 def test_plot_shows_the_learning_rate_of_words_beside_that_of_the_adapter(tmp_path):
-    rows = [row | {"lr": 0.0, "lr_words": 5e-3} for row in history(40)]
+    rows = [row | {"lr": 0.0, "token_embedding_lr": 5e-3} for row in history(40)]
     path = loss_plot(rows, tmp_path / "loss.png", title="x")
     with Image.open(path) as image:
         colours = {colour for _, colour in image.convert("RGB").getcolors(1 << 20)}

@@ -42,7 +42,7 @@ def test_it_says_what_the_training_would_do_and_writes_nothing(cli: Cli, tmp_pat
     assert found["steps"] == 100
     assert found["images_per_step"] == 2
     assert (found["skipped"], found["size"]) == (0, [64, 64])
-    assert (found["learning_rate"], found["words_rate"]) == (1e-4, None)
+    assert (found["learning_rate"], found["token_embedding_lr"]) == (1e-4, None)
     assert (found["previews"], found["gallery"]) == (0, 8)
     assert found["base"].startswith("bases/epsilon@")
     assert found["base_license"] == "apache-2.0"
@@ -81,24 +81,24 @@ def test_the_disk_must_hold_it(tmp_path: Path) -> None:
 
 def test_images_that_are_encoded_cost_no_time(tmp_path: Path) -> None:
     from hublora.progress import no_callback
-    from hublora.workflows.train.prepare import encode, prepare
+    from hublora.workflows.train.prepare import encode, prepare_run
 
     chosen = config(tmp_path, data__aspect_buckets=True)
     before = dry_run(chosen)
     assert before.encode_seconds > 0
     assert before.buckets == {"64×64": 6}
-    ready = prepare(chosen, None, no_callback)
+    ready = prepare_run(chosen, None, no_callback)
     encode(ready.config, ready.base, ready.pipe, ready.source, ready.accelerator.device)
     assert dry_run(chosen).encode_seconds == 0
 
 
 def test_a_person_reads_what_it_takes_and_every_setting_that_was_chosen() -> None:
     from hublora.cli.train_plan import plan_lines
-    from hublora.workflows.train.dry_run import Plan
+    from hublora.workflows.train.dry_run import DryRunReport
 
     chosen = TrainingConfig.from_settings({"base.model": "a/b", "optimizer.name": "prodigy"})
     lines = plan_lines(
-        Plan(
+        DryRunReport(
             settings=chosen.flat(),
             base="a/b@12345678",
             base_license="apache-2.0",
@@ -112,7 +112,7 @@ def test_a_person_reads_what_it_takes_and_every_setting_that_was_chosen() -> Non
             size=(1024, 1024),
             weights=797_184,
             learning_rate=1.0,
-            words_rate=2e-3,
+            token_embedding_lr=2e-3,
             steps=1500,
             images_per_step=4,
             device="a GPU",
@@ -126,7 +126,7 @@ def test_a_person_reads_what_it_takes_and_every_setting_that_was_chosen() -> Non
             disk=120_000_000,
             disk_free=500_000_000_000,
             push_to=None,
-            kept_at=None,
+            checkpoints_at=None,
         )
     )
     text = "\n".join(lines)

@@ -159,12 +159,12 @@ def test_a_training_is_refused_before_it_begins(
 
 
 def test_a_bare_name_is_pushed_to_ones_own_namespace(hub: object) -> None:
-    from hublora.workflows.train.settings import settle
+    from hublora.workflows.train.settings import resolve_destination
 
     config = hublora.TrainingConfig.from_settings(
         {"base.model": "bases/epsilon", "hub.push": True, "hub.model_id": "pokemon-lora"}
     )
-    assert settle(config, None).hub.model_id == "me/pokemon-lora"
+    assert resolve_destination(config, None).hub.model_id == "me/pokemon-lora"
 
 
 def test_a_hub_that_goes_away_loses_nothing(

@@ -54,7 +54,7 @@ def start(settings: Callable[..., TrainingConfig]) -> Callable[..., Session]:
         from hublora.resolution.base import download_base
         from hublora.training.accelerator import make_accelerator, weight_dtype
         from hublora.training.setup import start_session
-        from hublora.workflows.train.prepare import beginning, encode, open_dataset
+        from hublora.workflows.train.prepare import encode, initial_updates, open_dataset
 
         config = settings(**changes)
         accelerator = make_accelerator(config)
@@ -62,7 +62,7 @@ def start(settings: Callable[..., TrainingConfig]) -> Callable[..., Session]:
         source = open_dataset(config)
         pipe = base.load({"default": weight_dtype(accelerator), "vae": torch.float32})
         data = encode(config, base, pipe, source, accelerator.device)
-        begin = beginning(config, base, pipe)
+        initial = initial_updates(config, base, pipe)
         return start_session(
             config,
             base.family,
@@ -70,7 +70,7 @@ def start(settings: Callable[..., TrainingConfig]) -> Callable[..., Session]:
             data,
             source.fingerprint,
             accelerator,
-            begin,
+            initial,
             class_images=class_images,
         )
 

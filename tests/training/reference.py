@@ -75,12 +75,12 @@ class Reference:
         schedule = get_scheduler(
             config.schedule.name, optimizer, num_warmup_steps=0, num_training_steps=steps
         )
-        batch, passes = config.train_batch_size, config.gradient_accumulation_steps
+        batch, accumulation_steps = config.train_batch_size, config.gradient_accumulation_steps
         losses, shown = [], 0
         for _ in range(steps):
             total = 0.0
-            for _ in range(passes):
-                loss = self._loss(range(shown, shown + batch)) / passes
+            for _ in range(accumulation_steps):
+                loss = self._loss(range(shown, shown + batch)) / accumulation_steps
                 loss.backward()
                 total += loss.item()
                 shown += batch

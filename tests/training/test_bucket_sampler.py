@@ -37,10 +37,10 @@ def test_batches_are_of_one_shape_and_images_are_shown_equally_often(batch: int)
 
 def test_without_batches_a_pass_shows_every_image_once() -> None:
     order = BucketSampler(0, BUCKETS, 1)
-    passes = [order.images(range(start, start + 11)) for start in (0, 11, 22)]
-    assert all(sorted(one) == list(range(11)) for one in passes)
-    assert len({tuple(one) for one in passes}) == 3, "each pass has an order of its own"
-    shapes = [next(len(bucket) for bucket in BUCKETS if n in bucket) for n in passes[0]]
+    epochs = [order.images(range(start, start + 11)) for start in (0, 11, 22)]
+    assert all(sorted(one) == list(range(11)) for one in epochs)
+    assert len({tuple(one) for one in epochs}) == 3, "each epoch has an order of its own"
+    shapes = [next(len(bucket) for bucket in BUCKETS if n in bucket) for n in epochs[0]]
     assert shapes != sorted(shapes), "shapes are mixed"
 
 
@@ -118,15 +118,15 @@ def test_batches_of_every_shape_train_on_both_families(start, given) -> None:
 
 
 def test_a_resumed_training_keeps_the_batches_that_it_began_with(start, settings, given) -> None:
-    from hublora.workflows.train.resolutions import settle_buckets
+    from hublora.workflows.train.resolutions import resolve_bucket_batch
 
-    config = settle_buckets(settings(**given, train_batch_size=4), None)
+    config = resolve_bucket_batch(settings(**given, train_batch_size=4), None)
     assert config.data.bucket_batch == 4
     folder = save_checkpoint(start(**given, train_batch_size=4, data__bucket_batch=4))
     halved = settings(**given, train_batch_size=2, gradient_accumulation_steps=2)
-    assert settle_buckets(halved, folder).data.bucket_batch == 4
+    assert resolve_bucket_batch(halved, folder).data.bucket_batch == 4
     with pytest.raises(ConfigError, match="--train-batch-size 3 does not divide"):
-        settle_buckets(settings(**given, train_batch_size=3), folder)
+        resolve_bucket_batch(settings(**given, train_batch_size=3), folder)
 
 
 def test_repeated_images_are_shown_as_often(start, album: Path) -> None:
@@ -144,6 +144,6 @@ def test_repeated_images_are_shown_as_often(start, album: Path) -> None:
         if session.streams[0].order is not None:
             shown = session.streams[0].order.images(numbers)
         else:
-            choices = choose(0, numbers, len(session.shown), 1, 10, 0)
-            shown = [session.shown[index] for index in choices.indices]
+            choices = choose(0, numbers, len(session.train_indices), 1, 10, 0)
+            shown = [session.train_indices[index] for index in choices.indices]
         assert sorted(shown) == [0, 1, *[2] * 3, *[3] * 3]

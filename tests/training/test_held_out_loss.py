@@ -45,9 +45,9 @@ def test_held_out_images_are_never_trained_on(
             steps += 1
             if steps == 2:
                 break
-    assert session.total_steps == 3, "3 passes over the 4 others, 4 a step"
-    assert set(seen) == set(session.shown)
-    assert not set(seen) & set(session.held_out)
+    assert session.total_steps == 3, "3 epochs of the 4 others, 4 a step"
+    assert set(seen) == set(session.train_indices)
+    assert not set(seen) & set(session.held_out_indices)
 
 
 @pytest.mark.parametrize(("held_out", "count"), [(2, 2), (0.5, 3), (0.01, 1), (0, 0)])
@@ -72,7 +72,7 @@ def test_a_measure_is_the_mean_error_at_fixed_noise_and_timesteps(
     alphas = session.diffusion.alphas_cumprod
     errors = []
     for number in range(8):
-        image, part = session.held_out[number // 4], number % 4
+        image, part = session.held_out_indices[number // 4], number % 4
         time = int((part + 0.5) / 4 * 1000)
         drawn = draw_more(0, "held out", [number], 2 * 4 * 16 * 16, torch.Generator())
         noise, posterior = drawn.view(2, 1, 4, 16, 16)
@@ -124,14 +124,14 @@ def test_training_stops_when_measures_stall_and_the_best_is_used(
     best = losses.index(min(losses)) + 1
     assert session.step == best + 3 < 50
     assert due == [session.step], "the last state is saved"
-    session.settle()
+    session.finalize()
     assert all(map(torch.equal, states[best], session.parameters))
 
     resumed = start(**changes)
     load_checkpoint(resumed, folder)
     list(train(resumed))
     assert resumed.measures == session.measures
-    resumed.settle()
+    resumed.finalize()
     assert all(map(torch.equal, session.parameters, resumed.parameters))
 
 

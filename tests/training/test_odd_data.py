@@ -96,7 +96,7 @@ def test_a_streamed_dataset_is_held_out_and_trained_on_in_buckets(start: Any) ->
         holdout__images=1,
         schedule__max_train_steps=2,
     )
-    assert (len(session.data), len(session.held_out)) == (4, 1)
+    assert (len(session.data), len(session.held_out_indices)) == (4, 1)
     done = [event for event in train(session) if isinstance(event, StepDone)]
     assert [event.measure is not None for event in done] == [True, True]
 

@@ -81,9 +81,9 @@ def test_the_posterior_does_not_repeat_the_noise() -> None:
 
 def test_every_image_is_shown_once_per_pass() -> None:
     shown = [choose(9, [n], 7, 1, 1000, 0).indices[0] for n in range(28)]
-    passes = [shown[start : start + 7] for start in range(0, 28, 7)]
-    assert all(sorted(one) == list(range(7)) for one in passes)
-    assert len({tuple(one) for one in passes}) > 1, "each pass has an order of its own"
+    epochs = [shown[start : start + 7] for start in range(0, 28, 7)]
+    assert all(sorted(one) == list(range(7)) for one in epochs)
+    assert len({tuple(one) for one in epochs}) > 1, "each epoch has an order of its own"
 
 
 def test_a_batch_may_reach_into_the_next_pass() -> None:

@@ -54,12 +54,14 @@ def test_an_untrained_adapter_changes_nothing(start) -> None:
     assert all(layer.down.any() for layer in adapter.layers["unet"].values())
 
 
-def test_a_step_waits_for_all_of_its_passes(start) -> None:
-    """One pass of four images and four passes of one are the same step."""
+def test_a_step_waits_for_all_of_its_accumulation_steps(start) -> None:
+    """One batch of four images and four batches of one are the same step."""
     adapters = []
-    for size, passes in ((4, 1), (1, 4)):
+    for size, accumulation_steps in ((4, 1), (1, 4)):
         session = start(
-            train_batch_size=size, gradient_accumulation_steps=passes, schedule__max_train_steps=2
+            train_batch_size=size,
+            gradient_accumulation_steps=accumulation_steps,
+            schedule__max_train_steps=2,
         )
         losses = [event.loss.item() for event in train(session) if isinstance(event, StepDone)]
         adapters.append((losses, session.adapter()))
@@ -79,14 +81,14 @@ def test_previews_are_due_every_so_many_steps_but_not_at_the_end(start) -> None:
     assert steps_of(session, ValidationDue) == [2, 4]
 
 
-def test_previews_are_due_whenever_so_many_passes_are_complete(start) -> None:
-    # 6 images, 4 a step: the passes are complete in the steps 2 (8 images), 3 (12), 5 (20), 6.
+def test_previews_are_due_whenever_so_many_epochs_are_complete(start) -> None:
+    # 6 images, 4 a step: the epochs are complete in the steps 2 (8 images), 3 (12), 5 (20), 6.
     session = start(train_batch_size=4, schedule__max_train_steps=7, validation__epochs=1)
     assert steps_of(session, ValidationDue) == [2, 3, 5, 6]
 
 
-def test_passes_decide_the_number_of_steps(start) -> None:
-    # 2 passes over 6 images, 4 a step
+def test_epochs_decide_the_number_of_steps(start) -> None:
+    # 2 epochs of 6 images, 4 a step
     session = start(
         train_batch_size=4, schedule__num_train_epochs=2, schedule__max_train_steps=None
     )
@@ -94,7 +96,7 @@ def test_passes_decide_the_number_of_steps(start) -> None:
     assert steps_of(session, StepDone) == [1, 2, 3]
 
 
-def test_a_number_of_steps_goes_before_passes_as_in_diffusers(start) -> None:
+def test_a_number_of_steps_goes_before_epochs_as_in_diffusers(start) -> None:
     session = start(schedule__num_train_epochs=9, schedule__max_train_steps=5)
     assert session.total_steps == 5
 

@@ -86,7 +86,7 @@ def test_the_adapter_waits_for_the_words(start: Callable[..., Session]) -> None:
     for event in train(session):
         if isinstance(event, StepDone):
             rates.append(event.learning_rate)
-            of_words.append(event.words_rate)
+            of_words.append(event.token_embedding_lr)
             now = session.adapted["unet"].parameters.values()
             moved.append(any(not torch.equal(*pair) for pair in zip(begun, now, strict=True)))
             learned.append(session.learned_tokens()[0].vectors[0])

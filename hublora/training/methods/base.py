@@ -26,7 +26,7 @@ class Method(Protocol):
         which the method has a caption for."""
         ...
 
-    def show(self, config: TrainingConfig, source: Source) -> Source:
+    def caption(self, config: TrainingConfig, source: Source) -> Source:
         """Return the images under the captions that they are trained with.
 
         Raises:
@@ -38,10 +38,10 @@ class Method(Protocol):
         """Return the words that call what is learned, where none were set."""
         ...
 
-    def token_rate(self, config: TrainingConfig) -> float:
+    def token_embedding_lr(self, config: TrainingConfig) -> float:
         """Return the peak learning rate of new words."""
         ...
 
-    def adapter_begins(self, config: TrainingConfig, steps: int) -> int:
+    def adapter_start_step(self, config: TrainingConfig, steps: int) -> int:
         """Return after how many of `steps` optimizer steps the adapter begins to learn."""
         ...

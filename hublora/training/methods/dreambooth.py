@@ -30,7 +30,7 @@ class DreamBooth(TextToImage):
             return config.data
         return config.data.model_copy(update={"default_caption": prompt})
 
-    def show(self, config: TrainingConfig, source: Source) -> Source:
+    def caption(self, config: TrainingConfig, source: Source) -> Source:
         """Put the instance prompt in place of captions, unless a column of them was named."""
         prompt = config.dreambooth.instance_prompt
         if prompt is None or config.data.caption_column is not None:

@@ -27,15 +27,15 @@ class Pivotal(TextualInversion):
             return DreamBooth().data(config)
         return super().data(config)
 
-    def show(self, config: TrainingConfig, source: Source) -> Source:
-        return super().show(config, DreamBooth().show(config, source))
+    def caption(self, config: TrainingConfig, source: Source) -> Source:
+        return super().caption(config, DreamBooth().caption(config, source))
 
-    def token_rate(self, config: TrainingConfig) -> float:
+    def token_embedding_lr(self, config: TrainingConfig) -> float:
         optimizer = config.optimizer
         if optimizer.name == "prodigy":  # which finds each rate itself
             return optimizer.learning_rate
         return config.tokens.learning_rate or _FASTER * optimizer.learning_rate
 
-    def adapter_begins(self, config: TrainingConfig, steps: int) -> int:
+    def adapter_start_step(self, config: TrainingConfig, steps: int) -> int:
         first = config.tokens.first_steps
         return int(first) if first >= 1 else int(first * steps)

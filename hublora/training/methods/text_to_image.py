@@ -16,14 +16,14 @@ class TextToImage:
     def data(self, config: TrainingConfig) -> DataConfig:
         return config.data
 
-    def show(self, config: TrainingConfig, source: Source) -> Source:
+    def caption(self, config: TrainingConfig, source: Source) -> Source:
         return source
 
     def trigger_words(self, config: TrainingConfig) -> list[str]:
         return []
 
-    def token_rate(self, config: TrainingConfig) -> float:
+    def token_embedding_lr(self, config: TrainingConfig) -> float:
         return config.optimizer.learning_rate
 
-    def adapter_begins(self, config: TrainingConfig, steps: int) -> int:
+    def adapter_start_step(self, config: TrainingConfig, steps: int) -> int:
         return 0

@@ -40,7 +40,7 @@ class TextualInversion(TextToImage):
             return config.data
         return config.data.model_copy(update={"default_caption": _UNCAPTIONED})
 
-    def show(self, config: TrainingConfig, source: Source) -> Source:
+    def caption(self, config: TrainingConfig, source: Source) -> Source:
         """Put the new words into every caption that does not name one of them."""
         words = config.tokens.placeholders
         together = " ".join(words)

@@ -32,7 +32,7 @@ from hublora.workflows.push import save_card
 from hublora.workflows.train.card_facts import (
     BEFORE_AFTER,
     LOSS_PLOT,
-    Run,
+    FinishedTraining,
     card_facts,
     dtype_name,
     main_file,
@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Done:
+class TrainingStats:
     """What a training did.
 
     Attributes:
@@ -93,7 +93,7 @@ def write_results(
     session: Session,
     base: Base,
     source: Source,
-    done: Done,
+    done: TrainingStats,
     callback: Callback,
 ) -> TrainingResult:
     """Write adapter, images, plot, settings and card; tell where each is.
@@ -120,7 +120,9 @@ def write_results(
     losses = [row["loss"] for row in rows[-max(1, len(rows) // 10) :]]
     final_loss = sum(losses) / len(losses)
     paths = (one.relative_to(folder).as_posix() if one else None for one in (kohya, words))
-    run = Run(session, base, source, done.steps, done.seconds, final_loss, gallery, *paths)
+    run = FinishedTraining(
+        session, base, source, done.steps, done.seconds, final_loss, gallery, *paths
+    )
     save_card(folder, card_facts(run, environment))
     callback(FileWritten("card", folder / CARD))
     return TrainingResult(folder, done.steps, done.seconds, final_loss)

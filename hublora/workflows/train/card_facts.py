@@ -34,7 +34,7 @@ _DTYPES = {"no": "float32", "fp16": "float16", "bf16": "bfloat16"}
 
 
 @dataclass(frozen=True)
-class Run:
+class FinishedTraining:
     """A finished training, as its card needs it.
 
     Attributes:
@@ -60,7 +60,7 @@ class Run:
     words_path: str | None = None
 
 
-def card_facts(run: Run, environment: Mapping[str, Value]) -> CardFacts:
+def card_facts(run: FinishedTraining, environment: Mapping[str, Value]) -> CardFacts:
     """Return everything that the card says."""
     session, base, source = run.session, run.base, run.source
     settings = session.config.adapter
@@ -113,7 +113,7 @@ def _targets(session: Session) -> tuple[str, ...]:
     return tuple(settings.targets or family.default_targets[family.denoiser])
 
 
-def _learned_words(run: Run) -> LearnedWords | None:
+def _learned_words(run: FinishedTraining) -> LearnedWords | None:
     tokens = run.session.tokens
     if tokens is None or run.words_path is None:
         return None
@@ -135,7 +135,7 @@ def dtype_name(session: Session) -> str:
     return _DTYPES[session.accelerator.mixed_precision]
 
 
-def _training(run: Run) -> Training:
+def _training(run: FinishedTraining) -> Training:
     session = run.session
     whole = run.steps == session.step  # else an earlier process did a part, untimed
     return Training(
@@ -163,7 +163,9 @@ def _settings_table(session: Session) -> dict[str, object]:
         "learned words": ", ".join(words.lengths) if words else None,
         "vectors a word": config.tokens.num_vectors if words else None,
         "learning rate": config.optimizer.learning_rate,
-        "learning rate of the words": method_of(config).token_rate(config) if words else None,
+        "learning rate of the words": method_of(config).token_embedding_lr(config)
+        if words
+        else None,
         "schedule": config.schedule.name,
         "warm-up steps": config.schedule.warmup_steps,
         "optimizer": config.optimizer.name,
@@ -177,7 +179,7 @@ def _settings_table(session: Session) -> dict[str, object]:
         "adapter": config.adapter.method if config.adapter.method != "lora" else None,
         "initialisation": config.adapter.init if config.adapter.init != "gaussian" else None,
         "averaged with decay": config.adapter.ema_decay,
-        "held-out images": len(session.held_out) or None,
+        "held-out images": len(session.held_out_indices) or None,
         "held-out loss": session.best_loss,
         "objective": session.diffusion.prediction,
         "min-SNR γ": config.objective.snr_gamma,

@@ -20,8 +20,8 @@ from hublora.refs import is_repo
 from hublora.workflows.train.card_facts import peak_memory
 from hublora.workflows.train.class_images import count_missing, plan_class_images
 from hublora.workflows.train.gallery import count_drawn
-from hublora.workflows.train.hub_checkpoint import bring
-from hublora.workflows.train.prepare import PreparedRun, beginning, encode, prepare
+from hublora.workflows.train.hub_checkpoint import download_checkpoint
+from hublora.workflows.train.prepare import PreparedRun, encode, initial_updates, prepare_run
 from hublora.workflows.train.resolutions import shapes
 from hublora.workflows.train.settings import check_names
 
@@ -34,7 +34,7 @@ _SPARE = 1.1  # of the disk: files of the system's own
 
 
 @dataclass(frozen=True)
-class Plan:
+class DryRunReport:
     """What a training would do and need. Sizes are in bytes, times in seconds.
 
     Attributes:
@@ -51,7 +51,7 @@ class Plan:
         size: Height and width of what is trained on; of buckets, the usual one.
         weights: How many are trained.
         learning_rate: Of the adapter; None where words alone are learned.
-        words_rate: Of the words; None without any.
+        token_embedding_lr: Of the words; None without any.
         steps: Optimizer steps to do.
         images_per_step: Images of one step, over all devices.
         device: What it runs on.
@@ -65,7 +65,7 @@ class Plan:
         disk: What cache, checkpoints and result need.
         disk_free: What is free there.
         push_to: The repo that it would be pushed to, None if it is not pushed.
-        kept_at: Where checkpoints would be kept on the Hub, None if nowhere.
+        checkpoints_at: Where checkpoints would be kept on the Hub, None if nowhere.
     """
 
     settings: dict[str, Any]
@@ -81,7 +81,7 @@ class Plan:
     size: tuple[int, int]
     weights: int
     learning_rate: float | None
-    words_rate: float | None
+    token_embedding_lr: float | None
     steps: int
     images_per_step: int
     device: str
@@ -95,12 +95,12 @@ class Plan:
     disk: int
     disk_free: int
     push_to: str | None
-    kept_at: str | None
+    checkpoints_at: str | None
 
 
 def dry_run(
     config: TrainingConfig, *, resume: str | None = None, callback: Callback = no_callback
-) -> Plan:
+) -> DryRunReport:
     """Resolve and check everything, and measure one step on a few of the images.
 
     Nothing is written but downloads; the run's folder is not made.
@@ -116,8 +116,8 @@ def dry_run(
     from hublora.training.setup import split_images
 
     join_processes()
-    with brought_here(resume) as checkpoint:
-        ready = prepare(config, checkpoint, callback)
+    with local_checkpoint(resume) as checkpoint:
+        ready = prepare_run(config, checkpoint, callback)
     config, source = ready.config, ready.source
     shown, held_out = split_images(config, len(source.examples))
     callback(Note("Measuring one step …"))
@@ -129,7 +129,7 @@ def dry_run(
     left = steps - done
     previews, gallery = count_drawn(trial.session, ready.base, source, shown_once, (done, steps))
     disk, free = _check_disk(config, trial, steps)
-    return Plan(
+    return DryRunReport(
         settings=config.flat(),
         base=ready.base.label,
         base_license=ready.base.license,
@@ -145,7 +145,9 @@ def dry_run(
         size=trial.session.data.size,
         weights=sum(parameter.numel() for parameter in trial.session.parameters),
         learning_rate=config.optimizer.learning_rate if trial.session.adapted else None,
-        words_rate=method_of(config).token_rate(config) if trial.session.tokens else None,
+        token_embedding_lr=method_of(config).token_embedding_lr(config)
+        if trial.session.tokens
+        else None,
         steps=left,
         images_per_step=images,
         device=device_name(ready.accelerator),
@@ -159,7 +161,7 @@ def dry_run(
         disk=disk,
         disk_free=free,
         push_to=config.hub.model_id if config.hub.push else None,
-        kept_at=ready.kept_at,
+        checkpoints_at=ready.checkpoints_at,
     )
 
 
@@ -226,7 +228,7 @@ def trial(ready: PreparedRun, images: int) -> Iterator[tuple[Session, float]]:
         started = time.monotonic()
         data = encode(alone, base, ready.pipe, shown, ready.accelerator.device)
         seconds = time.monotonic() - started
-        begin = beginning(alone, base, ready.pipe)
+        initial = initial_updates(alone, base, ready.pipe)
         session = start_session(
             alone,
             base.family,
@@ -234,20 +236,20 @@ def trial(ready: PreparedRun, images: int) -> Iterator[tuple[Session, float]]:
             data,
             source.fingerprint,
             ready.accelerator,
-            begin,
+            initial,
             class_images=of_class,
         )
         yield session, seconds
 
 
 @contextmanager
-def brought_here(resume: str | None) -> Iterator[str | None]:
+def local_checkpoint(resume: str | None) -> Iterator[str | None]:
     """Bring a checkpoint that a repo keeps into a temporary folder; any other is where it is."""
     if not is_repo(resume):
         yield resume
         return
     with tempfile.TemporaryDirectory(prefix="hublora-plan-") as folder:
-        yield str(bring(str(resume), Path(folder)))
+        yield str(download_checkpoint(str(resume), Path(folder)))
 
 
 def _check_disk(config: TrainingConfig, trial: _Trial, steps: int) -> tuple[int, int]:

@@ -1,6 +1,6 @@
-"""Fit a training into memory: config ─ measure steps ─▶ batch, passes and checkpointing that fit.
+"""Fit a training into memory: config ─ measured steps ─▶ batch size, accumulation, checkpointing.
 
-A step keeps its images: half the batch is twice the passes.
+A step keeps its images: half the batch is twice the gradient accumulation steps.
 """
 
 from __future__ import annotations
@@ -16,33 +16,33 @@ from typing import TYPE_CHECKING, Any
 from hublora.errors import ConfigError
 from hublora.progress import Callback, Note, no_callback
 from hublora.workflows.train.card_facts import peak_memory
-from hublora.workflows.train.dry_run import brought_here, measure_step, trial
+from hublora.workflows.train.dry_run import local_checkpoint, measure_step, trial
 
 if TYPE_CHECKING:
     from hublora.training.config.training_config import TrainingConfig
     from hublora.training.session import Session
 
-_MOST_TRIALS = 4  # of batches larger than one, for each way
+_MOST_TRIALS = 4  # of batches larger than one, for each split
 
 
 @dataclass(frozen=True)
-class Way:
+class BatchSplit:
     """How the images of a step go through the model.
 
     Attributes:
-        batch: Images of a pass.
-        passes: Of a step.
+        batch_size: Images of a forward pass.
+        accumulation_steps: Batches of a step.
         checkpointing: Whether activations are computed twice in place of being kept.
     """
 
-    batch: int
-    passes: int
+    batch_size: int
+    accumulation_steps: int
     checkpointing: bool
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a step takes in one way.
+    """What a step takes in one split.
 
     Attributes:
         memory: Highest use, in bytes.
@@ -53,7 +53,7 @@ class Cost:
     seconds: float
 
 
-Measure = Callable[[Way], "Cost | None"]  # None: memory ran out
+Measure = Callable[[BatchSplit], "Cost | None"]  # None: memory ran out
 
 
 def fit(
@@ -63,7 +63,8 @@ def fit(
     resume: str | None = None,
     callback: Callback = no_callback,
 ) -> TrainingConfig:
-    """Return the settings with the batch, passes and checkpointing that fit and are fastest.
+    """Return the settings with the batch size, gradient accumulation and checkpointing that fit
+    and are fastest.
 
     Args:
         config: All settings; the images of a step stay as many.
@@ -76,7 +77,7 @@ def fit(
         HubloraError: Whatever would keep the training from starting.
     """
     from hublora.training.distributed import join_processes
-    from hublora.workflows.train.prepare import prepare
+    from hublora.workflows.train.prepare import prepare_run
 
     if join_processes().num_processes > 1:
         raise ConfigError(
@@ -84,33 +85,35 @@ def fit(
             "Let `hublora train … --fit --dry-run` choose, and give what it shows.",
         )
     there_is = memory_there_is() if limit is None else int(limit * GIB)
-    with brought_here(resume) as checkpoint:
-        ready = prepare(config, checkpoint, no_callback)
+    with local_checkpoint(resume) as checkpoint:
+        ready = prepare_run(config, checkpoint, no_callback)
     callback(Note("Measuring what fits …"))
     with trial(ready, images=2) as (session, _):
         side = max(session.data.size)
-        chosen = choose(_measuring(session), _ways(config), there_is)
+        chosen = choose(_measuring(session), _splits(config), there_is)
     del session, ready
     gc.collect()
     if isinstance(chosen, Cost):
         raise _too_large(config, chosen, there_is, side)
-    way, cost = chosen
-    callback(Note(_told(way, cost, there_is)))
-    return _with(config, way)
+    split, cost = chosen
+    callback(Note(_told(split, cost, there_is)))
+    return _with(config, split)
 
 
-def choose(measure: Measure, ways: list[Way], limit: int) -> tuple[Way, Cost] | Cost:
-    """Return the fastest way that fits and its cost; if none does, the cost of the smallest.
+def choose(
+    measure: Measure, splits: list[BatchSplit], limit: int
+) -> tuple[BatchSplit, Cost] | Cost:
+    """Return the fastest split that fits and its cost; if none does, the cost of the smallest.
 
     Args:
-        measure: Does a step in a way.
-        ways: Those there are.
+        measure: Does a step in a split.
+        splits: Those there are.
         limit: Bytes.
     """
-    found: list[tuple[Way, Cost]] = []
+    found: list[tuple[BatchSplit, Cost]] = []
     smallest: Cost | None = None
     for checkpointing in (False, True):
-        group = sorted((w for w in ways if w.checkpointing == checkpointing), key=_batch)
+        group = sorted((w for w in splits if w.checkpointing == checkpointing), key=_batch)
         if not group:
             continue
         first = measure(group[0])
@@ -126,33 +129,39 @@ def choose(measure: Measure, ways: list[Way], limit: int) -> tuple[Way, Cost] | 
     return smallest or Cost(0, 0.0)
 
 
-def _largest(measure: Measure, group: list[Way], first: Cost, limit: int) -> tuple[Way, Cost]:
-    """Return the way with the largest batch that fits; memory grows evenly with the batch."""
+def _largest(
+    measure: Measure, group: list[BatchSplit], first: Cost, limit: int
+) -> tuple[BatchSplit, Cost]:
+    """Return the split with the largest batch that fits; memory grows evenly with the batch."""
     best = (group[0], first)
     larger = group[1:]
     for _ in range(_MOST_TRIALS):
         if not larger:
             break
-        way, cost = best
+        split, cost = best
         # From two measures on, the next guess goes as far as the growth between them allows.
-        growth = (cost.memory - first.memory) / max(1, way.batch - 1) if way.batch > 1 else None
+        growth = (
+            (cost.memory - first.memory) / max(1, split.batch_size - 1)
+            if split.batch_size > 1
+            else None
+        )
         reach = [
             one
             for one in larger
-            if growth is None or cost.memory + growth * (one.batch - way.batch) <= limit
+            if growth is None or cost.memory + growth * (one.batch_size - split.batch_size) <= limit
         ]
         guess = larger[0] if growth is None else reach[-1] if reach else larger[0]
         taken = measure(guess)
         if taken is not None and taken.memory <= limit:
             best = (guess, taken)
-            larger = [one for one in larger if one.batch > guess.batch]
+            larger = [one for one in larger if one.batch_size > guess.batch_size]
         else:
-            larger = [one for one in larger if one.batch < guess.batch]
+            larger = [one for one in larger if one.batch_size < guess.batch_size]
     return best
 
 
-def _ways(config: TrainingConfig) -> list[Way]:
-    """Return all ways to do a step of as many images, smallest batches first.
+def _splits(config: TrainingConfig) -> list[BatchSplit]:
+    """Return all splits to do a step of as many images, smallest batches first.
 
     Images of several shapes only share a pass within the batches that they are drawn in.
     """
@@ -162,21 +171,21 @@ def _ways(config: TrainingConfig) -> list[Way]:
         most = gcd(images, config.data.bucket_batch or size)
     batches = [n for n in range(1, most + 1) if most % n == 0]
     kinds = (True,) if config.gradient_checkpointing else (False, True)
-    return [Way(n, images // n, kind) for kind in kinds for n in batches]
+    return [BatchSplit(n, images // n, kind) for kind in kinds for n in batches]
 
 
 def _measuring(session: Session) -> Measure:
-    """Return what does a pass in a way; the session's weights do not matter."""
+    """Return what does a pass in a split; the session's weights do not matter."""
     from hublora.training.failures import is_out_of_memory
 
     denoiser = session.trained[session.family.denoiser]
     config = session.config
 
-    def measure(way: Way) -> Cost | None:
-        alone = {"train_batch_size": way.batch, "gradient_accumulation_steps": 1}
+    def measure(split: BatchSplit) -> Cost | None:
+        alone = {"train_batch_size": split.batch_size, "gradient_accumulation_steps": 1}
         session.config = config.model_copy(update=alone)
         session.step, session.is_over = 0, False
-        if way.checkpointing:
+        if split.checkpointing:
             denoiser.enable_gradient_checkpointing()
         elif not config.gradient_checkpointing:
             denoiser.disable_gradient_checkpointing()
@@ -189,16 +198,16 @@ def _measuring(session: Session) -> Measure:
             return None
         finally:
             session.optimizer.zero_grad()
-        return Cost(memory.peak(), seconds * way.passes)
+        return Cost(memory.peak(), seconds * split.accumulation_steps)
 
     return measure
 
 
-def _with(config: TrainingConfig, way: Way) -> TrainingConfig:
+def _with(config: TrainingConfig, split: BatchSplit) -> TrainingConfig:
     chosen: dict[str, Any] = {
-        "train_batch_size": way.batch,
-        "gradient_accumulation_steps": way.passes,
-        "gradient_checkpointing": way.checkpointing,
+        "train_batch_size": split.batch_size,
+        "gradient_accumulation_steps": split.accumulation_steps,
+        "gradient_checkpointing": split.checkpointing,
     }
     if config.data.aspect_buckets:  # the order of the images stays that of the larger batch
         batch = config.data.bucket_batch or config.train_batch_size
@@ -206,11 +215,13 @@ def _with(config: TrainingConfig, way: Way) -> TrainingConfig:
     return config.model_copy(update=chosen)
 
 
-def _told(way: Way, cost: Cost, limit: int) -> str:
-    passes = f" in {way.passes} passes" if way.passes > 1 else ""
-    how = " with gradient checkpointing" if way.checkpointing else ""
+def _told(split: BatchSplit, cost: Cost, limit: int) -> str:
+    accumulated = (
+        f" in {split.accumulation_steps} accumulation steps" if split.accumulation_steps > 1 else ""
+    )
+    how = " with gradient checkpointing" if split.checkpointing else ""
     return (
-        f"Fits: batches of {way.batch}{passes}{how} take {cost.memory / GIB:.2f} of "
+        f"Fits: batches of {split.batch_size}{accumulated}{how} take {cost.memory / GIB:.2f} of "
         f"{limit / GIB:.2f} GiB, {cost.seconds:.2g} s a step."
     )
 
@@ -227,8 +238,8 @@ def _too_large(config: TrainingConfig, cost: Cost, limit: int, side: int) -> Con
     )
 
 
-def _batch(way: Way) -> int:
-    return way.batch
+def _batch(split: BatchSplit) -> int:
+    return split.batch_size
 
 
 GIB = 2**30

@@ -57,14 +57,14 @@ class CheckpointUploader:
         self._changed = threading.Condition()
         self._waiting: Path | None = None
         self._busy = self._failed = self._over = False
-        threading.Thread(target=self._work, name="hublora-keeper", daemon=True).start()
+        threading.Thread(target=self._work, name="hublora-uploader", daemon=True).start()
 
     @property
     def command(self) -> str:
         """What goes on with the training on any machine."""
         return f"hublora train --resume {self._repo_id}"
 
-    def offer(self, checkpoint: Path) -> None:
+    def submit(self, checkpoint: Path) -> None:
         """Take note of a checkpoint; it may be removed as soon as this returns."""
         try:
             taken = self._take(checkpoint)
@@ -166,14 +166,14 @@ def background_upload(session: Session, callback: Callback) -> Iterator[Checkpoi
     if not (session.config.checkpoint.to_hub and session.accelerator.is_main_process):
         yield None
         return
-    keeper = CheckpointUploader(session)
+    uploader = CheckpointUploader(session)
     try:
-        yield keeper
+        yield uploader
     finally:
-        keeper.finish(callback)
+        uploader.finish(callback)
 
 
-def describe_place(repo_id: str, private: bool) -> str:
+def describe_destination(repo_id: str, private: bool) -> str:
     """Return where checkpoints will be kept, and who can see them there.
 
     Args:
@@ -189,7 +189,7 @@ def describe_place(repo_id: str, private: bool) -> str:
     return f"{repo_id}@{BRANCH} ({seen}{made})"
 
 
-def check_unkept(repo_id: str) -> None:
+def check_no_checkpoint(repo_id: str) -> None:
     """Check that no other training is kept where a new one is to be.
 
     Raises:
@@ -204,7 +204,7 @@ def check_unkept(repo_id: str) -> None:
         )
 
 
-def drop_kept(repo_id: str, callback: Callback) -> None:
+def delete_hub_checkpoint(repo_id: str, callback: Callback) -> None:
     """Remove the checkpoint of a training whose result is pushed; tell if that did not work."""
     try:
         branch_storage.remove(repo_id, BRANCH)
@@ -233,7 +233,7 @@ def _link(file: Path, other: Path) -> None:
         shutil.copy(file, other)
 
 
-def read_kept(repo_id: str) -> Recipe:
+def read_checkpoint_recipe(repo_id: str) -> Recipe:
     """Return the settings of the training whose checkpoint a repo keeps.
 
     Raises:
@@ -259,7 +259,7 @@ def read_kept(repo_id: str) -> Recipe:
     return Recipe(f"{repo_id}@{BRANCH}", name, own | hub, known)
 
 
-def bring(repo_id: str, near: Path) -> Path:
+def download_checkpoint(repo_id: str, near: Path) -> Path:
     """Bring the checkpoint that a repo keeps to this disk, into a hidden folder, and check it.
 
     Args:
@@ -292,20 +292,20 @@ def bring(repo_id: str, near: Path) -> Path:
         raise
 
 
-def take_up(brought: Path, run: Path) -> Path:
-    """Move what `bring` returned into a run folder, whole or not at all."""
-    history = (brought.parent / HISTORY).read_bytes()
-    final = run / brought.name
+def install_checkpoint(downloaded: Path, run: Path) -> Path:
+    """Move what `download_checkpoint` returned into a run folder, whole or not at all."""
+    history = (downloaded.parent / HISTORY).read_bytes()
+    final = run / downloaded.name
     write_atomically(run / "training" / HISTORY, history)
     shutil.rmtree(final, ignore_errors=True)  # it was none: without a state
-    os.rename(brought, final)
-    leave(brought)
+    os.rename(downloaded, final)
+    discard(downloaded)
     return final
 
 
-def leave(brought: Path) -> None:
-    """Remove what `bring` returned."""
-    shutil.rmtree(brought.parent, ignore_errors=True)
+def discard(downloaded: Path) -> None:
+    """Remove what `download_checkpoint` returned."""
+    shutil.rmtree(downloaded.parent, ignore_errors=True)
 
 
 def _find(repo_id: str) -> branch_storage.RepoSnapshot:

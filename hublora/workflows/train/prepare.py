@@ -14,14 +14,19 @@ from hublora.refs import AdapterRef, is_repo
 from hublora.resolution.base import Base, download_base, resolve_base
 from hublora.workflows.train.hub_checkpoint import (
     BRANCH,
-    check_unkept,
-    describe_place,
-    leave,
-    take_up,
+    check_no_checkpoint,
+    describe_destination,
+    discard,
+    install_checkpoint,
 )
-from hublora.workflows.train.resolutions import bucket_note, enlarged_note, settle_buckets, shapes
+from hublora.workflows.train.resolutions import (
+    bucket_note,
+    enlarged_note,
+    resolve_bucket_batch,
+    shapes,
+)
 from hublora.workflows.train.run_loop import find_checkpoint
-from hublora.workflows.train.settings import pin, settle
+from hublora.workflows.train.settings import pin_revisions, resolve_destination
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -42,7 +47,8 @@ class PreparedRun:
         source: The images.
         base: The base.
         pipe: Its pipeline, on the CPU.
-        kept_at: Where checkpoints are kept on the Hub and who sees them there; None if nowhere.
+        checkpoints_at: Branch of the Hub repo that checkpoints are uploaded to, and whether it is
+            public or private; None without `checkpoint.to_hub`.
     """
 
     config: TrainingConfig
@@ -51,10 +57,10 @@ class PreparedRun:
     source: Source
     base: Base
     pipe: Any
-    kept_at: str | None
+    checkpoints_at: str | None
 
 
-def prepare(config: TrainingConfig, resume: str | None, callback: Callback) -> PreparedRun:
+def prepare_run(config: TrainingConfig, resume: str | None, callback: Callback) -> PreparedRun:
     """Find and check everything that a training needs.
 
     Raises:
@@ -62,7 +68,7 @@ def prepare(config: TrainingConfig, resume: str | None, callback: Callback) -> P
     """
     from hublora.training.distributed import on_main
 
-    config = on_main(lambda: settle(config, resume))
+    config = on_main(lambda: resolve_destination(config, resume))
     if config.hub.push or config.checkpoint.to_hub:
         on_main(lambda: check_can_push(str(config.hub.model_id)))
     checkpoint = on_main(lambda: find_checkpoint(config, resume, callback))
@@ -71,9 +77,11 @@ def prepare(config: TrainingConfig, resume: str | None, callback: Callback) -> P
     try:
         ready = _check(config, checkpoint, callback, f"{resume}@{BRANCH}")
     except BaseException:
-        leave(checkpoint)
+        discard(checkpoint)
         raise
-    return replace(ready, checkpoint=on_main(lambda: take_up(checkpoint, config.run_folder)))
+    return replace(
+        ready, checkpoint=on_main(lambda: install_checkpoint(checkpoint, config.run_folder))
+    )
 
 
 def _check(
@@ -89,16 +97,16 @@ def _check(
     from hublora.training.setup import check_settings, split_images
 
     if config.checkpoint.to_hub and checkpoint is None:
-        on_main(lambda: check_unkept(str(config.hub.model_id)))
-    kept_at = on_main(lambda: _tell_place(config, callback))
+        on_main(lambda: check_no_checkpoint(str(config.hub.model_id)))
+    checkpoints_at = on_main(lambda: _report_destination(config, callback))
     accelerator = make_accelerator(config)
     commit = on_main(lambda: resolve_base(config.base.model, config.base.revision))
     source = main_first(lambda: open_dataset(config, callback))
     split_images(config, len(source.examples))
     base = main_first(lambda: download_base(config.base.model, commit, callback))
     callback(Note(f"Base: {base.label}"))
-    config = pin(config, base, source)
-    config = settle_buckets(config, checkpoint)
+    config = pin_revisions(config, base, source)
+    config = resolve_bucket_batch(config, checkpoint)
     if checkpoint is not None:
         check_checkpoint(checkpoint, config, source.fingerprint, accelerator, label)
     # The VAE is only needed for encoding, and half precision shows in the latents of some bases.
@@ -106,7 +114,7 @@ def _check(
     pipe = base.load({"default": dtype, base.family.vae: torch.float32})
     check_settings(config, base.family, pipe)
     shapes(config, base, pipe)
-    return PreparedRun(config, checkpoint, accelerator, source, base, pipe, kept_at)
+    return PreparedRun(config, checkpoint, accelerator, source, base, pipe, checkpoints_at)
 
 
 def open_dataset(config: TrainingConfig, callback: Callback = no_callback) -> Source:
@@ -123,8 +131,8 @@ def open_dataset(config: TrainingConfig, callback: Callback = no_callback) -> So
         method.data(config),
         lambda done, total: callback(Progress("Looking at images", done, total)),
     )
-    source = method.show(config, source)
-    _tell_source(source, callback)
+    source = method.caption(config, source)
+    _report_source(source, callback)
     return source
 
 
@@ -196,7 +204,7 @@ def encode(
     return data
 
 
-def beginning(
+def initial_updates(
     config: TrainingConfig, base: Base, pipe: Any, callback: Callback = no_callback
 ) -> Mapping[str, Mapping[str, LowRank]] | None:
     """Return the updates of the adapter to start from under the base's own names, None without."""
@@ -215,16 +223,16 @@ def beginning(
     }
 
 
-def _tell_place(config: TrainingConfig, callback: Callback) -> str | None:
+def _report_destination(config: TrainingConfig, callback: Callback) -> str | None:
     """Say where checkpoints will be kept on the Hub, if they are, before the first is."""
     if not config.checkpoint.to_hub:
         return None
-    place = describe_place(str(config.hub.model_id), config.hub.private)
+    place = describe_destination(str(config.hub.model_id), config.hub.private)
     callback(Note(f"Checkpoints will be kept at {place}."))
     return place
 
 
-def _tell_source(source: Source, callback: Callback) -> None:
+def _report_source(source: Source, callback: Callback) -> None:
     at = f"@{source.revision[:8]}" if source.revision else ""
     callback(Note(f"Data: {source.id}{at}, {format_count(len(source.examples), 'image')}"))
     for said in source.notes:

@@ -47,7 +47,7 @@ def _check_side(side: int, step: int) -> None:
         )
 
 
-def settle_buckets(config: TrainingConfig, checkpoint: Path | None) -> TrainingConfig:
+def resolve_bucket_batch(config: TrainingConfig, checkpoint: Path | None) -> TrainingConfig:
     """Return the settings with the number of images of one shape in a row.
 
     A training that is resumed keeps its own, so that its batches may become smaller.

@@ -60,14 +60,14 @@ def find_checkpoint(config: TrainingConfig, resume: str | None, callback: Callba
             callback(Note(f"There is no checkpoint in {folder} yet; starting anew.", True))
         return found[-1] if found else None
     if is_repo(resume):
-        from hublora.workflows.train.hub_checkpoint import bring
+        from hublora.workflows.train.hub_checkpoint import download_checkpoint
 
         if found:
             raise ConfigError(
                 f"{folder} already holds a training; {resume} is taken up in a new folder.",
                 "Go on with the one here: --resume. Or name another folder: --output-dir …",
             )
-        return bring(resume, folder)
+        return download_checkpoint(resume, folder)
     path = Path(resume)
     for candidate in (path, *(one for one in found if one.name == path.name)):
         if (candidate / STATE).is_file():
@@ -89,7 +89,7 @@ def train_to_end(
     source: Source,
     history: MetricsLog,
     callback: Callback,
-    keeper: CheckpointUploader | None = None,
+    uploader: CheckpointUploader | None = None,
 ) -> float:
     """Train from `session.step` to the end; return the seconds that the steps took.
 
@@ -99,7 +99,7 @@ def train_to_end(
         source: Its images.
         history: Its record.
         callback: Is told what happens.
-        keeper: Is given every checkpoint.
+        uploader: Is given every checkpoint.
 
     Raises:
         Interrupted: A person stopped it; a checkpoint was saved.
@@ -122,8 +122,8 @@ def train_to_end(
     def save() -> Path:
         record()
         folder = on_main(lambda: save_checkpoint(session))
-        if keeper is not None:
-            keeper.offer(folder)
+        if uploader is not None:
+            uploader.submit(folder)
         return folder
 
     started = told = time.monotonic()
@@ -139,8 +139,8 @@ def train_to_end(
                     if now - told > _TELL_EVERY or event.step == session.total_steps:
                         told = now
                         _tell(record(), session, callback)
-                        if keeper is not None:
-                            keeper.tell(callback)
+                        if uploader is not None:
+                            uploader.tell(callback)
                 elif isinstance(event, ValidationDue):
                     before = time.monotonic()
                     record()
@@ -151,7 +151,7 @@ def train_to_end(
                 elif isinstance(event, CheckpointDue):
                     callback(FileWritten("checkpoint", save()))
                 if not session.is_over and _all_stop(session, stop):
-                    raise interrupted(save(), keeper)
+                    raise interrupted(save(), uploader)
     finally:
         trackers.close()
     if session.step < session.total_steps:
@@ -170,7 +170,9 @@ def _tell(rows: Sequence[dict[str, Any]], session: Session, callback: Callback) 
         loss = sum(row["loss"] for row in rows) / len(rows)
         last = rows[-1]
         callback(
-            StepProgress(last["step"], session.total_steps, loss, last["lr"], last.get("lr_words"))
+            StepProgress(
+                last["step"], session.total_steps, loss, last["lr"], last.get("token_embedding_lr")
+            )
         )
 
 

@@ -36,7 +36,7 @@ def check_names(config: TrainingConfig) -> None:
         check_repo_id(name if "/" in name else f"me/{name}", "--hub-model-id")
 
 
-def settle(config: TrainingConfig, resume: str | None) -> TrainingConfig:
+def resolve_destination(config: TrainingConfig, resume: str | None) -> TrainingConfig:
     """Return the settings with nothing left open: the repo's id, the run's folder, the seeds, the
     trigger words."""
     from hublora.training.methods import method_of
@@ -58,7 +58,7 @@ def settle(config: TrainingConfig, resume: str | None) -> TrainingConfig:
     )
 
 
-def pin(config: TrainingConfig, base: Base, source: Source) -> TrainingConfig:
+def pin_revisions(config: TrainingConfig, base: Base, source: Source) -> TrainingConfig:
     """Return the settings with the commits that are used, so that a resumed run uses the same."""
     return config.model_copy(
         update={

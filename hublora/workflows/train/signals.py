@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from hublora.workflows.train.hub_checkpoint import CheckpointUploader
 
 
-def interrupted(checkpoint: Path, keeper: CheckpointUploader | None = None) -> Interrupted:
+def interrupted(checkpoint: Path, uploader: CheckpointUploader | None = None) -> Interrupted:
     """Return what to raise when a person stopped a training that is saved in `checkpoint`."""
-    elsewhere = f"\nOr on another machine: {keeper.command}" if keeper else ""
+    elsewhere = f"\nOr on another machine: {uploader.command}" if uploader else ""
     return Interrupted(
         f"Stopped; everything so far is in {checkpoint}.",
         f"Go on with the same command and: --output-dir {checkpoint.parent} --resume{elsewhere}",

@@ -14,10 +14,10 @@ from hublora.filesystem import locked
 from hublora.progress import Callback, Note, no_callback, report_on_stderr
 from hublora.resolution.base import Base
 from hublora.workflows.push import push
-from hublora.workflows.train.artifacts import Done, TrainingResult, write_results
+from hublora.workflows.train.artifacts import TrainingResult, TrainingStats, write_results
 from hublora.workflows.train.class_images import open_class_images
-from hublora.workflows.train.hub_checkpoint import background_upload, drop_kept
-from hublora.workflows.train.prepare import PreparedRun, beginning, encode, prepare
+from hublora.workflows.train.hub_checkpoint import background_upload, delete_hub_checkpoint
+from hublora.workflows.train.prepare import PreparedRun, encode, initial_updates, prepare_run
 from hublora.workflows.train.run_loop import open_history, train_to_end
 from hublora.workflows.train.settings import check_names
 from hublora.workflows.train.signals import before_the_steps, interrupted, sigterm_stops
@@ -59,9 +59,9 @@ def train(
         callback = no_callback
     with sigterm_stops(), ExitStack() as until_done:
         with before_the_steps():
-            ready = prepare(config, resume, callback)
+            ready = prepare_run(config, resume, callback)
             on_main(lambda: _claim(ready.config.run_folder, until_done))
-            session, history = _begin(ready, callback)
+            session, history = _start_session(ready, callback)
         return _train(ready, session, history, callback)
 
 
@@ -73,7 +73,7 @@ def _claim(folder: Path, until: ExitStack) -> None:
         )
 
 
-def _begin(ready: PreparedRun, callback: Callback) -> tuple[Session, MetricsLog]:
+def _start_session(ready: PreparedRun, callback: Callback) -> tuple[Session, MetricsLog]:
     """Encode the images; return the training before its first step, and its record."""
     from hublora.data import join
     from hublora.training.checkpoint import load_checkpoint
@@ -87,7 +87,7 @@ def _begin(ready: PreparedRun, callback: Callback) -> tuple[Session, MetricsLog]
     )
     shown = join(source, of_class) if of_class else source
     data = main_first(lambda: encode(config, base, ready.pipe, shown, device, callback))
-    begin = main_first(lambda: beginning(config, base, ready.pipe, callback))
+    initial = main_first(lambda: initial_updates(config, base, ready.pipe, callback))
     session = start_session(
         config,
         base.family,
@@ -95,7 +95,7 @@ def _begin(ready: PreparedRun, callback: Callback) -> tuple[Session, MetricsLog]
         data,
         source.fingerprint,
         ready.accelerator,
-        begin,
+        initial,
         class_images=len(shown.examples) - len(source.examples),
     )
     if ready.checkpoint is not None:
@@ -114,10 +114,10 @@ def _train(
 
     config, base, source = ready.config, ready.base, ready.source
     first = session.step
-    with background_upload(session, callback) as keeper:
-        seconds = train_to_end(session, base, source, history, callback, keeper)
-        session.settle()
-        done = Done(history, session.step - first, seconds)
+    with background_upload(session, callback) as uploader:
+        seconds = train_to_end(session, base, source, history, callback, uploader)
+        session.finalize()
+        done = TrainingStats(history, session.step - first, seconds)
         with _stoppable(session):
             result = on_main(lambda: write_results(session, base, source, done, callback))
     with _stoppable(session):
@@ -149,7 +149,7 @@ def _finish(
         callback=callback,
     )
     if config.checkpoint.to_hub:
-        drop_kept(repo_id, callback)
+        delete_hub_checkpoint(repo_id, callback)
     return replace(result, pushed=pushed)
 
 

@@ -1,4 +1,4 @@
-"""`hublora train --fit` finds the fastest way to do a step that fits, and keeps its images."""
+"""`hublora train --fit` finds the fastest split to do a step that fits, and keeps its images."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from hublora.errors import ConfigError
 from hublora.training.config.training_config import TrainingConfig
-from hublora.workflows.train.fit_memory import Cost, Measure, Way, _ways, choose, fit
+from hublora.workflows.train.fit_memory import BatchSplit, Cost, Measure, _splits, choose, fit
 from tests.entry import Done
 
 GIVEN = {
@@ -28,14 +28,18 @@ def config(**changes: object) -> TrainingConfig:
 
 
 def device(
-    fixed: int, plain: int, checkpointed: int, runs_out_at: int, tried: list[Way]
+    fixed: int, plain: int, checkpointed: int, runs_out_at: int, tried: list[BatchSplit]
 ) -> Measure:
     """A device whose memory grows evenly with the batch, on which large batches are faster."""
 
-    def measure(way: Way) -> Cost | None:
-        tried.append(way)
-        memory = fixed + way.batch * (checkpointed if way.checkpointing else plain)
-        seconds = (way.batch + 2) * way.passes * (1.5 if way.checkpointing else 1.0)
+    def measure(split: BatchSplit) -> Cost | None:
+        tried.append(split)
+        memory = fixed + split.batch_size * (checkpointed if split.checkpointing else plain)
+        seconds = (
+            (split.batch_size + 2)
+            * split.accumulation_steps
+            * (1.5 if split.checkpointing else 1.0)
+        )
         return None if memory > runs_out_at else Cost(memory, seconds)
 
     return measure
@@ -53,30 +57,32 @@ def device(
     ],
 )
 def test_the_fastest_that_fits_is_chosen(limit: int, batch: int, checkpointing: bool) -> None:
-    tried: list[Way] = []
-    ways = _ways(config(train_batch_size=16, gradient_accumulation_steps=1))
-    chosen = choose(device(100, 20, 5, limit + 60, tried), ways, limit)
+    tried: list[BatchSplit] = []
+    splits = _splits(config(train_batch_size=16, gradient_accumulation_steps=1))
+    chosen = choose(device(100, 20, 5, limit + 60, tried), splits, limit)
     assert not isinstance(chosen, Cost)
-    way, cost = chosen
-    fits = [w for w in ways if 100 + w.batch * (5 if w.checkpointing else 20) <= limit]
-    fastest = min((w.batch + 2) * w.passes * (1.5 if w.checkpointing else 1) for w in fits)
+    split, cost = chosen
+    fits = [w for w in splits if 100 + w.batch_size * (5 if w.checkpointing else 20) <= limit]
+    fastest = min(
+        (w.batch_size + 2) * w.accumulation_steps * (1.5 if w.checkpointing else 1) for w in fits
+    )
     assert cost.seconds == fastest
-    assert (way.batch, way.checkpointing) == (batch, checkpointing)
-    assert way.batch * way.passes == 16
+    assert (split.batch_size, split.checkpointing) == (batch, checkpointing)
+    assert split.batch_size * split.accumulation_steps == 16
     assert cost.memory <= limit
     assert len(tried) <= 9
 
 
 def test_what_cannot_fit_is_told_with_what_the_least_needs() -> None:
-    ways = _ways(config())
-    assert choose(device(100, 20, 5, 10**6, []), ways, 50) == Cost(105, 36.0)
-    assert choose(lambda way: None, ways, 50) == Cost(0, 0.0)
+    splits = _splits(config())
+    assert choose(device(100, 20, 5, 10**6, []), splits, 50) == Cost(105, 36.0)
+    assert choose(lambda split: None, splits, 50) == Cost(0, 0.0)
 
 
 def test_images_of_several_shapes_share_no_pass() -> None:
-    assert {way.batch for way in _ways(config())} == {1, 2, 4, 8}
-    assert {way.batch for way in _ways(config(data__aspect_buckets=True))} == {1, 2, 4}
-    assert {way.checkpointing for way in _ways(config(gradient_checkpointing=True))} == {True}
+    assert {split.batch_size for split in _splits(config())} == {1, 2, 4, 8}
+    assert {split.batch_size for split in _splits(config(data__aspect_buckets=True))} == {1, 2, 4}
+    assert {split.checkpointing for split in _splits(config(gradient_checkpointing=True))} == {True}
 
 
 def test_a_training_is_fitted_and_keeps_the_images_of_a_step(

@@ -127,7 +127,7 @@ def test_a_stopped_training_goes_on_elsewhere_and_ends_in_the_same_bytes(
     planned = hublora_cli("train", "--resume", repo_id, "--dry-run", "--json")
     assert planned.status == 0, planned.err
     assert json.loads(planned.out)["steps"] == 2
-    assert json.loads(planned.out)["kept_at"] == f"{repo_id}@{BRANCH} (public)"
+    assert json.loads(planned.out)["checkpoints_at"] == f"{repo_id}@{BRANCH} (public)"
     assert f"Checkpoints will be kept at {repo_id}" in planned.err
     assert not Path("runs").exists()
     done = hublora_cli("train", "--resume", repo_id, "--json")
@@ -163,7 +163,7 @@ def test_a_hub_that_goes_away_stops_nothing(through: Proxy, bases: Path, tmp_pat
     lost = [text for text in told if "on this disk only" in text]
     assert len(lost) == 1, "said once, not at every checkpoint"
     for thread in threading.enumerate():
-        if thread.name == "hublora-keeper":
+        if thread.name == "hublora-uploader":
             thread.join(10)
             assert not thread.is_alive(), "it ends with the training"
     assert not list((tmp_path / "lost").glob(".keeping-*"))

@@ -19,7 +19,7 @@ from hublora.workflows.train.hub_checkpoint import (
     HISTORY,
     SETTINGS,
     STATE,
-    bring,
+    download_checkpoint,
 )
 from hublora.workflows.train.settings import default_folder
 
@@ -90,7 +90,7 @@ def test_settings_that_cannot_be_read_are_a_sentence(
 def test_a_state_that_is_none_is_a_sentence(content: bytes, tmp_path: Path, hub: object) -> None:
     repo = keep("kept-by-hand-state", state_json=content)
     with pytest.raises(ConfigError, match=r"state\.json is not what was written"):
-        bring(repo, tmp_path / "run")
+        download_checkpoint(repo, tmp_path / "run")
     assert not list(tmp_path.iterdir())
 
 
@@ -100,10 +100,13 @@ def test_what_is_missing_or_changed_is_named(tmp_path: Path, hub: object) -> Non
         "history.jsonl": {"history_jsonl": None},
     }.items():
         with pytest.raises(ConfigError, match=f"{name} is not what was written"):
-            bring(keep(f"kept-by-hand-{name[:3]}", **files), tmp_path / "run")
+            download_checkpoint(keep(f"kept-by-hand-{name[:3]}", **files), tmp_path / "run")
     assert not list(tmp_path.iterdir())
-    brought = bring(keep("kept-by-hand-whole"), tmp_path / "run")
-    assert sorted(one.name for one in brought.iterdir()) == ["optimizer.safetensors", "state.json"]
+    downloaded = download_checkpoint(keep("kept-by-hand-whole"), tmp_path / "run")
+    assert sorted(one.name for one in downloaded.iterdir()) == [
+        "optimizer.safetensors",
+        "state.json",
+    ]
 
 
 def test_other_settings_are_refused_and_leave_the_folder_free(
