@@ -14,8 +14,8 @@ HEAD = """# Python API
 
 <!-- Made by `make docs` from signatures and docstrings: change those, not this page. -->
 
-Everything below is imported from `hublora`; `import hublora` itself loads no torch. What the command
-line does, Python does by the same name. Failures are subclasses of `hublora.HubloraError`.
+Everything below is imported from `hublora`; `import hublora` itself loads no torch. What the
+command line does, Python does by the same name. Failures are subclasses of `hublora.HubloraError`.
 """
 _SECTION = re.compile(r"(Args|Attributes|Returns|Yields|Raises):")
 

@@ -11,6 +11,7 @@ import click
 from pydantic import BaseModel
 
 from hublora import strict_yaml
+from hublora.cli.diffusers_flags import suggestion, translate_flags
 from hublora.errors import ConfigError
 from hublora.training.config.training_config import TrainingConfig, flatten, read_settings_file
 
@@ -86,29 +87,18 @@ FLAGS = {
     "--private": "hub.private",
 }
 
-# Names that the diffusers training scripts use -> what stands for them here.
-DIFFUSERS_FLAGS = {
-    "--pretrained-model-name-or-path": "--base",
-    "--dataset-name": "--dataset",
-    "--dataset-config-name": "--dataset-config",
-    "--train-data-dir": "--folder",
-    "--instance-data-dir": "--folder",
-    "--dataloader-num-workers": "--num-workers",
-    "--resume-from-checkpoint": "--resume",
-    "--image-interpolation-mode": "--set=data.interpolation",
-    "--adam-beta1": "--set=optimizer.beta1",
-    "--adam-beta2": "--set=optimizer.beta2",
-    "--adam-weight-decay": "--set=optimizer.weight_decay",
-    "--adam-epsilon": "--set=optimizer.epsilon",
-    "--use-8bit-adam": "--set=optimizer.name=adamw-8bit",
-}
-
 
 class TrainCommand(click.Command):
-    """Accepts flags with _ for -, and the names that the diffusers scripts use."""
+    """Accepts flags with _ for -, and those of the diffusers scripts."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        return super().parse_args(ctx, translate_flags(args))
+        try:
+            return super().parse_args(ctx, translate_flags(args))
+        except click.NoSuchOption as error:
+            known = [flag for parameter in self.params for flag in parameter.opts]
+            near = suggestion(error.option_name, known)
+            hint = f" Did you mean {near}?" if near else ""
+            raise click.UsageError(f"No such option {error.option_name!r}.{hint}", ctx) from None
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the flags by the section of the settings that they belong to."""
@@ -123,33 +113,6 @@ class TrainCommand(click.Command):
         for title, records in groups.items():
             with formatter.section(title.capitalize()):
                 formatter.write_dl(records)
-
-
-def translate_flags(args: list[str]) -> list[str]:
-    """Return the arguments with every flag under the name it has here.
-
-    A flag that becomes `--set=key` takes its value along: `--adam_beta1 0.9` is
-    `--set optimizer.beta1=0.9`.
-    """
-    translated: list[str] = []
-    rest = iter(args)
-    for arg in rest:
-        if arg == "--":
-            return [*translated, arg, *rest]
-        if not arg.startswith("--"):
-            translated.append(arg)
-            continue
-        name, equals, value = arg.partition("=")
-        name = name.replace("_", "-")
-        name = DIFFUSERS_FLAGS.get(name, name)
-        if not name.startswith("--set="):
-            translated.append(name + equals + value)
-            continue
-        setting = name.removeprefix("--set=")
-        if "=" not in setting:
-            setting += "=" + (value if equals else next(rest, ""))
-        translated += ["--set", setting]
-    return translated
 
 
 def setting_flags(command: Any) -> Any:

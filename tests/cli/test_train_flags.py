@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import types
 import typing
 from pathlib import Path
@@ -10,9 +11,11 @@ from typing import Any
 import click
 import pytest
 
+from hublora.cli import diffusers_flags
+from hublora.cli.diffusers_flags import MEANINGS, REFUSED, WITHOUT_EFFECT, translate_flags
 from hublora.cli.main import hublora as root
 from hublora.cli.train import train
-from hublora.cli.train_flags import DIFFUSERS_FLAGS, FLAGS, given_settings, translate_flags
+from hublora.cli.train_flags import FLAGS, given_settings
 from hublora.errors import ConfigError
 from hublora.training.config.training_config import TrainingConfig, setting_names
 
@@ -130,8 +133,97 @@ def test_a_folder_of_images_and_the_optimizers_flags_are_translated() -> None:
 def test_the_flags_are_frozen() -> None:
     """A new setting is reached with --set; a new flag is a decision that changes this file."""
     flags = sorted(flag for parameter in train.params for flag in parameter.opts)
-    flags += sorted(f"{old} = {new}" for old, new in DIFFUSERS_FLAGS.items())
+    tables = (diffusers_flags.RENAMED, diffusers_flags.TO_SETTING, diffusers_flags.SWITCHES)
+    flags += sorted(f"{old} = {new}" for table in tables for old, new in table.items())
     assert "\n".join(flags) + "\n" == FROZEN.read_text()
+
+
+# Flags of the scripts, one a line: script, flag, kind of value.
+SCRIPT_FLAGS = [
+    line.split()
+    for line in Path(__file__).with_name("diffusers_flags.txt").read_text().splitlines()
+    if not line.startswith("#")
+]
+VALUES = {
+    "int": "64",
+    "float": "0.5",
+    "bool": "True",
+    "precision": "fp16",
+    "list": "a.png",
+    "--lr_scheduler": "constant",
+    "--image_interpolation_mode": "bicubic",
+    "--optimizer": "AdamW",
+    "--resume_from_checkpoint": "latest",
+    "--report_to": "tensorboard",
+}
+
+
+@pytest.mark.parametrize(("flag", "kind"), sorted({(flag, kind) for _, flag, kind in SCRIPT_FLAGS}))
+def test_every_flag_of_the_scripts_is_set_or_told(
+    flag: str, kind: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "")
+    value = VALUES.get(flag, VALUES.get(kind, "some/name"))
+    args = [flag] if kind == "switch" else [flag, value]
+    base = [] if flag == "--pretrained_model_name_or_path" else ["--base=a/b"]
+    name = flag.replace("_", "-")
+    if name in REFUSED:
+        with pytest.raises(click.UsageError, match=name):
+            parse([*base, *args])
+        return
+    needed = NEEDED.get(diffusers_flags.RENAMED.get(name, name), [])
+    before = parse([*base, *needed])[0] if base else None
+    config, resume = parse([*base, *needed, *args])
+    if name in WITHOUT_EFFECT:
+        assert config == before
+        assert f"{name} has no effect" in capsys.readouterr().err
+    elif name == "--hub-token":
+        assert os.environ["HF_TOKEN"] == value
+    else:
+        same = ("--optimizer", "--with_prior_preservation")  # the default; what it needs has it
+        assert config != before or resume or flag in same
+
+
+def test_no_flag_of_the_scripts_is_in_two_tables() -> None:
+    tables = [
+        diffusers_flags.RENAMED,
+        diffusers_flags.TO_SETTING,
+        diffusers_flags.SWITCHES,
+        WITHOUT_EFFECT,
+        REFUSED,
+        FLAGS,
+    ]
+    names = [name for table in tables for name in table]
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("--use_lora_dora", None),
+        ("--network_dim", "--rank"),
+        ("--lr", "--learning-rate"),
+        ("--train-text-encoders", "--train-text-encoder"),
+        ("--rnak", "--rank"),
+        ("--sedes", None),
+        ("--validation-image", "--num-validation-images"),
+    ],
+)
+def test_an_unknown_flag_is_answered_by_meaning(typed: str, meant: str | None) -> None:
+    with pytest.raises(click.UsageError) as caught:
+        parse(["--base=a/b", typed, "1"])
+    name = typed.replace("_", "-")
+    hint = f" Did you mean {meant}?" if meant else ""
+    assert str(caught.value) == f"No such option {name!r}.{hint}"
+
+
+def test_a_flag_by_another_name_leads_to_one_that_is_there() -> None:
+    flags = {flag for parameter in train.params for flag in parameter.opts}
+    for there in MEANINGS.values():
+        flag, _, assignment = there.partition(" ")
+        assert flag in flags
+        if flag == "--set":
+            assert assignment.partition("=")[0] in setting_names()
 
 
 def example(annotation: Any, default: Any) -> tuple[str | None, Any]:
@@ -162,6 +254,8 @@ NEEDED = {
     "--streaming": ["--dataset", "a/b", "--max-train-samples", "9"],
     **dict.fromkeys(("--class-data-dir", "--num-class-images", "--prior-loss-weight"), SUBJECT),
     "--instance-prompt": SUBJECT[:2],
+    "--text-encoder-lr": ["--train-text-encoder"],
+    "--with-prior-preservation": SUBJECT,
     "--checkpoint-to-hub": ["--hub-model-id=me/lora"],
     "--method": ["--caption-column=text"],
     "--class-prompt": [*SUBJECT, "--set=dreambooth.class_prompt=a cat"],
