@@ -3,31 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+from hublora.families.parameterization import Parameterization
 
 if TYPE_CHECKING:
     import torch
 
 # What prompts are encoded into, by name; each tensor is [batch, …].
 Conditioning = Mapping[str, "torch.Tensor"]
-
-
-@dataclass(frozen=True)
-class Diffusion:
-    """The noising process that a base was trained for.
-
-    Attributes:
-        prediction: What the denoiser returns: the noise ("epsilon"), the velocity of
-            https://huggingface.co/papers/2202.00512 ("v_prediction") or that of flow matching
-            ("flow").
-        alphas_cumprod: [T], decreasing in (0, 1]: the share of signal variance left at each
-            timestep; for "flow", 1 - t/T.
-    """
-
-    prediction: Literal["epsilon", "v_prediction", "flow"]
-    alphas_cumprod: torch.Tensor
 
 
 class Family(Protocol):
@@ -81,8 +66,12 @@ class Family(Protocol):
         """Tell whether the denoiser sees a mask and what surrounds it besides the noisy latents."""
         ...
 
-    def diffusion(self, pipe: Any) -> Diffusion:
-        """Return the noising process that the base was trained for."""
+    def parameterization(self, pipe: Any) -> Parameterization:
+        """Return the noise and the prediction that the base model was trained for.
+
+        Raises:
+            AdapterError: It is one that cannot be trained.
+        """
         ...
 
     def encode_images(self, pipe: Any, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

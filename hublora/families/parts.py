@@ -6,9 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hublora.errors import AdapterError
-from hublora.families.base import Diffusion
-
 if TYPE_CHECKING:
     import torch
 
@@ -46,20 +43,6 @@ def scaled_posterior(vae: Any, pixels: torch.Tensor) -> tuple[torch.Tensor, torc
     latents = vae.encode(pixels.to(vae.device, vae.dtype)).latent_dist
     scale = vae.config.scaling_factor
     return latents.mean * scale, latents.std * scale
-
-
-def diffusion_of(scheduler: Any) -> Diffusion:
-    """Return the noising process that a pipeline's scheduler reverses.
-
-    Raises:
-        AdapterError: The base predicts something that cannot be trained here.
-    """
-    from diffusers import DDPMScheduler
-
-    prediction = scheduler.config.prediction_type
-    if prediction not in ("epsilon", "v_prediction"):
-        raise AdapterError(f"The base predicts {prediction!r}, which cannot be trained here.")
-    return Diffusion(prediction, DDPMScheduler.from_config(scheduler.config).alphas_cumprod)
 
 
 def inpaints(unet: Any) -> bool:

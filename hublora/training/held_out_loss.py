@@ -54,8 +54,8 @@ def measure(session: Session, generator: torch.Generator) -> Measure:
     try:
         with session.averaged(), torch.no_grad():
             for numbers in _batches(session):
-                losses, timesteps = _losses(session, numbers, generator)
-                add_to_buckets(record, losses, timesteps, len(session.diffusion.alphas_cumprod))
+                losses, levels = _losses(session, numbers, generator)
+                add_to_buckets(record, losses, session.parameterization.share(levels))
     finally:
         for model in models:
             model.train()
@@ -80,11 +80,15 @@ def has_stalled(session: Session) -> bool:
     )
 
 
-def add_to_buckets(
-    record: torch.Tensor, losses: torch.Tensor, timesteps: torch.Tensor, total: int
-) -> None:
-    """Add losses, [B], to `record`, [2, BUCKETS]: sums and counts by part of the timesteps."""
-    which = timesteps * BUCKETS // total
+def add_to_buckets(record: torch.Tensor, losses: torch.Tensor, share: torch.Tensor) -> None:
+    """Add losses to the sums and counts by noise level.
+
+    Args:
+        record: [2, BUCKETS], sums and counts; changed in place.
+        losses: [B].
+        share: [B] in [0, 1], from no noise to pure noise.
+    """
+    which = (share * BUCKETS).long().clamp(max=BUCKETS - 1)
     values = losses.detach().to(record.dtype)
     record[0].index_add_(0, which, values)
     record[1].index_add_(0, which, torch.ones_like(values))
@@ -113,27 +117,27 @@ def _batches(session: Session) -> Iterator[list[int]]:
 def _losses(
     session: Session, numbers: Sequence[int], generator: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return losses and timesteps, each [B], of the measurements `numbers`.
+    """Return losses and noise levels, each [B], of the measurements `numbers`.
 
-    Each image is measured in the middle of each of so many equal parts of the timesteps.
+    Each image is measured in the middle of each of so many equal parts of the noise levels.
     """
     data, each = session.data, session.config.holdout.timesteps
-    total = len(session.diffusion.alphas_cumprod)
     indices = [session.held_out_indices[number // each] for number in numbers]
     shape = data.shape(indices[0])
     drawn = draw_more(session.config.seed, "held out", numbers, 2 * prod(shape), generator)
+    uniforms = torch.tensor([(n % each + 0.5) / each for n in numbers], dtype=torch.float64)
     noise, posterior_noise = drawn.view(len(numbers), 2, *shape).unbind(1)
     samples = Samples(
         indices=indices,
         variants=[0] * len(numbers),
         captions=[0] * len(numbers),
         holes=[0] * len(numbers),
-        timesteps=torch.tensor([int((n % each + 0.5) / each * total) for n in numbers]),
+        levels=session.parameterization.levels(uniforms, shape),
         noise=noise,
         posterior_noise=posterior_noise,
     )
     # Processes measure different numbers of samples, so not through what keeps them in step.
     denoiser = getattr(session.pipe, session.family.denoiser)
-    prediction, target, timesteps = predict(session, samples, noise, denoiser)
+    prediction, target, levels = predict(session, samples, noise, denoiser)
     errors = masked(session, samples, objectives.squared_error(prediction, target))
-    return objectives.per_sample(errors), timesteps
+    return objectives.per_sample(errors), levels

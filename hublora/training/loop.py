@@ -41,19 +41,18 @@ def train(session: Session) -> Iterator[Event]:
 
 
 def _step(session: Session, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    """Do one optimizer step; return the mean loss over all of its samples, and by timesteps."""
+    """Do one optimizer step; return the mean loss over all of its samples, and by noise level."""
     config, accelerator = session.config, session.accelerator
     size, accumulation_steps = config.train_batch_size, config.gradient_accumulation_steps
     first = session.step * session.images_per_step
-    timesteps_there_are = len(session.diffusion.alphas_cumprod)
     buckets = torch.zeros(2, BUCKETS, device=accelerator.device)
     for index in range(accumulation_steps):
         start = first + (index * accelerator.num_processes + accelerator.process_index) * size
         is_last = index == accumulation_steps - 1
         with nullcontext() if is_last else accelerator.no_sync(session.denoiser):
-            losses, timesteps = training_losses(session, range(start, start + size), generator)
+            losses, levels = training_losses(session, range(start, start + size), generator)
             accelerator.backward(losses.mean() / accumulation_steps)
-        add_to_buckets(buckets, losses, timesteps, timesteps_there_are)
+        add_to_buckets(buckets, losses, session.parameterization.share(levels))
     for parameter in session.frozen_parameters:
         parameter.grad = None  # what has no gradient stays as it is, momentum and all
     _share_text_gradients(session)

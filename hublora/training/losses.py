@@ -24,7 +24,7 @@ class Samples:
         indices: Which images, B numbers.
         variants: Which crop and flip of each.
         captions: Which caption of each; negative leaves it out.
-        timesteps: [B] integers in [0, T), on the CPU.
+        levels: [B] noise levels of the base model's parameterization, on the CPU.
         holes: Which mask of each, where the base inpaints.
         noise: [B, c, h, w] on the device, standard normal.
         posterior_noise: [B, c, h, w] on the device, standard normal.
@@ -33,7 +33,7 @@ class Samples:
     indices: list[int]
     variants: list[int]
     captions: list[int]
-    timesteps: torch.Tensor
+    levels: torch.Tensor
     holes: Sequence[int]
     noise: torch.Tensor
     posterior_noise: torch.Tensor
@@ -42,26 +42,26 @@ class Samples:
 def training_losses(
     session: Session, numbers: Sequence[int], generator: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the losses of the samples `numbers` of a training, and their timesteps.
+    """Return the losses of the samples `numbers` of a training, and their noise levels.
 
     A sample that shows several images, one of each stream, has the weighted sum of their losses.
-    They share a timestep, so that the sum belongs to one.
+    They share a noise level, so that the sum belongs to one.
 
     Returns:
-        [B] in float32 with gradients, and [B] integers in [0, T), both on the device.
+        [B] in float32 with gradients, and [B], both on the device.
     """
-    (losses, timesteps), *others = [
+    (losses, levels), *others = [
         _stream_losses(session, stream, numbers, generator) for stream in session.streams
     ]
     for stream, (more, _) in zip(session.streams[1:], others, strict=True):
         losses = losses + stream.weight * more
-    return losses, timesteps
+    return losses, levels
 
 
 def _stream_losses(
     session: Session, stream: SampleStream, numbers: Sequence[int], generator: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return losses and timesteps, each [B], of what the samples `numbers` show of one stream."""
+    """Return losses and noise levels, each [B], of one stream's share of the samples."""
     config = session.config
     samples = _draw(session, stream, numbers, generator)
     added = samples.noise
@@ -70,9 +70,11 @@ def _stream_losses(
         other = draw_more(stream.seed, "perturbation", numbers, size, generator)
         strength = config.objective.input_perturbation
         added = objectives.perturbed_input(added, other.view_as(added), strength)
-    prediction, target, timesteps = predict(session, samples, added)
+    prediction, target, levels = predict(session, samples, added)
     errors = masked(session, samples, _errors(session, prediction, target))
-    return objectives.per_sample(errors, _weights(session, timesteps)), timesteps
+    objective = config.objective
+    weights = session.parameterization.weight(levels, objective.snr_gamma, objective.debiased)
+    return objectives.per_sample(errors, weights), levels
 
 
 def _draw(
@@ -80,15 +82,15 @@ def _draw(
 ) -> Samples:
     """Return what the samples `numbers` show of one stream, and with which noise."""
     config, data = session.config, session.data
-    total = len(session.diffusion.alphas_cumprod)
     dropout = config.data.caption_dropout
     images = len(stream.images)
-    choices = choose(stream.seed, numbers, images, data.variants, total, dropout)
-    of_run = choose(config.seed, numbers, images, data.variants, total, dropout)
+    choices = choose(stream.seed, numbers, images, data.variants, dropout)
+    of_run = choose(config.seed, numbers, images, data.variants, dropout)
     indices = [stream.images[index] for index in choices.indices]
     if stream.order is not None:
         indices = stream.order.images(numbers)
     shape = data.shape(indices[0])
+    levels = session.parameterization.levels(of_run.uniforms, shape)
     noise, posterior_noise, offsets = draw_normals(stream.seed, numbers, shape, generator)
     if config.objective.pyramid_noise:
         noise = _with_pyramid(session, stream, noise, numbers, generator)
@@ -98,7 +100,7 @@ def _draw(
         indices,
         choices.variants,
         choices.captions,
-        of_run.timesteps,
+        levels,
         [draw_whole(stream.seed, "hole", number) for number in numbers],
         noise,
         posterior_noise,
@@ -111,7 +113,7 @@ def predict(
     added: torch.Tensor,
     denoiser: torch.nn.Module | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return what the denoiser predicts for the samples, what it should, and their timesteps.
+    """Return what the denoiser predicts for the samples, what it should, and their noise levels.
 
     Args:
         session: The training.
@@ -120,16 +122,15 @@ def predict(
         denoiser: The session's, as prepared for several processes, unless another is given.
 
     Returns:
-        Prediction and target, each [B, c, h, w], and [B] integers, all on the device.
+        Prediction and target, each [B, c, h, w], and noise levels, [B], all on the device.
     """
-    data, diffusion = session.data, session.diffusion
-    alphas = diffusion.alphas_cumprod
-    device = alphas.device
+    data, parameterization = session.data, session.parameterization
+    device = session.accelerator.device
     mean, std = data.latents(samples.indices, samples.variants)
     clean = _to(mean, device) + _to(std, device) * samples.posterior_noise
-    timesteps = _to(samples.timesteps, device)
-    noisy = objectives.add_noise(clean, added, alphas, timesteps)
-    target = objectives.TARGETS[diffusion.prediction](clean, samples.noise, alphas, timesteps)
+    levels = _to(samples.levels, device)
+    noisy = parameterization.mix(clean, added, levels)
+    target = parameterization.target(clean, samples.noise, levels)
     frames = _to(data.frames(samples.indices, samples.variants), device)
     dtype = weight_dtype(session.accelerator)
     with session.accelerator.autocast():
@@ -137,11 +138,11 @@ def predict(
         prediction = session.family.predict(
             denoiser or session.denoiser,
             _with_holes(session, samples, noisy).to(dtype),
-            timesteps,
+            levels,
             conditioning,
             frames,
         )
-    return prediction, target, timesteps
+    return prediction, target, levels
 
 
 def _with_holes(session: Session, samples: Samples, noisy: torch.Tensor) -> torch.Tensor:
@@ -166,17 +167,6 @@ def _errors(session: Session, prediction: torch.Tensor, target: torch.Tensor) ->
     if threshold is None:
         return objectives.squared_error(prediction, target)
     return objectives.pseudo_huber_error(prediction, target, threshold)
-
-
-def _weights(session: Session, timesteps: torch.Tensor) -> torch.Tensor | None:
-    objective, diffusion = session.config.objective, session.diffusion
-    if objective.snr_gamma is not None:
-        return objectives.min_snr_weight(
-            diffusion.alphas_cumprod, timesteps, objective.snr_gamma, diffusion.prediction
-        )
-    if objective.debiased:
-        return objectives.debiased_weight(diffusion.alphas_cumprod, timesteps, diffusion.prediction)
-    return None
 
 
 def _with_pyramid(
@@ -208,6 +198,6 @@ def _conditioning(session: Session, samples: Samples, dtype: torch.dtype) -> Con
 
 
 def _to(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    if device.type == "cuda":
+    if device.type == "cuda" and tensor.device.type == "cpu":
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)

@@ -24,13 +24,13 @@ class Choices:
         variants: Which crop and flip of each, B numbers in [0, V).
         captions: Which caption of each, B numbers to be taken modulo the captions there are;
             negative where the caption is left out.
-        timesteps: [B] integers in [0, T), on the CPU.
+        uniforms: [B] in [0, 1), float64, on the CPU: what the noise levels are drawn from.
     """
 
     indices: list[int]
     variants: list[int]
     captions: list[int]
-    timesteps: torch.Tensor
+    uniforms: torch.Tensor
 
 
 def choose(
@@ -38,7 +38,6 @@ def choose(
     numbers: Sequence[int],
     images: int,
     variants: int,
-    timesteps: int,
     caption_dropout: float,
 ) -> Choices:
     """Draw what is drawn on the host for the samples `numbers`."""
@@ -47,7 +46,7 @@ def choose(
         indices=[_order(seed, n // images, images)[n % images] for n in numbers],
         variants=[int(row[0] * variants) for row in rows],
         captions=[-1 if row[2] < caption_dropout else int(row[1] * 2**16) for row in rows],
-        timesteps=torch.tensor([int(row[3] * timesteps) for row in rows]),
+        uniforms=torch.tensor([row[3] for row in rows], dtype=torch.float64),
     )
 
 

@@ -13,7 +13,7 @@ from accelerate import Accelerator
 from hublora.adapters.adapter import Adapter, AdapterFacts
 from hublora.adapters.embeddings import LearnedToken
 from hublora.data.cache import CachedDataset
-from hublora.families import Diffusion, Family
+from hublora.families import Family, Parameterization
 from hublora.training.bucket_sampler import BucketSampler
 from hublora.training.config.training_config import TrainingConfig
 from hublora.training.lora_module import LoraModule
@@ -74,7 +74,7 @@ class Session:
         adapted: Component -> it with the adapter; empty if only words are learned.
         tokens: The new words, None without any.
         start_step: Part -> after how many steps it begins to learn; at once if it is not named.
-        diffusion: The base's noising process, on the device.
+        parameterization: The base model's noise and prediction, on the device.
         accelerator: Device, precision and processes.
         denoiser: The denoiser as prepared for the devices.
         optimizer: Over everything that is trained.
@@ -98,7 +98,7 @@ class Session:
     adapted: dict[str, LoraModule]
     tokens: Tokens | None
     start_step: Mapping[str, int]
-    diffusion: Diffusion
+    parameterization: Parameterization
     accelerator: Accelerator
     denoiser: torch.nn.Module
     optimizer: Any

@@ -12,7 +12,7 @@ from accelerate.utils import set_seed
 from hublora.adapters.adapter import LowRank
 from hublora.data.cache import CachedDataset
 from hublora.errors import ConfigError
-from hublora.families import Diffusion, Family
+from hublora.families import Family
 from hublora.training.bucket_sampler import BucketSampler
 from hublora.training.config.training_config import TrainingConfig
 from hublora.training.lora_module import LoraModule, adapt, start_from
@@ -86,7 +86,8 @@ def start_session(
         groups += token_group(tokens.parameters.values(), method.token_embedding_lr(config))
         starts.append(0)
     optimizer = make_optimizer(config, groups, accelerator.device)
-    diffusion = family.diffusion(pipe)
+    parameterization = family.parameterization(pipe)
+    parameterization.check_weighting(config.objective.snr_gamma, config.objective.debiased)
     return Session(
         config=config,
         family=family,
@@ -96,7 +97,7 @@ def start_session(
         adapted=adapted,
         tokens=tokens,
         start_step=start_step,
-        diffusion=Diffusion(diffusion.prediction, diffusion.alphas_cumprod.to(accelerator.device)),
+        parameterization=parameterization.to(accelerator.device),
         accelerator=accelerator,
         # Without anything that learns in it, there is nothing for several processes to share.
         denoiser=accelerator.prepare(denoiser) if family.denoiser in adapted else denoiser,

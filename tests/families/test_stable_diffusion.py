@@ -80,11 +80,11 @@ def test_the_noising_process_is_the_bases_own(
     import torch
 
     loaded = FAMILY.load(bases / base, torch.float32)
-    diffusion = FAMILY.diffusion(loaded)
-    assert diffusion.prediction == prediction
-    assert diffusion.alphas_cumprod.shape == (1000,)
-    assert (diffusion.alphas_cumprod.diff() < 0).all()
-    assert diffusion.alphas_cumprod[-1].item() == pytest.approx(last, abs=1e-4)
+    found: Any = FAMILY.parameterization(loaded)
+    assert found.name == prediction
+    assert found.alphas_cumprod.shape == (1000,)
+    assert (found.alphas_cumprod.diff() < 0).all()
+    assert found.alphas_cumprod[-1].item() == pytest.approx(last, abs=1e-4)
 
 
 def test_a_base_that_predicts_the_image_itself_is_refused(bases: Path) -> None:
@@ -94,7 +94,7 @@ def test_a_base_that_predicts_the_image_itself_is_refused(bases: Path) -> None:
     loaded = FAMILY.load(bases / "epsilon", torch.float32)
     loaded.scheduler = DDPMScheduler(prediction_type="sample")
     with pytest.raises(AdapterError, match="sample"):
-        FAMILY.diffusion(loaded)
+        FAMILY.parameterization(loaded)
 
 
 def test_sizes_are_those_that_the_pipeline_accepts(pipe: Any) -> None:

@@ -93,7 +93,8 @@ class Reference:
 
     def _loss(self, numbers: range) -> torch.Tensor:
         seed, pipe = self.config.seed, self.pipe
-        drawn = choose(seed, numbers, len(self.images), self.flips, 1000, 0.0)
+        drawn = choose(seed, numbers, len(self.images), self.flips, 0.0)
+        timesteps = (drawn.uniforms * 1000).long()
         pixels = torch.stack(
             [
                 self._pixels(self.images[index], flip == 1)
@@ -106,24 +107,26 @@ class Reference:
             noise, posterior_noise, _ = draw_normals(seed, numbers, shape, torch.Generator())
             latents = posterior.mean + posterior.std * posterior_noise
             latents = latents * pipe.vae.config.scaling_factor
-        noisy = self.scheduler.add_noise(latents, noise, drawn.timesteps)
-        prediction = self._predict(noisy, drawn)
+        noisy = self.scheduler.add_noise(latents, noise, timesteps)
+        prediction = self._predict(noisy, timesteps, drawn)
         velocity = self.scheduler.config.prediction_type == "v_prediction"
         target = noise
         if velocity:
-            target = self.scheduler.get_velocity(latents, noise, drawn.timesteps)
+            target = self.scheduler.get_velocity(latents, noise, timesteps)
         gamma = self.config.objective.snr_gamma
         if gamma is None:
             return F.mse_loss(prediction, target)
-        snr = compute_snr(self.scheduler, drawn.timesteps)
+        snr = compute_snr(self.scheduler, timesteps)
         weights = torch.minimum(snr, torch.full_like(snr, gamma)) / (snr + 1 if velocity else snr)
         return (F.mse_loss(prediction, target, reduction="none").mean((1, 2, 3)) * weights).mean()
 
-    def _predict(self, noisy: torch.Tensor, drawn: Choices) -> torch.Tensor:
+    def _predict(
+        self, noisy: torch.Tensor, timesteps: torch.Tensor, drawn: Choices
+    ) -> torch.Tensor:
         captions = [self.captions[index] for index in drawn.indices]
         with torch.no_grad():
             hidden = self.pipe.text_encoder(_tokens(self.pipe.tokenizer, captions))
-        return self.pipe.unet(noisy, drawn.timesteps, hidden.last_hidden_state).sample
+        return self.pipe.unet(noisy, timesteps, hidden.last_hidden_state).sample
 
     def _pixels(self, image: Image.Image, flip: bool) -> torch.Tensor:
         image = _resize(image, self.side)
@@ -140,13 +143,15 @@ class XLReference(Reference):
 
     pipeline = StableDiffusionXLPipeline
 
-    def _predict(self, noisy: torch.Tensor, drawn: Choices) -> torch.Tensor:
+    def _predict(
+        self, noisy: torch.Tensor, timesteps: torch.Tensor, drawn: Choices
+    ) -> torch.Tensor:
         captions = [self.captions[index] for index in drawn.indices]
         embeds, pooled = self._encode(captions)
         time_ids = torch.tensor([self._time_ids(self.images[index]) for index in drawn.indices])
         conditions = {"time_ids": time_ids, "text_embeds": pooled}
         return self.pipe.unet(
-            noisy, drawn.timesteps, embeds, added_cond_kwargs=conditions, return_dict=False
+            noisy, timesteps, embeds, added_cond_kwargs=conditions, return_dict=False
         )[0]
 
     def _encode(self, captions: list[str]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -69,7 +69,7 @@ def test_a_measure_is_the_mean_error_at_fixed_noise_and_timesteps(
     from hublora.training.rng import draw_more
 
     session = start(holdout__images=2, holdout__timesteps=4, train_batch_size=3)
-    alphas = session.diffusion.alphas_cumprod
+    alphas = session.parameterization.alphas_cumprod
     errors = []
     for number in range(8):
         image, part = session.held_out_indices[number // 4], number % 4
@@ -170,8 +170,8 @@ def test_the_history_has_losses_by_timestep_and_measures(
     assert [(row["step"], row["held_out"]) for row in rows if "held_out" in row] == session.measures
     for row in rows:
         numbers = range(2 * row["step"] - 2, 2 * row["step"])
-        timesteps = choose(0, numbers, 4, 1, 1000, 0).timesteps.tolist()
-        parts = [time * BUCKETS // 1000 for time in timesteps]
+        uniforms = choose(0, numbers, 4, 1, 0).uniforms.tolist()
+        parts = [int(value * 1000) * BUCKETS // 1000 for value in uniforms]
         assert set(row["buckets"]) == {str(part) for part in parts}
         mean = sum(row["buckets"][str(part)] for part in parts) / 2
         assert mean == pytest.approx(row["loss"], rel=1e-5)

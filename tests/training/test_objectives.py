@@ -9,58 +9,7 @@ import torch
 
 from hublora.training import objectives
 
-ALPHAS = torch.tensor([0.9, 0.5, 0.1, 0.0])  # the last one: zero terminal SNR
-CLEAN = torch.tensor([1.0, -2.0, 0.5, 3.0]).view(4, 1, 1, 1)
 NOISE = torch.tensor([0.3, 0.7, -1.5, 2.0]).view(4, 1, 1, 1)
-STEPS = torch.tensor([0, 1, 2, 3])
-SAMPLES = list(
-    zip(ALPHAS.tolist(), CLEAN.flatten().tolist(), NOISE.flatten().tolist(), strict=True)
-)
-
-
-def test_noisy_latents_mix_signal_and_noise() -> None:
-    noisy = objectives.add_noise(CLEAN, NOISE, ALPHAS, STEPS).flatten().tolist()
-    expected = [math.sqrt(a) * x + math.sqrt(1 - a) * e for a, x, e in SAMPLES]
-    assert noisy == pytest.approx(expected, rel=1e-6)
-    assert noisy[3] == NOISE.flatten()[3]  # nothing of the image is left
-
-
-def test_epsilon_predicts_the_noise() -> None:
-    assert torch.equal(objectives.epsilon_target(CLEAN, NOISE, ALPHAS, STEPS), NOISE)
-
-
-def test_velocity_is_the_derivative_of_the_mixture() -> None:
-    target = objectives.velocity_target(CLEAN, NOISE, ALPHAS, STEPS).flatten().tolist()
-    expected = [math.sqrt(a) * e - math.sqrt(1 - a) * x for a, x, e in SAMPLES]
-    assert target == pytest.approx(expected, rel=1e-6)
-    assert target[3] == -CLEAN.flatten()[3]
-
-
-@pytest.mark.parametrize(
-    ("prediction", "expected"),
-    [
-        # SNR: 9, 1, 1/9, 0; gamma 5
-        ("epsilon", [5 / 9, 1.0, 1.0, 1.0]),
-        ("v_prediction", [5 / 10, 1 / 2, (1 / 9) / (10 / 9), 0.0]),
-    ],
-)
-def test_min_snr_weights(prediction: str, expected: list[float]) -> None:
-    weights = objectives.min_snr_weight(ALPHAS, STEPS, 5.0, prediction)
-    assert weights.tolist() == pytest.approx(expected, rel=1e-5)
-
-
-@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
-def test_min_snr_weights_equal_those_of_diffusers(prediction: str) -> None:
-    from diffusers import DDPMScheduler
-    from diffusers.training_utils import compute_snr
-
-    scheduler = DDPMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012)
-    steps = torch.arange(1000)
-    snr = compute_snr(scheduler, steps)
-    divisor = snr + 1 if prediction == "v_prediction" else snr
-    theirs = snr.clamp(max=5.0) / divisor
-    ours = objectives.min_snr_weight(scheduler.alphas_cumprod, steps, 5.0, prediction)
-    assert torch.allclose(ours, theirs, rtol=1e-4)
 
 
 def test_offset_noise_shifts_each_channel_as_a_whole() -> None:
@@ -71,22 +20,6 @@ def test_offset_noise_shifts_each_channel_as_a_whole() -> None:
         for channel in range(3):
             moved = shifted[sample, channel] - noise[sample, channel]
             assert torch.allclose(moved, torch.full((4, 4), 0.1 * (3 * sample + channel)))
-
-
-def test_debiased_weights() -> None:
-    # SNR: 9, 1, 1/9, 0; the paper's 1/√SNR on the noise
-    weights = objectives.debiased_weight(ALPHAS, STEPS, "epsilon")
-    assert weights.tolist() == pytest.approx([1 / 3, 1.0, 3.0, 0.0], rel=1e-5)
-
-
-def test_debiased_weights_of_velocity_weigh_the_same_error_of_the_image() -> None:
-    """What is wrong by d in the image is wrong by √SNR·d in the noise, √(SNR+1)·d in v."""
-    snr = torch.tensor([9.0, 1.0, 1 / 9])
-    epsilon, velocity = (
-        objectives.debiased_weight(ALPHAS, STEPS, prediction)[:3]
-        for prediction in ("epsilon", "v_prediction")
-    )
-    assert torch.allclose(epsilon * snr, velocity * (snr + 1))
 
 
 def test_pyramid_noise_is_the_sum_of_its_levels_scaled_to_variance_one() -> None:

@@ -54,17 +54,17 @@ def test_no_two_samples_share_noise() -> None:
 
 def test_samples_are_drawn_alike_wherever_they_stand_in_a_batch() -> None:
     assert torch.equal(draw(3, range(10, 14))[2], draw(3, range(12, 13))[0])
-    alone = choose(3, range(12, 13), 5, 4, 1000, 0.5)
-    together = choose(3, range(10, 14), 5, 4, 1000, 0.5)
+    alone = choose(3, range(12, 13), 5, 4, 0.5)
+    together = choose(3, range(10, 14), 5, 4, 0.5)
     assert alone.indices[0] == together.indices[2]
     assert alone.variants[0] == together.variants[2]
     assert alone.captions[0] == together.captions[2]
-    assert alone.timesteps[0] == together.timesteps[2]
+    assert alone.uniforms[0] == together.uniforms[2]
 
 
 def test_another_seed_draws_something_else() -> None:
     assert not torch.equal(draw(0, range(2)), draw(1, range(2)))
-    assert choose(0, range(50), 50, 1, 1000, 0).indices != choose(1, range(50), 50, 1, 1000, 0)
+    assert choose(0, range(50), 50, 1, 0).indices != choose(1, range(50), 50, 1, 0)
 
 
 def test_noise_is_standard_normal() -> None:
@@ -80,29 +80,28 @@ def test_the_posterior_does_not_repeat_the_noise() -> None:
 
 
 def test_every_image_is_shown_once_per_pass() -> None:
-    shown = [choose(9, [n], 7, 1, 1000, 0).indices[0] for n in range(28)]
+    shown = [choose(9, [n], 7, 1, 0).indices[0] for n in range(28)]
     epochs = [shown[start : start + 7] for start in range(0, 28, 7)]
     assert all(sorted(one) == list(range(7)) for one in epochs)
     assert len({tuple(one) for one in epochs}) > 1, "each epoch has an order of its own"
 
 
 def test_a_batch_may_reach_into_the_next_pass() -> None:
-    assert len(choose(0, range(5), 2, 1, 1000, 0).indices) == 5
+    assert len(choose(0, range(5), 2, 1, 0).indices) == 5
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.1, 1.0])
 def test_captions_are_left_out_at_the_asked_rate(rate: float) -> None:
-    captions = choose(0, range(4000), 10, 1, 1000, rate).captions
+    captions = choose(0, range(4000), 10, 1, rate).captions
     left_out = sum(caption < 0 for caption in captions) / len(captions)
     assert left_out == pytest.approx(rate, abs=0.02)
 
 
 def test_choices_are_uniform() -> None:
-    drawn = choose(0, range(8000), 10, 4, 1000, 0)
+    drawn = choose(0, range(8000), 10, 4, 0)
     assert all(count == pytest.approx(2000, rel=0.1) for count in Counter(drawn.variants).values())
-    steps = drawn.timesteps.float()
-    assert drawn.timesteps.min() >= 0
-    assert drawn.timesteps.max() <= 999
-    assert steps.mean().item() == pytest.approx(499.5, rel=0.03)
+    assert drawn.uniforms.min() >= 0
+    assert drawn.uniforms.max() < 1
+    assert drawn.uniforms.mean().item() == pytest.approx(0.5, rel=0.03)
     odd = sum(caption % 2 for caption in drawn.captions) / 8000
     assert odd == pytest.approx(0.5, abs=0.03)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 
-from hublora.training import objectives
 from hublora.training.events import CheckpointDue, StepDone, ValidationDue
 from hublora.training.loop import train
 from hublora.training.losses import training_losses
@@ -139,10 +138,8 @@ def test_each_setting_of_the_objective_changes_the_loss(start, setting) -> None:
     changed = losses_of(plain)
     assert changed != pytest.approx(losses, rel=1e-3)
     if "debiased" in setting:
-        snr = objectives.signal_to_noise(
-            plain.diffusion.alphas_cumprod,
-            choose(plain.config.seed, range(6), 6, 1, 1000, 0).timesteps,
-        )
+        uniforms = choose(plain.config.seed, range(6), 6, 1, 0).uniforms
+        snr = plain.parameterization.signal_to_noise((uniforms * 1000).long())
         assert changed == pytest.approx((torch.tensor(losses) / snr.sqrt()).tolist(), rel=1e-4)
 
 

@@ -10,13 +10,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hublora.families.base import Conditioning, Diffusion
+from hublora.families.base import Conditioning
+from hublora.families.parameterization import (
+    Parameterization,
+    Velocity,
+    discrete_kind,
+    discrete_of_scheduler,
+)
 from hublora.families.parts import (
     TEXT_ATTENTION,
     UNET_ATTENTION,
     UNET_CONVOLUTIONS,
     count_tokens,
-    diffusion_of,
     inpaints,
     scaled_posterior,
     tokenize,
@@ -63,7 +68,7 @@ class StableDiffusion:
     def architecture(self, pipe: Any) -> str:
         if pipe.unet.config.cross_attention_dim <= _V1_WIDTH:
             return "stable-diffusion-v1/lora"
-        if pipe.scheduler.config.prediction_type == "v_prediction":
+        if discrete_kind(pipe.scheduler) is Velocity:
             return "stable-diffusion-v2-768-v/lora"
         return "stable-diffusion-v2-512/lora"
 
@@ -76,8 +81,8 @@ class StableDiffusion:
     def inpaints(self, pipe: Any) -> bool:
         return inpaints(pipe.unet)
 
-    def diffusion(self, pipe: Any) -> Diffusion:
-        return diffusion_of(pipe.scheduler)
+    def parameterization(self, pipe: Any) -> Parameterization:
+        return discrete_of_scheduler(pipe.scheduler)
 
     def encode_images(self, pipe: Any, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return scaled_posterior(pipe.vae, pixels)

@@ -11,13 +11,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hublora.families.base import Conditioning, Diffusion
+from hublora.families.base import Conditioning
+from hublora.families.parameterization import Parameterization, discrete_of_scheduler
 from hublora.families.parts import (
     TEXT_ATTENTION,
     UNET_ATTENTION,
     UNET_CONVOLUTIONS,
     count_tokens,
-    diffusion_of,
     inpaints,
     scaled_posterior,
     tokenize,
@@ -79,8 +79,8 @@ class StableDiffusionXL:
     def inpaints(self, pipe: Any) -> bool:
         return inpaints(pipe.unet)
 
-    def diffusion(self, pipe: Any) -> Diffusion:
-        return diffusion_of(pipe.scheduler)
+    def parameterization(self, pipe: Any) -> Parameterization:
+        return discrete_of_scheduler(pipe.scheduler)
 
     def encode_images(self, pipe: Any, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return scaled_posterior(pipe.vae, pixels)

@@ -189,7 +189,7 @@ def _metadata(session: Session, base: Base, source: Source) -> dict[str, str]:
         "modelspec.title": title(session),
         "modelspec.trigger_phrase": ", ".join(config.adapter.trigger_words),
         "modelspec.resolution": "x".join(str(side) for side in reversed(session.data.size)),
-        "modelspec.prediction_type": session.diffusion.prediction.replace("_prediction", ""),
+        "modelspec.prediction_type": session.parameterization.modelspec or "",
         "modelspec.license": base.license or "",
         "hublora.version": __version__,
         "hublora.base_model": base.hub_id or "",

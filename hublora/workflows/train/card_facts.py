@@ -181,7 +181,7 @@ def _settings_table(session: Session) -> dict[str, object]:
         "averaged with decay": config.adapter.ema_decay,
         "held-out images": len(session.held_out_indices) or None,
         "held-out loss": session.best_loss,
-        "objective": session.diffusion.prediction,
+        "objective": session.parameterization.name,
         "min-SNR γ": config.objective.snr_gamma,
         "noise offset": config.objective.noise_offset or None,
         "caption dropout": config.data.caption_dropout or None,
