@@ -14,7 +14,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from hublora._version import __version__
-from hublora.errors import HubloraError
+from hublora.errors import (
+    AccessError,
+    AdapterError,
+    ConfigError,
+    DataError,
+    HubError,
+    HubloraError,
+    Interrupted,
+    NotFoundError,
+    PushError,
+    RefError,
+    VerificationError,
+)
 
 if TYPE_CHECKING:
     from hublora.hub.search import search
@@ -40,10 +52,20 @@ if TYPE_CHECKING:
     from hublora.workflows.verify import verify
 
 __all__ = [
+    "AccessError",
+    "AdapterError",
     "AdapterRef",
+    "ConfigError",
+    "DataError",
+    "HubError",
     "HubloraError",
+    "Interrupted",
+    "NotFoundError",
+    "PushError",
+    "RefError",
     "TrainingConfig",
     "TrainingResult",
+    "VerificationError",
     "__version__",
     "caption",
     "compose",

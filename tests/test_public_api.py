@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import builtins
+import re
 import subprocess
 import sys
+from importlib.resources import files
 
 import pytest
 
@@ -14,10 +17,20 @@ HEAVY = {"torch", "diffusers", "transformers", "peft", "accelerate", "datasets",
 
 def test_the_public_names_are_these() -> None:
     assert hublora.__all__ == [
+        "AccessError",
+        "AdapterError",
         "AdapterRef",
+        "ConfigError",
+        "DataError",
+        "HubError",
         "HubloraError",
+        "Interrupted",
+        "NotFoundError",
+        "PushError",
+        "RefError",
         "TrainingConfig",
         "TrainingResult",
+        "VerificationError",
         "__version__",
         "caption",
         "compose",
@@ -70,3 +83,18 @@ def test_importing_is_cheap(code: str) -> None:
     )
     loaded = set(done.stdout.splitlines()[-1].split())
     assert not HEAVY & loaded
+
+
+def test_every_error_that_a_docstring_names_is_public() -> None:
+    public = [getattr(hublora, name) for name in hublora.__all__ if not name.startswith("_")]
+    named = {
+        name
+        for found in public
+        for name in re.findall(r"^ +(\w+(?:Error|Interrupted)):", found.__doc__ or "", re.M)
+    }
+    assert named
+    assert named <= {*hublora.__all__, *dir(builtins)}
+
+
+def test_type_checkers_read_the_package() -> None:
+    assert files("hublora").joinpath("py.typed").is_file()
