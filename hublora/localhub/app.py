@@ -7,7 +7,9 @@ import logging
 import re
 import time
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import pygit2
 from anyio import CapacityLimiter, to_thread
@@ -16,17 +18,21 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from . import problems
-from .call import MAX_JSON_BYTES, Call, authenticate, read_body
+from .bodies import MAX_JSON_BYTES, MAX_STRANGERS_BYTES, Room
+from .call import Call, authenticate
 from .guard import SAFE_METHODS, check_headers, check_origin, is_loopback
 from .problems import Refusal
 from .routes import ROUTES
 from .routes.pages import page
 from .routing import Router
-from .store import Store
+from .sending import in_pieces
+from .store import NOBODY, Store
 from .store.errors import DamagedRepo, StoreError
+from .store.people import Caller
 
 log = logging.getLogger("hublora.hub")
-_WORKERS = 32
+# How many requests of a kind are worked on at once; the others wait.
+_WORKERS = {"always": 2, "authentication": 4, "known": 16, "strangers": 12}
 _REQUEST_ID = re.compile(r"[\w.:;=,/+ -]{1,200}", re.ASCII)
 
 
@@ -43,6 +49,7 @@ class Settings:
     max_regular_bytes: int = 10 << 20
     max_commit_bytes: int = 2 << 30
     max_spooled_bytes: int = 8 << 30
+    max_bodies_bytes: int = 256 << 20
     max_file_bytes: int = 1 << 40
     header_seconds: float = 20.0
     body_seconds: float = 60.0
@@ -60,7 +67,8 @@ class Hub:
         self.store = store
         self.settings = settings
         self._router = Router(ROUTES)
-        self._limiter: CapacityLimiter | None = None
+        self._room = Room(settings.max_bodies_bytes)
+        self._limiters: dict[str, CapacityLimiter] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -70,13 +78,15 @@ class Hub:
         started = time.perf_counter()
         response = await self._answer(request)
         response.headers["X-Request-Id"] = request_id(request)
-        await response(scope, receive, send)
+        await response(scope, receive, in_pieces(send))
         log.info(
-            "%s %s %d %.0f ms",
+            "%s %s %d %.0f ms %s user:%s",
             scope["method"],
             _path(scope),
             response.status_code,
             (time.perf_counter() - started) * 1000,
+            request.client.host if request.client else "-",
+            getattr(request.state, "user", "-"),
         )
 
     async def _answer(self, request: Request) -> Response:
@@ -105,16 +115,40 @@ class Hub:
         handler, pieces = self._router.find(request.method, raw.decode("latin-1"))
         if self.settings.read_only and not _reads(request, handler):
             raise Refusal(403, "This Hub is read-only.")
-        self._limiter = self._limiter or CapacityLimiter(_WORKERS)
-        caller = await to_thread.run_sync(authenticate, self.store, request, limiter=self._limiter)
+        caller = NOBODY
+        if "authorization" in request.headers:
+            at_the_door = self._limiter("authentication")
+            caller = await to_thread.run_sync(
+                authenticate, self.store, request, limiter=at_the_door
+            )
+            request.state.user = caller.name
         call = Call(request, self.store, self.settings, pieces, caller=caller)
+        limiter = self._limiter(_queue(handler, caller))
         if inspect.iscoroutinefunction(handler):
             answer = await handler(call)
-        else:
-            if request.method not in SAFE_METHODS:
-                call.body = await read_body(request, MAX_JSON_BYTES, self.settings.body_seconds)
-            answer = await to_thread.run_sync(handler, call, limiter=self._limiter)
-        return answer if isinstance(answer, Response) else JSONResponse(answer)
+            return answer if isinstance(answer, Response) else JSONResponse(answer)
+        if request.method in SAFE_METHODS:
+            return await to_thread.run_sync(_response, handler, call, limiter=limiter)
+        limit = MAX_JSON_BYTES if caller.known else MAX_STRANGERS_BYTES
+        async with self._room.body(request, limit, self.settings.body_seconds) as call.body:
+            return await to_thread.run_sync(_response, handler, call, limiter=limiter)
+
+    def _limiter(self, queue: str) -> CapacityLimiter:
+        """Return what keeps one kind of requests from taking every worker from the others."""
+        if queue not in self._limiters:
+            self._limiters[queue] = CapacityLimiter(_WORKERS[queue])
+        return self._limiters[queue]
+
+
+def _queue(handler: Callable[[Call], Any], caller: Caller) -> str:
+    if getattr(handler, "always", False):
+        return "always"
+    return "known" if caller.known else "strangers"
+
+
+def _response(handler: Callable[[Call], Any], call: Call) -> Response:
+    answer = handler(call)
+    return answer if isinstance(answer, Response) else JSONResponse(answer)
 
 
 def _told(request: Request, problem: Exception) -> StoreError | Refusal:

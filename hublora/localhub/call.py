@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import binascii
-import contextlib
 import json
-import tempfile
-from collections.abc import AsyncIterator, Callable
+import re
 from dataclasses import dataclass, field
-from typing import IO, Any, TypeVar
+from typing import Any
 from urllib.parse import parse_qsl
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 
-from .problems import Refusal
 from .store import NOBODY, Store
 from .store.access import Right, require
 from .store.errors import (
@@ -24,16 +20,14 @@ from .store.errors import (
     Malformed,
     NoCredentials,
     RepoNotFound,
-    StoreError,
 )
 from .store.git import GitRepo
 from .store.names import check_name
 from .store.people import Caller
 from .store.repos import Repo
 
-Answer = TypeVar("Answer")
-MAX_JSON_BYTES = 16 << 20
-MAX_JSON_DEPTH = 32
+MAX_VALUES = 100  # of one query parameter
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 @dataclass
@@ -65,7 +59,11 @@ class Call:
 
     def queries(self, *names: str) -> list[str]:
         """Return all values of a query parameter under any of its spellings."""
-        return [v for k, v in self.request.query_params.multi_items() if k in names and v]
+        found = [v for k, v in self.request.query_params.multi_items() if k in names and v]
+        if len(found) > MAX_VALUES:
+            message = f"{names[0]} is given {len(found)} times: at most {MAX_VALUES} are taken."
+            raise Malformed(message)
+        return found
 
     def flag(self, name: str) -> bool:
         """Tell whether a yes-or-no query parameter says yes."""
@@ -148,15 +146,30 @@ def find_repo(store: Store, kind: str, name: str) -> Repo:
 
 
 def load_json(text: bytes | str) -> Any:
-    """Parse JSON of bounded depth.
+    """Parse JSON of bounded depth, whose text is Unicode all through.
 
     Raises:
-        Malformed: It is not JSON.
+        Malformed: It is not JSON, or holds half a character.
     """
     try:
-        return json.loads(text, parse_constant=_refuse)
+        text = text.decode("utf-8") if isinstance(text, bytes) else text
+        found = json.loads(text, parse_constant=_refuse, parse_int=_whole)
     except (ValueError, RecursionError) as problem:
         raise Malformed("The body is not valid JSON.") from problem
+    # Only an escape can bring half of a surrogate pair; together, two are one character.
+    if _SURROGATE.search(text):
+        try:
+            json.dumps(found, ensure_ascii=False).encode("utf-8")
+        except UnicodeEncodeError as problem:
+            raise Malformed("The body has half of a surrogate pair in a text.") from problem
+    return found
+
+
+def _whole(digits: str) -> int:
+    """Return a whole number that the database can hold."""
+    if len(digits) > 20 or not -(2**63) <= (number := int(digits)) < 2**63:
+        raise ValueError(digits)
+    return number
 
 
 def _refuse(constant: str) -> None:
@@ -183,81 +196,3 @@ def authenticate(store: Store, request: Request) -> Caller:
         user, _, password = pair.partition(":")
         return store.people.authenticate(password or user)
     raise BadCredentials
-
-
-async def chunks(request: Request, limit: int, patience: float) -> AsyncIterator[bytes]:
-    """Yield the body as it comes; a sender who says more than `limit` or falls silent is cut off.
-
-    Raises:
-        Refusal: Too much (413), or too slow (408).
-    """
-    announced = request.headers.get("content-length")
-    if announced and announced.isdigit() and int(announced) > limit:
-        raise Refusal(413, f"The body is larger than {limit} bytes.", {"Connection": "close"})
-    stream, total = request.stream(), 0
-    while True:
-        try:
-            async with asyncio.timeout(patience):
-                chunk = await anext(stream, None)
-        except TimeoutError as problem:
-            raise Refusal(408, "The body came too slowly.", {"Connection": "close"}) from problem
-        except ClientDisconnect as problem:
-            raise Refusal(400, "The body ended early.") from problem
-        if chunk is None:
-            return
-        total += len(chunk)
-        if total > limit:
-            raise Refusal(413, f"The body is larger than {limit} bytes.", {"Connection": "close"})
-        yield chunk
-
-
-async def read_body(request: Request, limit: int, patience: float) -> bytes:
-    """Return the whole of a small body."""
-    return b"".join([chunk async for chunk in chunks(request, limit, patience)])
-
-
-async def ask_first(call: Call, question: Callable[[Call], Answer]) -> Answer:
-    """Return the answer to `question` before any of the body is taken in.
-
-    A refusal is sent once a body of ordinary size has been read to nowhere: who is still sending
-    does not hear it.
-    """
-    try:
-        return await asyncio.to_thread(question, call)
-    except StoreError:
-        announced = call.request.headers.get("content-length", "")
-        if not announced.isdigit() or int(announced) <= MAX_JSON_BYTES:
-            with contextlib.suppress(Refusal):
-                async for _ in chunks(call.request, MAX_JSON_BYTES, call.settings.body_seconds):
-                    pass
-        raise
-
-
-_spooled = 0  # bytes of all the bodies that `spool` holds at the moment
-
-
-@contextlib.asynccontextmanager
-async def spool(call: Call, limit: int) -> AsyncIterator[IO[bytes]]:
-    """Hold the body as a file; small ones never touch the disk.
-
-    Raises:
-        Refusal: It is too large (413) or too slow (408), or others take all the room (503).
-    """
-    global _spooled
-    folder, size = str(call.store.folder / "uploads"), 0
-    with tempfile.SpooledTemporaryFile(max_size=4 << 20, dir=folder) as file:
-        try:
-            async for chunk in chunks(call.request, limit, call.settings.body_seconds):
-                if _spooled + len(chunk) > call.settings.max_spooled_bytes:
-                    raise Refusal(
-                        503,
-                        "Other commits take all the room at the moment: try again.",
-                        {"Retry-After": "10", "Connection": "close"},
-                    )
-                size += len(chunk)
-                _spooled += len(chunk)
-                file.write(chunk)
-            file.seek(0)
-            yield file
-        finally:
-            _spooled -= size

@@ -34,12 +34,16 @@ def check_headers(request: Request) -> None:
     """Refuse a request whose headers are more than any client sends.
 
     Raises:
-        Refusal: They are too many or too long.
+        Refusal: They are too many or too long, or tell two lengths of the body.
     """
     raw = request.headers.raw
     total = len(request.scope["raw_path"]) + sum(len(name) + len(value) for name, value in raw)
     if len(raw) > MAX_HEADERS or total > MAX_HEADER_BYTES:
         raise Refusal(431, "The headers are too long.", {"Connection": "close"})
+    if "transfer-encoding" in request.headers and "content-length" in request.headers:
+        # A proxy in front may believe the other one: then what follows is another's request.
+        message = "Content-Length and Transfer-Encoding exclude each other (RFC 9112, 6.1)."
+        raise Refusal(400, message, {"Connection": "close"})
 
 
 def check_origin(request: Request, *, loopback: bool, public_url: str | None = None) -> None:
@@ -55,8 +59,11 @@ def check_origin(request: Request, *, loopback: bool, public_url: str | None = N
         Refusal: Another site is behind it.
     """
     host = request.headers.get("host", "")
-    if loopback and _name(f"//{host}") not in _LOOPBACK_NAMES:
+    name = _name(f"//{host}")
+    if loopback and name not in _LOOPBACK_NAMES:
         raise Refusal(403, "This Hub answers to this machine only.")
+    if not name:
+        raise Refusal(400, "The Host header names no host.")
     if request.method in SAFE_METHODS:
         return
     origin = request.headers.get("origin")

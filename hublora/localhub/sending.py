@@ -10,10 +10,27 @@ from pathlib import Path
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
-CHUNK = 1 << 20
+from .patience import PIECE
+
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
+
+
+def in_pieces(send: Send) -> Send:
+    """Return `send` for bodies of any size: no more waits for a slow reader than it can take."""
+
+    async def answer(message: Message) -> None:
+        body = memoryview(message.get("body", b""))
+        if len(body) <= PIECE:
+            await send(message)
+            return
+        for start in range(0, len(body), PIECE):
+            more = start + PIECE < len(body) or message.get("more_body", False)
+            piece = bytes(body[start : start + PIECE])
+            await send({"type": "http.response.body", "body": piece, "more_body": more})
+
+    return answer
 
 
 class Content(Response):
@@ -52,7 +69,7 @@ class Content(Response):
         ]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it, a megabyte at a time: memory stays the same however large the file."""
+        """Send it in pieces: memory stays the same however large the file."""
         start = {"type": "http.response.start", "status": self.status_code}
         await send({**start, "headers": self.raw_headers})
         if scope["method"] == "HEAD" or self._length == 0:
@@ -68,7 +85,7 @@ class Content(Response):
         position, left = self._start, self._length
         try:
             while left:
-                chunk = await asyncio.to_thread(os.pread, descriptor, min(CHUNK, left), position)
+                chunk = await asyncio.to_thread(os.pread, descriptor, min(PIECE, left), position)
                 if not chunk:
                     raise OSError(f"{path.name} is shorter than it should be")
                 position, left = position + len(chunk), left - len(chunk)

@@ -20,7 +20,7 @@ from hublora.errors import HubloraError
 
 from .app import Hub, Settings
 from .guard import MAX_HEADER_BYTES, is_loopback
-from .patience import PatientProtocol
+from .patience import ACCEPTED_AT_ONCE, PatientProtocol, allow_connections
 from .store import Store
 
 log = logging.getLogger("hublora.hub")
@@ -58,6 +58,8 @@ def serve(
     server = _Server(_config(hub, tls), lambda: ready(url, token))
     if stop_with_stdin:
         threading.Thread(target=_stop_at_eof, args=(server,), daemon=True).start()
+    # Work in threads lets the event loop in every millisecond: who only asks for /health is served.
+    sys.setswitchinterval(0.001)
     try:
         server.run(sockets=[listener])
     finally:
@@ -66,10 +68,15 @@ def serve(
 
 
 def _config(hub: Hub, tls: tuple[str, str] | None) -> uvicorn.Config:
-    patience = {"header_seconds": hub.settings.header_seconds}
+    limits = {
+        "header_seconds": hub.settings.header_seconds,
+        "stall_seconds": hub.settings.body_seconds,
+        "most_connections": allow_connections(),
+        "waiting": {},
+    }
     return uvicorn.Config(
         hub,
-        http=type("Protocol", (PatientProtocol,), patience),
+        http=type("Protocol", (PatientProtocol,), limits),
         ws="none",
         log_config=None,
         access_log=False,
@@ -78,7 +85,7 @@ def _config(hub: Hub, tls: tuple[str, str] | None) -> uvicorn.Config:
         h11_max_incomplete_event_size=MAX_HEADER_BYTES,
         timeout_keep_alive=30,
         timeout_graceful_shutdown=10,
-        backlog=512,
+        backlog=ACCEPTED_AT_ONCE,
         ssl_certfile=tls[0] if tls else None,
         ssl_keyfile=tls[1] if tls else None,
     )
@@ -133,7 +140,8 @@ def _only_server(store: Store) -> IO[str]:
 
 def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    # With the protocol named, asyncio sends small answers at once (TCP_NODELAY).
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
@@ -143,7 +151,7 @@ def _listen(host: str, port: int) -> socket.socket:
             f"Cannot listen on {host}:{port}: {problem.strerror}.",
             "Take another port with --port, or a free one with --port 0.",
         ) from problem
-    listener.listen(512)
+    listener.listen(ACCEPTED_AT_ONCE)
     return listener
 
 

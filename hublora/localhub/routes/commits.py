@@ -6,13 +6,15 @@ import asyncio
 import base64
 import binascii
 import html
+import time
 from collections.abc import Iterator
 from itertools import islice
 from typing import IO, Any
 
 from starlette.responses import Response
 
-from ..call import Call, ask_first, load_json, spool
+from ..bodies import ask_first, spool
+from ..call import Call, load_json
 from ..routing import Route
 from ..store.access import Right
 from ..store.errors import EntryNotFound, Forbidden, Malformed, TooLarge
@@ -29,22 +31,31 @@ from .lists import paged, whole_number
 HISTORY_PAGE = 50
 MAX_TITLE = 500
 MAX_OPERATIONS = 100_000
+MAX_PREUPLOAD = 2000
+PREUPLOAD_SECONDS = 5.0
 
 
 def preupload(call: Call) -> dict[str, Any]:
     """POST …/preupload/{rev}: for each file, whether it goes as a blob or as a large file."""
-    repo = call.repo(Right.READ)
+    repo, _ = call.take_part()
     git = call.git(repo)
     commit = git.resolve(call.pieces["rev"])
     wanted = call.json()
     files = wanted.get("files")
     if not isinstance(files, list):
         raise Malformed("A preupload lists files.")
+    if len(files) > MAX_PREUPLOAD:
+        raise TooLarge(f"A preupload lists at most {MAX_PREUPLOAD} files, got {len(files)}.")
     attributes = Attributes(_text(git, commit, ".gitattributes"))
     given = wanted.get("gitIgnore")
     ignore = Ignore(given if isinstance(given, str) else _text(git, commit, ".gitignore"))
     limit = call.settings.max_regular_bytes
-    return {"files": [_mode(git, commit, file, attributes, ignore, limit) for file in files]}
+    ends, modes = time.monotonic() + PREUPLOAD_SECONDS, []
+    for file in files:
+        modes.append(_mode(git, commit, file, attributes, ignore, limit))
+        if time.monotonic() > ends:
+            raise TooLarge("The patterns of .gitignore and .gitattributes are too many to match.")
+    return {"files": modes}
 
 
 def _mode(

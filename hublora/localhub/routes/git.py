@@ -12,7 +12,8 @@ from typing import IO
 
 from starlette.responses import Response, StreamingResponse
 
-from ..call import Call, ask_first, spool
+from ..bodies import ask_first, spool
+from ..call import Call
 from ..gitwire import fetching, packets
 from ..problems import Refusal
 from ..routing import Route

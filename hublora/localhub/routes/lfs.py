@@ -14,7 +14,8 @@ from typing import Any
 from starlette.responses import JSONResponse, Response
 
 from .. import links
-from ..call import Call, chunks, load_json, read_body
+from ..bodies import chunks, read_body
+from ..call import Call, load_json
 from ..routing import Route
 from ..sending import Content
 from ..store.access import Right

@@ -14,6 +14,9 @@ from ..store.access import Right
 from ..store.errors import Malformed
 from ..store.search import MAX_PAGE, Query, search
 
+MAX_WORDS = 32
+MAX_TAGS = 64
+
 
 def listing(call: Call) -> Response:
     """GET /api/{kind}: `list_models`, `list_datasets`, `list_spaces`."""
@@ -33,11 +36,17 @@ def read_query(call: Call, page: int = MAX_PAGE) -> Query:
         tags = []
     for given in call.queries("filter", "filter[]", "tags"):
         tags += [part for part in given.split(",") if part]
+    words = [word for text in call.queries("search") for word in text.split()]
+    if len(words) > MAX_WORDS or len(tags) > MAX_TAGS:
+        raise Malformed(
+            f"A search has at most {MAX_WORDS} words and {MAX_TAGS} tags,"
+            f" got {len(words)} and {len(tags)}."
+        )
     gated = {"true": True, "false": False}.get(call.query("gated").lower())
     return Query(
         kind=call.kind,
         author=call.query("author") or None,
-        words=tuple(word for text in call.queries("search") for word in text.split()),
+        words=tuple(words),
         tags=tuple(tags),
         pipeline_tag=call.query("pipeline_tag") or None,
         gated=gated,

@@ -15,6 +15,9 @@ def health(call: Call) -> dict[str, Any]:
     return {"status": "ok"}
 
 
+health.always = True  # type: ignore[attr-defined]
+
+
 def whoami(call: Call) -> dict[str, Any]:
     """GET /api/whoami-v2: `whoami`, `hf auth whoami`."""
     user = call.user()
