@@ -211,7 +211,7 @@ def _base_models(view: View) -> dict[str, Any] | None:
     names = cards.adapter_of(view.card)
     if not names:
         return None
-    relation = view.card.get("base_model_relation", "finetune")
+    relation = cards.relation(view.card, view.paths)
     return {"relation": relation, "models": [{"id": name} for name in names]}
 
 

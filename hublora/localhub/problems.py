@@ -63,6 +63,8 @@ def reply(problem: Exception, **facts: Any) -> Response:
         shape = Shape(500)
         problem = RuntimeError("Internal error: the server's log says more.")
     message = problem.message if isinstance(problem, errors.StoreError) else str(problem)
+    if isinstance(problem, errors.RepoNotFound):
+        message = "Repository not found"  # as the Hub says it: the clients add the name themselves
     if shape.code:
         headers["X-Error-Code"] = shape.code
     headers["X-Error-Message"] = _header_text(message)

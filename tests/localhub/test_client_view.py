@@ -9,11 +9,14 @@ import httpx
 import pytest
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 from huggingface_hub.errors import (
+    BadRequestError,
     EntryNotFoundError,
     HfHubHTTPError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+
+from hublora.localhub.store import Store
 
 
 def test_a_name_without_owner_is_a_missing_repo_everywhere(api, hub):
@@ -148,3 +151,42 @@ def test_nobody_is_let_in_put_back_or_turned_away_twice(api, repo):
             again()
         assert refused.value.response.status_code == status
     assert [each.username for each in api.list_accepted_access_requests(repo)] == ["eve"]
+
+
+def test_members_who_write_create_rename_and_delete_repos_of_their_organisation(hub, api, eve):
+    people = Store(hub.data_dir).people
+    people.add("workshop", "org", "The Workshop")
+    people.set_member("workshop", "eve", "write")
+    people.set_member("workshop", "me", "read")
+    made = eve.create_repo("workshop/first", private=True).repo_id
+    eve.update_repo_settings(made, gated="auto")
+    eve.move_repo(made, "workshop/second")
+    with pytest.raises(HfHubHTTPError):
+        api.delete_repo("workshop/second")
+    with pytest.raises(HfHubHTTPError):
+        api.create_repo("workshop/mine")
+    eve.delete_repo("workshop/second")
+    orgs = {org["name"]: org["fullname"] for org in eve.whoami()["orgs"]}
+    assert orgs["workshop"] == "The Workshop"
+
+
+def test_collections_follow_renames_and_forget_what_is_deleted(api, repo):
+    made = api.create_collection("Followed")
+    api.add_collection_item(made.slug, repo, "model", note="good")
+    renamed = repo + "-renamed"
+    api.move_repo(repo, renamed)
+    found = api.get_collection(made.slug).items
+    assert [(item.item_id, item.note) for item in found] == [(renamed, "good")]
+    assert [each.slug for each in api.list_collections(item=f"models/{renamed}")] == [made.slug]
+    api.delete_repo(renamed)
+    api.create_repo(renamed)
+    assert api.get_collection(made.slug).items == []
+    api.delete_repo(renamed)
+    api.delete_collection(made.slug)
+
+
+def test_filters_that_nothing_here_can_meet_are_not_ignored(api, repo):
+    assert list(api.list_models(inference_provider="fal-ai")) == []
+    assert list(api.list_models(inference="warm")) == []
+    with pytest.raises(BadRequestError, match="does not know apps"):
+        list(api.list_models(apps="ollama"))

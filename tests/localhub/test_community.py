@@ -112,7 +112,10 @@ def test_collections_hold_repos_with_notes_in_order(api, eve, nobody, repo):
     assert [i.item_id for i in nobody.get_collection(made.slug).items] == [repo]
     changed = api.update_collection_metadata(made.slug, title="Mine", private=True, theme="blue")
     assert (changed.title, changed.theme, changed.private) == ("Mine", "blue", True)
-    assert [c.slug for c in api.list_collections(owner="me")] == [made.slug]
+    # The slug's words follow the title; the old slug goes on leading there.
+    assert changed.slug == made.slug.replace("my-adapters", "mine")
+    assert api.get_collection(made.slug).slug == changed.slug
+    assert [c.slug for c in api.list_collections(owner="me")] == [changed.slug]
     assert list(eve.list_collections(owner="me")) == []
     with pytest.raises(HfHubHTTPError):
         eve.get_collection(made.slug)

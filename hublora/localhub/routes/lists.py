@@ -20,6 +20,10 @@ MAX_TAGS = 64
 
 def listing(call: Call) -> Response:
     """GET /api/{kind}: `list_models`, `list_datasets`, `list_spaces`."""
+    if call.queries("apps"):
+        raise Malformed("This Hub does not know apps: filter by tag, library or task instead.")
+    if call.queries("inference", "inference_provider"):
+        return paged(call, [], None)  # no provider serves anything from here
     query = read_query(call)
     page, cursor = search(call.store.database, call.store.repos, query, call.caller)
     expand = call.queries("expand", "expand[]")

@@ -36,7 +36,7 @@ def whoami(call: Call) -> dict[str, Any]:
             {
                 "type": "org",
                 "name": name,
-                "fullname": name,
+                "fullname": call.store.people.find(name)["fullname"],
                 "roleInOrg": role,
                 "isEnterprise": False,
                 "avatarUrl": "",
@@ -67,7 +67,7 @@ def user_overview(call: Call) -> dict[str, Any]:
         "isPro": False,
         "createdAt": row["created_at"],
         "orgs": [
-            {"name": name, "fullname": name, "avatarUrl": ""}
+            {"name": name, "fullname": call.store.people.find(name)["fullname"], "avatarUrl": ""}
             for name in call.store.people.organisations(row["id"])
         ],
         **_counts(call, row["name"]),

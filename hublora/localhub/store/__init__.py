@@ -126,8 +126,11 @@ class Store:
         repo_id = self.repos.check_free(kind, owner, name, sdk)
         with self._new_folder(repo_id) as folder:
             with Stage(GitRepo.create(folder)) as stage:
-                attributes = PutFile(".gitattributes", stage.blob(default_attributes(kind)))
-                tree = stage.tree(None, [attributes])
+                first = {".gitattributes": default_attributes(kind)}
+                if sdk is not None:
+                    first["README.md"] = cards.space_readme(name, sdk)
+                files = [PutFile(path, stage.blob(content)) for path, content in first.items()]
+                tree = stage.tree(None, files)
                 commit = stage.commit(tree, [], "initial commit", signature(author or owner, time))
                 stage.publish()
                 advance(stage.repo, f"refs/heads/{DEFAULT_BRANCH}", commit, None)

@@ -32,7 +32,8 @@ class Consent:
         return self.status == "accepted"
 
 
-_ORGANISATION_RIGHTS = {"admin": Right.OWN, "write": Right.WRITE, "read": Right.READ}
+# A writer creates, renames and deletes repos too; an admin looks after the members besides.
+_ORGANISATION_RIGHTS = {"admin": Right.OWN, "write": Right.OWN, "read": Right.READ}
 _TOKEN_LIMITS = {"write": Right.OWN, "read": Right.READ}
 
 

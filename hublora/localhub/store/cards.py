@@ -6,11 +6,13 @@ Hub's own API answers with. A card is hostile text: `hublora.strict_yaml` reads 
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any
 
 from hublora import strict_yaml
 
+from . import card_rules
 from .errors import Malformed
 
 MAX_README_BYTES = 2 << 20
@@ -53,16 +55,16 @@ def problems(readme: str, kind: str) -> tuple[list[str], list[str]]:
         card = parse(front_matter)
     except Malformed as problem:
         return [problem.message], []
-    wrong = []
-    for name in ("license", "license_name", "pipeline_tag", "library_name", "instance_prompt"):
-        if not isinstance(card.get(name), str | list | None):
-            wrong.append(f'"{name}" must be a string')
-    for name in ("tags", "datasets", "language"):
-        value = card.get(name)
-        items = value if isinstance(value, list) else [] if value is None else [value]
-        if not all(isinstance(item, str) for item in items):
-            wrong.append(f'"{name}" must be a list of strings')
-    return wrong, []
+    return card_rules.errors(card), []
+
+
+def space_readme(name: str, sdk: str) -> bytes:
+    """Return the README that a new Space has: what it is called, and what it runs on."""
+    title = name.replace("-", " ").replace("_", " ").strip().title()
+    return (
+        f"---\ntitle: {json.dumps(title)}\nemoji: 🎨\ncolorFrom: yellow\ncolorTo: indigo\n"
+        f"sdk: {sdk}\npinned: false\n---\n"
+    ).encode()
 
 
 def tags(kind: str, card: dict[str, Any], files: list[str]) -> list[str]:
@@ -96,6 +98,28 @@ def adapter_of(card: dict[str, Any]) -> list[str]:
     return _strings(card.get("base_model"))
 
 
+def relation(card: dict[str, Any], files: list[str]) -> str | None:
+    """Return what a model is to its base: said by the card, or told by what the repo holds."""
+    bases, said = adapter_of(card), card.get("base_model_relation")
+    if not bases:
+        return None
+    if said in card_rules.RELATIONS:
+        return str(said)
+    words = {word.lower() for word in _strings(card.get("tags"))} | {library(card, files)}
+    suffixes = {file.rpartition(".")[2].lower() for file in files}
+    if words & _ADAPTERS or "adapter_config.json" in files:
+        return "adapter"
+    if words & _QUANTIZED or "gguf" in suffixes:
+        return "quantized"
+    return "merge" if len(bases) > 1 or words & {"merge", "mergekit"} else "finetune"
+
+
+_ADAPTERS = frozenset(
+    ("lora", "lycoris", "loha", "lokr", "dora", "peft", "adapter", "textual_inversion")
+)
+_QUANTIZED = frozenset(["gguf", "gptq", "awq", "exl2", "exl3", "quantized", "bitsandbytes", "mlx"])
+
+
 _TASKS = (
     "text-to-image image-to-image text-to-video image-to-video unconditional-image-generation"
     " text-generation text-classification token-classification question-answering summarization"
@@ -106,7 +130,6 @@ _TASKS = (
 
 def _model_tags(card: dict[str, Any], files: list[str]) -> list[str]:
     suffixes = {file.rpartition(".")[2] for file in files if "." in file}
-    relation = card.get("base_model_relation")
     bases = adapter_of(card)
     found = [library(card, files) or ""]
     found += [name for name in ("tensorboard", "safetensors", "gguf", "onnx") if name in suffixes]
@@ -115,8 +138,7 @@ def _model_tags(card: dict[str, Any], files: list[str]) -> list[str]:
     found += [f"dataset:{name}" for name in _strings(card.get("datasets"))]
     found += [f"arxiv:{name}" for name in _strings(card.get("arxiv"))]
     found += [f"base_model:{name}" for name in bases]
-    if isinstance(relation, str):
-        found += [f"base_model:{relation}:{name}" for name in bases]
+    found += [f"base_model:{relation(card, files)}:{name}" for name in bases]
     found += [f"license:{name}" for name in _strings(card.get("license"))]
     return [*found, pipeline_tag(card) or ""]
 
@@ -147,7 +169,9 @@ def _dataset_tags(card: dict[str, Any], files: list[str]) -> list[str]:
 
 
 def _space_tags(card: dict[str, Any], files: list[str]) -> list[str]:
-    return [*_strings(card.get("sdk")), *_strings(card.get("tags"))]
+    found = [*_strings(card.get("sdk")), *_strings(card.get("tags"))]
+    found += [f"model:{name}" for name in _strings(card.get("models"))]
+    return [*found, *(f"dataset:{name}" for name in _strings(card.get("datasets")))]
 
 
 def _strings(value: object) -> list[str]:

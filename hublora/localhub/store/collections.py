@@ -13,6 +13,7 @@ from .disk import now
 from .errors import AlreadyExists, Malformed, NotThere
 from .people import Caller
 
+ID_LETTERS = 24
 MAX_TITLE = 60
 MAX_DESCRIPTION = 150
 MAX_NOTE = 500
@@ -64,8 +65,7 @@ class Collections:
         )
         if taken:
             raise AlreadyExists(f"You already have a collection '{good}'.", taken["slug"])
-        words = re.sub(r"[^a-z0-9]+", "-", good.lower()).strip("-") or "collection"
-        slug, moment = f"{owner}/{words}-{secrets.token_hex(12)}", now()
+        slug, moment = _slug(owner, good, secrets.token_hex(ID_LETTERS // 2)), now()
         with self._database.write() as connection:
             connection.execute(
                 "INSERT INTO collections VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
@@ -88,7 +88,12 @@ class Collections:
         Raises:
             NotThere: There is none.
         """
-        row = self._database.row("SELECT * FROM collections WHERE slug = ?", slug)
+        owner, _, words = slug.partition("/")
+        row = self._database.row(
+            f"SELECT * FROM collections WHERE owner = ? AND substr(slug, -{ID_LETTERS}) = ?",
+            owner,
+            words[-ID_LETTERS:],
+        )
         if row is None:
             raise NotThere(f"There is no collection {slug}.")
         return self._filled([row])[0]
@@ -119,7 +124,7 @@ class Collections:
         return self._filled(rows)
 
     def update(self, slug: str, changes: dict[str, Any]) -> Collection:
-        """Change title, description, theme or privacy."""
+        """Change title, description, theme or privacy; the slug's words follow the title."""
         good: dict[str, Any] = {}
         if "title" in changes:
             good["title"] = _short(changes["title"], "title", MAX_TITLE, least=1)
@@ -131,13 +136,20 @@ class Collections:
             if changes["theme"] not in THEMES:
                 raise Malformed(f"Invalid theme: one of {', '.join(THEMES)} is wanted.")
             good["theme"] = changes["theme"]
+        found = self.find(slug)
         good["modified_at"] = now()
+        good["slug"] = _slug(found.owner, good.get("title", found.title), slug[-ID_LETTERS:])
         columns = ", ".join(f"{column} = ?" for column in good)
         with self._database.write() as connection:
+            connection.execute("PRAGMA defer_foreign_keys = ON")  # the entries follow just below
             connection.execute(
                 f"UPDATE collections SET {columns} WHERE slug = ?", (*good.values(), slug)
             )
-        return self.find(slug)
+            connection.execute(
+                "UPDATE collection_items SET collection = ? WHERE collection = ?",
+                (good["slug"], slug),
+            )
+        return self.find(good["slug"])
 
     def delete(self, slug: str) -> None:
         """Remove a collection; what it lists stays."""
@@ -218,6 +230,11 @@ class Collections:
 
     def _touch(self, connection: sqlite3.Connection, slug: str) -> None:
         connection.execute("UPDATE collections SET modified_at = ? WHERE slug = ?", (now(), slug))
+
+
+def _slug(owner: str, title: str, collection_id: str) -> str:
+    words = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-") or "collection"
+    return f"{owner}/{words}-{collection_id}"
 
 
 def _short(text: object, what: str, most: int, least: int = 0) -> str:

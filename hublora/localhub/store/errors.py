@@ -4,7 +4,7 @@ StoreError
 ├── RepoNotFound, RevisionNotFound, EntryNotFound, NotThere    it is not there, or not for you
 ├── NoCredentials, BadCredentials, Forbidden, GatedRepo        who asks is not enough
 ├── AlreadyExists, StaleParent, Conflict                       the world moved on
-├── Malformed, InvalidPath, TooLarge                             what was sent cannot be meant
+├── Malformed, InvalidPath, TooLarge                           what was sent cannot be meant
 └── DamagedRepo                                                what is stored cannot be read
 """
 

@@ -200,6 +200,11 @@ class Repos:
                     "INSERT OR REPLACE INTO former_names VALUES (?, ?, ?)",
                     (repo.kind, repo.name, repo.id),
                 )
+                connection.execute(
+                    "UPDATE OR REPLACE collection_items SET target = ?"
+                    " WHERE kind = ? AND target = ? COLLATE NOCASE",
+                    (full, repo.kind, repo.name),
+                )
         except sqlite3.IntegrityError as problem:
             raise AlreadyExists(
                 f"A {repo.kind} repository called {full} already exists.", full
@@ -209,6 +214,10 @@ class Repos:
         """Take a repo off the register, and everything that hangs on it."""
         with self._database.write() as connection:
             connection.execute("DELETE FROM repos WHERE id = ?", (repo.id,))
+            connection.execute(
+                "DELETE FROM collection_items WHERE kind = ? AND target = ? COLLATE NOCASE",
+                (repo.kind, repo.name),
+            )
 
     def mark_stale(self, repo_id: str) -> None:
         """Note, before a branch moves, that the index below will have to be made again."""
