@@ -14,7 +14,7 @@ import pytest
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 from huggingface_hub.errors import BadRequestError, HfHubHTTPError
 
-from hublora.localhub import call, create_token
+from hublora.localhub import bodies, create_token
 from hublora.localhub.app import Hub, Settings
 from hublora.localhub.store import Store
 from tests.localhub.test_commits import read
@@ -69,7 +69,7 @@ def test_all_commits_on_their_way_together_have_a_limit(tmp_path: Path):
                 yield body[1500:]
 
             first = asyncio.create_task(http.post(path, content=slowly(), headers=headers))
-            while not call._spooled:
+            while not bodies._spooled:
                 await asyncio.sleep(0.01)
             status = (await http.post(path, content=body, headers=headers)).status_code
             second.set()
