@@ -140,18 +140,18 @@ class Clock:
 class Ours:
     """A U-Net with adapters as hublora puts them on."""
 
-    def __init__(self, unet: Any, room: int = 0) -> None:
+    def __init__(self, unet: Any, max_rank: int = 0) -> None:
         self.pipe = pipeline_of(unet)
-        self.bank = LoraManager(self.pipe, room)
-        self.adapter_schedule = AdapterSchedule(self.bank, unet)
+        self.manager = LoraManager(self.pipe, max_rank)
+        self.adapter_schedule = AdapterSchedule(self.manager, unet)
 
     def bring(self, adapter: Adapter) -> FittedAdapter:
-        prepared = self.bank.prepare(adapter, "it", "the base")
-        self.play(prepared)
-        return prepared
+        fitted = self.manager.fit(adapter, "it", "the base")
+        self.activate(fitted)
+        return fitted
 
-    def play(self, *parts: FittedAdapter, weight: float = 1.0) -> None:
-        self.adapter_schedule.play(parts, [Weight.of(weight)] * len(parts))
+    def activate(self, *parts: FittedAdapter, weight: float = 1.0) -> None:
+        self.adapter_schedule.activate(parts, [Weight.of(weight)] * len(parts))
 
 
 def switching(folder: Path, device: str) -> Iterator[Row]:
@@ -162,13 +162,13 @@ def switching(folder: Path, device: str) -> Iterator[Row]:
     adapters = [random_adapter(theirs.unet, 16, seed) for seed in range(2)]
     files = [_save(adapter, folder / f"{n}.safetensors") for n, adapter in enumerate(adapters)]
     one, other = (ours.bring(adapter) for adapter in adapters)
-    flat = one.stacks["unet"].flat
+    flat = one.packed["unet"].flat
     buffer = torch.empty_like(flat, device=device)
     theirs.load_lora_weights(files[0], adapter_name="first")
 
     def switch_back_and_forth() -> None:
-        ours.play(other)
-        ours.play(one)
+        ours.activate(other)
+        ours.activate(one)
 
     def reload() -> None:
         theirs.delete_adapters("first")
@@ -177,7 +177,7 @@ def switching(folder: Path, device: str) -> Iterator[Row]:
     found = clock.medians(
         {"two": switch_back_and_forth, "reload": reload, "flat": lambda: buffer.copy_(flat)}, 7
     )
-    size = f"{flat.nbytes / 1e6:.0f} MB, {2 * len(one.stacks['unet'].modules)} tensors"
+    size = f"{flat.nbytes / 1e6:.0f} MB, {2 * len(one.packed['unet'].layers)} tensors"
     yield Row(
         f"SDXL r16 ({size}): switch in memory, beside delete_adapters + load_lora_weights",
         found["two"] / 2, found["reload"], "≤ 0.1",
@@ -216,7 +216,7 @@ def stepping(device: str, rounds: int = 7) -> Iterator[Row]:
     ours, theirs = Ours(unet), pipeline_of(sdxl_unet(80, device, empty=False))
     theirs.unet.load_state_dict(unet.state_dict())
     adapters = [random_adapter(unet, 4, seed) for seed in range(10)]
-    prepared = [ours.bring(adapter) for adapter in adapters]
+    fitted = [ours.bring(adapter) for adapter in adapters]
     for number, adapter in enumerate(adapters):
         theirs.load_lora_weights(to_diffusers(adapter)[0], adapter_name=f"a{number}_")
     alone = Ours(sdxl_unet(80, device, empty=False))
@@ -226,7 +226,7 @@ def stepping(device: str, rounds: int = 7) -> Iterator[Row]:
         with torch.inference_mode():
             what(**inputs)
 
-    ours.play(prepared[0])
+    ours.activate(fitted[0])
     yield Row(
         "operations on tensors in a step, one adapter acts of ten in memory, beside one alone",
         operations(lambda: predict(ours.pipe.unet)),
@@ -236,7 +236,7 @@ def stepping(device: str, rounds: int = 7) -> Iterator[Row]:
     )
     times: dict[str, float] = {}
     for count in (1, 4):
-        ours.play(*prepared[:count], weight=0.5)
+        ours.activate(*fitted[:count], weight=0.5)
         theirs.set_adapters([f"a{n}_" for n in range(count)], [0.5] * count)
         measured = clock.medians(
             {
@@ -278,15 +278,18 @@ def compiling(device: str) -> Iterator[Row]:
     changes = (
         ([1], 1.0), ([1], 0.3), ([0, 1], 0.5), ([0, 1], 0.7), ([2, 0], 1.0), ([0], 1.0),
     )  # fmt: skip
-    ours = Ours(_small(device), room=12)
+    ours = Ours(_small(device), max_rank=12)
     adapters = [random_adapter(ours.pipe.unet, 4, seed) for seed in range(3)]
-    prepared = [ours.bring(adapter) for adapter in adapters]
+    fitted = [ours.bring(adapter) for adapter in adapters]
     theirs = pipeline_of(_small(device))
     for number, adapter in enumerate(adapters):
         theirs.load_lora_weights(to_diffusers(adapter)[0], adapter_name=f"a{number}_")
     counts = []
     for pipe, change in (
-        (ours.pipe, lambda parts, weight: ours.play(*(prepared[n] for n in parts), weight=weight)),
+        (
+            ours.pipe,
+            lambda names, weight: ours.activate(*(fitted[n] for n in names), weight=weight),
+        ),
         (
             theirs,
             lambda parts, weight: theirs.set_adapters(

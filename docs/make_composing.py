@@ -65,7 +65,7 @@ def _train(folder: Path) -> None:
 
 def _draw_sheet(columns: Mapping[str, tuple[tuple[str, ...], dict[str, Any]]], path: Path) -> None:
     import hublora
-    from hublora.generation.draw import draw
+    from hublora.generation.generate import generate
     from hublora.generation.sample import sampling_for
     from hublora.image_grid import sheet
 
@@ -73,7 +73,7 @@ def _draw_sheet(columns: Mapping[str, tuple[tuple[str, ...], dict[str, Any]]], p
     for refs, settings in columns.values():
         pipe = hublora.load(*refs, **settings)
         plans = [sampling_for(pipe.hublora.base, prompt, seed=3) for prompt in PROMPTS]
-        drawn.append(list(draw(pipe, plans, "auto")))
+        drawn.append(list(generate(pipe, plans, "auto")))
     rows = [list(row) for row in zip(*drawn, strict=True)]
     labels = [prompt.removeprefix("a drawing of ") for prompt in PROMPTS]
     page = sheet(rows, row_labels=labels, column_labels=list(columns), cell=128)

@@ -170,11 +170,11 @@ def _asked(way: Way) -> str:
 
 
 def _draw(pipe: Any, prompt: str) -> Iterator[Image.Image]:
-    from hublora.generation.draw import draw
+    from hublora.generation.generate import generate
     from hublora.generation.sample import sampling_for
 
     plans = [sampling_for(pipe.hublora.base, prompt, seed=seed) for seed in range(SEEDS)]
-    return draw(pipe, plans, "off")
+    return generate(pipe, plans, "off")
 
 
 def _share(images: Sequence[Image.Image], shape: str) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,9 @@ import torch
 from hublora.adapters.adapter import Adapter, AdapterFacts, LowRank
 from hublora.adapters.files import save_tensors
 from hublora.adapters.layouts import to_diffusers
+from hublora.generation.lora.manager import LoraManager
+from hublora.generation.lora.schedule import AdapterSchedule
+from hublora.weights import Weight
 
 ATTENTION = ("to_k", "to_q", "to_v", "to_out.0")
 WEIGHTS = "pytorch_lora_weights.safetensors"
@@ -49,6 +53,35 @@ def random_adapter(
             update = LowRank(normal(rank, *rest), normal(out, rank, *[1] * (len(rest) - 1)), alpha)
             layers.setdefault(component, {})[name] = update
     return Adapter(layers, AdapterFacts())
+
+
+@dataclass(frozen=True)
+class Weighted:
+    """An adapter and its weight."""
+
+    adapter: Adapter
+    weight: float = 1.0
+
+
+def apply_adapters(
+    pipe: Any, adapters: Sequence[Weighted], base: str = "the base"
+) -> AdapterSchedule:
+    """Activate the adapters on a pipeline that hublora did not load, and no others.
+
+    Args:
+        pipe: A diffusers pipeline.
+        adapters: In order; the same may come twice.
+        base: Name of the pipeline in messages.
+    """
+    manager = LoraManager(pipe)
+    fitted = []
+    for one in adapters:
+        facts = one.adapter.facts
+        label = facts.source or facts.title or "the adapter"
+        fitted.append(manager.fit(one.adapter, label, base))
+    adapter_schedule = AdapterSchedule(manager, getattr(pipe, "unet", None))
+    adapter_schedule.activate(fitted, [Weight.of(one.weight) for one in adapters])
+    return adapter_schedule
 
 
 def save_adapter(adapter: Adapter, folder: Path, base: str | None = None, **more: str) -> Path:

@@ -10,7 +10,7 @@ from typing import Any
 from hublora import quoting
 from hublora.adapters.licenses import LicenseSummary
 from hublora.cards import licenses, markdown, metadata
-from hublora.cards.facts import Image, Sampling
+from hublora.cards.facts import Image, SamplingFacts
 from hublora.cards.format import format_count, format_image_source, format_sampling
 from hublora.cards.user_sections import mark
 from hublora.filesystem import write_atomically
@@ -23,7 +23,7 @@ _APART = ("hublora", ("text-to-image", "lora", "hublora-composition"))
 _INVITATION = """\
 <!-- What is it for? Write it here: what stands between these markers is yours, and the next push
 keeps it. -->"""
-_WAYS = {
+_MODES = {
     "sum": "all of them act at once, as the exact weighted sum of their updates",
     "switch": "one of them acts at each step, in turn",
     "composite": "each of them predicts alone, and the guided predictions are averaged",
@@ -59,8 +59,8 @@ class CompositionFacts:
         base: Hub id of the base; None for a folder.
         base_commit: What that is pinned to.
         parts: The adapters.
-        way: How they act: "sum", "switch" or "composite".
-        meet: Their licences and the base's.
+        mode: How they act: "sum", "switch" or "composite".
+        licenses: Their licences and the base's.
         family_tags: Tags that the Hub groups adapters of the base's family by.
         trigger_words: Of all of the adapters.
         example: What a person may type.
@@ -77,15 +77,15 @@ class CompositionFacts:
     base: str | None
     base_commit: str | None
     parts: tuple[PartFacts, ...]
-    way: str
-    meet: LicenseSummary
+    mode: str
+    licenses: LicenseSummary
     family_tags: tuple[str, ...]
     trigger_words: tuple[str, ...]
     hublora_version: str
     example: str = "your prompt"
     template: str | None = None
     gallery: tuple[Image, ...] = ()
-    sampling: Sampling = field(default_factory=Sampling)
+    sampling: SamplingFacts = field(default_factory=SamplingFacts)
     merged: str | None = None
     error: float | None = None
 
@@ -107,7 +107,7 @@ def _front_matter(facts: CompositionFacts) -> dict[str, Any]:
         "library_name": library,
         "pipeline_tag": "text-to-image",
         "instance_prompt": words if facts.merged else None,
-        "license": facts.meet.strictest,
+        "license": facts.licenses.strictest,
         "tags": list(dict.fromkeys([*tags, *facts.family_tags, "hublora"])),
         "widget": [metadata.widget(image) for image in facts.gallery],
     }
@@ -116,7 +116,7 @@ def _front_matter(facts: CompositionFacts) -> dict[str, Any]:
 
 def _view(facts: CompositionFacts) -> Mapping[str, Any]:
     prompt = facts.example
-    meet = facts.meet
+    summary = facts.licenses
     return {
         "title": markdown.inline(facts.title),
         "base": markdown.repo_link(facts.base) if facts.base else "its base model",
@@ -124,7 +124,7 @@ def _view(facts: CompositionFacts) -> Mapping[str, Any]:
         "own_words": mark(_INVITATION),
         "parts": [_part_row(part) for part in facts.parts],
         "number": format_count(len(facts.parts), "LoRA adapter"),
-        "way": _WAYS[facts.way],
+        "mode": _MODES[facts.mode],
         "merged": facts.merged,
         "error": f"{facts.error:.2g}" if facts.error is not None else None,
         "template": markdown.code(facts.template) if facts.template else None,
@@ -134,17 +134,17 @@ def _view(facts: CompositionFacts) -> Mapping[str, Any]:
         "shell_prompt": quoting.shell_word(prompt),
         "python_ref": quoting.python_text(facts.repo_id or "."),
         "python_prompt": quoting.python_text(prompt),
-        "moves": facts.way == "switch" or any(".." in part.weight for part in facts.parts),
+        "moves": facts.mode == "switch" or any(".." in part.weight for part in facts.parts),
         "sampling": format_sampling(facts.sampling),
         "gallery": [format_image_source(image) for image in facts.gallery],
-        "license_note": licenses.note(meet.strictest, meet.strictest),
+        "license_note": licenses.note(summary.strictest, summary.strictest),
         "licenses": [
             (_name(name), markdown.inline(license or "unknown"))
-            for name, license in meet.licenses.items()
+            for name, license in summary.licenses.items()
         ],
-        "commercial": meet.commercial,
-        "unknown": [_name(name) for name in meet.unknown],
-        "forbidding": [_name(name) for name in meet.forbidding],
+        "commercial": summary.commercial,
+        "unknown": [_name(name) for name in summary.unknown],
+        "forbidding": [_name(name) for name in summary.forbidding],
         "hublora_version": markdown.inline(facts.hublora_version),
     }
 

@@ -65,7 +65,7 @@ class Image:
 
 
 @dataclass(frozen=True)
-class Sampling:
+class SamplingFacts:
     """How the gallery was drawn, and what a person may start from."""
 
     steps: int | None = None
@@ -174,7 +174,7 @@ class CardFacts:
     size: int | None = None
     gallery: tuple[Image, ...] = ()
     before_after: str | None = None
-    sampling: Sampling = Sampling()
+    sampling: SamplingFacts = SamplingFacts()
     training: Training = field(default_factory=Training)
     environment: Mapping[str, Value] = field(default_factory=dict)
     description: str = ""

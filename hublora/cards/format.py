@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hublora.cards import markdown
-from hublora.cards.facts import Image, Sampling
+from hublora.cards.facts import Image, SamplingFacts
 
 _UNITS = ("bytes", "kB", "MB", "GB", "TB")
 _LABELS = {
@@ -60,7 +60,7 @@ def format_count(number: int, noun: str) -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
-def format_sampling(facts: Sampling) -> str | None:
+def format_sampling(facts: SamplingFacts) -> str | None:
     """Return how images were drawn; None if nothing is known of it."""
     steps = format_count(facts.steps, "step") if facts.steps else None
     if steps and facts.scheduler:

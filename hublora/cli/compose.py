@@ -44,7 +44,7 @@ MERGES = ["cat", "svd", "ties", "dare_linear", "dare_ties", "magnitude_prune", "
 )
 @click.option(
     "--compose",
-    "way",
+    "mode",
     type=click.Choice(["sum", "switch", "composite"]),
     help="How they are combined, as for run.",
 )
@@ -88,10 +88,10 @@ def compose(refs: tuple[str, ...], method: str | None, no_gallery: bool, **setti
         else:
             from hublora.workflows.merge import merge
 
-            for name in ("way", "template"):
+            for name in ("mode", "template"):
                 if settings.pop(name):
                     raise click.UsageError(
-                        f"--{name.replace('way', 'compose')} cannot be used with --merge."
+                        f"--{name.replace('mode', 'compose')} cannot be used with --merge."
                     )
             weights = settings.pop("weights")
             if weights:

@@ -10,7 +10,7 @@ from hublora._version import __version__
 from hublora.adapters.licenses import LicenseSummary
 from hublora.errors import ConfigError
 from hublora.generation.lora.schedule import AdapterSchedule
-from hublora.generation.prompt_placeholders import Concept, Expanded, TriggerMode, expand
+from hublora.generation.prompt_placeholders import AdapterTriggers, Expanded, TriggerMode, expand
 from hublora.progress import Callback, Note
 from hublora.resolution.base import Base
 from hublora.resolution.composition_parts import LoadedAdapter
@@ -27,10 +27,10 @@ class Composition:
 
     Attributes:
         base: The base at its commit.
-        parts: The adapters that act, in order; their weights are in the pipeline.
-        concepts: What each of them is called by in a prompt.
+        adapters: Those that act, in order; their weights are in the pipeline.
+        triggers: What each of them is called by in a prompt.
         dtype: Torch name of the weights' type, e.g. "float32".
-        way: How the adapters act together.
+        mode: How the adapters act together.
         adapter_cache: All adapters in memory; None where nothing was loaded.
         lock: Of the composition that was asked for, if it was one and alone.
         name: The composition's pinned ref.
@@ -39,10 +39,10 @@ class Composition:
     """
 
     base: Base
-    parts: tuple[LoadedAdapter, ...]
-    concepts: tuple[Concept, ...]
+    adapters: tuple[LoadedAdapter, ...]
+    triggers: tuple[AdapterTriggers, ...]
     dtype: str
-    way: CompositionMode = "sum"
+    mode: CompositionMode = "sum"
     adapter_cache: AdapterCache | None = None
     lock: Lockfile | None = None
     name: str | None = None
@@ -50,9 +50,9 @@ class Composition:
     scheduler: str | None = None
 
     def __repr__(self) -> str:
-        parts = ", ".join(f"{part.label}:{part.weight}" for part in self.parts) or "no adapter"
-        way = f", {self.way}" if len(self.parts) > 1 else ""
-        return f"<hublora: {self.base.label} with {parts}{way}>"
+        parts = ", ".join(f"{part.label}:{part.weight}" for part in self.adapters) or "no adapter"
+        mode = f", {self.mode}" if len(self.adapters) > 1 else ""
+        return f"<hublora: {self.base.label} with {parts}{mode}>"
 
     @property
     def adapter_schedule(self) -> AdapterSchedule | None:
@@ -62,7 +62,7 @@ class Composition:
     @property
     def licenses(self) -> LicenseSummary:
         """The licences of base and adapters."""
-        return license_meet(self.base, self.parts)
+        return license_summary(self.base, self.adapters)
 
     def prompt(self, text: str, trigger: TriggerMode = "auto") -> str:
         """Return `text` as the pipeline is to be given it: in the composition's template, `<1>`,
@@ -75,7 +75,7 @@ class Composition:
 
     def expand(self, text: str, trigger: TriggerMode = "auto") -> Expanded:
         """Return what `prompt` returns, and which words were added."""
-        return expand(text, self.concepts, trigger)
+        return expand(text, self.triggers, trigger)
 
     def facts(self) -> dict[str, Any]:
         """Return what an image says about it."""
@@ -85,8 +85,8 @@ class Composition:
             "base_revision": self.base.commit,
             "dtype": self.dtype,
             "device": self.device.partition(":")[0],
-            "compose": self.way,
-            "adapters": [part.facts() for part in self.parts],
+            "compose": self.mode,
+            "adapters": [part.facts() for part in self.adapters],
             "license": self.licenses.facts(),
             **({"composition": self.name} if self.name else {}),
         }
@@ -103,7 +103,7 @@ class Composition:
         )
 
 
-def license_meet(base: Base, parts: Sequence[LoadedAdapter]) -> LicenseSummary:
+def license_summary(base: Base, parts: Sequence[LoadedAdapter]) -> LicenseSummary:
     """Return the licences of a base and of adapters."""
     of_parts = {part.title: part.adapter.facts.license for part in parts}
     return LicenseSummary({base.name: license_of(base.card)} | of_parts)
@@ -123,10 +123,10 @@ def check_licenses(
     Raises:
         ConfigError: One does.
     """
-    meet = license_meet(base, parts)
-    if commercial and meet.forbidding:
+    summary = license_summary(base, parts)
+    if commercial and summary.forbidding:
         raise ConfigError(
-            f"The licence of {', '.join(meet.forbidding)} forbids commercial use.",
+            f"The licence of {', '.join(summary.forbidding)} forbids commercial use.",
             "Leave --commercial out for other use, or choose another adapter.",
         )
-    callback(Note(str(meet), warning=commercial and bool(meet.unknown)))
+    callback(Note(str(summary), warning=commercial and bool(summary.unknown)))

@@ -25,7 +25,7 @@ _MOST_SCALE = 10.0
 
 
 @dataclass(frozen=True)
-class Sources:
+class Inputs:
     """What an image is drawn from, as it was named.
 
     Attributes:
@@ -63,7 +63,7 @@ class Sources:
         if not (math.isfinite(scale) and abs(scale) <= _MOST_SCALE):
             raise ConfigError(f"The IP-Adapter's scale {scale:g} is no such number.", "Try 0.6.")
 
-    def open(self) -> Opened:
+    def open(self) -> OpenedInputs:
         """Read the images, and bring the models to this machine.
 
         Raises:
@@ -89,11 +89,11 @@ class Sources:
         if ip_adapter:
             stated |= {"ip_adapter": ip_adapter.name, "ip_adapter_scale": scale}
         conditions = replace(fitting, controlnet=controlnet, stated=stated)
-        return Opened(conditions, ip_adapter, scale)
+        return OpenedInputs(conditions, ip_adapter, scale)
 
 
 @dataclass(frozen=True)
-class Opened:
+class OpenedInputs:
     """What an image is drawn from, in memory.
 
     Attributes:
@@ -124,13 +124,13 @@ class Opened:
 
 def find_again(
     stated: Mapping[str, Any], near: Path, given: Mapping[str, Path | str | None]
-) -> Sources:
-    """Return the sources that an image names, each image as it was.
+) -> Inputs:
+    """Return the inputs that an image names, each image as it was.
 
     Args:
         stated: What the image says.
         near: Folder to look in; the current one is looked in too.
-        given: What a person named, by the names in `Sources`.
+        given: What a person named, by the names in `Inputs`.
 
     Raises:
         ConfigError: One of them is not there, or is another one than then.
@@ -146,7 +146,7 @@ def find_again(
         for name, flag in FLAGS.items():
             if name in stated:
                 found[name] = _find_image(stated[name], flag, near, given.get(name))
-        return Sources(**found)
+        return Inputs(**found)
     except (KeyError, TypeError) as error:
         raise ConfigError("The image does not say whole what it was drawn from.") from error
 

@@ -25,20 +25,20 @@ _PLACE = r"<(?P<place>[1-9]\d?)>"
 
 
 @dataclass(frozen=True)
-class Concept:
+class AdapterTriggers:
     """What one adapter is called by.
 
     Attributes:
         label: The adapter, in messages.
-        triggers: Trigger words of its card; they may hold learned tokens.
+        trigger_words: Trigger words of its card; they may hold learned tokens.
         tokens: Learned token as its author wrote it -> its tokens in the pipeline.
-        wanted: Whether `trigger="auto"` may add its words: not where its weight is 0 or less.
+        automatic: Whether `trigger="auto"` may add its words: not where its weight is 0 or less.
     """
 
     label: str
-    triggers: tuple[str, ...] = ()
+    trigger_words: tuple[str, ...] = ()
     tokens: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    wanted: bool = True
+    automatic: bool = True
 
     @property
     def words(self) -> str:
@@ -48,9 +48,9 @@ class Concept:
     @property
     def written(self) -> str:
         """The same in its author's tokens."""
-        mentioned = any(token in trigger for trigger in self.triggers for token in self.tokens)
-        if self.triggers and (mentioned or not self.tokens):
-            return ", ".join(self.triggers)
+        mentioned = any(token in words for words in self.trigger_words for token in self.tokens)
+        if self.trigger_words and (mentioned or not self.tokens):
+            return ", ".join(self.trigger_words)
         return "".join(self.tokens)
 
     def rename(self, text: str) -> str:
@@ -73,71 +73,73 @@ class Expanded:
     added: tuple[str, ...] = ()
 
 
-def expand(prompt: str, concepts: Sequence[Concept], trigger: TriggerMode = "auto") -> Expanded:
+def expand(
+    prompt: str, triggers: Sequence[AdapterTriggers], trigger: TriggerMode = "auto"
+) -> Expanded:
     """Return `prompt` with what its placeholders stand for.
 
     Args:
         prompt: As a person typed it.
-        concepts: One for each adapter, in order; without any, the prompt stays as it is.
+        triggers: One for each adapter, in order; without any, the prompt stays as it is.
         trigger: "auto" puts the trigger words of each adapter in front that the prompt neither
             names by its place nor by one of its words; "off" adds nothing.
 
     Raises:
         ConfigError: A placeholder stands for nothing, or a learned token for two adapters.
     """
-    if not concepts:
+    if not triggers:
         return Expanded(prompt)
     named: set[int] = set()
 
     def replace(found: re.Match[str]) -> str:
         if found["place"]:
             index = int(found["place"]) - 1
-            words = _words_at(index, concepts)
+            words = _words_at(index, triggers)
         else:
-            index = _owner(found[0], concepts)
-            words = "".join(concepts[index].tokens[found[0]])
+            index = _owner(found[0], triggers)
+            words = "".join(triggers[index].tokens[found[0]])
         named.add(index)
         return words
 
-    learned = {token for concept in concepts for token in concept.tokens}
+    learned = {token for one in triggers for token in one.tokens}
     text = re.sub("|".join([_PLACE, *map(re.escape, _longest_first(learned))]), replace, prompt)
     if trigger == "off":
         return Expanded(text)
     added = {  # by what is read: the same adapter may come twice
-        concept.words: concept.written
-        for index, concept in enumerate(concepts)
-        if index not in named and concept.wanted and concept.words and not _called(concept, prompt)
+        one.words: one.written
+        for index, one in enumerate(triggers)
+        if index not in named and one.automatic and one.words and not _called(one, prompt)
     }
     return Expanded(", ".join(part for part in (*added, text) if part), tuple(added.values()))
 
 
-def _words_at(index: int, concepts: Sequence[Concept]) -> str:
-    if index >= len(concepts):
+def _words_at(index: int, triggers: Sequence[AdapterTriggers]) -> str:
+    if index >= len(triggers):
         raise ConfigError(
-            f"<{index + 1}> stands for adapter {index + 1}, and there are {len(concepts)}.",
+            f"<{index + 1}> stands for adapter {index + 1}, and there are {len(triggers)}.",
             "Adapters are counted from 1 in the order they are given.",
         )
-    words = concepts[index].words
+    words = triggers[index].words
     if not words:
         raise ConfigError(
-            f"<{index + 1}> stands for {concepts[index].label}, which names no trigger words.",
+            f"<{index + 1}> stands for {triggers[index].label}, which names no trigger words.",
             f"Leave <{index + 1}> out: the adapter acts on every prompt.",
         )
     return words
 
 
-def _owner(token: str, concepts: Sequence[Concept]) -> int:
-    owners = [index for index, concept in enumerate(concepts) if token in concept.tokens]
+def _owner(token: str, triggers: Sequence[AdapterTriggers]) -> int:
+    owners = [index for index, one in enumerate(triggers) if token in one.tokens]
     if len(owners) > 1:
         places = " or ".join(f"<{index + 1}>" for index in owners)
         raise ConfigError(f"{len(owners)} adapters have learned {token}.", f"Write {places}.")
     return owners[0]
 
 
-def _called(concept: Concept, prompt: str) -> bool:
+def _called(triggers: AdapterTriggers, prompt: str) -> bool:
     return any(
         re.search(rf"(?<!\w){re.escape(word)}(?!\w)", prompt, re.IGNORECASE)
-        for word in concept.triggers
+        for word in triggers.trigger_words
     )
 
 

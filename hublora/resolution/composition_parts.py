@@ -94,7 +94,7 @@ def parse_weighted_refs(
         ConfigError: A weight does not parse, or stands beside no ref.
     """
     parsed = parse_refs(refs)
-    settled = [WeightedRef(ref, Weight.of(ref.weight)) for ref in parsed]
+    weighted = [WeightedRef(ref, Weight.of(ref.weight)) for ref in parsed]
     for key, value in (weights or {}).items():
         weight = Weight.parse(str(value))
         places = [
@@ -106,8 +106,8 @@ def parse_weighted_refs(
                 f"The weight of {key!r} is for {which} of the adapters.",
                 "Name it by its place: --weight 1=0.2..0.9",
             )
-        settled[places[0]] = WeightedRef(parsed[places[0]], weight)
-    return settled
+        weighted[places[0]] = WeightedRef(parsed[places[0]], weight)
+    return weighted
 
 
 @dataclass(frozen=True)
@@ -115,12 +115,12 @@ class ResolvedRefs:
     """What refs stand for.
 
     Attributes:
-        parts: The adapters, those of compositions one by one.
+        adapters: In order, those of compositions one by one.
         lock: Of the composition that was asked for, if it was one and alone.
         composition: Its pinned ref.
     """
 
-    parts: tuple[LoadedAdapter, ...]
+    adapters: tuple[LoadedAdapter, ...]
     lock: Lockfile | None = None
     composition: str | None = None
 
@@ -135,7 +135,7 @@ def load_adapters(wanted: Sequence[WeightedRef], callback: Callback = no_callbac
     opened = [_open(one, callback) for one in wanted]
     if len(opened) == 1:
         return opened[0]
-    return ResolvedRefs(tuple(part for one in opened for part in one.parts))
+    return ResolvedRefs(tuple(part for one in opened for part in one.adapters))
 
 
 def _open(wanted: WeightedRef, callback: Callback) -> ResolvedRefs:
@@ -167,7 +167,7 @@ def _open_locked(
     parts = []
     for locked in lock.parts:
         weight = Weight.parse(locked.weight).times(factor)
-        (part,) = _open(WeightedRef(locked.ref, weight), callback).parts
+        (part,) = _open(WeightedRef(locked.ref, weight), callback).adapters
         if part.adapter.facts.sha256 != locked.sha256:
             raise AdapterError(f"{part.label} is not the file that {name} was composed of.")
         parts.append(replace(part, asked=locked.followed))

@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from hublora._version import __version__
 from hublora.cards.composition import CompositionFacts, PartFacts, write_composition_card
-from hublora.cards.facts import Image
-from hublora.cards.facts import Sampling as CardSampling
+from hublora.cards.facts import Image, SamplingFacts
 from hublora.errors import ConfigError
 from hublora.filesystem import write_atomically
 from hublora.generation.composition import Composition, license_of
-from hublora.generation.draw import draw, save
+from hublora.generation.generate import generate, save
 from hublora.generation.sample import sampling_for
 from hublora.hub.push import PushResult, check_can_push
 from hublora.hub.repo_layout import LOCK
@@ -48,7 +47,7 @@ def compose(
     output: Path | str | None = None,
     push_to: str | None = None,
     private: bool = False,
-    way: CompositionMode | None = None,
+    mode: CompositionMode | None = None,
     weights: Mapping[str, str | float] | None = None,
     template: str | None = None,
     prompts: Sequence[str] = (),
@@ -67,7 +66,7 @@ def compose(
         output: Folder to keep; at least one of `output` and `push_to` is needed.
         push_to: owner/name of the repo.
         private: Create it private.
-        way: How the adapters act together; "sum" if not given.
+        mode: How the adapters act together; "sum" if not given.
         weights: As for `load`.
         template: Of prompts: `{prompt}` stands for what a person types.
         prompts: Of the gallery; from the adapters' own cards if not given.
@@ -92,13 +91,13 @@ def compose(
         *refs,
         base=base,
         base_revision=base_revision,
-        compose=way,
+        compose=mode,
         weights=weights,
         device=device,
         callback=callback,
     )
     lock = make_lock(pipe.hublora, template)
-    typed = list(prompts) or usual_prompts(pipe.hublora.parts)
+    typed = list(prompts) or usual_prompts(pipe.hublora.adapters)
     plans = [
         sampling_for(pipe.hublora.base, lock.fill(text), seed=seed + index, **sampling)
         for index, text in enumerate(typed)
@@ -106,7 +105,7 @@ def compose(
     with tempfile.TemporaryDirectory(prefix="hublora-") as temporary:
         folder = output or Path(temporary)
         write_atomically(folder / LOCK, lock.render())
-        shown = draw_gallery(pipe, plans, folder, callback) if gallery else Gallery()
+        shown = generate_gallery(pipe, plans, folder, callback) if gallery else Gallery()
         card = _card(pipe.hublora, lock, push_to, folder, shown, typed[0])
         write_composition_card(folder, card)
         if output:
@@ -126,12 +125,12 @@ def make_lock(composition: Composition, template: str | None) -> Lockfile:
         raise ConfigError(
             f"The base {base.name} is a folder, which nobody else has.", "Name one on the Hub."
         )
-    parts = tuple(_lock_part(part) for part in composition.parts)
+    parts = tuple(_lock_part(part) for part in composition.adapters)
     if not parts:
         raise ConfigError("A composition needs at least one adapter.")
     return Lockfile(
         base=LockedBase(repo=base.name, commit=base.commit, license=license_of(base.card)),
-        compose=composition.way,
+        compose=composition.mode,
         prompt=template or (composition.lock.prompt if composition.lock else None),
         parts=parts,
     )
@@ -164,7 +163,7 @@ def _card(
     gallery: Gallery,
     example: str,
 ) -> CompositionFacts:
-    words = (word for part in composition.parts for word in part.adapter.facts.trigger_words)
+    words = (word for part in composition.adapters for word in part.adapter.facts.trigger_words)
     return CompositionFacts(
         title=(repo_id or folder.resolve().name).split("/")[-1],
         repo_id=repo_id,
@@ -173,8 +172,8 @@ def _card(
         parts=tuple(
             PartFacts(part.repo, part.weight, part.commit, part.license) for part in lock.parts
         ),
-        way=lock.compose,
-        meet=composition.licenses,
+        mode=lock.compose,
+        licenses=composition.licenses,
         family_tags=composition.base.family.card_tags,
         trigger_words=tuple(dict.fromkeys(words)),
         hublora_version=__version__,
@@ -217,18 +216,20 @@ class Gallery:
     """
 
     images: tuple[Image, ...] = ()
-    sampling: CardSampling = field(default_factory=CardSampling)
+    sampling: SamplingFacts = field(default_factory=SamplingFacts)
 
 
-def draw_gallery(pipe: Any, plans: Sequence[Sampling], folder: Path, callback: Callback) -> Gallery:
+def generate_gallery(
+    pipe: Any, plans: Sequence[Sampling], folder: Path, callback: Callback
+) -> Gallery:
     """Draw the plans, which differ in prompt and seed, into the folder of a repo."""
-    shown, sampling = [], CardSampling()
-    for index, image in enumerate(draw(pipe, plans, "auto", callback)):
+    shown, sampling = [], SamplingFacts()
+    for index, image in enumerate(generate(pipe, plans, "auto", callback)):
         name, plan = f"images/{index}.png", plans[index]
         save(image, folder / name, pipe.hublora, plan, "auto")
         added = pipe.hublora.expand(plan.prompt).added
         shown.append(Image(name, plan.prompt, plan.negative_prompt, plan.seed, added))
-        sampling = CardSampling(
+        sampling = SamplingFacts(
             plan.num_inference_steps,
             plan.guidance_scale,
             plan.scheduler or pipe.hublora.scheduler,

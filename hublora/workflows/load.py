@@ -37,7 +37,7 @@ def load(
     offload: Offload | None = None,
     tiled_vae: bool = False,
     cache_bytes: int = DEFAULT_LIMIT,
-    room: int = 0,
+    max_rank: int = 0,
     prepare: Callable[[Any], object] = lambda pipe: None,
     callback: Callback = no_callback,
 ) -> Any:
@@ -66,7 +66,7 @@ def load(
 
     Raises:
         RefError: A ref does not parse.
-        NotFoundError: A repo, revision or file is not there.
+        NotFoundError: A repo, revision or file is not cached.
         AdapterError: A file is broken, or does not fit the base.
         ConfigError: A setting does not work here.
     """
@@ -75,23 +75,23 @@ def load(
     check_offload(device, offload)
     dtype = parse_dtype(dtype, device)
     opened_refs = [load_adapters([one], callback) for one in wanted]
-    found = _together(opened_refs)
+    found = _join(opened_refs)
     if found.lock and base is None:
         base, base_revision = found.lock.base.repo, found.lock.base.commit
-    opened = choose_base(found.parts, base, base_revision, callback)
-    check_licenses(opened, found.parts, commercial, callback)
+    opened = choose_base(found.adapters, base, base_revision, callback)
+    check_licenses(opened, found.adapters, commercial, callback)
     pipe = opened.load(dtype)
-    adapter_cache = AdapterCache(pipe, opened, cache_bytes, room)
+    adapter_cache = AdapterCache(pipe, opened, cache_bytes, max_rank)
     empty = Composition(
         base=opened,
-        parts=(),
-        concepts=(),
+        adapters=(),
+        triggers=(),
         dtype=str(dtype)[6:],
         adapter_cache=adapter_cache,
         device=device,
         scheduler=type(pipe.scheduler).__name__,
     )
-    pipe.hublora = _played(empty, found, compose)
+    pipe.hublora = _activate(empty, found, compose)
     _remember(adapter_cache, wanted, opened_refs)
     prepare(pipe)
     place(pipe, device, offload, tiled_vae)
@@ -124,29 +124,29 @@ def use(
     composition = _composition_of(pipe)
     assert composition.adapter_cache is not None, "it was loaded"
     wanted = parse_weighted_refs(refs, weights)
-    opened = [_open_again(composition.adapter_cache, one, callback) for one in wanted]
-    found = _together(opened)
-    check_licenses(composition.base, found.parts, commercial, callback)
-    pipe.hublora = _played(composition, found, compose)
+    opened = [_load_or_find(composition.adapter_cache, one, callback) for one in wanted]
+    found = _join(opened)
+    check_licenses(composition.base, found.adapters, commercial, callback)
+    pipe.hublora = _activate(composition, found, compose)
     _remember(composition.adapter_cache, wanted, opened)
 
 
-def reweigh(pipe: Any, weights: Sequence[Weight]) -> None:
+def set_weights(pipe: Any, weights: Sequence[Weight]) -> None:
     """Give the adapters of a pipeline that `load` returned other weights; loads nothing.
 
     Raises:
         ConfigError: A weight names a block that its adapter has no layers in.
     """
     composition = _composition_of(pipe)
-    if [part.weight for part in composition.parts] == list(weights):
+    if [adapter.weight for adapter in composition.adapters] == list(weights):
         return
     assert composition.adapter_schedule is not None, "there are adapters"
-    composition.adapter_schedule.reweigh(weights)
-    pairs = list(zip(composition.parts, composition.concepts, weights, strict=True))
+    composition.adapter_schedule.set_weights(weights)
+    pairs = list(zip(composition.adapters, composition.triggers, weights, strict=True))
     pipe.hublora = replace(
         composition,
-        parts=tuple(replace(part, weight=weight) for part, _, weight in pairs),
-        concepts=tuple(replace(one, wanted=weight.positive) for _, one, weight in pairs),
+        adapters=tuple(replace(adapter, weight=weight) for adapter, _, weight in pairs),
+        triggers=tuple(replace(one, automatic=weight.positive) for _, one, weight in pairs),
     )
 
 
@@ -157,22 +157,24 @@ def _composition_of(pipe: Any) -> Composition:
     return composition
 
 
-def _open_again(
+def _load_or_find(
     adapter_cache: AdapterCache, wanted: WeightedRef, callback: Callback
 ) -> ResolvedRefs:
     """Open a ref, unless it is in memory."""
-    if there := adapter_cache.find(wanted.ref):
-        return ResolvedRefs((replace(there.part, asked=wanted.ref, weight=wanted.weight),))
+    if cached := adapter_cache.find(wanted.ref):
+        return ResolvedRefs((replace(cached.loaded, asked=wanted.ref, weight=wanted.weight),))
     found = load_adapters([WeightedRef(adapter_cache.pinned(wanted.ref), wanted.weight)], callback)
     if found.lock:
         return found
-    return replace(found, parts=tuple(replace(part, asked=wanted.ref) for part in found.parts))
+    return replace(
+        found, adapters=tuple(replace(adapter, asked=wanted.ref) for adapter in found.adapters)
+    )
 
 
-def _together(opened: Sequence[ResolvedRefs]) -> ResolvedRefs:
+def _join(opened: Sequence[ResolvedRefs]) -> ResolvedRefs:
     if len(opened) == 1:
         return opened[0]
-    return ResolvedRefs(tuple(part for one in opened for part in one.parts))
+    return ResolvedRefs(tuple(adapter for one in opened for adapter in one.adapters))
 
 
 def _remember(
@@ -180,30 +182,30 @@ def _remember(
 ) -> None:
     for one, found in zip(wanted, opened, strict=True):
         if found.lock is None:
-            adapter_cache.remember(one.ref, found.parts[0])
+            adapter_cache.remember(one.ref, found.adapters[0])
 
 
-def _played(
-    composition: Composition, found: ResolvedRefs, way: CompositionMode | None
+def _activate(
+    composition: Composition, found: ResolvedRefs, mode: CompositionMode | None
 ) -> Composition:
-    """Let adapters act; return what the pipeline is put together from then."""
+    """Activate adapters; return the pipeline's composition from then on."""
     adapter_cache = composition.adapter_cache
     assert adapter_cache is not None, "it was loaded"
-    there = adapter_cache.take(found.parts)
-    way = way or (found.lock.compose if found.lock else "sum")
-    weights = [part.weight for part in found.parts]
-    adapter_cache.play(there, weights, way)
+    cached = adapter_cache.add(found.adapters)
+    mode = mode or (found.lock.compose if found.lock else "sum")
+    weights = [adapter.weight for adapter in found.adapters]
+    adapter_cache.activate(cached, weights, mode)
     return replace(
         composition,
-        parts=tuple(
-            replace(one.part, asked=part.asked, weight=part.weight)
-            for one, part in zip(there, found.parts, strict=True)
+        adapters=tuple(
+            replace(one.loaded, asked=adapter.asked, weight=adapter.weight)
+            for one, adapter in zip(cached, found.adapters, strict=True)
         ),
-        concepts=tuple(
-            replace(one.concept, wanted=weight.positive)
-            for one, weight in zip(there, weights, strict=True)
+        triggers=tuple(
+            replace(one.triggers, automatic=weight.positive)
+            for one, weight in zip(cached, weights, strict=True)
         ),
-        way=way,
+        mode=mode,
         lock=found.lock,
         name=found.composition,
     )

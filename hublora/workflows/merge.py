@@ -21,7 +21,7 @@ from hublora.hub.repo_layout import WEIGHTS
 from hublora.hub.resolve import inspect_repo
 from hublora.progress import Callback, Note, no_callback
 from hublora.resolution.composition_parts import LoadedAdapter, load_adapters, parse_weighted_refs
-from hublora.workflows.compose import Composed, draw_gallery, need_a_place, usual_prompts
+from hublora.workflows.compose import Composed, generate_gallery, need_a_place, usual_prompts
 from hublora.workflows.load import load
 from hublora.workflows.push import push
 
@@ -88,7 +88,7 @@ def merge(
                 sampling_for(pipe.hublora.base, text, seed=seed + index, **sampling)
                 for index, text in enumerate(prompts or usual_prompts(parts))
             ]
-            shown = draw_gallery(pipe, plans, folder, callback)
+            shown = generate_gallery(pipe, plans, folder, callback)
             tags = pipe.hublora.base.family.card_tags
             del pipe
             card = replace(
@@ -108,7 +108,7 @@ def merge(
 
 def _open_plain(refs: Sequence[str], callback: Callback) -> tuple[LoadedAdapter, ...]:
     """Open adapters that bring nothing but weights."""
-    parts = load_adapters(parse_weighted_refs(refs), callback).parts
+    parts = load_adapters(parse_weighted_refs(refs), callback).adapters
     for part in parts:
         if part.tokens:
             raise ConfigError(
@@ -152,8 +152,8 @@ def _merged_card(
             )
             for part in parts
         ),
-        way="sum",
-        meet=LicenseSummary(licenses),
+        mode="sum",
+        licenses=LicenseSummary(licenses),
         family_tags=FAMILIES[facts.family].card_tags if facts.family in FAMILIES else (),
         trigger_words=facts.trigger_words,
         hublora_version=__version__,

@@ -117,7 +117,7 @@ def _verify_image(
     import torch
     from PIL import Image
 
-    from hublora.generation.draw import draw
+    from hublora.generation.generate import generate
     from hublora.generation.sample import Sampling, image_difference, use_scheduler
     from hublora.workflows.load import load
 
@@ -125,7 +125,7 @@ def _verify_image(
     dtype = getattr(torch, facts["dtype"])
     pipe = load(f"{pushed.repo_id}@{pushed.commit}", base=base, dtype=dtype)
     use_scheduler(pipe, plan.scheduler)
-    (drawn,) = draw(pipe, [plan], facts.get("trigger", "off"))
+    (drawn,) = generate(pipe, [plan], facts.get("trigger", "off"))
     with Image.open(path) as shown:
         difference = image_difference(drawn, shown)
     if difference > image_tolerance(facts["dtype"]):

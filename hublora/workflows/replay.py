@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from hublora._version import __version__
 from hublora.errors import ConfigError, NotFoundError
 from hublora.filesystem import sha256_of
-from hublora.generation.draw import draw, library_versions, save
-from hublora.generation.inputs import Opened, find_again
+from hublora.generation.generate import generate, library_versions, save
+from hublora.generation.inputs import OpenedInputs, find_again
 from hublora.generation.outputs import check_output, output_paths
 from hublora.progress import Callback, FileWritten, Note, no_callback
 from hublora.refs import AdapterRef
@@ -88,14 +88,14 @@ def replay(
         "ip_adapter": ip_adapter,
         "ip_adapter_image": ip_adapter_image,
     }
-    sources = find_again(facts["conditions"], png.parent, given).open()
+    inputs = find_again(facts["conditions"], png.parent, given).open()
     pipe = _load_again(
-        facts, [Path(one) for one in adapters], base, device, sources, drift, callback
+        facts, [Path(one) for one in adapters], base, device, inputs, drift, callback
     )
     plan = plan if seed is None else plan.with_seed(seed)
-    (drawn,) = draw(pipe, [plan], facts["trigger"], callback, sources.conditions)
+    (drawn,) = generate(pipe, [plan], facts["trigger"], callback, inputs.conditions)
     (path,) = output_paths(output, plan.prompt, [plan.seed])
-    save(drawn, path, pipe.hublora, plan, facts["trigger"], sources.conditions)
+    save(drawn, path, pipe.hublora, plan, facts["trigger"], inputs.conditions)
     callback(FileWritten("image", path))
     same_seed = seed in (None, facts["sampling"].get("seed"))
     return Replayed(path, tuple(drift), _difference(drawn, png) if same_seed else None)
@@ -106,7 +106,7 @@ def _load_again(
     adapters: Sequence[Path],
     base: str | None,
     device: str | None,
-    sources: Opened,
+    inputs: OpenedInputs,
     drift: list[str],
     callback: Callback,
 ) -> Any:
@@ -122,10 +122,10 @@ def _load_again(
         weights={str(i + 1): one["weight"] for i, one in enumerate(facts["adapters"])},
         dtype=facts["dtype"],
         device=device,
-        prepare=sources.prepare,
+        prepare=inputs.prepare,
         callback=callback,
     )
-    for part, entry in zip(pipe.hublora.parts, facts["adapters"], strict=True):
+    for part, entry in zip(pipe.hublora.adapters, facts["adapters"], strict=True):
         if part.ref.kind == "url" and part.adapter.facts.sha256 != entry.get("sha256"):
             drift.append(f"{part.title} is another file now.")
     if pipe.hublora.facts()["device"] != facts.get("device"):

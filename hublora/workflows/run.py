@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hublora.generation.draw import draw, save
-from hublora.generation.inputs import Sources
+from hublora.generation.generate import generate, save
+from hublora.generation.inputs import Inputs
 from hublora.generation.offload import Offload
 from hublora.generation.outputs import check_output, check_replaceable, output_paths, save_grid
 from hublora.generation.prompt_placeholders import TriggerMode
@@ -90,7 +90,7 @@ def run(
     if num_images == 1:  # several have the seed in their names, and those are unused
         check_replaceable(output)
     Sampling(prompt, **{name: value for name, value in sampling.items() if value is not None})
-    sources = Sources(
+    inputs = Inputs(
         image, strength, mask, controlnet, control_image, ip_adapter, ip_adapter_image,
         ip_adapter_scale,
     ).open()  # fmt: skip
@@ -105,7 +105,7 @@ def run(
         tiled_vae=tiled_vae,
         device=device,
         dtype=dtype,
-        prepare=sources.prepare,
+        prepare=inputs.prepare,
         callback=callback,
     )
     use_scheduler(pipe, scheduler)
@@ -116,9 +116,9 @@ def run(
     plans = [plan.with_seed(seed + index) for index in range(num_images)]
     paths = output_paths(output, prompt, [p.seed for p in plans])
     images = []
-    drawing = draw(pipe, plans, trigger, callback, sources.conditions)
+    drawing = generate(pipe, plans, trigger, callback, inputs.conditions)
     for drawn, one, path in zip(drawing, plans, paths, strict=True):
-        save(drawn, path, pipe.hublora, one, trigger, sources.conditions)
+        save(drawn, path, pipe.hublora, one, trigger, inputs.conditions)
         callback(FileWritten("image", path))
         images.append(drawn)
     if grid:

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from hublora.errors import ConfigError
 from hublora.generation.composition import Composition
-from hublora.generation.draw import cell_facts, draw, save
+from hublora.generation.generate import cell_facts, generate, save
 from hublora.generation.outputs import check_output, slug
 from hublora.generation.prompt_placeholders import TriggerMode
 from hublora.generation.sample import sampling_for
 from hublora.progress import Callback, Event, FileWritten, Note, Progress, no_callback
 from hublora.weights import Weight
-from hublora.workflows.load import load, reweigh
+from hublora.workflows.load import load, set_weights
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -49,7 +49,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Done:
+class BatchItem:
     """A file of a batch.
 
     Attributes:
@@ -80,7 +80,7 @@ def run_batch(
     sampling: Mapping[str, Any] | None = None,
     callback: Callback = no_callback,
     **loading: Any,
-) -> Iterator[Done]:
+) -> Iterator[BatchItem]:
     """Draw every prompt at every row and column; what the folder holds already is not drawn again.
 
     Args:
@@ -119,16 +119,16 @@ def run_batch(
     folder, images = output or Path(), []
     quiet = _once(callback)
     for index, cell in enumerate(cells):
-        done, image = _draw_cell(pipe, cell, folder, trigger, quiet)
+        item, image = _generate_cell(pipe, cell, folder, trigger, quiet)
         callback(Progress("Images", index + 1, len(cells)))
         images.append(image)
-        yield done
+        yield item
     if grid or rows or columns:
         for number, prompt in enumerate(prompts):
             mine = [(c, i) for c, i in zip(cells, images, strict=True) if c.prompt == number]
             path = _write_sheet(folder, prompt, mine, down, across, pipe.hublora)
             callback(FileWritten("sheet", path))
-            yield Done(path, False, prompt)
+            yield BatchItem(path, False, prompt)
 
 
 def read_prompts(lines: Sequence[str]) -> list[str]:
@@ -164,7 +164,7 @@ def _plan(
         base = sampling_for(composition.base, typed, scheduler=own, **sampling)
         for row, below in enumerate(down.values if down else [""]):
             for column, beside in enumerate(across.values):
-                plan, weights = base, [part.weight for part in composition.parts]
+                plan, weights = base, [part.weight for part in composition.adapters]
                 for axis, value in ((down, below), (across, beside)):
                     if axis is not None:
                         plan = axis.apply(plan, value)
@@ -186,23 +186,23 @@ def _set_weight(weights: list[Weight], axis: Axis, value: str) -> None:
     weights[axis.adapter] = Weight.of(float(value))
 
 
-def _draw_cell(
+def _generate_cell(
     pipe: Any, cell: Cell, folder: Path, trigger: TriggerMode, callback: Callback
-) -> tuple[Done, Image.Image]:
+) -> tuple[BatchItem, Image.Image]:
     from PIL import Image
 
     from hublora.generation.sample import use_scheduler
 
-    reweigh(pipe, cell.weights)
+    set_weights(pipe, cell.weights)
     facts = _lasting(cell_facts(pipe.hublora, cell.plan, trigger))
     path = folder / f"{slug(cell.plan.prompt)}-{cell.plan.seed}-{_digest(facts)}.png"
     if _holds(path, facts):
         with Image.open(path) as there:
-            return Done(path, True, cell.plan.prompt, cell.plan.seed), there.copy()
+            return BatchItem(path, True, cell.plan.prompt, cell.plan.seed), there.copy()
     use_scheduler(pipe, cell.plan.scheduler)
-    (image,) = draw(pipe, [cell.plan], trigger, callback)
+    (image,) = generate(pipe, [cell.plan], trigger, callback)
     save(image, path, pipe.hublora, cell.plan, trigger)
-    return Done(path, False, cell.plan.prompt, cell.plan.seed), image
+    return BatchItem(path, False, cell.plan.prompt, cell.plan.seed), image
 
 
 def _holds(path: Path, facts: Mapping[str, Any]) -> bool:

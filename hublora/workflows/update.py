@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hublora.errors import AdapterError
-from hublora.generation.draw import draw
+from hublora.generation.generate import generate
 from hublora.generation.sample import sampling_for
 from hublora.hub.repo_layout import LOCK
 from hublora.hub.resolve import changed_files, inspect_repo
@@ -109,7 +109,7 @@ def outdated(
             callback=callback,
         )
         plans = [sampling_for(pipe.hublora.base, text, seed=seed, **sampling) for text in texts]
-        drawn.append(list(draw(pipe, plans, "auto", callback)))
+        drawn.append(list(generate(pipe, plans, "auto", callback)))
         del pipe  # one of them in memory at a time
     _write_sheet(sheet, name, plans, drawn)
     callback(FileWritten("sheet", sheet))
@@ -151,7 +151,7 @@ def update(
         [str(part.followed) for part in lock.parts],
         output=folder,
         push_to=None if folder else name,
-        way=lock.compose,
+        mode=lock.compose,
         weights=_weights(lock),
         template=lock.prompt,
         prompts=prompts,
@@ -176,7 +176,7 @@ def _read(ref: str) -> tuple[str, Lockfile]:
 def _now(lock: Lockfile, callback: Callback) -> tuple[LoadedAdapter, ...]:
     return open_refs(
         parse_weighted_refs([str(part.followed) for part in lock.parts]), callback
-    ).parts
+    ).adapters
 
 
 def _movement(lock: Lockfile, index: int, part: LoadedAdapter) -> VersionChange:

@@ -309,7 +309,7 @@ def _draw(
 ) -> Iterator[Any]:
     import torch
 
-    from hublora.generation.draw import draw
+    from hublora.generation.generate import generate
     from hublora.generation.sample import Sampling, use_scheduler
     from hublora.workflows.load import load
 
@@ -324,4 +324,4 @@ def _draw(
     )
     wanted: list[Sampling] = [Sampling(**facts["sampling"]) for _, facts in plans]
     use_scheduler(pipe, wanted[0].scheduler)
-    return draw(pipe, wanted, facts.get("trigger", "off"), callback)
+    return generate(pipe, wanted, facts.get("trigger", "off"), callback)

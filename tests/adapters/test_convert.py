@@ -18,12 +18,19 @@ from hublora.adapters.files import load_adapter, save_tensors
 from hublora.adapters.layer_names import from_sgm, sgm_names, unflatten
 from hublora.adapters.layouts import to_diffusers
 from hublora.errors import AdapterError, ConfigError
-from hublora.generation.compose import Part, apply_adapters, layer_shapes
+from hublora.generation.lora.manager import layer_shapes
 from hublora.workflows.convert import convert
 from tests.adapters.test_kinds import KINDS, file_and_base, image, kohya_name, peft_name
 from tests.adapters.test_tensor_names import SD_1_5, SDXL, real_unet
 from tests.entry import hublora_cli
-from tests.lora import ATTENTION, random_adapter, same_layers, save_adapter
+from tests.lora import (
+    ATTENTION,
+    Weighted,
+    apply_adapters,
+    random_adapter,
+    same_layers,
+    save_adapter,
+)
 
 __all__ = ["hublora_cli"]
 
@@ -165,8 +172,8 @@ def test_what_was_converted_draws_the_same(
     done = convert(str(start), to, tmp_path / "out")
     assert done.error == 0 or (kind.startswith("lokr") and to != "kohya" and done.error <= 0.01)
     plain = image(pipe)
-    apply_adapters(pipe, [Part(load_adapter(start))], "the base")
-    apply_adapters(other, [Part(load_adapter(done.files[0]))], "the base")
+    apply_adapters(pipe, [Weighted(load_adapter(start))])
+    apply_adapters(other, [Weighted(load_adapter(done.files[0]))])
     change = (image(pipe) - plain).abs().max()
     assert (image(pipe) - image(other)).abs().max() <= 1e-3 * change
     if to == "kohya":
@@ -181,8 +188,8 @@ def test_products_keep_their_factors_in_kohyas_layout(
     start = tmp_path / "adapter_model.safetensors"
     file_and_base(pipe, start, kind, peft_name, ("attn1.to_q", "resnets.0.conv1"))
     (file,) = convert(str(start), "kohya", tmp_path / "a.safetensors").files
-    apply_adapters(pipe, [Part(load_adapter(start))], "the base")
-    apply_adapters(other, [Part(load_adapter(file))], "the base")
+    apply_adapters(pipe, [Weighted(load_adapter(start))])
+    apply_adapters(other, [Weighted(load_adapter(file))])
     assert torch.allclose(image(pipe), image(other), atol=1e-5)
     assert load_adapter(file).facts.methods == (kind.partition("_")[0],)
 
@@ -197,7 +204,7 @@ def test_diffusers_and_peft_themselves_take_what_was_converted(
     file_and_base(pipe, start, "dora" if dora else "lora", kohya_name, ("attn1.to_q", "conv1"))
     (file,) = convert(str(start), "diffusers", tmp_path / "diffusers").files
     (peft,) = convert(str(start), "peft", tmp_path / "peft").files
-    apply_adapters(pipe, [Part(load_adapter(start))], "the base")
+    apply_adapters(pipe, [Weighted(load_adapter(start))])
     other.load_lora_weights(file.parent)
     assert torch.allclose(image(pipe), image(other), atol=1e-5)
     third = base_of("epsilon", bases)

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from hublora.adapters.files import load_adapter
 from hublora.adapters.lycoris import truncate
 from hublora.errors import AdapterError
-from hublora.generation.compose import Part, apply_adapters
+from tests.lora import Weighted, apply_adapters
 
 ATTENTION, FEED, CONV = "attn1.to_q", "ff.net.2", "resnets.0.conv1"
 Tensors = dict[str, torch.Tensor]
@@ -155,7 +155,7 @@ def test_a_kind_acts_as_it_is_defined(
     for module, weight in adapted.items():
         other.unet.get_submodule(module).weight.data = weight
     plain = image(pipe)
-    apply_adapters(pipe, [Part(adapter)], "the base")
+    apply_adapters(pipe, [Weighted(adapter)])
     difference = (image(pipe) - image(other)).abs().max()
     change = (image(other) - plain).abs().max()
     assert change > 1e-2

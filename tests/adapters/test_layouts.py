@@ -17,8 +17,15 @@ from hublora.adapters.files import load_adapter, save_tensors
 from hublora.adapters.layer_names import names_in_files
 from hublora.adapters.layouts import read_layers, restore_kohya_names, to_diffusers, to_kohya
 from hublora.errors import AdapterError
-from hublora.generation.compose import Part, apply_adapters, layer_shapes
-from tests.lora import ATTENTION, random_adapter, same_layers, save_adapter
+from hublora.generation.lora.manager import layer_shapes
+from tests.lora import (
+    ATTENTION,
+    Weighted,
+    apply_adapters,
+    random_adapter,
+    same_layers,
+    save_adapter,
+)
 
 TEXT = ("q_proj", "k_proj", "v_proj", "out_proj")
 KOHYA = {"unet": "lora_unet", "text_encoder": "lora_te"}
@@ -114,7 +121,7 @@ def test_old_text_encoder_namings_fit_the_text_encoder(
         {f"{stem}.down.weight": update.down, f"{stem}.up.weight": update.up},
         tmp_path / "a.safetensors",
     )
-    name = apply_adapters(pipe, [Part(load_adapter(tmp_path / "a.safetensors"))], "the base").name
+    name = apply_adapters(pipe, [Weighted(load_adapter(tmp_path / "a.safetensors"))]).name
     placed = pipe.text_encoder.get_submodule("encoder.layers.0.self_attn.q_proj")
     assert torch.equal(placed.lora_A[name].weight, update.down)
 
@@ -128,7 +135,7 @@ def test_kohya_text_encoder_files_fit_the_text_encoder(pipe: Any, tmp_path: Path
         tensors[f"{stem}.lora_up.weight"] = layer.up
         tensors[f"{stem}.alpha"] = torch.tensor(layer.alpha)
     save_file(tensors, tmp_path / "a.safetensors")
-    name = apply_adapters(pipe, [Part(load_adapter(tmp_path / "a.safetensors"))], "the base").name
+    name = apply_adapters(pipe, [Weighted(load_adapter(tmp_path / "a.safetensors"))]).name
     placed = pipe.text_encoder.get_submodule("encoder.layers.0.self_attn.q_proj")
     update = adapter.layers["text_encoder"]["encoder.layers.0.self_attn.q_proj"]
     assert torch.allclose(placed.lora_B[name].weight, update.up * 2 / 3)
@@ -159,7 +166,7 @@ def test_a_file_of_mixed_names_is_read_whole(pipe: Any, tmp_path: Path) -> None:
     assert 2 * theirs < len(names), "diffusers reads such files whole now: this test has no point"
 
     pipe.unload_lora_weights()
-    name = apply_adapters(pipe, [Part(load_adapter(file))], "the base").name
+    name = apply_adapters(pipe, [Weighted(load_adapter(file))]).name
     placed = get_peft_model_state_dict(pipe.unet, adapter_name=name)
     assert placed.keys() == wanted.keys()
     assert all(torch.equal(placed[key], tensor) for key, tensor in wanted.items())

@@ -14,9 +14,9 @@ from hublora.adapters.files import load_adapter
 from hublora.adapters.layer_names import file_names, sgm_names
 from hublora.adapters.match import fit_layers
 from hublora.adapters.tensor_names import parse_name
-from hublora.generation.compose import Part, apply_adapters, layer_shapes
+from hublora.generation.lora.manager import layer_shapes
 from tests.adapters.test_kinds import image
-from tests.lora import random_adapter
+from tests.lora import Weighted, apply_adapters, random_adapter
 
 COMMON: dict[str, Any] = {"sample_size": 64, "in_channels": 4, "out_channels": 4}
 SD_1_5 = {**COMMON, "cross_attention_dim": 768, "attention_head_dim": 8}
@@ -138,7 +138,7 @@ def test_a_kohya_file_for_sdxl_lands_on_every_layer(xl: Any, tmp_path: Path) -> 
     read = load_adapter(tmp_path / "a.safetensors")
     assert read.facts.components == ("text_encoder", "text_encoder_2", "unet")
     assert read.facts.architecture == "stable-diffusion-xl-v1-base"
-    name = apply_adapters(xl, [Part(read)], "the base").name
+    name = apply_adapters(xl, [Weighted(read)]).name
     for component, modules in adapter.layers.items():
         placed = dict(getattr(xl, component).named_modules())
         for module, layer in modules.items():
@@ -201,7 +201,7 @@ def test_a_folder_written_by_peft_acts_as_in_peft(
     wrapped.save_pretrained(tmp_path)
     adapter = load_adapter(tmp_path / "adapter_model.safetensors")
     plain = image(pipe)
-    apply_adapters(pipe, [Part(adapter)], "the base")
+    apply_adapters(pipe, [Weighted(adapter)])
     change = (image(other) - plain).abs().max()
     assert change > 1e-3
     difference = (image(pipe) - image(other)).abs().max()
@@ -222,7 +222,7 @@ def test_a_peft_folder_of_a_text_encoder_lands_there(
     wrapped.save_pretrained(tmp_path)
     adapter = load_adapter(tmp_path / "adapter_model.safetensors")
     assert adapter.facts.components == ("text_encoder",)
-    apply_adapters(pipe, [Part(adapter)], "the base")
+    apply_adapters(pipe, [Weighted(adapter)])
     tokens = pipe.tokenizer("a red star", return_tensors="pt").input_ids
     with torch.no_grad():
         found, wanted = pipe.text_encoder(tokens)[0], wrapped(tokens)[0]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from hublora.cards.facts import CardFacts, Image, License, Sampling, Source, Training
+from hublora.cards.facts import CardFacts, Image, License, SamplingFacts, Source, Training
 
 HOSTILE = (
     "a `cat` ```x``` | y \\| z\n---\nlicense: mit\n# heading\n<script>alert(1)</script> \"q\" 'q' "
@@ -40,7 +40,7 @@ def make_facts() -> Callable[..., CardFacts]:
                 Image("images/1.png", "a blue fish", "", 4),
             ),
             "before_after": "images/before-after.png",
-            "sampling": Sampling(25, 7.5, "DDIMScheduler", 512, 512),
+            "sampling": SamplingFacts(25, 7.5, "DDIMScheduler", 512, 512),
             "training": Training(
                 steps=600,
                 images=60,

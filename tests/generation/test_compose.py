@@ -13,14 +13,13 @@ from hublora.adapters.adapter import Adapter, AdapterFacts, LowRank
 from hublora.adapters.files import load_adapter, save_tensors
 from hublora.adapters.layouts import to_kohya
 from hublora.errors import AdapterError
-from hublora.generation.compose import Part, apply_adapters
-from tests.lora import ATTENTION, random_adapter, save_adapter
+from tests.lora import ATTENTION, Weighted, apply_adapters, random_adapter, save_adapter
 
 EVERYTHING = ("to_k", "to_q", "to_v", "to_out.0", "proj_in", "ff.net.2", "conv1", "conv_in")
 TEXT = ("q_proj", "fc1")
 
 
-def dense_sum(pipe: Any, parts: Sequence[Part]) -> Any:
+def dense_sum(pipe: Any, parts: Sequence[Weighted]) -> Any:
     """Add `Σ w · scale · up @ down` to the weights themselves, as the definition says."""
     for part in parts:
         for component, modules in part.adapter.layers.items():
@@ -68,12 +67,12 @@ COMPOSITIONS: dict[str, list[tuple[Mapping[str, Sequence[str]], float]]] = {
 @pytest.mark.parametrize("name", COMPOSITIONS)
 def test_a_composition_is_the_exact_weighted_sum(pipe: Any, bases: Path, name: str) -> None:
     parts = [
-        Part(random_adapter(pipe, targets, rank=2 + k, alpha=1.5 + k, seed=k, size=0.1), weight)
+        Weighted(random_adapter(pipe, targets, rank=2 + k, alpha=1.5 + k, seed=k, size=0.1), weight)
         for k, (targets, weight) in enumerate(COMPOSITIONS[name])
     ]
     plain = outputs(pipe)
     wanted = outputs(dense_sum(fresh(bases), parts))
-    apply_adapters(pipe, parts, "the base")
+    apply_adapters(pipe, parts)
     found = outputs(pipe)
     for one, other in zip(found, wanted, strict=True):
         assert (one - other).abs().max() < 1e-5
@@ -84,16 +83,16 @@ def test_a_composition_is_the_exact_weighted_sum(pipe: Any, bases: Path, name: s
 
 def test_the_same_adapter_twice_counts_twice(pipe: Any, bases: Path) -> None:
     adapter = random_adapter(pipe)
-    apply_adapters(pipe, [Part(adapter, 0.25), Part(adapter, 0.5)], "the base")
-    wanted = outputs(dense_sum(fresh(bases), [Part(adapter, 0.75)]))
+    apply_adapters(pipe, [Weighted(adapter, 0.25), Weighted(adapter, 0.5)])
+    wanted = outputs(dense_sum(fresh(bases), [Weighted(adapter, 0.75)]))
     assert (outputs(pipe)[1] - wanted[1]).abs().max() < 1e-5
 
 
 def test_adapters_can_be_put_on_a_pipeline_that_has_some(pipe: Any, bases: Path) -> None:
     first, second = random_adapter(pipe), random_adapter(pipe, seed=1)
-    apply_adapters(pipe, [Part(first)], "the base")
-    apply_adapters(pipe, [Part(second)], "the base")
-    wanted = outputs(dense_sum(fresh(bases), [Part(second)]))
+    apply_adapters(pipe, [Weighted(first)])
+    apply_adapters(pipe, [Weighted(second)])
+    wanted = outputs(dense_sum(fresh(bases), [Weighted(second)]))
     assert (outputs(pipe)[1] - wanted[1]).abs().max() < 1e-5
 
 
@@ -103,8 +102,8 @@ def test_a_kohya_file_acts_like_the_diffusers_file(pipe: Any, bases: Path, tmp_p
     kohya_file = tmp_path / "kohya.safetensors"
     save_tensors(to_kohya(adapter, {"unet": "lora_unet"}), kohya_file)
     other = fresh(bases)
-    apply_adapters(pipe, [Part(load_adapter(diffusers_file))], "the base")
-    apply_adapters(other, [Part(load_adapter(kohya_file))], "the base")
+    apply_adapters(pipe, [Weighted(load_adapter(diffusers_file))])
+    apply_adapters(other, [Weighted(load_adapter(kohya_file))])
     assert torch.equal(outputs(pipe)[1], outputs(other)[1])
 
 
@@ -115,8 +114,8 @@ def test_a_pointwise_convolution_may_be_written_as_a_linear_layer(pipe: Any, bas
         for name, layer in adapter.layers["unet"].items()
     }
     other = fresh(bases)
-    apply_adapters(pipe, [Part(adapter)], "the base")
-    apply_adapters(other, [Part(Adapter({"unet": flat}))], "the base")
+    apply_adapters(pipe, [Weighted(adapter)])
+    apply_adapters(other, [Weighted(Adapter({"unet": flat}))])
     assert torch.equal(outputs(pipe)[1], outputs(other)[1])
 
 
@@ -126,7 +125,7 @@ def test_an_adapter_for_another_width_is_refused_naming_both(pipe: Any, bases: P
         AdapterFacts(source="me/wide-lora", base_model="bases/wide"),
     )
     with pytest.raises(AdapterError) as caught:
-        apply_adapters(pipe, [Part(adapter)], "bases/epsilon")
+        apply_adapters(pipe, [Weighted(adapter)], "bases/epsilon")
     said = str(caught.value)
     assert "me/wide-lora (made for bases/wide) does not fit bases/epsilon" in said
     assert said.endswith("--base bases/wide")
@@ -139,23 +138,23 @@ def test_an_adapter_for_another_family_is_refused(pipe: Any) -> None:
     for component in ("transformer", "text_encoder_2"):
         adapter = Adapter({component: {"blocks.0.to_q": layer}}, AdapterFacts(source="me/flux"))
         with pytest.raises(AdapterError, match=r"me/flux does not fit the base: of its 1 layers 1"):
-            apply_adapters(pipe, [Part(adapter)], "the base")
+            apply_adapters(pipe, [Weighted(adapter)])
 
 
 def test_one_layer_that_fits_nothing_is_enough_to_refuse(pipe: Any) -> None:
     layers = random_adapter(pipe).layers["unet"]
     stray = {**layers, "down_blocks.9.to_q": next(iter(layers.values()))}
     with pytest.raises(AdapterError, match=r"layers 1 are not in the base and 0 have another"):
-        apply_adapters(pipe, [Part(Adapter({"unet": stray}))], "the base")
+        apply_adapters(pipe, [Weighted(Adapter({"unet": stray}))])
     name, layer = next(iter(layers.items()))
     kernel = LowRank(layer.down[..., None, None].repeat(1, 1, 3, 3), layer.up, 1)
     with pytest.raises(AdapterError, match=r"0 are not in the base and 1 have another shape"):
-        apply_adapters(pipe, [Part(Adapter({"unet": {**layers, name: kernel}}))], "the base")
+        apply_adapters(pipe, [Weighted(Adapter({"unet": {**layers, name: kernel}}))])
 
 
 def test_an_adapter_without_layers_is_refused(pipe: Any) -> None:
     with pytest.raises(AdapterError, match=r"holds no layers"):
-        apply_adapters(pipe, [Part(Adapter({"unet": {}}))], "the base")
+        apply_adapters(pipe, [Weighted(Adapter({"unet": {}}))])
 
 
 def test_two_names_for_one_layer_are_refused(pipe: Any) -> None:
@@ -166,13 +165,13 @@ def test_two_names_for_one_layer_are_refused(pipe: Any) -> None:
     both = {name.removeprefix("text_model."): layer, f"text_model.{name}": layer}
     assert len(both) == 2
     with pytest.raises(AdapterError, match="two of its layers are one"):
-        apply_adapters(pipe, [Part(Adapter({"text_encoder": both}))], "the base")
+        apply_adapters(pipe, [Weighted(Adapter({"text_encoder": both}))])
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_bases_take_adapters(pipe: Any, dtype: torch.dtype) -> None:
     pipe.to(dtype)
     apply_adapters(
-        pipe, [Part(random_adapter(pipe, {"unet": ATTENTION, "text_encoder": TEXT}))], ""
+        pipe, [Weighted(random_adapter(pipe, {"unet": ATTENTION, "text_encoder": TEXT}))], ""
     )
     assert pipe.unet.dtype == dtype

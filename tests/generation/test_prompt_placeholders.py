@@ -5,12 +5,14 @@ from __future__ import annotations
 import pytest
 
 from hublora.errors import ConfigError
-from hublora.generation.prompt_placeholders import Concept, expand
+from hublora.generation.prompt_placeholders import AdapterTriggers, expand
 
-DOG = Concept("me/dog", ("sks dog",))
-INK = Concept("me/ink", ("in the style of <s0><s1>",), {"<s0>": ("<a1-s0>",), "<s1>": ("<a1-s1>",)})
-CAT = Concept("me/cat", (), {"<s0>": ("<a2-s0-0>", "<a2-s0-1>")})
-PLAIN = Concept("me/plain")
+DOG = AdapterTriggers("me/dog", ("sks dog",))
+INK = AdapterTriggers(
+    "me/ink", ("in the style of <s0><s1>",), {"<s0>": ("<a1-s0>",), "<s1>": ("<a1-s1>",)}
+)
+CAT = AdapterTriggers("me/cat", (), {"<s0>": ("<a2-s0-0>", "<a2-s0-1>")})
+PLAIN = AdapterTriggers("me/plain")
 
 EXPANSIONS = {
     "places": ("a <1> by <2>", [DOG, INK], "a sks dog by in the style of <a1-s0><a1-s1>", ()),
@@ -27,7 +29,7 @@ EXPANSIONS = {
     ),
     "the same words once": ("a hill", [DOG, DOG], "sks dog, a hill", ("sks dog",)),
     "nothing for a weight of nothing": (
-        "a hill", [Concept("me/dog", ("sks dog",), wanted=False)], "a hill", ()
+        "a hill", [AdapterTriggers("me/dog", ("sks dog",), automatic=False)], "a hill", ()
     ),
     "without adapters nothing stands for anything": ("a <1>", [], "a <1>", ()),
 }  # fmt: skip
@@ -35,8 +37,8 @@ EXPANSIONS = {
 
 @pytest.mark.parametrize("name", EXPANSIONS)
 def test_a_prompt_is_expanded(name: str) -> None:
-    prompt, concepts, text, added = EXPANSIONS[name]
-    found = expand(prompt, concepts)
+    prompt, triggers, text, added = EXPANSIONS[name]
+    found = expand(prompt, triggers)
     assert (found.text, found.added) == (text, added)
 
 

@@ -11,11 +11,10 @@ from safetensors.torch import save_file
 
 from hublora.adapters.embeddings import read_tokens
 from hublora.generation import prompts
-from hublora.generation.compose import Part, apply_adapters
 from hublora.generation.sample import Sampling, sample
 from hublora.generation.token_embeddings import add_tokens
 from hublora.weights import Weight
-from tests.lora import random_adapter
+from tests.lora import Weighted, apply_adapters, random_adapter
 
 
 @pytest.fixture
@@ -53,12 +52,12 @@ def test_a_token_is_learned_by_both_text_encoders(xl: Any, tmp_path: Path) -> No
 
 
 def test_adapters_are_mixed(xl: Any) -> None:
-    parts = [Part(random_adapter(xl, seed=seed)) for seed in (1, 2)]
-    adapter_schedule = apply_adapters(xl, parts, "the base")
+    parts = [Weighted(random_adapter(xl, seed=seed)) for seed in (1, 2)]
+    adapter_schedule = apply_adapters(xl, parts)
     plan = Sampling("a red star", num_inference_steps=2)
     weights = [Weight.parse("0.2..1"), Weight.of(0.5)]
     images = set()
     for way in ("composite", "sum", "switch"):
-        adapter_schedule.play(adapter_schedule.parts, weights, way)  # type: ignore[arg-type]
+        adapter_schedule.activate(adapter_schedule.adapters, weights, way)  # type: ignore[arg-type]
         images.add(sample(xl, plan, adapter_schedule=adapter_schedule).tobytes())
     assert len(images) == 3

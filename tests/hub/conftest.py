@@ -40,7 +40,7 @@ def finished_run(bases: Path, hub: object, tmp_path_factory: pytest.TempPathFact
 
     import hublora
     from hublora.cards.user_sections import mark
-    from hublora.generation.draw import save
+    from hublora.generation.generate import save
     from hublora.generation.sample import sample, sampling_for
     from tests.lora import random_adapter, save_adapter
 

@@ -56,7 +56,7 @@ def test_a_push_is_one_commit_of_the_layouts_files(
 def test_what_was_pushed_runs_by_its_id(run_folder: Path, repo_id: str) -> None:
     pushed = hublora.push(run_folder, repo_id)
     pipe = hublora.load(f"{repo_id}:0.5")
-    (part,) = pipe.hublora.parts
+    (part,) = pipe.hublora.adapters
     facts, weight = part.adapter.facts, part.weight.number
     assert facts.source == f"{repo_id}@{pushed.commit}/pytorch_lora_weights.safetensors"
     assert weight == 0.5

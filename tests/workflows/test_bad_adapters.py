@@ -12,10 +12,10 @@ from safetensors.torch import save_file
 import hublora
 from hublora.cli.errors import explain
 from hublora.errors import HubloraError
-from hublora.generation.compose import Part, apply_adapters
 from hublora.generation.token_embeddings import add_tokens
 from hublora.resolution.composition_parts import load_adapters, parse_weighted_refs
 from hublora.workflows.inspect import preflight
+from tests.lora import Weighted, apply_adapters
 from tests.workflows.bad_files import FILES, LAYER, MISFITS, pair
 from tests.workflows.bad_refs import REFS
 
@@ -55,9 +55,9 @@ def untouched(pipe: Any) -> tuple[bytes, tuple[Any, ...]]:
 
 def put_on(pipe: Any, ref: str) -> None:
     """Do what `hublora.load` does, on a pipeline that is there."""
-    for part in load_adapters(parse_weighted_refs([ref])).parts:
+    for part in load_adapters(parse_weighted_refs([ref])).adapters:
         add_tokens(pipe, part.tokens, part.label)
-        apply_adapters(pipe, [Part(part.adapter)], "bases/epsilon")
+        apply_adapters(pipe, [Weighted(part.adapter)], "bases/epsilon")
 
 
 def sentence_of(error: BaseException) -> str:
@@ -208,6 +208,6 @@ def test_a_layer_without_alpha_is_applied_as_it_is(bases: Path, tmp_path: Path) 
     save_file(pair(rank=4), tmp_path / "a.safetensors")
     pipe = DiffusionPipeline.from_pretrained(bases / "epsilon")
     adapter = open_adapter(AdapterRef.parse(str(tmp_path / "a.safetensors")))
-    name = apply_adapters(pipe, [Part(adapter)], "bases/epsilon").name
+    name = apply_adapters(pipe, [Weighted(adapter)], "bases/epsilon").name
     (update,) = adapter.layers["unet"].values()
     assert torch.equal(pipe.unet.get_submodule(ONE).lora_B[name].weight, update.up)

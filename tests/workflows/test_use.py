@@ -29,7 +29,7 @@ def test_other_adapters_draw_what_they_draw_alone(refs: list[str], hub_data: Pat
     pipe = hublora.load(refs[0])
     first = drawn(pipe)
     hublora.use(pipe, f"{refs[1]}:0.5", refs[2], compose="switch", weights={"2": "0.1..0.9"})
-    assert pipe.hublora.way == "switch"
+    assert pipe.hublora.mode == "switch"
     assert [one["weight"] for one in pipe.hublora.facts()["adapters"]] == [0.5, "0.1..0.9"]
     hublora.use(pipe, f"{refs[1]}:0.5")
     assert drawn(pipe) == drawn(hublora.load(f"{refs[1]}:0.5")) != first

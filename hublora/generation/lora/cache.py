@@ -1,4 +1,4 @@
-"""The adapters that one pipeline has in memory: those that act, and those that acted lately."""
+"""Adapters that one pipeline holds in memory: the active ones, and those used before them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from hublora.generation.lora.schedule import AdapterSchedule
-from hublora.generation.prompt_placeholders import Concept
+from hublora.generation.prompt_placeholders import AdapterTriggers
 from hublora.refs import AdapterRef
 from hublora.resolution.base import Base
 from hublora.resolution.composition_parts import LoadedAdapter
@@ -25,113 +25,115 @@ class CachedAdapter:
     """An adapter in memory.
 
     Attributes:
-        part: What is known of it; its weights are in `prepared` alone.
-        concept: What it is called by in a prompt.
-        prepared: Its weights, as the base takes them.
+        loaded: Its refs and facts, without weights.
+        triggers: Its trigger words and learned tokens.
+        fitted: Its weights, as the base takes them.
     """
 
-    part: LoadedAdapter
-    concept: Concept
-    prepared: FittedAdapter
+    loaded: LoadedAdapter
+    triggers: AdapterTriggers
+    fitted: FittedAdapter
 
 
 class AdapterCache:
-    """Keeps adapters in memory up to a limit; those that were used longest ago leave first.
+    """Adapters in memory up to a limit; the least recently used are discarded first.
 
     Args:
         pipe: A diffusers pipeline without adapters.
-        base: What it is.
-        limit: Bytes; adapters that act stay, even if they need more.
-        room: Ranks that each layer keeps room for (`hublora.generation.lora.component`).
+        base: The base that it was loaded from.
+        limit: Bytes; active adapters stay, even if they need more.
+        max_rank: Rank of every layer's buffers, at least (`hublora.generation.lora.component`).
+
+    Attributes:
+        adapter_schedule: Activates the adapters.
     """
 
-    def __init__(self, pipe: Any, base: Base, limit: int = DEFAULT_LIMIT, room: int = 0) -> None:
+    def __init__(
+        self, pipe: Any, base: Base, limit: int = DEFAULT_LIMIT, max_rank: int = 0
+    ) -> None:
         from hublora.generation.lora.manager import LoraManager
 
         self._pipe, self._base, self._limit = pipe, base, limit
-        self._bank = LoraManager(pipe, room)
-        self.adapter_schedule = AdapterSchedule(self._bank, getattr(pipe, base.family.denoiser))
-        self._there: OrderedDict[str, CachedAdapter] = OrderedDict()
-        self._known: dict[str, tuple[AdapterRef, str]] = {}
-        self._taught: dict[str, dict[str, tuple[str, ...]]] = {}
+        self._manager = LoraManager(pipe, max_rank)
+        self.adapter_schedule = AdapterSchedule(self._manager, getattr(pipe, base.family.denoiser))
+        self._cached: OrderedDict[str, CachedAdapter] = OrderedDict()
+        self._pinned: dict[str, tuple[AdapterRef, str]] = {}
+        self._tokens: dict[str, dict[str, tuple[str, ...]]] = {}
 
     @property
     def nbytes(self) -> int:
         """Bytes that the adapters take."""
-        return sum(one.prepared.nbytes for one in self._there.values())
+        return sum(one.fitted.nbytes for one in self._cached.values())
 
     @property
     def names(self) -> list[str]:
-        """What is in memory, the longest unused first."""
-        return [one.part.title for one in self._there.values()]
+        """Titles of the adapters in memory, the least recently used first."""
+        return [one.loaded.title for one in self._cached.values()]
 
-    def remember(self, ref: AdapterRef, part: LoadedAdapter) -> None:
-        """Let a ref stand for the same commit as long as the pipeline lives."""
+    def remember(self, ref: AdapterRef, loaded: LoadedAdapter) -> None:
+        """Pin a ref to the commit that it was loaded at, as long as the pipeline lives."""
         if ref.kind != "local":  # a file may change
-            self._known[_unweighted(ref)] = (part.ref, _key(part))
+            self._pinned[_unweighted(ref)] = (loaded.ref, _key(loaded))
 
     def pinned(self, ref: AdapterRef) -> AdapterRef:
-        """Return a ref as this pipeline has had it before, itself if it has not."""
-        known, _ = self._known.get(_unweighted(ref), (ref, ""))
-        return replace(known, weight=ref.weight)
+        """Return a ref at the commit that it was loaded at before, itself if it was not."""
+        found, _ = self._pinned.get(_unweighted(ref), (ref, ""))
+        return replace(found, weight=ref.weight)
 
     def find(self, ref: AdapterRef) -> CachedAdapter | None:
-        """Return an adapter that is in memory, None if it is not."""
-        _, key = self._known.get(_unweighted(ref), (ref, ""))
-        return self._there.get(key)
+        """Return the adapter of a ref, None if it is not in memory."""
+        _, key = self._pinned.get(_unweighted(ref), (ref, ""))
+        return self._cached.get(key)
 
-    def take(self, parts: Sequence[LoadedAdapter]) -> list[CachedAdapter]:
-        """Bring adapters into memory that are not there yet.
+    def add(self, adapters: Sequence[LoadedAdapter]) -> list[CachedAdapter]:
+        """Return loaded adapters as cached ones, fitting those that are not in memory.
 
         Raises:
             AdapterError: One of them does not fit the base; nothing has changed.
         """
-        missing = {_key(part): part for part in parts if _key(part) not in self._there}
-        prepared = {
-            key: self._bank.prepare(part.adapter, part.label, self._base.name)
-            for key, part in missing.items()
+        missing = {_key(one): one for one in adapters if _key(one) not in self._cached}
+        fitted = {
+            key: self._manager.fit(one.adapter, one.label, self._base.name)
+            for key, one in missing.items()
         }
-        for key, part in missing.items():
-            self._put(part, prepared[key])
-        return [self._there[_key(part)] for part in parts]
+        for key, one in missing.items():
+            bare = replace(one, adapter=replace(one.adapter, layers={}))
+            self._cached[key] = CachedAdapter(bare, self._add_triggers(one), fitted[key])
+        return [self._cached[_key(one)] for one in adapters]
 
-    def play(
-        self, acting: Sequence[CachedAdapter], weights: Sequence[Weight], way: CompositionMode
+    def activate(
+        self, adapters: Sequence[CachedAdapter], weights: Sequence[Weight], mode: CompositionMode
     ) -> None:
-        """Let adapters act, and let go of what is over the limit.
+        """Activate adapters, and discard others until the limit holds.
 
         Raises:
             ConfigError: A weight names a block that its adapter has no layers in.
         """
-        self.adapter_schedule.play([one.prepared for one in acting], weights, way)
-        for one in acting:
-            self._there.move_to_end(_key(one.part))
-        self._let_go({_key(one.part) for one in acting})
+        self.adapter_schedule.activate([one.fitted for one in adapters], weights, mode)
+        for one in adapters:
+            self._cached.move_to_end(_key(one.loaded))
+        self._discard_idle({_key(one.loaded) for one in adapters})
 
-    def _put(self, part: LoadedAdapter, prepared: FittedAdapter) -> None:
-        bare = replace(part, adapter=replace(part.adapter, layers={}))
-        self._there[_key(part)] = CachedAdapter(bare, self._concept(part), prepared)
-
-    def _concept(self, part: LoadedAdapter) -> Concept:
-        """Put the adapter's learned tokens on the pipeline; return what it is called by."""
-        key = _key(part)
-        if part.tokens and key not in self._taught:
+    def _add_triggers(self, loaded: LoadedAdapter) -> AdapterTriggers:
+        """Add the adapter's learned tokens to the pipeline; return its triggers."""
+        key = _key(loaded)
+        if loaded.tokens and key not in self._tokens:
             from hublora.generation.token_embeddings import add_tokens
 
-            self._taught[key] = add_tokens(self._pipe, part.tokens, part.label)
-        triggers = part.adapter.facts.trigger_words
-        return Concept(part.label, triggers, self._taught.get(key, {}))
+            self._tokens[key] = add_tokens(self._pipe, loaded.tokens, loaded.label)
+        trigger_words = loaded.adapter.facts.trigger_words
+        return AdapterTriggers(loaded.label, trigger_words, self._tokens.get(key, {}))
 
-    def _let_go(self, acting: Iterable[str]) -> None:
-        idle = [name for name in self._there if name not in set(acting)]
-        for name in idle:
+    def _discard_idle(self, active: Iterable[str]) -> None:
+        idle = [key for key in self._cached if key not in set(active)]
+        for key in idle:
             if self.nbytes <= self._limit:
                 return
-            del self._there[name]
+            del self._cached[key]
 
 
-def _key(part: LoadedAdapter) -> str:
-    return f"{_unweighted(part.ref)} {part.adapter.facts.sha256}"
+def _key(loaded: LoadedAdapter) -> str:
+    return f"{_unweighted(loaded.ref)} {loaded.adapter.facts.sha256}"
 
 
 def _unweighted(ref: AdapterRef) -> str:

@@ -1,12 +1,12 @@
-"""The layers of one component that carry adapters, and the buffers that hold those that act.
+"""The layers of one component that carry adapters, and the buffers of those that are active.
 
-In each layer, the adapters that act lie rank beside rank in the two matrices of *one* PEFT adapter,
+In each layer, the active adapters lie rank beside rank in the two matrices of *one* PEFT adapter,
 
     A = [A₁; A₂; …],  B = [w₁·s₁·B₁, w₂·s₂·B₂, …],  B A = Σ w·s·BA
 
-which is the exact weighted sum, costs two products however many adapters it is of, and changes by
-copying numbers: another adapter, another weight or another set of them is no other program, so that
-a compiled component is not compiled again. Adapters that do not act are not in the buffers.
+which is the exact weighted sum, costs two products for any number of adapters, and changes by
+copying numbers: other adapters or other weights are no other program, so a compiled component is
+not compiled again. Inactive adapters are not in the buffers.
 """
 
 from __future__ import annotations
@@ -23,176 +23,176 @@ from hublora.errors import ConfigError
 from hublora.generation.lora.layer import LayerLora, wrap
 from hublora.generation.lora.packed import PackedLora
 
-Factors = float | list[float]  # one for the whole component, or one for each layer of a stack
-Acting = tuple[PackedLora, Factors]
+Factors = float | list[float]  # one for the whole component, or one for each layer of an adapter
+Active = tuple[PackedLora, Factors]
 
 
 @dataclass(frozen=True, eq=False)
-class _Plan:
-    """Where the numbers of some stacks go.
+class _Placement:
+    """Views into a component's buffers, one list for each adapter and one view for each layer.
 
     Attributes:
-        downs: For each stack, a view of A for each of its layers.
-        ups: The same of B.
-        lengths: The same of the outputs' lengths, for stacks of DoRA.
+        downs: Rows of A, [rank, in, …].
+        ups: Columns of B, [out, rank, …].
+        dora_scales: Output scales, [out]; an empty list for an adapter without DoRA.
     """
 
     downs: list[list[torch.Tensor]]
     ups: list[list[torch.Tensor]]
-    lengths: list[list[torch.Tensor]]
+    dora_scales: list[list[torch.Tensor]]
 
 
 class ComponentLora:
-    """The layers of one component.
+    """Buffers for the adapters of one component.
 
     Args:
-        model: The component.
-        name: Of the PEFT adapter.
-        room: Ranks that each layer keeps room for. With 0, buffers are as large as what is held,
-            and layers of which nothing is held add nothing; otherwise their shapes stay.
-        device: Tells where is computed, for layers whose own weights come and go.
+        model: The component, a torch module.
+        name: Name of the PEFT adapter.
+        max_rank: Rank of every layer's buffers, at least. With 0, buffers are as large as the
+            adapters that are reserved, and a layer without any adds nothing; otherwise shapes stay.
+        device: Returns the device of computation, for layers whose own weights are offloaded.
     """
 
     def __init__(
-        self, model: Any, name: str, room: int, device: Callable[[], torch.device]
+        self, model: Any, name: str, max_rank: int, device: Callable[[], torch.device]
     ) -> None:
         self._model = getattr(model, "_orig_mod", model)  # torch.compile wraps it
-        self._name, self._room, self._device = name, room, device
-        self.slots: dict[str, LayerLora] = {}
+        self._name, self._max_rank, self._device = name, max_rank, device
+        self.layers: dict[str, LayerLora] = {}
         self._copies: dict[int, PackedLora] = {}
-        self._plans: dict[tuple[Any, ...], _Plan] = {}
-        self._plan: _Plan | None = None
-        self._shown: tuple[int, ...] = ()
-        self._where: list[int] = []  # addresses of the buffers that the plans have views of
+        self._placements: dict[tuple[Any, ...], _Placement] = {}
+        self._placement: _Placement | None = None
+        self._active: tuple[int, ...] = ()
+        self._addresses: list[int] = []  # of the buffers that the placements are views of
         self._config = LoraConfig(r=8, lora_alpha=8, inference_mode=True, init_lora_weights=False)
 
-    def hold(self, stacks: Sequence[PackedLora], together: bool = True) -> None:
-        """Make room for stacks, which `show` may let act from now on.
+    def reserve(self, adapters: Sequence[PackedLora], together: bool = True) -> None:
+        """Allocate buffers for adapters, which `activate` may name from now on.
 
         Args:
-            stacks: All that will act.
+            adapters: All that will be active.
             together: Whether at once, or one at a time.
 
         Raises:
             ConfigError: The adapters were taken off the pipeline, or fused into it.
         """
-        self._check_there()
-        serials = {stack.serial for stack in stacks}
+        self._check_unchanged()
+        serials = {one.serial for one in adapters}
         self._copies = {serial: one for serial, one in self._copies.items() if serial in serials}
         needed: dict[str, int] = {}
-        for stack in stacks:
-            for module, rank in zip(stack.modules, stack.ranks, strict=True):
-                there = needed.get(module, 0)
-                needed[module] = there + rank if together else max(there, rank)
-        lengthened = {module for stack in stacks if stack.longer for module in stack.modules}
+        for one in adapters:
+            for layer, rank in zip(one.layers, one.ranks, strict=True):
+                before = needed.get(layer, 0)
+                needed[layer] = before + rank if together else max(before, rank)
+        dora_layers = {layer for one in adapters if one.dora_scales for layer in one.layers}
         with torch.inference_mode(False), torch.no_grad():
-            self._make_room(needed, lengthened)
+            self._resize(needed, dora_layers)
 
     @torch.compiler.disable
-    def show(self, acting: Sequence[Acting]) -> None:
-        """Let these stacks act, and no others.
+    def activate(self, adapters: Sequence[Active]) -> None:
+        """Activate these adapters, and no others.
 
         Args:
-            acting: Of what is held, each stack and its weight, or one weight for each of its
-                layers.
+            adapters: Reserved ones, each with its weight, or one weight for each of its layers.
 
         Raises:
             ConfigError: The adapters were taken off the pipeline, or fused into it.
         """
-        self._check_there()
-        acting = [one for one in acting if _acts(one[1])]
+        self._check_unchanged()
+        adapters = [one for one in adapters if _acts(one[1])]
         with torch.inference_mode(False), torch.no_grad():
-            here = [(self._brought(stack), factors) for stack, factors in acting]
-            plan = self._turn_to([stack for stack, _ in here])
-            serials = tuple(stack.serial for stack, _ in here)
-            for (stack, factors), downs, ups in zip(here, plan.downs, plan.ups, strict=True):
-                if self._shown != serials:
-                    torch._foreach_copy_(downs, stack.downs)
-                torch._foreach_copy_(ups, stack.ups)
+            local = [(self._on_device(packed), factors) for packed, factors in adapters]
+            placement = self._place([packed for packed, _ in local])
+            serials = tuple(packed.serial for packed, _ in local)
+            views = zip(local, placement.downs, placement.ups, strict=True)
+            for (packed, factors), downs, ups in views:
+                if self._active != serials:
+                    torch._foreach_copy_(downs, packed.downs)
+                torch._foreach_copy_(ups, packed.ups)
                 if factors != 1.0:
                     torch._foreach_mul_(ups, factors)
-            self._shown = serials
-            self._lengthen(plan, here)
+            self._active = serials
+            self._set_dora_scales(placement, local)
 
-    def _check_there(self) -> None:
-        if self.slots and self._name not in getattr(self._model, "peft_config", {}):
+    def _check_unchanged(self) -> None:
+        if self.layers and self._name not in getattr(self._model, "peft_config", {}):
             raise ConfigError("The adapters were taken off this pipeline.", "Load it again.")
-        if any(slot.fused for slot in self.slots.values()):
+        if any(layer.fused for layer in self.layers.values()):
             raise ConfigError(
                 "The adapters are fused into this pipeline's weights.", "Call unfuse_lora() first."
             )
 
-    def _brought(self, stack: PackedLora) -> PackedLora:
-        """Return the stack where the buffers are."""
-        place = next(iter(self.slots.values())).tensors()[0].device
-        if stack.flat.device == place:
-            return stack
-        copy = self._copies.get(stack.serial)
-        if copy is None or copy.flat.device != place:
-            copy = self._copies[stack.serial] = stack.on(place)
+    def _on_device(self, packed: PackedLora) -> PackedLora:
+        """Return the adapter on the device of the buffers."""
+        device = next(iter(self.layers.values())).tensors()[0].device
+        if packed.flat.device == device:
+            return packed
+        copy = self._copies.get(packed.serial)
+        if copy is None or copy.flat.device != device:
+            copy = self._copies[packed.serial] = packed.on(device)
         return copy
 
-    def _turn_to(self, stacks: Sequence[PackedLora]) -> _Plan:
-        """Return where the stacks go; what is in nobody's place there is zero."""
-        where = self._addresses()
-        if where != self._where:  # made anew, or brought to another device or type
-            self._where, self._plan = where, None
-            self._plans.clear()
-        layout = tuple(stack.layout for stack in stacks)
-        plan = self._plans.get(layout)
-        if plan is None:
-            plan = self._plans[layout] = self._lay_out(stacks)
-        if plan is not self._plan:
-            self._plan, self._shown = plan, ()
-            if self.slots:
-                torch._foreach_zero_([slot.tensors()[1] for slot in self.slots.values()])
-        return plan
+    def _place(self, adapters: Sequence[PackedLora]) -> _Placement:
+        """Return where the adapters go; ranks of the buffers that no adapter takes are zero."""
+        addresses = self._current_addresses()
+        if addresses != self._addresses:  # allocated anew, or moved to another device or dtype
+            self._addresses, self._placement = addresses, None
+            self._placements.clear()
+        layout = tuple(one.layout for one in adapters)
+        placement = self._placements.get(layout)
+        if placement is None:
+            placement = self._placements[layout] = self._views(adapters)
+        if placement is not self._placement:
+            self._placement, self._active = placement, ()
+            if self.layers:
+                torch._foreach_zero_([layer.tensors()[1] for layer in self.layers.values()])
+        return placement
 
-    def _lay_out(self, stacks: Sequence[PackedLora]) -> _Plan:
-        plan, used = _Plan([], [], []), dict.fromkeys(self.slots, 0)
-        for stack in stacks:
+    def _views(self, adapters: Sequence[PackedLora]) -> _Placement:
+        placement, used = _Placement([], [], []), dict.fromkeys(self.layers, 0)
+        for one in adapters:
             downs, ups = [], []
-            for module, rank in zip(stack.modules, stack.ranks, strict=True):
-                down, up = self.slots[module].tensors()
-                start, used[module] = used[module], used[module] + rank
-                downs.append(down[start : used[module]])
-                ups.append(up[:, start : used[module]])
-            lengths = [self.slots[module].lengths for module in stack.modules if stack.longer]
-            plan.downs.append(downs)
-            plan.ups.append(ups)
-            plan.lengths.append([one for one in lengths if one is not None])
-        return plan
+            for layer, rank in zip(one.layers, one.ranks, strict=True):
+                down, up = self.layers[layer].tensors()
+                start, used[layer] = used[layer], used[layer] + rank
+                downs.append(down[start : used[layer]])
+                ups.append(up[:, start : used[layer]])
+            scales = [self.layers[layer].dora_scale for layer in one.layers if one.dora_scales]
+            placement.downs.append(downs)
+            placement.ups.append(ups)
+            placement.dora_scales.append([scale for scale in scales if scale is not None])
+        return placement
 
-    def _lengthen(self, plan: _Plan, acting: Sequence[Acting]) -> None:
-        everywhere = [one for slot in self.slots.values() if (one := slot.lengths) is not None]
-        if not everywhere:
+    def _set_dora_scales(self, placement: _Placement, adapters: Sequence[Active]) -> None:
+        found = [scale for one in self.layers.values() if (scale := one.dora_scale) is not None]
+        if not found:
             return
-        torch._foreach_zero_(everywhere)
-        for (stack, factors), lengths in zip(acting, plan.lengths, strict=True):
-            if lengths:
-                torch._foreach_add_(lengths, torch._foreach_mul(stack.longer, factors))
+        torch._foreach_zero_(found)
+        for (packed, factors), scales in zip(adapters, placement.dora_scales, strict=True):
+            if scales:
+                torch._foreach_add_(scales, torch._foreach_mul(packed.dora_scales, factors))
 
-    def _make_room(self, needed: Mapping[str, int], lengthened: Collection[str]) -> None:
-        """Bring every layer's buffers to the size that is needed."""
-        for module in needed.keys() - self.slots.keys():
-            self.slots[module] = wrap(self._model, module, self._name, self._config)
+    def _resize(self, needed: Mapping[str, int], dora_layers: Collection[str]) -> None:
+        """Give every layer buffers of the rank that it needs."""
+        for name in needed.keys() - self.layers.keys():
+            self.layers[name] = wrap(self._model, name, self._name, self._config)
         dtype, device, changed = next(self._model.parameters()).dtype, self._device(), False
-        for module, slot in self.slots.items():
-            rank = needed.get(module, 0)
-            size = max(rank, slot.rank, self._room) if self._room else rank or slot.rank
-            changed |= slot.resize(size, dtype, device)
-            slot.let_act(bool(rank or self._room))
-            if module in lengthened:
-                slot.lengthen()
-            elif not self._room:
-                slot.stop_lengthening()
+        for name, layer in self.layers.items():
+            rank = needed.get(name, 0)
+            size = max(rank, layer.rank, self._max_rank) if self._max_rank else rank or layer.rank
+            changed |= layer.resize(size, dtype, device)
+            layer.set_enabled(bool(rank or self._max_rank))
+            if name in dora_layers:
+                layer.enable_dora()
+            elif not self._max_rank:
+                layer.disable_dora()
         if changed:
             self._register()
 
     def _register(self) -> None:
-        """Tell diffusers and PEFT that the component has this adapter, and of which ranks."""
-        ranks = {f"^{re.escape(name)}$": slot.rank for name, slot in self.slots.items()}
-        self._config.target_modules = set(self.slots)
+        """Write the adapter's layers and ranks into the component's `peft_config`."""
+        ranks = {f"^{re.escape(name)}$": layer.rank for name, layer in self.layers.items()}
+        self._config.target_modules = set(self.layers)
         self._config.rank_pattern, self._config.alpha_pattern = ranks, dict(ranks)
         self._model.peft_config = {
             **getattr(self._model, "peft_config", {}),
@@ -200,12 +200,12 @@ class ComponentLora:
         }
         self._model._hf_peft_config_loaded = True
 
-    def _addresses(self) -> list[int]:
+    def _current_addresses(self) -> list[int]:
         found = []
-        for slot in self.slots.values():
-            down, up = slot.tensors()
-            lengths = slot.lengths
-            found += [down.data_ptr(), up.data_ptr(), 0 if lengths is None else lengths.data_ptr()]
+        for layer in self.layers.values():
+            down, up = layer.tensors()
+            scale = layer.dora_scale
+            found += [down.data_ptr(), up.data_ptr(), 0 if scale is None else scale.data_ptr()]
         return found
 
 

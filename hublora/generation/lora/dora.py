@@ -1,13 +1,14 @@
 """DoRA as what it adds to a layer: Δ = W' − W, times the weight, beside whatever else is active.
 
-DoRA brings each row of W + s·BA to a length of its own (https://huggingface.co/papers/2402.09353,
-equation 5), so with c = magnitude / ‖W + s·BA‖, row by row, what it adds is
+DoRA rescales each row of W + s·BA to a learned length
+(https://huggingface.co/papers/2402.09353, equation 5), so with c = magnitude / ‖W + s·BA‖, row by
+row, what it adds is
 
     Δ = c ⊙ (W + s·BA) − W = (c ⊙ s·B) A + (c − 1) ⊙ W
 
-a low-rank update and a longer or shorter output of the layer itself. PEFT's own layer takes a
-weight into s, so that a weight of 0 does not turn it off, takes what other adapters added for a
-part of W·x, and computes the lengths again at every call.
+a low-rank update and a scale of the layer's own output. PEFT's own layer multiplies s by the
+weight, so that a weight of 0 does not turn it off, takes what other adapters added for a part of
+W·x, and computes the row norms again at every call.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ def row_factors(layer: LowRank, weight: torch.Tensor) -> torch.Tensor:
     """Return c, [out], in float32.
 
     Args:
-        layer: With a magnitude.
-        weight: Of the base's layer, [out, in] or [out, in, kh, kw].
+        layer: An update with a magnitude.
+        weight: Weight of the base's layer, [out, in] or [out, in, kh, kw].
     """
     assert layer.magnitude is not None, "a DoRA has one"
     product = layer.up.flatten(1).float() @ layer.down.flatten(1).float()
@@ -34,19 +35,19 @@ def row_factors(layer: LowRank, weight: torch.Tensor) -> torch.Tensor:
     return layer.magnitude.flatten().float() / lengths
 
 
-class Lengthened(torch.nn.Module):
-    """How much longer the output of a layer becomes: Σ weight · (c − 1), [out]."""
+class DoraScale(torch.nn.Module):
+    """Σ weight · (c − 1) of the active adapters of a layer, [out]; zeros at first."""
 
-    longer: torch.Tensor
+    scale: torch.Tensor
 
     def __init__(self, out: int, dtype: torch.dtype, device: torch.device) -> None:
         super().__init__()
         zeros = torch.zeros(out, dtype=dtype, device=device)
-        self.register_buffer("longer", zeros, persistent=False)
+        self.register_buffer("scale", zeros, persistent=False)
 
 
-class LengthenedVariant(LoraVariant):
-    """Tells PEFT's layers of linear maps and convolutions how to apply it."""
+class DoraVariant(LoraVariant):
+    """What PEFT's linear and convolution layers compute for an adapter with a `DoraScale`."""
 
     @staticmethod
     def forward(
@@ -58,37 +59,37 @@ class LengthenedVariant(LoraVariant):
         if base.bias is not None:
             own = own - _by_row(base.bias, own.ndim, base.weight.ndim)
         added = module.lora_B[active_adapter](module.lora_A[active_adapter](x))
-        longer = module.lora_magnitude_vector[active_adapter].longer
+        scale = module.lora_magnitude_vector[active_adapter].scale
         scaling = module.scaling[active_adapter]
-        change = added + _by_row(longer, own.ndim, base.weight.ndim) * own
+        change = added + _by_row(scale, own.ndim, base.weight.ndim) * own
         return result + change * scaling
 
     @staticmethod
     def merge_safe(module: Any, active_adapter: str, orig_weight: torch.Tensor) -> torch.Tensor:
-        """Return the weight with what the adapter adds."""
+        """Return the weight with the adapter's update."""
         factor = _rows(module, active_adapter)
         return orig_weight * factor + module.get_delta_weight(active_adapter)
 
     @staticmethod
     def merge_unsafe(module: Any, active_adapter: str, orig_weight: torch.Tensor) -> None:
-        """Add it in place."""
-        merged = LengthenedVariant.merge_safe(module, active_adapter, orig_weight.data)
+        """Add the adapter's update to the weight in place."""
+        merged = DoraVariant.merge_safe(module, active_adapter, orig_weight.data)
         orig_weight.data = merged.to(orig_weight.dtype)
 
     @staticmethod
     def unmerge(module: Any, active_adapter: str, orig_weight: torch.Tensor) -> torch.Tensor:
-        """Return the weight without it."""
+        """Return the weight without the adapter's update."""
         delta = module.get_delta_weight(active_adapter)
         return (orig_weight - delta) / _rows(module, active_adapter)
 
 
 def _rows(module: Any, name: str) -> torch.Tensor:
-    """Return 1 + scaling · (c − 1), one for each row of the weight."""
-    longer = module.lora_magnitude_vector[name].longer
+    """Return 1 + scaling · (c − 1), [out, 1, …], to multiply the weight with."""
+    scale = module.lora_magnitude_vector[name].scale
     ones = (1,) * (module.get_base_layer().weight.ndim - 1)
-    return 1 + module.scaling[name] * longer.reshape(-1, *ones)
+    return 1 + module.scaling[name] * scale.reshape(-1, *ones)
 
 
 def _by_row(numbers: torch.Tensor, dimensions: int, weight_dimensions: int) -> torch.Tensor:
-    """Put one number for each output beside a layer's outputs."""
+    """Reshape one number for each output, [out], to broadcast over the layer's outputs."""
     return numbers.reshape(-1, 1, 1) if dimensions == weight_dimensions == 4 else numbers

@@ -10,15 +10,18 @@ from peft.tuners.lora.layer import Conv2d as LoraConv2d
 from peft.tuners.lora.layer import Linear as LoraLinear
 from peft.tuners.lora.layer import LoraLayer
 
-from hublora.generation.lora.dora import Lengthened, LengthenedVariant
+from hublora.generation.lora.dora import DoraScale, DoraVariant
 
 
 class LayerLora:
-    """A layer and its buffers.
+    """The LoRA branch of one layer.
 
     Args:
-        layer: PEFT's.
-        name: Of the PEFT adapter.
+        layer: PEFT's layer around the base's.
+        name: Name of the PEFT adapter.
+
+    Attributes:
+        rank: Rank of the buffers; 0 before the first `resize`.
     """
 
     def __init__(self, layer: LoraLayer, name: str) -> None:
@@ -32,72 +35,73 @@ class LayerLora:
         return self._down._parameters["weight"], self._up._parameters["weight"]
 
     @property
-    def lengths(self) -> torch.Tensor | None:
-        """By how much the output is longer, [out]; None where no DoRA acts."""
-        there = self._layer.lora_magnitude_vector
-        return there[self._name].longer if self._name in there else None
+    def dora_scale(self) -> torch.Tensor | None:
+        """Σ weight · (c − 1) of the active DoRA adapters, [out]; None where none was enabled."""
+        modules = self._layer.lora_magnitude_vector
+        return modules[self._name].scale if self._name in modules else None
 
     def resize(self, rank: int, dtype: torch.dtype, device: torch.device) -> bool:
-        """Give the buffers another rank, and tell whether that changed anything: what they held
-        is gone then."""
+        """Give the buffers another rank, filled with zeros; return whether it was another one."""
         if rank == self.rank:
             return False
         own = self._layer.get_base_layer().weight.device
-        device = device if own.type == "meta" else own  # an offloaded weight comes and goes
+        device = device if own.type == "meta" else own  # an offloaded weight is on meta meanwhile
         down, up = self.tensors()
         zeros = torch.zeros(rank, *down.shape[1:], dtype=dtype, device=device)
         self._down.weight = torch.nn.Parameter(zeros, requires_grad=False)
         zeros = torch.zeros(up.shape[0], rank, *up.shape[2:], dtype=dtype, device=device)
         self._up.weight = torch.nn.Parameter(zeros, requires_grad=False)
-        _rename(self._down, "out", rank)
-        _rename(self._up, "in", rank)
+        _set_width(self._down, "out", rank)
+        _set_width(self._up, "in", rank)
         self._layer.r[self._name] = self._layer.lora_alpha[self._name] = self.rank = rank
         return True
 
     @property
     def fused(self) -> bool:
-        """Whether its base's weight holds what the buffers held when it was fused."""
+        """Whether `fuse_lora` has added the buffers to the base's weight."""
         return self._name in self._layer.merged_adapters
 
-    def let_act(self, acts: bool) -> None:
-        """Let the layer's output have something added, or cost nothing."""
-        active = [name for name in self._layer.active_adapters if name != self._name]
-        wanted = [self._name, *active] if acts else active
+    def set_enabled(self, enabled: bool) -> None:
+        """Enable or disable the LoRA branch; disabled, forward() runs the base layer only."""
+        others = [name for name in self._layer.active_adapters if name != self._name]
+        wanted = [self._name, *others] if enabled else others
         if wanted != self._layer.active_adapters:
             self._layer.set_adapter(wanted, inference_mode=True)
 
-    def lengthen(self) -> None:
-        """Make the layer apply lengths."""
-        if self.lengths is None:
+    def enable_dora(self) -> None:
+        """Make forward() scale the layer's own output by `dora_scale` as well."""
+        if self.dora_scale is None:
             _, up = self.tensors()
-            own = Lengthened(up.shape[0], up.dtype, up.device)
+            own = DoraScale(up.shape[0], up.dtype, up.device)
             self._layer.lora_magnitude_vector[self._name] = own
-            self._layer.lora_variant[self._name] = LengthenedVariant()
+            self._layer.lora_variant[self._name] = DoraVariant()
 
-    def stop_lengthening(self) -> None:
-        """Make it a plain sum again."""
-        if self.lengths is not None:
+    def disable_dora(self) -> None:
+        """Make forward() a plain sum of the layer's own output and BA·x again."""
+        if self.dora_scale is not None:
             del self._layer.lora_magnitude_vector[self._name]
             del self._layer.lora_variant[self._name]
 
 
-def _rename(module: Any, side: str, rank: int) -> None:
-    """Let a linear map or a convolution say what its weight has."""
+def _set_width(module: Any, side: str, rank: int) -> None:
+    """Set the stated in_ or out_ features, or channels, of a linear map or a convolution."""
     kind = "channels" if hasattr(module, "in_channels") else "features"
     setattr(module, f"{side}_{kind}", rank)
 
 
-def wrap(model: Any, module: str, name: str, config: LoraConfig) -> LayerLora:
-    """Put PEFT's layer around a layer of a model, if it is not there; its buffers come later.
+def wrap(model: Any, layer_name: str, name: str, config: LoraConfig) -> LayerLora:
+    """Return the LoRA branch of a layer, putting PEFT's layer around it if there is none.
+
+    The buffers are on the meta device until the first `resize`.
 
     Args:
         model: The component.
-        module: The layer's name in it.
-        name: Of the PEFT adapter.
-        config: Of the adapter.
+        layer_name: Dotted name of the layer in it.
+        name: Name of the PEFT adapter.
+        config: PEFT's settings of the adapter.
     """
-    parent, _, child = module.rpartition(".")
-    layer = model.get_submodule(module)
+    parent, _, child = layer_name.rpartition(".")
+    layer = model.get_submodule(layer_name)
     settings = {"r": 1, "lora_alpha": 1, "config": config}
     with torch.device("meta"):
         if isinstance(layer, LoraLayer):

@@ -1,4 +1,4 @@
-"""The adapters of one pipeline: made ready once, then let act in any combination."""
+"""Adapters of one pipeline: fitted to its layers once, then activated in any combination."""
 
 from __future__ import annotations
 
@@ -14,88 +14,94 @@ from hublora.adapters.layer_names import names_in_files
 from hublora.adapters.match import check_fit, fit_layers, in_shape
 from hublora.errors import ConfigError
 from hublora.generation.lora.component import ComponentLora
-from hublora.generation.lora.packed import PackedLora, stack_up
+from hublora.generation.lora.packed import PackedLora, pack
 
 NAME = "hublora"
 
 
 @dataclass(frozen=True, eq=False)
 class FittedAdapter:
-    """An adapter that is ready to act on one base.
+    """An adapter in the layer names, shapes and types of one base.
 
     Attributes:
-        label: What it is called in messages.
-        stacks: Component -> its updates.
+        label: Name of the adapter in messages.
+        packed: Component -> its updates; empty for an adapter of token embeddings only.
     """
 
     label: str
-    stacks: Mapping[str, PackedLora]
+    packed: Mapping[str, PackedLora]
 
     @property
     def nbytes(self) -> int:
         """Bytes in memory."""
-        return sum(stack.nbytes for stack in self.stacks.values())
+        return sum(packed.nbytes for packed in self.packed.values())
 
 
 class LoraManager:
     """Puts adapters on a pipeline, as one PEFT adapter of it.
 
     Args:
-        pipe: A diffusers pipeline; adapters that it has already stop acting.
-        room: Ranks that each layer keeps room for (`hublora.generation.lora.component`).
+        pipe: A diffusers pipeline; adapters that it has already are deactivated.
+        max_rank: Rank of every layer's buffers, at least (`hublora.generation.lora.component`).
 
     Attributes:
-        name: Of the PEFT adapter.
+        name: Name of the PEFT adapter.
+        components: Name of a component -> its buffers.
     """
 
-    def __init__(self, pipe: Any, room: int = 0) -> None:
-        self._pipe, self._room = pipe, room
+    def __init__(self, pipe: Any, max_rank: int = 0) -> None:
+        self._pipe, self._max_rank = pipe, max_rank
         self.name = _free_name(pipe)
-        self.racks: dict[str, ComponentLora] = {}
+        self.components: dict[str, ComponentLora] = {}
         self._layers: dict[str, Layers] = {}
         for component in pipe.get_list_adapters():
-            _silence(getattr(pipe, component))
+            _deactivate(getattr(pipe, component))
 
-    def prepare(self, adapter: Adapter, label: str, base: str) -> FittedAdapter:
-        """Return the adapter in the base's own shapes, type and layer names.
+    def fit(self, adapter: Adapter, label: str, base: str) -> FittedAdapter:
+        """Return the adapter in the base's own layer names, shapes and types.
+
+        Args:
+            adapter: In the names and shapes of its file.
+            label: Name of the adapter in messages.
+            base: Name of the base in messages.
 
         Raises:
             AdapterError: A tensor of it does not fit the base.
-            ConfigError: The base's weights are not there to look at.
+            ConfigError: It is a DoRA, and the base's weights are offloaded layer by layer.
         """
-        if not adapter.layers:  # only learned words
+        if not adapter.layers:  # only token embeddings
             return FittedAdapter(label, {})
         for component in adapter.layers:
             model = getattr(self._pipe, component, None)
             if component not in self._layers and isinstance(model, torch.nn.Module):
                 self._layers[component] = layers_of(model)
         fitted = fit_to_layers(self._layers, adapter, label, base)
-        return FittedAdapter(label, {name: self._stack(name, own) for name, own in fitted.items()})
+        return FittedAdapter(label, {name: self._pack(name, own) for name, own in fitted.items()})
 
-    def rack(self, component: str) -> ComponentLora:
-        """Return the layers of a component that carry adapters."""
-        if component not in self.racks:
-            model = getattr(self._pipe, component)
-            self.racks[component] = ComponentLora(
-                model, self.name, self._room, lambda: self._pipe._execution_device
+    def component(self, name: str) -> ComponentLora:
+        """Return the buffers of a component, without any layer if it has none yet."""
+        if name not in self.components:
+            model = getattr(self._pipe, name)
+            self.components[name] = ComponentLora(
+                model, self.name, self._max_rank, lambda: self._pipe._execution_device
             )
-        return self.racks[component]
+        return self.components[name]
 
-    def _stack(self, component: str, layers: Mapping[str, LowRank]) -> PackedLora:
+    def _pack(self, component: str, layers: Mapping[str, LowRank]) -> PackedLora:
         model = getattr(self._pipe, component)
         weights = {}
         if any(one.magnitude is not None for one in layers.values()):
             weights = {name: _weight_of(model, name) for name in layers}
-        return stack_up(layers, weights, next(model.parameters()).dtype)
+        return pack(layers, weights, next(model.parameters()).dtype)
 
 
 @dataclass(frozen=True)
 class Layers:
-    """What of a component can be adapted.
+    """Layers of a component that an adapter can change.
 
     Attributes:
-        shapes: Layer -> shape of its weight.
-        names: Name in files -> layer.
+        shapes: Name of the layer -> shape of its weight, [out, in] or [out, in, kh, kw].
+        names: Name in files -> name of the layer.
     """
 
     shapes: Mapping[str, tuple[int, ...]]
@@ -103,7 +109,7 @@ class Layers:
 
 
 def layers_of(model: torch.nn.Module) -> Layers:
-    """Return what of a model can be adapted."""
+    """Return the layers of a model that an adapter can change."""
     model = getattr(model, "_orig_mod", model)
     shapes = layer_shapes(model)
     return Layers(shapes, names_in_files(model, shapes))
@@ -129,20 +135,20 @@ def fit_to_base(
     Raises:
         AdapterError: Naming both, when layers are missing from the base or have other shapes.
     """
-    there = {
+    layers = {
         component: layers_of(model)
         for component in adapter.layers
         if isinstance(model := getattr(pipe, component, None), torch.nn.Module)
     }
-    return fit_to_layers(there, adapter, label, base)
+    return fit_to_layers(layers, adapter, label, base)
 
 
 def fit_to_layers(
-    there: Mapping[str, Layers], adapter: Adapter, label: str, base: str
+    components: Mapping[str, Layers], adapter: Adapter, label: str, base: str
 ) -> Mapping[str, Mapping[str, LowRank]]:
-    """Return what `fit_to_base` does, for a base whose layers are known."""
-    shapes = {component: layers.shapes for component, layers in there.items()}
-    names = {component: layers.names for component, layers in there.items()}
+    """Return the same as `fit_to_base`, for a base of which only the layers are known."""
+    shapes = {component: layers.shapes for component, layers in components.items()}
+    names = {component: layers.names for component, layers in components.items()}
     fit = fit_layers(adapter.layers, shapes, names, adapter.facts.layout == "kohya")
     check_fit(fit, adapter.facts, label, base)
     fitted: dict[str, dict[str, LowRank]] = {component: {} for component in adapter.layers}
@@ -163,8 +169,8 @@ def _weight_of(model: Any, name: str) -> torch.Tensor:
     return weight
 
 
-def _silence(model: torch.nn.Module) -> None:
-    """Let no adapter of a component act."""
+def _deactivate(model: torch.nn.Module) -> None:
+    """Deactivate every adapter of a component."""
     for layer in model.modules():
         if isinstance(layer, LoraLayer):
             layer.set_adapter([], inference_mode=True)
@@ -179,6 +185,6 @@ def _free_name(pipe: Any) -> str:
     if not any(NAME in name for name in taken):
         return NAME
     number = 2
-    while f"bank{number}_" in taken:
+    while f"lora{number}_" in taken:
         number += 1
-    return f"bank{number}_"
+    return f"lora{number}_"

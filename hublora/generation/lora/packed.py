@@ -1,7 +1,7 @@
 """Adapters as a pipeline takes them: every update in the shape, type and order of its layers.
 
-The numbers of one component lie one after the other in memory, so that bringing an adapter to a
-device is one copy, however many layers it has.
+The numbers of one component lie one after the other in memory, so that moving an adapter to a
+device is one copy for any number of layers.
 """
 
 from __future__ import annotations
@@ -23,83 +23,83 @@ _serials = itertools.count()
 
 @dataclass(frozen=True, eq=False)
 class PackedLora:
-    """What an adapter adds to one component.
+    """One adapter's updates of one component.
 
     Attributes:
-        modules: Names of the layers.
-        ranks: Of each.
-        flat: Every number of it, [n]; the others are views.
-        downs: Of each layer, [rank, in] or [rank, in, kh, kw].
-        ups: scale · up of each layer, [out, rank] or [out, rank, 1, 1]; times c for DoRA.
-        longer: c − 1 of each layer, [out] (`hublora.generation.lora.dora`); empty for LoRA.
-        serial: The same for copies on other devices, and for nothing else.
+        layers: Dotted names of the layers.
+        ranks: Rank in each layer.
+        flat: Every number, [n]; the tensors below are views of it.
+        downs: A of each layer, [rank, in] or [rank, in, kh, kw].
+        ups: scale · B of each layer, [out, rank] or [out, rank, 1, 1]; times c for DoRA.
+        dora_scales: c − 1 of each layer, [out] (`hublora.generation.lora.dora`); empty for LoRA.
+        serial: Identifies the adapter; shared by its copies on other devices.
     """
 
-    modules: tuple[str, ...]
+    layers: tuple[str, ...]
     ranks: tuple[int, ...]
     flat: torch.Tensor
     downs: Sequence[torch.Tensor]
     ups: Sequence[torch.Tensor]
-    longer: Sequence[torch.Tensor] = ()
+    dora_scales: Sequence[torch.Tensor] = ()
     serial: int = field(default_factory=lambda: next(_serials))
 
     @property
     def layout(self) -> tuple[tuple[str, ...], tuple[int, ...], bool]:
-        """What two stacks share that can lie in each other's place."""
-        return self.modules, self.ranks, bool(self.longer)
+        """Layers, ranks, and whether it is DoRA; equal for adapters that fit the same buffers."""
+        return self.layers, self.ranks, bool(self.dora_scales)
 
     @property
     def nbytes(self) -> int:
         return self.flat.nbytes
 
     def on(self, device: torch.device) -> PackedLora:
-        """Return it on a device, itself if it is there."""
+        """Return a copy on a device; itself if it is there."""
         if self.flat.device == device:
             return self
         flat = self.flat.to(device, non_blocking=True)
-        return _viewed(self, flat, [*self.downs, *self.ups, *self.longer])
+        return _viewed(self, flat, [*self.downs, *self.ups, *self.dora_scales])
 
 
-def stack_up(
+def pack(
     layers: Mapping[str, LowRank], weights: Mapping[str, torch.Tensor], dtype: torch.dtype
 ) -> PackedLora:
-    """Return updates that fit a component as one stack on the CPU.
+    """Return the updates of a component as one block of memory on the CPU.
 
     Args:
-        layers: The component's layers -> their updates, in the layers' own shapes.
-        weights: Those layers' weights, which DoRA needs.
-        dtype: Of the component.
+        layers: Name of a layer -> its update, in the layer's own shape.
+        weights: Name of a layer -> its base weight, which DoRA needs; may be empty for LoRA.
+        dtype: Type of the component.
 
     Raises:
         AdapterError: A number is too large for the type.
     """
     downs = [one.down.to(dtype) for one in layers.values()]
-    ups, longer = [], []
+    ups, dora_scales = [], []
     for name, one in layers.items():
         up = one.up if one.scale == 1.0 else one.up.float() * one.scale
         if one.magnitude is not None:
             factors = row_factors(one, weights[name])
             up = up.float() * factors.reshape(-1, *[1] * (up.ndim - 1))
-            longer.append((factors - 1).to(dtype))
+            dora_scales.append((factors - 1).to(dtype))
         ups.append(up.to(dtype))
-    numbers = [*downs, *ups, *longer]
+    numbers = [*downs, *ups, *dora_scales]
     flat = _flatten_dense_tensors(numbers)
     if not all(math.isfinite(end) for end in torch.aminmax(flat)):
         raise AdapterError(
             f"The adapter holds numbers that are too large for {str(dtype)[6:]}.",
-            "Draw with --dtype float32, or use another adapter.",
+            "Generate with --dtype float32, or use another adapter.",
         )
     ranks = tuple(one.rank for one in layers.values())
-    return _viewed(PackedLora(tuple(layers), ranks, flat, downs, ups, longer), flat, numbers)
+    return _viewed(PackedLora(tuple(layers), ranks, flat, downs, ups, dora_scales), flat, numbers)
 
 
-def _viewed(stack: PackedLora, flat: torch.Tensor, like: list[torch.Tensor]) -> PackedLora:
+def _viewed(packed: PackedLora, flat: torch.Tensor, like: list[torch.Tensor]) -> PackedLora:
     views = _unflatten_dense_tensors(flat, like)
-    count = len(stack.modules)
+    count = len(packed.layers)
     return replace(
-        stack,
+        packed,
         flat=flat,
         downs=views[:count],
         ups=views[count : 2 * count],
-        longer=views[2 * count :],
+        dora_scales=views[2 * count :],
     )

@@ -21,7 +21,7 @@ from hublora.cards.environment import describe_environment
 from hublora.cards.plots import loss_plot
 from hublora.filesystem import sha256_of, write_atomically
 from hublora.generation.composition import Composition
-from hublora.generation.draw import save
+from hublora.generation.generate import save
 from hublora.hub.repo_layout import CARD, ENVIRONMENT, LEARNED_EMBEDDINGS, SETTINGS, WEIGHTS
 from hublora.progress import Callback, FileWritten
 from hublora.refs import AdapterRef

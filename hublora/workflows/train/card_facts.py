@@ -13,7 +13,7 @@ from hublora.cards.facts import (
     Image,
     LearnedWords,
     License,
-    Sampling,
+    SamplingFacts,
     Training,
     Value,
 )
@@ -193,9 +193,9 @@ def _settings_table(session: Session) -> dict[str, object]:
     }
 
 
-def _sampling(gallery: Sequence[tuple[str, Drawn]]) -> Sampling:
+def _sampling(gallery: Sequence[tuple[str, Drawn]]) -> SamplingFacts:
     plan = gallery[0][1].plan
-    return Sampling(
+    return SamplingFacts(
         plan.num_inference_steps, plan.guidance_scale, plan.scheduler, plan.width, plan.height
     )
 

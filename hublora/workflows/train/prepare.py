@@ -210,7 +210,7 @@ def initial_updates(
     """Return the updates of the adapter to start from under the base's own names, None without."""
     if config.adapter.start_from is None:
         return None
-    from hublora.generation.compose import fit_to_base
+    from hublora.generation.lora.manager import fit_to_base
     from hublora.resolution.adapter import open_adapter
 
     ref = AdapterRef.parse(config.adapter.start_from)

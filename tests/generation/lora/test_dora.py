@@ -10,10 +10,9 @@ import pytest
 import torch
 
 from hublora.adapters.adapter import Adapter, LowRank
-from hublora.generation.compose import Part, apply_adapters
 from hublora.weights import Weight
 from tests.generation.test_compose import fresh, outputs
-from tests.lora import random_adapter
+from tests.lora import Weighted, apply_adapters, random_adapter
 
 TARGETS = {"unet": ("to_q", "to_out.0", "proj_in", "conv1", "conv_in"), "text_encoder": ("fc1",)}
 
@@ -31,7 +30,7 @@ def with_magnitudes(adapter: Adapter, pipe: Any) -> Adapter:
     return Adapter(layers)
 
 
-def dense_sum(pipe: Any, parts: Sequence[Part]) -> Any:
+def dense_sum(pipe: Any, parts: Sequence[Weighted]) -> Any:
     """Add `Σ w · (W'ₖ − W)` to the weights themselves, each W'ₖ as DoRA or LoRA define it."""
     changes: dict[tuple[str, str], torch.Tensor] = {}
     for part in parts:
@@ -64,23 +63,25 @@ def test_what_is_active_adds_up(pipe: Any, bases: Path, kinds: list[tuple[str, f
     parts = []
     for seed, (kind, weight) in enumerate(kinds):
         adapter = random_adapter(pipe, TARGETS, rank=2 + seed, seed=seed, size=0.1)
-        parts.append(Part(with_magnitudes(adapter, pipe) if kind == "dora" else adapter, weight))
+        parts.append(
+            Weighted(with_magnitudes(adapter, pipe) if kind == "dora" else adapter, weight)
+        )
     plain = outputs(pipe)
     wanted = outputs(dense_sum(fresh(bases), parts))
-    apply_adapters(pipe, parts, "the base")
+    apply_adapters(pipe, parts)
     for found, dense, before in zip(outputs(pipe), wanted, plain, strict=True):
         assert (found - dense).abs().max() < 1e-4 * max(1.0, float(dense.abs().max()))
         assert (found - before).abs().max() > 1e-3
 
 
 def test_a_weight_of_nothing_is_the_base_and_can_be_moved(pipe: Any, bases: Path) -> None:
-    part = Part(with_magnitudes(random_adapter(pipe, TARGETS, size=0.1), pipe), 0.0)
+    part = Weighted(with_magnitudes(random_adapter(pipe, TARGETS, size=0.1), pipe), 0.0)
     plain = outputs(pipe)
-    adapter_schedule = apply_adapters(pipe, [part], "the base")
+    adapter_schedule = apply_adapters(pipe, [part])
     for found, before in zip(outputs(pipe), plain, strict=True):
         assert torch.allclose(found, before, atol=1e-6)
-    adapter_schedule.reweigh([Weight.of(0.6)])
-    wanted = outputs(dense_sum(fresh(bases), [Part(part.adapter, 0.6)]))
+    adapter_schedule.set_weights([Weight.of(0.6)])
+    wanted = outputs(dense_sum(fresh(bases), [Weighted(part.adapter, 0.6)]))
     for found, dense in zip(outputs(pipe), wanted, strict=True):
         assert torch.allclose(found, dense, atol=1e-4)
 
@@ -88,17 +89,17 @@ def test_a_weight_of_nothing_is_the_base_and_can_be_moved(pipe: Any, bases: Path
 def test_half_precision_takes_a_dora(pipe: Any) -> None:
     adapter = with_magnitudes(random_adapter(pipe, TARGETS, size=0.1), pipe)
     pipe.to(torch.bfloat16)
-    apply_adapters(pipe, [Part(adapter)], "the base")
+    apply_adapters(pipe, [Weighted(adapter)])
     layer = next(iter(adapter.layers["unet"]))
     assert pipe.unet.get_submodule(layer).weight.dtype == torch.bfloat16
     (magnitude,) = pipe.unet.get_submodule(layer).lora_magnitude_vector.values()
-    assert magnitude.longer.dtype == torch.bfloat16
+    assert magnitude.scale.dtype == torch.bfloat16
 
 
 def test_a_dora_can_be_fused_and_taken_away(pipe: Any, bases: Path) -> None:
     adapter = with_magnitudes(random_adapter(pipe, {"unet": TARGETS["unet"]}, size=0.1), pipe)
     plain = outputs(pipe)
-    apply_adapters(pipe, [Part(adapter)], "the base")
+    apply_adapters(pipe, [Weighted(adapter)])
     active = outputs(pipe)
     pipe.fuse_lora(components=["unet"])
     assert torch.allclose(outputs(pipe)[1], active[1], atol=1e-4)

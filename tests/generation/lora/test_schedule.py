@@ -11,12 +11,11 @@ import torch
 
 from hublora.adapters.adapter import Adapter
 from hublora.errors import ConfigError
-from hublora.generation.compose import Part, apply_adapters
 from hublora.generation.lora.schedule import AdapterSchedule
 from hublora.generation.sample import Sampling, sample
 from hublora.weights import CompositionMode, Weight
 from tests.generation.test_compose import fresh
-from tests.lora import ATTENTION, random_adapter, save_adapter
+from tests.lora import ATTENTION, Weighted, apply_adapters, random_adapter, save_adapter
 
 STEPS = 4
 PLAN = Sampling("a red star", num_inference_steps=STEPS, guidance_scale=3.0)
@@ -41,8 +40,10 @@ def theirs(bases: Path, adapters: list[Adapter], tmp_path: Path) -> Any:
 def mix(
     pipe: Any, adapters: list[Adapter], weights: list[str], way: CompositionMode = "sum"
 ) -> AdapterSchedule:
-    adapter_schedule = apply_adapters(pipe, [Part(one) for one in adapters], "the base")
-    adapter_schedule.play(adapter_schedule.parts, [Weight.parse(text) for text in weights], way)
+    adapter_schedule = apply_adapters(pipe, [Weighted(one) for one in adapters])
+    adapter_schedule.activate(
+        adapter_schedule.adapters, [Weight.parse(text) for text in weights], way
+    )
     return adapter_schedule
 
 
@@ -100,8 +101,8 @@ def test_composite_averages_what_is_guided(pipe: Any, adapters: list[Adapter], t
         assert torch.equal(found, pipe.unet(noisy, 500, tokens).sample)
     without, with_prompt = found
     assert torch.allclose(without + 3.0 * (with_prompt - without), sum(alone) / 2, atol=1e-5)
-    adapter_schedule.play(
-        adapter_schedule.parts, [Weight.of(0.9), Weight.of(0.5)]
+    adapter_schedule.activate(
+        adapter_schedule.adapters, [Weight.of(0.9), Weight.of(0.5)]
     )  # and a sum again
     theirs.set_adapters(NAMES, [0.9, 0.5])
     with torch.no_grad():
@@ -137,7 +138,7 @@ def test_a_block_without_layers_is_refused(pipe: Any, adapters: list[Adapter]) -
     with pytest.raises(
         ConfigError, match=r"nothing in the block 'text'\. It changes: down\.0, mid"
     ):
-        adapter_schedule.reweigh([Weight.parse("1,text:0")])
+        adapter_schedule.set_weights([Weight.parse("1,text:0")])
     assert torch.equal(latents(pipe), before)
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from hublora.generation.sample import Sampling
 
 
-def draw(
+def generate(
     pipe: Any,
     plans: Sequence[Sampling],
     trigger: TriggerMode,
