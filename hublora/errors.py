@@ -1,16 +1,16 @@
-"""What can go wrong, as one tree of exceptions.
+"""The exceptions that hublora raises, as one tree.
 
-    HubloraError                 anything a person can mend; `hint` is how
+    HubloraError                 anything a person can fix; `hint` says how
     ├── RefError                 a ref that does not parse
     ├── ConfigError              a training or generation setting that cannot work
     ├── DataError                a dataset, a column or an image that cannot be used
     ├── AdapterError             an adapter file that is broken, unsafe or for another base
     ├── HubError                 the Hub said no, or could not be reached
-    │   ├── NotFoundError        repo, revision or file
+    │   ├── NotFoundError        a repo, revision or file that does not exist
     │   ├── AccessError          no token, not enough rights, gated
-    │   └── PushError            an upload that did not complete; the result is still on disk
-    ├── VerificationError        what is on the Hub is not what was made
-    └── Interrupted              a person stopped a training; `checkpoint` says where it goes on
+    │   └── PushError            an upload that did not complete; the files are still on disk
+    ├── VerificationError        a repo does not hold what was pushed or recorded
+    └── Interrupted              a person stopped a training; `checkpoint` is where to resume
 
 The library raises; `hublora.cli.errors` alone turns these into sentences.
 """
@@ -21,7 +21,7 @@ from pathlib import Path
 
 
 class HubloraError(Exception):
-    """Says in one sentence what went wrong and, in `hint`, what mends it.
+    """Says in one sentence what went wrong and, in `hint`, what fixes it.
 
     Args:
         message: One sentence, without a trailing newline.
@@ -58,7 +58,7 @@ class HubError(HubloraError):
 
 
 class NotFoundError(HubError):
-    """A repo, a revision or a file that is not there."""
+    """A repo, a revision or a file that does not exist."""
 
 
 class AccessError(HubError):
@@ -66,15 +66,15 @@ class AccessError(HubError):
 
 
 class PushError(HubError):
-    """An upload that did not complete; what was made is still on disk."""
+    """An upload that did not complete; the files are still on disk."""
 
 
 class VerificationError(HubloraError):
-    """What is on the Hub is not what was made."""
+    """A repo does not hold what was pushed or recorded."""
 
 
 class Interrupted(HubloraError):
-    """A person stopped a training; `checkpoint` is where it goes on from."""
+    """A person stopped a training; `checkpoint` is the folder to resume from, if one was saved."""
 
     def __init__(self, message: str, hint: str | None, checkpoint: Path | None) -> None:
         super().__init__(message, hint)

@@ -1,4 +1,4 @@
-"""Files that are whole or absent, whatever happens while they are written."""
+"""Atomic writes, folder locks, hashes and the cache folder."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 def cache_root() -> Path:
-    """Return where hublora keeps what it can make again: $HUBLORA_CACHE or ~/.cache/hublora."""
+    """Return the folder of caches that can be rebuilt: $HUBLORA_CACHE or ~/.cache/hublora."""
     if os.environ.get("HUBLORA_CACHE"):
         return Path(os.environ["HUBLORA_CACHE"]).expanduser()
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
@@ -19,7 +19,7 @@ def cache_root() -> Path:
 
 
 def write_atomically(path: Path, content: bytes | str, mode: int = 0o644) -> None:
-    """Write to a temporary name, fsync, rename, fsync the folder; nobody ever reads a part."""
+    """Write to a temporary name, fsync, rename, fsync the folder: no reader sees part of it."""
     data = content.encode() if isinstance(content, str) else content
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -38,9 +38,9 @@ def write_atomically(path: Path, content: bytes | str, mode: int = 0o644) -> Non
 
 @contextmanager
 def locked(folder: Path) -> Iterator[bool]:
-    """Tell whether this process has `folder` for itself; ends with the block, or the process.
+    """Lock `folder` until the block or the process ends; yield whether that succeeded.
 
-    Where the system has no file locks every claim is granted.
+    Where the system or the file system has no locks, it always succeeds.
     """
     try:
         import fcntl
@@ -61,7 +61,7 @@ def locked(folder: Path) -> Iterator[bool]:
 
 
 def is_locked(folder: Path) -> bool:
-    """Tell whether a process has `folder` for itself; writes nothing."""
+    """Return whether a process has locked `folder`; writes nothing."""
     lock = folder / ".cache" / "hublora" / "lock"
     try:
         import fcntl
@@ -76,13 +76,13 @@ def is_locked(folder: Path) -> bool:
 
 
 def nearest_folder(folder: Path) -> Path:
-    """Return `folder`, or the nearest one above that is there."""
+    """Return `folder`, or the nearest parent that exists."""
     folder = folder.absolute()
     return folder if folder.is_dir() else nearest_folder(folder.parent)
 
 
 def sync_folder(folder: Path) -> None:
-    """Make renames inside `folder` durable; Windows cannot open one, and does so by itself."""
+    """fsync `folder`, so that renames in it are durable; Windows does that by itself."""
     if os.name == "nt":
         return
     handle = os.open(folder, os.O_RDONLY)

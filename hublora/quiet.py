@@ -1,6 +1,6 @@
-"""Keeps libraries quiet while they load: their bars, and what they say of software nobody needs.
+"""Silences progress bars and irrelevant notices of libraries while they load a model.
 
-Warnings about what is loaded stay. Whoever asked for another verbosity gets it.
+Warnings about the model itself stay, as does a verbosity that the user has set.
 """
 
 from __future__ import annotations
@@ -9,18 +9,18 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# hublora's images go through Pillow, and diffusers imports these classes whether used or not.
-_NEEDLESS = "requires torchvision (not installed)"
+# diffusers imports these classes whether they are used or not; hublora reads images with Pillow.
+_IRRELEVANT = "requires torchvision (not installed)"
 
 
 @contextmanager
 def quiet_loading() -> Iterator[None]:
-    """Show no bars of diffusers and transformers, and nothing about a missing torchvision."""
+    """Disable progress bars of diffusers and transformers and the notice about torchvision."""
     from diffusers.utils import logging as of_diffusers
     from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars
     from transformers.utils import logging as of_transformers
 
-    downloads_were_quiet = are_progress_bars_disabled()  # transformers' switch turns these too
+    bars_were_disabled = are_progress_bars_disabled()  # transformers' switch changes these too
     libraries = [
         library for library in (of_diffusers, of_transformers) if library.is_progress_bar_enabled()
     ]
@@ -28,17 +28,17 @@ def quiet_loading() -> Iterator[None]:
     for library in libraries:
         library.disable_progress_bar()
     for handler in handlers:
-        handler.addFilter(_needed)
+        handler.addFilter(_is_relevant)
     try:
         yield
     finally:
         for library in libraries:
             library.enable_progress_bar()
-        if downloads_were_quiet:
+        if bars_were_disabled:
             disable_progress_bars()
         for handler in handlers:
-            handler.removeFilter(_needed)
+            handler.removeFilter(_is_relevant)
 
 
-def _needed(record: logging.LogRecord) -> bool:
-    return _NEEDLESS not in record.getMessage()
+def _is_relevant(record: logging.LogRecord) -> bool:
+    return _IRRELEVANT not in record.getMessage()

@@ -1,4 +1,4 @@
-"""Other people's words on a terminal, and inside a command or a line of Python to be copied."""
+"""Escapes text of other people for a terminal, a shell command and a line of Python."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import json
 import re
 import shlex
 
-# Control characters, and those that turn the direction of the text after them.
+# Control characters, and those that change the direction of the text after them.
 _UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\ufeff\u202a-\u202e\u2066-\u2069]")
-_STYLE = re.compile("(\x1b\\[[01]m|[\n\t])")  # bold and its end, and what lays out a text
+_STYLE = re.compile("(\x1b\\[[01]m|[\n\t])")  # bold and its end, line feed, tab
 
 
 def visible(text: str) -> str:
-    """Return `text` as a terminal may have it: what would command the terminal is spelt out."""
-    pieces = _STYLE.split(text)  # every second one is such a mark
+    """Return `text` with control characters escaped, except bold, line feeds and tabs."""
+    pieces = _STYLE.split(text)  # the odd ones are the separators
     pieces[::2] = [_UNSEEN.sub(_spell, piece) for piece in pieces[::2]]
     return "".join(pieces)
 
 
 def visible_json(text: str) -> str:
-    """Return JSON with every such character as its escape, which means the same."""
+    """Return JSON text with control characters as \\u escapes, which parse to the same value."""
     return _UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
@@ -28,14 +28,13 @@ def _spell(found: re.Match[str]) -> str:
 
 
 def one_line(text: str) -> str:
-    """Return `text` on one line, without characters that cannot be seen."""
+    """Return `text` on one line, without control characters."""
     whole = text.encode("utf-8", "replace").decode("utf-8")
     return _UNSEEN.sub("", " ".join(whole.split()))
 
 
 def is_text(value: str) -> bool:
-    """Tell whether UTF-8 can write `value`: not with bytes in it that a terminal passed on as they
-    were, which no tokenizer reads."""
+    """Return whether `value` encodes as UTF-8; raw bytes of a command line do not."""
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -44,12 +43,12 @@ def is_text(value: str) -> bool:
 
 
 def python_text(text: str) -> str:
-    """Return a Python literal on one line."""
+    """Return `text` as a Python string literal on one line."""
     return json.dumps(one_line(text), ensure_ascii=False)
 
 
 def shell_word(text: str) -> str:
-    """Return one word of a command line, in double quotes where any shell reads them alike."""
+    """Return `text` as one shell word, in double quotes where every shell reads those alike."""
     text = one_line(text)
     if re.fullmatch(r"[\w ,.:;+()/@-]+", text):
         return f'"{text}"'

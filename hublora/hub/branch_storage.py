@@ -1,7 +1,7 @@
-"""A branch beside main that holds one set of files, replaced as a whole and without a history.
+"""Stores one set of files on a branch of its own, without history.
 
-Nothing of it is ever on main. Each replacement is one commit; afterwards the branch is squashed to
-it, and the large files that only the old one had are removed from the Hub's storage.
+The files are never on main. Each replacement is one commit, to which the branch is then squashed;
+large files that only earlier commits of the branch had are removed from the Hub's storage.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from hublora.errors import HubloraError, NotFoundError
 from hublora.hub.client import api, translated, without_bars
 from hublora.hub.resolve import RepoSnapshot, inspect_repo
 
-_OF_GIT = ".gitattributes"  # says which files are large
+_GITATTRIBUTES = ".gitattributes"  # lists the large files
 
 
 def branch_snapshot(repo_id: str, branch: str) -> RepoSnapshot | None:
-    """Return what the branch holds now, None if there is no such branch or repo.
+    """Return the snapshot of the branch's head, None if the repo or the branch does not exist.
 
     Raises:
-        HubError: The Hub is away.
+        HubError: The Hub cannot be reached.
     """
     try:
         return inspect_repo(repo_id, "model", branch)
@@ -32,10 +32,10 @@ def branch_snapshot(repo_id: str, branch: str) -> RepoSnapshot | None:
 
 
 def is_private(repo_id: str) -> bool | None:
-    """Tell whether others cannot see a repo, None if there is no such repo.
+    """Return whether a model repo is private, None if it does not exist.
 
     Raises:
-        HubError: The Hub is away.
+        HubError: The Hub cannot be reached.
     """
     try:
         with translated(f"model {repo_id}"):
@@ -48,25 +48,25 @@ def is_private(repo_id: str) -> bool | None:
 def replace(
     repo_id: str, branch: str, files: Mapping[str, Path], message: str, private: bool = False
 ) -> None:
-    """Let the branch hold `files` and nothing else; repo and branch are made if need be.
+    """Replace the files of a branch in one commit; repo and branch are created if missing.
 
     Args:
         repo_id: owner/name.
-        branch: Its name.
-        files: Path in the repo -> file.
-        message: Of the commit.
-        private: Make the repo private, if it is made.
+        branch: Name of the branch.
+        files: Path in the repo -> local file.
+        message: Commit message.
+        private: Whether a repo that is created becomes private.
 
     Raises:
-        HubError: The Hub is away or refuses; the branch holds what it held.
+        HubError: The Hub cannot be reached or refuses; the branch is unchanged.
     """
     with translated(f"model {repo_id}"):
         client = api()
         client.create_repo(repo_id, private=private or None, exist_ok=True)
         client.create_branch(repo_id, branch=branch, exist_ok=True)
         before = _own_files(repo_id, branch)
-        there = client.list_repo_files(repo_id, revision=branch)
-        stale = [name for name in there if name not in files and name != _OF_GIT]
+        present = client.list_repo_files(repo_id, revision=branch)
+        stale = [name for name in present if name not in files and name != _GITATTRIBUTES]
         client.create_commit(
             repo_id,
             [
@@ -77,52 +77,54 @@ def replace(
             revision=branch,
         )
         client.super_squash_history(repo_id, branch=branch, commit_message=message)
-    with contextlib.suppress(HubloraError):  # that takes more rights than writing does
-        _free(repo_id, before)
+    with contextlib.suppress(HubloraError):  # deleting needs more rights than writing
+        _delete_unreferenced(repo_id, before)
 
 
 def remove(repo_id: str, branch: str) -> None:
-    """Delete the branch, and from the Hub's storage what only it had.
+    """Delete a branch, and from the Hub's storage the large files that only it had.
 
     Raises:
-        HubError: The Hub is away or refuses.
+        HubError: The Hub cannot be reached or refuses.
     """
     with translated(f"model {repo_id}", branch):
         before = _own_files(repo_id, branch)
         api().delete_branch(repo_id, branch=branch)
     with contextlib.suppress(HubloraError):
-        _free(repo_id, before)
+        _delete_unreferenced(repo_id, before)
 
 
 def fetch(repo_id: str, snapshot: RepoSnapshot, names: Iterable[str], folder: Path) -> None:
-    """Download files of a commit into `folder`, past the cache: they are large and read once.
+    """Download files of a commit into `folder` without caching them: they are large and read once.
 
     Raises:
-        HubError: The Hub is away.
+        HubError: The Hub cannot be reached.
     """
     with translated(f"model {repo_id}", snapshot.commit):
         for name in names:
             hf_hub_download(repo_id, name, revision=snapshot.commit, local_dir=folder)
 
 
-def _free(repo_id: str, candidates: set[str]) -> None:
-    """Remove those of the large files that no branch, tag or pull request has any more."""
+def _delete_unreferenced(repo_id: str, candidates: set[str]) -> None:
+    """Delete those of the large files (by SHA-256) that no branch, tag or pull request holds."""
     with translated(f"model {repo_id}"):
         refs = api().list_repo_refs(repo_id, include_pull_requests=True)
-        standing = [*refs.branches, *refs.tags, *(refs.pull_requests or [])]
+        live_refs = [*refs.branches, *refs.tags, *(refs.pull_requests or [])]
         used: set[str] = set()
-        for ref in standing:
+        for ref in live_refs:
             used |= _large_files(repo_id, ref.target_commit)
-        gone = candidates - used
-        files = [one for one in api().list_lfs_files(repo_id) if one.oid in gone]
+        unreferenced = candidates - used
+        files = [one for one in api().list_lfs_files(repo_id) if one.oid in unreferenced]
         if files:
             # Nothing refers to them, so there is no history to rewrite.
             api().permanently_delete_lfs_files(repo_id, files, rewrite_history=False)
 
 
 def _own_files(repo_id: str, branch: str) -> set[str]:
-    """Return the SHA-256 of each large file in the commits that the branch has and main has not:
-    one, and those that were not squashed away because the process was killed."""
+    """Return the SHA-256 of each large file in the commits that only the branch has.
+
+    More than one commit is left where a process was killed before it squashed the branch.
+    """
     of_main = {one.commit_id for one in api().list_repo_commits(repo_id)}
     own = [one.commit_id for one in api().list_repo_commits(repo_id, revision=branch)]
     found: set[str] = set()

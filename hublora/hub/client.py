@@ -1,4 +1,4 @@
-"""The one client, and one table that turns its exceptions into hublora's.
+"""The client of the Hub, and the table that maps its exceptions to hublora's.
 
 Protocol: huggingface_hub `errors.py` and `utils/_http.py`.
 """
@@ -19,7 +19,7 @@ from huggingface_hub.utils import (
 
 from hublora.errors import AccessError, HubError, HubloraError, NotFoundError
 
-# Ids that old articles name and that are gone from the Hub, with what took their place.
+# Repos that were deleted from the Hub and that articles still name -> what to use instead.
 REPLACED_REPOS = {
     "runwayml/stable-diffusion-v1-5": "stable-diffusion-v1-5/stable-diffusion-v1-5",
     "lambdalabs/pokemon-blip-captions": "lambdalabs/naruto-blip-captions",
@@ -35,22 +35,22 @@ def api() -> HfApi:
 
 @contextmanager
 def without_bars() -> Iterator[None]:
-    """Show none of huggingface_hub's bars, one for each file; what happens is told by workflows.
+    """Disable huggingface_hub's progress bars, one for each file: workflows report progress.
 
-    Commits take no class of bars, so that only the switch for all of the process turns them off.
+    `create_commit` takes no bar class, so that only the process-wide switch turns them off.
     """
-    were_shown = not are_progress_bars_disabled()
-    if were_shown:
+    were_enabled = not are_progress_bars_disabled()
+    if were_enabled:
         disable_progress_bars()
     try:
         yield
     finally:
-        if were_shown:
+        if were_enabled:
             enable_progress_bars()
 
 
 def is_offline() -> bool:
-    """Tell whether `HF_HUB_OFFLINE` forbids the network."""
+    """Return whether `HF_HUB_OFFLINE` forbids the network."""
     return bool(constants.HF_HUB_OFFLINE)
 
 
@@ -61,11 +61,15 @@ def endpoint() -> str:
 
 @contextmanager
 def translated(what: str, revision: str | None = None) -> Iterator[None]:
-    """Turn the client's exceptions into sentences about `what` (e.g. "model user/name").
+    """Raise the client's exceptions as hublora's, with a sentence about `what`.
+
+    Args:
+        what: Kind and id, such as "model user/name".
+        revision: The revision that was asked for, named if it does not exist.
 
     Raises:
-        NotFoundError: The repo, the revision or the file is not there.
-        AccessError: The token is missing, wrong or not enough.
+        NotFoundError: The repo, the revision or the file does not exist.
+        AccessError: The token is missing, unknown or lacks a right.
         HubError: The Hub could not be reached or failed.
     """
     try:
@@ -80,22 +84,23 @@ def translated(what: str, revision: str | None = None) -> Iterator[None]:
 
 
 def _page(what: str) -> str:
-    """Return the address of the repo's page; `what` is like "dataset owner/name"."""
+    """Return the URL of the repo's page; `what` is like "dataset owner/name"."""
     kind, _, repo = what.partition(" ")
     return f"{endpoint()}/{'' if kind == 'model' else kind + 's/'}{repo}"
 
 
-def _gone(what: str) -> HubloraError | None:
+def _replaced(what: str) -> HubloraError | None:
     repo = what.split(" ")[-1]
     if repo not in REPLACED_REPOS:
         return None
-    return NotFoundError(f"{repo} was taken off the Hub.", f"Use {REPLACED_REPOS[repo]} instead.")
+    return NotFoundError(
+        f"{repo} was deleted from the Hub.", f"Use {REPLACED_REPOS[repo]} instead."
+    )
 
 
 def _repo_missing(error: Exception, what: str, revision: str | None) -> HubloraError:
-    gone = _gone(what)
-    if gone:
-        return gone
+    if replaced := _replaced(what):
+        return replaced
     if "Invalid credentials" in str(error):
         return AccessError(
             f"The Hub at {endpoint()} does not know this token.",
@@ -108,18 +113,18 @@ def _repo_missing(error: Exception, what: str, revision: str | None) -> HubloraE
 
 
 def _elsewhere() -> str:
-    """Return what else may be the reason where another Hub than the public one is asked."""
+    """Return a hint for another endpoint than huggingface.co: empty for that one."""
     if "huggingface.co" in endpoint():
         return ""
     return (
-        ". What huggingface.co has is not on this Hub by itself: unset HF_ENDPOINT to ask there, "
-        "or take a copy in with: hublora hub import FOLDER OWNER/NAME"
+        ". This Hub does not hold the repos of huggingface.co: unset HF_ENDPOINT to use that one, "
+        "or import a copy with: hublora hub import FOLDER OWNER/NAME"
     )
 
 
 def _gated(error: Exception, what: str, revision: str | None) -> HubloraError:
     return AccessError(
-        f"The {what} is gated and this token has no access yet.", f"Ask for it at {_page(what)}"
+        f"The {what} is gated and this token has no access yet.", f"Request it at {_page(what)}"
     )
 
 
@@ -131,7 +136,7 @@ def _revision_missing(error: Exception, what: str, revision: str | None) -> Hubl
 
 
 def _entry_missing(error: Exception, what: str, revision: str | None) -> HubloraError:
-    return NotFoundError(f"A file is missing: {what} does not have it.", None)
+    return NotFoundError(f"A file of the {what} does not exist.", None)
 
 
 def _offline(error: Exception, what: str, revision: str | None) -> HubloraError:
@@ -158,7 +163,7 @@ def _http(error: Exception, what: str, revision: str | None) -> HubloraError:
             "Log in with a token that may do this: hf auth login",
         )
     if status == 404:
-        return _gone(what) or NotFoundError(f"The Hub has no {what}: {said}")
+        return _replaced(what) or NotFoundError(f"The Hub has no {what}: {said}")
     return HubError(f"The Hub answered {status} for the {what}: {said}")
 
 
@@ -168,7 +173,7 @@ def _not_cached(error: Exception, what: str, revision: str | None) -> HubloraErr
 
 _Translate = Callable[[Exception, str, "str | None"], HubloraError]
 
-# The first match wins: subclasses stand above their parents.
+# The first match applies: subclasses stand above their parents.
 _TRANSLATIONS: tuple[tuple[type[BaseException], _Translate], ...] = (
     (hf.OfflineModeIsEnabled, _offline),
     (hf.GatedRepoError, _gated),
@@ -177,17 +182,17 @@ _TRANSLATIONS: tuple[tuple[type[BaseException], _Translate], ...] = (
     (hf.LocalEntryNotFoundError, _not_cached),
     (hf.EntryNotFoundError, _entry_missing),
     (hf.HfHubHTTPError, _http),
-    # The transport errors of whichever HTTP library this huggingface_hub is built on.
+    # Transport errors of whichever HTTP library this huggingface_hub uses.
     (hf.HTTPError, _unreachable),
     (ConnectionError, _unreachable),
 )
 
 
 def whoami() -> dict[str, Any]:
-    """Return who the token belongs to and what it may do.
+    """Return the owner and the rights of the token, as the Hub's `whoami-v2` has them.
 
     Raises:
-        AccessError: There is no token, or the Hub does not know it.
+        AccessError: No token is set, or the Hub does not know it.
     """
     from huggingface_hub import get_token
 

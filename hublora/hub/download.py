@@ -1,4 +1,4 @@
-"""Brings files of a commit to this machine, telling how far it is."""
+"""Downloads files of a commit into the cache, with progress, or reads ranges of them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tqdm.std import tqdm
 from hublora.errors import NotFoundError
 from hublora.hub.client import translated
 
-Progress = Callable[[int, int], None]  # bytes that are here, bytes in all
+Progress = Callable[[int, int], None]  # (bytes done, bytes in all)
 _HEAD_BYTES = 100_000  # 97 of 100 headers on the Hub are shorter (huggingface_hub's figure)
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
@@ -28,11 +28,11 @@ def download(
     *,
     progress: Progress | None = None,
 ) -> Path:
-    """Return the local copy of one file of a commit, downloading it if it is not cached.
+    """Return the cached copy of one file of a commit, downloaded if it is not cached.
 
     Raises:
         NotFoundError: The commit has no such file.
-        HubError: The Hub is away and the file is not cached.
+        HubError: The Hub cannot be reached and the file is not cached.
     """
     with translated(f"{repo_type} {repo_id}", commit):
         try:
@@ -53,17 +53,17 @@ def download_pipeline(
     *,
     progress: Progress | None = None,
 ) -> Path:
-    """Return a local folder with the files of a diffusers pipeline at one commit.
+    """Return the local folder of a diffusers pipeline at one commit.
 
-    Only safetensors weights are taken, one precision of each: fp16 variants are left where full
-    precision exists, as are the single-file checkpoints at the top level of many bases.
+    Only safetensors weights are downloaded, in one precision: no fp16 variant where full precision
+    exists, and no single-file checkpoint at the top level.
 
     Raises:
         NotFoundError: The repo is not a diffusers pipeline.
     """
     check_pipeline(repo_id, files)
-    wanted = [name for name in files if _is_pipeline_file(name, files)]
-    return _download_files(repo_id, commit, files, wanted, progress)
+    names = [name for name in files if _is_pipeline_file(name, files)]
+    return _download_files(repo_id, commit, files, names, progress)
 
 
 def download_model(
@@ -73,43 +73,45 @@ def download_model(
     *,
     progress: Progress | None = None,
 ) -> Path:
-    """Return a local folder with the files of a transformers model at one commit.
+    """Return the local folder of a transformers model at one commit.
 
     Raises:
-        NotFoundError: The repo is no model, or has no safetensors.
+        NotFoundError: The repo is not a transformers model, or has no safetensors.
     """
     if "config.json" not in files:
         raise NotFoundError(f"{repo_id} is not a transformers model: it has no config.json.")
     if not any(name.endswith(".safetensors") for name in files if "/" not in name):
         raise NotFoundError(
-            f"{repo_id} has no safetensors weights; pickles are not opened.",
+            f"{repo_id} has no safetensors weights; pickle files are not opened.",
             "Name a model or a revision that has them, such as refs/pr/… of a conversion.",
         )
     endings = (".json", ".txt", ".model", ".jinja", ".safetensors")
-    wanted = [name for name in files if "/" not in name and name.endswith(endings)]
-    return _download_files(repo_id, commit, files, wanted, progress)
+    names = [name for name in files if "/" not in name and name.endswith(endings)]
+    return _download_files(repo_id, commit, files, names, progress)
 
 
 def _download_files(
     repo_id: str,
     commit: str,
     files: Mapping[str, int | None],
-    wanted: list[str],
+    names: list[str],
     progress: Progress | None,
 ) -> Path:
     cached = cache_folder(repo_id) / "snapshots" / commit
-    total = sum(files[name] or 0 for name in wanted if not (cached / name).exists())
+    total = sum(files[name] or 0 for name in names if not (cached / name).exists())
     with translated(f"model {repo_id}", commit):
         folder = snapshot_download(
-            repo_id, revision=commit, allow_patterns=wanted, tqdm_class=_bars(progress, total)
+            repo_id, revision=commit, allow_patterns=names, tqdm_class=_bars(progress, total)
         )
     return Path(folder)
 
 
 def range_reader(repo_id: str, commit: str, path: str) -> Callable[[int, int], bytes]:
-    """Return a function that reads (offset, length) of a file at a commit, without the rest.
+    """Return a function that reads (offset, length) in bytes of a file at a commit.
 
-    The first read brings more than it was asked for: headers are mostly within it.
+    The first request fetches enough for most headers and answers later reads within it.
+    huggingface_hub's `parse_safetensors_file_metadata` reads headers as well, but downloads a whole
+    file from a server that does not know ranges, and cannot read the alphas after a header.
     """
     from huggingface_hub import hf_hub_url
     from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
@@ -125,12 +127,12 @@ def range_reader(repo_id: str, commit: str, path: str) -> Callable[[int, int], b
             translated(f"model {repo_id}", commit),
             get_session().stream("GET", url, headers=headers, timeout=timeout) as answer,
         ):
-            if answer.status_code == 416:  # there is nothing at that offset
+            if answer.status_code == 416:  # the file is not that long
                 return b""
             if answer.is_error:
                 answer.read()
             hf_raise_for_status(answer)
-            # A server that does not know ranges sends everything: no more is taken than was asked.
+            # A server that does not know ranges sends the whole file: stop after the range.
             skip = 0 if answer.status_code == 206 else offset
             data = bytearray()
             for chunk in answer.iter_bytes():
@@ -144,7 +146,7 @@ def range_reader(repo_id: str, commit: str, path: str) -> Callable[[int, int], b
         if not start:
             start = fetch(0, _HEAD_BYTES)
         end = offset + length
-        whole = len(start) < _HEAD_BYTES  # the file is no longer than that
+        whole = len(start) < _HEAD_BYTES  # the file is not longer
         return start[offset:end] if whole or end <= len(start) else fetch(offset, length)
 
     return read
@@ -154,7 +156,7 @@ def check_pipeline(name: str, files: Collection[str]) -> None:
     """Check that a repo or folder with these files is a diffusers pipeline in safetensors.
 
     Raises:
-        NotFoundError: It is no pipeline, or a part of it only has pickle weights.
+        NotFoundError: It is not a pipeline, or a component only has pickle weights.
     """
     if "model_index.json" not in files:
         raise NotFoundError(
@@ -163,16 +165,16 @@ def check_pipeline(name: str, files: Collection[str]) -> None:
         )
     safe = {file.rpartition("/")[0] for file in files if file.endswith(".safetensors")}
     for file in files:
-        part = file.rpartition("/")[0]
-        if file.endswith(PICKLES) and part not in {"", "safety_checker", *safe}:
+        component = file.rpartition("/")[0]
+        if file.endswith(PICKLES) and component not in {"", "safety_checker", *safe}:
             raise NotFoundError(
-                f"{name} only has pickle weights for its {part}, which can run code when opened.",
+                f"The {component} of {name} only has pickle weights, which can run code.",
                 "Name a base that has .safetensors files.",
             )
 
 
 def cache_folder(repo_id: str, repo_type: str = "model") -> Path:
-    """Return where the huggingface_hub cache keeps a repo."""
+    """Return the folder of a repo in huggingface_hub's cache."""
     return Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repo_id, repo_type=repo_type)
 
 
@@ -191,28 +193,30 @@ def _is_pipeline_file(name: str, files: Mapping[str, int | None]) -> bool:
 
 
 def _bars(progress: Progress | None, total: int | None = None) -> Any:
-    """Return the class of bars for huggingface_hub that draws nothing and tells `progress`.
+    """Return a tqdm class for huggingface_hub that shows nothing and calls `progress`.
 
     Args:
-        progress: Is told; nobody, if None.
-        total: Bytes that will be downloaded, where the bar itself learns them file by file.
+        progress: Called with (bytes done, bytes in all); None for no calls.
+        total: Bytes of the whole download, where the bar itself learns them file by file.
     """
     lock = threading.Lock()
 
     class Bars(tqdm):
         def __init__(self, *args: Any, **settings: Any) -> None:
-            # One bar counts files, and with Xet one counts what crosses the network: the bytes
-            # on disk are the ones that add up to the size.
-            self.told = settings.get("unit") == "B" and settings.get("desc") != "Downloading bytes"
+            # One bar counts files, and with Xet another counts bytes on the wire: bytes on disk
+            # are those that add up to the size.
+            self.counts_bytes = (
+                settings.get("unit") == "B" and settings.get("desc") != "Downloading bytes"
+            )
             settings.pop("name", None)
             super().__init__(*args, **{**settings, "disable": True})
-            self.here = settings.get("initial") or 0
+            self.done = settings.get("initial") or 0
 
         def update(self, n: float | None = 1) -> None:
             with lock:
-                self.here += int(n or 0)
-                everything = total or self.total
-                if self.told and progress is not None and everything:
-                    progress(min(self.here, int(everything)), int(everything))
+                self.done += int(n or 0)
+                whole = total or self.total
+                if self.counts_bytes and progress is not None and whole:
+                    progress(min(self.done, int(whole)), int(whole))
 
     return Bars

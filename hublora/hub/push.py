@@ -1,4 +1,4 @@
-"""Shares a folder as one commit: checked before it is made, read back after."""
+"""Pushes a folder as one commit: rights are checked before, checksums after."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ from hublora.refs import check_repo_id
 
 @dataclass(frozen=True)
 class PushResult:
-    """Where a push ended up.
+    """The commit that a push created.
 
     Attributes:
         repo_id: owner/name.
-        commit: The one commit that was made (or the head, if nothing had changed).
-        url: The repo's page.
-        files: What the folder's part of that commit consists of.
+        commit: 40 hexadecimal digits; the head that was there if nothing had changed.
+        url: URL of the repo's page.
+        files: Paths in the repo of the files that were pushed.
     """
 
     repo_id: str
@@ -53,12 +53,12 @@ class PushResult:
 
 
 def check_can_push(repo_id: str, repo_type: str = "model") -> None:
-    """Find out before any long work whether this token may push to `repo_id`.
+    """Check, before any long work, that this token may push to `repo_id`.
 
     Raises:
         RefError: The id has not the form owner/name.
         AccessError: No token, a read-only one, or no right to that owner or repo.
-        HubError: Offline, or the Hub is away.
+        HubError: Offline, or the Hub cannot be reached.
     """
     check_repo_id(repo_id)
     if is_offline():
@@ -85,7 +85,7 @@ def check_can_push(repo_id: str, repo_type: str = "model") -> None:
 
 
 def _token_hint() -> str:
-    """Return how to come by a token that may write and make it the one that is used."""
+    """Return how to create a token that may write and where to set it."""
     if "huggingface.co" in endpoint():
         where = f"Make one that may write at {endpoint()}/settings/tokens"
     else:
@@ -96,10 +96,10 @@ def _token_hint() -> str:
 
 
 def remote_card(repo_id: str) -> str | None:
-    """Return the README.md that the repo has now, None if there is no repo or no card.
+    """Return the text of the repo's current README.md, None without a repo or a card.
 
     Raises:
-        HubError: The Hub is away.
+        HubError: The Hub cannot be reached.
     """
     try:
         snapshot = inspect_repo(repo_id)
@@ -112,13 +112,13 @@ def remote_card(repo_id: str) -> str | None:
 
 @without_bars()
 def push_folder(folder: Path, repo_id: str, *, message: str, private: bool = False) -> PushResult:
-    """Upload the layout's files in `folder` as one commit on main.
+    """Upload the files of the repo layout in `folder` as one commit on main.
 
-    Files of the layout that an earlier push left and that `folder` no longer has are removed in
-    the same commit; everything else in the repo is left alone.
+    Files of the layout that an earlier push added and that `folder` no longer has are deleted in
+    the same commit; all other files in the repo stay.
 
     Raises:
-        PushError: It did not complete; the folder is as it was and the push can be repeated.
+        PushError: It did not complete; the folder is unchanged and the push can be repeated.
         AccessError: The token may not write there.
     """
     names = repo_files(folder)
@@ -129,16 +129,16 @@ def push_folder(folder: Path, repo_id: str, *, message: str, private: bool = Fal
             return _commit(folder, repo_id, names, message, private)
     except AccessError:
         raise
-    # Besides hublora's own: disk and network, and what the client makes of a broken upload.
+    # Besides hublora's own: disk, network, and the client's errors about a broken upload.
     except (HubloraError, OSError, RuntimeError, ValueError) as error:
         raise PushError(
             f"The push to {repo_id} did not complete: {_reason(error)}",
-            f"Everything is kept; try again with: {push_command(folder, repo_id)}",
+            f"All files are kept; try again with: {push_command(folder, repo_id)}",
         ) from error
 
 
 def push_command(folder: Path, repo_id: str) -> str:
-    """Return what a person types to push `folder`, as a shell takes it."""
+    """Return the command line that pushes `folder`, quoted for a shell."""
     return shlex.join(["hublora", "push", str(folder), repo_id])
 
 
@@ -173,7 +173,7 @@ def verify_files(folder: Path, pushed: PushResult) -> None:
     if wrong:
         raise VerificationError(
             f"{pushed.repo_id}@{pushed.commit[:8]} is not what was pushed: {', '.join(wrong)}.",
-            f"Everything is kept; push again with: {push_command(folder, pushed.repo_id)}",
+            f"All files are kept; push again with: {push_command(folder, pushed.repo_id)}",
         )
 
 
@@ -192,7 +192,7 @@ def _commit(
 
 
 def _reason(error: BaseException) -> str:
-    """Return the first line of what went wrong, of the cause where the error only wraps one."""
+    """Return the first line of an error's message, of its cause where it only wraps one."""
     if isinstance(error, HubloraError):
         return error.message
     if isinstance(error, RuntimeError) and error.__cause__ is not None:

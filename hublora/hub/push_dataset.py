@@ -1,4 +1,4 @@
-"""Shares images and captions as a dataset repo: one commit, compared by hash afterwards."""
+"""Pushes images and captions as a dataset repo: one commit, then its checksums are verified."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hublora.hub.client import api, translated, without_bars
 from hublora.hub.push import PushResult
 from hublora.hub.resolve import inspect_repo
 
-_AT_ONCE = 100  # paths of one question to the Hub
+_BATCH = 100  # paths in one request
 
 
 @without_bars()
@@ -23,15 +23,15 @@ def push_dataset_files(
     """Upload files as one commit on the main branch of a dataset repo, and verify it.
 
     Args:
-        files: Path in the repo -> a local file, or its content.
-        repo_id: owner/name; created if it is not there.
-        message: Of the commit.
-        private: Create it private.
+        files: Path in the repo -> local file, or its content.
+        repo_id: owner/name; created if it does not exist.
+        message: Commit message.
+        private: Whether a repo that is created becomes private.
 
     Raises:
         AccessError: The token may not write there.
         PushError: It did not complete.
-        VerificationError: What arrived is not what was sent.
+        VerificationError: The commit does not hold the files that were sent.
     """
     try:
         with translated(f"dataset {repo_id}"):
@@ -57,22 +57,22 @@ def push_dataset_files(
         ) from error
     if wrong:
         raise VerificationError(
-            f"{repo_id}@{commit.oid[:8]} is not what was pushed: {', '.join(wrong[:5])}.",
+            f"{repo_id}@{commit.oid[:8]} differs from what was pushed: {', '.join(wrong[:5])}.",
             "Run the same command again.",
         )
     return PushResult(repo_id, commit.oid, str(url), tuple(files))
 
 
 def _differing(files: Mapping[str, Path | bytes], repo_id: str, commit: str) -> list[str]:
-    """Return the paths that are missing at the commit or whose hash there is another one."""
+    """Return the paths that are missing at the commit or have another hash there."""
     names = list(files)
-    there: dict[str, RepoFile] = {}
-    for start in range(0, len(names), _AT_ONCE):
+    pushed: dict[str, RepoFile] = {}
+    for start in range(0, len(names), _BATCH):
         found = api().get_paths_info(
-            repo_id, names[start : start + _AT_ONCE], repo_type="dataset", revision=commit
+            repo_id, names[start : start + _BATCH], repo_type="dataset", revision=commit
         )
-        there |= {one.path: one for one in found if isinstance(one, RepoFile)}
-    return [name for name in names if name not in there or not _same(files[name], there[name])]
+        pushed |= {one.path: one for one in found if isinstance(one, RepoFile)}
+    return [name for name in names if name not in pushed or not _same(files[name], pushed[name])]
 
 
 def _same(content: Path | bytes, file: RepoFile) -> bool:

@@ -1,7 +1,7 @@
-"""Which files make an adapter repo on the Hub; nothing else is ever uploaded.
+"""The files of an adapter repo on the Hub; no other file is ever uploaded.
 
 The Hub counts downloads by top-level `.safetensors` files, so there is exactly one. The repo of a
-composition has none: its lockfile names the adapters that it is made of.
+composition has none: its lockfile names its adapters.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ LEARNED_EMBEDDINGS = "learned_embeds.safetensors"  # diffusers' name; stands in 
 LOCK = "hublora.lock.json"
 SETTINGS = "training/config.yaml"
 ENVIRONMENT = "training/environment.json"
-CONTENTS = (WEIGHTS, LEARNED_EMBEDDINGS, LOCK)  # one of them is what the repo is about
+CONTENTS = (WEIGHTS, LEARNED_EMBEDDINGS, LOCK)  # every repo has one of them
 PATTERNS = (
     CARD,
     *CONTENTS,
@@ -30,7 +30,7 @@ PATTERNS = (
 
 
 def is_repo_file(path: str) -> bool:
-    """Tell whether a POSIX path inside a folder belongs to the layout; hidden files never do."""
+    """Return whether a POSIX path inside a folder belongs to the layout; hidden files never do."""
     parts = path.split("/")
     return not any(part.startswith(".") for part in parts) and any(
         len(pattern.split("/")) == len(parts) and fnmatchcase(path, pattern) for pattern in PATTERNS
@@ -38,7 +38,7 @@ def is_repo_file(path: str) -> bool:
 
 
 def repo_files(folder: Path) -> list[str]:
-    """Return the files in `folder` that belong to the layout, sorted; links are left out."""
+    """Return the paths in `folder` that belong to the layout, sorted, without symbolic links."""
     return sorted(
         name
         for path in folder.rglob("*")

@@ -1,12 +1,12 @@
-"""From a name to a commit and a file, once; every later read uses both.
+"""Resolves repos and adapter refs to a commit and a file, once; later reads use both.
 
-    what is named        online                       HF_HUB_OFFLINE=1
+    named                online                       HF_HUB_OFFLINE=1
     a local path         the path                     the path
     a commit sha         that commit                  that commit, from the cache
-    a branch, tag, PR    asked once, then remembered  as last remembered in the cache
+    a branch, tag, PR    the Hub's, then cached       as last cached
     a file in a repo     downloaded at the commit     the cached copy of that commit
 
-The memory is the `refs/` folder of the huggingface_hub cache, in its own format:
+The mapping is cached in the `refs/` folder of huggingface_hub's cache, in its format:
 https://huggingface.co/docs/huggingface_hub/guides/manage-cache
 """
 
@@ -35,13 +35,13 @@ _SHA = re.compile(r"[0-9a-f]{40}\Z")
 
 @dataclass(frozen=True)
 class RepoSnapshot:
-    """What a repo holds at one commit.
+    """The files and the card of a repo at one commit.
 
     Attributes:
         repo_id: owner/name.
         commit: 40 hexadecimal digits.
-        files: Path -> size in bytes (None where the cache does not know it).
-        card: The front matter of its README.md, empty without one.
+        files: Path -> size in bytes, None if unknown.
+        card: Front matter of its README.md, empty without one.
     """
 
     repo_id: str
@@ -52,12 +52,13 @@ class RepoSnapshot:
 
 @dataclass(frozen=True)
 class ResolvedAdapter:
-    """An adapter ref pinned to bytes.
+    """An adapter ref at a commit and a file.
 
     Attributes:
-        ref: The ref at its commit and file.
-        card: The front matter of the repo's card (empty for local files).
-        files: Path -> size of what the repo holds at that commit (empty for local files).
+        ref: The ref with its commit and file.
+        card: Front matter of the repo's card; empty for local files and URLs.
+        files: Path -> size in bytes of the repo's files at that commit; empty for local files
+            and URLs.
     """
 
     ref: AdapterRef
@@ -94,7 +95,7 @@ def inspect_repo(
         info = api().repo_info(repo_id, repo_type=repo_type, revision=revision, files_metadata=True)
     if not info.sha or not _SHA.match(info.sha):
         raise HubError(f"The Hub named no commit for the {repo_type} {repo_id}.")
-    _remember(repo_id, repo_type, revision, info.sha)
+    _cache_commit(repo_id, repo_type, revision, info.sha)
     card = getattr(info, "card_data", None)
     return RepoSnapshot(
         repo_id,
@@ -105,24 +106,24 @@ def inspect_repo(
 
 
 def changed_files(repo_id: str, old: str, new: str) -> set[str] | None:
-    """Return the files of a model that differ between two commits, None if one of them is gone.
+    """Return the files of a model that differ between two commits, None if one does not exist.
 
     Raises:
-        HubError: The Hub is away.
+        HubError: The Hub cannot be reached.
     """
-    found = []
+    files = []
     for commit in (old, new):
         try:
             with translated(f"model {repo_id}", commit):
                 info = api().model_info(repo_id, revision=commit, files_metadata=True)
         except NotFoundError:
             return None
-        found.append({(file.rfilename, file.blob_id) for file in info.siblings or []})
-    return {name for name, _ in found[0] ^ found[1]}
+        files.append({(file.rfilename, file.blob_id) for file in info.siblings or []})
+    return {name for name, _ in files[0] ^ files[1]}
 
 
 def resolve_adapter(ref: AdapterRef) -> ResolvedAdapter:
-    """Pin an adapter ref of a repo to a commit and the file in it, without downloading weights.
+    """Resolve an adapter ref of a repo to its commit and file; downloads nothing.
 
     The file of a composition is its lockfile.
 
@@ -133,7 +134,7 @@ def resolve_adapter(ref: AdapterRef) -> ResolvedAdapter:
     try:
         snapshot = inspect_repo(ref.location, "model", ref.revision)
     except NotFoundError as error:
-        if Path(ref.location).is_dir():  # such as the run folder that a training just named
+        if Path(ref.location).is_dir():  # such as the run folder of a training
             raise NotFoundError(error.message, f"For the folder write ./{ref.location}") from error
         raise
     path = _choose_file(ref, snapshot.files)
@@ -145,20 +146,20 @@ def _choose_file(ref: AdapterRef, files: Mapping[str, int | None]) -> str:
     if ref.path in safe:
         return str(ref.path)
     folder = f"{ref.path}/" if ref.path else ""
-    here = [name for name in safe if name.startswith(folder) and "/" not in name[len(folder) :]]
-    if folder + WEIGHTS in here:
+    inside = [name for name in safe if name.startswith(folder) and "/" not in name[len(folder) :]]
+    if folder + WEIGHTS in inside:
         return folder + WEIGHTS
     if LOCK in files and ref.path in (None, LOCK):
         return LOCK
-    if len(here) == 1:
-        return here[0]
+    if len(inside) == 1:
+        return inside[0]
     where = f"{ref.location}/{ref.path}" if ref.path else ref.location
-    if here:
-        raise AdapterError(f"{where} holds {len(here)} adapters.", _list_refs(ref, here))
+    if inside:
+        raise AdapterError(f"{where} has {len(inside)} adapters.", _list_refs(ref, inside))
     if ref.path:
         wrong = f"{ref.location} has no file {ref.path!r}."
         if ref.path in files:
-            wrong = f"{where} is not a .safetensors file, and nothing else is opened."
+            wrong = f"{where} is not a .safetensors file; other files are not opened."
         raise NotFoundError(wrong, _list_refs(ref, safe))
     if safe:
         raise AdapterError(f"{where} has no adapter at its top level.", _list_refs(ref, safe))
@@ -167,19 +168,19 @@ def _choose_file(ref: AdapterRef, files: Mapping[str, int | None]) -> str:
             f"{where} only has pickle files, which can run code when they are opened.",
             "Ask its author for a .safetensors file.",
         )
-    raise AdapterError(f"{where} has no .safetensors file.", "Is it an adapter at all?")
+    raise AdapterError(f"{where} has no .safetensors file.", "Check that it is an adapter.")
 
 
 def _list_refs(ref: AdapterRef, names: Iterable[str], most: int = 20) -> str | None:
-    """Return refs that can be typed as they stand, None if there are none."""
-    found = [str(replace(ref, path=name)) for name in sorted(names)]
-    if not found:
+    """Return a hint that lists complete refs, None without names."""
+    refs = [str(replace(ref, path=name)) for name in sorted(names)]
+    if not refs:
         return None
-    listed = "\n".join(f"  {one}" for one in found[:most])
-    return f"Name one:\n{listed}" + ("\n  …" if len(found) > most else "")
+    listed = "\n".join(f"  {one}" for one in refs[:most])
+    return f"Name one:\n{listed}" + ("\n  …" if len(refs) > most else "")
 
 
-def _remember(repo_id: str, repo_type: str, revision: str, commit: str) -> None:
+def _cache_commit(repo_id: str, repo_type: str, revision: str, commit: str) -> None:
     if _SHA.match(revision):
         return
     path = cache_folder(repo_id, repo_type) / "refs" / revision
@@ -190,19 +191,19 @@ def _remember(repo_id: str, repo_type: str, revision: str, commit: str) -> None:
             file.write(commit)
         os.replace(temporary, path)
     except OSError:
-        pass  # a read-only cache still works online
+        pass  # a read-only cache works online
 
 
 def _inspect_cache(repo_id: str, repo_type: str, revision: str) -> RepoSnapshot:
     if repo_id in REPLACED_REPOS:
         raise NotFoundError(
-            f"{repo_id} was taken off the Hub.", f"Use {REPLACED_REPOS[repo_id]} instead."
+            f"{repo_id} was deleted from the Hub.", f"Use {REPLACED_REPOS[repo_id]} instead."
         )
     cache = cache_folder(repo_id, repo_type)
     commit = revision
     if not _SHA.match(revision):
-        remembered = cache / "refs" / revision
-        commit = remembered.read_text().strip() if remembered.is_file() else ""
+        cached = cache / "refs" / revision
+        commit = cached.read_text().strip() if cached.is_file() else ""
     folder = cache / "snapshots" / commit
     if not commit or not folder.is_dir():
         raise HubError(
@@ -218,7 +219,7 @@ def _inspect_cache(repo_id: str, repo_type: str, revision: str) -> RepoSnapshot:
 
 
 def read_card(path: Path) -> dict[str, Any]:
-    """Return the front matter of a card, empty when there is none or it does not parse."""
+    """Return the front matter of a card, empty if there is none or it does not parse."""
     if not path.is_file() or path.stat().st_size > MAX_CARD_BYTES:
         return {}
     front_matter, _ = strict_yaml.split_front_matter(path.read_text("utf-8", "replace"))

@@ -1,4 +1,4 @@
-"""Finds adapters on the Hub, through its list API."""
+"""Searches adapters on the Hub through its list API."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 
 from hublora.hub.client import api, translated
 
-# Short names that people use -> the repo that adapters name as their base.
+# Short name -> Hub id of the base that cards of adapters name.
 BASES = {
     "sd15": "stable-diffusion-v1-5/stable-diffusion-v1-5",
     "sd1.5": "stable-diffusion-v1-5/stable-diffusion-v1-5",
     "sdxl": "stabilityai/stable-diffusion-xl-base-1.0",
 }
-# How results are sorted -> the list API's name for it.
+# Sort order -> its name in the list API.
 SORTS = {
     "downloads": "downloads",
     "likes": "likes",
@@ -26,15 +26,15 @@ SORTS = {
 
 @dataclass(frozen=True)
 class FoundAdapter:
-    """An adapter as the Hub lists it.
+    """An adapter in the Hub's list.
 
     Attributes:
         repo_id: owner/name.
-        base: What its card names as base; None if it names none or several.
-        trigger: Words that call it, as its card writes them; empty without any.
-        license: Its card's; None if it names none.
-        downloads: In the last 30 days.
-        likes: Of people.
+        base: Hub id of the base that its card names; None if that names none or several.
+        trigger: Trigger words, as its card writes them; empty without any.
+        license: Licence id of its card; None if that names none.
+        downloads: Downloads in the last 30 days.
+        likes: Number of likes.
     """
 
     repo_id: str
@@ -53,17 +53,17 @@ def search(
     sort: str = "downloads",
     limit: int = 20,
 ) -> list[FoundAdapter]:
-    """Return adapters, the first by `sort` first.
+    """Return adapters, ordered by `sort`.
 
     Args:
-        text: In the repo's name; empty for any.
-        base: Hub id or short name (`BASES`) of the base they were made for.
+        text: Part of the repo's name; empty for all.
+        base: Hub id or short name (`BASES`) of the base that they were trained on.
         author: User or organisation.
         sort: A key of `SORTS`.
-        limit: The most to return.
+        limit: Largest number of results.
 
     Raises:
-        HubError: The Hub is away.
+        HubError: The Hub cannot be reached.
     """
     name = BASES.get((base or "").lower(), base)
     with translated("adapters"):

@@ -1,4 +1,4 @@
-"""Files that lie at a plain https URL, cached by content once they are what they should be."""
+"""Downloads files from https URLs into a cache that is keyed by content."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from hublora.hub.download import Progress
 
 MAX_BYTES = 2 << 30  # the largest LoRA adapters in use are well below 2 GiB
 _TIMEOUT = 30  # seconds without a byte
-_PATIENCE = 60  # seconds, after which a file must come at `_SLOWEST`
-_SLOWEST = 1000  # bytes a second
+_GRACE = 60  # seconds, after which a download must have `_MIN_SPEED`
+_MIN_SPEED = 1000  # bytes a second
 
 
 def download_url(
@@ -36,21 +36,21 @@ def download_url(
     progress: Progress | None = None,
     check: Callable[[Path], object] = lambda path: None,
 ) -> Path:
-    """Return the local copy of the file at `url`.
+    """Return the cached copy of the file at `url`, downloaded if needed.
 
-    Copies are kept by what they hold. One that is there is used again as long as the server says
-    that nothing has changed, says nothing about that, or is away.
+    A cached copy is used again if the server answers that it has not changed, sends no ETag, or
+    cannot be reached.
 
     Args:
-        url: https.
-        name: What the copy is called.
-        most: Bytes that it may have.
-        progress: Told (done, total) in bytes.
-        check: Raises if the file is not what it should be; then nothing of it stays.
+        url: An https URL.
+        name: File name of the copy.
+        most: Largest allowed size in bytes.
+        progress: Called with (bytes done, bytes in all).
+        check: Raises if the file is not of the expected kind; it is then not cached.
 
     Raises:
-        HubError: It cannot be fetched, redirects away from https or into a private network, is
-            too large, or comes too slowly.
+        HubError: It cannot be downloaded, redirects away from https or into a private network,
+            is too large, or arrives too slowly.
     """
     root = cache_root() / "urls"
     record = root / f"{hashlib.sha256(url.encode()).hexdigest()}.json"
@@ -66,7 +66,7 @@ def download_url(
                 file.flush()
                 os.fsync(file.fileno())
         except _Unchanged:
-            assert known is not None, "only then was asked"
+            assert known is not None, "an ETag is only sent along with a copy"
             return known
         except HubError:
             if known:
@@ -82,11 +82,11 @@ def download_url(
 
 
 class _Unchanged(Exception):
-    """The server has what is here."""
+    """The server answered that the cached copy is current."""
 
 
 def _known(record: Path, root: Path, name: str) -> tuple[Path | None, str]:
-    """Return the copy of what lay at an address, and the tag that the server gave it."""
+    """Return the cached copy for a URL's record and its ETag; (None, "") without one."""
     try:
         entry = json.loads(record.read_text())
         path, tag = root / str(entry["sha256"]) / name, str(entry["etag"])
@@ -96,14 +96,14 @@ def _known(record: Path, root: Path, name: str) -> tuple[Path | None, str]:
 
 
 def _fetch(url: str, file: IO[bytes], most: int, progress: Progress, tag: str) -> str:
-    """Write what lies at an address into a file; return its tag, empty if it has none.
+    """Download a URL into a file; return its ETag, empty if it has none.
 
     Raises:
-        HubError: It cannot be fetched whole.
-        _Unchanged: It still has the tag that is known.
+        HubError: It cannot be downloaded completely.
+        _Unchanged: Its ETag is still `tag`.
     """
     where = url.partition("?")[0]  # a query may hold a signature
-    opener = urllib.request.build_opener(_CarefulRedirects)
+    opener = urllib.request.build_opener(_SafeRedirects)
     request = urllib.request.Request(url, headers={"If-None-Match": tag} if tag else {})
     begun = time.monotonic()
     try:
@@ -116,8 +116,8 @@ def _fetch(url: str, file: IO[bytes], most: int, progress: Progress, tag: str) -
                 if max(received, size) > most:
                     raise HubError(f"{where} is larger than {most >> 30} GiB.")
                 waited = time.monotonic() - begun
-                if waited > _PATIENCE and received < waited * _SLOWEST:
-                    raise HubError(f"{where} comes too slowly.", "Try again later.")
+                if waited > _GRACE and received < waited * _MIN_SPEED:
+                    raise HubError(f"{where} arrives too slowly.", "Try again later.")
                 file.write(chunk)
                 progress(received, max(size, received))
             found = str(response.headers.get("ETag", ""))
@@ -132,12 +132,12 @@ def _fetch(url: str, file: IO[bytes], most: int, progress: Progress, tag: str) -
         said = " ".join(str(reason).split()).rstrip(".")
         raise HubError(f"{where} cannot be fetched: {said}.") from error
     if received < size:
-        raise HubError(f"{where} broke off after {received:,} of {size:,} bytes.", "Try again.")
+        raise HubError(f"{where} ended after {received:,} of {size:,} bytes.", "Try again.")
     return found
 
 
-class _CarefulRedirects(urllib.request.HTTPRedirectHandler):
-    """Follows redirects to https only, and into no network that only this machine can reach."""
+class _SafeRedirects(urllib.request.HTTPRedirectHandler):
+    """Follows redirects to https only, and to no other host in a private network."""
 
     def redirect_request(
         self,
@@ -157,9 +157,9 @@ class _CarefulRedirects(urllib.request.HTTPRedirectHandler):
 
 
 def _is_private(host: str) -> bool:
-    """Tell whether a name stands for an address that is not of the public internet."""
+    """Return whether a host name resolves to an address outside the public internet."""
     try:
         found = {info[4][0] for info in socket.getaddrinfo(host, None)}
     except OSError:
-        return False  # it cannot be reached either
+        return False  # it cannot be connected to either
     return any(not ipaddress.ip_address(str(one).partition("%")[0]).is_global for one in found)

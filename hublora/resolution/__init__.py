@@ -1,1 +1,1 @@
-"""Turns names into files at a commit: adapters, compositions, bases, lockfiles, devices."""
+"""Resolves names to files at a commit: adapters, compositions, bases, lockfiles; and devices."""

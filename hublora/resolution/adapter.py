@@ -1,4 +1,4 @@
-"""Opens adapters: from a ref to facts, and to tensors if they are asked for."""
+"""Downloads and loads adapters: from a ref to a local file, to facts and to tensors."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from hublora.refs import AdapterRef
 
 
 def open_adapter(ref: AdapterRef, callback: Callback = no_callback) -> Adapter:
-    """Bring an adapter to this machine and read it.
+    """Download an adapter and load it.
 
     Raises:
-        NotFoundError: It is not there.
-        AdapterError: It is broken or no adapter.
+        NotFoundError: The repo, file or folder does not exist.
+        AdapterError: The file is broken or is not an adapter.
     """
     return load_downloaded(*download_adapter(ref, callback), callback)
 
@@ -34,22 +34,23 @@ def open_adapter(ref: AdapterRef, callback: Callback = no_callback) -> Adapter:
 def load_downloaded(
     resolved: ResolvedAdapter, path: Path, callback: Callback = no_callback
 ) -> Adapter:
-    """Read the file that `download_adapter` returned; report the error of a low-rank rewrite.
+    """Load the file that `download_adapter` returned; report the error of a low-rank rewrite.
 
     Raises:
-        AdapterError: It is broken or no adapter.
+        AdapterError: The file is broken or is not an adapter.
     """
     if path.name == LOCK:
         name = resolved.ref.location
         raise AdapterError(
-            f"{name} is a composition of several adapters.", f"Draw with it: hublora run {name} …"
+            f"{name} is a composition of several adapters.",
+            f"Generate with it: hublora run {name} …",
         )
     adapter = load_adapter(path, **facts_from_card(resolved))
     if adapter.error:
         kind = " and ".join(one for one in adapter.facts.methods if one not in ("lora", "dora"))
         callback(
             Note(
-                f"{adapter.facts.source} is made of {kind or 'products'}, which pipelines take as "
+                f"{adapter.facts.source} uses {kind or 'products'}, which is rewritten as "
                 f"low rank: a layer differs by up to {adapter.error:.2%} of its update."
             )
         )
@@ -57,18 +58,26 @@ def load_downloaded(
 
 
 def embedding_files(path: Path) -> list[Path]:
-    """Return the files with learned tokens that lie beside an adapter's file, sorted."""
+    """Return the token embedding files in the folder of an adapter's file, sorted."""
     return sorted(f for pattern in _embeddings(path.name) for f in path.parent.glob(pattern))
 
 
 def download_adapter(
     ref: AdapterRef, callback: Callback = no_callback
 ) -> tuple[ResolvedAdapter, Path]:
-    """Return a ref at its commit with a local copy of its file."""
+    """Resolve a ref and download its file; return both, with the path of the local copy.
+
+    The card, a PEFT config and token embeddings are downloaded with it, so that they are cached for
+    offline use.
+
+    Raises:
+        NotFoundError: The repo, file or folder does not exist.
+        AdapterError: The ref does not name exactly one adapter.
+        HubError: The Hub cannot be reached and the file is not cached.
+    """
     if ref.kind == "repo":
         resolved = resolve_adapter(ref)
         repo_id, commit, name = _pinned(resolved)
-        # Beside the weights in the cache, they are there offline too.
         beside = [CARD]
         beside += [_companion(escape(name), one) for one in (PEFT_CONFIG, *_embeddings(name))]
         for companion in resolved.files:
@@ -85,34 +94,34 @@ def download_adapter(
         return ResolvedAdapter(ref), path
     path = _local_file(ref)
     if repo := ref.hidden_repo:
-        callback(Note(f"{ref.location} is the folder here; the repo on the Hub is {repo}."))
+        callback(Note(f"{ref.location} is a local folder; the repo on the Hub is {repo}."))
     return ResolvedAdapter(ref, read_card(path.parent / CARD)), path
 
 
 def adapter_label(ref: AdapterRef) -> str:
-    """Return what an adapter is called in messages: its ref without what nobody types."""
+    """Return the name of an adapter in messages: its ref without weight and usual file name."""
     usual = ref.kind == "repo" and ref.path == WEIGHTS
     return (replace(ref, path=None) if usual else ref).public
 
 
 def _check_file(path: Path, ref: AdapterRef) -> None:
-    """Check that a download is a whole safetensors file, before it stays."""
+    """Check that a download is a complete safetensors file, before it is cached."""
     try:
         read_file_header(path)
     except AdapterError as error:
         where = ref.location.partition("?")[0]
-        raise AdapterError(f"{where} is no adapter: {error}") from error
+        raise AdapterError(f"{where} is not an adapter: {error}") from error
 
 
 def _pinned(resolved: ResolvedAdapter) -> tuple[str, str, str]:
     ref = resolved.ref
-    assert ref.revision is not None, "resolving pins"
-    assert ref.path is not None, "resolving finds the file"
+    assert ref.revision is not None, "resolving sets the commit"
+    assert ref.path is not None, "resolving sets the file"
     return ref.location, ref.revision, ref.path
 
 
 def _embeddings(name: str) -> tuple[str, str]:
-    """Return patterns, from the folder of the adapter `name`, of hublora's files and diffusers'."""
+    """Return glob patterns of the token embeddings beside `name`: hublora's and diffusers'."""
     file = name.rpartition("/")[2]
     pair = "*" if file == WEIGHTS else escape(file.removesuffix(".safetensors"))
     return "embeddings/*.safetensors", f"{pair}_emb.safetensors"
@@ -127,7 +136,7 @@ def _companion(name: str, other: str) -> str:
 def _local_file(ref: AdapterRef) -> Path:
     try:
         path = Path(ref.location).expanduser()
-    except RuntimeError as error:  # ~somebody who is not there
+    except RuntimeError as error:  # ~user without a home
         raise NotFoundError(f"There is no file or folder {ref.location}.") from error
     if path.is_file():
         if path.suffix != ".safetensors":
@@ -140,7 +149,7 @@ def _local_file(ref: AdapterRef) -> Path:
     if (path / LOCK).is_file():
         if (path / WEIGHTS).is_file():
             raise AdapterError(
-                f"{path} holds a composition and an adapter.", f"Name one: {path / WEIGHTS}"
+                f"{path} has a composition and an adapter.", f"Name one: {path / WEIGHTS}"
             )
         return path / LOCK
     found = sorted(path.glob("*.safetensors"))
@@ -148,14 +157,14 @@ def _local_file(ref: AdapterRef) -> Path:
     if len(usual or found) != 1:
         listed = ", ".join(str(file) for file in found) or "none"
         raise AdapterError(
-            f"{path} should hold one adapter; it holds: {listed}.",
+            f"{path} must have exactly one adapter, got: {listed}.",
             f"For the repo on the Hub write {ref.hidden_repo}" if ref.hidden_repo else None,
         )
     return (usual or found)[0]
 
 
 def facts_from_card(resolved: ResolvedAdapter) -> dict[str, Any]:
-    """Return what a card says about an adapter, as arguments of `facts_from_header`."""
+    """Return the facts in an adapter's card, as arguments of `facts_from_header`."""
     card: Mapping[str, Any] = resolved.card
     base = card.get("base_model")
     if isinstance(base, list):

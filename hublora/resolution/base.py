@@ -1,4 +1,4 @@
-"""Opens a base: from a name to a pipeline at a commit."""
+"""Resolves, downloads and loads a base: from a name to a pipeline at a commit."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Base:
-    """A base at a commit, not yet in memory.
+    """A base at a commit, downloaded and not yet loaded.
 
     Attributes:
         name: Hub id, or the folder's name.
         commit: 40 hexadecimal digits; None for a folder.
-        folder: Where its files are.
+        folder: Local folder with its files.
         card: Front matter of its card.
-        family: Its architecture.
+        family: Model family of its pipeline.
     """
 
     name: str
@@ -43,12 +43,12 @@ class Base:
 
     @property
     def hub_id(self) -> str | None:
-        """Its Hub id, None for a folder."""
+        """The Hub id, None for a folder."""
         return self.name if self.commit else None
 
     @property
     def license(self) -> str | None:
-        """The licence its card states; None if it states none."""
+        """Licence id of the card; None if that states none."""
         stated = self.card.get("license")
         return stated if isinstance(stated, str) else None
 
@@ -57,10 +57,10 @@ class Base:
         return f"{self.name}@{self.commit[:8]}" if self.commit else self.name
 
     def load(self, dtype: torch.dtype | dict[str, torch.dtype]) -> Any:
-        """Return its pipeline on the CPU, weights in `dtype`; see `Family.load`.
+        """Return the pipeline on the CPU, weights in `dtype`; see `Family.load`.
 
         Raises:
-            NotFoundError: A file of it is missing or damaged.
+            NotFoundError: A file is missing or damaged.
         """
         try:
             with quiet_loading():
@@ -70,7 +70,7 @@ class Base:
                 raise
             raise NotFoundError(
                 f"The base {self.label} cannot be loaded: {str(error).splitlines()[0]}",
-                f"Remove {self.folder} and let it be downloaded again."
+                f"Remove {self.folder} to download it again."
                 if self.commit
                 else "Check the folder.",
             ) from error

@@ -1,4 +1,4 @@
-"""Outlines bases: their layers' names and shapes, from headers alone."""
+"""Names and shapes of a base's layers, from the headers of its weights alone."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _STEMS = ("diffusion_pytorch_model", "model")
 
 @dataclass(frozen=True)
 class BaseLayers:
-    """A base without its weights.
+    """The layers of a base that can be adapted, without their weights.
 
     Attributes:
         name: Hub id, or the folder's name.
         commit: 40 hexadecimal digits; None for a folder.
-        family: Name in the families registry, None if its pipeline is of none.
+        family: Name in the families registry; None if its pipeline class is in none.
         card: Front matter of its card.
         shapes: Component -> layer -> shape of its weight.
     """
@@ -42,7 +42,7 @@ class BaseLayers:
 
     @property
     def names(self) -> dict[str, dict[str, str]]:
-        """Component -> name in files -> layer."""
+        """Component -> flattened name in kohya files -> layer."""
         return {component: file_names(list(layers)) for component, layers in self.shapes.items()}
 
     @property
@@ -64,16 +64,16 @@ def check_named(model: str) -> str:
 def read_base_layers(
     model: str, components: Collection[str], revision: str | None = None
 ) -> BaseLayers:
-    """Return the outline of a base; of its weights only headers are read.
+    """Return the layers of a base; of its weights only headers are read.
 
     Args:
         model: Hub id or folder.
-        components: Those that are wanted; others cost no request.
+        components: Components to read; others cost no request.
         revision: Branch, tag or commit.
 
     Raises:
-        NotFoundError: No such repo, revision or folder, or it holds no pipeline.
-        AdapterError: A header of it is broken.
+        NotFoundError: No such repo, revision or folder, or it is not a pipeline.
+        AdapterError: A header is broken.
     """
     source = _source(check_named(model), revision)
     check_pipeline(model, source.files)
@@ -91,7 +91,7 @@ def read_base_layers(
 
 @dataclass(frozen=True)
 class _Source:
-    """Where a base's files are: a folder, or a repo at a commit."""
+    """The files of a base: in a folder, or in a repo at a commit."""
 
     name: str
     files: Collection[str]
@@ -110,7 +110,7 @@ class _Source:
         return range_reader(self.name, str(self.commit), file)(0, _INDEX_BYTES)
 
     def _local(self, file: str) -> Path | None:
-        """Return the copy on this machine, None if there is none."""
+        """Return the local copy of a file, None if it is not cached."""
         from huggingface_hub import try_to_load_from_cache
 
         if self.folder:
@@ -133,25 +133,25 @@ def _source(model: str, revision: str | None) -> _Source:
 
 
 def _weights(component: str, files: Collection[str]) -> list[str]:
-    """Return the safetensors files of a component: whole or in shards, one precision of them."""
-    here = [
+    """Return the safetensors files of a component, in one precision: one file or its shards."""
+    safe = [
         file
         for file in files
         if file.startswith(tuple(f"{component}/{stem}" for stem in _STEMS))
         if file.endswith(".safetensors") and ".non_ema." not in file
     ]
-    whole = [file for file in here if ".fp16." not in file]
-    return sorted(whole or here)
+    full = [file for file in safe if ".fp16." not in file]
+    return sorted(full or safe)
 
 
 def _layers(headers: list[Header]) -> dict[str, tuple[int, ...]]:
-    """Return layer -> shape of what can be adapted: linear layers and convolutions."""
-    found = {
+    """Return layer -> shape of the linear layers and convolutions."""
+    shapes = {
         name.removesuffix(".weight"): shape
         for header in headers
         for name, shape in header.shapes.items()
         if name.endswith(".weight") and len(shape) in (2, 4)
     }
-    if not found:
+    if not shapes:
         raise AdapterError("The base's weights have no layers that can be adapted.")
-    return found
+    return shapes

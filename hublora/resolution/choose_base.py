@@ -1,4 +1,4 @@
-"""Finds the base that adapters are drawn with: the one that is named, else their own."""
+"""Chooses the base for adapters: the named one, else the one that they were trained on."""
 
 from __future__ import annotations
 
@@ -20,32 +20,34 @@ from hublora.resolution.composition_parts import LoadedAdapter
 def choose_base(
     parts: Sequence[LoadedAdapter], base: str | None, revision: str | None, callback: Callback
 ) -> Base:
-    """Bring a base to this machine that fits adapters.
+    """Download a base that fits adapters.
 
     Args:
         parts: The adapters.
-        base: Hub id or folder; the one that they state if not given.
+        base: Hub id or folder; None for the one that the adapters state.
         revision: Branch, tag or commit of `base`.
-        callback: Is told what happens.
+        callback: Called with progress and notes.
 
     Raises:
-        NotFoundError: It is not there.
-        AdapterError: None is stated, or several are, or an adapter does not fit.
+        NotFoundError: The base does not exist.
+        AdapterError: The adapters state no base or several, or one does not fit.
     """
     adapters = [part.adapter for part in parts]
     if base is not None:
         check_named(base)
         return _open_fitting(parts, base, revision, callback)
     if not adapters:
-        raise AdapterError("Neither an adapter nor a base was given.", "Name the base: --base …")
+        raise AdapterError("Neither an adapter nor a base was given.", "Name the base with --base.")
     stated = {a.facts.base_model: a for a in adapters if a.facts.base_model}
     if not stated:
         which = ", ".join(str(a.facts.source) for a in adapters)
-        raise AdapterError(f"{which} does not say which base it was made for.", "Name it: --base …")
+        raise AdapterError(
+            f"{which} does not state the base that it was trained on.", "Name it with --base."
+        )
     if len(stated) > 1:
         said = "; ".join(f"{a.facts.source} for {name}" for name, a in stated.items())
         raise AdapterError(
-            f"These adapters were made for different bases: {said}.", "Choose one with --base."
+            f"These adapters were trained on different bases: {said}.", "Choose one with --base."
         )
     name = next(iter(stated))
     commits = {a.facts.base_revision for a in adapters if a.facts.base_revision}
@@ -54,14 +56,19 @@ def choose_base(
     try:
         return _open_fitting(parts, str(name), commits.pop(), callback)
     except NotFoundError:
-        callback(Note(f"The commit of {name} that was trained on is gone; using main.", True))
+        callback(
+            Note(
+                f"The commit of {name} that was trained on no longer exists; using main.",
+                True,
+            )
+        )
         return _open_fitting(parts, str(name), None, callback)
 
 
 def _open_fitting(
     parts: Sequence[LoadedAdapter], model: str, revision: str | None, callback: Callback
 ) -> Base:
-    """Bring a base to this machine, unless its headers show that an adapter does not fit it."""
+    """Download a base after checking by its headers that the adapters fit."""
     check_adapters_fit([(part.label, part.adapter) for part in parts], model, revision)
     return download_base(model, revision, callback)
 
@@ -69,18 +76,18 @@ def _open_fitting(
 def check_adapters_fit(
     adapters: Sequence[tuple[str, Adapter]], base: str, base_revision: str | None = None
 ) -> None:
-    """Refuse adapters that do not fit a base before gigabytes of it are downloaded.
+    """Check that adapters fit a base before gigabytes of it are downloaded.
 
-    A base of which anything is on this machine is left to the check that every load makes.
+    A base of which a file is cached is not checked here: every load checks it.
 
     Args:
-        adapters: What each is called in messages, and the adapter.
+        adapters: (label in messages, adapter) of each.
         base: Hub id or folder.
         base_revision: Branch, tag or commit of `base`.
 
     Raises:
-        NotFoundError: There is no such base.
-        AdapterError: Naming the first adapter that does not fit, and the base.
+        NotFoundError: The base does not exist.
+        AdapterError: An adapter does not fit.
     """
     here = Path(base).expanduser().is_dir() or base.startswith((".", "/", "~"))
     if here or is_offline() or not adapters:

@@ -1,4 +1,4 @@
-"""Opens what a composition is made of: from refs to adapters with their learned tokens."""
+"""Loads the adapters of a composition: from refs to tensors and token embeddings."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class WeightedRef:
-    """One adapter that was asked for, and how strongly it is to act."""
+    """An adapter ref and its weight, which may be a schedule."""
 
     ref: AdapterRef
     weight: Weight
@@ -39,11 +39,11 @@ class LoadedAdapter:
 
     Attributes:
         asked: The ref as it was given.
-        ref: The same, pinned.
-        weight: How strongly it acts.
-        adapter: Its updates and facts.
-        tokens: The tokens that it brings along.
-        card: Front matter of its card.
+        ref: The ref at its commit and file.
+        weight: Factor on the update, which may be a schedule.
+        adapter: Updates of the layers, and facts.
+        tokens: Learned tokens with their embeddings.
+        card: Front matter of the card; empty without one.
     """
 
     asked: AdapterRef
@@ -55,12 +55,12 @@ class LoadedAdapter:
 
     @property
     def label(self) -> str:
-        """What it is called in messages."""
+        """The name of the adapter in messages."""
         return adapter_label(self.asked)
 
     @property
     def title(self) -> str:
-        """A name without a path of this machine in it."""
+        """A name without a local path in it."""
         if self.ref.kind == "repo":
             return self.ref.location
         path = Path(self.ref.location.partition("?")[0])
@@ -69,7 +69,7 @@ class LoadedAdapter:
         return self.adapter.facts.title or (path.stem if own else folder.resolve().name)
 
     def facts(self) -> dict[str, Any]:
-        """Return what an image says about it; of a local file its title, not its path."""
+        """Return what an image's metadata records of the adapter: no local path."""
         facts = self.adapter.facts
         named = {"title": self.title} if self.ref.kind == "local" else {"ref": self.ref.public}
         followed = self.asked.revision
@@ -82,16 +82,15 @@ class LoadedAdapter:
 def parse_weighted_refs(
     refs: Sequence[str], weights: Mapping[str, str | float] | None = None
 ) -> list[WeightedRef]:
-    """Parse refs, and what is said of their weights beside them.
+    """Parse refs, and weights that are given apart from them.
 
     Args:
-        refs: Adapter refs; each may hold a weight.
-        weights: Place from 1, or ref without a weight -> weight, which takes the place of the
-            ref's own.
+        refs: Adapter refs, each with or without a weight.
+        weights: Place from 1, or ref without a weight -> weight, which overrides the ref's own.
 
     Raises:
         RefError: A ref does not parse.
-        ConfigError: A weight does not parse, or stands beside no ref.
+        ConfigError: A weight does not parse, or its key names no ref or several.
     """
     parsed = parse_refs(refs)
     weighted = [WeightedRef(ref, Weight.of(ref.weight)) for ref in parsed]
@@ -103,8 +102,8 @@ def parse_weighted_refs(
         if len(places) != 1:
             which = "none" if not places else "several"
             raise ConfigError(
-                f"The weight of {key!r} is for {which} of the adapters.",
-                "Name it by its place: --weight 1=0.2..0.9",
+                f"The weight of {key!r} matches {which} of the {len(parsed)} adapters.",
+                "Name the adapter by its place: --weight 1=0.2..0.9",
             )
         weighted[places[0]] = WeightedRef(parsed[places[0]], weight)
     return weighted
@@ -112,12 +111,12 @@ def parse_weighted_refs(
 
 @dataclass(frozen=True)
 class ResolvedRefs:
-    """What refs stand for.
+    """The adapters that refs resolve to.
 
     Attributes:
-        adapters: In order, those of compositions one by one.
-        lock: Of the composition that was asked for, if it was one and alone.
-        composition: Its pinned ref.
+        adapters: The adapters in order, those of compositions one by one.
+        lock: Lockfile of the composition, if the only ref is one; else None.
+        composition: Ref of that composition at its commit; None for a local one.
     """
 
     adapters: tuple[LoadedAdapter, ...]
@@ -126,22 +125,23 @@ class ResolvedRefs:
 
 
 def load_adapters(wanted: Sequence[WeightedRef], callback: Callback = no_callback) -> ResolvedRefs:
-    """Bring the adapters to this machine and read them.
+    """Download adapters and load them.
 
     Raises:
-        NotFoundError: A repo, revision or file is not there.
-        AdapterError: A file is broken, no adapter, or not the one that a lockfile names.
+        NotFoundError: A repo, revision or file does not exist.
+        AdapterError: A file is broken, is not an adapter, or has another hash than its lockfile
+            names.
     """
-    opened = [_open(one, callback) for one in wanted]
-    if len(opened) == 1:
-        return opened[0]
-    return ResolvedRefs(tuple(part for one in opened for part in one.adapters))
+    loaded = [_load(one, callback) for one in wanted]
+    if len(loaded) == 1:
+        return loaded[0]
+    return ResolvedRefs(tuple(part for one in loaded for part in one.adapters))
 
 
-def _open(wanted: WeightedRef, callback: Callback) -> ResolvedRefs:
+def _load(wanted: WeightedRef, callback: Callback) -> ResolvedRefs:
     resolved, path = download_adapter(wanted.ref, callback)
     if path.name == LOCK:
-        return _open_locked(wanted, resolved.ref, path, callback)
+        return _load_locked(wanted, resolved.ref, path, callback)
     adapter = load_downloaded(resolved, path, callback)
     tokens: tuple[LearnedToken, ...] = ()
     files = embedding_files(path) if adapter.layers else [path]
@@ -153,23 +153,26 @@ def _open(wanted: WeightedRef, callback: Callback) -> ResolvedRefs:
     return ResolvedRefs((part,))
 
 
-def _open_locked(
+def _load_locked(
     wanted: WeightedRef, ref: AdapterRef, path: Path, callback: Callback
 ) -> ResolvedRefs:
-    """Open the parts of a composition as they are pinned."""
+    """Load the parts of a composition at their commits."""
     from hublora.resolution.lockfile import read_lockfile
 
     name = wanted.ref.location
     factor = wanted.weight.number
     if factor is None:
-        raise ConfigError(f"{name} is a composition: its weight is one number.", f"{name}:0.8")
+        raise ConfigError(
+            f"The weight of the composition {name} must be one number, got {wanted.weight}.",
+            f"Write it like {name}:0.8.",
+        )
     lock = read_lockfile(path, name)
     parts = []
     for locked in lock.parts:
         weight = Weight.parse(locked.weight).times(factor)
-        (part,) = _open(WeightedRef(locked.ref, weight), callback).adapters
+        (part,) = _load(WeightedRef(locked.ref, weight), callback).adapters
         if part.adapter.facts.sha256 != locked.sha256:
-            raise AdapterError(f"{part.label} is not the file that {name} was composed of.")
+            raise AdapterError(f"{part.label} has another hash than the lockfile of {name} names.")
         parts.append(replace(part, asked=locked.followed))
     named = ref.public if ref.kind == "repo" else None
     return ResolvedRefs(tuple(parts), lock, named)

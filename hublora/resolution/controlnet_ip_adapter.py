@@ -1,4 +1,4 @@
-"""Opens models that stand beside a base: ControlNets and IP-Adapters, at their commits."""
+"""Downloads ControlNets and IP-Adapters at a commit."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _ENCODER = "image_encoder"
 
 
 def load_controlnet(ref: str) -> tuple[Any, str]:
-    """Return the ControlNet in a repo, and its pinned ref.
+    """Load a ControlNet; return it and its ref at the commit.
 
     Args:
         ref: owner/name, or owner/name@revision.
 
     Raises:
-        NotFoundError: There is none, or only pickle weights.
+        NotFoundError: The repo has no ControlNet, or only pickle weights.
     """
     from diffusers import ControlNetModel
 
@@ -34,7 +34,7 @@ def load_controlnet(ref: str) -> tuple[Any, str]:
     if "config.json" not in snapshot.files or not any(
         name.endswith(".safetensors") for name in snapshot.files
     ):
-        raise NotFoundError(f"{repo_id} holds no ControlNet in safetensors.")
+        raise NotFoundError(f"{repo_id} has no ControlNet in safetensors.")
     with translated(f"model {repo_id}", snapshot.commit), quiet_loading():
         model = ControlNetModel.from_pretrained(
             repo_id, revision=snapshot.commit, use_safetensors=True
@@ -44,13 +44,13 @@ def load_controlnet(ref: str) -> tuple[Any, str]:
 
 @dataclass(frozen=True)
 class IpAdapter:
-    """An IP-Adapter on this machine.
+    """A local copy of an IP-Adapter and its image encoder.
 
     Attributes:
-        name: Its pinned ref; of a local one the file's name.
-        folder: Where it and its image encoder are.
-        file: Inside of the folder.
-        encoder: Folder of the image encoder, inside of the folder.
+        name: Its ref at the commit; the file's name for a local one.
+        folder: The folder that holds both.
+        file: Path of its weights in the folder.
+        encoder: Path of the image encoder's folder in the folder.
     """
 
     name: str
@@ -60,26 +60,26 @@ class IpAdapter:
 
 
 def download_ip_adapter(ref: str) -> IpAdapter:
-    """Bring an IP-Adapter and its image encoder to this machine.
+    """Download an IP-Adapter and its image encoder.
 
     Args:
-        ref: owner/name, with the file in it if it holds several, or a local file.
+        ref: owner/name, with the file in it if it has several, or a local file.
 
     Raises:
-        NotFoundError: It is not there, or has no image encoder in safetensors.
+        NotFoundError: It does not exist, or has no image encoder in safetensors.
     """
     parsed = AdapterRef.parse(ref)
     if parsed.kind == "local":
         return _local(Path(parsed.location).expanduser())
     if parsed.kind != "repo":
-        raise NotFoundError(f"{ref} is no IP-Adapter on the Hub.", "Name a repo, or a local file.")
+        raise NotFoundError(f"An IP-Adapter must be a Hub repo or a local file, got {ref}.")
     snapshot = inspect_repo(parsed.location, "model", parsed.revision)
     file = parsed.path or _only(snapshot.files, parsed.location)
     if file not in snapshot.files:
         raise NotFoundError(f"{parsed.location} has no file {file}.")
     encoder = _encoder(snapshot.files, file, parsed.location)
-    wanted = [file, f"{encoder}/config.json", f"{encoder}/model.safetensors"]
-    paths = [download(parsed.location, snapshot.commit, one) for one in wanted]
+    names = [file, f"{encoder}/config.json", f"{encoder}/model.safetensors"]
+    paths = [download(parsed.location, snapshot.commit, name) for name in names]
     folder = paths[0].parents[file.count("/")]
     return IpAdapter(str(parsed.at(snapshot.commit, file)), folder, file, encoder)
 
@@ -99,22 +99,22 @@ def _only(files: Collection[str], repo_id: str) -> str:
     if len(found) != 1:
         listed = "".join(f"\n  {repo_id}/{file}" for file in found)
         raise NotFoundError(
-            f"{repo_id} holds {len(found)} files that may be IP-Adapters.",
+            f"{repo_id} has {len(found)} files that may be IP-Adapters.",
             f"Name one:{listed}" if found else None,
         )
     return found[0]
 
 
 def _encoder(files: Collection[str], file: str, where: str) -> str:
-    """Return the folder of the image encoder: beside the adapter, else the only one there is."""
-    there = [
+    """Return the folder of the image encoder: the one beside the adapter, else the only one."""
+    encoders = [
         name.removesuffix("/model.safetensors")
         for name in files
         if name.endswith(f"{_ENCODER}/model.safetensors")
     ]
     beside = f"{file.rpartition('/')[0]}/{_ENCODER}".lstrip("/")
-    if beside in there:
+    if beside in encoders:
         return beside
-    if len(there) != 1:
-        raise NotFoundError(f"{where} holds no {_ENCODER} in safetensors for {file}.")
-    return there[0]
+    if len(encoders) != 1:
+        raise NotFoundError(f"{where} has no {_ENCODER} in safetensors for {file}.")
+    return encoders[0]

@@ -1,4 +1,4 @@
-"""Which device is drawn on, and in which type of numbers."""
+"""Chooses the device and the dtype to generate with."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ DTYPES = ("float32", "float16", "bfloat16")
 
 
 def check_device(name: str) -> str:
-    """Return the name of a device that PyTorch can compute on here.
+    """Return the name of a device if PyTorch can compute on it here.
 
     Raises:
         ConfigError: It cannot.
@@ -41,10 +41,10 @@ def default_device() -> str:
 
 
 def parse_dtype(name: str | torch.dtype | None, device: str) -> torch.dtype:
-    """Return a type of numbers; half precision where that is quick, if none is named.
+    """Return a dtype by its name; without one, the default of the device.
 
     Raises:
-        ConfigError: It is none of `DTYPES`.
+        ConfigError: The name is not in `DTYPES`.
     """
     import torch
 
@@ -53,12 +53,12 @@ def parse_dtype(name: str | torch.dtype | None, device: str) -> torch.dtype:
     if isinstance(name, torch.dtype):
         return name
     if name not in DTYPES:
-        raise ConfigError(f"{name!r} is no type of weights.", f"Name {', '.join(DTYPES)}.")
+        raise ConfigError(f"Unknown dtype {name!r}.", f"Choose from {', '.join(DTYPES)}.")
     return getattr(torch, name)
 
 
 def default_dtype(device: str) -> torch.dtype:
-    """Return the type that weights have on a device: half precision where it is quick."""
+    """Return the default dtype of weights on a device: float32 on a CPU, float16 elsewhere."""
     import torch
 
     return torch.float32 if device.startswith("cpu") else torch.float16

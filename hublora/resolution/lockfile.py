@@ -1,7 +1,7 @@
 """The lockfile of a composition: every adapter by commit, file and hash.
 
-A composition is a repo without weights of its own. Its `hublora.lock.json` says which adapters it
-is made of, how strongly and how they act, and on which base.
+A composition is a repo without weights of its own. Its `hublora.lock.json` records its adapters,
+their weights, how they are combined, and the base.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from hublora.errors import AdapterError, HubloraError
 from hublora.refs import AdapterRef, check_repo_id, check_revision
 from hublora.weights import CompositionMode, Weight
 
-_MOST_BYTES = 1_000_000
+_MAX_BYTES = 1_000_000
 _HEX = r"^[0-9a-f]{%d}$"
 
 
@@ -35,12 +35,12 @@ class LockedPart(_Strict):
 
     Attributes:
         repo: owner/name.
-        revision: Branch or tag that it follows when it is updated; None for the main branch.
-        commit: What it is pinned to.
-        file: Inside the repo.
-        sha256: Of the file.
-        weight: As `generation.weights` writes it.
-        license: Its card's, None if it names none.
+        revision: Branch or tag that `hublora update` follows; None for the main branch.
+        commit: 40 hexadecimal digits.
+        file: Path in the repo, ending in .safetensors.
+        sha256: Hash of the file, 64 hexadecimal digits.
+        weight: A number or a schedule, as `hublora.weights` writes it.
+        license: Licence id of the card; None if that names none.
     """
 
     repo: Annotated[str, AfterValidator(check_repo_id)]
@@ -53,13 +53,13 @@ class LockedPart(_Strict):
 
     @property
     def ref(self) -> AdapterRef:
-        """The adapter, pinned."""
+        """The adapter at its commit and file."""
         name = AdapterRef("repo", self.repo, self.commit, self.file)
-        return AdapterRef.parse(str(name))  # which checks the path
+        return AdapterRef.parse(str(name))  # checks the path
 
     @property
     def followed(self) -> AdapterRef:
-        """The adapter as it is now."""
+        """The adapter at the head of the revision that it follows."""
         return AdapterRef("repo", self.repo, self.revision, self.file)
 
 
@@ -72,14 +72,14 @@ class LockedBase(_Strict):
 
 
 class Lockfile(_Strict):
-    """What a composition is made of.
+    """A composition: its adapters, weights, mode and base.
 
     Attributes:
-        format: Of this file.
-        hublora: The version that wrote it.
-        base: What it is drawn with.
-        compose: How the adapters act together.
-        prompt: Template of a prompt, with `{prompt}` for what a person types; None for that alone.
+        format: Version of the file format.
+        hublora: Version of hublora that wrote the file.
+        base: The base model, at a commit.
+        compose: How the adapters are combined.
+        prompt: Template with `{prompt}` for the prompt of a call; None for that alone.
         parts: The adapters, in order.
     """
 
@@ -91,11 +91,11 @@ class Lockfile(_Strict):
     parts: tuple[LockedPart, ...] = Field(min_length=1, max_length=100, strict=False)
 
     def render(self) -> str:
-        """Return the file's text."""
+        """Return the text of the file."""
         return self.model_dump_json(indent=2, exclude_none=True) + "\n"
 
     def fill(self, prompt: str) -> str:
-        """Return what a person typed inside the template."""
+        """Return the prompt of a call inside the template."""
         return self.prompt.replace("{prompt}", prompt) if self.prompt else prompt
 
 
@@ -103,18 +103,18 @@ def read_lockfile(path: Path, name: str) -> Lockfile:
     """Parse a lockfile.
 
     Args:
-        path: Of the file.
-        name: What the composition is called in messages.
+        path: The lockfile.
+        name: Name of the composition in messages.
 
     Raises:
-        AdapterError: It does not say what a lockfile says.
+        AdapterError: It is not a valid lockfile.
     """
-    if path.stat().st_size > _MOST_BYTES:
-        raise AdapterError(f"The lockfile of {name} is larger than {_MOST_BYTES:,} bytes.")
+    if path.stat().st_size > _MAX_BYTES:
+        raise AdapterError(f"The lockfile of {name} is larger than {_MAX_BYTES:,} bytes.")
     try:
         lock = Lockfile.model_validate_json(path.read_bytes())
         for part in lock.parts:
-            assert part.ref.path == part.file, "a path that means another file"
+            assert part.ref.path == part.file, "a path that resolves to another file"
     except (ValidationError, HubloraError, AssertionError) as error:
         reason = re.sub(r"\s+", " ", str(error)).strip()
         if isinstance(error, ValidationError):
@@ -122,6 +122,6 @@ def read_lockfile(path: Path, name: str) -> Lockfile:
             reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
         raise AdapterError(
             f"The lockfile of {name} cannot be read ({reason}).",
-            "Write it anew: hublora compose … --push-to-hub …",
+            "Write it again with: hublora compose … --push-to-hub …",
         ) from error
     return lock

@@ -1,4 +1,4 @@
-"""Converts an adapter: from a ref to a file or folder in another layout."""
+"""Converts an adapter to a file or folder in another layout."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ if TYPE_CHECKING:
     import torch
 
 Layout = Literal["diffusers", "kohya", "peft"]
-_LAYOUTS_OWN = ("lora_adapter_metadata", "format")  # what only the layout's own names make true
+_LAYOUT_KEYS = ("lora_adapter_metadata", "format")  # metadata that describes the old layout
 PEFT_WEIGHTS = "adapter_model.safetensors"
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """What was written.
+    """The files that a conversion wrote.
 
     Attributes:
-        files: The adapter's files, in order.
-        layout: Which one they are in.
-        methods: What the updates were: "lora", "dora", "loha", "lokr".
-        error: The largest relative error of a layer; 0 is lossless.
+        files: Paths of the weights, in order.
+        layout: Layout of the files.
+        methods: Methods of the updates: "lora", "dora", "loha", "lokr".
+        error: Largest relative error of a layer's update; 0 is lossless.
     """
 
     files: tuple[Path, ...]
@@ -63,58 +63,61 @@ def convert(
     rank: int | None = None,
     callback: Callback = no_callback,
 ) -> Conversion:
-    """Write an adapter in another layout, with everything that its file said about itself.
+    """Write an adapter in another layout, with the metadata of its file.
 
-    LoRA and DoRA keep their tensors bit for bit. LoHa and LoKr do too in kohya's layout; diffusers
-    and PEFT get them as low rank, with the error told.
+    LoRA and DoRA keep their tensors bit for bit. LoHa and LoKr do too in kohya's layout; in
+    the other two they become low rank, and `Conversion.error` is the error.
 
     Args:
-        ref: One adapter.
+        ref: Ref of one adapter.
         to: "diffusers", "kohya" or "peft".
-        output: A .safetensors file or a folder; for PEFT a folder, with one folder in it for each
-            model that the adapter changes if there are several.
-        base: Hub id or folder of the base it was made for; only needed where flattened names do
-            not tell the layers.
+        output: A .safetensors file or a folder; for PEFT a folder, with one subfolder for each
+            component if the adapter changes several.
+        base: Hub id or folder of the base that it was trained on; only needed where flattened
+            layer names are ambiguous.
         base_revision: Branch, tag or commit of `base`.
-        rank: The largest rank; layers above are cut, with the error told.
-        callback: Is told what happens.
+        rank: Largest rank; layers above it are truncated, which `Conversion.error` includes.
+        callback: Called with progress and notes.
 
     Raises:
-        HubloraError: As `load`, and ConfigError when `output` exists already.
+        ConfigError: `output` exists, or the ref has a weight.
+        HubloraError: As `load`.
     """
     parsed = AdapterRef.parse(ref)
     if parsed.weight != 1.0:
-        raise ConfigError("A weight does not change a file.", f"Leave out :{parsed.weight:g}.")
+        raise ConfigError(
+            "The ref of a conversion must have no weight.", f"Leave out :{parsed.weight:g}."
+        )
     resolved, path = download_adapter(parsed, callback)
     if path.name == LOCK:
         raise AdapterError(
             f"{parsed.location} is a composition, not one adapter.",
-            f"Make one of it: hublora compose {ref} --merge cat -o DIR",
+            f"Merge it into one first: hublora compose {ref} --merge cat -o DIR",
         )
     adapter = load_downloaded(resolved, path)
     if to == adapter.facts.layout == "kohya" and rank is None:
-        return _done(_copy_kohya(adapter, path, Path(output)), to, adapter, 0.0)
-    outlined = read_base_layers(base, adapter.layers, base_revision) if base else None
-    names = own_names(adapter, outlined.names if outlined else None)
+        return _conversion(_copy_kohya(adapter, path, Path(output)), to, adapter, 0.0)
+    base_layers = read_base_layers(base, adapter.layers, base_revision) if base else None
+    names = own_names(adapter, base_layers.names if base_layers else None)
     if rank is not None:
         adapter = limited(adapter, rank)
     if to == "kohya":
-        flat = kohya_names(adapter, names, outlined.shapes.get("unet") if outlined else None)
+        flat = kohya_names(adapter, names, base_layers.shapes.get("unet") if base_layers else None)
         source = path if rank is None else None
         file = _write_kohya(adapter, flat, source, Path(output))
-        return _done((file,), to, adapter, 0.0 if source else adapter.error)
+        return _conversion((file,), to, adapter, 0.0 if source else adapter.error)
     write = _write_diffusers if to == "diffusers" else _write_peft
-    return _done(write(renamed(adapter, names), Path(output)), to, adapter, adapter.error)
+    return _conversion(write(renamed(adapter, names), Path(output)), to, adapter, adapter.error)
 
 
-def _done(files: tuple[Path, ...], to: Layout, adapter: Adapter, error: float) -> Conversion:
+def _conversion(files: tuple[Path, ...], to: Layout, adapter: Adapter, error: float) -> Conversion:
     return Conversion(files, to, adapter.facts.methods, error)
 
 
 def _write_diffusers(adapter: Adapter, output: Path) -> tuple[Path, ...]:
-    file = _free(output if output.suffix == ".safetensors" else output / WEIGHTS)
+    file = _check_absent(output if output.suffix == ".safetensors" else output / WEIGHTS)
     tensors, metadata = to_diffusers(adapter)
-    save_tensors(tensors, file, _kept(adapter) | metadata)
+    save_tensors(tensors, file, _metadata(adapter) | metadata)
     return (file,)
 
 
@@ -124,10 +127,10 @@ def _write_peft(adapter: Adapter, output: Path) -> tuple[Path, ...]:
     folders = {component: output / component for component in adapter.layers}
     if len(folders) == 1:
         folders = dict.fromkeys(folders, output)
-    files = [_free(folder / PEFT_WEIGHTS) for folder in folders.values()]
+    files = [_check_absent(folder / PEFT_WEIGHTS) for folder in folders.values()]
     for file, component in zip(files, folders, strict=True):
         tensors, config = to_peft(replace(adapter, layers={component: adapter.layers[component]}))
-        save_tensors(tensors, file, _kept(adapter) | {"format": "pt"})
+        save_tensors(tensors, file, _metadata(adapter) | {"format": "pt"})
         text = json.dumps(config, indent=2, sort_keys=True)
         write_atomically(file.parent / PEFT_CONFIG, text + "\n")
     return tuple(files)
@@ -137,14 +140,14 @@ def _copy_kohya(adapter: Adapter, source: Path, output: Path) -> tuple[Path, ...
     from safetensors.torch import load_file
 
     file = _kohya_file(adapter, output)
-    save_tensors(load_file(source), file, kohya_metadata(adapter) | _kept(adapter))
+    save_tensors(load_file(source), file, kohya_metadata(adapter) | _metadata(adapter))
     return (file,)
 
 
 def _write_kohya(
     adapter: Adapter, names: Mapping[str, Mapping[str, str]], source: Path | None, output: Path
 ) -> Path:
-    """Write kohya's layout, with the tensors of the file `source` or else with the low rank."""
+    """Write kohya's layout, with the tensors of the file `source`, or low rank without one."""
     from safetensors.torch import load_file
 
     file = _kohya_file(adapter, output)
@@ -155,33 +158,33 @@ def _write_kohya(
         for component, modules in adapter.layers.items():
             for module, layer in modules.items():
                 tensors |= kohya_layer(names[component][module], layer)
-    save_tensors(tensors, file, kohya_metadata(adapter) | _kept(adapter))
+    save_tensors(tensors, file, kohya_metadata(adapter) | _metadata(adapter))
     return file
 
 
 def _kohya_file(adapter: Adapter, output: Path) -> Path:
     title = re.sub(r"[^\w-]+", "-", adapter.facts.title or "").strip("-")[:80] or "adapter"
-    return _free(output if output.suffix == ".safetensors" else output / f"{title}.safetensors")
+    return _check_absent(
+        output if output.suffix == ".safetensors" else output / f"{title}.safetensors"
+    )
 
 
-def _kept(adapter: Adapter) -> dict[str, str]:
-    """Return what the file says about itself, and what only its card says; not its old names."""
+def _metadata(adapter: Adapter) -> dict[str, str]:
+    """Return the metadata of the file and facts of its card, without keys of the old layout."""
     facts = adapter.facts
-    known = {
+    facts_of_card = {
         "hublora.base_model": facts.base_model,
         "hublora.base_revision": facts.base_revision,
         "modelspec.title": facts.title,
         "modelspec.trigger_phrase": ", ".join(facts.trigger_words),
         "modelspec.license": facts.license,
     }
-    stated = {key: value for key, value in known.items() if value}
-    kept = {
-        k: v for k, v in adapter.metadata.items() if k not in ("lora_adapter_metadata", "format")
-    }
-    return stated | kept
+    stated = {key: value for key, value in facts_of_card.items() if value}
+    own = {k: v for k, v in adapter.metadata.items() if k not in _LAYOUT_KEYS}
+    return stated | own
 
 
-def _free(file: Path) -> Path:
+def _check_absent(file: Path) -> Path:
     if file.exists():
-        raise ConfigError(f"{file} is there already.", "Choose another place with -o.")
+        raise ConfigError(f"{file} exists already.", "Choose another path with -o.")
     return file

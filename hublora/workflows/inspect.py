@@ -1,4 +1,4 @@
-"""Looks at adapters before anything is downloaded: headers, cards, and what they say together."""
+"""Inspects adapters without downloading their weights: headers, cards, and conflicts."""
 
 from __future__ import annotations
 
@@ -76,13 +76,13 @@ _FAMILY_OF_ARCHITECTURE = (
 
 @dataclass(frozen=True)
 class InspectedAdapter:
-    """One adapter as its header and card show it.
+    """The header and card of one adapter.
 
     Attributes:
-        facts: What is known of it.
-        name: What it is called: as it was typed, or a composition names it.
-        fit: Where its layers land on the base that was asked about; None without one.
-        problems: Sentences about what does not add up.
+        facts: Facts from its header and card.
+        name: Its ref as typed, or as a composition names it.
+        fit: Match of its layers to the base; None without a base.
+        problems: Sentences about contradictions and broken tensors.
     """
 
     facts: AdapterFacts
@@ -93,12 +93,12 @@ class InspectedAdapter:
 
 @dataclass(frozen=True)
 class Preflight:
-    """Adapters, and what they say about each other.
+    """Inspected adapters and the conflicts between them.
 
     Attributes:
-        adapters: In the order of the refs.
-        base: The base that was asked about, if any.
-        conflicts: Sentences about what keeps them from being used together.
+        adapters: One for each adapter, in the order of the refs.
+        base: Layers of the base that they are checked against; None without one.
+        conflicts: Sentences about what prevents using them together.
     """
 
     adapters: tuple[InspectedAdapter, ...]
@@ -112,7 +112,7 @@ def inspect(*refs: str) -> list[AdapterFacts]:
     Raises:
         HubloraError: As `load`.
     """
-    return [one.facts for one in _open_all(refs)]
+    return [one.facts for one in _read_all(refs)]
 
 
 def preflight(*refs: str, base: str | None = None, base_revision: str | None = None) -> Preflight:
@@ -120,19 +120,19 @@ def preflight(*refs: str, base: str | None = None, base_revision: str | None = N
 
     Args:
         refs: Adapter refs.
-        base: Hub id or folder of a base; without one, no layers are looked up.
+        base: Hub id or folder of a base to match the layers with.
         base_revision: Branch, tag or commit of `base`.
 
     Raises:
-        HubloraError: As `load`; that an adapter does not fit is no error here.
+        HubloraError: As `load`, except that an adapter that does not fit is reported as a problem.
     """
-    opened = _open_all(refs)
-    outlined = None
+    headers = _read_all(refs)
+    base_layers = None
     if base is not None:
-        components = {component for one in opened for component in one.layers}
-        outlined = read_base_layers(base, components, base_revision)
-    checked = tuple(_check(one, outlined) for one in opened)
-    return Preflight(checked, outlined, tuple(_conflicts(checked)))
+        components = {component for one in headers for component in one.layers}
+        base_layers = read_base_layers(base, components, base_revision)
+    checked = tuple(_check(one, base_layers) for one in headers)
+    return Preflight(checked, base_layers, tuple(_conflicts(checked)))
 
 
 def measure_overlap(
@@ -144,21 +144,23 @@ def measure_overlap(
     """Compare adapters' updates, block by block, and suggest how to use them together.
 
     Args:
-        refs: Two adapter refs or more; their weights are left aside.
-        base: Hub id or folder of a base; only needed where flattened names do not tell the layers.
+        refs: Two or more adapter refs; their weights are ignored.
+        base: Hub id or folder of a base; only needed where flattened layer names are ambiguous.
         base_revision: Branch, tag or commit of `base`.
-        callback: Is told what happens.
+        callback: Called with progress and notes.
 
     Raises:
-        ConfigError: There are fewer than two.
+        ConfigError: Fewer than two adapters are given.
         HubloraError: As `load`.
     """
     from hublora.adapters.similarity import overlap
 
-    opened = _open_all(refs)
-    if len(opened) < 2:
-        raise ConfigError("Overlap is between adapters.", "Name two or more.")
-    adapters = [open_adapter(one.ref, callback) for one in opened]
+    headers = _read_all(refs)
+    if len(headers) < 2:
+        raise ConfigError(
+            f"Overlap needs two or more adapters, got {len(headers)}.", "Name another one."
+        )
+    adapters = [open_adapter(one.ref, callback) for one in headers]
     names = None
     if base is not None:
         components = {component for adapter in adapters for component in adapter.layers}
@@ -168,7 +170,16 @@ def measure_overlap(
 
 @dataclass(frozen=True)
 class _AdapterHeader:
-    """An adapter whose header and card were read; `asked` is how it was asked for."""
+    """The header and card of an adapter.
+
+    Attributes:
+        asked: The ref as it was given.
+        ref: The ref at its commit and file.
+        facts: Facts from header and card.
+        header: The safetensors header.
+        layers: Component -> layer -> its tensors; empty for token embeddings.
+        card: Front matter of the card.
+    """
 
     asked: AdapterRef
     ref: AdapterRef
@@ -178,16 +189,16 @@ class _AdapterHeader:
     card: Mapping[str, Any]
 
 
-def _open_all(refs: Sequence[str]) -> list[_AdapterHeader]:
-    """Read headers and cards; a composition is its parts."""
-    return [one for ref in parse_refs(refs) for one in _open(ref)]
+def _read_all(refs: Sequence[str]) -> list[_AdapterHeader]:
+    """Read headers and cards; of a composition those of its parts."""
+    return [one for ref in parse_refs(refs) for one in _read(ref)]
 
 
-def _open(ref: AdapterRef) -> list[_AdapterHeader]:
+def _read(ref: AdapterRef) -> list[_AdapterHeader]:
     if ref.kind == "repo" and not is_offline():
         resolved = resolve_adapter(ref)
         if resolved.ref.path != LOCK:
-            return [_open_remote(ref, resolved)]
+            return [_read_remote(ref, resolved)]
         path = download(ref.location, str(resolved.ref.revision), LOCK)
     else:
         resolved, path = download_adapter(ref)
@@ -195,13 +206,13 @@ def _open(ref: AdapterRef) -> list[_AdapterHeader]:
         from hublora.resolution.lockfile import read_lockfile
 
         parts = read_lockfile(path, ref.location).parts
-        return [replace(one, asked=part.followed) for part in parts for one in _open(part.ref)]
+        return [replace(one, asked=part.followed) for part in parts for one in _read(part.ref)]
     header, config = read_file_header(path), read_peft_config(path)
-    return [_opened(ref, resolved, header, config, file_reader(path), path.stat().st_size)]
+    return [_adapter_header(ref, resolved, header, config, file_reader(path), path.stat().st_size)]
 
 
-def _open_remote(ref: AdapterRef, resolved: ResolvedAdapter) -> _AdapterHeader:
-    """Read a header, and the settings of a PEFT folder, by range: two requests or three."""
+def _read_remote(ref: AdapterRef, resolved: ResolvedAdapter) -> _AdapterHeader:
+    """Read a header, and the config of a PEFT folder, by range: two or three requests."""
     repo_id, commit = resolved.ref.location, str(resolved.ref.revision)
     file = str(resolved.ref.path)
     name = Path(file).name
@@ -214,10 +225,10 @@ def _open_remote(ref: AdapterRef, resolved: ResolvedAdapter) -> _AdapterHeader:
     if beside in resolved.files:
         text = range_reader(repo_id, commit, beside)(0, _CONFIG_BYTES)
         config = parse_peft_config(text, name)
-    return _opened(ref, resolved, header, config, read, size)
+    return _adapter_header(ref, resolved, header, config, read, size)
 
 
-def _opened(
+def _adapter_header(
     asked: AdapterRef,
     resolved: ResolvedAdapter,
     header: Header,
@@ -235,7 +246,7 @@ def _opened(
 
 
 def _first_alpha(read: ReadRange, header: Header) -> tuple[float, ...]:
-    """Return the first alpha that is a tensor, which mostly lies right behind the header."""
+    """Return the first alpha tensor, which mostly stands right after the header."""
     alphas = [name for name in header.shapes if name.endswith(".alpha")]
     if not alphas:
         return ()
@@ -253,7 +264,7 @@ def _family(facts: AdapterFacts) -> str | None:
 
 
 def _check(one: _AdapterHeader, base: BaseLayers | None) -> InspectedAdapter:
-    if holds_tokens(one.header):  # learned words: their widths are checked when they are added
+    if holds_tokens(one.header):  # token embeddings: their widths are checked when they are added
         return InspectedAdapter(
             one.facts, adapter_label(one.asked), None, tuple(_contradictions(one))
         )
@@ -267,16 +278,16 @@ def _check(one: _AdapterHeader, base: BaseLayers | None) -> InspectedAdapter:
 
 
 def _contradictions(one: _AdapterHeader) -> list[str]:
-    """Return where card, metadata and tensors say different things about the base."""
+    """Return the contradictions between card, metadata and tensors about the base."""
     problems = []
-    shown = architecture(one.layers)
+    found = architecture(one.layers)
     stated = one.facts.base_model
     for said, who in (
-        (_KNOWN_BASES.get(stated or ""), f"its card says it was made for {stated}"),
-        (stated_architecture(one.header.metadata), "its metadata says"),
+        (_KNOWN_BASES.get(stated or ""), f"its card names the base {stated}"),
+        (stated_architecture(one.header.metadata), "its metadata names the architecture"),
     ):
-        if shown and said and not said.startswith(shown):
-            problems.append(f"Its tensors are those of {shown}, but {who} ({said}).")
+        if found and said and not said.startswith(found):
+            problems.append(f"Its tensors are those of {found}, but {who} ({said}).")
     in_file, on_card = one.header.metadata.get("hublora.base_model"), one.card.get("base_model")
     if in_file and isinstance(on_card, str) and in_file != on_card:
         problems.append(f"Its card names the base {on_card}, its file {in_file}.")
@@ -290,7 +301,7 @@ def _misfits(one: _AdapterHeader, fit: Fit, base: BaseLayers) -> list[str]:
     problems = []
     stated = one.facts.base_model
     if stated and base.commit and stated != base.name:  # a folder may be a copy of it
-        problems.append(f"It was made for {stated}, not for {base.name}.")
+        problems.append(f"It was trained on {stated}, not on {base.name}.")
     if fit.missing or fit.misshapen:
         component, module = (fit.missing or fit.misshapen)[0]
         problems.append(
@@ -301,7 +312,7 @@ def _misfits(one: _AdapterHeader, fit: Fit, base: BaseLayers) -> list[str]:
     return problems
 
 
-# What adapters must agree on -> how it is called, and what to do when they do not.
+# (fact that adapters must share, its plural, how to resolve a conflict)
 _SHARED = (
     ("base_model", "bases", "choose one with --base"),
     ("architecture", "architectures", "no base takes all of them"),
@@ -310,7 +321,7 @@ _SHARED = (
 
 
 def _conflicts(adapters: Sequence[InspectedAdapter]) -> list[str]:
-    """Return what keeps adapters from being used on one base."""
+    """Return the conflicts that prevent using adapters on one base."""
     conflicts = []
     for field, noun, mend in _SHARED:
         said: dict[str, list[str]] = {}
@@ -319,5 +330,5 @@ def _conflicts(adapters: Sequence[InspectedAdapter]) -> list[str]:
                 said.setdefault(value, []).append(one.name)
         if len(said) > 1:
             listed = "; ".join(f"{', '.join(who)}: {value}" for value, who in said.items())
-            conflicts.append(f"They are for different {noun} ({listed}): {mend}.")
+            conflicts.append(f"They have different {noun} ({listed}): {mend}.")
     return conflicts

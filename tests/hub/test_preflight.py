@@ -86,7 +86,7 @@ def test_the_share_that_would_apply_is_told_with_a_layer_that_would_not(adapters
     assert len(one.fit.placed) == len(text) > 0
     assert 0 < one.fit.share < 0.5
     assert not one.fit.missing
-    assert one.problems[0] == "It was made for bases/wide, not for bases/epsilon."
+    assert one.problems[0] == "It was trained on bases/wide, not on bases/epsilon."
     assert f"of its {one.fit.total} layers 0 are not in the base" in one.problems[1]
 
 
@@ -122,8 +122,8 @@ def test_a_base_on_the_card_that_the_tensors_contradict_is_told(tmp_path: Path) 
     (one,) = preflight(str(path)).adapters
     by_card, by_metadata = one.problems
     assert "stable-diffusion-xl-v1-base" in by_card
-    assert "made for stable-diffusion-v1-5/stable-diffusion-v1-5 (stable-diffusion-v1)" in by_card
-    assert "its metadata says (stable-diffusion-v1)" in by_metadata
+    assert "base stable-diffusion-v1-5/stable-diffusion-v1-5 (stable-diffusion-v1)" in by_card
+    assert "its metadata names the architecture (stable-diffusion-v1)" in by_metadata
 
 
 def test_a_card_and_a_file_that_name_different_bases_are_told(tmp_path: Path) -> None:
@@ -139,12 +139,12 @@ def test_a_card_and_a_file_that_name_different_bases_are_told(tmp_path: Path) ->
 def test_adapters_of_different_bases_conflict(adapters: Path, tmp_path: Path) -> None:
     found = preflight(str(adapters / "epsilon"), str(adapters / "wide"))
     (conflict,) = found.conflicts
-    assert conflict.startswith("They are for different bases (")
+    assert conflict.startswith("They have different bases (")
     assert conflict.endswith("bases/wide): choose one with --base.")
     one = real_width(tmp_path / "a.safetensors", 768)
     two = real_width(tmp_path / "b.safetensors", 2048)
     called = [conflict.split(" (")[0] for conflict in preflight(str(one), str(two)).conflicts]
-    assert called == ["They are for different architectures", "They are for different families"]
+    assert called == ["They have different architectures", "They have different families"]
     assert not preflight(str(adapters / "epsilon"), str(adapters / "kohya.safetensors")).conflicts
 
 
@@ -206,8 +206,8 @@ def test_the_command_tells_a_person_and_a_program_the_same(
         "alpha          2",
         "licence        unknown",
         "layout         diffusers",
-        "- It was made for bases/wide, not for bases/epsilon.",
-        "- They are for different bases (",
+        "- It was trained on bases/wide, not on bases/epsilon.",
+        "- They have different bases (",
     ):
         assert f"  {line}" in done.out
     said = json.loads(hublora_cli(*args, "--json").out)

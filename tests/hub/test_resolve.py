@@ -68,7 +68,7 @@ def test_several_adapters_are_listed_as_refs_that_work(
     api.create_branch(repo_id, branch="wild/one")
     names = ["one two.safetensors", "50%:x.safetensors"]
     upload({name: adapter_bytes(5) for name in names}, revision="wild/one")
-    with pytest.raises(AdapterError, match=r"holds 2 adapters") as caught:
+    with pytest.raises(AdapterError, match=r"has 2 adapters") as caught:
         hublora.inspect(f"{repo_id}@wild%2Fone")
     hint = caught.value.hint
     assert hint is not None
@@ -168,7 +168,7 @@ def test_a_folder_that_hides_a_repo_says_so(
     upload({"a.safetensors": adapter_bytes(2)})
     monkeypatch.chdir(tmp_path)
     (tmp_path / repo_id).mkdir(parents=True)
-    with pytest.raises(AdapterError, match=rf"holds: none\. For the repo .* write hf://{repo_id}"):
+    with pytest.raises(AdapterError, match=rf"got: none\. For the repo .* write hf://{repo_id}"):
         hublora.inspect(repo_id)
     (tmp_path / repo_id / "a.safetensors").write_bytes(adapter_bytes(3))
     assert (rank_of(repo_id), rank_of(f"hf://{repo_id}")) == (3, 2)
@@ -176,7 +176,7 @@ def test_a_folder_that_hides_a_repo_says_so(
     open_adapter(AdapterRef.parse(repo_id), told.append)
     (note,) = told
     assert isinstance(note, Note)
-    assert note.text == f"{repo_id} is the folder here; the repo on the Hub is hf://{repo_id}."
+    assert note.text == f"{repo_id} is a local folder; the repo on the Hub is hf://{repo_id}."
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,7 @@ def test_a_folder_that_hides_a_repo_says_so(
     ],
 )
 def test_ids_that_are_gone_name_what_took_their_place(hub: object, old: str, new: str) -> None:
-    with pytest.raises(NotFoundError, match=f"taken off the Hub. Use {new} instead"):
+    with pytest.raises(NotFoundError, match=f"deleted from the Hub. Use {new} instead"):
         hublora.inspect(old)
 
 

@@ -92,15 +92,15 @@ REDIRECTS = {
 }
 # Kind -> words of the refusal.
 WRONG = {
-    "page": "is no adapter: adapter.safetensors is not a safetensors file",
-    "pickle": "is no adapter",
-    "nothing": "is no adapter",
+    "page": "is not an adapter: adapter.safetensors is not a safetensors file",
+    "pickle": "is not an adapter",
+    "nothing": "is not an adapter",
     "missing": "cannot be fetched: Not Found",
     "more": "",
     "less": "is damaged",
     "huge": "larger than 2 GiB",
     "hang": "cannot be fetched: The read operation timed out",
-    "drip": "comes too slowly",
+    "drip": "arrives too slowly",
     "plain": "it redirects to http://localhost",
     "file": "cannot be fetched",
     "private": "it redirects to 127.0.0.1, which is in a private network",
@@ -133,7 +133,7 @@ def address(server: tuple[str, Path], monkeypatch: pytest.MonkeyPatch, tmp_path:
     monkeypatch.setenv("SSL_CERT_FILE", str(server[1]))
     monkeypatch.setenv("HUBLORA_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(urls, "_TIMEOUT", 0.5)
-    monkeypatch.setattr(urls, "_PATIENCE", 0.3)
+    monkeypatch.setattr(urls, "_GRACE", 0.3)
     return server[0]
 
 

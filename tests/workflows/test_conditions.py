@@ -94,7 +94,7 @@ def test_an_ip_adapter_that_is_none_is_told(
         ("me/ip-two", "me/ip-two/models/a.safetensors\n  me/ip-two/models/b.safetensors"),
         ("me/ip-two/models/c.safetensors", "has no file models/c.safetensors"),
         ("me/ip-wide", "The IP-Adapter me/ip-wide@"),
-        (adapter, "holds no image_encoder in safetensors"),
+        (adapter, "has no image_encoder in safetensors"),
         ("./nowhere.safetensors", "no file nowhere.safetensors"),
         ("me/not-there", "me/not-there"),
     ):

@@ -86,5 +86,5 @@ def test_loading_a_product_tells_what_low_rank_costs(tmp_path: Path) -> None:
     told: list[Any] = []
     hublora.load(str(tmp_path / "a.safetensors"), base="bases/epsilon", callback=told.append)
     (note,) = (one for one in told if isinstance(one, Note) and "low rank" in one.text)
-    assert "is made of lokr, which pipelines take as low rank" in note.text
+    assert "uses lokr, which is rewritten as low rank" in note.text
     assert "differs by up to 0.4" in note.text

@@ -30,7 +30,7 @@ FLAGS: dict[tuple[str, ...], str] = {
     ("--weight=1=1e30",): "is not a weight",
     ("--weight=1=nan",): "is not a weight",
     ("--weight=1=1,tail:0",): "nothing in the block 'tail'",
-    ("--weight=3=1",): "for none of the adapters",
+    ("--weight=3=1",): "matches none of the",
     ("-o", "a.txt/b.png"): "Nothing can be written to a.txt/b.png",
     ("-o", "a.txt/b"): "Nothing can be written to a.txt/b",
     ("-o", "a.txt"): "Nothing can be written to a.txt",
