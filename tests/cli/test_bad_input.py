@@ -60,11 +60,11 @@ SENTENCES: dict[str, tuple[list[str], list[str]]] = {
     "file": (["run", "bases/epsilon/x.safetensors", "a"], ["no file 'x.safetensors'"]),
     "gone base": (
         ["train", "--base=runwayml/stable-diffusion-v1-5", "--dataset=bases/images"],
-        ["taken off the Hub", "stable-diffusion-v1-5/stable-diffusion-v1-5"],
+        ["deleted from the Hub", "stable-diffusion-v1-5/stable-diffusion-v1-5"],
     ),
     "gone dataset": (
         [*TRAIN[:3], "--dataset=lambdalabs/pokemon-blip-captions"],
-        ["taken off the Hub", "lambdalabs/naruto-blip-captions"],
+        ["deleted from the Hub", "lambdalabs/naruto-blip-captions"],
     ),
     "dataset": ([*TRAIN[:3], "--dataset=me/nowhere"], ["me/nowhere"]),
     "column": ([*TRAIN, "--image-column=photo"], ["photo", "image"]),
@@ -90,7 +90,7 @@ SENTENCES: dict[str, tuple[list[str], list[str]]] = {
         ["made for bases/wide", "does not fit bases/epsilon"],
     ),
     "other family": (["run", "{files}/flux.safetensors", "a", *BASE], ["does not fit"]),
-    "no base known": (["run", "{files}/flux.safetensors", "a"], ["which base", "--base"]),
+    "no base known": (["run", "{files}/flux.safetensors", "a"], ["state the base", "--base"]),
     "pickle": (["run", "{files}/pickle.safetensors", "a", *BASE], ["pickle", "safetensors"]),
     "other file": (["run", "{files}/old.ckpt", "a", *BASE], ["not a .safetensors file"]),
     "cut short": (["run", "{files}/short.safetensors", "a", *BASE], ["damaged"]),

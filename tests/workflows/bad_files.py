@@ -222,8 +222,8 @@ CONTAINERS: dict[str, tuple[Build, str]] = {
     ),
     "a checkpoint by its ending": (named("a.ckpt"), "not a .safetensors file"),
     "a .bin": (named("a.bin"), "not a .safetensors file"),
-    "a folder called like a file": (folder_called_like_a_file, "it holds: none"),
-    "a folder without adapters": (lambda folder: folder, "it holds: none"),
+    "a folder called like a file": (folder_called_like_a_file, "got: none"),
+    "a folder without adapters": (lambda folder: folder, "got: none"),
     "a folder with two": (two_files, "a.safetensors"),
     "a link to itself": (loop, "no file or folder"),
 }  # fmt: skip

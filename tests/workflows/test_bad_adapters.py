@@ -148,27 +148,27 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
 
 # Front matter -> words of the refusal when no base is named, or the facts that are known then.
 CARDS: dict[str, tuple[str | bytes, str]] = {
-    "no card": ("", "does not say which base"),
-    "no base": ("---\nlicense: mit\n---\n", "does not say which base"),
-    "a list of bases": ("---\nbase_model: [me/one, me/two]\n---\n", "does not say which base"),
-    "an empty list": ("---\nbase_model: []\n---\n", "does not say which base"),
-    "a base that is a number": ("---\nbase_model: 5\n---\n", "does not say which base"),
-    "a base that is a table": ("---\nbase_model: {a: b}\n---\n", "does not say which base"),
+    "no card": ("", "does not state the base"),
+    "no base": ("---\nlicense: mit\n---\n", "does not state the base"),
+    "a list of bases": ("---\nbase_model: [me/one, me/two]\n---\n", "does not state the base"),
+    "an empty list": ("---\nbase_model: []\n---\n", "does not state the base"),
+    "a base that is a number": ("---\nbase_model: 5\n---\n", "does not state the base"),
+    "a base that is a table": ("---\nbase_model: {a: b}\n---\n", "does not state the base"),
     "a base that is nowhere": ("---\nbase_model: me/no-such-base\n---\n", "There is no model"),
     "a base that is no repo": ("---\nbase_model: a/b/c\n---\n", "owner/name"),
     "a base that is an address": ("---\nbase_model: https://x.y/z\n---\n", "owner/name"),
     "a base that is a data set": ("---\nbase_model: bases/images\n---\n", "There is no model"),
     "a base that is an adapter": ("---\nbase_model: '../../etc'\n---\n", ""),
-    "front matter that is no YAML": ("---\nbase_model: [\n---\n", "does not say which base"),
-    "front matter that is a list": ("---\n- a\n- b\n---\n", "does not say which base"),
-    "front matter that never ends": ("---\nbase_model: me/x\n", "does not say which base"),
-    "a bomb of references": (f"---\n{BOMB}---\n", "does not say which base"),
-    "a bomb as the base": (f"---\n{BOMB}base_model: *i\n---\n", "does not say which base"),
-    "a reference to itself": ("---\nlicense: &a [*a]\n---\n", "does not say which base"),
+    "front matter that is no YAML": ("---\nbase_model: [\n---\n", "does not state the base"),
+    "front matter that is a list": ("---\n- a\n- b\n---\n", "does not state the base"),
+    "front matter that never ends": ("---\nbase_model: me/x\n", "does not state the base"),
+    "a bomb of references": (f"---\n{BOMB}---\n", "does not state the base"),
+    "a bomb as the base": (f"---\n{BOMB}base_model: *i\n---\n", "does not state the base"),
+    "a reference to itself": ("---\nlicense: &a [*a]\n---\n", "does not state the base"),
     "a tag that runs code": (
-        "---\nbase_model: !!python/object/apply:os.system [id]\n---\n", "does not say which base",
+        "---\nbase_model: !!python/object/apply:os.system [id]\n---\n", "does not state the base",
     ),
-    "no text": (b"---\nlicense: \xff\xfe\n---\n", "does not say which base"),
+    "no text": (b"---\nlicense: \xff\xfe\n---\n", "does not state the base"),
 }  # fmt: skip
 
 
