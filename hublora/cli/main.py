@@ -26,6 +26,7 @@ COMMANDS = {
     "verify": ("hublora.cli.verify", "Check a repo against what it states, or reproduce it."),
     "inspect": ("hublora.cli.inspect", "Show the facts of adapters without their weights."),
     "convert": ("hublora.cli.convert", "Write an adapter in another file layout."),
+    "cache": ("hublora.cli.cache", "List and remove cached latents and downloads."),
     "hub": ("hublora.cli.hub", "Run a Hub of your own."),
 }
 
