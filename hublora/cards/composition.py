@@ -10,7 +10,7 @@ from typing import Any
 from hublora import quoting
 from hublora.adapters.licenses import LicenseSummary
 from hublora.cards import licenses, markdown, metadata
-from hublora.cards.facts import Image, SamplingFacts
+from hublora.cards.facts import GalleryImage, SamplingFacts
 from hublora.cards.format import format_count, format_image_source, format_sampling
 from hublora.cards.user_sections import mark
 from hublora.filesystem import write_atomically
@@ -84,7 +84,7 @@ class CompositionFacts:
     hublora_version: str
     example: str = "your prompt"
     template: str | None = None
-    gallery: tuple[Image, ...] = ()
+    gallery: tuple[GalleryImage, ...] = ()
     sampling: SamplingFacts = field(default_factory=SamplingFacts)
     merged: str | None = None
     error: float | None = None

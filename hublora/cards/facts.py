@@ -15,7 +15,7 @@ Value = str | int | float | bool | None
 
 
 @dataclass(frozen=True)
-class License:
+class LicenseFacts:
     """Under which terms something may be used, as cards on the Hub write it.
 
     Attributes:
@@ -31,7 +31,7 @@ class License:
 
 
 @dataclass(frozen=True)
-class Source:
+class RepoFacts:
     """A repo that the adapter was made from.
 
     Attributes:
@@ -42,11 +42,11 @@ class Source:
 
     id: str | None = None
     revision: str | None = None
-    license: License = License()
+    license: LicenseFacts = LicenseFacts()
 
 
 @dataclass(frozen=True)
-class Image:
+class GalleryImage:
     """One image of the gallery.
 
     Attributes:
@@ -76,7 +76,7 @@ class SamplingFacts:
 
 
 @dataclass(frozen=True)
-class Training:
+class TrainingFacts:
     """What the training was and how it went.
 
     Attributes:
@@ -89,7 +89,7 @@ class Training:
         settings: Name -> value, in the order of the table.
         command: Command line that makes the adapter again; None: from `config_path`.
         config_path: The settings as a file inside the repo.
-        loss_plot: Image inside the repo.
+        loss_plot: Path of the image inside the repo.
         unpublished: Settings that name something which is not on the Hub, under dotted keys.
     """
 
@@ -107,7 +107,7 @@ class Training:
 
 
 @dataclass(frozen=True)
-class LearnedWords:
+class TokenEmbeddingFacts:
     """New words that belong to an adapter, or are all that was learned.
 
     Attributes:
@@ -139,7 +139,7 @@ class CardFacts:
         license: Its own licence, where it is not the base's.
         trigger_words: Words that call the concept; empty when there are none.
         weight_name: The adapter's file; None where only words were learned.
-        words: New words that were learned, if any.
+        token_embeddings: Learned token embeddings; None without any.
         kohya_path: The same adapter for ComfyUI and AUTOMATIC1111.
         rank: Rank of the update matrices.
         alpha: Numerator of their scale.
@@ -155,26 +155,26 @@ class CardFacts:
     """
 
     title: str
-    base: Source
+    base: RepoFacts
     family_tags: tuple[str, ...]
     pipeline_class: str
     hublora_version: str
     repo_id: str | None = None
     dtype: str | None = None
-    dataset: Source = Source()
-    license: License | None = None
+    dataset: RepoFacts = RepoFacts()
+    license: LicenseFacts | None = None
     trigger_words: tuple[str, ...] = ()
     weight_name: str | None = WEIGHTS
-    words: LearnedWords | None = None
+    token_embeddings: TokenEmbeddingFacts | None = None
     kohya_path: str | None = None
     rank: int | None = None
     alpha: float | None = None
     components: tuple[str, ...] = ()
     targets: tuple[str, ...] = ()
     size: int | None = None
-    gallery: tuple[Image, ...] = ()
+    gallery: tuple[GalleryImage, ...] = ()
     before_after: str | None = None
     sampling: SamplingFacts = SamplingFacts()
-    training: Training = field(default_factory=Training)
+    training: TrainingFacts = field(default_factory=TrainingFacts)
     environment: Mapping[str, Value] = field(default_factory=dict)
     description: str = ""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hublora.cards import markdown
-from hublora.cards.facts import Image, SamplingFacts
+from hublora.cards.facts import GalleryImage, SamplingFacts
 
 _UNITS = ("bytes", "kB", "MB", "GB", "TB")
 _LABELS = {
@@ -73,7 +73,7 @@ def format_sampling(facts: SamplingFacts) -> str | None:
     return ", ".join(part for part in parts if part) or None
 
 
-def format_image_source(image: Image) -> str:
+def format_image_source(image: GalleryImage) -> str:
     """Return what one image was drawn from."""
     line = markdown.code(image.prompt)
     if image.negative_prompt:

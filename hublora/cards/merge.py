@@ -20,7 +20,7 @@ import yaml
 
 from hublora import strict_yaml
 from hublora.cards import licenses, metadata, user_sections
-from hublora.cards.user_sections import Region
+from hublora.cards.user_sections import UserSection
 from hublora.families import FAMILIES
 
 _TITLE = re.compile(r"\A\s*#[ \t][^\n]*\n")
@@ -62,12 +62,12 @@ def _merge_bodies(old: str, new: str, ours: bool) -> str:
         if ours:
             return old
         # A card that hublora did not write: all of its text is somebody's.
-        theirs = [Region(user_sections.defuse(_GALLERY.sub("", _TITLE.sub("", old))).strip())]
+        theirs = [UserSection(user_sections.defuse(_GALLERY.sub("", _TITLE.sub("", old))).strip())]
     words = [text for pair in zip_longest(theirs, mine) for text in _choose(*pair)]
     return user_sections.replace(new, words)
 
 
-def _choose(old: Region | None, new: Region | None) -> list[str]:
+def _choose(old: UserSection | None, new: UserSection | None) -> list[str]:
     """Return the words to keep of what may be the same region at two times."""
     if old is None or new is None or old.words == new.words:
         return [region.words for region in (old or new,) if region]

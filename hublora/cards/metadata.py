@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from hublora.cards.facts import CardFacts, Image, License
+from hublora.cards.facts import CardFacts, GalleryImage, LicenseFacts
 from hublora.quoting import one_line
 
 TAGS = ("text-to-image", "diffusers", "diffusers-training")
@@ -51,10 +51,10 @@ def front_matter(facts: CardFacts) -> dict[str, Any]:
 
 def _kind_tags(facts: CardFacts) -> list[str]:
     adapter = ADAPTER_TAGS if facts.weight_name else ()
-    return [*TAGS, *adapter, *((WORDS_TAG,) if facts.words else ())]
+    return [*TAGS, *adapter, *((WORDS_TAG,) if facts.token_embeddings else ())]
 
 
-def license_of(facts: CardFacts) -> License:
+def license_of(facts: CardFacts) -> LicenseFacts:
     """Return the adapter's licence: its own, or the base's, which it inherits."""
     return facts.license or facts.base.license
 
@@ -78,13 +78,13 @@ def join(yaml_text: str, body: str) -> str:
     return f"---\n{yaml_text.rstrip()}\n---\n\n{body.strip()}\n"
 
 
-def _license(license: License) -> dict[str, str | None]:
+def _license(license: LicenseFacts) -> dict[str, str | None]:
     if license.id != "other":
         return {"license": license.id}
     return {"license": "other", "license_name": license.name, "license_link": license.link}
 
 
-def widget(image: Image) -> dict[str, Any]:
+def widget(image: GalleryImage) -> dict[str, Any]:
     """Return an image's entry in the gallery that the Hub shows."""
     entry: dict[str, Any] = {"text": one_line(image.prompt) or " "}
     if image.negative_prompt:

@@ -9,7 +9,7 @@ from urllib.parse import quote
 from hublora import quoting
 from hublora.cards import licenses, markdown, metadata, textual_inversion
 from hublora.cards import reproduce as remaking
-from hublora.cards.facts import CardFacts, Image, License, Source
+from hublora.cards.facts import CardFacts, GalleryImage, LicenseFacts, RepoFacts
 from hublora.cards.format import (
     format_count,
     format_duration,
@@ -79,7 +79,7 @@ def _example_prompt(facts: CardFacts) -> str:
     return prompts[0] if prompts else ", ".join(facts.trigger_words) or "your prompt"
 
 
-def _repo(source: Source, otherwise: str, kind: str = "") -> str:
+def _repo(source: RepoFacts, otherwise: str, kind: str = "") -> str:
     return markdown.repo_link(source.id, kind) if source.id else otherwise
 
 
@@ -99,14 +99,16 @@ def _size(facts: CardFacts) -> str | None:
     """Return how large what was learned is, as the beginning of a sentence."""
     if facts.size is None:
         return None
-    if facts.words is None or facts.words.size is None:
+    learned = facts.token_embeddings
+    if learned is None or learned.size is None:
         return f"It is one file of {format_size(facts.size)}"
-    noun = "words" if len(facts.words.lengths) > 1 else "word"
-    return f"Adapter and {noun} are two files, {format_size(facts.size + facts.words.size)} in all"
+    noun = "embeddings" if len(learned.lengths) > 1 else "embedding"
+    total = format_size(facts.size + learned.size)
+    return f"The adapter and the token {noun} are two files of {total} together"
 
 
 def _call_arguments(facts: CardFacts) -> list[str]:
-    first = facts.gallery[0] if facts.gallery else Image("", "")
+    first = facts.gallery[0] if facts.gallery else GalleryImage("", "")
     sampling = facts.sampling
     arguments = {
         "negative_prompt": quoting.python_text(first.negative_prompt)
@@ -183,7 +185,7 @@ def _license_sentences(facts: CardFacts) -> list[str]:
     return sentences
 
 
-def _license_name(license: License) -> str:
+def _license_name(license: LicenseFacts) -> str:
     name = markdown.inline(license.name or license.id or "unknown")
     if license.link and license.link.startswith("https://"):
         return f"[{name}](<{license.link.translate(_URL_BREAKERS)}>)"

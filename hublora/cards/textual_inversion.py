@@ -14,9 +14,9 @@ _ENCODERS = ("", "_2")  # what follows `tokenizer` and `text_encoder` in a pipel
 
 def kind(facts: CardFacts) -> str:
     """Return what the repo holds, as the beginning of a sentence."""
-    if facts.words is None:
+    if facts.token_embeddings is None:
         return "A LoRA adapter"
-    several = len(facts.words.lengths) > 1
+    several = len(facts.token_embeddings.lengths) > 1
     words = "learned words" if several else "a learned word"
     if facts.weight_name is None:
         return f"{words.capitalize()} (textual inversion)"
@@ -25,9 +25,9 @@ def kind(facts: CardFacts) -> str:
 
 def loading(facts: CardFacts) -> dict[str, list[str]] | None:
     """Return Python's imports and lines that load the words with diffusers; None without words."""
-    if facts.words is None:
+    if facts.token_embeddings is None:
         return None
-    words, repo = facts.words, quoting.python_text(facts.repo_id or ".")
+    words, repo = facts.token_embeddings, quoting.python_text(facts.repo_id or ".")
     if not words.keys and len(words.lengths) == 1:
         return {"imports": [], "lines": [f"pipe.load_textual_inversion({repo})"]}
     path = quoting.python_text(words.path)
@@ -49,12 +49,12 @@ def loading(facts: CardFacts) -> dict[str, list[str]] | None:
 def in_hublora(facts: CardFacts, prompt: str) -> str:
     """Return Python that gives the pipeline a prompt, in which hublora has words of its own for
     what each adapter has learned."""
-    return prompt if facts.words is None else f"pipe.hublora.prompt({prompt})"
+    return prompt if facts.token_embeddings is None else f"pipe.hublora.prompt({prompt})"
 
 
 def for_comfyui(facts: CardFacts) -> dict[str, str] | None:
     """Return link and name of a file that ComfyUI reads as one embedding; None if it is none."""
-    words = facts.words
+    words = facts.token_embeddings
     if words is None or facts.repo_id is None or len(words.lengths) != 1 or not words.keys:
         return None
     name = words.path.rpartition("/")[2].removesuffix(".safetensors")

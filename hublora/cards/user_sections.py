@@ -23,7 +23,7 @@ _COMMENT = re.compile(r"<!--.*?-->", re.S)
 
 
 @dataclass(frozen=True)
-class Region:
+class UserSection:
     """Somebody's words, and the digest of what they were when hublora last saw them."""
 
     words: str
@@ -39,13 +39,13 @@ class Region:
         return bool(_COMMENT.sub("", self.words).strip())
 
 
-def find(body: str) -> list[Region]:
+def find(body: str) -> list[UserSection]:
     """Return the regions in order; none if the markers do not pair up."""
     markers = list(_MARKER.finditer(body))
     if [bool(marker[1]) for marker in markers] != [False, True] * (len(markers) // 2):
         return []
     pairs = zip(markers[::2], markers[1::2], strict=True)
-    return [Region(body[a.end() : b.start()].strip("\n"), a[2]) for a, b in pairs]
+    return [UserSection(body[a.end() : b.start()].strip("\n"), a[2]) for a, b in pairs]
 
 
 def mark(words: str) -> str:

@@ -1,12 +1,12 @@
-"""Images and captions: found, checked, made ready and cached. Importing this loads no torch.
+"""Images and captions of a training: listed, checked, encoded and cached. Loads no torch.
 
-open_source(config) -> Source           which images, from a Hub dataset or a folder
-build_cache(source, …) -> CachedDataset  their latents and prompts, encoded once
+open_source(config) -> Source            captioned images of a Hub dataset, folder or archive
+build_cache(source, …) -> CachedDataset  their latents and prompt embeddings, encoded once
 """
 
 from __future__ import annotations
 
-from hublora.data.cache import build_cache
+from hublora.data.cache import Encoders, build_cache
 from hublora.data.cached_dataset import CachedDataset
 from hublora.data.config import DataConfig
 from hublora.data.examples import Example, Skipped
@@ -15,6 +15,7 @@ from hublora.data.source import Source, first, join, open_source, with_captions
 __all__ = [
     "CachedDataset",
     "DataConfig",
+    "Encoders",
     "Example",
     "Skipped",
     "Source",

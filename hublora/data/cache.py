@@ -1,9 +1,9 @@
-"""Latents and prompt embeddings, computed once and kept on the disk.
+"""Latents and prompt embeddings, computed once and cached on disk.
 
-    <cache>/latents/<key>/   the VAE posterior's mean and std of every crop and flip, of one shape
-    <cache>/masks/<key>/     the masks of the same crops and flips, where masks are asked for
-    <cache>/holes/<key>/     what a base that inpaints sees of the same crops and flips
-    <cache>/prompts/<key>/   the text encoder's output for every distinct caption, and for ""
+    <cache>/latents/<key>/     mean and std of the VAE posterior of each crop and flip of a bucket
+    <cache>/masks/<key>/       loss masks of the same crops and flips, with `data.masks`
+    <cache>/inpainting/<key>/  inpainting masks and masked-image latents of the same crops and flips
+    <cache>/prompts/<key>/     the text encoders' output for each distinct caption, and for ""
 
 A key is a hash of everything that affects the bytes. Captions are not part of the latents' key,
 nor the resolution of the prompts'.
@@ -12,13 +12,14 @@ nor the resolution of the prompts'.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hublora.data.cached_dataset import CachedDataset, Part
+from hublora.data.cached_dataset import CachedDataset, EncodedBucket, EncodedPrompts
 from hublora.data.config import DataConfig
-from hublora.data.crops import arrange
+from hublora.data.crops import assign_buckets
 from hublora.data.inpaint_masks import EncodeImages
 from hublora.data.latent_cache import FORMAT, BucketCache, key_of
 from hublora.data.row_file import count_done, open_rows
@@ -29,106 +30,113 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 EncodePrompts = Callable[[list[str]], "Mapping[str, Tensor]"]
-Progress = Callable[[int, int], None]
+Count = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Encoders:
+    """The functions that encode images and prompts, and the keys of their output.
+
+    Attributes:
+        images: float32 [B, 3, h, w] in [-1, 1] -> mean and std of the VAE posterior, each
+            [B, C, h', w']. Called only if latents are missing, so it may load the VAE itself.
+        prompts: B texts -> named tensors [B, …], padded to one length. Called only if prompt
+            embeddings are missing. None: captions are encoded during training instead.
+        image_key: JSON values that determine the output of `images`: base, commit, dtype, …
+        prompt_key: JSON values that determine the output of `prompts`: base, commit, length, …
+        batch_size: Images, or texts, in one call, at least 1.
+        inpaints: Whether inpainting masks and masked-image latents are needed.
+    """
+
+    images: EncodeImages
+    prompts: EncodePrompts | None
+    image_key: Mapping[str, Any] = field(default_factory=dict)
+    prompt_key: Mapping[str, Any] = field(default_factory=dict)
+    batch_size: int = 1
+    inpaints: bool = False
 
 
 def build_cache(
     source: Source,
     config: DataConfig,
+    encoders: Encoders,
     *,
     size: tuple[int, int],
-    key_parts: Mapping[str, Any],
-    encode_images: EncodeImages,
-    encode_prompts: EncodePrompts | None,
-    batch_size: int = 1,
-    progress: Progress | None = None,
-    image_key: Mapping[str, Any] | None = None,
-    prompt_key: Mapping[str, Any] | None = None,
     bucket_step: int | None = None,
-    inpaints: bool = False,
+    progress: Count | None = None,
 ) -> CachedDataset:
     """Return the encoded images and captions of `source`, computing what is not cached yet.
 
-    A process that dies loses at most a second of work; the next call goes on and ends in the
+    A process that dies loses at most a second of work; the next call continues and ends in the
     same bytes. Several processes may call this at once: one computes, the others wait.
 
     Args:
-        size: (h, w) of the images in pixels; of the square that the buckets are as large as.
-        key_parts: What decides both encoders' output: family, base commit, …
-        encode_images: float32 [B, 3, h, w] in [-1, 1] -> the posterior's mean and std, each
-            [B, C, h', w']. Called only if latents are missing, so it may load the VAE itself.
-        encode_prompts: B texts -> named tensors [B, …], padded to one length. Called only if
-            prompts are missing. None: captions are encoded in training instead.
-        batch_size: Images, and texts, of one call.
-        progress: Told (done, total) in encoded images and texts, whenever done changes.
-        image_key: What decides the latents alone: the VAE's dtype, …
-        prompt_key: What decides the prompts alone: their length, the text encoder's dtype, …
-        bucket_step: What the sides of buckets are multiples of; None: one shape for all.
-        inpaints: Whether the base sees masks and what surrounds them.
+        source: Images and captions.
+        config: Crops, flips, tags and the cache's root folder.
+        encoders: Encoding functions and their keys.
+        size: (h, w) of the images in pixels; with buckets, of the square with their area.
+        bucket_step: Multiple of which the sides of buckets are; None: all images have `size`.
+        progress: Called with (done, total) images and texts whenever `done` changes.
 
     Raises:
-        DataError: The disk is full or cannot be written, or an image changed since it was
-            surveyed.
+        DataError: The disk is full or cannot be written, or an image changed since it was checked.
     """
-    buckets = arrange(source.examples, config, size, bucket_step)
-    arranged = {} if bucket_step is None else {"buckets": [*size, bucket_step]}
-    encoder = {**key_parts, **(image_key or {})}
-    shelves = [BucketCache(source, config, bucket, arranged, encoder) for bucket in buckets]
-    tags = Tags.of(config, cached=encode_prompts is not None)
-    captions = [example.captions for example in source.examples]
-    texts = tags.texts(chain.from_iterable(captions)) if encode_prompts else []
-    about = {"format": FORMAT, **key_parts, **(prompt_key or {}), "texts": texts}
-    prompts_at = config.cache_root / "prompts" / key_of(about)
-    tell = _Teller(progress, sum(shelf.rows for shelf in shelves) + len(texts))
-    tell(sum(shelf.done for shelf in shelves) + count_done(prompts_at, len(texts)))
+    buckets = assign_buckets(source.examples, config, size, bucket_step)
+    caches = [BucketCache(source, config, bucket, encoders.image_key) for bucket in buckets]
+    tags = Tags.of(config, cached=encoders.prompts is not None)
+    captions = chain.from_iterable(example.captions for example in source.examples)
+    texts = tags.texts(captions) if encoders.prompts else []
+    about = {"format": FORMAT, **encoders.prompt_key, "texts": texts}
+    prompt_folder = config.cache_root / "prompts" / key_of(about)
+    counter = _Counter(progress, sum(cache.rows for cache in caches) + len(texts))
+    counter(sum(cache.done for cache in caches) + count_done(prompt_folder, len(texts)))
 
-    parts, reused = [], True
-    for shelf in shelves:
-        latents, there = shelf.latents(encode_images, batch_size, tell.add)
-        masks = shelf.masks(latents["mean"], batch_size)
-        holes = shelf.holes(encode_images, batch_size) if inpaints else None
-        parts.append(Part(shelf.bucket, latents["mean"], latents["std"], masks, holes))
-        reused = reused and there
+    encoded, reused = [], True
+    for cache in caches:
+        one, cached = _open_bucket(cache, encoders, counter)
+        encoded.append(one)
+        reused = reused and cached
     prompts = None
-    if encode_prompts is not None:
-        prompts, there = _open_prompts(prompts_at, about, encode_prompts, batch_size, tell)
-        reused = reused and there
-    return CachedDataset(
-        parts=parts,
-        size=size,
-        captions=captions,
-        repeats=[example.repeats for example in source.examples],
-        tags=tags,
-        prompt_tensors=prompts,
-        texts=texts,
-        reused=reused,
-        folders=[*(shelf.folder for shelf in shelves), *([prompts_at] if texts else [])],
-    )
+    if encoders.prompts is not None:
+        tensors, cached = _open_prompts(prompt_folder, about, encoders, counter)
+        prompts = EncodedPrompts(texts, tensors)
+        reused = reused and cached
+    folders = [*(cache.folder for cache in caches), *([prompt_folder] if texts else [])]
+    return CachedDataset(encoded, source.examples, size, tags, prompts, reused, folders)
+
+
+def _open_bucket(
+    cache: BucketCache, encoders: Encoders, counter: _Counter
+) -> tuple[EncodedBucket, bool]:
+    """Return the encoded images of a bucket, and whether their latents were cached already."""
+    size = encoders.batch_size
+    latents, cached = cache.latents(encoders.images, size, counter.add)
+    masks = cache.masks(latents["mean"], size)
+    inpainting = cache.inpainting(encoders.images, size) if encoders.inpaints else None
+    return EncodedBucket(cache.bucket, latents["mean"], latents["std"], masks, inpainting), cached
 
 
 def _open_prompts(
-    folder: Path,
-    about: Mapping[str, Any],
-    encode_prompts: EncodePrompts,
-    batch_size: int,
-    tell: _Teller,
+    folder: Path, about: Mapping[str, Any], encoders: Encoders, counter: _Counter
 ) -> tuple[dict[str, Tensor], bool]:
-    """Return what the texts of `about` are encoded into, and whether it was there already."""
+    """Return the prompt embeddings of the texts of `about`, and whether they were cached."""
     texts: Sequence[str] = about["texts"]
+    encode, size = encoders.prompts, encoders.batch_size
+    assert encode is not None, "prompts are encoded during training"
 
     def produce(first: int) -> Iterator[Mapping[str, Tensor]]:
-        for start in range(first, len(texts), batch_size):
-            batch = list(texts[start : start + batch_size])
-            yield encode_prompts(batch)
-            tell.add(len(batch))
+        for start in range(first, len(texts), size):
+            batch = list(texts[start : start + size])
+            yield encode(batch)
+            counter.add(len(batch))
 
-    return open_rows(folder, len(texts), batch_size, about, produce)
+    return open_rows(folder, len(texts), size, about, produce)
 
 
-class _Teller:
-    """Counts what is done and passes it on."""
+class _Counter:
+    """Counts encoded images and texts and reports each change."""
 
-    def __init__(self, progress: Progress | None, total: int) -> None:
+    def __init__(self, progress: Count | None, total: int) -> None:
         self.progress, self.total, self.done = progress, total, 0
 
     def __call__(self, done: int) -> None:

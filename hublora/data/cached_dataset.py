@@ -1,4 +1,4 @@
-"""What a training step reads: latents and prompts by index, from memory-mapped files."""
+"""The encoded dataset that a training step reads from memory-mapped files, by index."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hublora.data.crops import Bucket
+from hublora.data.examples import Example
 from hublora.data.tags import Tags
 
 if TYPE_CHECKING:
@@ -15,88 +16,100 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Part:
-    """The images of one shape, encoded.
+class EncodedBucket:
+    """The cached latents and masks of one bucket.
 
     Attributes:
-        bucket: Which they are, and in which row each variant lies.
-        mean: Of the posterior, [rows, C, h', w'].
-        std: The same.
-        masks: uint8 [rows, 1, h', w'], None without masks.
-        holes: `hole` and `around` of each row (`hublora.data.inpaint_masks`), [rows · M, …]; None
-            unless the base inpaints.
+        bucket: The examples in it, and the row of each of their variants.
+        mean: Mean of the VAE posterior, [rows, C, h', w'].
+        std: Standard deviation of the VAE posterior, [rows, C, h', w'].
+        masks: Loss masks, uint8 [rows, 1, h', w']; None unless `data.masks` is set.
+        inpainting: M inpainting masks of each row, `mask` uint8 [rows · M, 1, h', w'], and
+            `masked_latents` [rows · M, C, h', w']; None unless the base inpaints.
     """
 
     bucket: Bucket
     mean: Tensor
     std: Tensor
     masks: Tensor | None = None
-    holes: Mapping[str, Tensor] | None = None
+    inpainting: Mapping[str, Tensor] | None = None
+
+
+@dataclass(frozen=True)
+class EncodedPrompts:
+    """The cached prompt embeddings.
+
+    Attributes:
+        texts: Distinct texts; text n is row n of each tensor.
+        tensors: Name -> tensor [texts, …].
+    """
+
+    texts: Sequence[str]
+    tensors: Mapping[str, Tensor]
 
 
 class CachedDataset:
-    """Encoded images and captions. Draws nothing: the caller says which variant and caption.
+    """Cached latents, masks and prompt embeddings, by example, variant and caption.
 
-    Whatever takes several indices takes those of one bucket at a time.
+    Has no random state: the caller chooses variants and captions. The indices of one call belong
+    to one bucket.
 
     Attributes:
-        captions: For each example, one or more.
-        repeats: For each example, how often it is shown in one pass.
-        reused: True if nothing had to be encoded.
-        folders: Where the cache lies.
-        size: (h, w) of the images in pixels; of the square that the buckets are as large as.
-        bucket_of: For each example, the number of its bucket in `bucket_sizes`.
-        bucket_sizes: (h, w) in pixels of each shape that there is.
+        captions: Captions of each example, at least one.
+        repeats: How often each example occurs in an epoch, at least 1.
+        reused: Whether everything was in the cache already.
+        folders: Cache folders of the latents and of the prompt embeddings.
+        size: (h, w) of the images in pixels; with buckets, of the square with their area.
+        bucket_of: Index in `bucket_sizes` of each example's bucket.
+        bucket_sizes: (h, w) of each bucket in pixels.
     """
 
     def __init__(
         self,
-        parts: Sequence[Part],
+        buckets: Sequence[EncodedBucket],
+        examples: Sequence[Example],
         size: tuple[int, int],
-        captions: Sequence[tuple[str, ...]],
-        repeats: Sequence[int],
         tags: Tags,
-        prompt_tensors: Mapping[str, Tensor] | None,
-        texts: Sequence[str],
+        prompts: EncodedPrompts | None,
         reused: bool,
         folders: Sequence[Path],
     ) -> None:
-        self.captions = captions
-        self.repeats = repeats
-        self._tags = tags
+        self.captions = [example.captions for example in examples]
+        self.repeats = [example.repeats for example in examples]
+        self.size = size
         self.reused = reused
         self.folders = folders
-        self.size = size
-        self._parts = parts
-        self._prompts = prompt_tensors
-        self._text_rows = {text: row for row, text in enumerate(texts)}
-        self.bucket_sizes = [part.bucket.size for part in parts]
-        self.bucket_of = [0] * len(captions)
-        self._places = [0] * len(captions)
-        for number, part in enumerate(parts):
-            for place, index in enumerate(part.bucket.members):
+        self._buckets = buckets
+        self._tags = tags
+        self._prompts = prompts.tensors if prompts else None
+        self._text_rows = {text: row for row, text in enumerate(prompts.texts if prompts else ())}
+        self.bucket_sizes = [one.bucket.size for one in buckets]
+        self.bucket_of = [0] * len(examples)
+        self._places = [0] * len(examples)
+        for number, encoded in enumerate(buckets):
+            for place, index in enumerate(encoded.bucket.members):
                 self.bucket_of[index], self._places[index] = number, place
 
     def __len__(self) -> int:
-        """Number of examples."""
+        """Return the number of examples."""
         return len(self.captions)
 
     @property
     def variants(self) -> int:
-        """Crops times flips of each example; `latents` takes any number below it."""
-        return max(part.bucket.layout.variants for part in self._parts)
+        """Largest number of crops times flips of an example."""
+        return max(one.bucket.plan.variants for one in self._buckets)
 
     @property
     def has_masks(self) -> bool:
-        """Whether images come with masks."""
-        return self._parts[0].masks is not None
+        """Whether the loss is weighted by the images' masks."""
+        return self._buckets[0].masks is not None
 
     def shape(self, index: int) -> tuple[int, ...]:
         """Return (C, h', w') of the latents of an example."""
-        return tuple(self._parts[self.bucket_of[index]].mean.shape[1:])
+        return tuple(self._buckets[self.bucket_of[index]].mean.shape[1:])
 
     def latents(self, indices: Sequence[int], variants: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Return the posterior's mean and std, each float32 [B, C, h', w'] on the CPU.
+        """Return mean and std of the VAE posterior, each float32 [B, C, h', w'] on the CPU.
 
         Args:
             indices: Examples, in [0, len), of one bucket.
@@ -104,12 +117,12 @@ class CachedDataset:
         """
         import torch
 
-        part, numbers = self._rows(indices, variants)
+        encoded, numbers = self._rows(indices, variants)
         rows = torch.tensor(numbers)
-        return part.mean.index_select(0, rows).float(), part.std.index_select(0, rows).float()
+        return encoded.mean.index_select(0, rows).float(), encoded.std.index_select(0, rows).float()
 
     def masks(self, indices: Sequence[int], variants: Sequence[int]) -> Tensor:
-        """Return what is learned of each sample, float32 [B, 1, h', w'] in [0, 1] on the CPU.
+        """Return the loss mask of each sample, float32 [B, 1, h', w'] in [0, 1] on the CPU.
 
         Args:
             indices: Examples, in [0, len), of one bucket.
@@ -117,41 +130,45 @@ class CachedDataset:
         """
         import torch
 
-        part, numbers = self._rows(indices, variants)
-        assert part.masks is not None, "masks are not asked for"
-        return part.masks.index_select(0, torch.tensor(numbers)).float() / 255
+        encoded, numbers = self._rows(indices, variants)
+        assert encoded.masks is not None, "data.masks is not set"
+        return encoded.masks.index_select(0, torch.tensor(numbers)).float() / 255
 
     @property
-    def has_holes(self) -> bool:
-        """Whether the base inpaints."""
-        return self._parts[0].holes is not None
+    def has_inpaint_masks(self) -> bool:
+        """Whether the base inpaints and masked-image latents are cached."""
+        return self._buckets[0].inpainting is not None
 
-    def holes(
+    def inpaint_masks(
         self, indices: Sequence[int], variants: Sequence[int], choices: Sequence[int]
     ) -> tuple[Tensor, Tensor]:
-        """Return what a base that inpaints sees of each sample, float32 on the CPU.
+        """Return the inpainting mask and masked-image latents of each sample, float32, CPU.
 
         Args:
             indices: Examples, in [0, len), of one bucket.
             variants: One for each index, in [0, self.variants).
-            choices: Which of the masks; any numbers from 0.
+            choices: Which of the crop's cached masks, one for each index; taken modulo their
+                number.
 
         Returns:
-            The mask, [B, 1, h', w'], 1 where it draws, and the latents around it, [B, C, h', w'].
+            The mask, [B, 1, h', w'], 1 where the base generates; and the latents of the image
+            without that area, [B, C, h', w'].
         """
         import torch
 
-        part, numbers = self._rows(indices, variants)
-        assert part.holes is not None, "the base does not inpaint"
-        hole, around = part.holes["hole"], part.holes["around"]
-        each = len(hole) // part.bucket.layout.rows
+        encoded, numbers = self._rows(indices, variants)
+        assert encoded.inpainting is not None, "the base does not inpaint"
+        mask, masked_latents = encoded.inpainting["mask"], encoded.inpainting["masked_latents"]
+        each = len(mask) // encoded.bucket.plan.rows
         rows = torch.tensor(
             [row * each + choice % each for row, choice in zip(numbers, choices, strict=True)]
         )
-        return hole.index_select(0, rows).float(), around.index_select(0, rows).float()
+        return mask.index_select(0, rows).float(), masked_latents.index_select(0, rows).float()
 
-    def frames(self, indices: Sequence[int], variants: Sequence[int]) -> Tensor:
-        """Return where each sample was cut out of its image, float32 [B, 6]; see `Layout.frame`.
+    def size_conditioning(self, indices: Sequence[int], variants: Sequence[int]) -> Tensor:
+        """Return SDXL's size conditioning of each sample, float32 [B, 6] in pixels.
+
+        The six values are those of `CropPlan.size_conditioning`.
 
         Args:
             indices: Examples, in [0, len), of one bucket.
@@ -159,25 +176,28 @@ class CachedDataset:
         """
         import torch
 
-        part, rows = self._rows(indices, variants)
-        layout = part.bucket.layout
-        return torch.tensor([layout.frame(row) for row in rows], dtype=torch.float32)
+        encoded, rows = self._rows(indices, variants)
+        plan = encoded.bucket.plan
+        return torch.tensor([plan.size_conditioning(row) for row in rows], dtype=torch.float32)
 
-    def _rows(self, indices: Sequence[int], variants: Sequence[int]) -> tuple[Part, list[int]]:
-        """Return the part that the examples are in, and the row of each variant in it."""
+    def _rows(
+        self, indices: Sequence[int], variants: Sequence[int]
+    ) -> tuple[EncodedBucket, list[int]]:
+        """Return the bucket of the examples, and the row of each variant in it."""
         number = self.bucket_of[indices[0]]
         assert all(self.bucket_of[index] == number for index in indices), "several buckets"
-        part = self._parts[number]
-        row, places = part.bucket.layout.row, self._places
-        return part, [row(places[i], variant) for i, variant in zip(indices, variants, strict=True)]
+        encoded = self._buckets[number]
+        row, places = encoded.bucket.plan.row, self._places
+        pairs = zip(indices, variants, strict=True)
+        return encoded, [row(places[index], variant) for index, variant in pairs]
 
     def caption(self, index: int, choice: int) -> str:
         """Return a caption of an example.
 
         Args:
-            index: The example.
-            choice: Negative is the empty caption, and 0 the first one as it is. Any other number
-                chooses one of the captions, and one of the ways in which its tags are written.
+            index: Example, in [0, len).
+            choice: -1 or less is the empty caption, and 0 the first caption unchanged. Any other
+                number selects one of the captions and one of the variants of its tags.
         """
         if choice < 0:
             return ""
@@ -186,22 +206,16 @@ class CachedDataset:
         return self._tags.write(captions[which], variant) if choice else captions[0]
 
     def prompts(self, indices: Sequence[int], choices: Sequence[int]) -> dict[str, Tensor]:
-        """Return the encoded caption of each example, as named tensors [B, …] on the CPU.
+        """Return the prompt embedding of each example's caption: name -> tensor [B, …], CPU.
 
         Args:
             indices: Examples, in [0, len).
-            choices: One for each index, as in `caption`.
+            choices: Caption of each index, numbered as in `caption`.
         """
-        pairs = zip(indices, choices, strict=True)
-        return self._encoded([self.caption(index, choice) for index, choice in pairs])
-
-    def empty_prompt(self) -> dict[str, Tensor]:
-        """Return the encoded empty caption, as named tensors [1, …]."""
-        return self._encoded([""])
-
-    def _encoded(self, texts: Sequence[str]) -> dict[str, Tensor]:
         assert self._prompts is not None, "the captions of this run are not cached"
         import torch
 
+        pairs = zip(indices, choices, strict=True)
+        texts = [self.caption(index, choice) for index, choice in pairs]
         rows = torch.tensor([self._text_rows[text] for text in texts])
         return {name: tensor.index_select(0, rows) for name, tensor in self._prompts.items()}

@@ -105,7 +105,7 @@ class DataConfig(BaseModel):
     center_crop: bool = Field(
         False, description="Crop the middle of each image instead of random places."
     )
-    hole_variants: int = Field(
+    inpaint_mask_variants: int = Field(
         4,
         ge=1,
         le=64,

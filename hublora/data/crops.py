@@ -1,4 +1,4 @@
-"""Which variants of each image are cached, and in which row each one lies."""
+"""Crops and flips of each image, and the rows of the cache that they are stored in."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from hublora.data.config import DataConfig
 from hublora.data.examples import Example
 from hublora.data.images import Crop, covering_size
 
-# In buckets little sticks out, and crops that differ by less than a latent pixel are no others.
-_LEAST_SHIFT = 8
+# In buckets little is cut off, and crops that differ by less than a latent pixel are the same.
+_MIN_SHIFT = 8  # pixels
 
 
 @dataclass(frozen=True)
-class Layout:
-    """Rows of images: example by example, crop by crop, unmirrored before mirrored.
+class CropPlan:
+    """Crops and flips in the order of their rows: by example, crop, and unmirrored first.
 
     Attributes:
-        size: (h, w) of every variant in pixels.
-        originals: For each example, (width, height) of the whole image in pixels.
-        crops: For each example, where it is cut.
-        flips: 2 if each crop also comes mirrored, else 1.
-        first_rows: For each example, its first row; then the number of rows.
+        size: (h, w) of all crops in pixels.
+        originals: (width, height) of each example's whole image in pixels.
+        crops: Crops of each example, at least one.
+        flips: 2 if each crop is cached mirrored too, else 1.
+        first_rows: First row of each example, then the total number of rows.
     """
 
     size: Size
@@ -36,16 +36,16 @@ class Layout:
 
     @property
     def rows(self) -> int:
-        """Number of rows of all examples."""
+        """Total number of rows."""
         return self.first_rows[-1]
 
     @property
     def variants(self) -> int:
-        """Variants of the example that has the most of them."""
+        """Largest number of variants of an example."""
         return max(map(len, self.crops)) * self.flips
 
     def row(self, example: int, variant: int) -> int:
-        """Return the row of a variant; images with fewer variants repeat theirs in turn."""
+        """Return the row of a variant, taken modulo the example's number of variants."""
         crop, flip = divmod(variant, self.flips)
         crop %= len(self.crops[example])
         return self.first_rows[example] + crop * self.flips + flip
@@ -58,12 +58,12 @@ class Layout:
         crop, flip = divmod(row - self.first_rows[example], self.flips)
         return example, self.crops[example][crop], bool(flip)
 
-    def frame(self, row: int) -> tuple[int, int, int, int, int, int]:
-        """Return where a row was cut out of its image, in pixels.
+    def size_conditioning(self, row: int) -> tuple[int, int, int, int, int, int]:
+        """Return SDXL's size conditioning of a row, in pixels.
 
         Returns:
-            Height and width of the whole image; top and left of the crop in the image once it
-            covers `size`, mirrored if the row is; height and width of the crop.
+            Height and width of the original image; top and left of the crop in the resized
+            image, which is mirrored if the row is; height and width of the crop.
         """
         example, crop, flipped = self.of_row(row)
         width, height = self.originals[example]
@@ -76,101 +76,102 @@ class Layout:
 
 @dataclass(frozen=True)
 class Bucket:
-    """The images that are trained in one shape.
+    """The images that are trained at one size.
 
     Attributes:
-        members: Which examples, in ascending order.
-        layout: Their rows; its example n is member n.
+        members: Indices of the examples, ascending.
+        plan: Crops and flips; example n of the plan is member n.
     """
 
     members: Sequence[int]
-    layout: Layout
+    plan: CropPlan
 
     @property
     def size(self) -> Size:
         """(h, w) in pixels."""
-        return self.layout.size
+        return self.plan.size
 
     def pick(self, examples: Sequence[Example]) -> list[Example]:
-        """Return the members among all examples."""
+        """Return the bucket's examples out of all examples."""
         return [examples[index] for index in self.members]
 
 
-def arrange(
+def assign_buckets(
     examples: Sequence[Example], config: DataConfig, size: Size, bucket_step: int | None = None
 ) -> list[Bucket]:
-    """Return the shapes that `examples` are trained in, and which are in which.
+    """Assign each example to the bucket with the nearest aspect ratio.
 
     Args:
-        examples: Surveyed.
-        config: Its crops and flips.
-        size: (h, w) of all images; or of the square that the buckets are as large as.
-        bucket_step: What the sides of buckets are multiples of; None puts all into one of `size`.
+        examples: Checked images, whose sizes are known.
+        config: Crops, flips and their seed.
+        size: (h, w) of all images in pixels; with buckets, of the square with their area.
+        bucket_step: Multiple of which the sides of buckets are; None: one bucket of `size`.
 
     Returns:
-        Those that are not empty, from tall to wide.
+        The buckets with images, from tall to wide.
     """
     if bucket_step is None:
-        return [Bucket(range(len(examples)), lay_out(examples, config, size))]
+        return [Bucket(range(len(examples)), plan_crops(examples, config, size))]
     sizes = bucket_sizes(size[0], bucket_step)
     members: dict[Size, list[int]] = {one: [] for one in sizes}
     for index, example in enumerate(examples):
         members[nearest(example.size, sizes)].append(index)
     return [
-        Bucket(held, lay_out([examples[index] for index in held], config, one, _LEAST_SHIFT))
-        for one, held in members.items()
-        if held
+        Bucket(inside, plan_crops([examples[index] for index in inside], config, one, _MIN_SHIFT))
+        for one, inside in members.items()
+        if inside
     ]
 
 
-def lay_out(
-    examples: Sequence[Example], config: DataConfig, size: Size, least_shift: int | None = None
-) -> Layout:
-    """Return which crops and flips of `examples` are cached at `size` (h, w).
+def plan_crops(
+    examples: Sequence[Example], config: DataConfig, size: Size, min_shift: int | None = None
+) -> CropPlan:
+    """Return the crops and flips of `examples` that are cached at `size` (h, w).
 
-    An image that has the target's shape has one crop, whatever is configured.
+    An image with the aspect ratio of `size` has one crop, whatever is configured.
 
     Args:
-        examples: Surveyed.
-        config: Its crops and flips.
-        size: (h, w) of every variant in pixels.
-        least_shift: Pixels that one more crop is worth; None takes all that are configured.
+        examples: Checked images, whose sizes are known.
+        config: Crops, flips and their seed.
+        size: (h, w) of all crops in pixels.
+        min_shift: Pixels by which neighbouring crops differ at least, which limits their number;
+            None: always `crop_variants`.
     """
-    crops = [_crops(example, config, size, least_shift) for example in examples]
+    crops = [_crops(example, config, size, min_shift) for example in examples]
     flips = 2 if config.random_flip else 1
     first_rows = list(accumulate((len(one) * flips for one in crops), initial=0))
-    return Layout(size, [example.size for example in examples], crops, flips, first_rows)
+    return CropPlan(size, [example.size for example in examples], crops, flips, first_rows)
 
 
 def _crops(
-    example: Example, config: DataConfig, size: Size, least_shift: int | None
+    example: Example, config: DataConfig, size: Size, min_shift: int | None
 ) -> tuple[Crop, ...]:
-    """Return one random place in each of `crop_variants` equal parts of the side that sticks out.
+    """Return one random crop in each of `crop_variants` equal parts of the longer side.
 
-    Over the variants each place is as likely as with independent draws, and none is left out.
+    Every position is as likely as with independent random crops, and none is left out.
     """
     width, height = covering_size(*example.size, size)
     slack = max(width - size[1], height - size[0])
-    if example.focus is not None and slack:
-        return (_crop_around(example.focus, (width, height), size),)
+    if example.crop_center is not None and slack:
+        return (_crop_around(example.crop_center, (width, height), size),)
     if config.center_crop or not slack:
         return (Crop(),)
-    draw = random.Random(f"{config.seed}/{example.name}")
+    rng = random.Random(f"{config.seed}/{example.name}")
     count = config.crop_variants
-    if least_shift is not None:
-        count = min(count, 1 + slack // least_shift)
-    return tuple(Crop((part + draw.random()) / count) for part in range(count))
+    if min_shift is not None:
+        count = min(count, 1 + slack // min_shift)
+    return tuple(Crop((part + rng.random()) / count) for part in range(count))
 
 
-def _crop_around(focus: tuple[float, float], covering: Size, size: Size) -> Crop:
-    """Return the crop with the focus in its middle, as far as the image reaches.
+def _crop_around(crop_center: tuple[float, float], covering: Size, size: Size) -> Crop:
+    """Return the crop with `crop_center` in its middle, moved until it lies inside the image.
 
     Args:
-        focus: (x, y) in [0, 1].
-        covering: (width, height) of the image once it covers `size`.
+        crop_center: (x, y) in [0, 1] of width and height.
+        covering: (width, height) of the resized image, which covers `size`.
         size: (h, w) of the crop.
     """
-    sides = zip(focus, covering, reversed(size), strict=True)
+    sides = zip(crop_center, covering, reversed(size), strict=True)
     place, length, window = max(sides, key=lambda side: side[1] - side[2])
     slack = length - window
     offset = min(max(round(place * length - window / 2), 0), slack)

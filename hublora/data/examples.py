@@ -1,4 +1,4 @@
-"""One captioned image, one that is left out, and a list of them as a dataset states it."""
+"""Captioned images, skipped images, and the listing of a dataset."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Example:
-    """One captioned image; its bytes stay where they are until `open`.
+    """One captioned image, which `open` reads and decodes.
 
     Attributes:
-        name: What a person finds it by: a path in the folder, or a row.
-        captions: One or more, cleaned. Empty only while the list is being read.
-        size: (width, height) in pixels, upright; (0, 0) until it was surveyed.
-        file: Opens its encoded bytes.
-        focus: (x, y) in [0, 1] of width and height of what crops keep in their middle; None where
-            there is no such thing.
-        mask: Opens those of its mask; None where it has none or none are asked for.
-        repeats: How often it is shown in one pass.
+        name: Path inside the folder, or "row N" of a table.
+        captions: Cleaned captions, at least one once the dataset is listed.
+        file: Opens the encoded image for reading.
+        size: (width, height) in pixels, upright; (0, 0) until the image was checked.
+        crop_center: Point that crops are centred on, (x, y) in [0, 1] of width and height; None
+            leaves crops random or in the middle.
+        mask: Opens the encoded mask for reading; None without a mask or without `data.masks`.
+        repeats: How often the image occurs in an epoch, at least 1.
     """
 
     name: str
     captions: tuple[str, ...]
     file: Callable[[], IO[bytes]] = field(repr=False, compare=False)
     size: tuple[int, int] = (0, 0)
-    focus: tuple[float, float] | None = None
+    crop_center: tuple[float, float] | None = None
     mask: Callable[[], IO[bytes]] | None = field(default=None, repr=False, compare=False)
     repeats: int = 1
 
@@ -39,7 +39,7 @@ class Example:
         """Return the image, decoded and upright.
 
         Raises:
-            DataError: It cannot be read; the message names it.
+            DataError: The image cannot be read; the message has its name.
         """
         from hublora.data.images import load_image
 
@@ -54,7 +54,12 @@ class Example:
 
 @dataclass(frozen=True)
 class Skipped:
-    """An image that is left out; `reason` is a clause that follows its name."""
+    """An image that is left out.
+
+    Attributes:
+        name: Path inside the folder, or "row N" of a table.
+        reason: Clause that follows the name in a sentence, such as "has no caption".
+    """
 
     name: str
     reason: str
@@ -62,13 +67,19 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Listing:
-    """What a dataset or a folder says it holds, before any image was decoded.
+    """The images and captions of a dataset or folder, before any image was decoded.
 
     Attributes:
-        digest: Identity of the images' bytes, and nothing else.
-        mask_digest: That of the masks; "" without masks.
-        left_out: Images that lie there and are not on the list.
-        notes: What a person should know of how it was read, as sentences.
+        id: Repo id of the dataset, or the name of the folder or archive.
+        revision: Commit of the dataset, 40 hexadecimal digits; None for a folder or archive.
+        license: Licence on the dataset's card; None where it names none.
+        image_column: Column with the images.
+        caption_column: Column with the captions; None where all get the default caption.
+        digest: Hash of the images' names and bytes.
+        examples: Images in a fixed order.
+        left_out: Images of the folder that are not listed in its metadata or cannot be captioned.
+        notes: Sentences for the log about how the dataset was read.
+        mask_digest: Hash of the masks' names and bytes; "" without masks.
     """
 
     id: str

@@ -1,7 +1,7 @@
-"""Where faces are in images, so that they are not cut off.
+"""Finds faces, so that crops can be centred on them.
 
 OpenCV's Haar cascade finds them (Viola and Jones 2001, https://doi.org/10.1109/CVPR.2001.990517).
-It comes with the package, so that nothing is downloaded, and sees faces that look at the camera.
+It comes with the package, so nothing is downloaded, and finds faces that look at the camera.
 """
 
 from __future__ import annotations
@@ -20,31 +20,31 @@ from hublora.filesystem import write_atomically
 
 FORMAT = 1
 _CASCADE = "haarcascade_frontalface_default.xml"
-_WORK_SIDE = 512  # images are looked at in this size: faces are found, and quickly
-_SMALLEST = 0.06  # of the shorter side
-_NEIGHBOURS = 5  # overlapping finds that make a face; fewer take walls for faces
+_WORK_SIDE = 512  # pixels of the longer side: enough to find faces, and quick
+_MIN_FACE = 0.06  # of the shorter side
+_NEIGHBOURS = 5  # overlapping detections that make a face; with fewer, walls become faces
 
-Focus = tuple[float, float]
+Point = tuple[float, float]
 
 
 def can_find_faces() -> bool:
-    """Tell whether the package that finds faces is installed."""
+    """Return whether OpenCV, which finds faces, is installed."""
     try:
         return hasattr(_opencv(), "CascadeClassifier")
     except ImportError:
         return False
 
 
-def focus_on_faces(
+def center_on_faces(
     examples: Sequence[Example], fingerprint: str, cache_root: Path, workers: int = 0
 ) -> list[Example]:
-    """Return the examples with the middle of the largest face as their focus, where one is found.
+    """Return the examples with the middle of their largest face, if any, as `crop_center`.
 
     Args:
-        examples: Images.
-        fingerprint: Identity of `examples`; what is found is kept in the cache under it.
-        cache_root: Of the cache.
-        workers: Threads to look with.
+        examples: Checked images.
+        fingerprint: Hash of the images, under which the result is cached.
+        cache_root: Root folder of the cache.
+        workers: Threads that decode and search; 0: none besides this one.
     """
     path = cache_root / "faces" / f"{fingerprint}.json"
     found = _load(path, len(examples))
@@ -52,12 +52,12 @@ def focus_on_faces(
         found = list(ordered_map(find_face, examples, workers))
         write_atomically(path, json.dumps({"format": FORMAT, "faces": found}))
     return [
-        replace(one, focus=(place[0], place[1]) if place else None)
+        replace(one, crop_center=(place[0], place[1]) if place else None)
         for one, place in zip(examples, found, strict=True)
     ]
 
 
-def find_face(example: Example) -> Focus | None:
+def find_face(example: Example) -> Point | None:
     """Return the middle of the largest face, (x, y) in [0, 1] of width and height; None without."""
     import numpy as np
 
@@ -65,14 +65,14 @@ def find_face(example: Example) -> Focus | None:
 
     try:
         image = to_rgb(example.open()).convert("L")
-    except DataError:  # it was readable a moment ago: the encoder says what is wrong
+    except DataError:  # changed since it was checked: the encoder raises
         return None
     scale = min(1.0, _WORK_SIDE / max(image.size))
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     grey = _opencv().equalizeHist(np.asarray(image.resize(size)))
-    least = max(1, round(_SMALLEST * min(size)))
+    smallest = max(1, round(_MIN_FACE * min(size)))
     boxes = _cascade().detectMultiScale(
-        grey, scaleFactor=1.1, minNeighbors=_NEIGHBOURS, minSize=(least, least)
+        grey, scaleFactor=1.1, minNeighbors=_NEIGHBOURS, minSize=(smallest, smallest)
     )
     if not len(boxes):
         return None

@@ -285,6 +285,6 @@ def _hash(opens: Callable[[], IO[bytes]]) -> str:
         with opens() as file:
             for block in iter(lambda: file.read(1 << 20), b""):
                 digest.update(block)
-    except OSError as error:  # the survey says so in words
+    except OSError as error:  # the scan_images says so in words
         return str(error.errno)
     return digest.hexdigest()

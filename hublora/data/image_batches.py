@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hublora.data.config import DataConfig
-from hublora.data.crops import Layout
+from hublora.data.crops import CropPlan
 from hublora.data.examples import Example
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def batches_of_pixels(
-    examples: Sequence[Example], config: DataConfig, layout: Layout, first: int, batch_size: int
+    examples: Sequence[Example], config: DataConfig, plan: CropPlan, first: int, batch_size: int
 ) -> Iterator[Tensor]:
     """Yield float32 [B, 3, h, w] in [-1, 1] of the rows from `first` on.
 
@@ -25,7 +25,7 @@ def batches_of_pixels(
     import torch
 
     batch: list[Any] = []
-    for pixels in _pixels(examples, config, layout, first):
+    for pixels in _pixels(examples, config, plan, first):
         batch.append(pixels)
         if len(batch) == batch_size:
             yield torch.from_numpy(np.stack(batch))
@@ -35,22 +35,22 @@ def batches_of_pixels(
 
 
 def _pixels(
-    examples: Sequence[Example], config: DataConfig, layout: Layout, first: int
+    examples: Sequence[Example], config: DataConfig, plan: CropPlan, first: int
 ) -> Iterator[Any]:
     """Yield each row from `first` on, decoding and resizing every image once."""
     from hublora.data.image_check import ordered_map
     from hublora.data.images import cut, resize, to_rgb
 
-    if first == layout.rows:
+    if first == plan.rows:
         return
-    start = layout.of_row(first)[0]
+    start = plan.of_row(first)[0]
     indices = range(start, len(examples))
 
     def load(index: int) -> Any:
         image = to_rgb(examples[index].open())
-        return resize(image, layout.size, config.interpolation)
+        return resize(image, plan.size, config.interpolation)
 
     for index, image in zip(indices, ordered_map(load, indices, config.num_workers), strict=True):
-        for row in range(max(first, layout.first_rows[index]), layout.first_rows[index + 1]):
-            _, crop, flip = layout.of_row(row)
-            yield cut(image, layout.size, crop, flip)
+        for row in range(max(first, plan.first_rows[index]), plan.first_rows[index + 1]):
+            _, crop, flip = plan.of_row(row)
+            yield cut(image, plan.size, crop, flip)

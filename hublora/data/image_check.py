@@ -26,7 +26,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def survey(
+def scan_images(
     examples: Sequence[Example],
     fingerprint: str,
     cache_root: Path,

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hublora.data.crops import Layout
+from hublora.data.crops import CropPlan
 from hublora.data.examples import Example
 from hublora.data.images import Crop, covering_size, load_image, to_rgb
 from hublora.errors import DataError
@@ -92,9 +92,9 @@ def open_mask(example: Example) -> Image | None:
 
 
 def mask_of_row(
-    examples: Sequence[Example], layout: Layout, row: int, size: tuple[int, int]
+    examples: Sequence[Example], plan: CropPlan, row: int, size: tuple[int, int]
 ) -> Any:
-    """Return uint8 [h', w']: the mask of a row of the layout, all white where there is none.
+    """Return uint8 [h', w']: the mask of a row of the plan, all white where there is none.
 
     Args:
         size: (h', w') of the result: the latents'.
@@ -104,7 +104,7 @@ def mask_of_row(
     """
     import numpy as np
 
-    index, crop, flip = layout.of_row(row)
+    index, crop, flip = plan.of_row(row)
     example = examples[index]
     try:
         mask = open_mask(example)
@@ -112,7 +112,7 @@ def mask_of_row(
         raise DataError(f"The image {example.name} {error.message}.") from error
     if mask is None:
         return np.full(size, 255, np.uint8)
-    return shrink(cut_mask(mask, example.size, layout.size, crop, flip), size)
+    return shrink(cut_mask(mask, example.size, plan.size, crop, flip), size)
 
 
 def cut_mask(

@@ -1,7 +1,7 @@
-"""The images and captions of a training, wherever they lie.
+"""The images and captions of a training, from a Hub dataset, a folder or an archive.
 
-config ─ read the list (a Hub dataset or a folder) ─▶ entries
-       ─ draw `max_train_samples`, survey the images ─▶ Source
+config ─ list the dataset, folder or archive ─▶ Listing
+       ─ choose `max_train_samples`, check the images ─▶ Source
 """
 
 from __future__ import annotations
@@ -21,18 +21,20 @@ from hublora.errors import DataError
 
 @dataclass(frozen=True)
 class Source:
-    """Captioned images that can be trained on, every one of them known to decode.
+    """Captioned images to train on, all of which decode.
 
     Attributes:
-        id: Repo id of a Hub dataset, or the name of the folder or archive.
-        revision: Commit of the Hub dataset (40 hexadecimal digits), None for the others.
-        license: As the dataset's card says, None where it does not.
-        fingerprint: Identity of the images and captions and their order.
-        images_fingerprint: The same without captions and masks: what latents depend on.
-        masks_fingerprint: Identity of the masks; "" without masks.
-        examples: In a fixed order.
-        skipped: What was left out, and why.
-        notes: What a person should know of how it was read, as sentences.
+        id: Repo id of the dataset, or the name of the folder or archive.
+        revision: Commit of the dataset, 40 hexadecimal digits; None for a folder or archive.
+        license: Licence on the dataset's card; None where it names none.
+        image_column: Column with the images.
+        caption_column: Column with the captions; None where all get the default caption.
+        fingerprint: Hash of images, masks and captions in their order.
+        images_fingerprint: Hash of the images in their order, on which latents depend.
+        examples: Images in a fixed order.
+        skipped: Images that are left out, with reasons.
+        notes: Sentences for the log about how the dataset was read.
+        masks_fingerprint: Hash of the masks; "" without masks.
     """
 
     id: str
@@ -48,7 +50,7 @@ class Source:
     masks_fingerprint: str = ""
 
     def skipped_note(self, most: int = 5) -> str | None:
-        """Return the sentence for the run's log, or None when nothing was left out."""
+        """Return a sentence that names up to `most` skipped images; None if none are skipped."""
         if not self.skipped:
             return None
         total = len(self.skipped) + len(self.examples)
@@ -58,10 +60,10 @@ class Source:
 
 
 def with_captions(source: Source, caption: Callable[[Example], tuple[str, ...]]) -> Source:
-    """Return the same images under other captions.
+    """Return `source` with the captions that `caption` returns for each example.
 
     Args:
-        source: The images.
+        source: Images.
         caption: Example -> one or more captions.
     """
     examples = [replace(one, captions=tuple(map(clean, caption(one)))) for one in source.examples]
@@ -70,7 +72,7 @@ def with_captions(source: Source, caption: Callable[[Example], tuple[str, ...]])
 
 
 def join(source: Source, other: Source) -> Source:
-    """Return the images of `source`, after them those of `other`, under the first one's name."""
+    """Return the images of `source` followed by those of `other`, with the id of `source`."""
     return replace(
         source,
         examples=[*source.examples, *other.examples],
@@ -93,30 +95,32 @@ def first(source: Source, count: int) -> Source:
 def open_source(config: DataConfig, progress: Callable[[int, int], None] | None = None) -> Source:
     """Return the images and captions that `config` names, without those that cannot be used.
 
-    Reads every image once (a repeated run remembers the outcome), so that nothing is left to
-    fail in the middle of a training.
+    Reads every image once (the result is cached), so that no image fails during the training.
 
     Args:
-        progress: Told (done, total) in images, while they are read.
+        config: Dataset, folder or archive, and its columns.
+        progress: Called with (done, total) in images.
 
     Raises:
-        DataError: Nothing usable there; a column, split or configuration that is not there; or,
-            if `config.strict`, anything that would be skipped.
-        NotFoundError: No such dataset or revision on the Hub.
-        AccessError: The token may not read it.
-        HubError: The Hub is away and the dataset is not in the local cache.
+        DataError: No image is usable; a column, split or configuration does not exist; or
+            `config.strict` is set and images would be skipped.
+        NotFoundError: The dataset or revision does not exist on the Hub.
+        AccessError: The token may not read the dataset.
+        HubError: The Hub cannot be reached and the dataset is not in the local cache.
     """
-    from hublora.data.image_check import survey
+    from hublora.data.image_check import scan_images
 
     listing = _read_listing(config, progress)
     if not listing.examples:
         raise DataError(f"{listing.id} has no images.")
     examples = [replace(one, repeats=one.repeats * config.repeats) for one in listing.examples]
     captioned, uncaptioned = _with_captions(examples, config.default_caption)
-    chosen = _draw(captioned, config.max_train_samples, config.seed)
+    chosen = _sample(captioned, config.max_train_samples, config.seed)
     named = [example.name for example in chosen]
-    drawn = _hash(listing.digest, listing.mask_digest, named)
-    usable, damaged = survey(chosen, drawn, config.cache_root, config.num_workers, progress)
+    chosen_hash = _hash(listing.digest, listing.mask_digest, named)
+    usable, damaged = scan_images(
+        chosen, chosen_hash, config.cache_root, config.num_workers, progress
+    )
     skipped = [*damaged, *uncaptioned, *listing.left_out]
     if config.strict and skipped:
         raise DataError(
@@ -131,7 +135,7 @@ def open_source(config: DataConfig, progress: Callable[[int, int], None] | None 
     images = _hash(listing.digest, [example.name for example in usable])
     notes = [*listing.notes, *(_mask_notes(listing.id, usable) if config.masks else ())]
     if config.crop_on_faces:
-        usable, note = _focused(usable, images, config)
+        usable, note = _centered(usable, images, config)
         notes.append(note)
     return Source(
         id=listing.id,
@@ -149,10 +153,10 @@ def open_source(config: DataConfig, progress: Callable[[int, int], None] | None 
 
 
 def check_there(config: DataConfig) -> None:
-    """Check that a folder or archive of this machine is there, without looking into it.
+    """Check that a local folder or archive exists, without reading it.
 
     Raises:
-        DataError: It is not.
+        DataError: The folder or archive does not exist.
     """
     from hublora.data.folder import find_root
 
@@ -161,21 +165,21 @@ def check_there(config: DataConfig) -> None:
     if config.archive is not None and "://" not in config.archive:
         archive = Path(config.archive).expanduser()
         if not archive.is_file():
-            raise DataError(f"There is no file {archive}.")
+            raise DataError(f"The archive {archive} does not exist.")
 
 
-def _focused(
+def _centered(
     examples: Sequence[Example], fingerprint: str, config: DataConfig
 ) -> tuple[list[Example], str]:
-    """Return the examples with their faces as focus, and the sentence that says of how many."""
-    from hublora.data.faces import can_find_faces, focus_on_faces
+    """Return the examples centred on faces, and the sentence with the number of faces."""
+    from hublora.data.faces import can_find_faces, center_on_faces
 
     if not can_find_faces():
         return list(examples), (
             "Images are cut without looking for faces: that needs pip install 'hublora[faces]'."
         )
-    found = focus_on_faces(examples, fingerprint, config.cache_root, config.num_workers)
-    faces = sum(example.focus is not None for example in found)
+    found = center_on_faces(examples, fingerprint, config.cache_root, config.num_workers)
+    faces = sum(example.crop_center is not None for example in found)
     return found, f"Crops are around the face in {faces} of {len(found)} images."
 
 
@@ -189,9 +193,8 @@ def _read_listing(config: DataConfig, progress: Callable[[int, int], None] | Non
     if len(given) != 1:
         said = " and ".join(f"--{name}" for name in given)
         raise DataError(
-            f"{said} name several sources of images." if given else "There are no images.",
-            "Name either a Hub dataset with --dataset owner/name, a folder with --folder PATH, or "
-            "a .zip with --archive PATH.",
+            f"{said} exclude each other." if given else "No dataset, folder or archive is named.",
+            "Give exactly one of --dataset owner/name, --folder PATH and --archive PATH.",
         )
     if config.folder is not None:
         folder = config.folder.expanduser()
@@ -207,8 +210,8 @@ def _read_listing(config: DataConfig, progress: Callable[[int, int], None] | Non
     return list_stream(config, progress) if config.streaming else list_dataset(config)
 
 
-def _draw(examples: Sequence[Example], most: int | None, seed: int) -> Sequence[Example]:
-    """Return `most` examples: the ones that `datasets.Dataset.shuffle(seed)` puts first."""
+def _sample(examples: Sequence[Example], most: int | None, seed: int) -> Sequence[Example]:
+    """Return `most` random examples: the first ones after `datasets.Dataset.shuffle(seed)`."""
     if most is None or most >= len(examples):
         return examples
     import numpy as np
@@ -230,10 +233,10 @@ def _with_captions(
 
 
 def _mask_notes(where: str, examples: Sequence[Example]) -> list[str]:
-    """Return what is to be said of the masks.
+    """Return a sentence about images without a mask.
 
     Raises:
-        DataError: There are none.
+        DataError: No image has a mask.
     """
     without = sum(example.mask is None for example in examples)
     if without == len(examples):

@@ -101,7 +101,7 @@ class Family(Protocol):
         noisy: torch.Tensor,
         timesteps: torch.Tensor,
         conditioning: Conditioning,
-        frames: torch.Tensor,
+        size_conditioning: torch.Tensor,
     ) -> torch.Tensor:
         """Return the denoiser's prediction, [B, c, h, w].
 
@@ -111,8 +111,8 @@ class Family(Protocol):
                 it draws, and the latents around it.
             timesteps: [B], integers in [0, T).
             conditioning: As `encode_prompts` returns it.
-            frames: [B, 6], where the sample was cut out of its image, in pixels: the image's
-                height and width, the crop's top and left in the image once it was resized, the
-                crop's height and width. A family whose base knows nothing of it takes no notice.
+            size_conditioning: [B, 6] in pixels: height and width of the original image, top and
+                left of the crop in the resized image, height and width of the crop. Ignored by
+                families without size conditioning.
         """
         ...

@@ -131,7 +131,7 @@ def _losses(
         indices=indices,
         variants=[0] * len(numbers),
         captions=[0] * len(numbers),
-        holes=[0] * len(numbers),
+        inpaint_mask_choices=[0] * len(numbers),
         levels=session.parameterization.levels(uniforms, shape),
         noise=noise,
         posterior_noise=posterior_noise,

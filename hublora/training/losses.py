@@ -25,7 +25,7 @@ class Samples:
         variants: Which crop and flip of each.
         captions: Which caption of each; negative leaves it out.
         levels: [B] noise levels of the base model's parameterization, on the CPU.
-        holes: Which mask of each, where the base inpaints.
+        inpaint_mask_choices: Which mask of each, where the base inpaints.
         noise: [B, c, h, w] on the device, standard normal.
         posterior_noise: [B, c, h, w] on the device, standard normal.
     """
@@ -34,7 +34,7 @@ class Samples:
     variants: list[int]
     captions: list[int]
     levels: torch.Tensor
-    holes: Sequence[int]
+    inpaint_mask_choices: Sequence[int]
     noise: torch.Tensor
     posterior_noise: torch.Tensor
 
@@ -131,26 +131,27 @@ def predict(
     levels = _to(samples.levels, device)
     noisy = parameterization.mix(clean, added, levels)
     target = parameterization.target(clean, samples.noise, levels)
-    frames = _to(data.frames(samples.indices, samples.variants), device)
+    size_conditioning = _to(data.size_conditioning(samples.indices, samples.variants), device)
     dtype = weight_dtype(session.accelerator)
     with session.accelerator.autocast():
         conditioning = _conditioning(session, samples, dtype)
         prediction = session.family.predict(
             denoiser or session.denoiser,
-            _with_holes(session, samples, noisy).to(dtype),
+            _with_inpaint_mask(session, samples, noisy).to(dtype),
             levels,
             conditioning,
-            frames,
+            size_conditioning,
         )
     return prediction, target, levels
 
 
-def _with_holes(session: Session, samples: Samples, noisy: torch.Tensor) -> torch.Tensor:
-    """Return what the denoiser is given: a base that inpaints also sees a mask and what is around
-    it."""
-    if not session.data.has_holes:
+def _with_inpaint_mask(session: Session, samples: Samples, noisy: torch.Tensor) -> torch.Tensor:
+    """Return the denoiser's input; for a base that inpaints, with mask and masked-image latents."""
+    if not session.data.has_inpaint_masks:
         return noisy
-    seen = session.data.holes(samples.indices, samples.variants, samples.holes)
+    seen = session.data.inpaint_masks(
+        samples.indices, samples.variants, samples.inpaint_mask_choices
+    )
     return torch.cat([noisy, *(_to(tensor, noisy.device) for tensor in seen)], dim=1)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from hublora._version import __version__
 from hublora.cards.composition import CompositionFacts, PartFacts, write_composition_card
-from hublora.cards.facts import Image, SamplingFacts
+from hublora.cards.facts import GalleryImage, SamplingFacts
 from hublora.errors import ConfigError
 from hublora.filesystem import write_atomically
 from hublora.generation.composition import Composition, license_of
@@ -215,7 +215,7 @@ class Gallery:
         sampling: How they were drawn.
     """
 
-    images: tuple[Image, ...] = ()
+    images: tuple[GalleryImage, ...] = ()
     sampling: SamplingFacts = field(default_factory=SamplingFacts)
 
 
@@ -228,7 +228,7 @@ def generate_gallery(
         name, plan = f"images/{index}.png", plans[index]
         save(image, folder / name, pipe.hublora, plan, "auto")
         added = pipe.hublora.expand(plan.prompt).added
-        shown.append(Image(name, plan.prompt, plan.negative_prompt, plan.seed, added))
+        shown.append(GalleryImage(name, plan.prompt, plan.negative_prompt, plan.seed, added))
         sampling = SamplingFacts(
             plan.num_inference_steps,
             plan.guidance_scale,

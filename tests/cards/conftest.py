@@ -7,7 +7,14 @@ from typing import Any
 
 import pytest
 
-from hublora.cards.facts import CardFacts, Image, License, SamplingFacts, Source, Training
+from hublora.cards.facts import (
+    CardFacts,
+    GalleryImage,
+    LicenseFacts,
+    RepoFacts,
+    SamplingFacts,
+    TrainingFacts,
+)
 
 HOSTILE = (
     "a `cat` ```x``` | y \\| z\n---\nlicense: mit\n# heading\n<script>alert(1)</script> \"q\" 'q' "
@@ -21,13 +28,13 @@ def make_facts() -> Callable[..., CardFacts]:
     def make(**changes: Any) -> CardFacts:
         facts: dict[str, Any] = {
             "title": "Sketchbook",
-            "base": Source("someone/base", "a" * 40, License("openrail")),
+            "base": RepoFacts("someone/base", "a" * 40, LicenseFacts("openrail")),
             "family_tags": ("stable-diffusion", "stable-diffusion-diffusers"),
             "pipeline_class": "StableDiffusionPipeline",
             "hublora_version": "0.1.0",
             "repo_id": "me/sketchbook",
             "dtype": "float16",
-            "dataset": Source("someone/images", "b" * 40, License("cc-by-4.0")),
+            "dataset": RepoFacts("someone/images", "b" * 40, LicenseFacts("cc-by-4.0")),
             "trigger_words": ("sketchbook style",),
             "kohya_path": "comfyui/sketchbook.safetensors",
             "rank": 4,
@@ -36,12 +43,12 @@ def make_facts() -> Callable[..., CardFacts]:
             "targets": ("to_k", "to_q"),
             "size": 3_227_000,
             "gallery": (
-                Image("images/0.png", "a red cat", "blurry", 3),
-                Image("images/1.png", "a blue fish", "", 4),
+                GalleryImage("images/0.png", "a red cat", "blurry", 3),
+                GalleryImage("images/1.png", "a blue fish", "", 4),
             ),
             "before_after": "images/before-after.png",
             "sampling": SamplingFacts(25, 7.5, "DDIMScheduler", 512, 512),
-            "training": Training(
+            "training": TrainingFacts(
                 steps=600,
                 images=60,
                 final_loss=0.1234567,

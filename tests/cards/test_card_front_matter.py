@@ -7,7 +7,7 @@ import yaml
 from huggingface_hub import ModelCard
 
 from hublora.cards import metadata
-from hublora.cards.facts import Image, License, Source
+from hublora.cards.facts import GalleryImage, LicenseFacts, RepoFacts
 from hublora.cards.write import render_card
 
 
@@ -48,21 +48,21 @@ def test_front_matter_names_everything_galleries_look_for(make_facts):
 
 
 def test_what_is_unknown_has_no_key(make_facts):
-    facts = make_facts(base=Source(), dataset=Source(), trigger_words=(), gallery=())
+    facts = make_facts(base=RepoFacts(), dataset=RepoFacts(), trigger_words=(), gallery=())
     absent = {"base_model", "base_model_relation", "license", "datasets", "instance_prompt"}
     assert not absent & entries(render_card(facts)).keys()
 
 
 def test_an_other_licence_keeps_its_name_and_link(make_facts):
-    terms = License("other", "flux-1-dev-non-commercial-license", "https://example.org/terms")
-    found = entries(render_card(make_facts(base=Source("a/b", None, terms))))
+    terms = LicenseFacts("other", "flux-1-dev-non-commercial-license", "https://example.org/terms")
+    found = entries(render_card(make_facts(base=RepoFacts("a/b", None, terms))))
     assert found["license"] == "other"
     assert found["license_name"] == "flux-1-dev-non-commercial-license"
     assert found["license_link"] == "https://example.org/terms"
 
 
 def test_an_own_licence_goes_before_the_bases(make_facts):
-    card = render_card(make_facts(license=License("cc-by-nc-4.0")))
+    card = render_card(make_facts(license=LicenseFacts("cc-by-nc-4.0")))
     assert entries(card)["license"] == "cc-by-nc-4.0"
     assert "The adapter's licence is **cc-by-nc-4.0**." in card
 
@@ -79,7 +79,7 @@ def test_a_trigger_stays_text_for_every_yaml_reader(make_facts, word):
 
 
 def test_hostile_texts_stay_values(make_facts, hostile):
-    facts = make_facts(trigger_words=(hostile,), gallery=(Image("images/0.png", hostile),))
+    facts = make_facts(trigger_words=(hostile,), gallery=(GalleryImage("images/0.png", hostile),))
     found = entries(render_card(facts))
     assert found["license"] == "openrail"
     shown = found["widget"][0]["text"]
@@ -90,6 +90,6 @@ def test_hostile_texts_stay_values(make_facts, hostile):
 
 def test_equal_values_are_never_aliases(make_facts):
     same = "the same words"
-    gallery = tuple(Image(f"images/{number}.png", same, same) for number in range(3))
+    gallery = tuple(GalleryImage(f"images/{number}.png", same, same) for number in range(3))
     yaml_text, _ = metadata.split(render_card(make_facts(gallery=gallery)))
     assert not any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(yaml_text))

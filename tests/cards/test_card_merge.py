@@ -6,7 +6,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 from hublora.cards import user_sections
-from hublora.cards.facts import Image, License, Source, Training
+from hublora.cards.facts import GalleryImage, LicenseFacts, RepoFacts, TrainingFacts
 from hublora.cards.merge import merge_card
 from hublora.cards.metadata import join, split
 from hublora.cards.write import render_card, write_card
@@ -22,8 +22,8 @@ def old(make_facts) -> str:
 
 @pytest.fixture
 def newer(make_facts) -> str:
-    gallery = (Image("images/0.png", "a green house", "", 9),)
-    return render_card(make_facts(gallery=gallery, training=Training(steps=1234)))
+    gallery = (GalleryImage("images/0.png", "a green house", "", 9),)
+    return render_card(make_facts(gallery=gallery, training=TrainingFacts(steps=1234)))
 
 
 def write_words(card: str, words: str) -> str:
@@ -157,7 +157,7 @@ def with_license(card: str, license: str) -> str:
 
 
 def test_the_inherited_licence_follows_the_base(old, make_facts):
-    moved = render_card(make_facts(base=Source("another/base", None, License("mit"))))
+    moved = render_card(make_facts(base=RepoFacts("another/base", None, LicenseFacts("mit"))))
     assert data(merge_card(old, moved))["license"] == "mit"
 
 
@@ -179,7 +179,7 @@ def test_a_licence_chosen_with_the_new_repo_stays(newer):
 
 
 def test_a_licence_set_where_none_was_known_stays(make_facts):
-    unknown = render_card(make_facts(base=Source("someone/base")))
+    unknown = render_card(make_facts(base=RepoFacts("someone/base")))
     assert data(merge_card(with_license(unknown, "mit"), unknown))["license"] == "mit"
 
 

@@ -10,7 +10,13 @@ import pytest
 from markdown_it import MarkdownIt
 
 from hublora.cards import markdown
-from hublora.cards.facts import Image, LearnedWords, License, Source, Training
+from hublora.cards.facts import (
+    GalleryImage,
+    LicenseFacts,
+    RepoFacts,
+    TokenEmbeddingFacts,
+    TrainingFacts,
+)
 from hublora.cards.format import format_duration, format_size
 from hublora.cards.metadata import split
 from hublora.cards.write import render_card, write_card
@@ -67,8 +73,8 @@ def test_hostile_texts_add_nothing_to_the_page(make_facts, hostile):
         make_facts(
             title=text,
             trigger_words=(text,),
-            gallery=(Image("images/0.png", text, text, 1),),
-            training=Training(settings={text: text}),
+            gallery=(GalleryImage("images/0.png", text, text, 1),),
+            training=TrainingFacts(settings={text: text}),
         )
         for text in ("plain words", hostile)
     )
@@ -78,7 +84,7 @@ def test_hostile_texts_add_nothing_to_the_page(make_facts, hostile):
 
 
 def test_hostile_prompts_stay_one_word_of_the_command_line(make_facts, hostile):
-    facts = make_facts(gallery=(Image("images/0.png", hostile),))
+    facts = make_facts(gallery=(GalleryImage("images/0.png", hostile),))
     first = code_blocks(render_card(facts), "sh")[0].splitlines()[0]
     assert shlex.split(first) == ["hublora", "run", "me/sketchbook", one_line(hostile)]
     for block in code_blocks(render_card(facts), "python"):
@@ -104,27 +110,27 @@ def test_a_folder_without_a_repo_is_used_where_it_lies(make_facts):
 
 
 def test_unknown_licences_are_said_to_be_unknown(make_facts):
-    facts = make_facts(base=Source("a/b"), dataset=Source("c/d"))
+    facts = make_facts(base=RepoFacts("a/b"), dataset=RepoFacts("c/d"))
     text = split(render_card(facts))[1]
     assert "The licence of [`a/b`](/a/b) is unknown" in text
     assert "names no licence" in text
 
 
 def test_unpublished_images_are_said_to_be_unpublished(make_facts):
-    assert "60 images that are not published" in render_card(make_facts(dataset=Source()))
+    assert "60 images that are not published" in render_card(make_facts(dataset=RepoFacts()))
 
 
 def test_a_licence_link_cannot_leave_its_link(make_facts):
-    terms = License("other", "x](https://evil.example)", "https://a.example/> <script>")
-    page = html(render_card(make_facts(base=Source("a/b", None, terms))))
+    terms = LicenseFacts("other", "x](https://evil.example)", "https://a.example/> <script>")
+    page = html(render_card(make_facts(base=RepoFacts("a/b", None, terms))))
     assert "<script" not in page
     assert 'href="https://evil.example' not in page
 
 
 def test_the_least_that_can_be_known_makes_a_card(make_facts):
     facts = make_facts(
-        base=Source(),
-        dataset=Source(),
+        base=RepoFacts(),
+        dataset=RepoFacts(),
         dtype=None,
         kohya_path=None,
         rank=None,
@@ -134,7 +140,7 @@ def test_the_least_that_can_be_known_makes_a_card(make_facts):
         targets=(),
         gallery=(),
         before_after=None,
-        training=Training(config_path=None),
+        training=TrainingFacts(config_path=None),
         environment={},
     )
     card = render_card(facts)
@@ -144,7 +150,7 @@ def test_the_least_that_can_be_known_makes_a_card(make_facts):
 
 def test_the_command_line_makes_it_again_where_it_is_known(make_facts):
     command = "hublora train --base a/b \\\n  --dataset c/d"
-    card = render_card(make_facts(training=Training(command=command)))
+    card = render_card(make_facts(training=TrainingFacts(command=command)))
     assert code_blocks(card, "sh")[1].strip() == command
 
 
@@ -166,8 +172,8 @@ def test_durations_read_as_people_write_them(seconds, text):
 
 @pytest.mark.parametrize("repo_id", ["me/dog", None])
 def test_what_is_not_published_is_asked_for_where_the_adapter_is_made_again(make_facts, repo_id):
-    training = Training(unpublished=("data.folder",))
-    card = render_card(make_facts(dataset=Source(), training=training, repo_id=repo_id))
+    training = TrainingFacts(unpublished=("data.folder",))
+    card = render_card(make_facts(dataset=RepoFacts(), training=training, repo_id=repo_id))
     commands = code_blocks(card, "sh")[1]
     start = "--from me/dog" if repo_id else "--config training/config.yaml"
     assert f"hublora train {start} --folder ./your-images\n" in commands
@@ -190,7 +196,9 @@ def test_everything_that_may_be_unpublished_is_asked_for(make_facts):
         }
     )
     assert len(keys) == 5
-    commands = code_blocks(render_card(make_facts(training=Training(unpublished=keys))), "sh")[1]
+    commands = code_blocks(render_card(make_facts(training=TrainingFacts(unpublished=keys))), "sh")[
+        1
+    ]
     for argument in ("--base ./your-base", "--archive ./your-images.zip"):
         assert f" {argument}" in commands
     assert all(f" --set {key}=./your-" in commands for key in keys)
@@ -199,7 +207,10 @@ def test_everything_that_may_be_unpublished_is_asked_for(make_facts):
 
 
 def test_the_words_file_beside_the_adapter_is_counted(make_facts):
-    words = LearnedWords("embeddings/dog.safetensors", {"<dog>": 1}, ("clip_l",), 1_000)
-    card = render_card(make_facts(words=words, size=149_000))
-    assert "Adapter and word are two files, 150 kB in all; the base model itself" in card
+    words = TokenEmbeddingFacts("embeddings/dog.safetensors", {"<dog>": 1}, ("clip_l",), 1_000)
+    card = render_card(make_facts(token_embeddings=words, size=149_000))
+    assert (
+        "The adapter and the token embedding are two files of 150 kB together; the base model"
+        in card
+    )
     assert "It is one file of 149 kB; the" in render_card(make_facts(size=149_000))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from hublora.data import build_cache, open_source, row_file
+from hublora.data import Encoders, build_cache, open_source, row_file
 from hublora.data.buckets import bucket_sizes, default_step, nearest
-from hublora.data.crops import arrange, lay_out
+from hublora.data.crops import assign_buckets, plan_crops
 from hublora.data.images import prepare
 from tests.data.images import draw
 
@@ -79,12 +79,9 @@ def build(source, config, seen=None, stop_after=10**9):
     return build_cache(
         source,
         config,
+        Encoders(encode, prompts, batch_size=2),
         size=(64, 64),
         bucket_step=8,
-        key_parts={},
-        encode_images=encode,
-        encode_prompts=prompts,
-        batch_size=2,
     )
 
 
@@ -97,11 +94,11 @@ def test_each_shape_is_cached_by_itself(album, configure):
     for index, example in enumerate(source.examples):
         height, width = data.bucket_sizes[data.bucket_of[index]]
         assert data.shape(index) == (3, height // 8, width // 8)
-        layout = lay_out([example], config, (height, width), 8)
-        pixels = prepare(example.open(), (height, width), layout.crops[0][0], flip=True)
+        plan = plan_crops([example], config, (height, width), 8)
+        pixels = prepare(example.open(), (height, width), plan.crops[0][0], flip=True)
         expected = torch.nn.functional.avg_pool2d(torch.from_numpy(pixels)[None], 8)
         assert torch.equal(data.latents([index], [1])[0], expected)
-        frame = data.frames([index], [0])[0].tolist()
+        frame = data.size_conditioning([index], [0])[0].tolist()
         assert (frame[:2], frame[4:]) == ([*reversed(example.size)], [height, width])
     pair = data.latents([0, 5], [0, 0])[0]
     assert torch.equal(pair[1:], data.latents([5], [0])[0])
@@ -133,18 +130,18 @@ def test_a_build_that_stopped_in_one_shape_goes_on_and_ends_in_the_same_bytes(
 def test_few_crops_are_kept_where_little_sticks_out(album, configure):
     config = configure(folder=album, aspect_buckets=True)
     source = open_source(config)
-    counts = {b.size: [len(one) for one in b.layout.crops] for b in arrange_all(source, config)}
+    counts = {b.size: [len(one) for one in b.plan.crops] for b in arrange_all(source, config)}
     assert counts[(64, 64)] == [1, 1, 1], "64×60 covers 68×64: half a latent pixel sticks out"
     assert counts[(48, 80)] == [2], "110×60 covers 88×48"
     middle = arrange_all(source, configure(folder=album, aspect_buckets=True, center_crop=True))
-    assert {crop.at for one in middle for crops in one.layout.crops for crop in crops} == {None}
+    assert {crop.at for one in middle for crops in one.plan.crops for crop in crops} == {None}
 
 
 def arrange_all(source, config):
-    return arrange(source.examples, config, (64, 64), 8)
+    return assign_buckets(source.examples, config, (64, 64), 8)
 
 
 def test_images_of_one_shape_share_one_bucket(photos, configure):
     config = configure(folder=photos)
-    (one,) = arrange(open_source(config).examples, config, (16, 24))
+    (one,) = assign_buckets(open_source(config).examples, config, (16, 24))
     assert (list(one.members), one.size) == ([0, 1, 2, 3, 4], (16, 24))

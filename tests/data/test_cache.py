@@ -13,23 +13,23 @@ import pytest
 import torch
 from torch.nn.functional import avg_pool2d
 
-from hublora.data import build_cache, open_source
-from hublora.data.crops import lay_out
+from hublora.data import Encoders, build_cache, open_source
+from hublora.data.crops import plan_crops
 from hublora.data.images import prepare
 from hublora.errors import ConfigError, DataError
 
 SIZE = (16, 24)
 
 
-class Encoders:
+class CountingEncoders:
     """Deterministic stand-ins for a VAE and a text encoder that count their work."""
 
     def __init__(self, dtype: torch.dtype = torch.float32) -> None:
         self.dtype = dtype
-        self.images, self.texts = 0, []
+        self.image_count, self.texts = 0, []
 
     def images(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        self.images += len(pixels)
+        self.image_count += len(pixels)
         mean = avg_pool2d(pixels, 4).to(self.dtype)
         return mean, mean.abs() / 10 + 0.01
 
@@ -41,14 +41,17 @@ class Encoders:
 
 
 def build(source, config, encoders, **changes):
-    settings = {
-        "size": SIZE,
-        "key_parts": {"base": "abc"},
-        "encode_images": encoders.images,
-        "encode_prompts": encoders.prompts,
+    """Build a cache with the fields of `Encoders`, the size and the progress of `changes`."""
+    others = {name: changes.pop(name) for name in ("size", "progress") if name in changes}
+    defaults = {
+        "images": encoders.images,
+        "prompts": encoders.prompts,
+        "image_key": {"base": "abc"},
+        "prompt_key": {"base": "abc"},
         "batch_size": 3,
     }
-    return build_cache(source, config, **{**settings, **changes})
+    given = Encoders(**{**defaults, **changes})
+    return build_cache(source, config, given, **{"size": SIZE, **others})
 
 
 @pytest.fixture
@@ -65,23 +68,23 @@ def settle(photos, configure):
 @pytest.mark.parametrize("workers", [0, 3])
 def test_every_crop_and_flip_is_encoded_from_its_own_pixels(settle, workers):
     source, config = settle(random_flip=True, crop_variants=3, num_workers=workers)
-    data = build(source, config, Encoders())
-    layout = lay_out(source.examples, config, SIZE)
+    data = build(source, config, CountingEncoders())
+    plan = plan_crops(source.examples, config, SIZE)
     assert (len(data), data.variants, data.shape(0), data.size) == (5, 6, (3, 4, 6), SIZE)
     for index, example in enumerate(source.examples):
         for variant in range(data.variants):
-            _, crop, flip = layout.of_row(layout.row(index, variant))
+            _, crop, flip = plan.of_row(plan.row(index, variant))
             assert flip == bool(variant % 2)
             pixels = torch.from_numpy(prepare(example.open(), SIZE, crop, flip))[None]
             mean, std = data.latents([index], [variant])
-            expected = Encoders().images(pixels)
+            expected = CountingEncoders().images(pixels)
             assert torch.equal(mean, expected[0])
             assert torch.equal(std, expected[1])
 
 
 def test_batches_come_in_the_order_asked_for(settle):
     source, config = settle(random_flip=True, center_crop=True)
-    data = build(source, config, Encoders())
+    data = build(source, config, CountingEncoders())
     assert data.variants == 2
     mean, _ = data.latents([4, 0, 4], [0, 1, 1])
     singles = [data.latents([i], [v])[0][0] for i, v in ((4, 0), (0, 1), (4, 1))]
@@ -106,10 +109,10 @@ def test_a_real_vae_gives_the_same_latents_as_without_a_cache(settle):
         return posterior.mean, posterior.std
 
     source, config = settle(random_flip=True, center_crop=True)
-    data = build(source, config, Encoders(), encode_images=encode)
+    data = build(source, config, CountingEncoders(), images=encode)
     flips = [
         torch.from_numpy(prepare(source.examples[2].open(), SIZE, crop, flip))[None]
-        for _, crop, flip in map(lay_out(source.examples, config, SIZE).of_row, (4, 5))
+        for _, crop, flip in map(plan_crops(source.examples, config, SIZE).of_row, (4, 5))
     ]
     for variant, pixels in enumerate(flips):
         mean, std = encode(pixels)
@@ -122,22 +125,22 @@ def test_a_real_vae_gives_the_same_latents_as_without_a_cache(settle):
 
 def test_prompts_are_encoded_once_each_and_the_empty_one_too(settle):
     source, config = settle()
-    encoders = Encoders()
+    encoders = CountingEncoders()
     data = build(source, config, encoders)
     assert encoders.texts == ["", "image 0", "image 1", "image 2"]
-    expected = Encoders().prompts(["image 2", "", "image 0"])
+    expected = CountingEncoders().prompts(["image 2", "", "image 0"])
     got = data.prompts([2, 1, 3], [0, -1, 5])
     assert got["prompt_embeds"].dtype == torch.bfloat16
     for name, tensor in expected.items():
         assert torch.equal(got[name], tensor)
-    assert torch.equal(data.empty_prompt()["mask"], torch.tensor([[False, False]]))
+    assert torch.equal(data.prompts([0], [-1])["mask"], torch.tensor([[False, False]]))
     assert data.caption(2, 7) == "image 2"
     assert data.caption(2, -1) == ""
 
 
 def test_captions_stay_text_when_the_text_encoder_is_trained(settle):
     source, config = settle()
-    data = build(source, config, Encoders(), encode_prompts=None)
+    data = build(source, config, CountingEncoders(), prompts=None)
     assert data.captions[1] == ("image 1",)
     assert len(data.folders) == 1
 
@@ -145,7 +148,7 @@ def test_captions_stay_text_when_the_text_encoder_is_trained(settle):
 def test_half_precision_latents_are_kept_as_they_are(settle):
     source, config = settle(center_crop=True)
     for dtype in (torch.bfloat16, torch.float16):
-        data = build(source, config, Encoders(dtype), key_parts={"dtype": str(dtype)})
+        data = build(source, config, CountingEncoders(dtype), image_key={"dtype": str(dtype)})
         mean, _ = data.latents([0], [0])
         assert mean.dtype == torch.float32
         assert torch.equal(mean, mean.to(dtype).float())
@@ -154,11 +157,11 @@ def test_half_precision_latents_are_kept_as_they_are(settle):
 
 def test_the_second_build_encodes_nothing(settle):
     source, config = settle(random_flip=True)
-    first = build(source, config, Encoders())
-    encoders, told = Encoders(), []
+    first = build(source, config, CountingEncoders())
+    encoders, told = CountingEncoders(), []
     again = build(source, config, encoders, progress=lambda *counts: told.append(counts))
     assert (first.reused, again.reused) == (False, True)
-    assert (encoders.images, encoders.texts) == (0, [])
+    assert (encoders.image_count, encoders.texts) == (0, [])
     assert told == [(38, 38)]
     for before, after in zip(
         first.latents([0, 3], [1, 5]), again.latents([0, 3], [1, 5]), strict=True
@@ -169,21 +172,22 @@ def test_the_second_build_encodes_nothing(settle):
 def test_progress_counts_images_and_texts(settle):
     source, config = settle(center_crop=True)
     told = []
-    build(source, config, Encoders(), progress=lambda *counts: told.append(counts))
+    build(source, config, CountingEncoders(), progress=lambda *counts: told.append(counts))
     assert told == [(0, 9), (3, 9), (5, 9), (8, 9), (9, 9)]
 
 
 def images_encoded(source, config, **changes):
-    encoders = Encoders()
+    encoders = CountingEncoders()
     build(source, config, encoders, **changes)
-    return encoders.images, len(encoders.texts)
+    return encoders.image_count, len(encoders.texts)
 
 
 def test_whatever_affects_the_bytes_is_in_the_key(settle, photos, configure):
     source, config = settle()
     assert images_encoded(source, config) == (17, 4)
     assert images_encoded(source, config, size=(16, 16)) == (17, 0)
-    assert images_encoded(source, config, key_parts={"base": "def"}) == (17, 4)
+    assert images_encoded(source, config, image_key={"base": "def"}) == (17, 0)
+    assert images_encoded(source, config, prompt_key={"base": "def"}) == (0, 4)
     assert images_encoded(source, config, image_key={"vae": "fp16"}) == (17, 0)
     assert images_encoded(source, config, prompt_key={"length": 32}) == (0, 4)
     assert images_encoded(source, configure(folder=photos, crop_variants=2)) == (9, 0)
@@ -199,7 +203,7 @@ def test_whatever_affects_the_bytes_is_in_the_key(settle, photos, configure):
 
 def test_index_tells_a_person_what_it_is_made_of(settle):
     source, config = settle()
-    folders = build(source, config, Encoders()).folders
+    folders = build(source, config, CountingEncoders()).folders
     latents, prompts = (json.loads((folder / "index.json").read_text()) for folder in folders)
     assert latents["of"] == "photos"
     assert latents["rows"] == 17
@@ -210,10 +214,10 @@ def test_index_tells_a_person_what_it_is_made_of(settle):
 
 def test_a_cut_cache_file_is_made_again(settle):
     source, config = settle()
-    first = build(source, config, Encoders())
+    first = build(source, config, CountingEncoders())
     whole = (first.folders[0] / "rows.safetensors").read_bytes()
     os.truncate(first.folders[0] / "rows.safetensors", len(whole) - 1)
-    again = build(source, config, Encoders())
+    again = build(source, config, CountingEncoders())
     assert not again.reused
     assert (again.folders[0] / "rows.safetensors").read_bytes() == whole
 
@@ -222,17 +226,17 @@ def test_a_vae_that_overflows_is_stopped_at_once(settle):
     source, config = settle()
     broken = torch.full((3, 4, 4, 6), float("nan"))
     with pytest.raises(ConfigError, match="infinite values in float32"):
-        build(source, config, Encoders(), encode_images=lambda pixels: (broken, broken))
+        build(source, config, CountingEncoders(), images=lambda pixels: (broken, broken))
 
 
 def test_too_small_a_disk_is_said_before_the_work(settle, monkeypatch):
     source, config = settle()
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10, 0, 10))
-    encoders = Encoders()
+    encoders = CountingEncoders()
     with pytest.raises(DataError, match=r"needs 0\.0 MB in .*latents and only 0\.0 MB is free"):
         build(source, config, encoders)
-    assert encoders.images == 3
+    assert encoders.image_count == 3
 
 
 def test_a_full_disk_is_one_sentence_and_nothing_is_lost(settle, monkeypatch):
@@ -244,16 +248,16 @@ def test_a_full_disk_is_one_sentence_and_nothing_is_lost(settle, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(os, "fsync", full)
         with pytest.raises(DataError, match="disk with the cache is full") as caught:
-            build(source, config, Encoders())
+            build(source, config, CountingEncoders())
         assert "run the same command again" in caught.value.hint
-    assert not build(source, config, Encoders()).reused
+    assert not build(source, config, CountingEncoders()).reused
 
 
 def test_a_cache_folder_that_cannot_be_made_is_one_sentence(photos, tmp_path, configure):
     (tmp_path / "file").write_text("")
     config = configure(folder=photos, cache_dir=tmp_path / "file")
     with pytest.raises(DataError, match="cannot be written"):
-        build(open_source(config), config, Encoders())
+        build(open_source(config), config, CountingEncoders())
 
 
 def test_errors_of_the_encoder_are_its_own(settle):
@@ -263,14 +267,14 @@ def test_errors_of_the_encoder_are_its_own(settle):
         raise PermissionError(errno.EACCES, "a file of the base")
 
     with pytest.raises(PermissionError):
-        build(source, config, Encoders(), encode_images=fail)
+        build(source, config, CountingEncoders(), images=fail)
 
 
 def test_an_image_that_changed_since_it_was_seen_is_named(settle, photos):
     source, config = settle()
     (photos / "4.png").write_bytes(b"")
     with pytest.raises(DataError, match=r"The image 4\.png is empty"):
-        build(source, config, Encoders())
+        build(source, config, CountingEncoders())
 
 
 def test_nothing_is_drawn_from_global_random_numbers(settle):
@@ -278,6 +282,6 @@ def test_nothing_is_drawn_from_global_random_numbers(settle):
     np.random.seed(7)
     before = torch.get_rng_state(), np.random.get_state()[1].copy()
     source, config = settle(random_flip=True)
-    build(source, config, Encoders()).latents([0], [0])
+    build(source, config, CountingEncoders()).latents([0], [0])
     assert torch.equal(before[0], torch.get_rng_state())
     assert np.array_equal(before[1], np.random.get_state()[1])

@@ -15,7 +15,7 @@ import pytest
 PROGRAM = """
 import sys, time
 import torch
-from hublora.data import DataConfig, build_cache, open_source, row_file
+from hublora.data import DataConfig, Encoders, build_cache, open_source, row_file
 from hublora.data.row_file import ROWS
 
 row_file.SECONDS_BETWEEN_SYNCS = 0.0
@@ -35,8 +35,8 @@ config = DataConfig(folder=sys.argv[1], cache_dir=sys.argv[2], random_flip=True)
 source = open_source(config)
 print("ready", flush=True)
 data = build_cache(
-    source, config, size=(16, 16), key_parts={}, encode_images=encode, encode_prompts=write,
-    batch_size=2, progress=lambda done, total: print(done, total, flush=True),
+    source, config, Encoders(encode, write, batch_size=2), size=(16, 16),
+    progress=lambda done, total: print(done, total, flush=True),
 )
 print("encoded", encoded, *[folder / ROWS for folder in data.folders], flush=True)
 """

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageFilter
 
 from hublora.data import DataConfig, open_source
-from hublora.data.crops import lay_out
+from hublora.data.crops import plan_crops
 
 cv2 = pytest.importorskip("cv2")
 WIDTH, HEIGHT, LARGER = 200, 100, 4
@@ -59,22 +59,22 @@ def config(tmp_path: Path) -> DataConfig:
 def test_crops_are_around_faces(config: DataConfig) -> None:
     source = open_source(config)
     assert source.notes == ["Crops are around the face in 2 of 3 images."]
-    layout = lay_out(source.examples, config, (100, 100))
-    assert layout.rows == 3, "one crop each"
-    middles = [layout.frame(row)[3] + 50 for row in range(3)]
+    plan = plan_crops(source.examples, config, (100, 100))
+    assert plan.rows == 3, "one crop each"
+    middles = [plan.size_conditioning(row)[3] + 50 for row in range(3)]
     assert middles == pytest.approx([50, 150, 100], abs=3)
-    tall = lay_out(source.examples, config, (100, 50))
-    assert tall.frame(0)[3] + 25 == pytest.approx(50, abs=3)
+    tall = plan_crops(source.examples, config, (100, 50))
+    assert tall.size_conditioning(0)[3] + 25 == pytest.approx(50, abs=3)
 
 
 def test_what_was_found_is_remembered(config: DataConfig) -> None:
-    first = [example.focus for example in open_source(config).examples]
+    first = [example.crop_center for example in open_source(config).examples]
     (kept,) = (config.cache_root / "faces").iterdir()
     kept.write_text(kept.read_text().replace(str(first[0][0]), "0.3"))
-    second = [example.focus for example in open_source(config).examples]
+    second = [example.crop_center for example in open_source(config).examples]
     assert second[0][0] == 0.3, "it was read, not looked for"
     kept.write_text("{")
-    assert [example.focus for example in open_source(config).examples] == first
+    assert [example.crop_center for example in open_source(config).examples] == first
 
 
 def test_without_the_package_the_middle_is_cut_and_that_is_said(
@@ -83,5 +83,5 @@ def test_without_the_package_the_middle_is_cut_and_that_is_said(
     monkeypatch.setitem(__import__("sys").modules, "cv2", None)
     source = open_source(config)
     assert "hublora[faces]" in source.notes[0]
-    layout = lay_out(source.examples, config, (100, 100))
-    assert [layout.frame(row)[3] for row in range(3)] == [50, 50, 50]
+    plan = plan_crops(source.examples, config, (100, 100))
+    assert [plan.size_conditioning(row)[3] for row in range(3)] == [50, 50, 50]

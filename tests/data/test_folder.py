@@ -242,7 +242,7 @@ def test_a_folder_given_as_a_hub_id_says_so(configure):
 
 def test_exactly_one_of_dataset_and_folder(photos, configure):
     for config in (configure(), configure(folder=photos, dataset="me/images")):
-        with pytest.raises(DataError, match="Name either a Hub dataset with --dataset"):
+        with pytest.raises(DataError, match="Give exactly one of --dataset owner/name"):
             open_source(config)
 
 

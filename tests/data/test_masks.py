@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from hublora.data import Skipped, build_cache, open_source
-from hublora.data.crops import lay_out
+from hublora.data import Encoders, Skipped, build_cache, open_source
+from hublora.data.crops import plan_crops
 from hublora.data.images import cut, resize
 from hublora.errors import DataError
 from tests.data.images import draw
@@ -42,11 +42,8 @@ def build(source, config):
     return build_cache(
         source,
         config,
+        Encoders(encode, None, batch_size=3),
         size=SIZE,
-        key_parts={},
-        encode_images=encode,
-        encode_prompts=None,
-        batch_size=3,
     )
 
 
@@ -76,12 +73,12 @@ def test_masks_are_cut_and_mirrored_as_the_images_are(photos, configure):
     config = configure(folder=photos, masks=True, random_flip=True, interpolation="bilinear")
     source = open_source(config)
     data = build(source, config)
-    layout = lay_out(source.examples, config, SIZE)
+    plan = plan_crops(source.examples, config, SIZE)
     for index in (0, 3, 4):
         for variant in range(data.variants):
             mask = data.masks([index], [variant])
             assert mask.shape == (1, 1, 2, 3)
-            _, crop, flip = layout.of_row(layout.row(index, variant))
+            _, crop, flip = plan.of_row(plan.row(index, variant))
             image = resize(source.examples[index].open().convert("RGB"), SIZE, "bilinear")
             pixels = torch.from_numpy(cut(image, SIZE, crop, flip))[None, :1]
             expected = torch.nn.functional.avg_pool2d((pixels + 1) / 2, 8)

@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 import torch
 
-from hublora.data import build_cache, open_source
+from hublora.data import Encoders, build_cache, open_source
 from hublora.data.tags import Tags
 
 CAPTION = "sks dog, red, small,  on grass , sitting"
@@ -78,10 +78,8 @@ def test_every_way_is_encoded_once_and_found(tagged, configure):
         return build_cache(
             open_source(config),
             config,
+            Encoders(lambda pixels: (pixels, pixels.abs()), prompts),
             size=(16, 16),
-            key_parts={},
-            encode_images=lambda pixels: (pixels, pixels.abs()),
-            encode_prompts=prompts,
         )
 
     data = build(shuffle_tags=True, tag_dropout=0.5, keep_tags=1, caption_variants=5)

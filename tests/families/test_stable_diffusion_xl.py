@@ -48,8 +48,8 @@ def test_sizes_and_crops_reach_the_denoiser_as_the_pipeline_passes_them(pipe: An
             added_cond_kwargs={"text_embeds": conditioning["text_embeds"], "time_ids": time_ids},
         ).sample
         ours, elsewhere = (
-            FAMILY.predict(pipe.unet, noisy, torch.tensor([7]), conditioning, frames)
-            for frames in (time_ids, time_ids + torch.tensor([0, 0, 0, 8, 0, 0]))
+            FAMILY.predict(pipe.unet, noisy, torch.tensor([7]), conditioning, size_conditioning)
+            for size_conditioning in (time_ids, time_ids + torch.tensor([0, 0, 0, 8, 0, 0]))
         )
     assert torch.equal(ours, theirs)
     assert not torch.equal(elsewhere, theirs)

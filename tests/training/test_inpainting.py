@@ -66,10 +66,10 @@ def test_an_image_and_its_mask_look_as_in_the_pipelines_own_call(
 
 
 def test_masks_are_random_and_the_same_again(start: Callable[..., Session], base: Path) -> None:
-    session = start(base__model=str(base), data__hole_variants=8)
-    again = start(base__model=str(base), data__hole_variants=8)
-    masks, around = session.data.holes([0] * 8, [0] * 8, range(8))
-    assert torch.equal(masks, again.data.holes([0] * 8, [0] * 8, range(8))[0])
+    session = start(base__model=str(base), data__inpaint_mask_variants=8)
+    again = start(base__model=str(base), data__inpaint_mask_variants=8)
+    masks, around = session.data.inpaint_masks([0] * 8, [0] * 8, range(8))
+    assert torch.equal(masks, again.data.inpaint_masks([0] * 8, [0] * 8, range(8))[0])
     shares = masks.mean(dim=(1, 2, 3))
     assert 0 < shares.min() < shares.max() == 1, "some show all"
     assert len({tensor.numpy().tobytes() for tensor in masks}) > 5

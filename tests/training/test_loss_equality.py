@@ -58,7 +58,7 @@ def test_losses_on_xl_equal_those_of_its_plain_loop(start, bases: Path, tmp_path
         schedule__max_train_steps=12,
         seed=7,
     )
-    assert session.data.frames([0], [0]).tolist() == [[128, 160, 0, 8, 64, 64]]
+    assert session.data.size_conditioning([0], [0]).tolist() == [[128, 160, 0, 8, 64, 64]]
     _compare(session, XLReference, bases / "xl", images, 12)
 
 

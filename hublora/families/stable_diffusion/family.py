@@ -103,6 +103,6 @@ class StableDiffusion:
         noisy: torch.Tensor,
         timesteps: torch.Tensor,
         conditioning: Conditioning,
-        frames: torch.Tensor,
+        size_conditioning: torch.Tensor,
     ) -> torch.Tensor:
         return denoiser(noisy, timesteps, **conditioning, return_dict=False)[0]

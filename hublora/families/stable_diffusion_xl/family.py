@@ -113,9 +113,9 @@ class StableDiffusionXL:
         noisy: torch.Tensor,
         timesteps: torch.Tensor,
         conditioning: Conditioning,
-        frames: torch.Tensor,
+        size_conditioning: torch.Tensor,
     ) -> torch.Tensor:
         # Float32: bfloat16 knows no odd number above 256. The U-Net casts their embedding itself.
-        added = {"text_embeds": conditioning["text_embeds"], "time_ids": frames.float()}
+        added = {"text_embeds": conditioning["text_embeds"], "time_ids": size_conditioning.float()}
         hidden = conditioning["encoder_hidden_states"]
         return denoiser(noisy, timesteps, hidden, added_cond_kwargs=added, return_dict=False)[0]

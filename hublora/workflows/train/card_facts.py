@@ -10,14 +10,14 @@ from hublora._version import __version__
 from hublora.adapters.embeddings import KEYS
 from hublora.cards.facts import (
     CardFacts,
-    Image,
-    LearnedWords,
-    License,
+    GalleryImage,
+    LicenseFacts,
+    RepoFacts,
     SamplingFacts,
-    Training,
+    TokenEmbeddingFacts,
+    TrainingFacts,
     Value,
 )
-from hublora.cards.facts import Source as CardSource
 from hublora.hub.repo_layout import LEARNED_EMBEDDINGS, WEIGHTS
 from hublora.resolution.base import Base
 from hublora.training.config.training_config import flatten
@@ -66,18 +66,18 @@ def card_facts(run: FinishedTraining, environment: Mapping[str, Value]) -> CardF
     settings = session.config.adapter
     return CardFacts(
         title=title(session),
-        base=CardSource(base.hub_id, base.commit, _license(base)),
+        base=RepoFacts(base.hub_id, base.commit, _license(base)),
         family_tags=base.family.card_tags,
         pipeline_class=type(session.pipe).__name__,
         hublora_version=__version__,
         repo_id=session.config.hub.model_id,
         dtype=dtype_name(session),
-        dataset=CardSource(
-            source.id if source.revision else None, source.revision, License(source.license)
+        dataset=RepoFacts(
+            source.id if source.revision else None, source.revision, LicenseFacts(source.license)
         ),
         trigger_words=tuple(settings.trigger_words),
         weight_name=WEIGHTS if session.adapted else None,
-        words=_learned_words(run),
+        token_embeddings=_token_embeddings(run),
         kohya_path=run.kohya_path,
         rank=settings.rank if session.adapted else None,
         alpha=alpha(session) if session.adapted else None,
@@ -85,7 +85,7 @@ def card_facts(run: FinishedTraining, environment: Mapping[str, Value]) -> CardF
         targets=_targets(session),
         size=(session.config.run_folder / main_file(session)).stat().st_size,
         gallery=tuple(
-            Image(path, one.plan.prompt, one.plan.negative_prompt, one.plan.seed)
+            GalleryImage(path, one.plan.prompt, one.plan.negative_prompt, one.plan.seed)
             for path, one in run.gallery
         ),
         before_after=BEFORE_AFTER,
@@ -113,7 +113,7 @@ def _targets(session: Session) -> tuple[str, ...]:
     return tuple(settings.targets or family.default_targets[family.denoiser])
 
 
-def _learned_words(run: FinishedTraining) -> LearnedWords | None:
+def _token_embeddings(run: FinishedTraining) -> TokenEmbeddingFacts | None:
     tokens = run.session.tokens
     if tokens is None or run.words_path is None:
         return None
@@ -121,7 +121,7 @@ def _learned_words(run: FinishedTraining) -> LearnedWords | None:
     keys = () if not adapted and len(tokens.rows) == 1 else KEYS[: len(tokens.rows)]
     file = run.session.config.run_folder / run.words_path
     size = file.stat().st_size if adapted else None
-    return LearnedWords(run.words_path, tokens.lengths, keys, size)
+    return TokenEmbeddingFacts(run.words_path, tokens.lengths, keys, size)
 
 
 def alpha(session: Session) -> float:
@@ -135,10 +135,10 @@ def dtype_name(session: Session) -> str:
     return _DTYPES[session.accelerator.mixed_precision]
 
 
-def _training(run: FinishedTraining) -> Training:
+def _training(run: FinishedTraining) -> TrainingFacts:
     session = run.session
     whole = run.steps == session.step  # else an earlier process did a part, untimed
-    return Training(
+    return TrainingFacts(
         steps=session.step,
         images=len(run.source.examples),
         final_loss=run.final_loss,
@@ -200,9 +200,9 @@ def _sampling(gallery: Sequence[tuple[str, Drawn]]) -> SamplingFacts:
     )
 
 
-def _license(base: Base) -> License:
+def _license(base: Base) -> LicenseFacts:
     text = {key: value for key, value in base.card.items() if isinstance(value, str)}
-    return License(base.license, text.get("license_name"), text.get("license_link"))
+    return LicenseFacts(base.license, text.get("license_name"), text.get("license_link"))
 
 
 def peak_memory() -> int:

@@ -186,7 +186,7 @@ class _Trial:
 
 def _try(ready: PreparedRun) -> _Trial:
     """Encode as many images as one pass shows, into a cache of their own, and do two steps."""
-    from hublora.data.crops import arrange
+    from hublora.data.crops import assign_buckets
     from hublora.training.failures import explained
 
     config, source = ready.config, ready.source
@@ -197,9 +197,9 @@ def _try(ready: PreparedRun) -> _Trial:
         size = _file_bytes(session.data.folders)
     some = source.examples[:images]
     pixels, bucket_step = shapes(config, ready.base, ready.pipe)
-    buckets = arrange(source.examples, config.data, pixels, bucket_step)
-    few = sum(one.layout.rows for one in arrange(some, config.data, pixels, bucket_step))
-    rows = sum(one.layout.rows for one in buckets)
+    buckets = assign_buckets(source.examples, config.data, pixels, bucket_step)
+    few = sum(one.plan.rows for one in assign_buckets(some, config.data, pixels, bucket_step))
+    rows = sum(one.plan.rows for one in buckets)
     if config.dreambooth.prior_preservation:
         few, rows = 2 * few, rows + config.dreambooth.num_class_images
     missing = 0.0 if _is_cached(ready, buckets) else rows / few
@@ -311,7 +311,7 @@ def _is_cached(ready: PreparedRun, buckets: Sequence[Bucket]) -> bool:
         about = json.loads(index.read_text())
         if all(about.get(key) == value for key, value in wanted.items()):
             cached.add((*about["size"], about["rows"]))
-    return all((*bucket.size, bucket.layout.rows) in cached for bucket in buckets)
+    return all((*bucket.size, bucket.plan.rows) in cached for bucket in buckets)
 
 
 def _kept(session: Session, steps: int) -> int:

@@ -150,7 +150,7 @@ def encode(
     """
     import torch
 
-    from hublora.data import build_cache
+    from hublora.data import Encoders, build_cache
     from hublora.data.captions import count_truncated, truncation_note
     from hublora.training.target_layers import encodes_prompts
 
@@ -179,17 +179,20 @@ def encode(
             encoded = family.encode_prompts(pipe, prompts)
         return {name: tensor.cpu() for name, tensor in encoded.items()}
 
+    key = {"base": base.name, "commit": base.commit, "family": family.name}
     data = build_cache(
         source,
         config.data,
+        Encoders(
+            encode_images,
+            None if encodes_prompts(config) else encode_prompts,
+            image_key=key,
+            prompt_key={**key, "dtype": str(dtype), "tokens": longest},
+            batch_size=4 if device.type == "cuda" else 1,
+            inpaints=family.inpaints(pipe),
+        ),
         size=size,
         bucket_step=bucket_step,
-        inpaints=family.inpaints(pipe),
-        key_parts={"base": base.name, "commit": base.commit, "family": family.name},
-        prompt_key={"dtype": str(dtype), "tokens": longest},
-        encode_images=encode_images,
-        encode_prompts=None if encodes_prompts(config) else encode_prompts,
-        batch_size=4 if device.type == "cuda" else 1,
         progress=lambda done, total: callback(Progress("Encoding", done, total)),
     )
     for encoder in (vae, *text_encoders):
