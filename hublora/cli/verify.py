@@ -75,7 +75,7 @@ def verify(
     if reproduce:
         again = _reproduce(ref, given, output)
     lines = [found.label, *(_line(found)), *(_again(again) if again else ())]
-    data = asdict(found) | {"holds": found.holds}
+    data = asdict(found) | {"passed": found.passed}
     if again is not None:
         data["reproduced"] = asdict(again) | {"holds": again.holds}
     out.result("\n".join(lines), data, [found.label])
@@ -110,7 +110,8 @@ def _reproduce(ref: str, given: dict[str, Any], output: Path | None) -> Reproduc
 def _line(found: VerificationReport) -> list[str]:
     wide = max(len(check.name) for check in found.checks)
     return [
-        f"  {_MARKS[check.passed]:<5}  {check.name:<{wide}}  {check.told}" for check in found.checks
+        f"  {_MARKS[check.passed]:<5}  {check.name:<{wide}}  {check.detail}"
+        for check in found.checks
     ]
 
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shlex
-import tempfile
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +12,6 @@ from huggingface_hub import (
     CommitOperationAdd,
     CommitOperationDelete,
     RepoUrl,
-    hf_hub_download,
-    snapshot_download,
 )
 
 from hublora.errors import (
@@ -25,12 +20,10 @@ from hublora.errors import (
     HubloraError,
     NotFoundError,
     PushError,
-    VerificationError,
 )
-from hublora.filesystem import sha256_of
 from hublora.hub.client import api, endpoint, is_offline, translated, whoami, without_bars
 from hublora.hub.download import download
-from hublora.hub.repo_layout import CARD, CONTENTS, PATTERNS, WEIGHTS, is_repo_file, repo_files
+from hublora.hub.repo_layout import CARD, CONTENTS, WEIGHTS, is_repo_file, repo_files
 from hublora.hub.resolve import RepoSnapshot, inspect_repo
 from hublora.refs import check_repo_id
 
@@ -142,41 +135,6 @@ def push_command(folder: Path, repo_id: str) -> str:
     return shlex.join(["hublora", "push", str(folder), repo_id])
 
 
-@without_bars()
-def verify_files(folder: Path, pushed: PushResult) -> None:
-    """Read every pushed file back at its commit and compare it with the folder's.
-
-    Raises:
-        VerificationError: Naming the files that differ or are missing.
-    """
-    wrong = []
-    with tempfile.TemporaryDirectory(prefix="hublora-verify-") as fresh:
-        for name in pushed.files:
-            # A cache of its own, and each file for itself: the usual cache may answer with what
-            # was uploaded from here, and any cache reads files that should be equal only once.
-            try:
-                with translated(f"model {pushed.repo_id}", pushed.commit):
-                    copy = hf_hub_download(
-                        pushed.repo_id,
-                        name,
-                        revision=pushed.commit,
-                        cache_dir=fresh,
-                        force_download=True,
-                    )
-            except (HubError, OSError) as error:
-                wrong.append(f"{name} (cannot be read back: {_reason(error)})")
-                if isinstance(error, NotFoundError | OSError):
-                    continue
-                break  # the Hub is away: the others cannot be read either
-            if sha256_of(Path(copy)) != sha256_of(folder / name):
-                wrong.append(f"{name} (differs)")
-    if wrong:
-        raise VerificationError(
-            f"{pushed.repo_id}@{pushed.commit[:8]} is not what was pushed: {', '.join(wrong)}.",
-            f"All files are kept; push again with: {push_command(folder, pushed.repo_id)}",
-        )
-
-
 def _commit(
     folder: Path, repo_id: str, names: list[str], message: str, private: bool
 ) -> PushResult:
@@ -202,49 +160,3 @@ def _reason(error: BaseException) -> str:
 
 def _stale(head: RepoSnapshot, names: list[str]) -> list[str]:
     return [name for name in head.files if is_repo_file(name) and name not in names]
-
-
-def fresh_copy(repo_id: str, commit: str, folder: Path) -> Path:
-    """Download the layout's files of a commit into a cache of its own below `folder`.
-
-    The usual cache may answer with what was uploaded from this machine.
-
-    Returns:
-        The folder with the files.
-
-    Raises:
-        HubError: The Hub is away.
-    """
-    with translated(f"model {repo_id}", commit):
-        copied = snapshot_download(
-            repo_id, revision=commit, cache_dir=folder, allow_patterns=list(PATTERNS)
-        )
-    return Path(copied)
-
-
-def recorded_hashes(repo_id: str, commit: str) -> dict[str, str]:
-    """Return what the Hub recorded of each of the layout's files: 64 or 40 hexadecimal digits.
-
-    Raises:
-        HubError: The Hub is away.
-    """
-    with translated(f"model {repo_id}", commit):
-        siblings = api().model_info(repo_id, revision=commit, files_metadata=True).siblings or []
-    digests = {one.rfilename: one.lfs.sha256 if one.lfs else one.blob_id for one in siblings}
-    return {name: digest for name, digest in digests.items() if digest and is_repo_file(name)}
-
-
-def wrong_files(folder: Path, recorded: Mapping[str, str]) -> list[str]:
-    """Return the files in `folder` that are missing or not what was recorded, sorted."""
-    return sorted(
-        name
-        for name, digest in recorded.items()
-        if not (folder / name).is_file() or _hash(folder / name, len(digest)) != digest
-    )
-
-
-def _hash(path: Path, digits: int) -> str:
-    if digits == 64:
-        return sha256_of(path)
-    data = path.read_bytes()
-    return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()

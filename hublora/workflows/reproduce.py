@@ -16,9 +16,10 @@ from hublora.filesystem import sha256_of
 from hublora.hub.repo_layout import WEIGHTS
 from hublora.progress import Callback, no_callback
 from hublora.training.config.training_config import TrainingConfig
+from hublora.workflows.repo_checks import trained_files
 from hublora.workflows.train.recipe import drift_since, read_recipe, remake
 from hublora.workflows.train.train import train
-from hublora.workflows.verify import downloaded_repo, trained_files
+from hublora.workflows.verify import downloaded_repo
 
 # Two trainings of one recipe in another precision are more alike than this, with another seed far
 # less (docs/training.md has figures).
@@ -73,7 +74,8 @@ def reproduce(
     """
     recipe = read_recipe(ref)
     drift = drift_since(recipe)
-    with downloaded_repo(ref, callback) as (original, label, _), _somewhere(output) as above:
+    with downloaded_repo(ref, callback) as copy, _somewhere(output) as above:
+        original = copy.folder
         header = read_file_header(original / trained_files(original)[0])
         # The adapter's file says its title, which is its folder's name.
         folder = above / Path(header.metadata.get("modelspec.title", recipe.name)).name
@@ -82,7 +84,7 @@ def reproduce(
         settings = remake(recipe, {**(given or {}), **own}, callback)
         train(TrainingConfig.from_settings(settings), callback=callback)
         return Reproduced(
-            label=label,
+            label=copy.label,
             same_bytes=_hashes(original) == _hashes(folder),
             likeness=compare(original, folder),
             images=_images_apart(original, folder),
@@ -145,11 +147,11 @@ def _images_apart(one: Path, other: Path) -> float | None:
     """Return the mean difference of the images that both galleries have."""
     from PIL import Image
 
+    from hublora.generation.gallery import gallery_images
     from hublora.generation.sample import image_difference
-    from hublora.workflows.verify import gallery_plans
 
     differences = []
-    for path, _ in gallery_plans(one):
+    for path, _ in gallery_images(one):
         if (again := other / "images" / path.name).is_file():
             with Image.open(path) as first, Image.open(again) as second:
                 differences.append(image_difference(first, second))

@@ -1,66 +1,82 @@
-"""Does a repo hold what it says? Its files, their hashes, what they say of each other, images."""
+"""Verifies a repo: its files, their checksums, their consistency, and its gallery.
+
+A push verifies its commit by the same function, `verify_copy`.
+"""
 
 from __future__ import annotations
 
-import re
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
+from typing import Any
 
-from hublora.adapters.files import load_adapter
-from hublora.adapters.header import read_file_header
-from hublora.adapters.similarity import likeness
-from hublora.errors import HubloraError, NotFoundError
-from hublora.generation.metadata import read_image
-from hublora.hub.push import fresh_copy, recorded_hashes, wrong_files
-from hublora.hub.repo_layout import CARD, LEARNED_EMBEDDINGS, SETTINGS, WEIGHTS
-from hublora.hub.resolve import inspect_repo, read_card
-from hublora.progress import Callback, Progress, no_callback
+from hublora.errors import HubError, HubloraError, NotFoundError, VerificationError
+from hublora.generation.gallery import gallery_images, image_tolerance
+from hublora.hub.checksums import differing_files, download_commit
+from hublora.hub.push import PushResult, push_command
+from hublora.hub.repo_layout import LEARNED_EMBEDDINGS, LOCK, WEIGHTS
+from hublora.hub.resolve import inspect_repo
+from hublora.progress import Callback, Note, Progress, no_callback
 from hublora.refs import AdapterRef
-from hublora.training.config.training_config import flatten, read_settings_file
-from hublora.workflows.push import image_tolerance
-
-if TYPE_CHECKING:
-    from hublora.generation.sample import Sampling
-
-_SAME_ADAPTER = 0.9999  # cosine of one adapter in two layouts; halves of floats are lost in some
+from hublora.workflows.repo_checks import (
+    Finding,
+    check_facts,
+    check_files,
+    check_images,
+    check_other_layout,
+    content_files,
+    every,
+)
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at.
+    """One check of a verification.
 
     Attributes:
-        name: What.
-        passed: Whether it is as it should be; None where there was nothing to look at.
-        told: What was found, as a sentence without its full stop.
+        name: Name of the check.
+        passed: Whether it passed; None if there was nothing to check.
+        detail: What was found, as a sentence without its full stop.
     """
 
     name: str
     passed: bool | None
-    told: str
+    detail: str
 
 
 @dataclass(frozen=True)
 class VerificationReport:
-    """What a repo was found to be.
+    """The result of a verification.
 
     Attributes:
         label: The repo at its commit, or the folder.
-        checks: Everything that was looked at.
+        checks: All checks, in order.
     """
 
     label: str
     checks: tuple[Check, ...]
 
     @property
-    def holds(self) -> bool:
-        """Whether nothing is other than it should be."""
+    def passed(self) -> bool:
+        """Whether no check failed."""
         return all(check.passed is not False for check in self.checks)
+
+
+@dataclass(frozen=True)
+class RepoCopy:
+    """The files of a repo in a local folder.
+
+    Attributes:
+        folder: Folder with the files.
+        label: Name in messages.
+        commit: (repo id, commit) that the files were downloaded from; None for a run folder.
+    """
+
+    folder: Path
+    label: str
+    commit: tuple[str, str] | None = None
 
 
 def verify(
@@ -70,250 +86,187 @@ def verify(
     device: str | None = None,
     callback: Callback = no_callback,
 ) -> VerificationReport:
-    """Look whether a repo, or the folder of a run, holds what it says.
+    """Verify a repo or a run folder: see `verify_copy`.
 
-    Every file is read anew, not from the cache, and the gallery is drawn again.
+    Every file of a repo is downloaded again, not read from the cache.
 
     Args:
         ref: owner/name, with @revision if it is not the newest; or a folder.
-        base: Hub id or folder of the base, if the adapter does not name it.
-        device: A torch device; a GPU if there is one.
-        callback: Is told what happens.
+        base: Hub id or folder of the base; None for the one that the images record.
+        device: A torch device; None for a GPU if there is one.
+        callback: Called with progress and notes.
 
     Raises:
-        HubloraError: It cannot be looked at: there is no such repo or no adapter in it, or the Hub
-            is away.
+        HubloraError: It cannot be verified: the repo does not exist, has no adapter, or the Hub
+            cannot be reached.
     """
-    with downloaded_repo(ref, callback) as (folder, label, hashes):
-        if not has_adapter(folder):
+    with downloaded_repo(ref, callback) as copy:
+        if not content_files(copy.folder):
             raise NotFoundError(
-                f"{label} holds no adapter: it has neither {WEIGHTS} nor {LEARNED_EMBEDDINGS}.",
+                f"{copy.label} has no adapter: it has none of {WEIGHTS}, {LEARNED_EMBEDDINGS} and "
+                f"{LOCK}.",
                 "Name the repo that an adapter was pushed to.",
             )
-        checks = [
-            _check(name, look)
-            for name, look in (
-                ("files", lambda: _files(folder)),
-                ("hashes", lambda: _hashes(folder, hashes)),
-                ("facts", lambda: _facts(folder)),
-                ("other layout", lambda: _other_layout(folder)),
-                ("images", lambda: _images(folder)),
-                ("gallery", lambda: _gallery(folder, base, device, callback)),
-            )
-        ]
-        return VerificationReport(label, tuple(checks))
+        return verify_copy(copy, base=base, device=device, callback=callback)
+
+
+def verify_push(
+    folder: Path, pushed: PushResult, *, base: str | None = None, callback: Callback = no_callback
+) -> None:
+    """Download a pushed commit once and verify it: see `verify_copy`.
+
+    Of the gallery one image is generated again.
+
+    Raises:
+        HubError: The commit cannot be downloaded; it is on the Hub all the same.
+        VerificationError: A check failed.
+    """
+    label = f"{pushed.repo_id}@{pushed.commit[:8]}"
+    again = f"All files are kept; push again with: {push_command(folder, pushed.repo_id)}"
+    with tempfile.TemporaryDirectory(prefix="hublora-verify-") as fresh:
+        try:
+            download_commit(pushed.repo_id, pushed.commit, Path(fresh))
+        except HubError as error:
+            raise HubError(
+                f"{label} was pushed, but could not be downloaded to verify it: {error.message}",
+                f"Verify it later with: hublora verify {pushed.repo_id}@{pushed.commit}",
+            ) from error
+        except OSError as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise VerificationError(f"{label} cannot be read back: {reason}", again) from error
+        copy = RepoCopy(Path(fresh), label, (pushed.repo_id, pushed.commit))
+        report = verify_copy(copy, pushed_from=folder, base=base, images=1, callback=callback)
+    if not report.passed:
+        failed = [f"{one.name}: {one.detail}" for one in report.checks if one.passed is False]
+        raise VerificationError(f"{label} fails verification: {'; '.join(failed)}.", again)
+    gallery = report.checks[-1]
+    callback(Note(f"Verified: every file is as pushed. Gallery: {gallery.detail}."))
+
+
+def verify_copy(
+    copy: RepoCopy,
+    *,
+    pushed_from: Path | None = None,
+    base: str | None = None,
+    device: str | None = None,
+    images: int | None = None,
+    callback: Callback = no_callback,
+) -> VerificationReport:
+    """Check the files of a repo against the Hub's checksums, each other and their own gallery.
+
+    Args:
+        copy: The files.
+        pushed_from: Folder that they were pushed from and must equal.
+        base: Hub id or folder of the base; None for the one that the images record.
+        device: A torch device; None for a GPU if there is one.
+        images: How many images of the gallery are generated again; None for all.
+        callback: Called with progress and notes.
+    """
+    folder = copy.folder
+    checks = [
+        _check(name, find)
+        for name, find in (
+            ("files", lambda: check_files(folder)),
+            ("hashes", lambda: _hashes(copy, pushed_from)),
+            ("facts", lambda: check_facts(folder)),
+            ("other layout", lambda: check_other_layout(folder)),
+            ("images", lambda: check_images(folder)),
+        )
+    ]
+    if any(one.name == "hashes" and one.passed is False for one in checks):
+        checks.append(Check("gallery", None, "not generated from files that differ"))
+    else:
+        checks.append(_check("gallery", lambda: _gallery(folder, images, base, device, callback)))
+    return VerificationReport(copy.label, tuple(checks))
 
 
 @contextmanager
-def downloaded_repo(ref: str, callback: Callback) -> Iterator[tuple[Path, str, Mapping[str, str]]]:
-    """Lend a folder with a repo's files at one commit, its label, and hashes the Hub recorded.
-
-    Of a run folder there are none.
-    """
+def downloaded_repo(ref: str, callback: Callback) -> Iterator[RepoCopy]:
+    """Download a repo at one commit into a temporary folder; a local folder is used as it is."""
     parsed = AdapterRef.parse(ref)
     if parsed.kind != "repo":
-        yield Path(parsed.location).expanduser(), parsed.location, {}
+        yield RepoCopy(Path(parsed.location).expanduser(), parsed.location)
         return
     snapshot = inspect_repo(parsed.location, "model", parsed.revision)
     with tempfile.TemporaryDirectory(prefix="hublora-verify-") as fresh:
         callback(Progress("Reading", 0, len(snapshot.files), "files"))
-        folder = fresh_copy(parsed.location, snapshot.commit, Path(fresh))
+        download_commit(parsed.location, snapshot.commit, Path(fresh))
         callback(Progress("Reading", len(snapshot.files), len(snapshot.files), "files"))
-        hashes = recorded_hashes(parsed.location, snapshot.commit)
-        yield folder, f"{parsed.location}@{snapshot.commit[:8]}", hashes
+        label = f"{parsed.location}@{snapshot.commit[:8]}"
+        yield RepoCopy(Path(fresh), label, (parsed.location, snapshot.commit))
 
 
-def has_adapter(folder: Path) -> bool:
-    """Tell whether a folder has an adapter, or learned words, under their usual names."""
-    return any((folder / name).is_file() for name in (WEIGHTS, LEARNED_EMBEDDINGS))
-
-
-def trained_files(folder: Path) -> list[str]:
-    """Return the files with what was learned: the adapter first, learned words after it.
-
-    Raises:
-        NotFoundError: There are none.
-    """
-    found = [name for name in (WEIGHTS, LEARNED_EMBEDDINGS) if (folder / name).is_file()]
-    found += [f"embeddings/{path.name}" for path in sorted(folder.glob("embeddings/*.safetensors"))]
-    if not found:
-        raise NotFoundError(f"There is neither {WEIGHTS} nor {LEARNED_EMBEDDINGS}.")
-    return found
-
-
-def gallery_plans(folder: Path) -> list[tuple[Path, Mapping[str, Any]]]:
-    """Return the images of a gallery that say how they were made, and what they say."""
-    found: list[tuple[Path, Mapping[str, Any]]] = []
-    for path in sorted(folder.glob("images/*.png")):
-        try:
-            facts = read_image(path)
-        except (OSError, ValueError, SyntaxError):  # Pillow's, of an image that is none
-            continue
-        if isinstance(facts.get("sampling"), dict) and facts.get("adapters"):
-            found.append((path, facts))
-    return found
-
-
-def _check(name: str, look: Callable[[], tuple[bool | None, str]]) -> Check:
-    """Look; what cannot be looked at is not as it should be."""
+def _check(name: str, find: Callable[[], Finding]) -> Check:
+    """Run a check; one that raises fails."""
     try:
-        return Check(name, *look())
+        return Check(name, *find())
     except HubloraError as error:
         return Check(name, False, error.message.rstrip("."))
 
 
-def _files(folder: Path) -> tuple[bool, str]:
-    """Look whether the adapter is there and everything that the card shows or links to."""
-    card = folder / CARD
-    if not card.is_file():
-        return False, f"there is no {CARD}"
-    named = set(trained_files(folder)) | _named_files(card)
-    missing = sorted(name for name in named if not (folder / name).is_file())
-    if missing:
-        return False, f"the card names what is not there: {', '.join(missing)}"
-    return True, f"{_every(named, 'file is', 'files are')} there that the card names"
-
-
-def _every(things: Collection[object], one: str, several: str) -> str:
-    return f"all {len(things)} {several}" if len(things) > 1 else f"the only {one}"
-
-
-def _named_files(card: Path) -> set[str]:
-    """Return the paths in the repo that a card shows or links to."""
-    front = read_card(card)
-    widgets = front.get("widget") or []
-    shown = {
-        str(one["output"]["url"])
-        for one in widgets
-        if isinstance(one, dict) and isinstance(one.get("output"), dict) and "url" in one["output"]
-    }
-    text = card.read_text(encoding="utf-8")
-    shown |= set(re.findall(r"!\[[^\]]*\]\(([^)\s]+)\)", text))
-    shown |= set(re.findall(r"\]\(/[^/\s)]+/[^/\s)]+/resolve/main/([^)\s]+)\)", text))
-    return {unquote(one) for one in shown if "://" not in one and not one.startswith("/")}
-
-
-def _hashes(folder: Path, recorded: Mapping[str, str]) -> tuple[bool | None, str]:
-    """Look whether every file is, byte for byte, what the Hub recorded when it was pushed."""
-    if not recorded:
-        return None, "of a folder none were recorded"
-    if wrong := wrong_files(folder, recorded):
-        return False, f"not what the Hub recorded: {', '.join(wrong)}"
-    return True, f"{_every(recorded, 'file is', 'files are')} what the Hub recorded"
-
-
-def _facts(folder: Path) -> tuple[bool | None, str]:
-    """Look whether card, adapter and settings name the same base and dataset."""
-    card, metadata = read_card(folder / CARD), _metadata(folder)
-    settings = flatten(read_settings_file(folder / SETTINGS)) if _has_settings(folder) else {}
-    said: dict[str, dict[str, Any]] = {
-        "base": {
-            "the card": _single(card.get("base_model")),
-            "the adapter": metadata.get("hublora.base_model"),
-            "the settings": settings.get("base.model"),
-        },
-        "commit of the base": {
-            "the adapter": metadata.get("hublora.base_revision"),
-            "the settings": settings.get("base.revision"),
-        },
-        "dataset": {
-            "the card": _single(card.get("datasets")),
-            "the adapter": metadata.get("hublora.dataset"),
-            "the settings": settings.get("data.dataset"),
-        },
-    }
-    for what, by_whom in said.items():
-        known = {who: value for who, value in by_whom.items() if value}
-        if len(set(known.values())) > 1:
-            told = ", ".join(f"{value} ({who})" for who, value in known.items())
-            return False, f"the {what} is said to be {told}"
-    return True, "card, adapter and settings name the same base and dataset"
-
-
-def _metadata(folder: Path) -> Mapping[str, str]:
-    return read_file_header(folder / trained_files(folder)[0]).metadata
-
-
-def _has_settings(folder: Path) -> bool:
-    return (folder / SETTINGS).is_file()
-
-
-def _single(value: Any) -> Any:
-    return value[0] if isinstance(value, list) and len(value) == 1 else value
-
-
-def _other_layout(folder: Path) -> tuple[bool | None, str]:
-    """Look whether the files in ComfyUI's layout hold the same adapter."""
-    others = sorted(folder.glob("comfyui/*.safetensors"))
-    if not others or not (folder / WEIGHTS).is_file():
-        return None, "there is none"
-    adapter = load_adapter(folder / WEIGHTS)
-    for other in others:
-        cosine = likeness(adapter, load_adapter(other)).cosine
-        if cosine < _SAME_ADAPTER:
-            return False, f"comfyui/{other.name} holds another adapter (cosine {cosine:.4f})"
-    return True, "it holds the same adapter"
-
-
-def _images(folder: Path) -> tuple[bool | None, str]:
-    """Look whether the images were drawn with this very file."""
-    from hublora.filesystem import sha256_of
-
-    plans = gallery_plans(folder)
-    if not plans:
-        return None, "none says how it was made"
-    name = trained_files(folder)[0]
-    digest = sha256_of(folder / name)
-    strange = [
-        path.name
-        for path, facts in plans
-        if digest not in [one.get("sha256") for one in facts["adapters"]]
-    ]
-    if strange:
-        return False, f"drawn with another file than {name}: {', '.join(strange)}"
-    return True, f"{_every(plans, 'one was', 'were')} drawn with this adapter"
+def _hashes(copy: RepoCopy, pushed_from: Path | None) -> Finding:
+    """Check every file, byte for byte, against the Hub's checksums and the folder it came from."""
+    if copy.commit is None:
+        return None, "the Hub recorded none for a local folder"
+    wrong = differing_files(*copy.commit, copy.folder)
+    if pushed_from is not None:
+        wrong += differing_files(*copy.commit, pushed_from)
+    if wrong:
+        return False, ", ".join(f"{name} (differs)" for name in sorted(set(wrong)))
+    return True, "every file has the checksum that the Hub recorded"
 
 
 def _gallery(
-    folder: Path, base: str | None, device: str | None, callback: Callback
-) -> tuple[bool | None, str]:
-    """Load the adapter on its base and look whether it draws its gallery again."""
+    folder: Path, limit: int | None, base: str | None, device: str | None, callback: Callback
+) -> Finding:
+    """Generate images of the gallery again and compare them."""
     from PIL import Image
 
     from hublora.generation.sample import image_difference
 
-    plans = gallery_plans(folder)
-    if not plans:
-        return None, "none says how it was made"
-    if base is None and not plans[0][1].get("base_revision"):
-        return None, f"drawn on a folder, {plans[0][1].get('base')!r}: name it with --base"
-    worst, tolerance, where = 0.0, 0.0, ""
-    drawings = _draw(folder, plans, base, device, callback)
-    for (path, facts), drawn in zip(plans, drawings, strict=True):
-        with Image.open(path) as shown:
-            difference = image_difference(drawn, shown)
-        if difference >= worst:
-            worst, where, tolerance = difference, path.name, image_tolerance(facts["dtype"])
-    told = f"at most {worst:.1f} levels of 255 apart on average"
-    if worst > tolerance:
-        return False, f"{where} is another image when it is drawn again ({told})"
-    return True, f"{_every(plans, 'one is', 'are')} drawn again: {told}"
+    images = gallery_images(folder)[:limit]
+    if not images:
+        return None, "no image records how it was generated"
+    if base is None and not images[0][1].get("base_revision"):
+        return None, f"generated on a folder, {images[0][1].get('base')!r}: name it with --base"
+    worst = -1.0
+    for (path, facts), generated in zip(
+        images, _generate(folder, images, base, device, callback), strict=True
+    ):
+        with Image.open(path) as original:
+            difference = image_difference(generated, original)
+        if difference > image_tolerance(facts["dtype"]):
+            return False, (
+                f"it generates another image than {path.name} ({difference:.1f} levels of 255 "
+                f"apart on average): {_keep(generated)}"
+            )
+        worst = max(worst, difference)
+    generated_again = every(images, "image is", "images are")
+    return True, f"{generated_again} generated again, at most {worst:.1f} levels of 255 apart"
 
 
-def _draw(
+def _keep(image: Any) -> str:
+    """Save an image for a person to look at; return its path."""
+    with tempfile.NamedTemporaryFile(suffix=".png", prefix="hublora-", delete=False) as file:
+        image.save(file)
+    return file.name
+
+
+def _generate(
     folder: Path,
-    plans: list[tuple[Path, Mapping[str, Any]]],
+    images: Sequence[tuple[Path, Mapping[str, Any]]],
     base: str | None,
     device: str | None,
     callback: Callback,
 ) -> Iterator[Any]:
+    """Load the adapter on its base and generate images by their metadata."""
     import torch
 
     from hublora.generation.generate import generate
     from hublora.generation.sample import Sampling, use_scheduler
     from hublora.workflows.load import load
 
-    facts = plans[0][1]
+    facts = images[0][1]
     revision = facts.get("base_revision")
     pipe = load(
         str(folder),
@@ -322,6 +275,6 @@ def _draw(
         dtype=getattr(torch, facts["dtype"]),
         device=device,
     )
-    wanted: list[Sampling] = [Sampling(**facts["sampling"]) for _, facts in plans]
-    use_scheduler(pipe, wanted[0].scheduler)
-    return generate(pipe, wanted, facts.get("trigger", "off"), callback)
+    plans = [Sampling(**facts["sampling"]) for _, facts in images]
+    use_scheduler(pipe, plans[0].scheduler)
+    return generate(pipe, plans, facts.get("trigger", "off"), callback)

@@ -103,18 +103,40 @@ def test_a_hub_that_cuts_a_file_short_is_caught(
         return body[:-1] if "/resolve/" in path and path.endswith("1.png") else body
 
     through(change=cut)
-    with pytest.raises(VerificationError, match=r"images/1\.png"):
+    with pytest.raises(VerificationError, match=r"\b1\.png"):
         hublora.push(run_folder, repo_id)
 
 
-def test_an_adapter_that_draws_something_else_is_caught(run_folder: Path, repo_id: str) -> None:
+def test_a_push_moves_its_weights_once_each_way(
+    run_folder: Path, repo_id: str, through: Callable[..., Proxy]
+) -> None:
+    """One upload and one download, in which the loading of the adapter is."""
+    proxy = through()
+    hublora.push(run_folder, repo_id)
+    for name in LAYOUT:
+        loads = [one for one in proxy.requests if one == f"GET {path_of(repo_id, name, proxy)}"]
+        assert len(loads) == 1, (name, loads)
+    assert proxy.sent < 2 * sum((run_folder / name).stat().st_size for name in LAYOUT)
+
+
+def path_of(repo_id: str, name: str, proxy: Proxy) -> str:
+    """The path under which the file was downloaded, at whichever commit."""
+    (path,) = {
+        one.split()[1]
+        for one in proxy.requests
+        if f"/{repo_id}/resolve/" in one and one.endswith(f"/{name}")
+    }
+    return path
+
+
+def test_an_adapter_that_generates_something_else_is_caught(run_folder: Path, repo_id: str) -> None:
     from hublora.generation.metadata import read_image, save_image
 
     image = run_folder / "images" / "0.png"
     save_image(Image.new("RGB", (64, 64), "white"), image, read_image(image))
-    with pytest.raises(VerificationError, match=r"draws another image than 0.png") as caught:
+    with pytest.raises(VerificationError, match=r"generates another image than 0.png") as caught:
         hublora.push(run_folder, repo_id)
-    kept = Path(str(caught.value).split()[-1])
+    kept = Path(caught.value.message.split()[-1].rstrip("."))
     with Image.open(kept) as drawn:
         assert drawn.size == (64, 64)
     kept.unlink()

@@ -95,7 +95,7 @@ def test_without_images_nothing_is_warned_of_and_the_card_has_no_gallery(
     name = publish("bare", 1, "mit", "ink")
     done = hublora_cli("compose", name, "--push-to-hub=me/bare-mix", "--no-gallery")
     assert done.status == 0, done.err
-    assert "There is no image to compare" in done.err
+    assert "no image records how it was generated" in done.err
     assert "Warning" not in done.err
     assert "<Gallery" not in ModelCard.load("me/bare-mix").content
     assert 'Use it: hublora run me/bare-mix "…"' in done.out

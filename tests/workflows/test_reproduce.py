@@ -96,7 +96,7 @@ def test_a_repo_that_holds_what_it_says_is_verified_and_made_again(
     done = hublora_cli("verify", REPO, "--reproduce", "--json")
     assert done.status == 0, done.err
     found = json.loads(done.out)
-    assert found["holds"]
+    assert found["passed"]
     assert {one["name"]: one["passed"] for one in found["checks"]} == {
         "files": True,
         "hashes": True,
@@ -151,9 +151,9 @@ def test_learned_words_are_verified_and_made_again(
     hublora.train(hublora.TrainingConfig.from_settings(settings))
     (gallery,) = (one for one in verify(str(folder)).checks if one.name == "gallery")
     assert gallery.passed is None
-    assert "'epsilon': name it with --base" in gallery.told
+    assert "'epsilon': name it with --base" in gallery.detail
     found = verify(str(folder), base=base)
-    assert found.holds, found.checks
+    assert found.passed, found.checks
     assert {one.name for one in found.checks if one.passed} >= {"files", "images", "gallery"}
     with pytest.raises(ConfigError, match="--base FOLDER"):
         reproduce(str(folder))
@@ -224,7 +224,7 @@ def test_a_repo_that_does_not_say_how_it_was_made_is_told(run: Path, api: HfApi)
         read_recipe("bases/epsilon")
     with pytest.raises(NotFoundError, match="me/nobody"):
         read_recipe("me/nobody")
-    with pytest.raises(NotFoundError, match=r"bases/epsilon@.* holds no adapter"):
+    with pytest.raises(NotFoundError, match=r"bases/epsilon@.* has no adapter"):
         verify("bases/epsilon")
 
 
