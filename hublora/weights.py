@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from hublora.errors import ConfigError
+from hublora.families.registry import block_path
 from hublora.refs import MAX_WEIGHT
 
 # How several adapters act together (`hublora.generation.lora.schedule`).
@@ -122,11 +123,7 @@ def in_block(block: str, component: str, module: str) -> bool:
     """Tell whether a layer is in a block, e.g. "down.1" for "down_blocks.1.attentions.0.…"."""
     if component.startswith("text_encoder"):
         return block in ("text", component)
-    name, dot, number = block.partition(".")
-    if name in ("down", "mid", "up"):
-        level = f"{name}_block" if name == "mid" else f"{name}_blocks"
-        return module.startswith(f"{level}.{number}." if dot else f"{level}.")
-    return module.startswith(f"{block}.")
+    return module.startswith(f"{block_path(block)}.")
 
 
 def _times(one: Range, factor: float) -> Range:

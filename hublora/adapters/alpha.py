@@ -12,8 +12,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from hublora.adapters.tensor_names import COMPONENTS
 from hublora.errors import AdapterError
+from hublora.families.registry import COMPONENTS
 
 
 def stated_config(component: str, metadata: Mapping[str, str]) -> dict[str, Any] | None:

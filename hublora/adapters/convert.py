@@ -13,17 +13,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from hublora.adapters.adapter import Adapter, LowRank
-from hublora.adapters.layer_names import LAYERS_PER_BLOCK, WRAPPER, sgm_names, unflatten
+from hublora.adapters.layer_names import WRAPPER
 from hublora.adapters.layer_specs import outline
 from hublora.adapters.tensor_names import parse_name
 from hublora.errors import AdapterError
+from hublora.families.registry import family_of_adapter, unflatten
 
 if TYPE_CHECKING:
     import torch
-
-SDXL = "stable-diffusion-xl"
-_PREFIXES = {"unet": "lora_unet", "text_encoder": "lora_te"}
-_XL_PREFIXES = {"unet": "lora_unet", "text_encoder": "lora_te1", "text_encoder_2": "lora_te2"}
 
 Names = Mapping[str, Mapping[str, str]]  # component -> name in the file -> the layer's own
 
@@ -97,39 +94,31 @@ def limited(adapter: Adapter, rank: int) -> Adapter:
     return replace(adapter, layers=layers)
 
 
-def is_sdxl(adapter: Adapter) -> bool:
-    """Tell whether an adapter is of SDXL, whose layers kohya's tools call by other names."""
-    facts = adapter.facts
-    known = facts.architecture or facts.family or ""
-    return known.startswith(SDXL) or "text_encoder_2" in adapter.layers
-
-
 def kohya_names(
-    adapter: Adapter, names: Names, base_layers: Collection[str] | None = None
+    adapter: Adapter, names: Names, base_layers: Mapping[str, Collection[str]] | None = None
 ) -> dict[str, dict[str, str]]:
     """Return component -> name in the file -> kohya's, with its prefix.
 
     Args:
         adapter: The adapter.
         names: As `own_names` returns them.
-        base_layers: All layers of the base's U-Net, if there is one to look at; otherwise the
-            U-Net is taken to have the blocks of the published ones.
+        base_layers: Component -> all layers of the base model's; None assumes a published one.
 
     Raises:
         AdapterError: The layout has no prefix for a component of this adapter.
     """
-    xl = is_sdxl(adapter)
-    prefixes = _XL_PREFIXES if xl else _PREFIXES
+    family = family_of_adapter(adapter.facts.architecture, adapter.facts.family, adapter.layers)
+    prefixes = family.names.kohya_prefixes
     found: dict[str, dict[str, str]] = {}
     for component, modules in names.items():
         if component not in prefixes:
             raise AdapterError(f"kohya's layout has no place for the component {component!r}.")
-        sgm = {}
-        if xl and component == "unet":
-            own = list(modules.values())
-            sgm = sgm_names(base_layers) if base_layers else sgm_names(own, LAYERS_PER_BLOCK)
+        dotted = {name: name for name in modules.values()}
+        if component == family.denoiser:
+            all_layers = (base_layers or {}).get(component)
+            dotted |= family.names.kohya_layers(list(dotted), all_layers)
         found[component] = {
-            module: f"{prefixes[component]}_{sgm.get(name, name).replace('.', '_')}"
+            module: f"{prefixes[component]}_{dotted[name].replace('.', '_')}"
             for module, name in modules.items()
         }
     return found

@@ -11,22 +11,7 @@ from hublora.adapters.alpha import stated_alphas
 from hublora.adapters.header import Header
 from hublora.adapters.layer_specs import Outline, outline
 from hublora.adapters.tensor_names import detect_layout
-
-# Inputs of the cross-attention's keys, which are the width of the text encoders' embeddings.
-_ARCHITECTURES = {
-    768: "stable-diffusion-v1",
-    1024: "stable-diffusion-v2",
-    2048: "stable-diffusion-xl-v1-base",
-}
-_SDXL = _ARCHITECTURES[2048]
-# kohya's `ss_base_model_version`, as far as its tools write it for U-Nets.
-_KOHYA_VERSIONS = {
-    "sd_v1": "stable-diffusion-v1",
-    "sd_v2": "stable-diffusion-v2",
-    "sd_v2_v": "stable-diffusion-v2",
-    "sdxl_base_v0-9": _SDXL,
-    "sdxl_base_v1-0": _SDXL,
-}
+from hublora.families.registry import architecture_of_kohya, architecture_of_layers
 
 
 def facts_from_header(
@@ -78,18 +63,18 @@ def facts_of_tokens(header: Header, **more: Any) -> AdapterFacts:
 
 def architecture(layers: Mapping[str, Mapping[str, Outline]]) -> str | None:
     """Return the modelspec name of the bases that these layers are of, None if they do not tell."""
-    if "text_encoder_2" in layers:
-        return _SDXL
-    for module, layer in layers.get("unet", {}).items():
-        if module.endswith(("attn2.to_k", "attn2.to_v", "attn2_to_k", "attn2_to_v")):
-            return _ARCHITECTURES.get(layer.inputs[0])
-    return None
+    return architecture_of_layers(
+        {
+            component: {module: layer.inputs for module, layer in modules.items()}
+            for component, modules in layers.items()
+        }
+    )
 
 
 def stated_architecture(metadata: Mapping[str, str]) -> str | None:
     """Return the modelspec name that modelspec's or kohya's keys state, None without them."""
     stated = metadata.get("modelspec.architecture", "").partition("/")[0]
-    return stated or _KOHYA_VERSIONS.get(metadata.get("ss_base_model_version", ""))
+    return stated or architecture_of_kohya(metadata.get("ss_base_model_version", ""))
 
 
 def _facts_from_metadata(metadata: Mapping[str, str]) -> dict[str, Any]:

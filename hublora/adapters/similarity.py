@@ -10,17 +10,16 @@ which costs two products of rank by rank. DoRA's magnitudes are left aside: they
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
 from hublora.adapters.adapter import Adapter, LowRank
+from hublora.families.registry import find_block
 
 # Below the first, updates are as good as independent; from the second on, most of one is the other.
 INDEPENDENT, ENTANGLED = 0.1, 0.5
 _UNBALANCED = 2.0  # one adapter's update is this much longer than another's
-_BLOCK = re.compile(r"((?:down|up)_blocks\.\d+|mid_block)\b")
 
 Layers = Mapping[tuple[str, str], LowRank]  # (component, module) -> update
 
@@ -169,8 +168,8 @@ def _blocks(one: Layers, other: Layers) -> dict[str, float]:
 
 def _block(name: tuple[str, str]) -> str:
     component, module = name
-    match = _BLOCK.match(module)
-    return f"{component}.{match[1]}" if match else component
+    found = find_block(module)
+    return f"{component}.{found[1]}" if found else component
 
 
 def _cosine(inner: float, one: float, other: float) -> float:

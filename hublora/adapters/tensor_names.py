@@ -22,15 +22,16 @@ import re
 from collections.abc import Iterable
 
 from hublora.errors import AdapterError
+from hublora.families.registry import (
+    COMPONENTS,
+    FAMILIES,
+    FLAT_PREFIXES,
+    NATIVE_PREFIXES,
+    UNNAMED_COMPONENT,
+    current_name,
+    knows_layer,
+)
 
-COMPONENTS = ("unet", "transformer", "text_encoder", "text_encoder_2", "text_encoder_3")
-KOHYA_PREFIXES = {
-    "lora_unet_": "unet",
-    "lora_te_": "text_encoder",
-    "lora_te1_": "text_encoder",
-    "lora_te2_": "text_encoder_2",
-    "lycoris_": "unet",  # LyCORIS's own wrapper, used on the denoiser
-}
 LYCORIS_PARTS = (
     *("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "hada_t1", "hada_t2"),
     *("lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b", "lokr_t2"),
@@ -74,7 +75,6 @@ _OTHERS = {
     ".vera_lambda_b": "VeRA",
 }
 _PEFT_PREFIX = "base_model.model."
-_COMFY_PREFIXES = {"diffusion_model.": "unet."}  # as ComfyUI saves what it trained or extracted
 _CLIP = re.compile(r"(?:text_model\.)?encoder\.layers\.\d+\.(?:self_attn|mlp)\b")
 
 
@@ -85,7 +85,7 @@ def detect_layout(names: Iterable[str]) -> str:
         AdapterError: The names are those of no adapter known here.
     """
     names = list(names)
-    if any(name.startswith(tuple(KOHYA_PREFIXES)) for name in names):
+    if any(name.startswith(tuple(FLAT_PREFIXES)) for name in names):
         return "kohya"
     if any(name.startswith(_PEFT_PREFIX) for name in names):
         return "peft"
@@ -101,39 +101,43 @@ def detect_layout(names: Iterable[str]) -> str:
     )
 
 
-def parse_name(name: str, component: str = "unet") -> tuple[str, str, str] | None:
-    """Return (component, module, part) of one tensor's name, or None if it is of no adapter.
+def parse_name(name: str) -> tuple[str, str, str] | None:
+    """Return (component, module, part) of one tensor's name, or None if it is of no adapter that
+    is read.
 
-    In kohya's layout the module still has `_` where the model has `.`; see `restore_kohya_names`.
-
-    Args:
-        name: The tensor's name.
-        component: What a name that says nothing about it belongs to.
+    In kohya's layout the module still has `_` where the model has `.`.
     """
     split = _split(name)
     if split is None:
         return None
     module, part = split
-    for prefix, kohya_component in KOHYA_PREFIXES.items():
+    for prefix, component in FLAT_PREFIXES.items():
         if module.startswith(prefix):
-            return kohya_component, module.removeprefix(prefix), part
+            return component, module.removeprefix(prefix), part
     module = module.removeprefix(_PEFT_PREFIX)
-    for prefix, full in _COMFY_PREFIXES.items():
+    for prefix, component in NATIVE_PREFIXES.items():
         if module.startswith(prefix):
-            module = full + module.removeprefix(prefix)
+            module = module.removeprefix(prefix)
+            return (component, module, part) if knows_layer(module) else None
     if _CLIP.match(module):  # a PEFT folder of a text encoder alone
-        return "text_encoder", _plain_module(module, "text_encoder"), part
+        return "text_encoder", current_name("text_encoder", module), part
+    component = UNNAMED_COMPONENT
     for candidate in COMPONENTS:
         if module.startswith(candidate + "."):
             component, module = candidate, module.removeprefix(candidate + ".")
             break
-    return component, _plain_module(module, component), part
+    return component, current_name(component, module), part
 
 
 def unknown_tensor(name: str) -> AdapterError:
     """Return the refusal of a tensor that `parse_name` cannot place."""
     if kind := _other_kind(name):
         return not_low_rank(name, kind)
+    if _split(name):
+        return AdapterError(
+            f"The tensor {name!r} belongs to a model family that hublora does not support.",
+            f"Supported are: {', '.join(FAMILIES)}.",
+        )
     return AdapterError(
         f"The tensor {name!r} belongs to no kind of adapter that hublora reads.",
         "LoRA, DoRA, LoHa and LoKr in diffusers, PEFT and kohya layout are read.",
@@ -157,15 +161,3 @@ def _split(name: str) -> tuple[str, str] | None:
         if name.endswith(ending):
             return name.removesuffix(ending), part
     return None
-
-
-def _plain_module(module: str, component: str) -> str:
-    """Undo the oldest diffusers naming, which named the processors of attention, not its layers.
-
-    `attn1.processor.to_out` is the layer `attn1.to_out.0`; in a text encoder, `self_attn.to_q` is
-    `self_attn.q_proj` (diffusers `state_dict_utils.DIFFUSERS_OLD_TO_PEFT`).
-    """
-    if component.startswith("text_encoder"):
-        return re.sub(r"\.self_attn\.to_(q|k|v|out)\Z", r".self_attn.\1_proj", module)
-    module = module.replace(".processor.", ".")
-    return re.sub(r"(\.attn\d+)\.to_out\Z", r"\1.to_out.0", module)

@@ -1,33 +1,137 @@
-"""What the training loop and the generator ask of a model family."""
+"""What training, generation and adapter files ask of a model family."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
+from hublora.families.blocks import Blocks
+from hublora.families.known_bases import KnownBases
 from hublora.families.parameterization import Parameterization
+from hublora.families.pipeline import Pipeline
 
 if TYPE_CHECKING:
     import torch
 
-# What prompts are encoded into, by name; each tensor is [batch, …].
+# Name -> tensor [B, …] that the denoiser is conditioned on: prompt embeddings, pooled embeddings,
+# attention masks.
 Conditioning = Mapping[str, "torch.Tensor"]
+
+# Component -> layer -> (in,) or (in, kh, kw): the inputs of the layers that an adapter changes.
+LayerInputs = Mapping[str, Mapping[str, tuple[int, ...]]]
+
+
+@dataclass(frozen=True)
+class DenoiserInputs:
+    """One batch for a denoiser.
+
+    Attributes:
+        noisy: Noisy latents, [B, c, h, w]; for an inpainting base model [B, 2c + 1, h, w], with
+            the mask (1 where it generates) and the latents of the masked image.
+        levels: Noise levels, [B], as the base model's parameterization returns them.
+        conditioning: As `Family.encode_prompts` returns it.
+        size_conditioning: [B, 6], in pixels: height and width of the image, top and left of the
+            crop in the resized image, height and width of the crop.
+        guidance: Guidance scale, [B], for distilled base models that are given it; None otherwise.
+    """
+
+    noisy: torch.Tensor
+    levels: torch.Tensor
+    conditioning: Conditioning
+    size_conditioning: torch.Tensor
+    guidance: torch.Tensor | None = None
+
+
+@dataclass(frozen=True)
+class SamplingDefaults:
+    """The usual sampling settings of a family.
+
+    Attributes:
+        num_inference_steps: Denoising steps.
+        guidance_scale: Classifier-free guidance.
+    """
+
+    num_inference_steps: int
+    guidance_scale: float
+
+
+class LoraNames(Protocol):
+    """How adapter files name a family's layers.
+
+    Attributes:
+        kohya_prefixes: Component -> prefix in kohya's layout, as it is written.
+        flat_prefixes: Prefix of names whose dots are underscores -> component, as it is read.
+        native_prefixes: Prefix of dotted names of the original implementation -> component, as it
+            is read.
+    """
+
+    @property
+    def kohya_prefixes(self) -> Mapping[str, str]: ...
+
+    @property
+    def flat_prefixes(self) -> Mapping[str, str]: ...
+
+    @property
+    def native_prefixes(self) -> Mapping[str, str]: ...
+
+    def native_layers(self, layers: Collection[str]) -> Mapping[str, tuple[str, ...]]:
+        """Return the original implementation's name -> the diffusers layers whose rows its weight
+        stacks, in that order; one layer unless it is fused.
+
+        Args:
+            layers: The denoiser's layers, all of them or all of one kind; others are left out.
+        """
+        ...
+
+    def knows(self, layer: str) -> bool:
+        """Tell whether a denoiser of the family has layers that are named like this one, in
+        diffusers' names or the original implementation's."""
+        ...
+
+    def kohya_layers(
+        self, layers: Collection[str], base_layers: Collection[str] | None = None
+    ) -> Mapping[str, str]:
+        """Return diffusers' name of each of the denoiser's layers -> the dotted name that kohya's
+        tools flatten.
+
+        Args:
+            layers: The layers to name.
+            base_layers: All layers of the base model's denoiser; None assumes a published one.
+        """
+        ...
+
+    def unflatten(self, name: str) -> str | None:
+        """Return diffusers' name of a layer from its flattened name without the prefix, None where
+        the name alone does not determine it."""
+        ...
+
+    def current_name(self, component: str, layer: str) -> str:
+        """Return the present name of a layer that older versions of diffusers named otherwise."""
+        ...
 
 
 class Family(Protocol):
-    """One architecture: which pipeline runs it and how its parts are called.
+    """One architecture: which pipeline runs it and how its components are called.
 
     Attributes:
         name: Key in the registry.
-        pipeline_classes: Names in `model_index.json` that belong to it.
-        denoiser: The component that predicts.
-        vae: The component that turns images into latents.
-        text_encoders: The components that read prompts; an adapter may train them too.
-        default_targets: Component -> layers that an adapter targets unless told otherwise.
-        convolutions: Component -> its convolutions, which an adapter targets if it is asked to.
-        kohya_prefixes: Component -> prefix in kohya's layout.
-        card_tags: Tags that the Hub groups adapters of this family by.
+        pipeline_classes: Values of `_class_name` in `model_index.json` that belong to it.
+        denoiser: Component that predicts.
+        vae: Component that encodes images into latents.
+        text_encoders: Components that encode prompts.
+        adaptable: Components that an adapter may change, the denoiser first.
+        default_targets: Component -> ends of the names of the layers that an adapter targets by
+            default.
+        convolutions: Component -> ends of the names of its convolutions.
+        card_tags: Tags by which the Hub groups the family's adapters.
+        half_dtype: Half precision that does not overflow.
+        autocast: Whether training runs the denoiser under autocast.
+        sampling: Usual sampling settings.
+        names: Names of its layers in adapter files.
+        blocks: Blocks of its denoiser.
+        known_bases: Its published base models.
     """
 
     name: str
@@ -35,38 +139,53 @@ class Family(Protocol):
     denoiser: str
     vae: str
     text_encoders: tuple[str, ...]
-    default_targets: Mapping[str, tuple[str, ...]]
     convolutions: Mapping[str, tuple[str, ...]]
-    kohya_prefixes: Mapping[str, str]
     card_tags: tuple[str, ...]
+    half_dtype: Literal["float16", "bfloat16"]
+    autocast: bool
+    sampling: SamplingDefaults
+    names: LoraNames
+    blocks: Blocks
+    known_bases: KnownBases
 
-    def load(self, folder: Path, dtype: torch.dtype | dict[str, torch.dtype]) -> Any:
+    @property
+    def adaptable(self) -> tuple[str, ...]: ...
+
+    @property
+    def default_targets(self) -> Mapping[str, tuple[str, ...]]: ...
+
+    def load(self, folder: Path, dtype: torch.dtype | dict[str, torch.dtype]) -> Pipeline:
         """Return the pipeline in `folder` on the CPU, from safetensors only.
 
         Args:
-            folder: The pipeline's.
-            dtype: Of the weights; or one for each component, and "default" for the others.
+            folder: A pipeline's folder, with `model_index.json`.
+            dtype: Of all weights, or component -> dtype, with "default" for the others.
         """
         ...
 
-    def architecture(self, pipe: Any) -> str:
-        """Return the modelspec name (https://github.com/Stability-AI/ModelSpec), e.g.
-        "stable-diffusion-v1/lora"."""
+    def architecture(self, pipe: Pipeline) -> str:
+        """Return the modelspec name (https://github.com/Stability-AI/ModelSpec) of an adapter of
+        this base model, e.g. "stable-diffusion-v1/lora"."""
         ...
 
-    def resolution(self, pipe: Any) -> int:
-        """Return the side in pixels of the images that the base was made for."""
+    def architecture_of_layers(self, inputs: LayerInputs) -> str | None:
+        """Return the modelspec name of the base models that an adapter's layers fit, None if they
+        fit none of the family or do not determine it."""
         ...
 
-    def size_step(self, pipe: Any) -> int:
+    def resolution(self, pipe: Pipeline) -> int:
+        """Return the side of the images that the base model was trained on, in pixels."""
+        ...
+
+    def size_step(self, pipe: Pipeline) -> int:
         """Return what widths and heights must be a multiple of, in pixels."""
         ...
 
-    def inpaints(self, pipe: Any) -> bool:
-        """Tell whether the denoiser sees a mask and what surrounds it besides the noisy latents."""
+    def inpaints(self, pipe: Pipeline) -> bool:
+        """Tell whether the denoiser takes a mask and the latents of a masked image too."""
         ...
 
-    def parameterization(self, pipe: Any) -> Parameterization:
+    def parameterization(self, pipe: Pipeline) -> Parameterization:
         """Return the noise and the prediction that the base model was trained for.
 
         Raises:
@@ -74,8 +193,12 @@ class Family(Protocol):
         """
         ...
 
-    def encode_images(self, pipe: Any, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return mean and standard deviation of the latents, each [B, c, h, w], scaled.
+    def encode_images(
+        self, pipe: Pipeline, pixels: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Return mean and standard deviation of the scaled latents, each [B, c, h, w].
+
+        A family that trains on the mode of the posterior returns no standard deviation.
 
         Args:
             pipe: The pipeline.
@@ -83,36 +206,34 @@ class Family(Protocol):
         """
         ...
 
-    def encode_prompts(self, pipe: Any, prompts: Sequence[str]) -> Conditioning:
-        """Return what `predict` is conditioned on for each prompt; longer ones are cut."""
+    def encode_prompts(
+        self, pipe: Pipeline, prompts: Sequence[str], length: int | None = None
+    ) -> Conditioning:
+        """Return the conditioning of the denoiser for each prompt; longer ones are truncated.
+
+        Args:
+            pipe: The pipeline.
+            prompts: B prompts.
+            length: Tokens that are read, markers included; None is the family's own.
+        """
         ...
 
-    def count_tokens(self, pipe: Any, prompts: Sequence[str]) -> list[int]:
-        """Return how many tokens each prompt has, markers included, before it is cut."""
+    def count_tokens(self, pipe: Pipeline, prompts: Sequence[str]) -> list[int]:
+        """Return the number of tokens of each prompt, markers included, before truncation."""
         ...
 
-    def max_tokens(self, pipe: Any) -> int:
+    def max_tokens(self, pipe: Pipeline) -> int:
         """Return how many tokens of a prompt are read, markers included."""
         ...
 
     def predict(
-        self,
-        denoiser: torch.nn.Module,
-        noisy: torch.Tensor,
-        timesteps: torch.Tensor,
-        conditioning: Conditioning,
-        size_conditioning: torch.Tensor,
+        self, pipe: Pipeline, denoiser: torch.nn.Module, inputs: DenoiserInputs
     ) -> torch.Tensor:
         """Return the denoiser's prediction, [B, c, h, w].
 
         Args:
-            denoiser: The denoiser, possibly wrapped for several devices.
-            noisy: [B, c, h, w]; of a base that inpaints [B, 2c + 1, h, w]: with the mask, 1 where
-                it draws, and the latents around it.
-            timesteps: [B], integers in [0, T).
-            conditioning: As `encode_prompts` returns it.
-            size_conditioning: [B, 6] in pixels: height and width of the original image, top and
-                left of the crop in the resized image, height and width of the crop. Ignored by
-                families without size conditioning.
+            pipe: The pipeline, for its helpers and configuration.
+            denoiser: Its denoiser, possibly wrapped for several devices.
+            inputs: One batch.
         """
         ...

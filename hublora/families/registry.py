@@ -1,16 +1,19 @@
-"""The families there are, and which one a base belongs to."""
+"""The model families, and which one a base model, a name or an adapter belongs to."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
 
 from hublora.errors import AdapterError
-from hublora.families.base import Family
-from hublora.families.inpainting import StableDiffusionInpainting, StableDiffusionXLInpainting
-from hublora.families.stable_diffusion.family import StableDiffusion
-from hublora.families.stable_diffusion_xl.family import StableDiffusionXL
+from hublora.families.base import Family, LayerInputs
+from hublora.families.pipeline import Pipeline
+from hublora.families.stable_diffusion.family import StableDiffusion, StableDiffusionInpainting
+from hublora.families.stable_diffusion_xl.family import (
+    StableDiffusionXL,
+    StableDiffusionXLInpainting,
+)
 
 _ALL: tuple[Family, ...] = (
     StableDiffusion(),
@@ -20,6 +23,25 @@ _ALL: tuple[Family, ...] = (
 )
 
 FAMILIES: dict[str, Family] = {family.name: family for family in _ALL}
+
+# Components in names of diffusers' files, also of families that are not supported yet, so that
+# their files are refused for what they are.
+COMPONENTS = ("unet", "transformer", "text_encoder", "text_encoder_2", "text_encoder_3")
+# The component of layer names that state none.
+UNNAMED_COMPONENT = "unet"
+
+_NAMES = tuple({id(family.names): family.names for family in _ALL}.values())
+_BLOCKS = tuple({id(family.blocks): family.blocks for family in _ALL}.values())
+
+FLAT_PREFIXES = {
+    prefix: component for names in _NAMES for prefix, component in names.flat_prefixes.items()
+}
+NATIVE_PREFIXES = {
+    prefix: component for names in _NAMES for prefix, component in names.native_prefixes.items()
+}
+SHORT_NAMES = {
+    short: hub_id for family in _ALL for short, hub_id in family.known_bases.short_names.items()
+}
 
 
 def family_of_folder(folder: Path) -> Family:
@@ -32,7 +54,7 @@ def family_of_folder(folder: Path) -> Family:
     return _by_class(str(index.get("_class_name")))
 
 
-def family_of_pipeline(pipe: Any) -> Family:
+def family_of_pipeline(pipe: Pipeline) -> Family:
     """Return the family of a pipeline object.
 
     Raises:
@@ -41,9 +63,95 @@ def family_of_pipeline(pipe: Any) -> Family:
     return _by_class(type(pipe).__name__)
 
 
+def family_of_architecture(architecture: str) -> Family | None:
+    """Return the family of a modelspec name such as "stable-diffusion-v1/lora", None if it is of
+    none."""
+    return next(
+        (f for f in _ALL if architecture.startswith(f.known_bases.architecture_prefix)), None
+    )
+
+
+def family_of_adapter(
+    architecture: str | None, family: str | None, components: Collection[str]
+) -> Family:
+    """Return the family whose layer names an adapter has.
+
+    Args:
+        architecture: Modelspec name of its base model's architecture, if it is known.
+        family: Name in the registry, if it is known.
+        components: Components that it changes; a family that has them all is preferred.
+    """
+    stated = [family_of_architecture(architecture or ""), FAMILIES.get(family or "")]
+    candidates = [one for one in (*stated, *_ALL) if one is not None]
+    fitting = (one for one in candidates if set(components) <= set(one.adaptable))
+    return next(fitting, candidates[0])
+
+
+def architecture_of_layers(inputs: LayerInputs) -> str | None:
+    """Return the modelspec name of the base models that an adapter's layers fit, None if they do
+    not determine it."""
+    found = (family.architecture_of_layers(inputs) for family in _ALL)
+    return next((name for name in found if name), None)
+
+
+def architecture_of_base(hub_id: str) -> str | None:
+    """Return the modelspec name of a published base model, None if it is not known."""
+    known = (family.known_bases.architectures.get(hub_id) for family in _ALL)
+    return next((name for name in known if name), None)
+
+
+def architecture_of_kohya(version: str) -> str | None:
+    """Return the modelspec name for kohya's `ss_base_model_version`, None if it is not known."""
+    known = (family.known_bases.kohya_versions.get(version) for family in _ALL)
+    return next((name for name in known if name), None)
+
+
+def native_layers(layers: Collection[str]) -> Mapping[str, tuple[str, ...]]:
+    """Return each family's original names of these layers, as `LoraNames.native_layers`."""
+    found: dict[str, tuple[str, ...]] = {}
+    for names in _NAMES:
+        found |= names.native_layers(layers)
+    return found
+
+
+def knows_layer(layer: str) -> bool:
+    """Tell whether a denoiser of any family has layers that are named like this one."""
+    return any(names.knows(layer) for names in _NAMES)
+
+
+def unflatten(name: str) -> str | None:
+    """Return diffusers' name of a layer from its flattened name without the prefix, None where the
+    name alone does not determine it."""
+    found = (names.unflatten(name) for names in _NAMES)
+    return next((layer for layer in found if layer), None)
+
+
+def current_name(component: str, layer: str) -> str:
+    """Return the present name of a layer that older versions of diffusers named otherwise."""
+    for names in _NAMES:
+        layer = names.current_name(component, layer)
+    return layer
+
+
+def block_path(block: str) -> str:
+    """Return the beginning of the names of a block's layers, "down_blocks.1" for "down.1"; any
+    other text stands for itself."""
+    found = (blocks.path(block) for blocks in _BLOCKS)
+    return next((path for path in found if path), block)
+
+
+def find_block(layer: str) -> tuple[str, str] | None:
+    """Return the block that a layer is in, as `Blocks.find`; None for a layer outside of blocks."""
+    found = (blocks.find(layer) for blocks in _BLOCKS)
+    return next((block for block in found if block), None)
+
+
 def _by_class(name: str) -> Family:
     for family in FAMILIES.values():
         if name in family.pipeline_classes:
             return family
     known = ", ".join(sorted(c for family in FAMILIES.values() for c in family.pipeline_classes))
-    raise AdapterError(f"hublora does not know the pipeline {name!r} yet.", f"It knows: {known}.")
+    raise AdapterError(
+        f"The pipeline class {name!r} belongs to no family that hublora supports.",
+        f"Supported are: {known}.",
+    )

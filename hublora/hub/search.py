@@ -6,14 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from hublora.families.registry import SHORT_NAMES
 from hublora.hub.client import api, translated
 
-# Short name -> Hub id of the base that cards of adapters name.
-BASES = {
-    "sd15": "stable-diffusion-v1-5/stable-diffusion-v1-5",
-    "sd1.5": "stable-diffusion-v1-5/stable-diffusion-v1-5",
-    "sdxl": "stabilityai/stable-diffusion-xl-base-1.0",
-}
 # Sort order -> its name in the list API.
 SORTS = {
     "downloads": "downloads",
@@ -57,7 +52,7 @@ def search(
 
     Args:
         text: Part of the repo's name; empty for all.
-        base: Hub id or short name (`BASES`) of the base that they were trained on.
+        base: Hub id or short name (`SHORT_NAMES`) of the base that they were trained on.
         author: User or organisation.
         sort: A key of `SORTS`.
         limit: Largest number of results.
@@ -65,7 +60,7 @@ def search(
     Raises:
         HubError: The Hub cannot be reached.
     """
-    name = BASES.get((base or "").lower(), base)
+    name = SHORT_NAMES.get((base or "").lower(), base)
     with translated("adapters"):
         found = api().list_models(
             search=text or None,

@@ -10,9 +10,8 @@ from typing import Any
 
 from hublora.adapters.header import Header, read_file_header, read_header
 from hublora.adapters.layer_names import file_names
-from hublora.adapters.tensor_names import COMPONENTS
 from hublora.errors import AdapterError, ConfigError, NotFoundError
-from hublora.families import FAMILIES
+from hublora.families.registry import COMPONENTS, FAMILIES
 from hublora.hub.client import is_offline
 from hublora.hub.download import check_pipeline, download, range_reader
 from hublora.hub.resolve import inspect_repo, read_card

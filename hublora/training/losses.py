@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from math import prod
 
 import torch
 
-from hublora.families import Conditioning
+from hublora.families import Conditioning, DenoiserInputs
 from hublora.training import objectives
 from hublora.training.accelerator import weight_dtype
 from hublora.training.rng import choose, draw_more, draw_normals, draw_whole
@@ -127,21 +128,23 @@ def predict(
     data, parameterization = session.data, session.parameterization
     device = session.accelerator.device
     mean, std = data.latents(samples.indices, samples.variants)
-    clean = _to(mean, device) + _to(std, device) * samples.posterior_noise
+    clean = _to(mean, device)
+    if std is not None:
+        clean = clean + _to(std, device) * samples.posterior_noise
     levels = _to(samples.levels, device)
     noisy = parameterization.mix(clean, added, levels)
     target = parameterization.target(clean, samples.noise, levels)
     size_conditioning = _to(data.size_conditioning(samples.indices, samples.variants), device)
     dtype = weight_dtype(session.accelerator)
-    with session.accelerator.autocast():
+    with session.accelerator.autocast() if session.family.autocast else nullcontext():
         conditioning = _conditioning(session, samples, dtype)
-        prediction = session.family.predict(
-            denoiser or session.denoiser,
+        inputs = DenoiserInputs(
             _with_inpaint_mask(session, samples, noisy).to(dtype),
             levels,
             conditioning,
             size_conditioning,
         )
+        prediction = session.family.predict(session.pipe, denoiser or session.denoiser, inputs)
     return prediction, target, levels
 
 

@@ -102,7 +102,7 @@ def convert(
     if rank is not None:
         adapter = limited(adapter, rank)
     if to == "kohya":
-        flat = kohya_names(adapter, names, base_layers.shapes.get("unet") if base_layers else None)
+        flat = kohya_names(adapter, names, base_layers.shapes if base_layers else None)
         source = path if rank is None else None
         file = _write_kohya(adapter, flat, source, Path(output))
         return _conversion((file,), to, adapter, 0.0 if source else adapter.error)

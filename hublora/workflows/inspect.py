@@ -29,7 +29,7 @@ from hublora.adapters.header import (
 from hublora.adapters.layer_specs import Outline, faults, outline
 from hublora.adapters.match import Fit, fit_layers
 from hublora.errors import ConfigError
-from hublora.families import FAMILIES
+from hublora.families.registry import architecture_of_base, family_of_architecture
 from hublora.hub.client import is_offline
 from hublora.hub.download import download, range_reader
 from hublora.hub.repo_layout import LOCK
@@ -48,30 +48,6 @@ if TYPE_CHECKING:
     from hublora.adapters.similarity import Overlap
 
 _CONFIG_BYTES = 100_000  # more than any adapter_config.json has
-
-# Bases that most cards name -> modelspec name of their architecture.
-_KNOWN_BASES = {
-    **dict.fromkeys(
-        (
-            "stable-diffusion-v1-5/stable-diffusion-v1-5",
-            "runwayml/stable-diffusion-v1-5",
-            "CompVis/stable-diffusion-v1-4",
-        ),
-        "stable-diffusion-v1",
-    ),
-    **dict.fromkeys(
-        ("stabilityai/stable-diffusion-2", "stabilityai/stable-diffusion-2-1"),
-        "stable-diffusion-v2",
-    ),
-    **dict.fromkeys(
-        ("stabilityai/stable-diffusion-xl-base-1.0", "stabilityai/sdxl-turbo"),
-        "stable-diffusion-xl-v1-base",
-    ),
-}
-_FAMILY_OF_ARCHITECTURE = (
-    ("stable-diffusion-xl", "stable-diffusion-xl"),
-    ("stable-diffusion-v", "stable-diffusion"),
-)
 
 
 @dataclass(frozen=True)
@@ -257,10 +233,8 @@ def _first_alpha(read: ReadRange, header: Header) -> tuple[float, ...]:
 def _family(facts: AdapterFacts) -> str | None:
     if facts.family:
         return facts.family
-    for start, family in _FAMILY_OF_ARCHITECTURE:
-        if (facts.architecture or "").startswith(start) and family in FAMILIES:
-            return family
-    return None
+    family = family_of_architecture(facts.architecture or "")
+    return family.name if family else None
 
 
 def _check(one: _AdapterHeader, base: BaseLayers | None) -> InspectedAdapter:
@@ -283,7 +257,7 @@ def _contradictions(one: _AdapterHeader) -> list[str]:
     found = architecture(one.layers)
     stated = one.facts.base_model
     for said, who in (
-        (_KNOWN_BASES.get(stated or ""), f"its card names the base {stated}"),
+        (architecture_of_base(stated or ""), f"its card names the base {stated}"),
         (stated_architecture(one.header.metadata), "its metadata names the architecture"),
     ):
         if found and said and not said.startswith(found):

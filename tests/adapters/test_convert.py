@@ -15,9 +15,9 @@ from safetensors.torch import load_file, save_file
 
 from hublora.adapters.adapter import Adapter, LowRank
 from hublora.adapters.files import load_adapter, save_tensors
-from hublora.adapters.layer_names import from_sgm, sgm_names, unflatten
 from hublora.adapters.layouts import to_diffusers
 from hublora.errors import AdapterError, ConfigError
+from hublora.families.latent_diffusion.lora_names import from_native, native_names, unflatten
 from hublora.generation.lora.manager import layer_shapes
 from hublora.workflows.convert import convert
 from tests.adapters.test_kinds import KINDS, file_and_base, image, kohya_name, peft_name
@@ -134,11 +134,11 @@ def test_kohyas_file_for_sdxl_has_its_block_names(bases: Path, tmp_path: Path) -
 @pytest.mark.parametrize("config", [SD_1_5, SDXL], ids=["sd 1.5", "sdxl"])
 def test_flat_names_of_the_published_unets_are_told_without_the_base(config: Any) -> None:
     layers = list(layer_shapes(real_unet(config)))
-    sgm = sgm_names(layers)
+    native = native_names(layers)
     for layer in layers:
         assert unflatten(layer.replace(".", "_")) == layer
-        assert from_sgm(sgm[layer]) == layer
-        assert unflatten(sgm[layer].replace(".", "_")) == layer
+        assert from_native(native[layer]) == layer
+        assert unflatten(native[layer].replace(".", "_")) == layer
 
 
 def test_flat_names_of_text_encoders_are_told_without_the_base(bases: Path) -> None:

@@ -11,9 +11,11 @@ from safetensors.torch import save_file
 
 from hublora.adapters.adapter import Adapter
 from hublora.adapters.files import load_adapter
-from hublora.adapters.layer_names import file_names, sgm_names
+from hublora.adapters.layer_names import file_names
 from hublora.adapters.match import fit_layers
 from hublora.adapters.tensor_names import parse_name
+from hublora.errors import AdapterError
+from hublora.families.latent_diffusion.lora_names import native_names
 from hublora.generation.lora.manager import layer_shapes
 from tests.adapters.test_kinds import image
 from tests.lora import Weighted, apply_adapters, random_adapter
@@ -59,18 +61,18 @@ def as_diffusers_names(flat: dict[str, str], config: Any) -> dict[str, str]:
 def test_each_layer_of_sdxl_has_the_block_name_that_diffusers_knows() -> None:
     unet = real_unet(SDXL)
     layers = list(layer_shapes(unet))
-    sgm = sgm_names(layers)
-    assert len(layers) == len(set(sgm.values())) == 794
-    flat = {layer: name.replace(".", "_") for layer, name in sgm.items()}
+    native = native_names(layers)
+    assert len(layers) == len(set(native.values())) == 794
+    flat = {layer: name.replace(".", "_") for layer, name in native.items()}
     assert as_diffusers_names(flat, unet.config) == {layer: layer for layer in layers}
 
 
 def test_the_block_names_of_an_adapter_alone_are_those_of_the_whole_unet() -> None:
     """A file that is converted has the attention layers only."""
     layers = list(layer_shapes(real_unet(SDXL)))
-    whole = sgm_names(layers)
+    whole = native_names(layers)
     attention = [layer for layer in layers if "attn" in layer]
-    assert sgm_names(attention) == {layer: whole[layer] for layer in attention}
+    assert native_names(attention) == {layer: whole[layer] for layer in attention}
 
 
 def test_each_layer_of_sd_1_5_is_found_by_kohyas_name_as_diffusers_finds_it() -> None:
@@ -109,11 +111,11 @@ def test_kohyas_names_for_sdxl(kohya: str, layer: str) -> None:
     assert {name.replace(".", "_"): own for name, own in names.items()}[kohya] == layer
 
 
-def xl_tensors(adapter: Adapter, prefixes: dict[str, str], sgm: dict[str, str]) -> Any:
+def xl_tensors(adapter: Adapter, prefixes: dict[str, str], native: dict[str, str]) -> Any:
     tensors = {}
     for component, modules in adapter.layers.items():
         for module, layer in modules.items():
-            name = prefixes[component] + sgm.get(module, module).replace(".", "_")
+            name = prefixes[component] + native.get(module, module).replace(".", "_")
             tensors[f"{name}.lora_down.weight"] = layer.down
             tensors[f"{name}.lora_up.weight"] = layer.up
             tensors[f"{name}.alpha"] = torch.tensor(layer.alpha)
@@ -130,11 +132,11 @@ EVERYTHING = {
 
 def test_a_kohya_file_for_sdxl_lands_on_every_layer(xl: Any, tmp_path: Path) -> None:
     adapter = random_adapter(xl, EVERYTHING)
-    sgm = sgm_names(list(layer_shapes(xl.unet)))
+    native = native_names(list(layer_shapes(xl.unet)))
     prefixes = {"unet": "lora_unet_", "text_encoder": "lora_te1_", "text_encoder_2": "lora_te2_"}
     if not hasattr(xl.text_encoder, "text_model"):  # files have the level that the class lost
         prefixes["text_encoder"] += "text_model_"
-    save_file(xl_tensors(adapter, prefixes, sgm), tmp_path / "a.safetensors")
+    save_file(xl_tensors(adapter, prefixes, native), tmp_path / "a.safetensors")
     read = load_adapter(tmp_path / "a.safetensors")
     assert read.facts.components == ("text_encoder", "text_encoder_2", "unet")
     assert read.facts.architecture == "stable-diffusion-xl-v1-base"
@@ -151,10 +153,10 @@ def test_a_kohya_file_for_sdxl_lands_on_every_layer(xl: Any, tmp_path: Path) -> 
 def test_comfyuis_names_land_on_the_unet(xl: Any) -> None:
     adapter = random_adapter(xl, {"unet": EVERYTHING["unet"]})
     shapes = {"unet": layer_shapes(xl.unet)}
-    sgm = sgm_names(list(shapes["unet"]))
+    native = native_names(list(shapes["unet"]))
     layers: dict[str, Any] = {}
     for module, layer in adapter.layers["unet"].items():
-        parsed = parse_name(f"diffusion_model.{sgm[module]}.lora_A.weight")
+        parsed = parse_name(f"diffusion_model.{native[module]}.lora_A.weight")
         assert parsed is not None
         layers.setdefault(parsed[0], {})[parsed[1]] = layer
     fit = fit_layers(layers, shapes, {"unet": file_names(list(shapes["unet"]))}, flattened=False)
@@ -245,3 +247,15 @@ def test_what_diffusers_saves_of_a_dora_is_read_whole(pipe: Any, tmp_path: Path)
         assert torch.equal(layer.down, placed.lora_A["a"].weight)
         assert torch.equal(layer.magnitude, placed.lora_magnitude_vector["a"].weight.flatten())
     assert len(adapter.layers["unet"]) > 10
+
+
+def test_layers_of_a_family_that_is_not_supported_are_refused_by_name(tmp_path: Path) -> None:
+    """Z-Image in ComfyUI's names: they are not a U-Net's, so nothing may be made of them."""
+    tensors = {
+        f"diffusion_model.layers.0.attention.to_q.lora_{half}.weight": torch.ones(2, 2)
+        for half in "AB"
+    }
+    save_file(tensors, tmp_path / "a.safetensors")
+    with pytest.raises(AdapterError, match=r"layers\.0\.attention.*not support") as caught:
+        load_adapter(tmp_path / "a.safetensors")
+    assert "stable-diffusion-xl" in str(caught.value.hint)

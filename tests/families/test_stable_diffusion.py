@@ -64,6 +64,26 @@ def test_images_are_encoded_into_the_scaled_posterior(pipe: Any) -> None:
     assert torch.allclose(mean + std * noise, scaled, atol=1e-6)
 
 
+def test_a_vae_that_states_means_by_channel_is_decoded_back_by_its_pipeline(bases: Path) -> None:
+    """`StableDiffusionXLPipeline` decodes latents · std / scaling_factor + mean."""
+    import torch
+
+    family = FAMILIES["stable-diffusion-xl"]
+    xl: Any = family.load(bases / "xl", torch.float32)
+    pixels = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    means, deviations = [0.1, -0.2, 0.3, 0.4], [1.5, 2.0, 0.5, 3.0]
+    xl.vae.register_to_config(latents_mean=means, latents_std=deviations)
+    with torch.no_grad():
+        mean, std = family.encode_images(xl, pixels)
+        posterior = xl.vae.encode(pixels).latent_dist
+    deviation = torch.tensor(deviations).view(1, 4, 1, 1)
+    undone = mean * deviation / xl.vae.config.scaling_factor
+    undone = undone + torch.tensor(means).view(1, 4, 1, 1)
+    assert torch.allclose(undone, posterior.mean, atol=1e-6)
+    assert std is not None
+    assert torch.allclose(std * deviation, posterior.std * xl.vae.config.scaling_factor, atol=1e-6)
+
+
 def test_tokens_are_counted_with_their_markers_before_the_cut(pipe: Any) -> None:
     (none, many) = FAMILY.count_tokens(pipe, ["", "a red star " * 50])
     assert none == 2
@@ -132,4 +152,4 @@ def test_the_names_of_its_parts_are_those_of_the_pipeline(pipe: Any) -> None:
         names = [name for name, _ in getattr(pipe, component).named_modules()]
         for target in targets:
             assert any(name.endswith(f".{target}") for name in names)
-        assert component in FAMILY.kohya_prefixes
+        assert component in FAMILY.names.kohya_prefixes

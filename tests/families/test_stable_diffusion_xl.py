@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from hublora.families import FAMILIES, family_of_folder, family_of_pipeline
+from hublora.families import FAMILIES, DenoiserInputs, family_of_folder, family_of_pipeline
 
 FAMILY = FAMILIES["stable-diffusion-xl"]
 
@@ -48,8 +48,10 @@ def test_sizes_and_crops_reach_the_denoiser_as_the_pipeline_passes_them(pipe: An
             added_cond_kwargs={"text_embeds": conditioning["text_embeds"], "time_ids": time_ids},
         ).sample
         ours, elsewhere = (
-            FAMILY.predict(pipe.unet, noisy, torch.tensor([7]), conditioning, size_conditioning)
-            for size_conditioning in (time_ids, time_ids + torch.tensor([0, 0, 0, 8, 0, 0]))
+            FAMILY.predict(
+                pipe, pipe.unet, DenoiserInputs(noisy, torch.tensor([7]), conditioning, sizes)
+            )
+            for sizes in (time_ids, time_ids + torch.tensor([0, 0, 0, 8, 0, 0]))
         )
     assert torch.equal(ours, theirs)
     assert not torch.equal(elsewhere, theirs)
@@ -67,4 +69,4 @@ def test_the_names_of_its_parts_are_those_of_the_pipeline(pipe: Any) -> None:
         names = [name for name, _ in getattr(pipe, component).named_modules()]
         for target in targets:
             assert any(name.endswith(f".{target}") for name in names)
-        assert component in FAMILY.kohya_prefixes
+        assert component in FAMILY.names.kohya_prefixes

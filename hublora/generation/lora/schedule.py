@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from hublora.errors import ConfigError
+from hublora.families.registry import find_block
 from hublora.weights import CompositionMode, Weight, in_block
 
 if TYPE_CHECKING:
@@ -191,10 +192,10 @@ def _block_of(component: str, module: str) -> str:
     """Return the name of a layer's block as a weight writes it."""
     if _reads_text(component):
         return "text"
+    if found := find_block(module):
+        return found[0]
     first, second = [*module.split("."), ""][:2]
-    if first in ("down_blocks", "up_blocks"):
-        return f"{first.removesuffix('_blocks')}.{second}"
-    return "mid" if first == "mid_block" else f"{first}.{second}" if second.isdigit() else first
+    return f"{first}.{second}" if second.isdigit() else first
 
 
 def _mean(tensors: Sequence[Any]) -> Any:

@@ -152,7 +152,7 @@ def _write_adapter(folder: Path, session: Session, base: Base, source: Source) -
     ((rank, alpha), _), *_ = usual.most_common(1)
     flat["ss_network_dim"], flat["ss_network_alpha"] = str(rank), str(alpha)
     flat["ss_network_module"] = "networks.lora"
-    save_tensors(to_kohya(adapter, base.family.kohya_prefixes), kohya, flat)
+    save_tensors(to_kohya(adapter, base.family.names.kohya_prefixes), kohya, flat)
     return kohya
 
 

@@ -166,11 +166,11 @@ def encode(
     text_encoders = [getattr(pipe, name) for name in family.text_encoders]
     dtype = text_encoders[0].dtype
 
-    def encode_images(pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def encode_images(pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         vae.to(device)
         with torch.no_grad():
             mean, std = family.encode_images(pipe, pixels)
-        return mean.cpu(), std.cpu()
+        return mean.cpu(), None if std is None else std.cpu()
 
     def encode_prompts(prompts: list[str]) -> dict[str, torch.Tensor]:
         for encoder in text_encoders:

@@ -1,0 +1,27 @@
+"""What is known of a family's published base models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class KnownBases:
+    """The published base models of a family.
+
+    Attributes:
+        architecture_prefix: Beginning of the modelspec names
+            (https://github.com/Stability-AI/ModelSpec) of its architectures.
+        architectures: Hub id of a base model -> modelspec name of its architecture.
+        short_names: Lower-case name that people type for a base model -> its Hub id.
+        kohya_versions: Value of `ss_base_model_version` in files of kohya's tools -> modelspec
+            name.
+        text_widths: Width of the prompt embeddings that the denoiser attends to -> modelspec name.
+    """
+
+    architecture_prefix: str
+    architectures: Mapping[str, str] = field(default_factory=dict)
+    short_names: Mapping[str, str] = field(default_factory=dict)
+    kohya_versions: Mapping[str, str] = field(default_factory=dict)
+    text_widths: Mapping[int, str] = field(default_factory=dict)

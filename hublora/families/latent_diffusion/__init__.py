@@ -1,0 +1,1 @@
+"""Latent diffusion with a U-Net: what the Stable Diffusion families share."""

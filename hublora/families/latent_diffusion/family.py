@@ -1,0 +1,147 @@
+"""The base class of families with CLIP prompts, a VAE, a U-Net and a DDPM-like scheduler.
+
+Source: https://huggingface.co/papers/2112.10752.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from hublora.families.base import LayerInputs, LoraNames, SamplingDefaults
+from hublora.families.blocks import Blocks
+from hublora.families.known_bases import KnownBases
+from hublora.families.latent_diffusion.blocks import UNET_BLOCKS
+from hublora.families.parameterization import Parameterization, discrete_of_scheduler
+from hublora.families.pipeline import Pipeline
+
+if TYPE_CHECKING:
+    import torch
+
+UNET_ATTENTION = ("to_k", "to_q", "to_v", "to_out.0")
+UNET_CONVOLUTIONS = ("conv1", "conv2", "conv_shortcut", "downsamplers.0.conv", "upsamplers.0.conv")
+CLIP_ATTENTION = ("q_proj", "k_proj", "v_proj", "out_proj")
+
+_PIPELINE_STEP = 8  # in pixels: what diffusers' pipelines accept
+_TEXT_INPUTS = ("attn2.to_k", "attn2.to_v", "attn2_to_k", "attn2_to_v")
+
+
+class LatentDiffusion:
+    """A family whose denoiser is diffusers' `UNet2DConditionModel`.
+
+    Attributes:
+        load_options: Further arguments of the pipeline's `from_pretrained`.
+    """
+
+    name: str
+    pipeline_classes: tuple[str, ...]
+    card_tags: tuple[str, ...]
+    text_encoders: tuple[str, ...]
+    names: LoraNames
+    known_bases: KnownBases
+    load_options: ClassVar[Mapping[str, Any]]
+
+    denoiser = "unet"
+    vae = "vae"
+    convolutions: Mapping[str, tuple[str, ...]] = {"unet": UNET_CONVOLUTIONS}
+    half_dtype: Literal["float16", "bfloat16"] = "float16"
+    autocast = True
+    sampling = SamplingDefaults(num_inference_steps=30, guidance_scale=7.5)
+    blocks: Blocks = UNET_BLOCKS
+
+    @property
+    def adaptable(self) -> tuple[str, ...]:
+        """The denoiser and the text encoders."""
+        return (self.denoiser, *self.text_encoders)
+
+    @property
+    def default_targets(self) -> Mapping[str, tuple[str, ...]]:
+        """The attention layers."""
+        return {self.denoiser: UNET_ATTENTION, **dict.fromkeys(self.text_encoders, CLIP_ATTENTION)}
+
+    def load(self, folder: Path, dtype: torch.dtype | dict[str, torch.dtype]) -> Pipeline:
+        import diffusers
+
+        pipe: Pipeline = getattr(diffusers, self.pipeline_classes[0]).from_pretrained(
+            folder,
+            dtype=dtype,
+            variant=_variant_of(folder / self.denoiser),
+            use_safetensors=True,
+            local_files_only=True,
+            **self.load_options,
+        )
+        return pipe
+
+    def architecture_of_layers(self, inputs: LayerInputs) -> str | None:
+        """Return the modelspec name by the width of the prompt embeddings that the U-Net's
+        cross-attention reads."""
+        if not set(inputs) <= set(self.adaptable):
+            return None
+        for layer, sides in inputs.get(self.denoiser, {}).items():
+            if layer.endswith(_TEXT_INPUTS):
+                return self.known_bases.text_widths.get(sides[0])
+        return None
+
+    def resolution(self, pipe: Pipeline) -> int:
+        return int(pipe.unet.config.sample_size * pipe.vae_scale_factor)
+
+    def size_step(self, pipe: Pipeline) -> int:
+        return math.lcm(int(pipe.vae_scale_factor), _PIPELINE_STEP)  # U-Nets halve odd sides too
+
+    def inpaints(self, pipe: Pipeline) -> bool:
+        config = pipe.unet.config
+        return int(config.in_channels) == 2 * int(config.out_channels) + 1
+
+    def parameterization(self, pipe: Pipeline) -> Parameterization:
+        return discrete_of_scheduler(pipe.scheduler)
+
+    def encode_images(
+        self, pipe: Pipeline, pixels: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Return mean and standard deviation of the scaled latents, each [B, c, h, w].
+
+        A VAE that states `latents_mean` and `latents_std` is normalised with them by channel, as
+        its pipeline undoes it before decoding.
+        """
+        vae = pipe.vae
+        latents = vae.encode(pixels.to(vae.device, vae.dtype)).latent_dist
+        mean, scale = latents.mean, vae.config.scaling_factor
+        means, deviations = (vae.config.get(key) for key in ("latents_mean", "latents_std"))
+        if means is not None and deviations is not None:
+            mean = mean - mean.new_tensor(means).view(1, -1, 1, 1)
+            scale = scale / mean.new_tensor(deviations).view(1, -1, 1, 1)
+        return mean * scale, latents.std * scale
+
+    def count_tokens(self, pipe: Pipeline, prompts: Sequence[str]) -> list[int]:
+        tokens = pipe.tokenizer(list(prompts), truncation=False, verbose=False)
+        return [len(ids) for ids in tokens.input_ids]
+
+
+def tokenize(
+    pipe: Pipeline, tokenizer: Any, prompts: Sequence[str], length: int | None = None
+) -> torch.Tensor:
+    """Return token ids, [B, length], truncated or padded.
+
+    A learned token of several vectors becomes all of them, as in the pipeline's own call.
+
+    Args:
+        pipe: The pipeline.
+        tokenizer: One of its tokenizers.
+        prompts: B prompts.
+        length: Tokens with their markers; None is as many as the text encoder reads.
+    """
+    return tokenizer(
+        pipe.maybe_convert_prompt(list(prompts), tokenizer),
+        padding="max_length",
+        max_length=length or tokenizer.model_max_length,
+        truncation=True,
+        return_tensors="pt",
+    ).input_ids
+
+
+def _variant_of(folder: Path) -> str | None:
+    """Return "fp16" where a component has weights in half precision only."""
+    names = [path.name for path in folder.glob("*.safetensors")]
+    return "fp16" if names and all(".fp16" in name for name in names) else None
