@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from hublora.adapters.adapter import Adapter, LowRank
 from hublora.adapters.layer_names import WRAPPER
-from hublora.adapters.layer_specs import outline
+from hublora.adapters.layer_specs import read_layer_specs
 from hublora.adapters.tensor_names import parse_name
 from hublora.errors import AdapterError
 from hublora.families.registry import family_of_adapter, unflatten
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 Names = Mapping[str, Mapping[str, str]]  # component -> name in the file -> the layer's own
 
 
-def own_names(adapter: Adapter, base_names: Names | None = None) -> dict[str, dict[str, str]]:
+def diffusers_names(adapter: Adapter, base_names: Names | None = None) -> dict[str, dict[str, str]]:
     """Return component -> name in the file -> name that diffusers' files have for the layer.
 
     Args:
@@ -55,7 +55,7 @@ def own_names(adapter: Adapter, base_names: Names | None = None) -> dict[str, di
     return names
 
 
-def renamed(adapter: Adapter, names: Names) -> Adapter:
+def with_layer_names(adapter: Adapter, names: Names) -> Adapter:
     """Return the adapter with its layers under other names."""
     layers = {
         component: {names[component][module]: layer for module, layer in modules.items()}
@@ -64,7 +64,7 @@ def renamed(adapter: Adapter, names: Names) -> Adapter:
     return replace(adapter, layers=layers)
 
 
-def limited(adapter: Adapter, rank: int) -> Adapter:
+def with_max_rank(adapter: Adapter, rank: int) -> Adapter:
     """Return the adapter with no layer above `rank`: the best approximation of that rank.
 
     Raises:
@@ -101,7 +101,7 @@ def kohya_names(
 
     Args:
         adapter: The adapter.
-        names: As `own_names` returns them.
+        names: As `diffusers_names` returns them.
         base_layers: Component -> all layers of the base model's; None assumes a published one.
 
     Raises:
@@ -148,11 +148,11 @@ def kohya_tensors(
             ones = [1] * (adapter.layers[component][module].up.ndim - 1)
             tensor = tensor.reshape(-1, *ones)
         converted[f"{names[component][module]}.{_KOHYA_PARTS.get(part, part)}"] = tensor
-    outlines = outline({name: tuple(tensor.shape) for name, tensor in tensors.items()})
+    specs = read_layer_specs({name: tuple(tensor.shape) for name, tensor in tensors.items()})
     for component, modules in adapter.layers.items():
         for module, layer in modules.items():
             key = f"{names[component][module]}.alpha"
-            rank = outlines[component][module].rank
+            rank = specs[component][module].rank
             if rank is None and abs(layer.scale - 1) > 1e-6:
                 raise AdapterError(
                     f"The scale of the LoKr layer {module!r} has no place in kohya's layout.",

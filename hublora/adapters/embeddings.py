@@ -76,7 +76,7 @@ def read_tokens(path: Path) -> list[LearnedToken]:
     return [LearnedToken(key, {0: tensor}) for key, tensor in rows.items()]
 
 
-def holds_tokens(header: Header) -> bool:
+def has_learned_tokens(header: Header) -> bool:
     """Tell from a file's header whether it holds learned tokens and no adapter."""
     shapes = header.shapes
     named = set(shapes) <= {*_ENCODERS, _AUTOMATIC} or all("." not in key for key in shapes)

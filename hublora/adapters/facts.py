@@ -9,7 +9,7 @@ from typing import Any
 from hublora.adapters.adapter import AdapterFacts
 from hublora.adapters.alpha import stated_alphas
 from hublora.adapters.header import Header
-from hublora.adapters.layer_specs import Outline, outline
+from hublora.adapters.layer_specs import LayerSpec, read_layer_specs
 from hublora.adapters.tensor_names import detect_layout
 from hublora.families.registry import architecture_of_kohya, architecture_of_layers
 
@@ -28,7 +28,7 @@ def facts_from_header(
         AdapterError: The tensors are those of no adapter.
     """
     layout = detect_layout(header.shapes)
-    layers = outline(header.shapes)
+    layers = read_layer_specs(header.shapes)
     each = [layer for modules in layers.values() for layer in modules.values()]
     targets = {_target(module, layout) for modules in layers.values() for module in modules}
     facts = AdapterFacts(
@@ -61,7 +61,7 @@ def facts_of_tokens(header: Header, **more: Any) -> AdapterFacts:
     )
 
 
-def architecture(layers: Mapping[str, Mapping[str, Outline]]) -> str | None:
+def architecture(layers: Mapping[str, Mapping[str, LayerSpec]]) -> str | None:
     """Return the modelspec name of the bases that these layers are of, None if they do not tell."""
     return architecture_of_layers(
         {

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hublora.adapters.adapter import Adapter
-from hublora.adapters.embeddings import holds_tokens
+from hublora.adapters.embeddings import has_learned_tokens
 from hublora.adapters.facts import facts_from_header, facts_of_tokens
 from hublora.adapters.header import read_file_header
 from hublora.adapters.parse import read_layers
@@ -73,7 +73,7 @@ def load_adapter(path: Path, **more: Any) -> Adapter:
     from safetensors.torch import load_file
 
     header = read_file_header(path)
-    if holds_tokens(header):
+    if has_learned_tokens(header):
         digest, size = sha256_of(path), path.stat().st_size
         facts = facts_of_tokens(header, sha256=digest, size=size, **more)
         return Adapter({}, facts, header.metadata)

@@ -12,7 +12,7 @@ Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Outline:
+class LayerSpec:
     """One layer's update without its weights.
 
     Attributes:
@@ -28,20 +28,20 @@ class Outline:
     inputs: Shape
 
 
-def outline(shapes: Mapping[str, Shape]) -> dict[str, dict[str, Outline]]:
-    """Return component -> module -> outline; tensors that make no whole update are left out.
+def read_layer_specs(shapes: Mapping[str, Shape]) -> dict[str, dict[str, LayerSpec]]:
+    """Return component -> module -> layer; tensors that make no complete update are left out.
 
     Args:
         shapes: Tensor name -> shape, as a header gives them.
     """
-    found: dict[str, dict[str, Outline]] = {}
+    found: dict[str, dict[str, LayerSpec]] = {}
     for (component, module), layer in _layers(shapes).items():
         if one := _outline_layer(layer):
             found.setdefault(component, {})[module] = one
     return found
 
 
-def faults(shapes: Mapping[str, Shape]) -> list[str]:
+def find_load_problems(shapes: Mapping[str, Shape]) -> list[str]:
     """Return why a load refuses tensors of these names and shapes, as far as these show it.
 
     Args:
@@ -84,7 +84,7 @@ def _is_whole(parts: Mapping[str, Shape]) -> bool:
     return True
 
 
-def _outline_layer(parts: Mapping[str, Shape]) -> Outline | None:
+def _outline_layer(parts: Mapping[str, Shape]) -> LayerSpec | None:
     method = method_of(parts)
     if method is None:
         return None
@@ -94,7 +94,7 @@ def _outline_layer(parts: Mapping[str, Shape]) -> Outline | None:
     except IndexError:  # a scalar where a matrix should be
         return None
     weighted = {"magnitude", "dora_scale"} & set(parts)
-    return Outline("dora" if weighted else method, file_rank(method, parts), out, inputs)
+    return LayerSpec("dora" if weighted else method, file_rank(method, parts), out, inputs)
 
 
 def _lora_sides(parts: Mapping[str, Shape]) -> tuple[int, Shape]:

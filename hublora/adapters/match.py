@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from hublora.adapters.adapter import AdapterFacts, LowRank
-from hublora.adapters.layer_specs import Outline
+from hublora.adapters.layer_specs import LayerSpec
 from hublora.errors import AdapterError
 
 Shape = tuple[int, ...]
@@ -16,45 +16,45 @@ Names = Mapping[str, Mapping[str, str]]  # component -> name in files -> the bas
 
 
 @dataclass(frozen=True)
-class Fit:
+class LayerMatch:
     """Where updates land.
 
     Attributes:
-        placed: (component, module as the file names it) -> the base's own name.
+        matched: (component, module as the file names it) -> the base's own name.
         missing: Those that the base has no layer for.
-        misshapen: Those whose layer has another shape in the base.
+        wrong_shape: Those whose layer has another shape in the base.
     """
 
-    placed: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    matched: Mapping[tuple[str, str], str] = field(default_factory=dict)
     missing: tuple[tuple[str, str], ...] = ()
-    misshapen: tuple[tuple[str, str], ...] = ()
+    wrong_shape: tuple[tuple[str, str], ...] = ()
 
     @property
     def total(self) -> int:
-        return len(self.placed) + len(self.missing) + len(self.misshapen)
+        return len(self.matched) + len(self.missing) + len(self.wrong_shape)
 
     @property
-    def share(self) -> float:
+    def fraction(self) -> float:
         """Of the updates, those that land, 0 to 1."""
-        return len(self.placed) / self.total if self.total else 0.0
+        return len(self.matched) / self.total if self.total else 0.0
 
 
-def fit_layers(
-    layers: Mapping[str, Mapping[str, LowRank | Outline]],
+def match_layers(
+    layers: Mapping[str, Mapping[str, LowRank | LayerSpec]],
     base: Mapping[str, Mapping[str, Shape]],
     names: Names,
     flattened: bool,
-) -> Fit:
+) -> LayerMatch:
     """Look each update up among the base's layers.
 
     Args:
-        layers: Component -> module as the file names it -> its update, or the outline of it.
+        layers: Component -> module as the file names it -> its update, or the spec of it.
         base: Component -> layer -> shape of its weight, [out, in] or [out, in, kh, kw].
         names: Names in files of the base's layers (`hublora.adapters.layer_names`).
         flattened: Whether the file's names have `_` for `.`, as kohya's do.
     """
-    placed: dict[tuple[str, str], str] = {}
-    missing, misshapen = [], []
+    matched: dict[tuple[str, str], str] = {}
+    missing, wrong_shape = [], []
     for component, modules in layers.items():
         known = dict(names.get(component, {}))
         if flattened:
@@ -63,14 +63,14 @@ def fit_layers(
             own = known.get(module)
             if own is None:
                 missing.append((component, module))
-            elif not fits(*_sides(layer), base[component][own]):
-                misshapen.append((component, module))
+            elif not fits_shape(*_sides(layer), base[component][own]):
+                wrong_shape.append((component, module))
             else:
-                placed[component, module] = own
-    return Fit(placed, tuple(missing), tuple(misshapen))
+                matched[component, module] = own
+    return LayerMatch(matched, tuple(missing), tuple(wrong_shape))
 
 
-def fits(out: int, inputs: Shape, weight: Shape) -> bool:
+def fits_shape(out: int, inputs: Shape, weight: Shape) -> bool:
     """Tell whether an update of these sides can be added to a weight of this shape.
 
     A 1×1 convolution and a linear layer are the same thing, and files write either for both;
@@ -82,8 +82,8 @@ def fits(out: int, inputs: Shape, weight: Shape) -> bool:
     return inputs == weight[1:] or pointwise or len(inputs) == 1
 
 
-def in_shape(layer: LowRank, weight: Shape) -> LowRank:
-    """Return the update in the shape of a weight that it `fits`."""
+def reshape_update(layer: LowRank, weight: Shape) -> LowRank:
+    """Return the update in the shape of a weight that it `fits_shape`."""
     ones = (1,) * (len(weight) - 2)
     down, up = (layer.rank, *weight[1:]), (weight[0], layer.rank, *ones)
     if (tuple(layer.down.shape), tuple(layer.up.shape)) == (down, up):
@@ -91,7 +91,7 @@ def in_shape(layer: LowRank, weight: Shape) -> LowRank:
     return replace(layer, down=layer.down.reshape(down), up=layer.up.reshape(up))
 
 
-def check_fit(fit: Fit, facts: AdapterFacts, label: str, base: str) -> None:
+def check_match(fit: LayerMatch, facts: AdapterFacts, label: str, base: str) -> None:
     """Refuse an adapter of which anything lands nowhere.
 
     Args:
@@ -105,22 +105,24 @@ def check_fit(fit: Fit, facts: AdapterFacts, label: str, base: str) -> None:
     """
     if not fit.total:
         raise AdapterError(f"{label} holds no layers.")
-    if not fit.missing and not fit.misshapen:
-        if len({(component, own) for (component, _), own in fit.placed.items()}) < len(fit.placed):
+    if not fit.missing and not fit.wrong_shape:
+        if len({(component, own) for (component, _), own in fit.matched.items()}) < len(
+            fit.matched
+        ):
             raise AdapterError(f"{label} does not fit {base}: two of its layers are one there.")
         return
     stated = facts.base_model
     made_for = f" (made for {stated})" if stated and stated != base else ""
     raise AdapterError(
         f"{label}{made_for} does not fit {base}: of its {fit.total} layers {len(fit.missing)} are "
-        f"not in the base and {len(fit.misshapen)} have another shape there.",
+        f"not in the base and {len(fit.wrong_shape)} have another shape there.",
         f"Name the base it was made for: --base {stated}"
         if made_for
         else "Name the base it was made for with --base.",
     )
 
 
-def _sides(layer: LowRank | Outline) -> tuple[int, Shape]:
-    if isinstance(layer, Outline):
+def _sides(layer: LowRank | LayerSpec) -> tuple[int, Shape]:
+    if isinstance(layer, LayerSpec):
         return layer.out, layer.inputs
     return int(layer.up.shape[0]), tuple(layer.down.shape[1:])

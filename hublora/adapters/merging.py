@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hublora.adapters.adapter import Adapter, LowRank
-from hublora.adapters.convert import own_names, renamed
+from hublora.adapters.convert import diffusers_names, with_layer_names
 from hublora.errors import AdapterError, ConfigError
 
 if TYPE_CHECKING:
@@ -108,7 +108,9 @@ def _by_layer(
     for adapter, weight in parts:
         if not weight:
             continue
-        for component, modules in renamed(adapter, own_names(adapter)).layers.items():
+        for component, modules in with_layer_names(
+            adapter, diffusers_names(adapter)
+        ).layers.items():
             for module, layer in modules.items():
                 if layer.magnitude is not None:
                     raise AdapterError(
@@ -211,7 +213,7 @@ def _cat(dimension: int, *tensors: torch.Tensor) -> Any:
     return torch.cat(tensors, dim=dimension)
 
 
-def share_facts(parts: Sequence[Adapter]) -> Mapping[str, Any]:
+def common_facts(parts: Sequence[Adapter]) -> Mapping[str, Any]:
     """Return the facts that hold for all of the parts, and the trigger words of each."""
     found: dict[str, Any] = {}
     for name in ("base_model", "base_revision", "family", "architecture"):

@@ -46,12 +46,12 @@ class Suggestion:
     """How to use adapters together.
 
     Attributes:
-        way: "sum" of all at once, or "switch" from one to the next at each step.
+        mode: "sum" of all at once, or "switch" from one to the next at each step.
         weights: One for each adapter, in order.
         reason: A sentence.
     """
 
-    way: str
+    mode: str
     weights: tuple[float, ...]
     reason: str
 
@@ -84,7 +84,7 @@ class Similarity:
     difference: float
 
 
-def likeness(one: Adapter, other: Adapter) -> Similarity:
+def similarity_of(one: Adapter, other: Adapter) -> Similarity:
     """Compare two adapters as wholes; names of layers may be in different layouts."""
     first, second = _unpunctuated(one), _unpunctuated(other)
     inner = sum(_inner(first, second).values())

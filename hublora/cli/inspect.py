@@ -65,7 +65,7 @@ def _describe_overlap(measured: Overlap, names: list[str]) -> str:
     suggestion = measured.suggestion
     weighted = zip(names, suggestion.weights, strict=True)
     refs = " ".join(ref if weight == 1 else f"{ref}:{weight:g}" for ref, weight in weighted)
-    way = "" if suggestion.way == "sum" else f" --compose {suggestion.way}"
+    way = "" if suggestion.mode == "sum" else f" --compose {suggestion.mode}"
     lines += [f"  {suggestion.reason}", f'  Try: hublora run {refs} "…"{way}']
     return "\n".join(lines)
 
@@ -88,10 +88,10 @@ def _as_data(found: Preflight) -> dict[str, Any]:
 def _adapter_data(one: InspectedAdapter) -> dict[str, Any]:
     fit = one.fit and {
         "layers": one.fit.total,
-        "placed": len(one.fit.placed),
-        "share": round(one.fit.share, 4),
+        "matched": len(one.fit.matched),
+        "fraction": round(one.fit.fraction, 4),
         "missing": [".".join(name) for name in one.fit.missing],
-        "misshapen": [".".join(name) for name in one.fit.misshapen],
+        "wrong_shape": [".".join(name) for name in one.fit.wrong_shape],
     }
     return {**asdict(one.facts), "fit": fit, "problems": one.problems}
 
@@ -138,7 +138,7 @@ def _base(facts: AdapterFacts) -> str:
 def _fit(one: InspectedAdapter, found: Preflight) -> str | None:
     if one.fit is None or found.base is None:
         return None
-    return f"{len(one.fit.placed)} of {one.fit.total} layers of {found.base.label}"
+    return f"{len(one.fit.matched)} of {one.fit.total} layers of {found.base.label}"
 
 
 def _bullets(sentences: tuple[str, ...]) -> list[str]:

@@ -121,8 +121,8 @@ def _again(again: Reproduced) -> list[str]:
     since = ["Changed since the training:", *drifted] if drifted else []
     if again.same_bytes:
         return [*since, "Trained again: the same bytes."]
-    told = f"cosine of the updates {again.likeness.cosine:.4f}, "
-    told += f"difference {again.likeness.difference:.1%} of the length"
+    told = f"cosine of the updates {again.similarity.cosine:.4f}, "
+    told += f"difference {again.similarity.difference:.1%} of the length"
     if again.images is not None:
         told += f", images {again.images:.1f} of 255 levels apart"
     verdict = "alike" if again.holds else "another adapter"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hublora.adapters.adapter import Adapter
-from hublora.adapters.match import check_fit, fit_layers
+from hublora.adapters.match import check_match, match_layers
 from hublora.errors import AdapterError, NotFoundError
 from hublora.hub.client import is_offline
 from hublora.hub.download import cache_folder
@@ -99,5 +99,5 @@ def check_adapters_fit(
     outlined = read_base_layers(base, components, base_revision)
     for label, adapter in adapters:
         flattened = adapter.facts.layout == "kohya"
-        fit = fit_layers(adapter.layers, outlined.shapes, outlined.names, flattened)
-        check_fit(fit, adapter.facts, label, base)
+        fit = match_layers(adapter.layers, outlined.shapes, outlined.names, flattened)
+        check_match(fit, adapter.facts, label, base)

@@ -14,7 +14,7 @@ import torch
 from hublora.adapters.adapter import LowRank
 from hublora.adapters.layer_names import file_prefix
 from hublora.adapters.lycoris import hadamard, kronecker
-from hublora.adapters.match import in_shape
+from hublora.adapters.match import reshape_update
 from hublora.errors import ConfigError
 from hublora.training.config.sections import AdapterSettings
 
@@ -253,7 +253,7 @@ def _read_product(adapted: LoraModule, name: str, layer: Any) -> LowRank:
     up, down, error = _PRODUCTS[adapted.method](parts, tolerance=_EXACT)
     rank = down.shape[0]
     update = LowRank(down, up, layer.scaling[ADAPTER_NAME] * rank, error=error)
-    return in_shape(update, tuple(layer.get_base_layer().weight.shape))
+    return reshape_update(update, tuple(layer.get_base_layer().weight.shape))
 
 
 _READERS = {"lora": _read_lora, "dora": _read_lora}

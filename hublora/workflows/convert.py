@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Literal
 
 from hublora.adapters.adapter import Adapter
 from hublora.adapters.convert import (
+    diffusers_names,
     kohya_metadata,
     kohya_names,
     kohya_tensors,
-    limited,
-    own_names,
-    renamed,
+    with_layer_names,
+    with_max_rank,
 )
 from hublora.adapters.files import PEFT_CONFIG, save_tensors
 from hublora.adapters.layouts import kohya_layer, to_diffusers, to_peft
@@ -98,16 +98,18 @@ def convert(
     if to == adapter.facts.layout == "kohya" and rank is None:
         return _conversion(_copy_kohya(adapter, path, Path(output)), to, adapter, 0.0)
     base_layers = read_base_layers(base, adapter.layers, base_revision) if base else None
-    names = own_names(adapter, base_layers.names if base_layers else None)
+    names = diffusers_names(adapter, base_layers.names if base_layers else None)
     if rank is not None:
-        adapter = limited(adapter, rank)
+        adapter = with_max_rank(adapter, rank)
     if to == "kohya":
         flat = kohya_names(adapter, names, base_layers.shapes if base_layers else None)
         source = path if rank is None else None
         file = _write_kohya(adapter, flat, source, Path(output))
         return _conversion((file,), to, adapter, 0.0 if source else adapter.error)
     write = _write_diffusers if to == "diffusers" else _write_peft
-    return _conversion(write(renamed(adapter, names), Path(output)), to, adapter, adapter.error)
+    return _conversion(
+        write(with_layer_names(adapter, names), Path(output)), to, adapter, adapter.error
+    )
 
 
 def _conversion(files: tuple[Path, ...], to: Layout, adapter: Adapter, error: float) -> Conversion:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hublora.adapters.adapter import AdapterFacts
-from hublora.adapters.convert import own_names, renamed
-from hublora.adapters.embeddings import holds_tokens
+from hublora.adapters.convert import diffusers_names, with_layer_names
+from hublora.adapters.embeddings import has_learned_tokens
 from hublora.adapters.facts import (
     architecture,
     facts_from_header,
@@ -26,8 +26,8 @@ from hublora.adapters.header import (
     read_header,
     read_number,
 )
-from hublora.adapters.layer_specs import Outline, faults, outline
-from hublora.adapters.match import Fit, fit_layers
+from hublora.adapters.layer_specs import LayerSpec, find_load_problems, read_layer_specs
+from hublora.adapters.match import LayerMatch, match_layers
 from hublora.errors import ConfigError
 from hublora.families.registry import architecture_of_base, family_of_architecture
 from hublora.hub.client import is_offline
@@ -63,7 +63,7 @@ class InspectedAdapter:
 
     facts: AdapterFacts
     name: str
-    fit: Fit | None = None
+    fit: LayerMatch | None = None
     problems: tuple[str, ...] = ()
 
 
@@ -141,7 +141,9 @@ def measure_overlap(
     if base is not None:
         components = {component for adapter in adapters for component in adapter.layers}
         names = read_base_layers(base, components, base_revision).names
-    return overlap([renamed(adapter, own_names(adapter, names)) for adapter in adapters])
+    return overlap(
+        [with_layer_names(adapter, diffusers_names(adapter, names)) for adapter in adapters]
+    )
 
 
 @dataclass(frozen=True)
@@ -161,7 +163,7 @@ class _AdapterHeader:
     ref: AdapterRef
     facts: AdapterFacts
     header: Header
-    layers: Mapping[str, Mapping[str, Outline]]
+    layers: Mapping[str, Mapping[str, LayerSpec]]
     card: Mapping[str, Any]
 
 
@@ -212,13 +214,15 @@ def _adapter_header(
     read: ReadRange,
     size: int,
 ) -> _AdapterHeader:
-    if holds_tokens(header):
+    if has_learned_tokens(header):
         facts = facts_of_tokens(header, **facts_from_card(resolved), size=size)
         return _AdapterHeader(asked, resolved.ref, facts, header, {}, resolved.card)
     facts = facts_from_header(header, config, **facts_from_card(resolved), size=size)
     alphas = facts.alphas or _first_alpha(read, header)
     facts = replace(facts, alphas=alphas, family=_family(facts))
-    return _AdapterHeader(asked, resolved.ref, facts, header, outline(header.shapes), resolved.card)
+    return _AdapterHeader(
+        asked, resolved.ref, facts, header, read_layer_specs(header.shapes), resolved.card
+    )
 
 
 def _first_alpha(read: ReadRange, header: Header) -> tuple[float, ...]:
@@ -238,15 +242,15 @@ def _family(facts: AdapterFacts) -> str | None:
 
 
 def _check(one: _AdapterHeader, base: BaseLayers | None) -> InspectedAdapter:
-    if holds_tokens(one.header):  # token embeddings: their widths are checked when they are added
+    if has_learned_tokens(one.header):  # their widths are checked when they are added
         return InspectedAdapter(
             one.facts, adapter_label(one.asked), None, tuple(_contradictions(one))
         )
-    problems = [*faults(one.header.shapes), *_contradictions(one)]
+    problems = [*find_load_problems(one.header.shapes), *_contradictions(one)]
     fit = None
     if base is not None:
         flattened = one.facts.layout == "kohya"
-        fit = fit_layers(one.layers, base.shapes, base.names, flattened)
+        fit = match_layers(one.layers, base.shapes, base.names, flattened)
         problems += _misfits(one, fit, base)
     return InspectedAdapter(one.facts, adapter_label(one.asked), fit, tuple(problems))
 
@@ -271,16 +275,16 @@ def _contradictions(one: _AdapterHeader) -> list[str]:
     return problems
 
 
-def _misfits(one: _AdapterHeader, fit: Fit, base: BaseLayers) -> list[str]:
+def _misfits(one: _AdapterHeader, fit: LayerMatch, base: BaseLayers) -> list[str]:
     problems = []
     stated = one.facts.base_model
     if stated and base.commit and stated != base.name:  # a folder may be a copy of it
         problems.append(f"It was trained on {stated}, not on {base.name}.")
-    if fit.missing or fit.misshapen:
-        component, module = (fit.missing or fit.misshapen)[0]
+    if fit.missing or fit.wrong_shape:
+        component, module = (fit.missing or fit.wrong_shape)[0]
         problems.append(
             f"It does not fit {base.name}: of its {fit.total} layers {len(fit.missing)} are not in "
-            f"the base and {len(fit.misshapen)} have another shape there, such as {module!r} of "
+            f"the base and {len(fit.wrong_shape)} have another shape there, such as {module!r} of "
             f"the {component}."
         )
     return problems

@@ -64,8 +64,8 @@ def merge(
     Raises:
         HubloraError: A ref cannot be opened, or the adapters cannot be merged that way.
     """
+    from hublora.adapters.merging import common_facts
     from hublora.adapters.merging import merge as merge_adapters
-    from hublora.adapters.merging import share_facts
 
     output = None if output is None else Path(output)
     need_a_place(output, push_to)
@@ -74,7 +74,7 @@ def merge(
     parts = _open_plain(refs, callback)
     weighted = [(part.adapter, _plain(part)) for part in parts]
     merged = merge_adapters(weighted, method, rank=rank, density=density, seed=seed)
-    facts = AdapterFacts(**share_facts([part.adapter for part in parts]))
+    facts = AdapterFacts(**common_facts([part.adapter for part in parts]))
     name = base or facts.base_model
     with tempfile.TemporaryDirectory(prefix="hublora-") as temporary:
         folder = output or Path(temporary)

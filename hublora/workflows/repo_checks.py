@@ -14,7 +14,7 @@ from urllib.parse import unquote
 
 from hublora.adapters.files import load_adapter
 from hublora.adapters.header import read_file_header
-from hublora.adapters.similarity import likeness
+from hublora.adapters.similarity import similarity_of
 from hublora.errors import NotFoundError
 from hublora.filesystem import sha256_of
 from hublora.generation.gallery import gallery_images
@@ -132,7 +132,7 @@ def check_other_layout(folder: Path) -> Finding:
         return None, "there is none"
     adapter = load_adapter(folder / WEIGHTS)
     for other in others:
-        cosine = likeness(adapter, load_adapter(other)).cosine
+        cosine = similarity_of(adapter, load_adapter(other)).cosine
         if cosine < _MIN_COSINE:
             return False, f"comfyui/{other.name} is another adapter (cosine {cosine:.4f})"
     return True, "it is the same adapter"

@@ -11,7 +11,7 @@ from typing import Any
 
 from hublora.adapters.files import load_adapter
 from hublora.adapters.header import read_file_header
-from hublora.adapters.similarity import Similarity, likeness
+from hublora.adapters.similarity import Similarity, similarity_of
 from hublora.filesystem import sha256_of
 from hublora.hub.repo_layout import WEIGHTS
 from hublora.progress import Callback, no_callback
@@ -33,7 +33,7 @@ class Reproduced:
     Attributes:
         label: The repo at its commit, or the folder.
         same_bytes: Whether both files are the same.
-        likeness: Of the updates.
+        similarity: Cosine and difference of the updates.
         images: Mean difference of the galleries' images in 8-bit levels; None without any.
         drift: What is not as it was, one sentence each.
         exact: Whether the bytes had to be the same: on a CPU, where nothing drifted.
@@ -42,7 +42,7 @@ class Reproduced:
 
     label: str
     same_bytes: bool
-    likeness: Similarity
+    similarity: Similarity
     images: float | None
     drift: tuple[str, ...]
     exact: bool
@@ -51,7 +51,7 @@ class Reproduced:
     @property
     def holds(self) -> bool:
         """Whether the recipe gives the adapter."""
-        return self.same_bytes or (not self.exact and self.likeness.cosine >= MIN_COSINE)
+        return self.same_bytes or (not self.exact and self.similarity.cosine >= MIN_COSINE)
 
 
 def reproduce(
@@ -86,7 +86,7 @@ def reproduce(
         return Reproduced(
             label=copy.label,
             same_bytes=_hashes(original) == _hashes(folder),
-            likeness=compare(original, folder),
+            similarity=compare(original, folder),
             images=_images_apart(original, folder),
             drift=drift,
             exact=not drift and "cpu_threads" in recipe.environment,
@@ -108,7 +108,7 @@ def compare(one: Path, other: Path) -> Similarity:
     """
     both = [name for name in trained_files(one) if (other / name).is_file()]
     found = [
-        likeness(load_adapter(one / name), load_adapter(other / name))
+        similarity_of(load_adapter(one / name), load_adapter(other / name))
         if name == WEIGHTS
         else _of_words(one / name, other / name)
         for name in both

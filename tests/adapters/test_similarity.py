@@ -78,7 +78,7 @@ def test_an_adapter_and_itself_are_to_be_switched(pipe: Any) -> None:
     for factor, words in ((2.0, "pull at the same"), (-2.0, "cancel each other")):
         found = overlap([adapter, scaled(adapter, factor)])
         assert found.pairs[0].cosine == pytest.approx(1.0 if factor > 0 else -1.0)
-        assert found.suggestion.way == "switch"
+        assert found.suggestion.mode == "switch"
         assert words in found.suggestion.reason
 
 
@@ -86,7 +86,7 @@ def test_independent_adapters_are_summed_as_they_are(pipe: Any) -> None:
     one, other = random_adapter(pipe, TARGETS), random_adapter(pipe, TARGETS, seed=1)
     found = overlap([one, other])
     assert abs(found.pairs[0].cosine) < 0.1
-    assert (found.suggestion.way, found.suggestion.weights) == ("sum", (1.0, 1.0))
+    assert (found.suggestion.mode, found.suggestion.weights) == ("sum", (1.0, 1.0))
 
 
 def test_the_stronger_of_two_is_brought_to_the_other(pipe: Any) -> None:
@@ -152,5 +152,5 @@ def test_the_command_shows_blocks_and_what_to_type(
     assert done.out.rstrip().endswith('"…" --compose switch')
     said = json.loads(hublora_cli(*args, "--json").out)["overlap"]
     assert [pair["cosine"] > 0.99 for pair in said["pairs"]] == [True, False, False]
-    assert said["suggestion"]["way"] == "switch"
+    assert said["suggestion"]["mode"] == "switch"
     assert "overlap" not in json.loads(hublora_cli(*args[:-1], "--json").out)

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from hublora.adapters.adapter import Adapter
 from hublora.adapters.files import load_adapter
 from hublora.adapters.layer_names import file_names
-from hublora.adapters.match import fit_layers
+from hublora.adapters.match import match_layers
 from hublora.adapters.tensor_names import parse_name
 from hublora.errors import AdapterError
 from hublora.families.latent_diffusion.lora_names import native_names
@@ -159,8 +159,8 @@ def test_comfyuis_names_land_on_the_unet(xl: Any) -> None:
         parsed = parse_name(f"diffusion_model.{native[module]}.lora_A.weight")
         assert parsed is not None
         layers.setdefault(parsed[0], {})[parsed[1]] = layer
-    fit = fit_layers(layers, shapes, {"unet": file_names(list(shapes["unet"]))}, flattened=False)
-    assert sorted(fit.placed.values()) == sorted(adapter.layers["unet"])
+    fit = match_layers(layers, shapes, {"unet": file_names(list(shapes["unet"]))}, flattened=False)
+    assert sorted(fit.matched.values()) == sorted(adapter.layers["unet"])
 
 
 def peft_configs() -> dict[str, Any]:

@@ -66,7 +66,7 @@ def test_every_layer_is_found_on_the_base_it_was_made_for(adapters: Path, name: 
     found = preflight(str(adapters / name), base=base)
     (one,) = found.adapters
     assert one.fit is not None
-    assert (one.fit.share, one.fit.missing, one.fit.misshapen) == (1.0, (), ())
+    assert (one.fit.fraction, one.fit.missing, one.fit.wrong_shape) == (1.0, (), ())
     assert one.fit.total > 10
     assert not one.problems
     assert found.base is not None
@@ -76,15 +76,15 @@ def test_every_layer_is_found_on_the_base_it_was_made_for(adapters: Path, name: 
 def test_a_folder_is_a_base_too(adapters: Path, bases: Path) -> None:
     (one,) = preflight(str(adapters / "xl"), base=str(bases / "xl")).adapters
     assert one.fit is not None
-    assert one.fit.share == 1.0
+    assert one.fit.fraction == 1.0
 
 
 def test_the_share_that_would_apply_is_told_with_a_layer_that_would_not(adapters: Path) -> None:
     (one,) = preflight(str(adapters / "wide"), base="bases/epsilon").adapters
     assert one.fit is not None
-    text = [name for name in one.fit.placed if name[0] == "text_encoder"]
-    assert len(one.fit.placed) == len(text) > 0
-    assert 0 < one.fit.share < 0.5
+    text = [name for name in one.fit.matched if name[0] == "text_encoder"]
+    assert len(one.fit.matched) == len(text) > 0
+    assert 0 < one.fit.fraction < 0.5
     assert not one.fit.missing
     assert one.problems[0] == "It was trained on bases/wide, not on bases/epsilon."
     assert f"of its {one.fit.total} layers 0 are not in the base" in one.problems[1]
@@ -177,7 +177,7 @@ def test_a_base_costs_its_headers(
     proxy = through()
     (one,) = preflight(str(adapters / "xl"), base="bases/xl").adapters
     assert one.fit is not None
-    assert one.fit.share == 1.0
+    assert one.fit.fraction == 1.0
     assert not list(tmp_path.rglob("*.safetensors"))
     weights = [request for request in proxy.requests if "safetensors" in request]
     assert len(weights) == 2, proxy.requests  # the U-Net's and the text encoder's
@@ -213,11 +213,11 @@ def test_the_command_tells_a_person_and_a_program_the_same(
     said = json.loads(hublora_cli(*args, "--json").out)
     first, second = said["adapters"]
     assert (
-        f"{first['fit']['placed']} of {first['fit']['layers']} layers of bases/epsilon" in done.out
+        f"{first['fit']['matched']} of {first['fit']['layers']} layers of bases/epsilon" in done.out
     )
-    assert (first["fit"]["share"], first["problems"]) == (1.0, [])
-    assert second["fit"]["share"] < 0.5
-    assert len(second["fit"]["misshapen"]) + second["fit"]["placed"] == second["fit"]["layers"]
+    assert (first["fit"]["fraction"], first["problems"]) == (1.0, [])
+    assert second["fit"]["fraction"] < 0.5
+    assert len(second["fit"]["wrong_shape"]) + second["fit"]["matched"] == second["fit"]["layers"]
     assert said["base"]["name"] == "bases/epsilon"
     assert said["base"]["license"] == "apache-2.0"
     assert len(said["conflicts"]) == 1

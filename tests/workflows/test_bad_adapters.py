@@ -182,7 +182,7 @@ def test_a_bad_card_is_a_sentence(hub: object, tmp_path: Path, name: str) -> Non
     assert words in said
     (one,) = preflight(str(tmp_path / "a.safetensors"), base="bases/epsilon").adapters
     assert one.fit is not None
-    assert one.fit.share == 1.0
+    assert one.fit.fraction == 1.0
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ def test_a_composition_is_inspected_part_by_part(mix: Path) -> None:
             "me/looked-b",
         ]
     found = preflight("me/looked-at", base="bases/epsilon")
-    assert [one.fit.share for one in found.adapters if one.fit] == [1.0, 1.0]
+    assert [one.fit.fraction for one in found.adapters if one.fit] == [1.0, 1.0]
     assert len(measure_overlap("me/looked-at").pairs) == 1
 
 

@@ -178,7 +178,7 @@ def test_another_adapter_is_not_called_made_again(
     assert not found.same_bytes
     assert not found.exact
     assert not found.holds
-    assert found.likeness.cosine < 0.5
+    assert found.similarity.cosine < 0.5
     assert found.images is not None
     assert found.drift[0] == f"The device was Abacus and is {facts['device']}."
     assert found.drift[1].startswith("torch was 1.0 and is ")

@@ -11,7 +11,7 @@ from peft.tuners.lora.layer import LoraLayer
 
 from hublora.adapters.adapter import Adapter, LowRank
 from hublora.adapters.layer_names import names_in_files
-from hublora.adapters.match import check_fit, fit_layers, in_shape
+from hublora.adapters.match import check_match, match_layers, reshape_update
 from hublora.errors import ConfigError
 from hublora.generation.lora.component import ComponentLora
 from hublora.generation.lora.packed import PackedLora, pack
@@ -149,12 +149,12 @@ def fit_to_layers(
     """Return the same as `fit_to_base`, for a base of which only the layers are known."""
     shapes = {component: layers.shapes for component, layers in components.items()}
     names = {component: layers.names for component, layers in components.items()}
-    fit = fit_layers(adapter.layers, shapes, names, adapter.facts.layout == "kohya")
-    check_fit(fit, adapter.facts, label, base)
+    fit = match_layers(adapter.layers, shapes, names, adapter.facts.layout == "kohya")
+    check_match(fit, adapter.facts, label, base)
     fitted: dict[str, dict[str, LowRank]] = {component: {} for component in adapter.layers}
-    for (component, module), own in fit.placed.items():
+    for (component, module), own in fit.matched.items():
         layer = adapter.layers[component][module]
-        fitted[component][own] = in_shape(layer, shapes[component][own])
+        fitted[component][own] = reshape_update(layer, shapes[component][own])
     return fitted
 
 
