@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
-from itertools import islice
 from typing import Any
+
+import pygit2
 
 from .store.git import Entry, GitRepo
 
 TEXT_BYTES = 256 << 10
 DIFF_BYTES = 100 << 10
 DIFF_FILES = 100
+DIFF_LINES = 400
 
 
 def changes(git: GitRepo, old: str | None, new: str) -> list[dict[str, Any]]:
@@ -35,9 +36,12 @@ def _diff(git: GitRepo, was: Entry | None, now: Entry | None) -> list[str]:
     texts = [text_of(git, entry) if entry else "" for entry in (was, now)]
     if any(text is None or len(text) > DIFF_BYTES for text in texts):
         return []
-    old, new = ((text or "").splitlines() for text in texts)
-    lines = difflib.unified_diff(old, new, lineterm="", n=2)
-    return list(islice(lines, 2, 402))
+    # By libgit2, whose effort is bounded: that of difflib grows with the cube of the lines.
+    old, new = ((text or "").encode() for text in texts)
+    patch = pygit2.Patch.create_from(old, new, context_lines=2).data.decode("utf-8", "replace")
+    lines = patch.splitlines()
+    start = next((i for i, line in enumerate(lines) if line.startswith("@@")), len(lines))
+    return lines[start : start + DIFF_LINES]
 
 
 def text_of(git: GitRepo, entry: Entry) -> str | None:

@@ -17,7 +17,7 @@ from .store import Store, cards
 from .store.errors import StoreError
 from .store.git import DEFAULT_BRANCH, Entry, GitRepo
 from .store.repos import Repo
-from .store.tensors import read_header
+from .store.tensors import parameters
 
 log = logging.getLogger("hublora.hub")
 
@@ -230,8 +230,7 @@ def _safetensors(view: View) -> dict[str, Any] | None:
     for entry in view.files:
         if "/" in entry.path or not entry.path.endswith(".safetensors") or not entry.lfs:
             continue
-        header = read_header(view.store.large.path(entry.lfs.oid))
-        for dtype, count in header.parameters.items() if header else ():
+        for dtype, count in parameters(view.store.large.path(entry.lfs.oid)).items():
             counts[dtype] = counts.get(dtype, 0) + count
     return {"parameters": counts, "total": sum(counts.values())} if counts else None
 

@@ -15,9 +15,14 @@ from urllib.parse import quote, unquote, urlsplit
 
 import nh3
 from markdown_it import MarkdownIt
+from markdown_it.token import Token
+
+from .workbench import BENCH, TooMuchWork
 
 MAX_BYTES = 256 << 10
+MAX_HTML = 2 << 20
 MAX_DEPTH = 500
+MAX_ALL_BYTES = 1 << 20  # of many texts at once
 _TAGS = (
     "a abbr b blockquote br caption code dd del details div dl dt em figcaption figure h1 h2 h3 h4"
     " h5 h6 hr i img ins kbd li ol p pre q s samp small span strong sub summary sup table tbody td"
@@ -57,14 +62,18 @@ def render(text: str, *, file: Place, page: Place, gallery: str = "") -> str:
         gallery: Trusted HTML that stands where the author wrote `<Gallery />`.
     """
     if len(text) > MAX_BYTES:
-        return f"<pre>{html.escape(text[:MAX_BYTES])}</pre>"
+        return as_typed(text)
     mark = f"gallery-{secrets.token_hex(16)}"
+    state: dict[str, object] = {}
     try:
-        raw = _parser().render(_mark_gallery(text, mark))
+        tokens = _parser().parse(_mark_gallery(text, mark), state)
+        if _size(tokens) > MAX_HTML:
+            return as_typed(text)
+        raw = _parser().renderer.render(tokens, _parser().options, state)
     except RecursionError:
-        return f"<pre>{html.escape(text)}</pre>"
+        return as_typed(text)
     if _too_deep(raw):
-        return f"<pre>{html.escape(text)}</pre>"
+        return as_typed(text)
     clean = nh3.clean(
         raw,
         tags=set(_TAGS.split()),
@@ -77,6 +86,50 @@ def render(text: str, *, file: Place, page: Place, gallery: str = "") -> str:
     )
     first, *rest = clean.replace(f"<p>{mark}</p>", mark).split(mark)
     return first + (gallery + "".join(rest) if rest else "")
+
+
+def render_within_limits(text: str, *, file: Place, page: Place, gallery: str = "") -> str:
+    """Return what `render` does, or the text as it was typed where that takes too long."""
+    try:
+        made: str = BENCH.do(render, text, file=file, page=page, gallery=gallery)
+    except TooMuchWork:
+        return as_typed(text)
+    return made
+
+
+def render_all_within_limits(texts: list[str], *, file: Place, page: Place) -> list[str]:
+    """Return what `render` makes of each text; what is too much is shown as it was typed."""
+    whole: list[str] = []
+    size = 0
+    for text in texts:
+        size += len(text)
+        if size > MAX_ALL_BYTES:
+            break
+        whole.append(text)
+    try:
+        made: list[str] = BENCH.do(_render_all, whole, file=file, page=page)
+    except TooMuchWork:
+        made = []
+    return made + [as_typed(text) for text in texts[len(made) :]]
+
+
+def _render_all(texts: list[str], file: Place, page: Place) -> list[str]:
+    return [render(text, file=file, page=page) for text in texts]
+
+
+def as_typed(text: str) -> str:
+    """Return a text without its markup, at most as much as a card's."""
+    return f"<pre>{html.escape(text[:MAX_BYTES])}</pre>"
+
+
+def _size(tokens: list[Token]) -> int:
+    """Return about how long the HTML gets: a link's title may be written once and used often."""
+    return sum(
+        len(token.content)
+        + sum(len(str(value)) for value in token.attrs.values())
+        + _size(token.children or [])
+        for token in tokens
+    )
 
 
 def has_gallery(text: str) -> bool:

@@ -9,7 +9,7 @@ from ..changes import changes
 from ..routing import Route
 from ..store.discussions import Event
 from ..store.git import DEFAULT_BRANCH
-from .discussions import comment_html, found_discussion
+from .discussions import comments_html, found_discussion
 from .lists import whole_number
 from .pages import page, speaks, writes
 
@@ -50,7 +50,10 @@ def discussion_page(call: Call) -> Response:
         repo=repo,
         tab="community",
         discussion=found,
-        events=[_shown(event) for event in found.events],
+        events=[
+            _shown(event, html)
+            for event, html in zip(found.events, comments_html(found.events), strict=True)
+        ],
         changes=different,
         clashing=clashing,
         speaks=speaks(call, repo),
@@ -58,7 +61,7 @@ def discussion_page(call: Call) -> Response:
     )
 
 
-def _shown(event: Event) -> dict[str, str]:
+def _shown(event: Event, html: str) -> dict[str, str]:
     """Return an event as the page tells it."""
     data = event.data
     said = {
@@ -67,7 +70,6 @@ def _shown(event: Event) -> dict[str, str]:
         "status-change": lambda: f"changed the status to {data['status']}",
         "title-change": lambda: f"changed the title from “{data['from']}” to “{data['to']}”",
     }[event.kind]()
-    html = comment_html(data["latest"]["raw"]) if event.kind == "comment" else ""
     return {"author": event.author, "date": event.created_at, "said": said, "html": html}
 
 

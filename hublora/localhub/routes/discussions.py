@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from .. import markdown
@@ -53,7 +54,7 @@ def details(call: Call) -> dict[str, Any]:
     """GET …/discussions/{n}: `get_discussion_details`, with the diff of a pull request."""
     repo, found = found_discussion(call)
     facts = _summary(repo, found) | {
-        "events": [_event(event) for event in found.events],
+        "events": _events(found.events),
         "filesWithConflicts": None,
     }
     if not found.is_pull_request:
@@ -167,10 +168,19 @@ def _summary(repo: Repo, found: Discussion) -> dict[str, Any]:
 
 
 def _event(event: Event) -> dict[str, Any]:
-    """Return an event as `deserialize_event` of huggingface_hub reads it."""
+    return _events([event])[0]
+
+
+def _events(events: Sequence[Event]) -> list[dict[str, Any]]:
+    """Return events as `deserialize_event` of huggingface_hub reads them."""
+    pairs = zip(events, comments_html(events), strict=True)
+    return [_wire(event, html) for event, html in pairs]
+
+
+def _wire(event: Event, html: str) -> dict[str, Any]:
     data = event.data
     if event.kind == "comment":
-        latest = data["latest"] | {"html": comment_html(data["latest"]["raw"])}
+        latest = data["latest"] | {"html": html}
         data = data | {"latest": latest, "numEdits": len(data["history"])}
     return {
         "id": event.id,
@@ -181,9 +191,14 @@ def _event(event: Event) -> dict[str, Any]:
     }
 
 
-def comment_html(text: str) -> str:
-    """Return a comment as HTML that cannot do harm."""
-    return markdown.render(text, file=lambda path: "", page=lambda path: "")
+def comments_html(events: Sequence[Event]) -> list[str]:
+    """Return the comment of each event, if it is one, as HTML that cannot do harm."""
+    texts = [event.data["latest"]["raw"] if event.kind == "comment" else "" for event in events]
+    return markdown.render_all_within_limits(texts, file=_nowhere, page=_nowhere)
+
+
+def _nowhere(path: str) -> str:
+    return ""
 
 
 _ONE = "/api/{kind}/{repo}/discussions/{number}"

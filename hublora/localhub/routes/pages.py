@@ -137,7 +137,7 @@ def repo_page(call: Call) -> Response:
         "hub/gallery.html.jinja", pictures=shown, file=partial(file_address, repo, view.sha)
     )
     has_place = markdown.has_gallery(body)
-    text = markdown.render(
+    text = markdown.render_within_limits(
         body,
         file=partial(file_address, repo, view.sha),
         page=partial(page_address, repo, "main"),
