@@ -143,6 +143,23 @@ def check_repo_id(repo_id: str, flag: str = "The repo id") -> str:
     return repo_id
 
 
+def check_base_name(model: str) -> str:
+    """Return a base's name if it is a folder, or a repo id of the form owner/name; looks nothing up
+    on the Hub.
+
+    Raises:
+        RefError: It is neither.
+    """
+    if not model.strip():
+        raise RefError(
+            f"The base must be the repo id or folder of a diffusers pipeline, got {model!r}.",
+            "Name one: --base owner/name, or --base ./folder.",
+        )
+    if not model.startswith((".", "/", "~")) and not _is_there(model):
+        check_repo_id(model, "The base")
+    return model
+
+
 def is_repo(text: str | None) -> bool:
     """Tell whether `text` is the id of a repo: not the path of something on this disk, and not what
     the path of a checkpoint looks like."""

@@ -98,14 +98,15 @@ def train(
     make it again; with --push-to-hub it becomes one verified commit on the Hub.
     """
     from hublora.cli.progress import ProgressReport
-    from hublora.workflows.train.settings import check_names
+    from hublora.data.source import check_there
     from hublora.workflows.train.signals import before_the_steps, sigterm_stops
 
     given = given_settings(config_file, assignments, flags)
     if made_from is not None or is_repo(resume):
-        given = _settings_again(made_from, given, resume)
-    config = TrainingConfig.from_settings(given)
-    check_names(config)
+        config = _recorded_config(made_from, given, resume)
+    else:
+        config = TrainingConfig.from_settings(given)
+    check_there(config.data)
     if fit is not None:
         config = _fitted(config, fit, resume)
     if dry_run:
@@ -146,33 +147,32 @@ def train(
 
 def _use_line(ref: str, config: TrainingConfig) -> str:
     """Return a command that draws with what was trained; its words stand in the prompt."""
-    from hublora.training.methods import method_of
-
-    words = config.adapter.trigger_words or method_of(config).trigger_words(config)
+    words = config.adapter.trigger_words
     prompt = shell_word(" ".join([*words, "…"])) if words else '"…"'
     return f"Use it: hublora run {shlex.quote(ref)} {prompt}"
 
 
-def _settings_again(
+def _recorded_config(
     made_from: str | None, given: dict[str, Any], resume: str | None
-) -> dict[str, Any]:
-    """Return the settings with which an adapter was made, or of a training whose checkpoint is on
-    the Hub, under those that were given."""
+) -> TrainingConfig:
+    """Return the settings that an adapter was trained with, or those of a checkpoint on the Hub,
+    with the given ones in place of theirs."""
     from hublora.cli.progress import ProgressReport
     from hublora.workflows.train.hub_checkpoint import read_checkpoint_recipe
-    from hublora.workflows.train.recipe import check_named, read_recipe, remake
-    from hublora.workflows.train.settings import check_names, default_folder
+    from hublora.workflows.train.recipe import read_recipe, remake, report_changes
+    from hublora.workflows.train.settings import default_folder
 
     if made_from is not None and is_repo(resume):
         raise ConfigError(
             "--from and --resume OWNER/NAME both bring settings.", "Leave one of them out."
         )
     recipe = read_checkpoint_recipe(str(resume)) if made_from is None else read_recipe(made_from)
-    check_names(TrainingConfig.from_settings({**check_named(recipe, given), **given}))
     if "output_dir" not in given and "hub.model_id" not in given:
         given = {**given, "output_dir": default_folder(recipe.name, resume)}
+    config = TrainingConfig.from_settings(remake(recipe, given))
     with ProgressReport() as report:  # which loads the libraries
-        return remake(recipe, given, report)
+        report_changes(recipe, given, report)
+    return config
 
 
 def _fitted(config: TrainingConfig, limit: str, resume: str | None) -> TrainingConfig:

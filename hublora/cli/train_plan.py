@@ -6,6 +6,7 @@ import typing
 
 from hublora.cards.format import format_count, format_size
 from hublora.cli.output import out
+from hublora.training.config.resolve import without_dependent_defaults
 from hublora.training.config.training_config import TrainingConfig
 
 if typing.TYPE_CHECKING:
@@ -28,7 +29,7 @@ def show_plan(config: TrainingConfig, resume: str | None) -> None:
 
 def plan_lines(plan: DryRunReport) -> list[str]:
     """Return what a person reads of a plan: what would be done, and what it takes."""
-    defaults = TrainingConfig.from_settings({"base.model": ""}).flat()
+    defaults = {**TrainingConfig.from_settings({"base.model": "a/b"}).flat(), "base.model": None}
     there_is = f" of {format_size(plan.memory_there_is)}" if plan.memory_there_is else ""
     held_out = f", {plan.skipped} skipped" if plan.skipped else ""
     held_out += f", {plan.held_out} held out" if plan.held_out else ""
@@ -54,7 +55,8 @@ def plan_lines(plan: DryRunReport) -> list[str]:
     most = max(plan.buckets.values(), default=1)
     if plan.buckets:
         lines += ["Shapes", *(_bar(*one, most) for one in plan.buckets.items())]
-    changed = {key: value for key, value in plan.settings.items() if value != defaults[key]}
+    chosen = without_dependent_defaults(plan.settings)
+    changed = {key: value for key, value in chosen.items() if value != defaults[key]}
     return [*lines, "Settings", *(f"  {key}: {value}" for key, value in changed.items())]
 
 

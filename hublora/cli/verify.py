@@ -90,12 +90,11 @@ def _given(base: str | None, assignments: tuple[str, ...]) -> dict[str, Any]:
 
 def _check_recipe(ref: str, given: dict[str, Any]) -> None:
     """Raise before any work if the recorded settings cannot be trained again."""
+    from hublora.data.source import check_there
     from hublora.training.config.training_config import TrainingConfig
-    from hublora.workflows.train.recipe import check_named, read_recipe
-    from hublora.workflows.train.settings import check_names
+    from hublora.workflows.train.recipe import read_recipe, remake
 
-    kept = check_named(read_recipe(ref), given)
-    check_names(TrainingConfig.from_settings({**kept, **given}))
+    check_there(TrainingConfig.from_settings(remake(read_recipe(ref), given)).data)
 
 
 def _reproduce(ref: str, given: dict[str, Any], output: Path | None) -> Reproduced:

@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
-from hublora.errors import ConfigError, NotFoundError
+from hublora.errors import NotFoundError
 from hublora.families import Family, family_of_folder
 from hublora.hub.download import check_pipeline, download_pipeline
 from hublora.hub.resolve import inspect_repo, read_card
 from hublora.progress import Callback, downloading, no_callback
 from hublora.quiet import quiet_loading
-from hublora.refs import check_repo_id
 from hublora.resolution.base_layers import check_named
 
 if TYPE_CHECKING:
@@ -111,19 +110,6 @@ def download_base(
     progress = downloading(callback)
     folder = download_pipeline(model, snapshot.commit, snapshot.files, progress=progress)
     return Base(model, snapshot.commit, folder, snapshot.card, family_of_folder(folder))
-
-
-def check_base_name(model: str) -> None:
-    """Refuse what cannot be a base; looks nothing up.
-
-    Raises:
-        ConfigError: There is no name.
-        RefError: It is no folder and has not the form owner/name.
-    """
-    if not model:
-        raise ConfigError("No base is named.", "Name one: --base owner/name, or a folder.")
-    if not _is_folder(model):
-        check_repo_id(model)
 
 
 def _is_folder(model: str) -> bool:

@@ -178,7 +178,8 @@ def tuned(model: torch.nn.Module) -> list[tuple[str, Any]]:
 def _peft_config(settings: AdapterSettings, ranks: Mapping[str, int]) -> Any:
     from peft import LoHaConfig, LoKrConfig, LoraConfig
 
-    alpha = settings.alpha if settings.alpha is not None else settings.rank
+    alpha = settings.alpha
+    assert alpha is not None, "training.config.resolve fills it in where an adapter is trained"
     others = {f"^{re.escape(n)}$": rank for n, rank in ranks.items() if rank != settings.rank}
     common: dict[str, Any] = {
         "r": settings.rank,

@@ -19,7 +19,6 @@ from hublora.training.config.training_config import TrainingConfig
 from hublora.training.lora_module import LoraModule
 from hublora.training.token_embeddings import Tokens
 
-DEFAULT_STEPS = 1000
 TOKENS = "tokens"  # the part of a training that is not a component's adapter
 
 
@@ -221,8 +220,15 @@ class Session:
 
 
 def total_steps(config: TrainingConfig, images: int, images_per_step: int) -> int:
-    """Return how many optimizer steps the settings ask for; a number of steps goes first."""
+    """Return the number of optimizer steps: `max_train_steps`, else that of `num_train_epochs`.
+
+    Args:
+        config: Its schedule has at least one of the two.
+        images: Images of one epoch, repeats included.
+        images_per_step: Effective batch size.
+    """
     steps, epochs = config.schedule.max_train_steps, config.schedule.num_train_epochs
-    if steps is not None or epochs is None:
-        return steps or DEFAULT_STEPS
+    if steps is not None:
+        return steps
+    assert epochs is not None, "training.config.resolve gives a number of steps without epochs"
     return max(1, -(-epochs * images // images_per_step))

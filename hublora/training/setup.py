@@ -83,7 +83,7 @@ def start_session(
     groups = parameter_groups(config.optimizer, adapted, family.denoiser)
     starts = [method.adapter_start_step(config, steps)] * len(groups)
     if tokens is not None:
-        groups += token_group(tokens.parameters.values(), method.token_embedding_lr(config))
+        groups += token_group(tokens.parameters.values(), config.token_embedding_lr)
         starts.append(0)
     optimizer = make_optimizer(config, groups, accelerator.device)
     parameterization = family.parameterization(pipe)

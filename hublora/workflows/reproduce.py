@@ -17,7 +17,7 @@ from hublora.hub.repo_layout import WEIGHTS
 from hublora.progress import Callback, no_callback
 from hublora.training.config.training_config import TrainingConfig
 from hublora.workflows.repo_checks import trained_files
-from hublora.workflows.train.recipe import drift_since, read_recipe, remake
+from hublora.workflows.train.recipe import drift_since, read_recipe, remake, report_changes
 from hublora.workflows.train.train import train
 from hublora.workflows.verify import downloaded_repo
 
@@ -81,8 +81,10 @@ def reproduce(
         folder = above / Path(header.metadata.get("modelspec.title", recipe.name)).name
         # A cache of its own: what an older VAE encoded would hide what a newer one does.
         own = {"output_dir": folder, "data.cache_dir": above / "cache"}
-        settings = remake(recipe, {**(given or {}), **own}, callback)
-        train(TrainingConfig.from_settings(settings), callback=callback)
+        changes = {**(given or {}), **own}
+        config = TrainingConfig.from_settings(remake(recipe, changes))
+        report_changes(recipe, changes, callback)
+        train(config, callback=callback)
         return Reproduced(
             label=copy.label,
             same_bytes=_hashes(original) == _hashes(folder),

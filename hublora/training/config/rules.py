@@ -1,218 +1,27 @@
-"""Settings that cannot both be meant, named before any work."""
+"""Settings that exclude or require each other; over 300 lines because it is one table.
+
+A rule's sentence names both settings, its hint what to change. Flags stand for settings that have
+one (`hublora.cli.train_flags`).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from hublora.errors import ConfigError
+from hublora.training.config.sections import TrainingSettings
 
-if TYPE_CHECKING:
-    from hublora.training.config.training_config import TrainingConfig
+Rule = tuple[Callable[[TrainingSettings], bool], str, str]
 
-_PRODUCTS = ("loha", "lokr")
+_LYCORIS = ("loha", "lokr")
+_SUBJECT_METHODS = ("dreambooth", "pivotal")
+_TOKEN_METHODS = ("textual-inversion", "pivotal")
 
-Rule = tuple[Callable[["TrainingConfig"], bool], str, str]
-
-# When it applies, what contradicts what, and what to do.
-RULES: tuple[Rule, ...] = (
-    (
-        lambda config: config.objective.debiased and config.objective.snr_gamma is not None,
-        "objective.debiased and objective.snr_gamma both weight the loss.",
-        "Leave one of them out.",
-    ),
-    (
-        lambda config: config.adapter.init != "gaussian" and config.adapter.method != "lora",
-        "adapter.init and adapter.method exclude each other: pissa and olora begin a plain LoRA.",
-        "Leave one of them out.",
-    ),
-    (
-        lambda config: config.adapter.init != "gaussian" and config.adapter.start_from is not None,
-        "adapter.init and adapter.start_from both say where the adapter begins.",
-        "Leave one of them out.",
-    ),
-    (
-        lambda config: config.adapter.method in _PRODUCTS and config.adapter.start_from is not None,
-        "adapter.start_from cannot be taken up by adapter.method loha or lokr.",
-        "Leave adapter.method out.",
-    ),
-    (
-        lambda config: (
-            config.adapter.method in _PRODUCTS
-            and (config.adapter.rank_stabilized or config.adapter.dropout > 0)
-        ),
-        "adapter.method loha and lokr know neither adapter.rank_stabilized nor adapter.dropout.",
-        "Leave those out.",
-    ),
-    (
-        lambda config: config.adapter.method in _PRODUCTS and config.optimizer.lora_plus_ratio != 1,
-        "optimizer.lora_plus_ratio is of LoRA's two matrices, which adapter.method loha has not.",
-        "Leave one of them out.",
-    ),
-    (
-        lambda config: (
-            config.optimizer.text_encoder_learning_rate is not None
-            and not config.adapter.text_encoder
-        ),
-        "optimizer.text_encoder_learning_rate is given, and the text encoders are not trained.",
-        "Add --train-text-encoder, or leave it out.",
-    ),
-    (
-        lambda config: (
-            config.optimizer.name == "prodigy"
-            and (
-                config.optimizer.lora_plus_ratio != 1
-                or config.optimizer.text_encoder_learning_rate is not None
-            )
-        ),
-        "The optimizer prodigy has one learning rate for all weights.",
-        "Leave optimizer.lora_plus_ratio and optimizer.text_encoder_learning_rate out.",
-    ),
-    (
-        lambda config: (
-            config.optimizer.name == "schedule-free" and config.schedule.name != "constant"
-        ),
-        "The optimizer schedule-free and --lr-scheduler both lower the learning rate.",
-        "Leave --lr-scheduler out.",
-    ),
-    (
-        lambda config: (
-            config.optimizer.name == "schedule-free" and config.adapter.ema_decay is not None
-        ),
-        "The optimizer schedule-free and adapter.ema_decay both average the weights.",
-        "Leave one of them out.",
-    ),
-    (
-        lambda config: (
-            config.schedule.name == "constant"
-            and config.schedule.warmup_steps > 0
-            and config.optimizer.name != "schedule-free"
-        ),
-        "--lr-scheduler constant knows no --lr-warmup-steps.",
-        "Use --lr-scheduler constant_with_warmup.",
-    ),
-    (
-        lambda config: (
-            (config.schedule.name == "piecewise_constant")
-            != (config.schedule.step_rules is not None)
-        ),
-        "--lr-scheduler piecewise_constant and schedule.step_rules belong together.",
-        "Give both, e.g. --set schedule.step_rules=1:100,0.1.",
-    ),
-    (
-        lambda config: (
-            config.checkpoint.to_hub and not config.hub.push and config.hub.model_id is None
-        ),
-        "--checkpoint-to-hub keeps checkpoints in a repo on the Hub, and none is named.",
-        "Name it: --hub-model-id owner/name. Or push the result too: --push-to-hub.",
-    ),
-    (
-        lambda config: config.holdout.patience is not None and not config.holdout.images,
-        "holdout.patience is about measures on held-out images, and none are held out.",
-        "Add e.g. --set holdout.images=0.1.",
-    ),
-    (
-        lambda config: (
-            config.schedule.max_train_steps is not None
-            and config.schedule.warmup_steps >= config.schedule.max_train_steps
-        ),
-        "--lr-warmup-steps is not less than --max-train-steps: the peak is never reached.",
-        "Warm up for fewer steps.",
-    ),
-    (
-        lambda config: (
-            config.data.keep_tags > 0
-            and not (config.data.shuffle_tags or config.data.tag_dropout > 0)
-        ),
-        "--keep-tags is about tags that are moved or left out, and none are.",
-        "Add --shuffle-tags or --tag-dropout.",
-    ),
-    (
-        lambda config: (
-            not config.data.aspect_buckets
-            and (config.data.bucket_step is not None or config.data.bucket_batch is not None)
-        ),
-        "data.bucket_step and data.bucket_batch are of buckets, and --aspect-buckets is not given.",
-        "Add --aspect-buckets.",
-    ),
-    (
-        lambda config: not config.data.masks and config.data.mask_column is not None,
-        "data.mask_column names masks, and --masks is not given.",
-        "Add --masks.",
-    ),
-    (
-        lambda config: not config.data.masks and config.objective.outside_mask > 0,
-        "objective.outside_mask is the weight outside of masks, and --masks is not given.",
-        "Add --masks.",
-    ),
-    (
-        lambda config: config.data.dataset is not None and config.data.folder is not None,
-        "--dataset and --folder both say where the images are.",
-        "Leave one of them out.",
-    ),
-    (
-        lambda config: (
-            config.data.archive is not None
-            and (config.data.dataset is not None or config.data.folder is not None)
-        ),
-        "--archive says where the images are, and --dataset or --folder says so too.",
-        "Leave one of them out.",
-    ),
-    (
-        lambda config: config.data.streaming and config.data.dataset is None,
-        "--streaming reads a dataset on the Hub, and no --dataset is named.",
-        "Leave --streaming out, or name a dataset: --dataset owner/name.",
-    ),
-    (
-        lambda config: config.data.streaming and config.data.max_train_samples is None,
-        "--streaming reads as many rows as --max-train-samples says, which is not given.",
-        "Add e.g. --max-train-samples 10000.",
-    ),
-    (
-        lambda config: config.data.streaming and "[" in config.data.split,
-        "--streaming reads from the start of a split, not a part of it as --split says.",
-        "Use --max-train-samples for fewer rows.",
-    ),
-    (
-        lambda config: config.data.dataset is not None and config.data.folder_repeats is not None,
-        "data.folder_repeats is about names of folders; --dataset is on the Hub.",
-        "Leave it out; --repeats repeats all images.",
-    ),
-    (
-        lambda config: (
-            config.data.dataset is None
-            and (config.data.revision is not None or config.data.config_name is not None)
-        ),
-        "--dataset-revision and --dataset-config are of a dataset on the Hub; --folder and "
-        "--archive are none.",
-        "Leave them out.",
-    ),
-)
-
-
-def check_contradictions(config: TrainingConfig) -> None:
-    """Check that no two settings exclude each other.
-
-    Raises:
-        ConfigError: The first two that do.
-    """
-    for applies, sentence, hint in (*RULES, *METHOD_RULES):
-        if applies(config):
-            raise ConfigError(sentence, hint)
-
-
-if TYPE_CHECKING:
-    from hublora.training.config.training_config import TrainingConfig
-
-
-_ONE_SUBJECT = ("dreambooth", "pivotal")
-_NEW_WORDS = ("textual-inversion", "pivotal")
-
-# What of the adapter's settings is of use where there is no adapter.
+# Settings of the adapter that apply to token embeddings too.
 _WITHOUT_ADAPTER = {"ema_decay", "trigger_words"}
 
 
-def _has_adapter_settings(config: TrainingConfig) -> bool:
+def _has_adapter_settings(config: TrainingSettings) -> bool:
     adapter = config.adapter
     return any(
         getattr(adapter, name) != field.get_default(call_default_factory=True)
@@ -221,128 +30,295 @@ def _has_adapter_settings(config: TrainingConfig) -> bool:
     )
 
 
-# When it applies, what contradicts what, and what to do.
-METHOD_RULES: tuple[Rule, ...] = (
+# When it applies, the sentence, the hint.
+RULES: tuple[Rule, ...] = (
+    # Adapter
     (
-        lambda config: (
-            config.method not in _ONE_SUBJECT and config.dreambooth.instance_prompt is not None
+        lambda c: c.adapter.init != "gaussian" and c.adapter.method != "lora",
+        "adapter.init pissa and olora require adapter.method lora.",
+        "Leave adapter.init or adapter.method out.",
+    ),
+    (
+        lambda c: c.adapter.init != "gaussian" and c.adapter.start_from is not None,
+        "adapter.init and adapter.start_from both set the initial weights.",
+        "Leave one of them out.",
+    ),
+    (
+        lambda c: c.adapter.method in _LYCORIS and c.adapter.start_from is not None,
+        "adapter.start_from requires adapter.method lora or dora, not loha or lokr.",
+        "Leave adapter.method out.",
+    ),
+    (
+        lambda c: (
+            c.adapter.method in _LYCORIS and (c.adapter.rank_stabilized or c.adapter.dropout > 0)
         ),
-        "--instance-prompt is of --method dreambooth or pivotal, which is not given.",
+        "adapter.rank_stabilized and adapter.dropout require adapter.method lora or dora, not "
+        "loha or lokr.",
+        "Leave them out.",
+    ),
+    (
+        lambda c: c.adapter.method in _LYCORIS and c.optimizer.lora_plus_ratio != 1,
+        "optimizer.lora_plus_ratio requires the two matrices of adapter.method lora or dora, not "
+        "loha or lokr.",
+        "Leave one of them out.",
+    ),
+    # Loss, optimizer and schedule
+    (
+        lambda c: c.objective.debiased and c.objective.snr_gamma is not None,
+        "objective.debiased and objective.snr_gamma both weight the loss.",
+        "Leave one of them out.",
+    ),
+    (
+        lambda c: c.optimizer.text_encoder_learning_rate is not None and not c.adapter.text_encoder,
+        "optimizer.text_encoder_learning_rate requires trained text encoders "
+        "(--train-text-encoder).",
+        "Add --train-text-encoder, or leave it out.",
+    ),
+    (
+        lambda c: (
+            c.optimizer.name == "prodigy"
+            and (
+                c.optimizer.lora_plus_ratio != 1
+                or c.optimizer.text_encoder_learning_rate is not None
+            )
+        ),
+        "--optimizer prodigy has one learning rate for all weights; optimizer.lora_plus_ratio and "
+        "optimizer.text_encoder_learning_rate set several.",
+        "Leave them out.",
+    ),
+    (
+        lambda c: c.optimizer.name == "schedule-free" and c.schedule.name != "constant",
+        "--optimizer schedule-free replaces --lr-scheduler, which must be constant.",
+        "Leave --lr-scheduler out.",
+    ),
+    (
+        lambda c: c.optimizer.name == "schedule-free" and c.adapter.ema_decay is not None,
+        "--optimizer schedule-free and adapter.ema_decay both average the weights.",
+        "Leave one of them out.",
+    ),
+    (
+        lambda c: (
+            c.schedule.name == "constant"
+            and c.schedule.warmup_steps > 0
+            and c.optimizer.name != "schedule-free"
+        ),
+        "--lr-scheduler constant has no warm-up, and --lr-warmup-steps is given.",
+        "Use --lr-scheduler constant_with_warmup.",
+    ),
+    (
+        lambda c: (c.schedule.name == "piecewise_constant") != (c.schedule.step_rules is not None),
+        "--lr-scheduler piecewise_constant and schedule.step_rules require each other.",
+        "Give both, e.g. --set schedule.step_rules=1:100,0.1.",
+    ),
+    (
+        lambda c: (
+            c.schedule.max_train_steps is not None
+            and c.schedule.warmup_steps >= c.schedule.max_train_steps
+        ),
+        "--lr-warmup-steps must be less than --max-train-steps, or the learning rate never "
+        "reaches its peak.",
+        "Lower --lr-warmup-steps.",
+    ),
+    # Checkpoints and held-out images
+    (
+        lambda c: c.checkpoint.to_hub and not c.hub.push and c.hub.model_id is None,
+        "--checkpoint-to-hub requires the repo that checkpoints are uploaded to.",
+        "Name it: --hub-model-id owner/name. Or push the result too: --push-to-hub.",
+    ),
+    (
+        lambda c: c.holdout.patience is not None and not c.holdout.images,
+        "holdout.patience requires held-out images (holdout.images).",
+        "Add e.g. --set holdout.images=0.1.",
+    ),
+    # Images and captions
+    (
+        lambda c: c.data.dataset == "",
+        "--dataset must be the repo id of a dataset, got ''.",
+        "Name one: --dataset owner/name, or --folder.",
+    ),
+    (
+        lambda c: c.data.keep_tags > 0 and not (c.data.shuffle_tags or c.data.tag_dropout > 0),
+        "--keep-tags requires tags that are shuffled or dropped (--shuffle-tags, --tag-dropout).",
+        "Add --shuffle-tags or --tag-dropout.",
+    ),
+    (
+        lambda c: (
+            not c.data.aspect_buckets
+            and (c.data.bucket_step is not None or c.data.bucket_batch is not None)
+        ),
+        "data.bucket_step and data.bucket_batch require --aspect-buckets.",
+        "Add --aspect-buckets.",
+    ),
+    (
+        lambda c: not c.data.masks and c.data.mask_column is not None,
+        "data.mask_column requires --masks.",
+        "Add --masks.",
+    ),
+    (
+        lambda c: not c.data.masks and c.objective.outside_mask > 0,
+        "objective.outside_mask, the loss weight outside of masks, requires --masks.",
+        "Add --masks.",
+    ),
+    (
+        lambda c: c.data.dataset is not None and c.data.folder is not None,
+        "--dataset and --folder both name the images.",
+        "Leave one of them out.",
+    ),
+    (
+        lambda c: (
+            c.data.archive is not None and (c.data.dataset is not None or c.data.folder is not None)
+        ),
+        "--archive and --dataset or --folder both name the images.",
+        "Leave one of them out.",
+    ),
+    (
+        lambda c: c.data.streaming and c.data.dataset is None,
+        "--streaming requires a dataset on the Hub (--dataset).",
+        "Leave --streaming out, or name a dataset: --dataset owner/name.",
+    ),
+    (
+        lambda c: c.data.streaming and c.data.max_train_samples is None,
+        "--streaming requires the number of rows to read (--max-train-samples).",
+        "Add e.g. --max-train-samples 10000.",
+    ),
+    (
+        lambda c: c.data.streaming and "[" in c.data.split,
+        "--streaming reads a split from its start, and --split names a part of one.",
+        "Use --max-train-samples for fewer rows.",
+    ),
+    (
+        lambda c: c.data.dataset is not None and c.data.folder_repeats is not None,
+        "data.folder_repeats reads names of folders, and --dataset has none.",
+        "Leave it out; --repeats repeats all images.",
+    ),
+    (
+        lambda c: (
+            c.data.dataset is None
+            and (c.data.revision is not None or c.data.config_name is not None)
+        ),
+        "--dataset-revision and --dataset-config require --dataset; --folder and --archive have "
+        "neither.",
+        "Leave them out.",
+    ),
+    # DreamBooth
+    (
+        lambda c: c.method not in _SUBJECT_METHODS and c.dreambooth.instance_prompt is not None,
+        "--instance-prompt requires --method dreambooth or pivotal.",
         "Add --method dreambooth.",
     ),
     (
-        lambda config: config.method not in _ONE_SUBJECT and config.dreambooth.prior_preservation,
-        "--with-prior-preservation is of --method dreambooth or pivotal, which is not given.",
+        lambda c: c.method not in _SUBJECT_METHODS and c.dreambooth.prior_preservation,
+        "--with-prior-preservation requires --method dreambooth or pivotal.",
         "Add --method dreambooth.",
     ),
     (
-        lambda config: (
-            config.dreambooth.prior_preservation and config.dreambooth.class_prompt is None
-        ),
-        "--with-prior-preservation shows images of a class, and --class-prompt is not given.",
+        lambda c: c.dreambooth.prior_preservation and c.dreambooth.class_prompt is None,
+        "--with-prior-preservation requires the prompt of the class images (--class-prompt).",
         'Name the class: --class-prompt "a photo of a dog".',
     ),
     (
-        lambda config: (
-            not config.dreambooth.prior_preservation
-            and (
-                config.dreambooth.class_prompt is not None
-                or config.dreambooth.class_folder is not None
-            )
+        lambda c: (
+            not c.dreambooth.prior_preservation
+            and (c.dreambooth.class_prompt is not None or c.dreambooth.class_folder is not None)
         ),
-        "--class-prompt and --class-data-dir are of images that only --with-prior-preservation "
-        "shows.",
+        "--class-prompt and --class-data-dir require --with-prior-preservation.",
         "Add --with-prior-preservation, or leave them out.",
     ),
     (
-        lambda config: (
-            config.dreambooth.instance_prompt is not None
-            and config.dreambooth.instance_prompt == config.dreambooth.class_prompt
+        lambda c: (
+            c.dreambooth.instance_prompt is not None
+            and c.dreambooth.instance_prompt == c.dreambooth.class_prompt
         ),
-        "--instance-prompt and --class-prompt are the same: the subject could not be told from its "
+        "--instance-prompt and --class-prompt must differ, or the subject is learned as the whole "
         "class.",
         'Put a rare word into the first: "a photo of sks dog".',
     ),
     (
-        lambda config: (
-            config.dreambooth.class_folder is not None
-            and config.dreambooth.class_folder == config.data.folder
+        lambda c: (
+            c.dreambooth.class_folder is not None and c.dreambooth.class_folder == c.data.folder
         ),
-        "--class-data-dir and --folder are the same folder.",
-        "Name another one, or leave --class-data-dir out: the class is drawn by the base.",
+        "--class-data-dir and --folder must be different folders.",
+        "Name another one, or leave --class-data-dir out: the base generates the class images.",
     ),
     (
-        lambda config: (
-            config.method == "dreambooth"
-            and config.dreambooth.instance_prompt is None
-            and config.data.caption_column is None
+        lambda c: (
+            c.method == "dreambooth"
+            and c.dreambooth.instance_prompt is None
+            and c.data.caption_column is None
         ),
-        "--method dreambooth shows every image under one prompt, and --instance-prompt does not "
-        "say which.",
+        "--method dreambooth requires the caption of all images (--instance-prompt).",
         'Add e.g. --instance-prompt "a photo of sks dog". Or name captions: --caption-column text.',
     ),
+    # Token embeddings
     (
-        lambda config: config.method not in _NEW_WORDS and bool(config.tokens.placeholders),
-        "--placeholder-token is of --method textual-inversion or pivotal, which is not given.",
+        lambda c: c.method not in _TOKEN_METHODS and bool(c.tokens.placeholders),
+        "--placeholder-token requires --method textual-inversion or pivotal.",
         "Add --method pivotal.",
     ),
     (
-        lambda config: config.method in _NEW_WORDS and not config.tokens.placeholders,
-        "--method textual-inversion and pivotal learn a new word, and --placeholder-token does not "
-        "name one.",
+        lambda c: c.method in _TOKEN_METHODS and not c.tokens.placeholders,
+        "--method textual-inversion and pivotal require the token to learn (--placeholder-token).",
         "Add e.g. --placeholder-token '<my-dog>'.",
     ),
     (
-        lambda config: any(word.split() != [word] for word in config.tokens.placeholders),
-        "--placeholder-token is not one word.",
+        lambda c: any(word.split() != [word] for word in c.tokens.placeholders),
+        "--placeholder-token must be one word without spaces.",
         "Write it as one: '<my-thing>'",
     ),
     (
-        lambda config: any(not word.strip() for word in config.tokens.initializers),
+        lambda c: any(not word.strip() for word in c.tokens.initializers),
         "--initializer-token is empty.",
         "Name a word that the base knows, or leave it out: --initializer-token dog",
     ),
     (
-        lambda config: len(set(config.tokens.placeholders)) < len(config.tokens.placeholders),
-        "--placeholder-token names one word twice.",
-        "For several vectors a word, use --num-vectors.",
+        lambda c: len(set(c.tokens.placeholders)) < len(c.tokens.placeholders),
+        "--placeholder-token is given twice with the same token.",
+        "For several vectors per token, use --num-vectors.",
     ),
     (
-        lambda config: (
-            len(config.tokens.initializers) not in (0, 1, len(config.tokens.placeholders))
-        ),
-        "--initializer-token is given neither once nor once for each --placeholder-token.",
+        lambda c: len(c.tokens.initializers) not in (0, 1, len(c.tokens.placeholders)),
+        "--initializer-token must be given once, or once for each --placeholder-token.",
         "Give one for all, or one each in the same order.",
     ),
     (
-        lambda config: (
-            config.method == "textual-inversion" and config.tokens.learning_rate is not None
-        ),
-        "tokens.learning_rate and --learning-rate are the same where only words are learned.",
+        lambda c: c.method == "textual-inversion" and c.tokens.learning_rate is not None,
+        "tokens.learning_rate and --learning-rate are the same with --method textual-inversion.",
         "Use --learning-rate.",
     ),
     (
-        lambda config: config.method == "textual-inversion" and _has_adapter_settings(config),
-        "--method textual-inversion learns words and no adapter, and settings of the adapter are "
-        "given.",
+        lambda c: c.method == "textual-inversion" and _has_adapter_settings(c),
+        "--method textual-inversion trains token embeddings and no adapter, and settings of the "
+        "adapter are given.",
         "Use --method pivotal, or leave out --rank, --target and the like.",
     ),
     (
-        lambda config: (
-            config.method == "pivotal"
-            and config.optimizer.name == "prodigy"
-            and config.tokens.learning_rate is not None
+        lambda c: (
+            c.method == "pivotal"
+            and c.optimizer.name == "prodigy"
+            and c.tokens.learning_rate is not None
         ),
-        "The optimizer prodigy has one learning rate for all weights.",
+        "--optimizer prodigy has one learning rate for all weights; tokens.learning_rate sets a "
+        "second one.",
         "Leave tokens.learning_rate out.",
     ),
     (
-        lambda config: (
-            config.method == "pivotal"
-            and config.schedule.max_train_steps is not None
-            and config.tokens.first_steps >= config.schedule.max_train_steps
+        lambda c: (
+            c.method == "pivotal"
+            and c.schedule.max_train_steps is not None
+            and c.tokens.first_steps >= c.schedule.max_train_steps
         ),
-        "tokens.first_steps is not less than --max-train-steps: the adapter would never learn.",
+        "tokens.first_steps must be less than --max-train-steps, or the adapter is never trained.",
         "Take fewer, or a share below 1.",
     ),
 )
+
+
+def check_contradictions(config: TrainingSettings) -> None:
+    """Check the settings against every rule.
+
+    Raises:
+        ConfigError: The first rule that applies.
+    """
+    for applies, sentence, hint in RULES:
+        if applies(config):
+            raise ConfigError(sentence, hint)

@@ -1,23 +1,47 @@
-"""The sections of a training's settings; `hublora.training.config.training_config` joins them."""
+"""The fields of a training's settings: their types, ranges, descriptions and fixed defaults."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+)
 
+from hublora.data.config import DataConfig
+from hublora.refs import AdapterRef, check_base_name, check_repo_id
+
+
+def _parse_ref(value: Any) -> Any:
+    return value if value is None or isinstance(value, AdapterRef) else AdapterRef.parse(value)
+
+
+def _check_model_id(name: str) -> str:
+    """Return a repo's name, with or without its owner, if it is one."""
+    check_repo_id(name if "/" in name else f"me/{name}", "--hub-model-id")
+    return name
+
+
+BaseName = Annotated[str, AfterValidator(check_base_name)]
+ModelId = Annotated[str, AfterValidator(_check_model_id)]
+StartRef = Annotated[AdapterRef, BeforeValidator(_parse_ref), PlainSerializer(str)]
 MethodName = Literal["text-to-image", "dreambooth", "textual-inversion", "pivotal"]
 
 
 class Section(BaseModel):
-    """Settings of one concern: unknown keys are refused, and values are checked when set."""
+    """Settings of one concern: unknown keys are refused, and nothing is changed afterwards."""
 
-    model_config = ConfigDict(extra="forbid", validate_assignment=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class BaseSettings(Section):
-    model: str = Field(description="Hub id or folder of the diffusers pipeline to adapt.")
+    model: BaseName = Field(description="Hub id or folder of the diffusers pipeline to adapt.")
     revision: str | None = Field(None, description="Branch, tag or commit of the base.")
 
 
@@ -42,7 +66,7 @@ class AdapterSettings(Section):
     )
     dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on the adapter's input.")
     text_encoder: bool = Field(False, description="Adapt the text encoder too.")
-    start_from: str | None = Field(None, description="Adapter to begin with, as a ref.")
+    start_from: StartRef | None = Field(None, description="Adapter to begin with, as a ref.")
     ema_decay: float | None = Field(
         None, gt=0, lt=1, description="Use a moving average of the weights; 0.999 is usual."
     )
@@ -67,14 +91,6 @@ class OptimizerSettings(Section):
     weight_decay: float = Field(1e-2, ge=0, description="Decoupled weight decay.")
     epsilon: float = Field(1e-8, gt=0, description="Added to the denominator.")
     max_grad_norm: float = Field(1.0, gt=0, description="Norm to which gradients are clipped.")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _own_rate(cls, data: Any) -> Any:
-        """Let an optimizer that finds its own learning rate begin with its usual factor."""
-        if isinstance(data, dict) and data.get("name") == "prodigy":
-            return {"learning_rate": 1.0, **data}
-        return data
 
 
 class ScheduleSettings(Section):
@@ -155,7 +171,7 @@ class CheckpointSettings(Section):
 
 class HubSettings(Section):
     push: bool = Field(False, description="Push the result to the Hub and verify it.")
-    model_id: str | None = Field(None, description="owner/name of the adapter's repo.")
+    model_id: ModelId | None = Field(None, description="owner/name of the adapter's repo.")
     private: bool = Field(False, description="Create the repo private.")
 
 
@@ -206,3 +222,36 @@ class TokenSettings(Section):
         description="Steps with the new words alone, before the adapter joins (pivotal): a "
         "number, or a share below 1.",
     )
+
+
+class TrainingSettings(Section):
+    """All fields of a training's settings; `TrainingConfig` is how they are read and written."""
+
+    preset: Literal["face", "object", "style"] | None = Field(
+        None, description="Begin with what suits a kind of subject; other settings go first."
+    )
+    method: MethodName = Field("text-to-image", description="How it is learned.")
+    base: BaseSettings
+    data: DataConfig = DataConfig()
+    adapter: AdapterSettings = AdapterSettings()
+    dreambooth: DreamBoothSettings = DreamBoothSettings()
+    # Of sections with a setting of the same name, a misspelt key is taken for the first one's.
+    optimizer: OptimizerSettings = OptimizerSettings()
+    tokens: TokenSettings = TokenSettings()
+    schedule: ScheduleSettings = ScheduleSettings()
+    objective: ObjectiveSettings = ObjectiveSettings()
+    validation: ValidationSettings = ValidationSettings()
+    holdout: HoldoutSettings = HoldoutSettings()
+    checkpoint: CheckpointSettings = CheckpointSettings()
+    hub: HubSettings = HubSettings()
+    output_dir: Path | None = Field(
+        None, description="Folder of the run; a new one below ./runs by default."
+    )
+    train_batch_size: int = Field(1, ge=1, description="Images per device and forward pass.")
+    gradient_accumulation_steps: int = Field(1, ge=1, description="Passes per optimizer step.")
+    gradient_checkpointing: bool = Field(False, description="Trade time for memory.")
+    mixed_precision: Literal["no", "fp16", "bf16"] | None = Field(
+        None, description="Type of the frozen base; by default bf16 or fp16 on a GPU, no on a CPU."
+    )
+    seed: int = Field(0, ge=0, lt=2**32, description="Of everything random.")
+    report_to: list[str] = Field(default=[], description="Trackers, e.g. wandb, tensorboard.")

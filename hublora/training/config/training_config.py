@@ -1,20 +1,23 @@
 """Every setting of a training, typed, in one tree; unknown keys are refused.
 
 TrainingConfig
-├── preset      what settings begin with: hublora.training.config.presets
-├── method      how it is learned: hublora.training.methods
-├── base        which pipeline, at which revision
+├── preset      name in hublora.training.config.presets
+├── method      name in hublora.training.methods
+├── base        diffusers pipeline and its revision
 ├── data        hublora.data.config.DataConfig
-├── adapter     rank, alpha, targets
-├── dreambooth  one subject under one prompt, and images of its class
-├── tokens      new words that are learned
-├── optimizer   learning rate and how it is applied
-├── schedule    how long, and the learning rate over time
-├── objective   what the loss is
-├── validation  images drawn on the way and for the gallery
-├── holdout     images kept apart, on which it is measured when to stop
-├── checkpoint  how often, how many
-└── hub         where the result is pushed
+├── adapter     rank, alpha, targeted layers
+├── dreambooth  instance prompt, class prompt, prior preservation
+├── tokens      token embeddings that are trained
+├── optimizer   learning rate, betas, weight decay
+├── schedule    steps or epochs, learning rate over time
+├── objective   loss weighting, noise
+├── validation  prompts and images of previews and gallery
+├── holdout     held-out images and early stopping
+├── checkpoint  interval, limit, upload
+└── hub         repo that the result is pushed to
+
+Its way: `_resolve` fills in preset and dependent defaults (`resolve`), the fields check types and
+ranges (`sections`), `_check_rules` refuses contradictions (`rules`); afterwards it is only read.
 """
 
 from __future__ import annotations
@@ -23,111 +26,35 @@ import difflib
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, ValidationError, model_validator
 
 from hublora import strict_yaml
-from hublora.data.config import DataConfig
-from hublora.errors import ConfigError
+from hublora.errors import ConfigError, HubloraError
 from hublora.quoting import is_text
-from hublora.refs import AdapterRef
+from hublora.training.config.resolve import resolve_defaults
 from hublora.training.config.rules import check_contradictions
-from hublora.training.config.sections import (
-    AdapterSettings,
-    BaseSettings,
-    CheckpointSettings,
-    DreamBoothSettings,
-    HoldoutSettings,
-    HubSettings,
-    MethodName,
-    ObjectiveSettings,
-    OptimizerSettings,
-    ScheduleSettings,
-    Section,
-    TokenSettings,
-    ValidationSettings,
-)
+from hublora.training.config.sections import TrainingSettings
 
 MAX_SETTINGS_BYTES = 1 << 20
 
 
-class TrainingConfig(Section):
-    """All settings of one training.
+class TrainingConfig(TrainingSettings):
+    """All settings of one training, defaults included; it is not changed after it was made.
 
     Build one with keyword sections (`TrainingConfig(base={"model": …}, data={…})`), from a file
     with `TrainingConfig.from_file`, or from dotted keys with `TrainingConfig.from_settings`.
     """
 
-    preset: Literal["face", "object", "style"] | None = Field(
-        None, description="Begin with what suits a kind of subject; other settings go first."
-    )
-    method: MethodName = Field("text-to-image", description="How it is learned.")
-    base: BaseSettings
-    data: DataConfig = DataConfig()
-    adapter: AdapterSettings = AdapterSettings()
-    dreambooth: DreamBoothSettings = DreamBoothSettings()
-    # Of sections with a setting of the same name, a misspelt key is taken for the first one's.
-    optimizer: OptimizerSettings = OptimizerSettings()
-    tokens: TokenSettings = TokenSettings()
-    schedule: ScheduleSettings = ScheduleSettings()
-    objective: ObjectiveSettings = ObjectiveSettings()
-    validation: ValidationSettings = ValidationSettings()
-    holdout: HoldoutSettings = HoldoutSettings()
-    checkpoint: CheckpointSettings = CheckpointSettings()
-    hub: HubSettings = HubSettings()
-    output_dir: Path | None = Field(
-        None, description="Folder of the run; a new one below ./runs by default."
-    )
-    train_batch_size: int = Field(1, ge=1, description="Images per device and forward pass.")
-    gradient_accumulation_steps: int = Field(1, ge=1, description="Passes per optimizer step.")
-    gradient_checkpointing: bool = Field(False, description="Trade time for memory.")
-    mixed_precision: Literal["no", "fp16", "bf16"] | None = Field(
-        None, description="Type of the frozen base; by default bf16 or fp16 on a GPU, no on a CPU."
-    )
-    seed: int = Field(0, ge=0, lt=2**32, description="Of everything random.")
-    report_to: list[str] = Field(default=[], description="Trackers, e.g. wandb, tensorboard.")
-
     @model_validator(mode="before")
     @classmethod
-    def _schedule_free(cls, data: Any) -> Any:
-        """Let the learning rate be constant for an optimizer that does without a schedule."""
-        optimizer = data.get("optimizer") if isinstance(data, dict) else None
-        if isinstance(optimizer, OptimizerSettings):
-            optimizer = optimizer.model_dump()
-        if not isinstance(optimizer, dict) or optimizer.get("name") != "schedule-free":
-            return data
-        schedule = data.get("schedule") or {}
-        if isinstance(schedule, dict):
-            return {**data, "schedule": {"name": "constant", **schedule}}
-        return data
-
-    @model_validator(mode="before")
-    @classmethod
-    def _rate_of_tokens(cls, data: Any) -> Any:
-        """Let tokens that are learned alone begin at their usual rate, higher than an adapter's."""
-        if not isinstance(data, dict) or data.get("method") != "textual-inversion":
-            return data
-        optimizer = data.get("optimizer") or {}
-        if isinstance(optimizer, OptimizerSettings):
-            optimizer = optimizer.model_dump(exclude_unset=True)
-        if not isinstance(optimizer, dict) or optimizer.get("name") == "prodigy":
-            return data
-        return {**data, "optimizer": {"learning_rate": 5e-4, **optimizer}}
-
-    @model_validator(mode="before")
-    @classmethod
-    def _begin_with_preset(cls, data: Any) -> Any:
-        """Let the preset say what nothing else says."""
-        from hublora.training.config.presets import PRESETS, beneath
-
-        if not isinstance(data, dict) or data.get("preset") not in PRESETS:
-            return data
-        return beneath(data["preset"], data)
+    def _resolve(cls, given: Any) -> Any:
+        return resolve_defaults(given) if isinstance(given, Mapping) else given
 
     @model_validator(mode="after")
     def _only_text(self) -> Self:
-        """Refuse what no tokenizer and no file of settings could hold."""
+        """Refuse strings that are not valid UTF-8, which no tokenizer or file could hold."""
         for key, value in flatten(self.model_dump()).items():
             for one in value if isinstance(value, list) else [value]:
                 if isinstance(one, str) and not is_text(one):
@@ -135,7 +62,7 @@ class TrainingConfig(Section):
         return self
 
     @model_validator(mode="after")
-    def _contradict_nothing(self) -> Self:
+    def _check_rules(self) -> Self:
         check_contradictions(self)
         return self
 
@@ -144,7 +71,9 @@ class TrainingConfig(Section):
         """Build from dotted keys, e.g. `{"base.model": "user/base", "seed": 1}`.
 
         Raises:
-            ConfigError: A key is unknown or a value out of range; the nearest key is named.
+            ConfigError: A key is unknown (the nearest one is named), a value is out of range, or
+                two settings exclude each other.
+            RefError: A repo id, base or adapter ref does not parse.
         """
         tree: dict[str, Any] = {}
         for key, value in settings.items():
@@ -167,7 +96,7 @@ class TrainingConfig(Section):
         """Build from nested mappings.
 
         Raises:
-            ConfigError: As `from_settings`.
+            HubloraError: As `from_settings`.
         """
         try:
             return cls.model_validate(tree)
@@ -179,22 +108,42 @@ class TrainingConfig(Section):
         """Build from a YAML or TOML file.
 
         Raises:
-            ConfigError: The file does not parse or holds a wrong setting.
+            HubloraError: The file does not parse, or as `from_settings`.
         """
         return cls.from_tree(read_settings_file(path))
 
+    def updated(self, settings: Mapping[str, Any]) -> Self:
+        """Return a copy with other values under dotted keys; what follows them stays as it is."""
+        sections: dict[str, dict[str, Any]] = {}
+        fields: dict[str, Any] = {}
+        for key, value in settings.items():
+            section, dot, name = key.partition(".")
+            if dot:
+                sections.setdefault(section, {})[name] = value
+            else:
+                fields[key] = value
+        for section, values in sections.items():
+            fields[section] = getattr(self, section).model_copy(update=values)
+        return self.model_copy(update=fields)
+
     @property
     def run_folder(self) -> Path:
-        """The folder of the run, once it is settled."""
-        assert self.output_dir is not None, "the workflow settles the folder first"
+        """Folder of the run; the workflow has chosen it before anything reads it."""
+        assert self.output_dir is not None, "workflows.train.settings chooses the folder first"
         return self.output_dir
+
+    @property
+    def token_embedding_lr(self) -> float:
+        """Peak learning rate of the token embeddings: their own, else the optimizer's."""
+        return self.tokens.learning_rate or self.optimizer.learning_rate
 
     def flat(self) -> dict[str, Any]:
         """Return every setting under its dotted key, as JSON has it."""
         return flatten(self.model_dump(mode="json"))
 
     def shareable(self) -> dict[str, Any]:
-        """Return the settings that make the adapter again, without this machine's paths."""
+        """Return the settings that train the adapter again, as JSON has them, without the paths of
+        this machine."""
         tree = self.model_dump(mode="json", exclude={"output_dir": True, "report_to": True})
         data = tree["data"]
         data.pop("cache_dir", None)
@@ -206,13 +155,12 @@ class TrainingConfig(Section):
             # A URL's query may hold a signature.
             url = data["archive"].partition("?")[0]
             data["archive"] = url if "://" in url else Path(url).name
-        if start := tree["adapter"]["start_from"]:
-            ref = AdapterRef.parse(start)
+        if (ref := self.adapter.start_from) is not None:
             public = Path(ref.location).name if ref.kind == "local" else ref.public
             weight = f":{ref.weight}" if ref.weight != 1 else ""
             tree["adapter"]["start_from"] = public + weight
-        if Path(tree["base"]["model"]).expanduser().exists():
-            tree["base"]["model"] = Path(tree["base"]["model"]).name
+        if Path(self.base.model).expanduser().exists():
+            tree["base"]["model"] = Path(self.base.model).name
         return tree
 
 
@@ -253,7 +201,7 @@ def read_settings_file(path: Path) -> dict[str, Any]:
 
 
 def setting_names(model: type[BaseModel] = TrainingConfig, prefix: str = "") -> list[str]:
-    """Return every dotted key that there is."""
+    """Return the dotted key of every setting."""
     names: list[str] = []
     for name, field in model.model_fields.items():
         kind = field.annotation
@@ -264,13 +212,13 @@ def setting_names(model: type[BaseModel] = TrainingConfig, prefix: str = "") -> 
     return names
 
 
-def _explain(error: ValidationError) -> ConfigError:
+def _explain(error: ValidationError) -> HubloraError:
     problems = error.errors()
-    # A key that is not known is often the one that is missed: it is told first.
+    # An unknown key is often the misspelt one that is missing elsewhere: it comes first.
     unknown = (one for one in problems if one["type"] == "extra_forbidden")
     first = next(unknown, problems[0])
     cause = first.get("ctx", {}).get("error")
-    if isinstance(cause, ConfigError):  # a contradiction says itself what to do
+    if isinstance(cause, HubloraError):  # a rule or a parser says itself what to do
         return cause
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
@@ -282,7 +230,7 @@ def _explain(error: ValidationError) -> ConfigError:
             or difflib.get_close_matches(key, names, 1, 0.5)
         )
         hint = f"Did you mean {near[0]}?" if near else "hublora train --help lists the settings."
-        return ConfigError(f"There is no setting {key!r}.", hint)
+        return ConfigError(f"Unknown setting {key!r}.", hint)
     if first["type"] == "string_unicode":
         return ConfigError(_not_text(key, first["input"]))
     if first["type"] == "missing":

@@ -34,14 +34,6 @@ class Method(Protocol):
         """
         ...
 
-    def trigger_words(self, config: TrainingConfig) -> list[str]:
-        """Return the words that call what is learned, where none were set."""
-        ...
-
-    def token_embedding_lr(self, config: TrainingConfig) -> float:
-        """Return the peak learning rate of new words."""
-        ...
-
     def adapter_start_step(self, config: TrainingConfig, steps: int) -> int:
         """Return after how many of `steps` optimizer steps the adapter begins to learn."""
         ...

@@ -6,17 +6,9 @@ Every image has the same caption, with a rare word in it. The paper's prior pres
 
 from __future__ import annotations
 
-import re
-
 from hublora.data import DataConfig, Source, with_captions
 from hublora.training.config.training_config import TrainingConfig
 from hublora.training.methods.text_to_image import TextToImage
-
-_OPENING = re.compile(
-    r"^(an? |the )?(\w+ )?(photo|photograph|image|image|drawing|painting|portrait|illustration)"
-    r" of (an? |the )?",
-    re.IGNORECASE,
-)
 
 
 class DreamBooth(TextToImage):
@@ -36,8 +28,3 @@ class DreamBooth(TextToImage):
         if prompt is None or config.data.caption_column is not None:
             return source
         return with_captions(source, lambda example: (prompt,))
-
-    def trigger_words(self, config: TrainingConfig) -> list[str]:
-        """Return the subject in the instance prompt: "sks dog" of "a photo of sks dog"."""
-        prompt = config.dreambooth.instance_prompt
-        return [_OPENING.sub("", prompt).strip()] if prompt else []

@@ -13,8 +13,6 @@ from hublora.training.config.training_config import TrainingConfig
 from hublora.training.methods.dreambooth import DreamBooth
 from hublora.training.methods.textual_inversion import TextualInversion
 
-_FASTER = 5  # the new words than the adapter, unless told otherwise
-
 
 class Pivotal(TextualInversion):
     """Words learn from the first step on, the adapter from `tokens.first_steps` on."""
@@ -29,12 +27,6 @@ class Pivotal(TextualInversion):
 
     def caption(self, config: TrainingConfig, source: Source) -> Source:
         return super().caption(config, DreamBooth().caption(config, source))
-
-    def token_embedding_lr(self, config: TrainingConfig) -> float:
-        optimizer = config.optimizer
-        if optimizer.name == "prodigy":  # which finds each rate itself
-            return optimizer.learning_rate
-        return config.tokens.learning_rate or _FASTER * optimizer.learning_rate
 
     def adapter_start_step(self, config: TrainingConfig, steps: int) -> int:
         first = config.tokens.first_steps

@@ -19,11 +19,5 @@ class TextToImage:
     def caption(self, config: TrainingConfig, source: Source) -> Source:
         return source
 
-    def trigger_words(self, config: TrainingConfig) -> list[str]:
-        return []
-
-    def token_embedding_lr(self, config: TrainingConfig) -> float:
-        return config.optimizer.learning_rate
-
     def adapter_start_step(self, config: TrainingConfig, steps: int) -> int:
         return 0

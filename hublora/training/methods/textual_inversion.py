@@ -15,12 +15,12 @@ _UNCAPTIONED = "{}"  # stands for the neutral captions until they are put in
 
 NEUTRAL = {
     "object": (
-        *("a photo of {}", "an image of {}", "an image of {}", "a rendering of {}"),
+        *("a photo of {}", "a picture of {}", "an image of {}", "a rendering of {}"),
         *("a close-up photo of {}", "a cropped photo of {}", "a good photo of {}"),
         *("a photo of one {}", "a photo of the {}", "a bright photo of {}"),
     ),
     "style": (
-        *("a painting in the style of {}", "an image in the style of {}"),
+        *("a painting in the style of {}", "a picture in the style of {}"),
         *("an image in the style of {}", "a drawing in the style of {}"),
         *("a rendering in the style of {}", "a close-up in the style of {}"),
         *("a bright painting in the style of {}", "a good painting in the style of {}"),
@@ -55,6 +55,3 @@ class TextualInversion(TextToImage):
             )
 
         return with_captions(source, caption)
-
-    def trigger_words(self, config: TrainingConfig) -> list[str]:
-        return list(config.tokens.placeholders)

@@ -80,7 +80,7 @@ def card_facts(run: FinishedTraining, environment: Mapping[str, Value]) -> CardF
         token_embeddings=_token_embeddings(run),
         kohya_path=run.kohya_path,
         rank=settings.rank if session.adapted else None,
-        alpha=alpha(session) if session.adapted else None,
+        alpha=settings.alpha,
         components=tuple(session.adapted),
         targets=_targets(session),
         size=(session.config.run_folder / main_file(session)).stat().st_size,
@@ -124,12 +124,6 @@ def _token_embeddings(run: FinishedTraining) -> TokenEmbeddingFacts | None:
     return TokenEmbeddingFacts(run.words_path, tokens.lengths, keys, size)
 
 
-def alpha(session: Session) -> float:
-    """Return the alpha in effect."""
-    settings = session.config.adapter
-    return settings.alpha if settings.alpha is not None else settings.rank
-
-
 def dtype_name(session: Session) -> str:
     """Return torch's name of the frozen weights' type."""
     return _DTYPES[session.accelerator.mixed_precision]
@@ -152,7 +146,6 @@ def _training(run: FinishedTraining) -> TrainingFacts:
 
 
 def _settings_table(session: Session) -> dict[str, object]:
-    from hublora.training.methods import method_of
 
     config = session.config
     words = session.tokens
@@ -163,9 +156,7 @@ def _settings_table(session: Session) -> dict[str, object]:
         "learned words": ", ".join(words.lengths) if words else None,
         "vectors a word": config.tokens.num_vectors if words else None,
         "learning rate": config.optimizer.learning_rate,
-        "learning rate of the words": method_of(config).token_embedding_lr(config)
-        if words
-        else None,
+        "learning rate of the words": config.token_embedding_lr if words else None,
         "schedule": config.schedule.name,
         "warm-up steps": config.schedule.warmup_steps,
         "optimizer": config.optimizer.name,

@@ -23,7 +23,6 @@ from hublora.workflows.train.gallery import count_drawn
 from hublora.workflows.train.hub_checkpoint import download_checkpoint
 from hublora.workflows.train.prepare import PreparedRun, encode, initial_updates, prepare_run
 from hublora.workflows.train.resolutions import shapes
-from hublora.workflows.train.settings import check_names
 
 if TYPE_CHECKING:
     from hublora.data.crops import Bucket
@@ -108,10 +107,8 @@ def dry_run(
     Raises:
         HubloraError: Whatever would keep the training from starting, a full disk included.
     """
-    check_names(config)
     from hublora.training.accelerator import device_name
     from hublora.training.distributed import join_processes
-    from hublora.training.methods import method_of
     from hublora.training.session import total_steps
     from hublora.training.setup import split_images
 
@@ -145,9 +142,7 @@ def dry_run(
         size=trial.session.data.size,
         weights=sum(parameter.numel() for parameter in trial.session.parameters),
         learning_rate=config.optimizer.learning_rate if trial.session.adapted else None,
-        token_embedding_lr=method_of(config).token_embedding_lr(config)
-        if trial.session.tokens
-        else None,
+        token_embedding_lr=config.token_embedding_lr if trial.session.tokens else None,
         steps=left,
         images_per_step=images,
         device=device_name(ready.accelerator),
@@ -216,12 +211,7 @@ def trial(ready: PreparedRun, images: int) -> Iterator[tuple[Session, float]]:
     config, source, base = ready.config, ready.source, ready.base
     some = replace(source, examples=source.examples[:images])
     with tempfile.TemporaryDirectory(prefix="hublora-plan-") as folder:
-        alone = config.model_copy(
-            update={
-                "data": config.data.model_copy(update={"cache_dir": Path(folder)}),
-                "holdout": config.holdout.model_copy(update={"images": 0}),
-            }
-        )
+        alone = config.updated({"data.cache_dir": Path(folder), "holdout.images": 0})
         # Images of the class are not there yet; these take as long.
         of_class = len(some.examples) if config.dreambooth.prior_preservation else 0
         shown = join(some, some) if of_class else some

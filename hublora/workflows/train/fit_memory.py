@@ -183,7 +183,7 @@ def _measuring(session: Session) -> Measure:
 
     def measure(split: BatchSplit) -> Cost | None:
         alone = {"train_batch_size": split.batch_size, "gradient_accumulation_steps": 1}
-        session.config = config.model_copy(update=alone)
+        session.config = config.updated(alone)
         session.step, session.is_over = 0, False
         if split.checkpointing:
             denoiser.enable_gradient_checkpointing()
@@ -211,8 +211,8 @@ def _with(config: TrainingConfig, split: BatchSplit) -> TrainingConfig:
     }
     if config.data.aspect_buckets:  # the order of the images stays that of the larger batch
         batch = config.data.bucket_batch or config.train_batch_size
-        chosen["data"] = config.data.model_copy(update={"bucket_batch": batch})
-    return config.model_copy(update=chosen)
+        chosen["data.bucket_batch"] = batch
+    return config.updated(chosen)
 
 
 def _told(split: BatchSplit, cost: Cost, limit: int) -> str:
@@ -229,7 +229,7 @@ def _told(split: BatchSplit, cost: Cost, limit: int) -> str:
 def _too_large(config: TrainingConfig, cost: Cost, limit: int, side: int) -> ConfigError:
     from hublora.training.failures import smaller
 
-    least = config.model_copy(update={"train_batch_size": 1, "gradient_checkpointing": True})
+    least = config.updated({"train_batch_size": 1, "gradient_checkpointing": True})
     needs = f"{cost.memory / GIB:.2f} GiB" if cost.memory else "more"
     return ConfigError(
         f"One image at a time with gradient checkpointing needs {needs}, and {limit / GIB:.2f} "

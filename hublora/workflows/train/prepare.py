@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hublora.cards.format import format_count
 from hublora.hub.push import check_can_push
 from hublora.progress import Callback, Note, Progress, no_callback
-from hublora.refs import AdapterRef, is_repo
+from hublora.refs import is_repo
 from hublora.resolution.base import Base, download_base, resolve_base
 from hublora.workflows.train.hub_checkpoint import (
     BRANCH,
@@ -211,14 +211,14 @@ def initial_updates(
     config: TrainingConfig, base: Base, pipe: Any, callback: Callback = no_callback
 ) -> Mapping[str, Mapping[str, LowRank]] | None:
     """Return the updates of the adapter to start from under the base's own names, None without."""
-    if config.adapter.start_from is None:
+    ref = config.adapter.start_from
+    if ref is None:
         return None
     from hublora.generation.lora.manager import fit_to_base
     from hublora.resolution.adapter import open_adapter
 
-    ref = AdapterRef.parse(config.adapter.start_from)
     adapter = open_adapter(ref, callback)
-    label = adapter.facts.source or config.adapter.start_from
+    label = adapter.facts.source or str(ref)
     fitted = fit_to_base(pipe, adapter, label, base.name)
     return {
         component: {name: replace(one, up=one.up * ref.weight) for name, one in layers.items()}

@@ -12,8 +12,9 @@ from hublora.errors import ConfigError, NotFoundError, RefError
 from hublora.hub.download import download
 from hublora.hub.repo_layout import ENVIRONMENT, SETTINGS
 from hublora.hub.resolve import inspect_repo
-from hublora.progress import Callback, Note, no_callback
+from hublora.progress import Callback, Note
 from hublora.refs import AdapterRef, check_repo_id
+from hublora.training.config.resolve import without_dependent_defaults
 from hublora.training.config.training_config import flatten, read_settings_file
 
 if TYPE_CHECKING:
@@ -92,49 +93,41 @@ def read_recipe(ref: str) -> Recipe:
     return _recipe(label, parsed.location.split("/")[-1], settings, environment)
 
 
-def remake(
-    recipe: Recipe, given: Mapping[str, Any], callback: Callback = no_callback
-) -> dict[str, Any]:
-    """Return the settings of a training that makes the adapter again.
-
-    Args:
-        recipe: How it was made.
-        given: Settings under dotted keys that win over it, such as another learning rate.
-        callback: Is told of those, and of every version that is another one now.
-
-    Raises:
-        ConfigError: It was trained on something that only its author has, and `given` names
-            nothing in its place.
-    """
-    kept = check_named(recipe, given)
-    for key, value in given.items():
-        then = recipe.settings.get(key)
-        if not key.startswith(_OF_NO_EFFECT) and _plain(value) != then:
-            callback(Note(f"Other than {recipe.label}: {key} is {_plain(value)} (was {then})."))
-    for sentence in drift_since(recipe):
-        callback(Note(f"Since {recipe.label}: {sentence}", warning=True))
-    return {**kept, **given}
-
-
-def check_named(recipe: Recipe, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Check that everything which is trained on can be found by others than the author, or is
-    given; return the recorded settings that `given` leaves in place. Loads no torch.
+def remake(recipe: Recipe, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings, under dotted keys, of a training that makes the adapter again; loads no
+    torch.
 
     A path is refused even where this machine has such a file: a repo does not choose among those.
 
+    Args:
+        recipe: The recorded settings.
+        given: Settings under dotted keys that replace recorded ones, such as the learning rate.
+
     Raises:
-        ConfigError: As `remake`.
+        ConfigError: A recorded setting names something that is not on the Hub, and `given` names
+            nothing in its place.
     """
-    kept = _without_replaced(recipe.settings, given)
-    for key in unpublished(kept):
+    recorded = _without_replaced(recipe.settings, given)
+    for key in unpublished(recorded):
         if key not in given:
             flag = _PRIVATE[key]
             by_key = f"--set {key}={flag.rpartition(' ')[2]}"
             raise ConfigError(
-                f"{recipe.label} was made with {str(kept[key])!r}, which is not on the Hub.",
+                f"{recipe.label} was made with {str(recorded[key])!r}, which is not on the Hub.",
                 f"Name it: {flag}" if "--set" in flag else f"Name it: {flag}, or {by_key}",
             )
-    return kept
+    return {**recorded, **given}
+
+
+def report_changes(recipe: Recipe, given: Mapping[str, Any], callback: Callback) -> None:
+    """Tell the callback which settings, and which versions of packages and hardware, differ from
+    those of the recipe."""
+    for key, value in given.items():
+        recorded = recipe.settings.get(key)
+        if not key.startswith(_OF_NO_EFFECT) and _plain(value) != recorded:
+            callback(Note(f"Other than {recipe.label}: {key} is {_plain(value)} (was {recorded})."))
+    for sentence in drift_since(recipe):
+        callback(Note(f"Since {recipe.label}: {sentence}", warning=True))
 
 
 def unpublished(settings: Mapping[str, Any]) -> tuple[str, ...]:
@@ -184,8 +177,8 @@ def _recipe(label: str, name: str, settings: Path, environment: Path) -> Recipe:
 
 def own_settings(tree: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a repo has to say, under dotted keys: how to train, and not where things go."""
-    flat = flatten(tree)
-    return {key: value for key, value in flat.items() if not key.startswith(_NOT_ITS_OWN)}
+    own = {key: one for key, one in flatten(tree).items() if not key.startswith(_NOT_ITS_OWN)}
+    return without_dependent_defaults(own)
 
 
 def _without_replaced(then: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:

@@ -69,9 +69,7 @@ def resolve_bucket_batch(config: TrainingConfig, checkpoint: Path | None) -> Tra
             f"{batch}: a batch would be of several shapes.",
             f"Use --train-batch-size {batch}, or a divisor of it.",
         )
-    return config.model_copy(
-        update={"data": config.data.model_copy(update={"bucket_batch": batch})}
-    )
+    return config.updated({"data.bucket_batch": batch})
 
 
 def enlarged_note(data: CachedDataset, images: Sequence[tuple[int, int]]) -> str | None:

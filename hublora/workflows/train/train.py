@@ -19,7 +19,6 @@ from hublora.workflows.train.class_images import open_class_images
 from hublora.workflows.train.hub_checkpoint import background_upload, delete_hub_checkpoint
 from hublora.workflows.train.prepare import PreparedRun, encode, initial_updates, prepare_run
 from hublora.workflows.train.run_loop import open_history, train_to_end
-from hublora.workflows.train.settings import check_names
 from hublora.workflows.train.signals import before_the_steps, interrupted, sigterm_stops
 
 if TYPE_CHECKING:
@@ -51,7 +50,6 @@ def train(
         Interrupted: A person stopped it; a checkpoint was saved, unless it was before the first
             step.
     """
-    check_names(config)
     from hublora.training.distributed import join_processes, on_main
 
     callback = callback or report_on_stderr()
