@@ -106,7 +106,7 @@ def train(
         config = _recorded_config(made_from, given, resume)
     else:
         config = TrainingConfig.from_settings(given)
-    check_there(config.data)
+        check_there(config.data)
     if fit is not None:
         config = _fitted(config, fit, resume)
     if dry_run:
@@ -158,6 +158,7 @@ def _recorded_config(
     """Return the settings that an adapter was trained with, or those of a checkpoint on the Hub,
     with the given ones in place of theirs."""
     from hublora.cli.progress import ProgressReport
+    from hublora.data.source import check_there
     from hublora.workflows.train.hub_checkpoint import read_checkpoint_recipe
     from hublora.workflows.train.recipe import read_recipe, remake, report_changes
     from hublora.workflows.train.settings import default_folder
@@ -170,6 +171,7 @@ def _recorded_config(
     if "output_dir" not in given and "hub.model_id" not in given:
         given = {**given, "output_dir": default_folder(recipe.name, resume)}
     config = TrainingConfig.from_settings(remake(recipe, given))
+    check_there(config.data)
     with ProgressReport() as report:  # which loads the libraries
         report_changes(recipe, given, report)
     return config

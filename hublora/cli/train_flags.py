@@ -149,9 +149,11 @@ def _option(flag: str, key: str) -> Any:
 
 
 def _value_type(annotation: Any) -> Any:
-    """Return the type of a setting without its `| None`."""
+    """Return the type of a setting without its `| None` and its validators."""
     if isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is typing.Union:
-        return next(arg for arg in typing.get_args(annotation) if arg is not type(None))
+        annotation = next(arg for arg in typing.get_args(annotation) if arg is not type(None))
+    if typing.get_origin(annotation) is typing.Annotated:
+        return typing.get_args(annotation)[0]
     return annotation
 
 

@@ -72,10 +72,10 @@ SENTENCES: dict[str, tuple[list[str], list[str]]] = {
     "no base": (["train", "--dataset=bases/images"], ["--base"]),
     "empty base": (
         ["train", "--base=", "--dataset=bases/images"],
-        ["No base is named", "--base"],
+        ["must be the repo id or folder", "--base"],
     ),
     "base's name": (["train", "--base=x", "--dataset=bases/images"], ["'x'", "owner/name"]),
-    "empty dataset": ([*TRAIN[:3], "--dataset="], ["No dataset is named", "--folder"]),
+    "empty dataset": ([*TRAIN[:3], "--dataset="], ["must be the repo id of a dataset", "--folder"]),
     "name to push to": (
         [*TRAIN, "--push-to-hub", "--hub-model-id=a b"],
         ["--hub-model-id", "owner/name"],
