@@ -1,4 +1,4 @@
-"""Lays images out on one labelled sheet: validation, `run --grid`, before and after."""
+"""Composes images into one labelled grid: validation, `run --grid`, before and after."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from PIL import Image
+    from PIL import Image, ImageDraw, ImageFont
 
 MAX_WIDTH = 2400
-_CELL = 256  # what small images are scaled up towards
+_CELL = 256  # pixels that small images are enlarged to
 _LARGEST_CELL = 512
 _LABEL_LINES = 6
 
@@ -24,7 +24,7 @@ _QUIET = "#59636e"
 
 @dataclass(frozen=True)
 class _Metrics:
-    """Every distance on a sheet, in pixels, derived from the width of a cell."""
+    """Distances and text sizes of a grid in pixels, derived from the width of a cell."""
 
     margin: int
     gap: int
@@ -51,24 +51,24 @@ def sheet(
     title: str | None = None,
     cell: int | None = None,
 ) -> Image.Image:
-    """Return one image that shows `rows` of images with their labels.
+    """Return one image with `rows` of images and their labels.
 
-    Small images grow by a whole factor and big ones shrink, so that the sheet is at most
-    `MAX_WIDTH` pixels wide. Images of several shapes are centred in their cells.
+    Small images are enlarged by a whole factor and large ones reduced, so that the grid is at most
+    `MAX_WIDTH` pixels wide. Images of different sizes are centred in their cells.
 
     Args:
         rows: Images by row; rows may differ in length.
-        row_labels: A text at the left of each row, such as its prompt.
-        column_labels: A text above each column, such as "base" and "with the adapter".
-        title: A text above everything.
-        cell: Side of a cell in pixels; by default one that suits the images.
+        row_labels: Text to the left of each row, such as its prompt; None without labels.
+        column_labels: Text above each column, such as "base"; None without labels.
+        title: Text above the grid; None without a title.
+        cell: Side of a cell in pixels; None derives it from the images.
 
     Raises:
         ValueError: There are no images, or not as many labels as rows or columns.
     """
     columns = max((len(row) for row in rows), default=0)
     if not columns:
-        raise ValueError("a sheet needs at least one image")
+        raise ValueError("A grid needs at least one image.")
     _check_count("row", row_labels, len(rows))
     _check_count("column", column_labels, columns)
 
@@ -78,36 +78,38 @@ def sheet(
     scale = _scale(max(widest, tallest), side)
     width, height = max(1, round(widest * scale)), max(1, round(tallest * scale))
     metrics = _Metrics.of(side, row_labels is not None)
-    return _Layout(metrics, columns, width, height).draw(rows, row_labels, column_labels, title)
+    return _Grid(metrics, columns, width, height).draw(rows, row_labels, column_labels, title)
 
 
 def _check_count(kind: str, labels: Sequence[str] | None, count: int) -> None:
     if labels is not None and len(labels) != count:
-        raise ValueError(f"{len(labels)} {kind} labels for {count} {kind}s")
+        raise ValueError(
+            f"A grid of {count} {kind}s needs {count} {kind} labels, got {len(labels)}."
+        )
 
 
 def _cell_side(largest: int, columns: int, labelled: bool, cell: int | None) -> int:
     if cell is None:
         cell = largest * max(1, _CELL // largest) if largest < _CELL else largest
         cell = max(_CELL // 2, min(cell, _LARGEST_CELL))
-    while cell > 32 and _sheet_width(cell, columns, labelled) > MAX_WIDTH:
+    while cell > 32 and _grid_width(cell, columns, labelled) > MAX_WIDTH:
         cell -= max(1, cell // 50)
     return cell
 
 
-def _sheet_width(cell: int, columns: int, labelled: bool) -> int:
+def _grid_width(cell: int, columns: int, labelled: bool) -> int:
     m = _Metrics.of(cell, labelled)
     label = m.label_width + m.gap if labelled else 0
     return 2 * m.margin + label + columns * cell + (columns - 1) * m.gap
 
 
 def _scale(largest: int, side: int) -> float:
-    """Return by what images are multiplied: a whole number, or a fraction below one."""
+    """Return the factor by which images are scaled: a whole number, or a fraction below 1."""
     return side // largest if side >= largest else side / largest
 
 
-class _Layout:
-    """Where everything goes on one sheet."""
+class _Grid:
+    """Positions of images and labels on a grid."""
 
     def __init__(self, metrics: _Metrics, columns: int, width: int, height: int) -> None:
         self.m, self.columns, self.width, self.height = metrics, columns, width, height
@@ -128,7 +130,7 @@ class _Layout:
         from PIL import Image, ImageDraw
 
         m = self.m
-        # A single narrow column must not leave its title without room.
+        # A single narrow column is too narrow for a title.
         page = max(self.right, m.margin + 320 if title else 0) + m.margin
         heading = Lettering(title or "", m.heading, page - 2 * m.margin, 3)
         heads = [Lettering(label, m.text, self.width, 2) for label in column_labels or ()]
@@ -164,7 +166,7 @@ class _Layout:
 
 
 def _flat(image: Image.Image) -> Image.Image:
-    """Return the image in RGB, transparent parts on paper."""
+    """Return the image in RGB, with white in place of transparency."""
     from PIL import Image
 
     if not image.has_transparency_data:
@@ -183,22 +185,18 @@ def _fit(image: Image.Image, width: int, height: int) -> Image.Image:
     return image.resize(size, Image.Resampling.LANCZOS)
 
 
-if TYPE_CHECKING:
-    from PIL import ImageDraw, ImageFont
-
-
 class Lettering:
-    """A text wrapped to a width and cut with an ellipsis after so many lines.
+    """A text that is wrapped to a width and cut with an ellipsis after the last line.
 
     Args:
-        text: Any text; runs of white space count as one space.
-        size: Height of the letters in pixels.
-        width: Pixels that a line may take.
-        lines: How many lines there may be.
-        height: Pixels that all lines together may take.
+        text: Any text; runs of white space become one space.
+        size: Font size in pixels.
+        width: Maximum width of a line in pixels.
+        lines: Maximum number of lines, at least 1.
+        height: Maximum height of all lines in pixels; None: unlimited.
 
     Attributes:
-        height: Pixels that all lines together take; 0 when there is nothing to write.
+        height: Height of all lines in pixels; 0 for an empty text.
     """
 
     def __init__(
@@ -212,7 +210,7 @@ class Lettering:
         self.height = len(self.lines) * self.leading
 
     def draw(self, pen: ImageDraw.ImageDraw, x: int, y: int, colour: str) -> None:
-        """Write the lines with their top left corner at x, y."""
+        """Draw the lines with their top left corner at (x, y) in pixels."""
         for number, line in enumerate(self.lines):
             middle = y + number * self.leading + self.leading / 2
             pen.text((x, middle), line, font=self.font, fill=colour, anchor="lm")
@@ -222,7 +220,7 @@ def _wrap(text: str, font: ImageFont.FreeTypeFont, width: int, limit: int) -> li
     lines: list[str] = []
     line = ""
     for word in re.findall(r"[^ \n\t]+", text):
-        # A no-break space has held its words together; Pillow's font has no such letter.
+        # The no-break space has prevented a break; Pillow's font has no glyph for it.
         word = word.replace("\N{NO-BREAK SPACE}", " ")
         joined = f"{line} {word}" if line else word
         if font.getlength(joined) <= width:
@@ -254,7 +252,7 @@ def _break_word(word: str, font: ImageFont.FreeTypeFont, width: int) -> list[str
 
 
 def _font_for(text: str, size: int) -> ImageFont.FreeTypeFont:
-    """Return Pillow's own font, or matplotlib's wider one for texts that it cannot write."""
+    """Return Pillow's own font, or DejaVu Sans for texts with glyphs that it lacks."""
     own = _own_font(size)
     missing = bytes(own.getmask("\uffff"))
     if all(letter.isspace() or bytes(own.getmask(letter)) != missing for letter in set(text)):

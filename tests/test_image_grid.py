@@ -1,4 +1,4 @@
-"""Sheets of labelled images."""
+"""Grids of labelled images."""
 
 from __future__ import annotations
 
@@ -50,8 +50,10 @@ def test_transparent_parts_lie_on_white():
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "1", "LA", "CMYK", "I;16"])
-def test_images_of_any_mode_are_taken(mode):
-    sheet([[Image.new(mode, (32, 32))]])
+def test_images_of_any_mode_keep_their_colour(mode):
+    image = sheet([[plain_image(32, 32, "black").convert(mode)]])
+    assert image.mode == "RGB"
+    assert count(image, (0, 0, 0)) == 256 * 256
 
 
 def test_labels_are_written_and_stay_in_their_column():
@@ -65,19 +67,23 @@ def test_labels_are_written_and_stay_in_their_column():
     assert labelled.convert("L").crop((0, 0, first - 8, labelled.height)).getextrema()[0] < 100
 
 
-@pytest.mark.parametrize("label", ["", " \n ", "é × – 猫 🐈 \u202e", "Ж" * 500, "<b>\x00"])
-def test_any_text_is_a_label(label):
-    sheet([[plain_image()]], [label], [label], label)
+@pytest.mark.parametrize("label", ["é × – 猫 🐈 \u202e", "Ж" * 500, "<b>\x00", "", " \n "])
+def test_any_text_is_a_label_and_covers_no_image(label):
+    image = sheet([[plain_image()]], [label], [label], label)
+    assert count(image, (255, 0, 0)) == 256 * 256
+    pixels = image.width * image.height
+    blank = count(image, (255, 255, 255)) + 256 * 256 == pixels
+    assert blank == (not label.strip()), "whatever has letters is written"
 
 
 def test_nothing_to_show_is_refused():
     for rows in ([], [[]]):
-        with pytest.raises(ValueError, match="at least one image"):
+        with pytest.raises(ValueError, match="A grid needs at least one image"):
             sheet(rows)
 
 
 def test_a_wrong_number_of_labels_is_refused():
-    with pytest.raises(ValueError, match="1 row labels for 2 rows"):
+    with pytest.raises(ValueError, match="A grid of 2 rows needs 2 row labels, got 1"):
         sheet([[plain_image()]] * 2, ["one"])
 
 

@@ -4,7 +4,8 @@
     python tools/check_docstrings.py hublora/data/crops.py
 
 An entry such as "size: (h, w) in pixels." says what its name does not: a type, shape, unit or
-range. "size: Of the image." and "size: What is cut." do not. Exit status 1 if any is found.
+range. "size: Of the image." and "size: What is cut." do not; "device: As for `load`." does, since
+it names the place that says it. Exit status 1 if any is found.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ ROOT = Path(__file__).resolve().parents[1]
 _SECTION = re.compile(r"^(\s*)(Args|Attributes|Returns|Yields|Raises|Note|Example):\s*$")
 _ENTRY = re.compile(r"^(\*{0,2}\w+): (\S.*)$")
 _EMPTY = re.compile(
-    r"(It|Its|The same|The other|Of|What|Whatever|As|That|Those|Them|Which|Where|Whose|Theirs?)\b"
+    r"(It|Its|The same|The other|Of|What|Whatever|That|Those|Them|Which|Where|Whose|Theirs?)\b"
+    r"|As\b(?! (for |in )?`)"
     r"|(How|How many|How often|Told|Given|Called|Anything)\.$"
 )
 
@@ -34,7 +36,8 @@ def entries(docstring: str) -> Iterator[tuple[str, str]]:
         elif line.strip() and len(line) - len(line.lstrip()) <= indent:
             section = ""
         elif section in ("Args", "Attributes") and len(line) - len(line.lstrip()) == indent + 4:
-            if entry := _ENTRY.match(line.strip()):
+            entry = _ENTRY.match(line.strip())
+            if entry:
                 yield entry[1], entry[2]
 
 

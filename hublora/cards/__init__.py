@@ -1,1 +1,1 @@
-"""Facts about an adapter become its model card and its plots."""
+"""Model cards and loss plots."""

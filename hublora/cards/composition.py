@@ -1,4 +1,4 @@
-"""Writes the model card of a composition: of several adapters that are used as one."""
+"""Writes the model card of a composition: several adapters that are used as one."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ _INVITATION = """\
 <!-- What is it for? Write it here: what stands between these markers is yours, and the next push
 keeps it. -->"""
 _MODES = {
-    "sum": "all of them act at once, as the exact weighted sum of their updates",
-    "switch": "one of them acts at each step, in turn",
+    "sum": "all of them are active, as the exact weighted sum of their updates",
+    "switch": "one of them is active at each step, in turn",
     "composite": "each of them predicts alone, and the guided predictions are averaged",
 }
 
@@ -35,10 +35,10 @@ class PartFacts:
     """One adapter of a composition.
 
     Attributes:
-        name: Its repo id, or a title where it has none.
-        weight: As it is written.
-        commit: What it is pinned to; None where it has none.
-        license: Its card's.
+        name: Repo id, or a title for an adapter that is not on the Hub.
+        weight: Weight or schedule as it is written in a ref, e.g. "0.7".
+        commit: Pinned commit, 40 hexadecimal digits; None for an adapter that is not on the Hub.
+        license: Licence on the adapter's card.
         published: Whether `name` is a repo id.
     """
 
@@ -51,24 +51,24 @@ class PartFacts:
 
 @dataclass(frozen=True)
 class CompositionFacts:
-    """What is known of a composition.
+    """The facts on the card of a composition.
 
     Attributes:
-        title: A name for people.
-        repo_id: owner/name of its repo; None before it has one.
-        base: Hub id of the base; None for a folder.
-        base_commit: What that is pinned to.
-        parts: The adapters.
-        mode: How they act: "sum", "switch" or "composite".
-        licenses: Their licences and the base's.
-        family_tags: Tags that the Hub groups adapters of the base's family by.
-        trigger_words: Of all of the adapters.
-        example: What a person may type.
-        template: Of prompts; None for what a person types alone.
-        gallery: Images that were drawn with it.
-        sampling: How they were drawn.
-        merged: How the adapters were made one; None where they stay apart.
-        error: Relative error against the exact sum, of what was merged.
+        title: Heading of the card.
+        repo_id: owner/name of the composition's repo; None before it has one.
+        base: Hub id of the base model; None for a folder.
+        base_commit: Pinned commit of the base model; None for a folder.
+        parts: Adapters in the order of the composition.
+        mode: How the adapters act together: "sum", "switch" or "composite".
+        licenses: Licences of the adapters and the base model.
+        family_tags: Hub tags of the base's family.
+        trigger_words: Trigger words of all adapters.
+        example: Prompt in the card's commands.
+        template: Prompt template with `{prompt}`; None uses a prompt unchanged.
+        gallery: Images that were generated with the composition.
+        sampling: Sampling settings of the gallery.
+        merged: Merge method, such as "svd"; None where the adapters stay separate.
+        error: Relative error of a merge against the exact weighted sum; None without a merge.
         hublora_version: Version that wrote the card.
     """
 

@@ -19,21 +19,21 @@ def dataset_card(repo_id: str, captions: Mapping[str, str], captioned_by: str | 
 
     Args:
         repo_id: owner/name.
-        captions: Image -> its caption.
-        captioned_by: The captioning model, None if people wrote the captions.
+        captions: File name of an image -> caption.
+        captioned_by: Repo id of the captioning model; None if people wrote the captions.
     """
     metadata = {
         "task_categories": ["text-to-image"],
         "tags": ["imagefolder", "hublora"],
         "size_categories": [_size(len(captions))],
     }
-    shown = list(captions.items())[:_EXAMPLES]
+    examples = list(captions.items())[:_EXAMPLES]
     body = render(
         "cards/dataset.md.jinja",
         title=inline(repo_id.split("/")[-1]),
         count=len(captions),
         captioned_by=repo_link(captioned_by) if captioned_by else None,
-        examples=[(code(name), inline(text)) for name, text in shown],
+        examples=[(code(name), inline(text)) for name, text in examples],
         repo_id=repo_id,
         fence=fence(repo_id),
     )

@@ -1,4 +1,4 @@
-"""Says what a training ran on, without saying whose machine it was."""
+"""Versions and hardware of a training, without the host, user or paths of the machine."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 PACKAGES = ("hublora", "torch", "diffusers", "peft", "transformers", "accelerate", "pillow")
 
-# What is compared between two machines besides the packages, and what people call it.
+# Compared between two machines besides the packages: key -> its name in a sentence.
 _COMPARED = {
     "os": "The system",
     "python": "Python",
@@ -21,12 +21,12 @@ _COMPARED = {
 
 
 def describe_environment(device: str | None = None) -> dict[str, str | int]:
-    """Return versions and hardware, by name: no host, no user and no path.
+    """Return versions and hardware by name; nothing tells the host, the user or a path.
 
-    Only a torch that is already in use is asked about GPUs: a card is not worth importing it.
+    GPUs are looked for only if torch has been imported already.
 
     Args:
-        device: What was computed on: "cuda", "mps" or "cpu"; by default the best there is.
+        device: Device type of the run, "cuda", "mps" or "cpu"; None: the best available.
     """
     return {
         "os": f"{platform.system()} {platform.machine()}",
@@ -38,7 +38,7 @@ def describe_environment(device: str | None = None) -> dict[str, str | int]:
 
 
 def drift(then: Mapping[str, object], now: Mapping[str, object]) -> tuple[str, ...]:
-    """Return what is not as it was, one sentence each; what only one of them knows counts too."""
+    """Return a sentence for each version or device that differs or is missing in one of them."""
     names = {**_COMPARED, **{package: package for package in PACKAGES}}
     return tuple(
         f"{name} was {_known(then.get(key))} and is {_known(now.get(key))}."

@@ -1,7 +1,6 @@
-"""Everything that a model card says, as one frozen value.
+"""The facts that a model card states, as frozen values.
 
-Facts are what is known: what is None or empty is left out of the card or said to be unknown, and
-nothing here is guessed.
+A fact that is None or empty is unknown: the card leaves it out or says so. Nothing is guessed.
 """
 
 from __future__ import annotations
@@ -16,13 +15,13 @@ Value = str | int | float | bool | None
 
 @dataclass(frozen=True)
 class LicenseFacts:
-    """Under which terms something may be used, as cards on the Hub write it.
+    """A licence in the form of cards on the Hub.
 
     Attributes:
         id: One of the Hub's ids (https://huggingface.co/docs/hub/repositories-licenses), "other",
             or None when it is unknown.
-        name: Name of an "other" licence.
-        link: Where the text of an "other" licence is.
+        name: Name of an "other" licence; None for the Hub's own ids.
+        link: URL of the text of an "other" licence; None for the Hub's own ids.
     """
 
     id: str | None = None
@@ -32,12 +31,12 @@ class LicenseFacts:
 
 @dataclass(frozen=True)
 class RepoFacts:
-    """A repo that the adapter was made from.
+    """The base model or dataset that an adapter was trained with.
 
     Attributes:
-        id: owner/name on the Hub; None for a folder that nobody else has.
-        revision: The commit that was used.
-        license: Its licence.
+        id: owner/name on the Hub; None for a local folder.
+        revision: Commit, 40 hexadecimal digits; None for a local folder.
+        license: Licence on the repo's card.
     """
 
     id: str | None = None
@@ -50,10 +49,10 @@ class GalleryImage:
     """One image of the gallery.
 
     Attributes:
-        path: Inside the repo, with forward slashes.
-        prompt: What was asked for.
-        negative_prompt: What was asked to stay away.
-        seed: Of the noise it started from.
+        path: Path inside the repo, with forward slashes.
+        prompt: Prompt without the trigger words in `in_front`.
+        negative_prompt: Negative prompt; "" without one.
+        seed: Seed of the initial noise; None if unknown.
         in_front: Trigger words that hublora put before the prompt.
     """
 
@@ -66,7 +65,15 @@ class GalleryImage:
 
 @dataclass(frozen=True)
 class SamplingFacts:
-    """How the gallery was drawn, and what a person may start from."""
+    """Sampling settings of the gallery, which the card's code uses too.
+
+    Attributes:
+        steps: Number of denoising steps.
+        guidance: Classifier-free guidance scale.
+        scheduler: Class name of the diffusers scheduler.
+        width: Width in pixels.
+        height: Height in pixels.
+    """
 
     steps: int | None = None
     guidance: float | None = None
@@ -77,20 +84,20 @@ class SamplingFacts:
 
 @dataclass(frozen=True)
 class TrainingFacts:
-    """What the training was and how it went.
+    """Settings and results of a training.
 
     Attributes:
         steps: Optimizer steps.
-        images: Distinct images it saw.
+        images: Number of distinct images.
         final_loss: Smoothed loss at the end.
-        seconds: How long it took, encoding included.
-        images_per_second: Images per second, once warm.
-        peak_memory: Bytes, of the GPU if there was one.
-        settings: Name -> value, in the order of the table.
-        command: Command line that makes the adapter again; None: from `config_path`.
-        config_path: The settings as a file inside the repo.
+        seconds: Duration in seconds, encoding included.
+        images_per_second: Throughput after warm-up.
+        peak_memory: Bytes of GPU memory, or of RAM without a GPU.
+        settings: Setting -> value, in the order of the card's table.
+        command: Command line that trains the adapter again; None: one that reads `config_path`.
+        config_path: Path of the settings inside the repo.
         loss_plot: Path of the image inside the repo.
-        unpublished: Settings that name something which is not on the Hub, under dotted keys.
+        unpublished: Dotted keys of settings whose values are not on the Hub, e.g. "data.folder".
     """
 
     steps: int | None = None
@@ -108,13 +115,13 @@ class TrainingFacts:
 
 @dataclass(frozen=True)
 class TokenEmbeddingFacts:
-    """New words that belong to an adapter, or are all that was learned.
+    """Token embeddings that were learned, with an adapter or alone.
 
     Attributes:
-        path: Their file inside the repo.
-        lengths: Word -> vectors that it stands for, in the order of the file's rows.
-        keys: Keys of the file, one for each text encoder; empty if the words are its keys.
-        size: Bytes of the file, where there is an adapter's besides.
+        path: Path of the file inside the repo.
+        lengths: Placeholder token -> number of its vectors, in the order of the file's rows.
+        keys: Keys of the file, one for each text encoder; empty if the tokens are its keys.
+        size: Bytes of the file if the repo has an adapter too; None without an adapter.
     """
 
     path: str
@@ -125,33 +132,33 @@ class TokenEmbeddingFacts:
 
 @dataclass(frozen=True)
 class CardFacts:
-    """What is known of an adapter and of how it was made.
+    """The facts on the card of an adapter.
 
     Attributes:
-        title: A name for people.
-        base: The base it was trained on.
-        family_tags: Tags that the Hub groups adapters of its family by.
-        pipeline_class: The diffusers pipeline that runs it, e.g. "StableDiffusionPipeline".
+        title: Heading of the card.
+        base: Base model that the adapter was trained on.
+        family_tags: Hub tags of the base's family.
+        pipeline_class: Name of the diffusers pipeline class, e.g. "StableDiffusionPipeline".
         hublora_version: Version that wrote the card.
-        repo_id: owner/name of its repo; None before it has one.
-        dtype: Torch type to load the base in, e.g. "float16".
-        dataset: What it was trained on.
-        license: Its own licence, where it is not the base's.
-        trigger_words: Words that call the concept; empty when there are none.
-        weight_name: The adapter's file; None where only words were learned.
+        repo_id: owner/name of the adapter's repo; None before it has one.
+        dtype: Name of the torch dtype to load the base in, e.g. "float16".
+        dataset: Dataset that the adapter was trained on.
+        license: Licence of the adapter; None inherits the base's.
+        trigger_words: Words that activate the concept in a prompt; empty without any.
+        weight_name: File of the adapter; None where only token embeddings were learned.
         token_embeddings: Learned token embeddings; None without any.
-        kohya_path: The same adapter for ComfyUI and AUTOMATIC1111.
+        kohya_path: Path inside the repo of the adapter for ComfyUI and AUTOMATIC1111.
         rank: Rank of the update matrices.
-        alpha: Numerator of their scale.
-        components: Parts of the pipeline that it changes.
-        targets: Layers that it changes.
+        alpha: Alpha; the updates are scaled by alpha / rank.
+        components: Names of the adapted pipeline components, e.g. "unet".
+        targets: Names of the adapted layers.
         size: Bytes of the adapter's file.
-        gallery: Images that were drawn with it.
-        before_after: Sheet of images without and with it, inside the repo.
-        sampling: How the gallery was drawn.
-        training: How it was made.
-        environment: As `describe_environment` returns it.
-        description: Markdown that a person wrote about it.
+        gallery: Images that were generated with the adapter.
+        before_after: Path inside the repo of a grid of images without and with the adapter.
+        sampling: Sampling settings of the gallery.
+        training: Settings and results of the training.
+        environment: Versions and hardware, from `describe_environment`.
+        description: Markdown that a person wrote about the adapter.
     """
 
     title: str

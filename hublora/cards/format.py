@@ -1,4 +1,4 @@
-"""Values as people read them."""
+"""Formats numbers, settings and sampling facts for cards and the command line."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def format_duration(seconds: float) -> str:
 
 
 def format_value(given: object) -> str | None:
-    """Return a setting's value; None for one that is not set."""
+    """Return a setting's value as text; None for one that is not set."""
     if given is None or given == "" or (isinstance(given, list | tuple) and not given):
         return None
     if isinstance(given, bool):
@@ -56,12 +56,12 @@ def format_value(given: object) -> str | None:
 
 
 def format_count(number: int, noun: str) -> str:
-    """Return a number of things, e.g. "1 image" or "1,200 images"."""
+    """Return a count with its noun, e.g. "1 image" or "1,200 images"."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def format_sampling(facts: SamplingFacts) -> str | None:
-    """Return how images were drawn; None if nothing is known of it."""
+    """Return the sampling settings, e.g. "25 steps, guidance 7.5"; None if none is known."""
     steps = format_count(facts.steps, "step") if facts.steps else None
     if steps and facts.scheduler:
         steps += f" of {markdown.code(facts.scheduler)}"
@@ -74,7 +74,7 @@ def format_sampling(facts: SamplingFacts) -> str | None:
 
 
 def format_image_source(image: GalleryImage) -> str:
-    """Return what one image was drawn from."""
+    """Return prompt, negative prompt, trigger words and seed of an image in Markdown."""
     line = markdown.code(image.prompt)
     if image.negative_prompt:
         line += f" without {markdown.code(image.negative_prompt)}"
@@ -84,7 +84,7 @@ def format_image_source(image: GalleryImage) -> str:
 
 
 def format_environment(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return labels and values of what `describe_environment` found."""
+    """Return label and value of each fact that `describe_environment` returned."""
     rows = []
     for name, given in facts.items():
         text = format_size(given) if name.endswith("_memory") else format_value(given)

@@ -1,11 +1,11 @@
-"""Which licence stands when a card is written anew: hublora's, or one that a person set.
+"""Chooses the licence of an updated card: the generated one, or one that a person set.
 
 A comment in the body holds the licence as hublora would write it and as hublora last saw it:
 
     <!-- hublora:license openrail cc-by-nc-4.0 -->
 
-A licence that is not the one written was chosen by a person; one that is not the one last seen was
-changed since.
+A licence that differs from the written one was chosen by a person; one that differs from the last
+seen one was changed since.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ def note(written: object, seen: object) -> str:
 def choose(
     old: Mapping[str, Any], old_body: str, new: Mapping[str, Any], new_body: str
 ) -> dict[str, Any]:
-    """Return the licence keys that stand, from the entries and bodies of both cards."""
+    """Return the front matter's licence keys for the new card, from both cards' front matter and
+    bodies."""
     there, here = _standing(old, old_body), _standing(new, new_body)
     if here.edited:
         return here.keys
@@ -43,7 +44,7 @@ def choose(
 
 
 def refresh(body: str, license: object) -> str:
-    """Return `body` with `license` as the one last seen."""
+    """Return `body` with `license` recorded as the last seen one."""
     return _NOTE.sub(lambda found: note(found[1], license), body)
 
 

@@ -1,7 +1,7 @@
-"""Puts any text into Markdown without it becoming Markdown.
+"""Escapes any text for Markdown.
 
-Prompts, titles and names are other people's words: they may hold backticks, HTML, pipes, newlines
-or the markers that a card is merged by, and must still be shown as they are.
+Prompts, titles and names are written by others: they may contain backticks, HTML, pipes, newlines
+or the markers of `hublora.cards.user_sections`, and are displayed unchanged.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ _REPO = re.compile(r"\A[\w.-]+(/[\w.-]+)?\Z", re.ASCII)
 
 
 def inline(text: str) -> str:
-    """Return plain text for a heading, a sentence or the cell of a table."""
+    """Return text escaped for a heading, a sentence or a table cell."""
     return "".join(_ESCAPED.get(character, character) for character in one_line(text))
 
 
 def code(text: str) -> str:
-    """Return a code span; not for tables, where a pipe ends the cell even inside one."""
+    """Return a code span; not for table cells, which a pipe ends even inside a code span."""
     text = one_line(text) or " "
     ticks = "`" * (_longest_run(text) + 1)
-    room = " " if text.startswith("`") or text.endswith("`") else ""
-    return f"{ticks}{room}{text}{room}{ticks}"
+    space = " " if text.startswith("`") or text.endswith("`") else ""
+    return f"{ticks}{space}{text}{space}{ticks}"
 
 
 def fence(*texts: str) -> str:
@@ -40,7 +40,7 @@ def fence(*texts: str) -> str:
 
 
 def repo_link(repo_id: str, kind: str = "") -> str:
-    """Return a repo's name as a link to its page on whichever Hub shows the card."""
+    """Return a repo id as a link to its page, relative to the Hub that displays the card."""
     if not _REPO.match(repo_id):
         return code(repo_id)
     return f"[`{repo_id}`](/{kind}{repo_id})"

@@ -1,13 +1,13 @@
-"""Brings a card up to date without losing what a person wrote in it.
+"""Updates a card without losing what a person wrote in it.
 
-Body: hublora's, except for the user sections (`hublora.cards.user_sections`). Where a person has
-removed the markers, the whole body is theirs and stays as it is.
+Body: generated anew, except for the user sections (`hublora.cards.user_sections`). Where a person
+has removed the markers, the whole body is theirs and stays unchanged.
 
-Front matter: hublora's keys are new, except for a licence that a person set and tags that they
-added; all other keys stay as they were typed.
+Front matter: generated keys are replaced, except for a licence that a person set and tags that
+they added; all other keys stay as they were typed.
 
 Both cards may have been edited: the one on the Hub in its editor, the new one in its folder. If
-their words differ, the edited ones stay, and if both were edited, both stay.
+their user sections differ, the edited one stays; if both were edited, both stay.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ def merge_card(previous: str, new: str) -> str:
     """Return the card `new` with what a person wrote in `previous`.
 
     Args:
-        previous: The card that is on the Hub; empty if there is none.
-        new: The card that is about to be pushed.
+        previous: Text of the card on the Hub; empty if there is none.
+        new: Text of the card that is about to be pushed.
     """
     old_yaml, old_body = metadata.split(previous)
     new_yaml, new_body = metadata.split(new)
@@ -56,26 +56,26 @@ def merge_card(previous: str, new: str) -> str:
 def _merge_bodies(old: str, new: str, ours: bool) -> str:
     mine = user_sections.find(new)
     if not mine:
-        return new  # edited as a whole in its folder, where nothing else keeps it
+        return new  # edited as a whole in its folder, which has the only copy
     theirs = user_sections.find(old)
     if not theirs and old.strip():
         if ours:
             return old
-        # A card that hublora did not write: all of its text is somebody's.
+        # A card that hublora did not write: all of its text is a person's.
         theirs = [UserSection(user_sections.defuse(_GALLERY.sub("", _TITLE.sub("", old))).strip())]
-    words = [text for pair in zip_longest(theirs, mine) for text in _choose(*pair)]
-    return user_sections.replace(new, words)
+    texts = [text for pair in zip_longest(theirs, mine) for text in _choose(*pair)]
+    return user_sections.replace(new, texts)
 
 
 def _choose(old: UserSection | None, new: UserSection | None) -> list[str]:
-    """Return the words to keep of what may be the same region at two times."""
-    if old is None or new is None or old.words == new.words:
-        return [region.words for region in (old or new,) if region]
+    """Return the texts to keep of two versions of a user section; None where it is missing."""
+    if old is None or new is None or old.text == new.text:
+        return [section.text for section in (old or new,) if section]
     if old.edited and new.edited:
-        return [region.words for region in (old, new) if region.written] or [new.words]
+        return [section.text for section in (old, new) if section.written] or [new.text]
     if old.edited or new.edited:
-        return [old.words if old.edited else new.words]
-    return [old.words if old.written else new.words]
+        return [old.text if old.edited else new.text]
+    return [old.text if old.written else new.text]
 
 
 def _merge_tags(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
@@ -108,7 +108,7 @@ def _foreign_lines(yaml_text: str) -> dict[str, str]:
 
 
 def _read(yaml_text: str) -> dict[str, Any]:
-    """Return the entries; none of a text that cannot be read safely."""
+    """Return the entries of the front matter; empty if it cannot be read safely."""
     if _compose(yaml_text) is None:
         return {}
     try:
@@ -118,7 +118,7 @@ def _read(yaml_text: str) -> dict[str, Any]:
 
 
 def _compose(yaml_text: str) -> yaml.MappingNode | None:
-    """Return the tree of a mapping; None for anything else and for one with aliases.
+    """Return the YAML tree of a mapping; None for anything else and for one with aliases.
 
     Aliases can make a small text endless, and lines with one cannot be moved on their own.
     """

@@ -1,4 +1,4 @@
-"""The front matter of a card: what the Hub reads of it.
+"""The front matter of a card: the YAML that the Hub reads.
 
 Keys follow https://huggingface.co/docs/hub/model-cards and what galleries of LoRA adapters expect.
 """
@@ -16,7 +16,7 @@ from hublora.quoting import one_line
 
 TAGS = ("text-to-image", "diffusers", "diffusers-training")
 ADAPTER_TAGS = ("lora", "template:sd-lora")
-WORDS_TAG = "textual_inversion"
+EMBEDDINGS_TAG = "textual_inversion"
 LICENSE_KEYS = ("license", "license_name", "license_link")
 GENERATED_KEYS = (
     "base_model",
@@ -34,7 +34,7 @@ _BLOCK = re.compile(r"\A\ufeff?\s*---[ \t]*\n(.*?)(?:\n|^)---[ \t]*(?:\n|\Z)", r
 
 
 def front_matter(facts: CardFacts) -> dict[str, Any]:
-    """Return the keys and values of the front matter; what is unknown has no key."""
+    """Return the entries of the front matter; unknown facts have no key."""
     entries = {
         "base_model": facts.base.id,
         "base_model_relation": "adapter" if facts.base.id else None,
@@ -51,30 +51,30 @@ def front_matter(facts: CardFacts) -> dict[str, Any]:
 
 def _kind_tags(facts: CardFacts) -> list[str]:
     adapter = ADAPTER_TAGS if facts.weight_name else ()
-    return [*TAGS, *adapter, *((WORDS_TAG,) if facts.token_embeddings else ())]
+    return [*TAGS, *adapter, *((EMBEDDINGS_TAG,) if facts.token_embeddings else ())]
 
 
 def license_of(facts: CardFacts) -> LicenseFacts:
-    """Return the adapter's licence: its own, or the base's, which it inherits."""
+    """Return the adapter's own licence, or the base's, which it inherits."""
     return facts.license or facts.base.license
 
 
 def dump(entries: dict[str, Any]) -> str:
-    """Return YAML that every reader takes alike, one line per text."""
+    """Return YAML that YAML 1.1 and 1.2 parsers read alike, with each text on one line."""
     return yaml.dump(
         entries, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=sys.maxsize
     )
 
 
 def split(card: str) -> tuple[str, str]:
-    """Return the YAML text (maybe empty) and the body of a card."""
+    """Return the YAML text, "" without front matter, and the body of a card."""
     card = card.replace("\r\n", "\n")
     match = _BLOCK.match(card)
     return (match[1], card[match.end() :]) if match else ("", card)
 
 
 def join(yaml_text: str, body: str) -> str:
-    """Return the card that `split` takes apart."""
+    """Return the card of a YAML text and a body; the inverse of `split`."""
     return f"---\n{yaml_text.rstrip()}\n---\n\n{body.strip()}\n"
 
 
@@ -85,7 +85,7 @@ def _license(license: LicenseFacts) -> dict[str, str | None]:
 
 
 def widget(image: GalleryImage) -> dict[str, Any]:
-    """Return an image's entry in the gallery that the Hub shows."""
+    """Return an image's entry in the Hub's gallery widget."""
     entry: dict[str, Any] = {"text": one_line(image.prompt) or " "}
     if image.negative_prompt:
         entry["parameters"] = {"negative_prompt": one_line(image.negative_prompt)}
@@ -94,12 +94,12 @@ def widget(image: GalleryImage) -> dict[str, Any]:
 
 class _Dumper(yaml.SafeDumper):
     def ignore_aliases(self, data: Any) -> bool:
-        # The Hub refuses a card whose equal values are written once and pointed at.
+        # The Hub refuses a card with YAML aliases, which PyYAML writes for equal values.
         return True
 
 
 def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    # YAML 1.2, which the Hub reads, takes more plain texts for numbers than PyYAML's 1.1 does.
+    # YAML 1.2, which the Hub reads, parses more plain texts as numbers than PyYAML's 1.1 does.
     plain = text[:1].isalpha() and len(text.splitlines()) == 1
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if plain else '"')
 

@@ -1,4 +1,4 @@
-"""Draws how a training went."""
+"""Plots loss and learning rate over the steps of a training."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ _QUIET = "#59636e"
 _GRID = "#e4e7eb"
 _LOSS = "#2f6fdb"
 _RATE = "#c2571a"
-_RATES = {"adapter": "lr", "words": "token_embedding_lr"}
-_RATE_LINES = {"adapter": (_RATE, "-"), "words": ("#1a7f6b", "--")}
+_RATES = {"adapter": "lr", "token embeddings": "token_embedding_lr"}
+_RATE_LINES = {"adapter": (_RATE, "-"), "token embeddings": ("#1a7f6b", "--")}
 _HELD_OUT = "#7a3fb8"
 
 _SIZE = (7.0, 4.4)  # inches; at 700 px wide an inch is 100 px, so 10 pt is 14 px
 _DPI = 200
 
-_FEW = 20  # losses up to which each is drawn and none is averaged
+_FEW = 20  # losses up to which each is plotted without an average
 _MOST_DOTS = 4000
 
 
 def loss_plot(
     history: Sequence[Mapping[str, Any]], path: Path, *, title: str | None = None
 ) -> Path:
-    """Draw loss and learning rate over the steps into a PNG at `path`, which is returned.
+    """Plot loss and learning rate over the steps into a PNG and return its path.
 
     Args:
         history: One mapping per step with `step`, `loss` and, where known, `lr`,
             `token_embedding_lr` and `held_out`, the loss on images that are not trained on.
-        path: Where the image is written.
-        title: A text above the plot, shown as it is.
+        path: PNG file that is written.
+        title: Text above the plot, without any markup; None without a title.
 
     Raises:
         ValueError: No entry has a finite loss.
@@ -59,7 +59,7 @@ def loss_plot(
     _mark_steps(lower or upper, losses[0][0], losses[-1][0])
     above = _draw_legend(upper)
     if title:
-        # A title is somebody's text: "$" must not start a formula.
+        # A title is any text: "$" must not start a formula.
         upper.set_title(title, loc="left", color=_INK, fontsize=12, pad=above, parse_math=False)
     canvas.print_png(path)
     return path
@@ -68,8 +68,8 @@ def loss_plot(
 def smooth(values: Sequence[float], span: float) -> list[float]:
     """Return the moving average of `values`, weighted over about `span` of them.
 
-    An exponential average runs forwards and then back over its own result, so that the line lags
-    behind in neither direction and starts where the values do, not at the first of them.
+    An exponential average runs forwards and then backwards over its own result, so that it lags in
+    neither direction and does not start at the first value.
     """
     return _decaying(_decaying(values, span)[::-1], span)[::-1]
 
@@ -134,7 +134,7 @@ def _draw_loss(axes: Axes, losses: Sequence[tuple[int, float]]) -> None:
 
 
 def _draw_held_out(axes: Axes, losses: Sequence[tuple[int, float]]) -> None:
-    """Draw the loss on held-out images, with a ring around the lowest."""
+    """Plot the held-out loss with a ring around its minimum."""
     if not losses:
         return
     steps, values = zip(*losses, strict=True)
@@ -145,13 +145,12 @@ def _draw_held_out(axes: Axes, losses: Sequence[tuple[int, float]]) -> None:
     label = f"lowest, step {step:,}"
     axes.scatter([step], [value], 90, facecolors="none", edgecolors=_HELD_OUT, label=label)
     low, high = axes.get_ylim()
-    room = (high - low) * 0.06
-    axes.set_ylim(min(low, min(values) - room), max(high, max(values) + room))
+    padding = (high - low) * 0.06
+    axes.set_ylim(min(low, min(values) - padding), max(high, max(values) + padding))
 
 
 def _draw_legend(axes: Axes) -> float:
-    """Say above the plot, where it hides nothing, which line is which; return the room in points
-    that a title has to leave."""
+    """Place the legend above the plot; return the padding in points that a title needs."""
     handles, labels = axes.get_legend_handles_labels()
     if not handles:
         return 10
@@ -179,15 +178,15 @@ def _mark_steps(axes: Axes, first: int, last: int) -> None:
 
 
 def _limits(values: Sequence[float]) -> tuple[float, float]:
-    """Return a range that holds nearly all values: single outliers must not flatten the rest."""
+    """Return a range with nearly all values, so that single outliers do not flatten the rest."""
     ordered = sorted(values)
     low, high = ordered[len(ordered) // 200], ordered[-1 - len(ordered) // 200]
-    room = (high - low) * 0.06 or abs(high) * 0.1 or 1.0
-    return low - room, high + room
+    padding = (high - low) * 0.06 or abs(high) * 0.1 or 1.0
+    return low - padding, high + padding
 
 
 def _draw_rates(axes: Axes, rates: Mapping[str, Sequence[tuple[int, float]]]) -> None:
-    """Draw one learning rate, or several, each as a share of its own highest value."""
+    """Plot one or several learning rates, each relative to its own maximum."""
     axes.set_ylabel("learning rate", color=_INK, fontsize=10)
     peaks = {name: max(value for _, value in series) or 1.0 for name, series in rates.items()}
     for name, series in rates.items():

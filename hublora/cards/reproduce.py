@@ -1,4 +1,4 @@
-"""What a card says of making an adapter again: the commands, and what is needed for them."""
+"""The card's commands that train the adapter again, and the unpublished inputs they need."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from hublora.cards.facts import CardFacts
 
 @dataclass(frozen=True)
 class _Own:
-    """How a command names something that is not on the Hub.
+    """An input of a training that is not on the Hub.
 
     Attributes:
-        flag: Of `hublora train`.
-        example: A path to stand for one's own.
-        what: It, as the part of a sentence.
+        flag: Flag of `hublora train` that takes its path.
+        example: Placeholder path.
+        what: Noun phrase for a sentence, such as "the images".
     """
 
     flag: str
@@ -28,7 +28,9 @@ _OWN = {
     "data.folder": _Own("--folder", "./your-images", "the images"),
     "data.archive": _Own("--archive", "./your-images.zip", "the images"),
     "adapter.start_from": _Own(
-        "--set adapter.start_from=", "./your-adapter.safetensors", "the adapter that it began with"
+        "--set adapter.start_from=",
+        "./your-adapter.safetensors",
+        "the adapter that the training started from",
     ),
     "dreambooth.class_folder": _Own(
         "--class-data-dir", "./your-class-images", "the images of the class"
@@ -37,7 +39,8 @@ _OWN = {
 
 
 def commands(facts: CardFacts) -> dict[str, str | None]:
-    """Return the command that trains the adapter again and, of a repo, the one that compares."""
+    """Return the command that trains the adapter again and, if it has a repo, the one that verifies
+    the result."""
     own = facts.training.unpublished
     flags = "".join(_argument(_OWN[key].flag, _OWN[key].example) for key in own)
     if facts.repo_id is None:
@@ -53,14 +56,13 @@ def commands(facts: CardFacts) -> dict[str, str | None]:
 
 
 def needs(unpublished: Sequence[str]) -> str | None:
-    """Return a sentence about what only those have whom its author gave it; None without any."""
+    """Return a sentence about the inputs that are not published; None without any."""
     if not unpublished:
         return None
     things = " and ".join(_OWN[key].what for key in unpublished)
     paths = " and ".join(f"`{_OWN[key].example}`" for key in unpublished)
     return (
-        f"It was made with something that is not published: {things}. Whoever has that writes "
-        f"where it is in place of {paths}."
+        f"Not published, but needed to train it again: {things}. Replace {paths} by your own path."
     )
 
 

@@ -1,4 +1,4 @@
-"""What the template of a card shows: facts as texts that are safe in Markdown."""
+"""Builds the context of the card template: facts as texts that are escaped for Markdown."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ yours, and the next push keeps it. Remove the markers, and the whole text is you
 
 
 def view(facts: CardFacts) -> dict[str, Any]:
-    """Return the names that the template uses, with nothing left for it to decide."""
+    """Return the variables of the template `cards/adapter.md.jinja`."""
     prompt = _example_prompt(facts)
     license = metadata.license_of(facts).id
     again = defuse(facts.training.command or "").strip()
@@ -51,9 +51,9 @@ def view(facts: CardFacts) -> dict[str, Any]:
         "dtype": facts.dtype,
         "weight_name": quoting.python_text(facts.weight_name) if facts.weight_name else None,
         "kind": textual_inversion.kind(facts),
-        "noun": "adapter" if facts.weight_name else "word",
-        "words": textual_inversion.loading(facts),
-        "words_link": textual_inversion.for_comfyui(facts),
+        "noun": "adapter" if facts.weight_name else "token embedding",
+        "embeddings": textual_inversion.loading(facts),
+        "embedding_link": textual_inversion.for_comfyui(facts),
         "call": _call_arguments(facts),
         "hublora_prompt": textual_inversion.in_hublora(facts, quoting.python_text(prompt)),
         "inpaints": "Inpaint" in facts.pipeline_class,
@@ -96,7 +96,7 @@ def _training_set(facts: CardFacts) -> str:
 
 
 def _size(facts: CardFacts) -> str | None:
-    """Return how large what was learned is, as the beginning of a sentence."""
+    """Return the size of the learned files as the beginning of a sentence; None if unknown."""
     if facts.size is None:
         return None
     learned = facts.token_embeddings
@@ -152,8 +152,8 @@ def _made(facts: CardFacts) -> list[tuple[str, str]]:
         ("Rank", format_value(facts.rank)),
         ("Alpha", format_value(facts.alpha)),
         ("Steps", format_value(training.steps)),
-        ("Loss at the end", f"{loss:.4g}" if loss is not None else None),
-        ("Took", format_duration(training.seconds) if training.seconds else None),
+        ("Final loss", f"{loss:.4g}" if loss is not None else None),
+        ("Duration", format_duration(training.seconds) if training.seconds else None),
         ("Images per second", f"{speed:.3g}" if speed else None),
         ("Peak memory", format_size(memory) if memory else None),
     ]

@@ -1,13 +1,13 @@
-"""The parts of a card's body that belong to a person.
+"""User sections: the parts of a card's body that a person writes and an update keeps.
 
-A region lies between two markers, each on a line of its own:
+A section lies between two markers, each on a line of its own:
 
     <!-- hublora:keep 1a2b3c4d -->
-    A person's words.
+    Text that a person wrote.
     <!-- /hublora:keep -->
 
-The digits are a digest of the words as hublora last wrote or saw them: words that no longer match
-were edited since. Without digits, as a person types a region, they count as edited.
+The digits are a hash of the text as hublora last wrote or saw it: a text that no longer matches
+was edited since. A section without digits, as a person types it, counts as edited.
 """
 
 from __future__ import annotations
@@ -24,23 +24,30 @@ _COMMENT = re.compile(r"<!--.*?-->", re.S)
 
 @dataclass(frozen=True)
 class UserSection:
-    """Somebody's words, and the digest of what they were when hublora last saw them."""
+    """One user section.
 
-    words: str
+    Attributes:
+        text: Markdown between the markers.
+        seen: First 8 hexadecimal digits of the hash of the text as hublora last saw it; None if
+            it never did.
+    """
+
+    text: str
     seen: str | None = None
 
     @property
     def edited(self) -> bool:
-        return self.seen != _digest(self.words)
+        """Whether the text has changed since hublora last saw it."""
+        return self.seen != _digest(self.text)
 
     @property
     def written(self) -> bool:
-        """Whether there is more than a comment."""
-        return bool(_COMMENT.sub("", self.words).strip())
+        """Whether the text is more than comments."""
+        return bool(_COMMENT.sub("", self.text).strip())
 
 
 def find(body: str) -> list[UserSection]:
-    """Return the regions in order; none if the markers do not pair up."""
+    """Return the user sections in order; none if the markers do not pair up."""
     markers = list(_MARKER.finditer(body))
     if [bool(marker[1]) for marker in markers] != [False, True] * (len(markers) // 2):
         return []
@@ -48,25 +55,25 @@ def find(body: str) -> list[UserSection]:
     return [UserSection(body[a.end() : b.start()].strip("\n"), a[2]) for a, b in pairs]
 
 
-def mark(words: str) -> str:
-    """Return `words` as a region that hublora has seen."""
-    return f"<!-- hublora:keep {_digest(words)} -->\n{words}\n<!-- /hublora:keep -->"
+def mark(text: str) -> str:
+    """Return `text` between markers, as a section that hublora has seen."""
+    return f"<!-- hublora:keep {_digest(text)} -->\n{text}\n<!-- /hublora:keep -->"
 
 
 def replace(body: str, texts: Sequence[str]) -> str:
-    """Put `texts` where the body has its first region, each as one; its other regions go."""
+    """Return `body` with `texts` as user sections in place of its first one, and no others."""
     markers = list(_MARKER.finditer(body))
     for start, end in reversed(list(zip(markers[2::2], markers[3::2], strict=True))):
         body = body[: start.start()].rstrip("\n") + "\n" + body[end.end() :]
-    block = "\n\n".join(mark(words) for words in texts)
+    block = "\n\n".join(mark(text) for text in texts)
     return f"{body[: markers[0].start()]}{block}{body[markers[1].end() :]}"
 
 
 def defuse(text: str) -> str:
-    """Return `text` with hublora's comments moved off the start of the line, where none counts."""
+    """Return `text` with hublora's comments indented, so that they are no markers."""
     return _OURS.sub(" ", text)
 
 
-def _digest(words: str) -> str:
+def _digest(text: str) -> str:
     # White space is left out: editors change line ends and trailing blanks on their own.
-    return hashlib.sha256(" ".join(words.split()).encode("utf-8", "replace")).hexdigest()[:8]
+    return hashlib.sha256(" ".join(text.split()).encode("utf-8", "replace")).hexdigest()[:8]

@@ -18,9 +18,9 @@ def write_card(folder: Path, facts: CardFacts, previous: str | None = None) -> P
     """Write `README.md` into `folder` and return its path.
 
     Args:
-        folder: Of the adapter's repo.
-        facts: What the card says.
-        previous: The card that is there now, of which a person's words are kept.
+        folder: Folder of the adapter's repo.
+        facts: Facts on the card.
+        previous: Text of the present card, whose user sections are kept; None without a card.
     """
     card = render_card(facts)
     path = folder / "README.md"
@@ -29,6 +29,6 @@ def write_card(folder: Path, facts: CardFacts, previous: str | None = None) -> P
 
 
 def render_card(facts: CardFacts) -> str:
-    """Return the card as hublora writes it anew."""
+    """Return a new card without anything that a person wrote."""
     body = render(TEMPLATE, **view(facts))
     return metadata.join(metadata.dump(metadata.front_matter(facts)), body)

@@ -1,1 +1,1 @@
-"""The embedded default: a tiny base, tiny data sets, and what made them."""
+"""The demo: a tiny base model, tiny datasets and a guided tour."""

@@ -1,4 +1,4 @@
-"""Puts the demo's base, images and second adapter into an embedded Hub."""
+"""Imports the demo's base model, datasets and second adapter into an embedded Hub."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ DATASET = "hublora/tiny-sketchbook"
 SECOND_DATASET = "hublora/tiny-stripes"
 SECOND_ADAPTER = "hublora/tiny-stripes-lora"
 
-# Repo -> its type; each lies in the assets under the last part of its name.
+# Repo id -> repo type; the assets are in a folder with the last part of the id.
 REPOS = {
     BASE: "model",
     DATASET: "dataset",
@@ -22,14 +22,14 @@ REPOS = {
 }
 
 
-# Of the commits: the repos have the same history on every Hub, so a pin from one holds on another.
+# Time of the commits: the same on every Hub, so that their hashes are the same too.
 _TIME = 1_767_225_600  # 2026-01-01
 
 
 def seed(data_dir: Path | str) -> list[str]:
     """Import the demo's repos into the Hub in `data_dir`; return their ids.
 
-    Works with and without a server on that folder; a repo that has the content already is left.
+    Works with and without a server on that folder; a repo with the same content stays unchanged.
     """
     for repo_id, repo_type in REPOS.items():
         folder = ASSETS / repo_id.split("/")[1]

@@ -1,4 +1,4 @@
-"""The guided tour: every moment of hublora on this machine, with the commands a person types."""
+"""The guided tour of `hublora demo`: train, run, compose and inspect against an embedded Hub."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class Stop:
     """One stop of the tour.
 
     Attributes:
-        title: What it shows.
-        command: What a person would type.
+        title: Heading of the stop.
+        command: Command line as a person types it, split into words.
     """
 
     title: str
@@ -35,12 +35,12 @@ class Stop:
 
 @dataclass(frozen=True)
 class TourResult:
-    """What the tour left behind.
+    """The files that the tour made.
 
     Attributes:
-        folder: Everything: the Hub's data, the run and the images.
-        images: What to look at -> where it is.
-        seconds: How long it took.
+        folder: Folder of the Hub's data, the run and the images.
+        images: Description -> path of each image, and of the card.
+        seconds: Duration of the tour in seconds.
     """
 
     folder: Path
@@ -48,12 +48,12 @@ class TourResult:
     seconds: float
 
 
-def stops(run: str, going_on: bool = False) -> list[Stop]:
-    """Return the tour.
+def stops(run: str, resume: bool = False) -> list[Stop]:
+    """Return the stops of the tour in order.
 
     Args:
-        run: The run folder, relative to the demo's.
-        going_on: Whether it holds a training that was stopped.
+        run: Run folder, relative to the demo's folder.
+        resume: Whether to resume a training that was interrupted.
     """
     validation = [part for prompt in PROMPTS for part in ("--validation-prompt", prompt)]
     return [
@@ -63,10 +63,10 @@ def stops(run: str, going_on: bool = False) -> list[Stop]:
                 "hublora", "train", "--base", BASE, "--dataset", DATASET,
                 *TRAINING, *validation, "--num-validation-images", "2",
                 "--output-dir", run, "--push-to-hub", "--hub-model-id", ADAPTER,
-                *(("--resume",) if going_on else ()),
+                *(("--resume",) if resume else ()),
             ),
         ),
-        Stop("Use: draw with the adapter by its id", (
+        Stop("Use: generate with the adapter by its repo id", (
             "hublora", "run", ADAPTER, "a drawing of a teal heart",
             "--num-images", "4", "--grid", "-o", "teal-heart",
         )),
@@ -74,13 +74,13 @@ def stops(run: str, going_on: bool = False) -> list[Stop]:
             "hublora", "run", f"{ADAPTER}:0.8", f"{SECOND_ADAPTER}:0.8",
             "a drawing of a blue house", "--num-images", "4", "--grid", "-o", "composed",
         )),
-        Stop("Look: what an adapter is, without downloading it", (
+        Stop("Inspect: facts about an adapter without downloading it", (
             "hublora", "inspect", ADAPTER,
         )),
     ]  # fmt: skip
 
 
-# Outlines and eyes are fine detail, which the convolutions draw; two minutes on two cores.
+# Outlines and eyes are fine detail, which needs the convolutions; two minutes on two cores.
 TRAINING = (
     "--rank", "16", "--set", "adapter.conv_rank=16", "--learning-rate", "3e-3",
     "--train-batch-size", "8", "--max-train-steps", "700", "--caption-dropout", "0.1",
@@ -91,8 +91,8 @@ def take_tour(folder: Path, say: Callable[[str], None]) -> TourResult:
     """Start an embedded Hub in `folder`, run every stop against it and stop the Hub.
 
     Args:
-        folder: Where everything is kept; an earlier demo's Hub is used again.
-        say: Prints a line.
+        folder: Folder for all files; the Hub of an earlier demo in it is used again.
+        say: Called with each line to print.
 
     Raises:
         HubloraError: A command failed.
@@ -100,14 +100,14 @@ def take_tour(folder: Path, say: Callable[[str], None]) -> TourResult:
     started = time.monotonic()
     folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    say("Starting a Hub on this machine and putting a tiny base and some images in …")
-    run, going_on = _choose_run(folder, "runs/sketchbook-lora")
-    if going_on:
-        say(f"The training in {run} was stopped; it goes on from there.")
+    say("Starting a Hub on this machine with a tiny base model and two small datasets …")
+    run, resume = _choose_run(folder, "runs/sketchbook-lora")
+    if resume:
+        say(f"Resuming the interrupted training in {run}.")
     with LocalHub.start(folder / "hub", user="demo") as hub:
         seed(folder / "hub")  # after the start, so that the first user is the one who pushes
         environment = {**os.environ, **hub.environ(), **_caches(folder)}
-        for number, stop in enumerate(stops(run, going_on), start=1):
+        for number, stop in enumerate(stops(run, resume), start=1):
             say(f"\n{number}. {stop.title}\n$ {shlex.join(stop.command)}")
             _run(stop, folder, environment)
     gallery = folder / run / "images"
@@ -127,31 +127,33 @@ def _run(stop: Stop, folder: Path, environment: dict[str, str]) -> None:
     command = [sys.executable, "-m", *stop.command]
     status = _wait(subprocess.Popen(command, cwd=folder, env=environment))
     if status in (130, -signal.SIGINT):
-        raise Interrupted("The demo was stopped.", "The same command goes on with it.", None)
+        raise Interrupted(
+            "The demo was interrupted.", "Run the same command again to resume it.", None
+        )
     if status:
         raise HubloraError(
-            "The demo stopped because this command failed (its own words are above).",
+            "The demo stopped because this command failed; its message is above.",
             "Report it with the output of: pip list",
         )
 
 
 def _wait(process: subprocess.Popen[bytes]) -> int:
-    """Return the exit status; a Ctrl-C is left to the process, which saves before it ends."""
+    """Return the exit status; the process handles a Ctrl-C and saves a checkpoint first."""
     while True:
         try:
             return process.wait()
         except KeyboardInterrupt:
-            if not sys.stdin.isatty():  # a terminal has told it already
+            if not sys.stdin.isatty():  # a terminal sends it to the process too
                 process.send_signal(signal.SIGINT)
 
 
 def _caches(folder: Path) -> dict[str, str]:
-    """Return caches inside the folder, so that deleting it leaves nothing of the demo behind."""
+    """Return variables that put the caches into the folder, so that deleting it removes all."""
     return {"HF_HOME": str(folder / "cache" / "hf"), "HUBLORA_CACHE": str(folder / "cache")}
 
 
 def _choose_run(folder: Path, name: str) -> tuple[str, bool]:
-    """Return a run folder, and whether it holds a training that was stopped before its card."""
+    """Return a run folder, and whether it has checkpoints of a training that was interrupted."""
     candidate, number = name, 1
     while (folder / candidate / "README.md").exists():
         number += 1

@@ -34,7 +34,7 @@ def write_words(card: str, words: str) -> str:
 
 
 def kept(card: str) -> list[str]:
-    return [region.words for region in user_sections.find(split(card)[1])]
+    return [section.text for section in user_sections.find(split(card)[1])]
 
 
 def add_keys(card: str, lines: str) -> str:

@@ -179,7 +179,7 @@ def test_what_is_not_published_is_asked_for_where_the_adapter_is_made_again(make
     assert f"hublora train {start} --folder ./your-images\n" in commands
     told = "hublora verify me/dog --reproduce --set data.folder=./your-images\n"
     assert (told in commands) == bool(repo_id)
-    assert "not published: the images. Whoever has that writes where" in card
+    assert "Not published, but needed to train it again: the images. Replace" in card
     assert "your-images" not in render_card(make_facts())
 
 

@@ -18,14 +18,14 @@ def history(count: int) -> list[dict]:
 
 
 @pytest.mark.parametrize("count", [1, 2, 10, 21, 20_000])
-def test_plot_is_drawn_for_short_and_long_trainings(tmp_path, count):
+def test_short_and_long_trainings_are_plotted(tmp_path, count):
     path = loss_plot(history(count), tmp_path / "loss.png", title="50 $ a {step}")
     with Image.open(path) as image:
         assert image.width == 1400
         assert image.convert("L").getextrema() != (255, 255)
 
 
-def test_plot_shows_the_held_out_loss_wherever_it_lies(tmp_path):
+def test_plot_has_the_held_out_loss_wherever_it_lies(tmp_path):
     plain = loss_plot(history(100), tmp_path / "plain.png")
     measured = [
         row | ({"held_out": 5 + row["step"]} if row["step"] % 10 == 0 else {})
@@ -41,7 +41,11 @@ def test_plot_shows_the_held_out_loss_wherever_it_lies(tmp_path):
 
 def test_plot_leaves_out_what_is_not_a_number(tmp_path):
     broken = [*history(30), {"step": 31, "loss": math.nan, "lr": None}, {"step": 32}]
-    loss_plot(broken, tmp_path / "loss.png")
+    plots = [
+        loss_plot(rows, tmp_path / f"{number}.png").read_bytes()
+        for number, rows in enumerate((history(30), broken, history(32)))
+    ]
+    assert plots[0] == plots[1] != plots[2]
 
 
 def test_plot_of_nothing_is_refused(tmp_path):
@@ -56,7 +60,7 @@ def test_average_keeps_constants_and_lags_in_neither_direction():
     assert peak[195] == pytest.approx(peak[205], rel=1e-6)
 
 
-def test_plot_shows_the_learning_rate_of_words_beside_that_of_the_adapter(tmp_path):
+def test_plot_has_the_learning_rate_of_token_embeddings_beside_that_of_the_adapter(tmp_path):
     rows = [row | {"lr": 0.0, "token_embedding_lr": 5e-3} for row in history(40)]
     path = loss_plot(rows, tmp_path / "loss.png", title="x")
     with Image.open(path) as image:

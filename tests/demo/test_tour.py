@@ -48,7 +48,7 @@ def test_the_base_is_small() -> None:
 
 @pytest.mark.parametrize(
     "stop",
-    [*stops("runs/x"), *stops("runs/x", going_on=True)[:1]],
+    [*stops("runs/x"), *stops("runs/x", resume=True)[:1]],
     ids=lambda stop: stop.command[1],
 )
 def test_every_stop_is_a_command_that_parses(stop) -> None:

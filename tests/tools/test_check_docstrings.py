@@ -36,7 +36,9 @@ def test_an_entry_without_content_is_found(source: str, text: str) -> None:
 
 
 @pytest.mark.parametrize("source", [CLASS, FUNCTION])
-@pytest.mark.parametrize("text", ["(h, w) in pixels.", "Number of images, at least 1.", "Items."])
+@pytest.mark.parametrize(
+    "text", ["(h, w) in pixels.", "Images, at least 1.", "Items.", "As for `load`."]
+)
 def test_an_entry_with_content_is_not(source: str, text: str) -> None:
     assert not list(empty_entries(source.format(text)))
 

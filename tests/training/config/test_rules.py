@@ -140,4 +140,8 @@ def test_bytes_that_are_no_text_are_refused(setting: dict[str, object]) -> None:
     ],
 )
 def test_settings_that_agree_are_taken(settings: dict[str, object]) -> None:
-    TrainingConfig.from_settings({"base.model": "a/b", **settings})
+    config = TrainingConfig.from_settings({"base.model": "a/b", **settings})
+    for key, value in settings.items():
+        section, name = key.split(".")
+        taken = getattr(getattr(config, section), name)
+        assert (str(taken) if name == "folder" else taken) == value
