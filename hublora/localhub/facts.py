@@ -59,7 +59,7 @@ class View:
         if "files" in self.__dict__:
             return [entry.path for entry in self.files]
         names = self.git.names(self.sha, recursive=True)
-        return [path for path, found in names if found.type_str == "blob"]
+        return [name.path for name in names if not name.is_folder]
 
     @cached_property
     def card(self) -> dict[str, Any]:

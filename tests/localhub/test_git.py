@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from huggingface_hub import CommitOperationAdd, hf_hub_download
 
 pytestmark = pytest.mark.skipif(not shutil.which("git"), reason="git is not installed")
 needs_lfs = pytest.mark.skipif(not shutil.which("git-lfs"), reason="git-lfs is not installed")
@@ -134,3 +135,52 @@ def test_datasets_are_cloned_under_their_prefix(hub, api, git, tmp_path):
     git("clone", address(hub, "me/git-data", prefix="datasets/"), "clone")
     assert (tmp_path / "clone" / ".gitattributes").exists()
     api.delete_repo("me/git-data", repo_type="dataset")
+
+
+ODD_NAMES = (
+    "notes.txt",
+    "a b/c d.json",
+    'we"ird.md',
+    "st*r.txt",
+    "[x]?.txt",
+    "#h.c",
+    "!n.c",
+    "ü/ç.c",
+)
+
+
+def test_large_files_of_any_name_get_their_line_of_gitattributes(api, repo, git, tmp_path):
+    content = b"\0 large because of its bytes"
+
+    def put(**files: bytes) -> list[str]:
+        operations = [CommitOperationAdd(name, data) for name, data in files.items()]
+        api.create_commit(repo, operations, commit_message="odd")
+        told = hf_hub_download(repo, ".gitattributes", endpoint=api.endpoint, token=False)
+        return Path(told).read_text().splitlines()
+
+    lines = put(**dict.fromkeys((*ODD_NAMES, "x.bin"), content), **{"x.txt": b"small"})
+    git("init", "-q", "clone")
+    (tmp_path / "clone" / ".gitattributes").write_text("\n".join(lines))
+    others = ["x.txt", "sub/notes.txt", "star.txt", "xx.txt"]
+    asked = "\0".join([*ODD_NAMES, *others])
+    said = subprocess.run(
+        ["git", "check-attr", "-z", "--stdin", "filter"],
+        cwd=tmp_path / "clone",
+        input=asked.encode(),
+        capture_output=True,
+        check=True,
+    ).stdout.decode()
+    words = said.split("\0")
+    found = dict(zip(words[::3], words[2::3], strict=False))
+    assert {name for name, value in found.items() if value == "lfs"} == set(ODD_NAMES)
+    # What is told already, by a line of its own or by its kind, is not told again.
+    assert put(**{"notes.txt": content + b"2", "new.bin": content}) == lines
+
+
+@needs_lfs
+def test_text_over_10_mb_is_itself_after_a_clone(hub, api, repo, git, tmp_path):
+    text = b"a line of a long text\n" * 600_000
+    api.upload_file(path_or_fileobj=text, path_in_repo="corpus/all.txt", repo_id=repo)
+    git("clone", address(hub, repo), "clone")
+    assert (tmp_path / "clone" / "corpus" / "all.txt").read_bytes() == text
+    assert git("status", "--porcelain", at=tmp_path / "clone") == ""

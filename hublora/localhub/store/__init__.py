@@ -191,9 +191,7 @@ class Store:
         """
         git = self.git(repo)
         head = git.resolve(DEFAULT_BRANCH)
-        files = [
-            path for path, found in git.names(head, recursive=True) if found.type_str == "blob"
-        ]
+        files = [name.path for name in git.names(head, recursive=True) if not name.is_folder]
         card = cards.read(git.read_file(head, "README.md", cards.MAX_README_BYTES))
         self.repos.index(
             repo.id,

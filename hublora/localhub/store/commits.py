@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING
 from .disk import now
 from .errors import RevisionNotFound, StaleParent
 from .git import DEFAULT_BRANCH, GitRepo
-from .operations import Operation
+from .operations import DeleteFile, DeleteFolder, Operation, PutFile, PutLarge
+from .patterns import Attributes, attributes_line
 from .repos import Repo
 from .writing import Signature, Stage, advance, standing_at
 
 if TYPE_CHECKING:
     from . import Store
 
+ATTRIBUTES = ".gitattributes"
 log = logging.getLogger("hublora.hub")
 
 
@@ -62,11 +64,14 @@ class Commits:
         git = stage.repo
         with self._store.lock(repo):
             standing = self.check_parent(git, ref, parent)
-            tree = stage.tree(standing, operations)
+            tree = stage.tree(standing, [*operations, *_attributes(stage, standing, operations)])
             if skip_empty and standing and tree == str(git.raw[standing].tree.id):
                 return standing
             commit = stage.commit(tree, [standing] if standing else [], message, author)
             stage.publish()
+            large = [each.pointer.oid for each in operations if isinstance(each, PutLarge)]
+            if large:
+                self._store.large.settle(large)
             self.move(repo, git, ref, commit, standing)
         return commit
 
@@ -110,3 +115,26 @@ class Commits:
         if ref is None or ref.startswith("refs/tags/"):
             raise RevisionNotFound(revision)
         return ref
+
+
+def _attributes(stage: Stage, base: str | None, operations: Sequence[Operation]) -> list[Operation]:
+    """Return what writes the lines of `.gitattributes` without which git takes pointers for files.
+
+    A file is large because of its name, which a line of the kind `*.bin` tells, or because of its
+    size or bytes alone: then it gets a line of its own, as on the Hub.
+    """
+    content: bytes | None = stage.repo.read_file(base, ATTRIBUTES) if base else None
+    for operation in operations:
+        if operation.path == ATTRIBUTES and isinstance(operation, PutFile):
+            content = stage.read(operation.blob)
+        elif operation.path == ATTRIBUTES and isinstance(operation, DeleteFile | DeleteFolder):
+            content = None
+    told = Attributes((content or b"").decode("utf-8", "replace"))
+    large = [each.path for each in operations if isinstance(each, PutLarge)]
+    known = set((content or b"").splitlines(keepends=True))
+    lines = [attributes_line(path).encode() for path in sorted(large) if not told.is_large(path)]
+    lines = [line for line in lines if line not in known]
+    if not lines or ATTRIBUTES in large:
+        return []
+    before = content + b"\n" if content and not content.endswith(b"\n") else content or b""
+    return [PutFile(ATTRIBUTES, stage.blob(before + b"".join(lines)))]

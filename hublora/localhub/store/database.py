@@ -11,6 +11,8 @@ from typing import Any
 
 from hublora.errors import HubloraError
 
+from .disk import sync_file
+
 _FIRST = """
 CREATE TABLE users (
     id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE COLLATE NOCASE,
@@ -137,12 +139,18 @@ class Database:
         row: sqlite3.Row | None = self._connection().execute(query, values).fetchone()
         return row
 
+    def sync(self) -> None:
+        """Make what was written without `durable` last."""
+        with contextlib.suppress(FileNotFoundError):
+            sync_file(self.path.with_name(f"{self.path.name}-wal"))
+
     @contextlib.contextmanager
     def write(self, durable: bool = True) -> Iterator[sqlite3.Connection]:
         """Open a write transaction: all of it lasts, or nothing does.
 
         Args:
-            durable: Wait for the disk. Not needed for what can be derived again after a power cut.
+            durable: Wait for the disk. Not needed for what can be derived again after a power cut,
+                or will be followed by `sync`.
         """
         connection = self._connection()
         connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")

@@ -46,13 +46,6 @@ def make_folder(folder: Path) -> None:
     sync_folder(folder.parent)
 
 
-def move_into_place(temporary: Path, final: Path) -> None:
-    """Rename a file that is already fsynced to its final name, durably."""
-    make_folder(final.parent)
-    os.replace(temporary, final)
-    sync_folder(final.parent)
-
-
 def abandoned(path: Path) -> bool:
     """Tell whether whoever worked on a file, and held a lock on it, is gone."""
     try:

@@ -10,12 +10,12 @@ from pathlib import Path
 import pygit2
 from pygit2.enums import ObjectType, SortMode
 
-from hublora.quoting import is_text
-
 from . import pointers, refs
 from .disk import stamp
 from .errors import EntryNotFound, Malformed, RevisionNotFound
+from .last_commits import last_commits
 from .names import check_revision
+from .trees import Name, walk
 
 DEFAULT_BRANCH = "main"
 _HEADS, _TAGS = "refs/heads/", "refs/tags/"
@@ -25,6 +25,8 @@ _FILE_MODES = frozenset({0o100644, 0o100755})
 pygit2.settings.owner_validation = False
 # However many repositories are read at once: no more open packs than this.
 pygit2.settings.mwindow_file_limit = 256
+# A history's walk meets each tree twice; that of a folder of 20,000 files has 1 MB.
+pygit2.settings.cache_object_limit(ObjectType.TREE, 1 << 20)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,25 +179,23 @@ class GitRepo:
             EntryNotFound: There is none.
         """
         found = self._object_at(commit, path)
-        return self._entry(path, found)
+        return self._entry(path, str(found.id), isinstance(found, pygit2.Tree))
 
     def entries(self, commit: str, path: str = "", recursive: bool = False) -> Iterator[Entry]:
         """Yield what is below a folder in git's order, folders before what they hold."""
-        for place, found in self.names(commit, path, recursive):
-            yield self._entry(place, found)
+        for name in self.names(commit, path, recursive):
+            yield self._entry(*name)
 
-    def look_into(self, names: Iterable[tuple[str, pygit2.Object]]) -> list[Entry]:
+    def look_into(self, names: Iterable[Name]) -> list[Entry]:
         """Return the entries of some of the `names`."""
-        return [self._entry(place, found) for place, found in names]
+        return [self._entry(*name) for name in names]
 
-    def names(
-        self, commit: str, path: str = "", recursive: bool = False
-    ) -> Iterator[tuple[str, pygit2.Object]]:
+    def names(self, commit: str, path: str = "", recursive: bool = False) -> Iterator[Name]:
         """Yield paths below a folder without looking into the files: what paging skips over."""
         top = self._object_at(commit, path)
         if not isinstance(top, pygit2.Tree):
             raise EntryNotFound(path, commit)
-        yield from _walk(top, f"{path}/" if path else "", recursive)
+        yield from walk(self.raw, str(top.id), f"{path}/" if path else "", recursive)
 
     def files(self, commit: str) -> list[Entry]:
         """Return every file of a commit."""
@@ -203,7 +203,7 @@ class GitRepo:
 
     def below(self, tree: pygit2.Tree, path: str) -> list[Entry]:
         """Return the entries of one folder, given its tree."""
-        return self.look_into(_walk(tree, f"{path}/" if path else "", recursive=False))
+        return self.look_into(walk(self.raw, str(tree.id), f"{path}/" if path else "", False))
 
     def read(self, oid: str) -> bytes:
         """Return the content of a blob."""
@@ -237,9 +237,8 @@ class GitRepo:
             raise EntryNotFound(path, commit)
         return found
 
-    def _entry(self, path: str, found: pygit2.Object) -> Entry:
-        oid = str(found.id)
-        if found.type == ObjectType.TREE:
+    def _entry(self, path: str, oid: str, is_folder: bool) -> Entry:
+        if is_folder:
             return Entry(path, oid, is_folder=True)
         size, lfs = _blob_facts(self, oid)
         return Entry(path, oid, is_folder=False, size=lfs.size if lfs else size, lfs=lfs)
@@ -262,55 +261,15 @@ class GitRepo:
 
     def last_commits(self, commit: str, paths: list[str]) -> dict[str, CommitFacts]:
         """Return, for each path, the newest commit along the first parents that changed it."""
-        wanted = set(paths)
-        answers: dict[str, CommitFacts] = {}
-        here = self.object(commit).peel(pygit2.Commit)
-        ids = {path: _id_at(here.tree, path) for path in wanted}
-        while wanted:
-            parent = here.parents[0] if here.parents else None
-            facts = None
-            if parent is None or parent.tree.id != here.tree.id:
-                for path in list(wanted):
-                    before = _id_at(parent.tree, path) if parent else None
-                    if before != ids[path]:
-                        facts = facts or _commit_facts(here)
-                        answers[path] = facts
-                        wanted.discard(path)
-            if parent is None:
-                break
-            here = parent
-        return answers
-
-
-def _walk(tree: pygit2.Tree, prefix: str, recursive: bool) -> Iterator[tuple[str, pygit2.Object]]:
-    """Yield what can be shown; folders may be deeper than Python's stack.
-
-    Left out are names that are not UTF-8: no address could name them.
-    """
-    stack = [(prefix, iter(tree))]
-    while stack:
-        prefix, items = stack[-1]
-        item = next(items, None)
-        if item is None:
-            stack.pop()
-            continue
-        if not _is_plain(item) or item.name is None or not is_text(item.name):
-            continue
-        yield prefix + item.name, item
-        if recursive and isinstance(item, pygit2.Tree):
-            stack.append((f"{prefix}{item.name}/", iter(item)))
+        self.object(commit)
+        found = last_commits(self.folder, self.raw, commit, paths)
+        facts = {oid: self.commit(oid) for oid in set(found.values())}
+        return {path: facts[oid] for path, oid in found.items()}
 
 
 def _is_plain(item: pygit2.Object) -> bool:
     """Tell files and folders from symbolic links and submodules, which are not followed."""
     return item.type == ObjectType.TREE or int(item.filemode) in _FILE_MODES
-
-
-def _id_at(tree: pygit2.Tree, path: str) -> pygit2.Oid | None:
-    try:
-        return (tree / path).id
-    except KeyError:
-        return None
 
 
 _FACTS: dict[str, tuple[int, pointers.Pointer | None]] = {}

@@ -23,8 +23,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
 
+from hublora.filesystem import sync_folder
+
 from .database import Database
-from .disk import abandoned, exclusive, make_folder, move_into_place, now, shared
+from .disk import abandoned, exclusive, make_folder, now, shared
 from .errors import Malformed, NotThere
 from .names import check_sha256
 from .parts import CHUNK, Parts
@@ -138,10 +140,20 @@ class LargeFiles:
         moment = now()
         rows = [(repo_id, pointer.oid, pointer.size, moment) for pointer in pointers]
         if rows:
-            with self._database.write() as connection:
+            with self._database.write(durable=False) as connection:
                 connection.executemany(
                     "INSERT OR IGNORE INTO large_files VALUES (?, ?, ?, ?)", rows
                 )
+
+    def settle(self, oids: Iterable[str]) -> None:
+        """Make rows and names of large files durable; their contents are already.
+
+        Before that, a power cut may undo an upload, which nobody has relied on: no ref moves to a
+        commit that speaks of a large file before this was called.
+        """
+        for folder in {self.path(oid).parent for oid in oids}:
+            sync_folder(folder)
+        self._database.sync()
 
     def listed(self, repo_id: str) -> list[sqlite3.Row]:
         """Return all large files of a repo, newest first."""
@@ -213,7 +225,7 @@ class LargeFiles:
     def _place(self, repo_id: str, arrived: Path, pointer: Pointer) -> None:
         """Move a file that was checked to its name; what was there before may be damaged."""
         with shared(self._lock):
-            move_into_place(arrived, self.path(pointer.oid))
+            os.replace(arrived, self.path(pointer.oid))
             self._add_rows(repo_id, [pointer])
 
     # Housekeeping

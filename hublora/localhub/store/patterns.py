@@ -28,6 +28,14 @@ def default_attributes(kind: str) -> bytes:
     return "".join(f"{g} filter=lfs diff=lfs merge=lfs -text\n" for g in sorted(globs)).encode()
 
 
+def attributes_line(path: str) -> str:
+    """Return the line of `.gitattributes` that makes git keep exactly this path in LFS."""
+    pattern = "/" + "".join(f"[{c}]" if c in "*?[" else c for c in path)
+    if any(c.isspace() or c == '"' for c in pattern):
+        pattern = '"' + pattern.replace('"', '\\"') + '"'
+    return f"{pattern} filter=lfs diff=lfs merge=lfs -text\n"
+
+
 class Attributes:
     """The `filter=lfs` rules of one `.gitattributes` file; a path may also stand in quotes."""
 

@@ -75,6 +75,10 @@ class Stage:
         """Stage a file's content; return its id."""
         return str(self.raw.create_blob(content))
 
+    def read(self, blob: str) -> bytes:
+        """Return the content of a blob, staged or not."""
+        return bytes(self._staged.read(pygit2.Oid(hex=blob))[1])
+
     def tree(self, base: str | None, operations: Iterable[Operation]) -> str:
         """Stage the tree that `operations` make of the commit `base`; return its id.
 
