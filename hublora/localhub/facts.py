@@ -16,8 +16,8 @@ import pygit2
 from .store import Store, cards
 from .store.errors import StoreError
 from .store.git import DEFAULT_BRANCH, Entry, GitRepo
+from .store.indexing import parameters
 from .store.repos import Repo
-from .store.tensors import parameters
 
 log = logging.getLogger("hublora.hub")
 
@@ -225,13 +225,7 @@ def _children(view: View) -> int:
 
 
 def _safetensors(view: View) -> dict[str, Any] | None:
-    """Return how many parameters the top-level safetensors files hold, by type."""
-    counts: dict[str, int] = {}
-    for entry in view.files:
-        if "/" in entry.path or not entry.path.endswith(".safetensors") or not entry.lfs:
-            continue
-        for dtype, count in parameters(view.store.large.path(entry.lfs.oid)).items():
-            counts[dtype] = counts.get(dtype, 0) + count
+    counts = parameters(view.git, view.store.large, view.sha)
     return {"parameters": counts, "total": sum(counts.values())} if counts else None
 
 

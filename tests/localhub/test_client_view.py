@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import sqlite3
 
 import httpx
 import pytest
@@ -16,7 +18,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from hublora.localhub.store import Store
+from hublora.localhub.store import Store, database
 
 
 def test_a_name_without_owner_is_a_missing_repo_everywhere(api, hub):
@@ -190,3 +192,55 @@ def test_filters_that_nothing_here_can_meet_are_not_ignored(api, repo):
     assert list(api.list_models(inference="warm")) == []
     with pytest.raises(BadRequestError, match="does not know apps"):
         list(api.list_models(apps="ollama"))
+
+
+def weights(count: int) -> bytes:
+    """Return a safetensors file of so many numbers."""
+    facts = {"w": {"dtype": "F32", "shape": [count], "data_offsets": [0, 4 * count]}}
+    header = json.dumps(facts).encode()
+    return len(header).to_bytes(8, "little") + header + bytes(4 * count)
+
+
+def test_models_are_found_by_how_many_parameters_they_have(api, repo):
+    api.upload_file(path_or_fileobj=weights(1500), path_in_repo="w.safetensors", repo_id=repo)
+
+    def found(wanted: str) -> list[str]:
+        search = repo.partition("/")[2]
+        return [each.id for each in api.list_models(num_parameters=wanted, search=search)]
+
+    for wanted in ("min:1.5K,max:1.5K", "min:1K", "max:1M", "max:1B,min:0"):
+        assert found(wanted) == [repo]
+    for wanted in ("min:2K", "max:1K"):
+        assert found(wanted) == []
+    with pytest.raises(BadRequestError, match="min:NUMBER"):
+        found("6B")
+
+
+def test_a_search_looks_into_the_metadata_and_a_page_into_the_text_too(api, hub, repo):
+    card = "---\ntags: [lora, Zebra-tag]\nbase_model: hublora/quagga-sd\n"
+    card += "instance_prompt: okapi style\n---\n# Words\nA gnu in the savanna.\n"
+    api.upload_file(path_or_fileobj=card.encode(), path_in_repo="README.md", repo_id=repo)
+    for text in ("zebra", "quagga", "okapi", "OKAPI style zebra", repo.partition("/")[2]):
+        assert [model.id for model in api.list_models(search=text)] == [repo]
+    assert list(api.list_models(search="savanna")) == []
+    for text, shown in (("savanna", True), ("gnu okapi", True), ("gnu giraffe", False)):
+        page = httpx.get(f"{hub.url}/models?search={text}").text
+        assert (f'href="/{repo}"' in page) == shown, text
+
+
+def test_a_register_of_an_older_version_is_indexed_anew(tmp_path):
+    old = sqlite3.connect(tmp_path / "hub.sqlite", isolation_level=None)
+    for schema in database.SCHEMAS[:2]:
+        old.executescript(schema)
+    old.execute("PRAGMA user_version = 2")
+    old.close()
+    store = Store(tmp_path)
+    store.people.add("me")
+    made = store.create_repo("model", "me", "a")
+    assert [repo.id for repo in store.repos.stale()] == []
+    with store.database.write() as connection:
+        connection.execute("DELETE FROM repo_texts")
+        connection.execute("UPDATE repos SET stale = 1")
+    store.recover()
+    rows = store.database.rows("SELECT repo FROM repo_texts")
+    assert [row["repo"] for row in rows] == [made.id]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from decimal import Decimal
 from typing import Any
 from urllib.parse import urlencode
 
@@ -32,7 +34,7 @@ def listing(call: Call) -> Response:
     return paged(call, entries, cursor)
 
 
-def read_query(call: Call, page: int = MAX_PAGE) -> Query:
+def read_query(call: Call, page: int = MAX_PAGE, in_text: bool = False) -> Query:
     """Return the search that the address asks for, by default with `page` results."""
     if set(call.request.query_params) & {"datasets", "models", "linked"} and call.kind == "space":
         tags = [f"{k}:{v}" for k in ("dataset", "model") for v in call.queries(f"{k}s")]
@@ -51,14 +53,36 @@ def read_query(call: Call, page: int = MAX_PAGE) -> Query:
         kind=call.kind,
         author=call.query("author") or None,
         words=tuple(words),
+        in_text=in_text,
         tags=tuple(tags),
         pipeline_tag=call.query("pipeline_tag") or None,
         gated=gated,
+        parameters=_span(call.query("num_parameters")),
         order=call.query("sort") or "lastModified",
         ascending=call.query("direction") == "1",
         limit=whole_number(call, "limit", page),
         cursor=call.query("cursor") or None,
     )
+
+
+_BOUND = re.compile(r"(min|max):([0-9]{1,9}(?:\.[0-9]{1,6})?)([KMBT]?)", re.IGNORECASE)
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
+
+
+def _span(text: str) -> tuple[int, int] | None:
+    """Return the least and the most of `min:6B,max:128B`, either of which may be missing."""
+    if not text:
+        return None
+    bounds = {"min": 0, "max": 2**62}
+    for part in text.split(","):
+        match = _BOUND.fullmatch(part.strip())
+        if match is None:
+            raise Malformed(
+                f"Invalid num_parameters '{text[:60]}': min:NUMBER and max:NUMBER are wanted,"
+                " with K, M, B or T, for example min:500M,max:6B."
+            )
+        bounds[match[1].lower()] = int(Decimal(match[2]) * _UNITS[match[3].upper()])
+    return bounds["min"], bounds["max"]
 
 
 def whole_number(call: Call, name: str, default: int) -> int:

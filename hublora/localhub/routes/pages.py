@@ -95,7 +95,10 @@ def static(call: Call) -> Response:
 def list_page(call: Call) -> Response:
     """GET /models, /datasets, /spaces: what there is, with search and tags."""
     found, cursor = search(
-        call.store.database, call.store.repos, read_query(call, PAGE_SIZE), call.caller
+        call.store.database,
+        call.store.repos,
+        read_query(call, PAGE_SIZE, in_text=True),
+        call.caller,
     )
     pairs = [p for p in call.request.query_params.multi_items() if p[0] != "cursor"]
     following = f"?{urlencode([*pairs, ('cursor', cursor)])}" if cursor else None

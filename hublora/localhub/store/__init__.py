@@ -39,6 +39,7 @@ from .downloads import Downloads
 from .errors import DamagedRepo
 from .gates import Gates
 from .git import DEFAULT_BRANCH, GitRepo
+from .indexing import read_entry
 from .large import LargeFiles
 from .operations import PutFile
 from .patterns import default_attributes
@@ -185,23 +186,9 @@ class Store:
         return access.right_to(repo, caller, self.gates.consent(repo, caller))
 
     def reindex(self, repo: Repo, moment: str | None = None) -> None:
-        """Bring what lists know of a repo in step with its newest commit, made at `moment`.
-
-        git keeps whole seconds; lists order by milliseconds.
-        """
-        git = self.git(repo)
-        head = git.resolve(DEFAULT_BRANCH)
-        files = [name.path for name in git.names(head, recursive=True) if not name.is_folder]
-        card = cards.read(git.read_file(head, "README.md", cards.MAX_README_BYTES))
-        self.repos.index(
-            repo.id,
-            head=head,
-            card=card,
-            tags=cards.tags(repo.kind, card, files),
-            pipeline_tag=cards.pipeline_tag(card) if repo.kind == "model" else None,
-            library_name=cards.library(card, files) if repo.kind == "model" else None,
-            modified_at=moment or git.commit(head).date,
-        )
+        """Bring what lists know of a repo in step with its newest commit, made at `moment`."""
+        entry = read_entry(self.git(repo), self.large, repo.kind, moment)
+        self.repos.index(repo.id, entry)
 
     def collect_garbage(self) -> tuple[int, int]:
         """Free what nobody uses; return how many files and bytes went.

@@ -90,12 +90,12 @@ def pipeline_tag(card: dict[str, Any]) -> str | None:
     said = card.get("pipeline_tag")
     if isinstance(said, str):
         return said
-    return next((tag for tag in _strings(card.get("tags")) if tag in _TASKS.split()), None)
+    return next((tag for tag in strings(card.get("tags")) if tag in _TASKS.split()), None)
 
 
 def adapter_of(card: dict[str, Any]) -> list[str]:
     """Return the base models a card names."""
-    return _strings(card.get("base_model"))
+    return strings(card.get("base_model"))
 
 
 def relation(card: dict[str, Any], files: list[str]) -> str | None:
@@ -105,7 +105,7 @@ def relation(card: dict[str, Any], files: list[str]) -> str | None:
         return None
     if said in card_rules.RELATIONS:
         return str(said)
-    words = {word.lower() for word in _strings(card.get("tags"))} | {library(card, files)}
+    words = {word.lower() for word in strings(card.get("tags"))} | {library(card, files)}
     suffixes = {file.rpartition(".")[2].lower() for file in files}
     if words & _ADAPTERS or "adapter_config.json" in files:
         return "adapter"
@@ -133,13 +133,13 @@ def _model_tags(card: dict[str, Any], files: list[str]) -> list[str]:
     bases = adapter_of(card)
     found = [library(card, files) or ""]
     found += [name for name in ("tensorboard", "safetensors", "gguf", "onnx") if name in suffixes]
-    found += _strings(card.get("tags"))
-    found += _strings(card.get("language"))
-    found += [f"dataset:{name}" for name in _strings(card.get("datasets"))]
-    found += [f"arxiv:{name}" for name in _strings(card.get("arxiv"))]
+    found += strings(card.get("tags"))
+    found += strings(card.get("language"))
+    found += [f"dataset:{name}" for name in strings(card.get("datasets"))]
+    found += [f"arxiv:{name}" for name in strings(card.get("arxiv"))]
     found += [f"base_model:{name}" for name in bases]
     found += [f"base_model:{relation(card, files)}:{name}" for name in bases]
-    found += [f"license:{name}" for name in _strings(card.get("license"))]
+    found += [f"license:{name}" for name in strings(card.get("license"))]
     return [*found, pipeline_tag(card) or ""]
 
 
@@ -158,23 +158,23 @@ def _dataset_tags(card: dict[str, Any], files: list[str]) -> list[str]:
     suffixes = [file.rpartition(".")[2].lower() for file in files if "." in file]
     found = []
     for name in ("task_categories", "task_ids", "multilinguality", "language", "license"):
-        found += [f"{name}:{value}" for value in _strings(card.get(name))]
+        found += [f"{name}:{value}" for value in strings(card.get(name))]
     for name in ("size_categories", "language_creators", "annotations_creators"):
-        found += [f"{name}:{value}" for value in _strings(card.get(name))]
+        found += [f"{name}:{value}" for value in strings(card.get(name))]
     if _PICTURES & set(suffixes):
         found += ["format:imagefolder", "modality:image"]
     else:
         found += [f"format:{_DATASET_FORMATS[s]}" for s in suffixes if s in _DATASET_FORMATS][:1]
-    return [*found, "library:datasets", *_strings(card.get("tags"))]
+    return [*found, "library:datasets", *strings(card.get("tags"))]
 
 
 def _space_tags(card: dict[str, Any], files: list[str]) -> list[str]:
-    found = [*_strings(card.get("sdk")), *_strings(card.get("tags"))]
-    found += [f"model:{name}" for name in _strings(card.get("models"))]
-    return [*found, *(f"dataset:{name}" for name in _strings(card.get("datasets")))]
+    found = [*strings(card.get("sdk")), *strings(card.get("tags"))]
+    found += [f"model:{name}" for name in strings(card.get("models"))]
+    return [*found, *(f"dataset:{name}" for name in strings(card.get("datasets")))]
 
 
-def _strings(value: object) -> list[str]:
+def strings(value: object) -> list[str]:
     """Return a scalar or a list as a list of short strings."""
     items = value if isinstance(value, list) else [value]
     return [item.strip() for item in items if isinstance(item, str) and item.strip()][:200]

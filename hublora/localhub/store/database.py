@@ -97,8 +97,21 @@ CREATE TABLE last_ids (kind TEXT PRIMARY KEY, id INTEGER NOT NULL);
 INSERT INTO last_ids SELECT 'user', COALESCE(MAX(id), 0) FROM users;
 INSERT INTO last_ids SELECT 'token', COALESCE(MAX(id), 0) FROM tokens;
 """
+_THIRD = """
+ALTER TABLE repos ADD COLUMN parameters INTEGER;
+CREATE TABLE repo_texts (
+    repo TEXT PRIMARY KEY REFERENCES repos(id) ON DELETE CASCADE,
+    metadata TEXT NOT NULL, words TEXT NOT NULL
+);
+UPDATE repos SET stale = 1;
+CREATE TABLE webhooks (
+    id TEXT PRIMARY KEY, user INTEGER NOT NULL REFERENCES users(id) ON DELETE CASCADE,
+    url TEXT NOT NULL, watched TEXT NOT NULL, domains TEXT NOT NULL, secret TEXT,
+    disabled INTEGER NOT NULL DEFAULT 0, created_at TEXT NOT NULL
+);
+"""
 # What each version adds to the one before; a new one goes to the end.
-SCHEMAS = (_FIRST, _SECOND)
+SCHEMAS = (_FIRST, _SECOND, _THIRD)
 
 
 class Database:

@@ -15,6 +15,7 @@ from typing import Any
 from .database import Database
 from .disk import now
 from .errors import AlreadyExists, Malformed, RepoNotFound
+from .indexing import IndexEntry
 from .names import check_name, check_owner
 
 KINDS = ("model", "dataset", "space")
@@ -41,6 +42,7 @@ class Repo:
     card: dict[str, Any]
     pipeline_tag: str | None
     library_name: str | None
+    parameters: int | None = None  # numbers in the top-level safetensors files of a model
     damage: str = ""  # why its git repository is set aside, empty while it is sound
     tags: tuple[str, ...] = ()
 
@@ -237,17 +239,7 @@ class Repos:
         with self._database.write() as connection:
             connection.execute("UPDATE repos SET damage = ? WHERE id = ?", (damage, repo_id))
 
-    def index(
-        self,
-        repo_id: str,
-        *,
-        head: str,
-        card: dict[str, Any],
-        tags: list[str],
-        pipeline_tag: str | None,
-        library_name: str | None,
-        modified_at: str,
-    ) -> None:
+    def index(self, repo_id: str, entry: IndexEntry) -> None:
         """Write what lists and searches need to know of the newest commit.
 
         A power cut may undo it: then the mark of `mark_stale`, which is durable, is there again.
@@ -255,13 +247,26 @@ class Repos:
         with self._database.write(durable=False) as connection:
             connection.execute(
                 "UPDATE repos SET head = ?, card = ?, pipeline_tag = ?, library_name = ?,"
-                " modified_at = ?, stale = 0 WHERE id = ?",
-                (head, json.dumps(card), pipeline_tag, library_name, modified_at, repo_id),
+                " modified_at = ?, parameters = ?, stale = 0 WHERE id = ?",
+                (
+                    entry.head,
+                    json.dumps(entry.card),
+                    entry.pipeline_tag,
+                    entry.library_name,
+                    entry.modified_at,
+                    entry.parameters,
+                    repo_id,
+                ),
             )
             connection.execute("DELETE FROM repo_tags WHERE repo = ?", (repo_id,))
             connection.executemany(
                 "INSERT INTO repo_tags (repo, tag, place) VALUES (?, ?, ?)",
-                [(repo_id, tag, place) for place, tag in enumerate(tags)],
+                [(repo_id, tag, place) for place, tag in enumerate(entry.tags)],
+            )
+            connection.execute(
+                "INSERT OR REPLACE INTO repo_texts SELECT ?1, ?2, ?3"
+                " WHERE EXISTS (SELECT 1 FROM repos WHERE id = ?1)",
+                (repo_id, entry.metadata, entry.words),
             )
 
     def like(self, repo: Repo, user_id: int, liked: bool) -> None:

@@ -25,14 +25,31 @@ MAX_PAGE = 1000
 
 @dataclass(frozen=True)
 class Query:
-    """What is looked for."""
+    """What is looked for.
+
+    Attributes:
+        kind: model, dataset or space.
+        author: The owner's name.
+        words: Each is somewhere in the name or in the card's metadata, whatever its case.
+        in_text: Whether a word may be in the card's text as well.
+        tags: All of them are there.
+        pipeline_tag: The task.
+        gated: Whether it is.
+        parameters: The least and the most numbers that a model's weights hold.
+        order: A key of `ORDERS`.
+        ascending: Whether the least comes first.
+        limit: The most to return, at most `MAX_PAGE`.
+        cursor: Where the page before ended.
+    """
 
     kind: str
     author: str | None = None
     words: tuple[str, ...] = ()
+    in_text: bool = False
     tags: tuple[str, ...] = ()
     pipeline_tag: str | None = None
     gated: bool | None = None
+    parameters: tuple[int, int] | None = None
     order: str = "lastModified"
     ascending: bool = False
     limit: int = MAX_PAGE
@@ -72,15 +89,18 @@ def search(
 
 
 def _conditions(query: Query, caller: Caller) -> tuple[list[str], list[Any]]:
-    where, values = ["kind = ?"], [query.kind]
+    where: list[str] = ["kind = ?"]
+    values: list[Any] = [query.kind]
     visible, names = _visible(caller)
     where.append(visible)
     values += names
     if query.author:
         where.append("owner = ?")
         values.append(query.author)
+    text = "metadata || char(10) || words" if query.in_text else "metadata"
+    searched = f"COALESCE((SELECT {text} FROM repo_texts WHERE repo = repos.id), '')"
     for word in query.words:
-        where.append("name LIKE ? ESCAPE '\\'")
+        where.append(f"name || char(10) || {searched} LIKE ? ESCAPE '\\'")
         values.append("%" + "".join(f"\\{c}" if c in "%_\\" else c for c in word) + "%")
     for tag in query.tags:
         where.append("id IN (SELECT repo FROM repo_tags WHERE tag = ?)")
@@ -90,6 +110,9 @@ def _conditions(query: Query, caller: Caller) -> tuple[list[str], list[Any]]:
         values.append(query.pipeline_tag)
     if query.gated is not None:
         where.append("gated != ''" if query.gated else "gated = ''")
+    if query.parameters is not None:
+        where.append("parameters BETWEEN ? AND ?")
+        values += list(query.parameters)
     return where, values
 
 
