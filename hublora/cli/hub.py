@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
 import click
 
 from hublora.cli.hub_admin import COMMANDS, data_option
+from hublora.cli.hub_people import token, user
 from hublora.cli.hub_repo import repo
 from hublora.cli.output import out
 from hublora.filesystem import write_atomically
@@ -37,7 +39,7 @@ Examples:
     "--env",
     "env_file",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Write the export lines to this file once the Hub answers.",
+    help="Write the export lines to this file once the Hub answers, and not to stdout.",
 )
 @click.option(
     "--token-file",
@@ -107,8 +109,12 @@ def announce(url: str, token: str | None, options: dict[str, Any]) -> None:
     lines = [f"export {name}={value}" for name, value in facts.items() if value]
     if options["token_file"] and token:
         write_atomically(options["token_file"].absolute(), token.encode() + b"\n", mode=0o600)
-    out.note(f"The Hub answers at {url}; stop it with Ctrl-C. In another terminal:")
-    click.echo("\n".join(lines))
+    if options["env_file"]:
+        source = f"source {shlex.quote(str(options['env_file']))}"
+        out.note(f"The Hub answers at {url}; stop it with Ctrl-C. In another terminal: {source}")
+    else:
+        out.note(f"The Hub answers at {url}; stop it with Ctrl-C. In another terminal:")
+        click.echo("\n".join(lines))
     if options["seed_demo"]:
         out.note(_FIRST_COMMANDS)
     # Last, so that whoever waits for the file finds a Hub that answers.
@@ -117,5 +123,5 @@ def announce(url: str, token: str | None, options: dict[str, Any]) -> None:
         write_atomically(options["env_file"].absolute(), content, mode=0o600)
 
 
-for _command in (*COMMANDS, repo):
+for _command in (user, token, *COMMANDS, repo):
     hub.add_command(_command)

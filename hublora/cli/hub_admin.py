@@ -5,6 +5,7 @@ All of it works on the folder itself, with or without a server running on it.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -45,6 +46,7 @@ def open_store(data_dir: Path) -> Store:
     """Open the data folder of an existing Hub."""
     from hublora.localhub.store import Store
 
+    os.umask(0o077)  # whatever is stored is this user's alone
     folder = data_dir.expanduser()
     if not (folder / "hub.sqlite").exists():
         raise HubloraError(
@@ -64,101 +66,6 @@ def show(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
     ]
     data = [{c: row[c] for c in columns} for row in rows]
     out.result("\n".join(table), data, [str(row[columns[0]]) for row in rows])
-
-
-@click.group(epilog=examples("hublora hub user add ada", "hublora hub user ls"))
-def user() -> None:
-    """Add and list users and organisations."""
-
-
-@user.command("add", epilog=examples("hublora hub user add ada --data ~/hub"))
-@click.argument("name")
-@click.option("--org", is_flag=True, help="It is an organisation.")
-@data_option
-def user_add(name: str, org: bool, data_dir: Path) -> None:
-    """Add a user."""
-    open_store(data_dir).people.add(name, "org" if org else "user")
-    out.note(f"Added {name}. Next: hublora hub token create {name}")
-
-
-@user.command("join", epilog=examples("hublora hub user join ada studio"))
-@click.argument("name")
-@click.argument("organisation")
-@click.option(
-    "--role", type=click.Choice(["admin", "write", "read"]), default="write", show_default=True
-)
-@data_option
-def user_join(name: str, organisation: str, role: str, data_dir: Path) -> None:
-    """Make a user a member of an organisation."""
-    open_store(data_dir).people.set_member(organisation, name, role)
-    out.note(f"{name} is in {organisation} ({role}).")
-
-
-@user.command("rm", epilog=examples("hublora hub user rm ada"))
-@click.argument("name")
-@data_option
-def user_remove(name: str, data_dir: Path) -> None:
-    """Remove a user who has no repos, with all tokens."""
-    open_store(data_dir).people.remove(name)
-    out.note(f"Removed {name}.")
-
-
-@user.command("ls", epilog=examples("hublora hub user ls --json"))
-@data_option
-@output_flags
-def user_list(data_dir: Path) -> None:
-    """List users and organisations."""
-    rows = [dict(row) for row in open_store(data_dir).people.everyone()]
-    show(rows, ("name", "kind", "created_at"))
-
-
-@click.group(epilog=examples("hublora hub token create ada -q", "hublora hub token revoke 3"))
-def token() -> None:
-    """Give out, list and revoke tokens."""
-
-
-@token.command(
-    "create",
-    epilog=examples(
-        "export HF_TOKEN=$(hublora hub token create ada -q)",
-        "hublora hub token create ada --role read --label laptop",
-        "hublora hub token create ada --repo ada/lora --role write",
-    ),
-)
-@click.argument("name")
-@click.option("--role", type=click.Choice(["read", "write"]), default="write", show_default=True)
-@click.option("--label", default="token", show_default=True, help="What lists call it.")
-@click.option("--repo", help="Only this repo, e.g. ada/lora or datasets/ada/images.")
-@data_option
-@output_flags
-def token_create(name: str, role: str, label: str, repo: str | None, data_dir: Path) -> None:
-    """Give out a token. It is shown this once."""
-    store = open_store(data_dir)
-    if repo is None:
-        made = store.people.create_token(name, role, label)
-    else:
-        only = store.repos.at(repo)
-        made = store.people.create_token(name, "fineGrained", label, only.id, role)
-    out.result(made, {"user": name, "token": made}, [made])
-    out.note("Keep it: it is not shown again.")
-
-
-@token.command("revoke", epilog=examples("hublora hub token revoke 3"))
-@click.argument("number")
-@data_option
-def token_revoke(number: str, data_dir: Path) -> None:
-    """Make a token worthless: NUMBER is from `token ls`, or the token itself."""
-    open_store(data_dir).people.revoke_token(number)
-    out.note("Revoked.")
-
-
-@token.command("ls", epilog=examples("hublora hub token ls"))
-@data_option
-@output_flags
-def token_list(data_dir: Path) -> None:
-    """List tokens: never the tokens themselves."""
-    columns = ("id", "user", "label", "role", "created_at", "revoked_at")
-    show([asdict(each) for each in open_store(data_dir).people.tokens()], columns)
 
 
 @click.command("ls", epilog=examples("hublora hub ls", "hublora hub ls --kind dataset -q"))
@@ -195,6 +102,7 @@ def import_snapshot(
     """
     from hublora.localhub import import_folder
 
+    os.umask(0o077)  # whatever is stored is this user's alone
     target = data_dir.expanduser()
     commit = import_folder(target, repo_id, folder, repo_type, commit_message, private=private)
     out.result(f"{repo_id}@{commit}", {"repo_id": repo_id, "commit": commit}, [commit])
@@ -260,4 +168,4 @@ def backup(target: Path, data_dir: Path) -> None:
         out.note(f"Missing in the Hub itself, so not copied: {path}")
 
 
-COMMANDS = (user, token, list_repos, import_snapshot, collect_garbage, check_files, backup)
+COMMANDS = (list_repos, import_snapshot, collect_garbage, check_files, backup)

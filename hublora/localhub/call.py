@@ -82,13 +82,13 @@ class Call:
         require(repo, self.caller, right, self.store.gates.consent(repo, self.caller))
         return repo
 
-    def take_part(self) -> tuple[Repo, str]:
-        """Return the repo and the caller's name: anybody who can read it and may write words.
+    def take_part(self, right: Right = Right.READ) -> tuple[Repo, str]:
+        """Return the repo and the caller's name: anybody with that right who may write words.
 
         Raises:
             Forbidden: The token only reads.
         """
-        user, repo = self.user(), self.repo(Right.READ)
+        user, repo = self.user(), self.repo(right)
         if not self.may_take_part(repo):
             raise Forbidden("This token is read-only: a token with the role 'write' is needed.")
         return repo, str(user.name)

@@ -5,6 +5,7 @@ All of it is safe while a server runs on the same folder.
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 from .store import Store
@@ -60,12 +61,16 @@ def import_folder(
     source, store = Path(folder), Store(data_dir)
     if not source.is_dir():
         raise Malformed(f"There is no folder {source}.")
-    repo = _repo(store, repo_type, repo_id, private, time)
-    with store.commits.stage(repo) as stage:
-        operations = _operations(store, repo, stage, source, mirror)
-        return store.commits.apply(
-            repo, stage, operations, f"{message}\n", signature(repo.owner, time), skip_empty=True
-        )
+    with contextlib.ExitStack() as undo:
+        repo = _repo(store, repo_type, repo_id, private, time, undo)
+        with store.commits.stage(repo) as stage:
+            operations = _operations(store, repo, stage, source, mirror)
+            who = signature(repo.owner, time)
+            commit = store.commits.apply(
+                repo, stage, operations, f"{message}\n", who, skip_empty=True
+            )
+        undo.pop_all()  # it is whole: nothing is taken back
+    return commit
 
 
 def _operations(
@@ -84,20 +89,31 @@ def _operations(
     return operations
 
 
-def _repo(store: Store, kind: str, repo_id: str, private: bool, time: int | None) -> Repo:
+def _repo(
+    store: Store,
+    kind: str,
+    repo_id: str,
+    private: bool,
+    time: int | None,
+    undo: contextlib.ExitStack,
+) -> Repo:
+    """Return the repo; where it or its owner had to be made, `undo` takes that back."""
     try:
         return store.repos.find(kind, repo_id)
     except RepoNotFound:
         owner, _, name = repo_id.partition("/")
     try:
         store.people.add(owner)
+        undo.callback(store.people.remove, owner)
     except AlreadyExists:
         pass
     try:
         sdk = "static" if kind == "space" else None
-        return store.create_repo(kind, owner, name, private=private, sdk=sdk, time=time)
+        repo = store.create_repo(kind, owner, name, private=private, sdk=sdk, time=time)
     except AlreadyExists:
         return store.repos.find(kind, repo_id)
+    undo.callback(store.delete_repo, repo)
+    return repo
 
 
 def _paths(source: Path) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import logging
+import os
 import signal
 import socket
 import sys
@@ -45,6 +46,7 @@ def serve(
             f"{settings.host} can be reached from other machines.",
             "If that is wanted, add --allow-remote and read docs/running-a-hub.md.",
         )
+    os.umask(0o077)  # whatever is stored is this user's alone
     store = Store(data_dir)
     alone = _only_server(store)
     store.recover()

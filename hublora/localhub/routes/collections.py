@@ -21,16 +21,25 @@ def listing(call: Call) -> Response:
     """GET /api/collections: `list_collections`. Entries carry no `position`: the client adds it."""
     limit = max(1, min(whole_number(call, "limit", PAGE), PAGE))
     skip = whole_number(call, "cursor", 0)
+    items = call.queries("item")
+    if not all(_may_know(call, item) for item in items):
+        return paged(call, [], None)
     found = call.store.collections.page(
         call.caller,
         call.queries("owner"),
-        call.queries("item"),
+        items,
         call.query("sort"),
         skip,
         limit + 1,
     )
     following = str(skip + limit) if len(found) > limit else None
     return paged(call, [_wire(call, each, short=True) for each in found[:limit]], following)
+
+
+def _may_know(call: Call, item: str) -> bool:
+    """Tell whether the caller may know of what `models/me/lora` names: else nothing lists it."""
+    kind, _, target = item.partition("/")
+    return shows(call, Item("", kind.removesuffix("s"), target, None, 0))
 
 
 def details(call: Call) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from ..store.errors import Malformed, NotThere
 def ask(call: Call) -> Response | dict[str, Any]:
     """POST /{repo}/ask-access: a person asks for the files of a gated repo."""
     user = call.user()
-    repo = call.repo(Right.KNOW)
+    repo, _ = call.take_part(Right.KNOW)
     if not repo.gated:
         raise Malformed(f"{repo.name} is not gated.")
     fields = {key: values[0] for key, values in call.form().items()}
@@ -69,8 +69,8 @@ def _user_of(repo_id: str, request_id: str) -> int:
 
 def like(call: Call) -> dict[str, Any]:
     """POST, DELETE …/like: a person likes a repo, or no longer."""
-    repo, user = call.repo(), call.user()
-    call.store.repos.like(repo, user.user_id, call.request.method == "POST")
+    repo, _ = call.take_part()
+    call.store.repos.like(repo, call.caller.user_id, call.request.method == "POST")
     return {}
 
 

@@ -34,7 +34,7 @@ from .collections import Collections
 from .commits import Commits
 from .database import Database
 from .discussions import Discussions
-from .disk import exclusive, exclusive_if_free, make_folder
+from .disk import exclusive, exclusive_if_free, make_folder, make_private
 from .downloads import Downloads
 from .errors import DamagedRepo
 from .gates import Gates
@@ -56,12 +56,12 @@ class Store:
 
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder).absolute()
+        make_private(self.folder)
         check_finished(self.folder)
         for name in ("repos", "locks", "trash"):
             make_folder(self.folder / name)
         with exclusive(self.folder / "locks" / "opening"):
             self.database = Database(self.folder / "hub.sqlite")
-        os.chmod(self.database.path, 0o600)
         self.people = People(self.database)
         self.repos = Repos(self.database)
         self.large = LargeFiles(self.database, self.folder)

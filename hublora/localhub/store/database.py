@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -119,6 +120,11 @@ class Database:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        # SQLite gives its journals the mode of the database.
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        for file in (path, *path.parent.glob(f"{path.name}-*")):
+            with contextlib.suppress(FileNotFoundError):  # another process closed the journal
+                file.chmod(0o600)
         self._local = threading.local()
         with self.write() as connection:
             (version,) = connection.execute("PRAGMA user_version").fetchone()

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
 import os
+import stat
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 from hublora.filesystem import sync_folder
 
+log = logging.getLogger("hublora.hub")
 _LAST_SECOND = 253_402_300_799
 
 
@@ -44,6 +47,16 @@ def make_folder(folder: Path) -> None:
     make_folder(folder.parent)
     folder.mkdir(exist_ok=True)
     sync_folder(folder.parent)
+
+
+def make_private(folder: Path) -> None:
+    """Create `folder` if need be, and let nobody but its owner into it."""
+    make_folder(folder)
+    if stat.S_IMODE(folder.stat().st_mode) & 0o077:
+        try:
+            folder.chmod(0o700)
+        except PermissionError:
+            log.warning("%s can be read by others, and is not this user's to close.", folder)
 
 
 def abandoned(path: Path) -> bool:

@@ -6,14 +6,16 @@ import hashlib
 import hmac
 import secrets
 import sqlite3
+import time
 from dataclasses import dataclass, field
 
 from .database import Database
-from .disk import now
+from .disk import now, stamp
 from .errors import AlreadyExists, BadCredentials, Malformed, NotThere
 from .names import check_name, check_owner
 
 ROLES = ("read", "write", "fineGrained")
+_USE_NOTED_SECONDS = 3600
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,8 @@ class TokenFacts:
     role: str
     repo: str | None
     created_at: str
+    expires_at: str | None
+    used_at: str | None  # within the hour
     revoked_at: str | None
 
 
@@ -70,8 +74,9 @@ class People:
         try:
             with self._database.write() as connection:
                 connection.execute(
-                    "INSERT INTO users (name, kind, fullname, created_at) VALUES (?, ?, ?, ?)",
-                    (name, kind, fullname or name, now()),
+                    "INSERT INTO users (id, name, kind, fullname, created_at)"
+                    " VALUES (?, ?, ?, ?, ?)",
+                    (_next_id(connection, "user"), name, kind, fullname or name, now()),
                 )
         except sqlite3.IntegrityError as problem:
             raise AlreadyExists(f"There is already a user '{name}'.", name) from problem
@@ -94,11 +99,22 @@ class People:
         return self._database.rows("SELECT * FROM users ORDER BY name")
 
     def remove(self, name: str) -> None:
-        """Remove a user with all tokens; refused while repos bear the name."""
+        """Remove a user with all tokens and collections; refused while repos bear the name.
+
+        What they said stays, under a name that nobody can have: whoever gets theirs next is
+        somebody else, and not the author of their pull requests.
+        """
         user = self.find(name)
         if self._database.row("SELECT 1 FROM repos WHERE owner = ?", user["name"]):
             raise Malformed(f"'{name}' still has repos: delete or move them first.")
         with self._database.write() as connection:
+            former = f"{user['name']} (removed)"
+            for table in ("discussions", "events"):
+                connection.execute(
+                    f"UPDATE {table} SET author = ? WHERE author = ? COLLATE NOCASE",
+                    (former, user["name"]),
+                )
+            connection.execute("DELETE FROM collections WHERE owner = ?", (user["name"],))
             connection.execute("DELETE FROM users WHERE id = ?", (user["id"],))
 
     def set_member(self, organisation: str, user: str, role: str) -> None:
@@ -111,6 +127,23 @@ class People:
                 "INSERT OR REPLACE INTO members (org, user, role) VALUES (?, ?, ?)",
                 (org["id"], member["id"], role),
             )
+
+    def remove_member(self, organisation: str, user: str) -> None:
+        """Take `user` out of `organisation`.
+
+        Raises:
+            NotThere: They are not in it.
+        """
+        org, member = self.find(organisation), self.find(user)
+        with self._database.write() as connection:
+            done = connection.execute(
+                "DELETE FROM members WHERE org = ? AND user = ?", (org["id"], member["id"])
+            )
+            if done.rowcount == 0:
+                raise NotThere(
+                    f"'{member['name']}' is not in '{org['name']}'.",
+                    f"See who is with `hublora hub user members {org['name']} --data DIR`.",
+                )
 
     def members(self, organisation: str) -> list[sqlite3.Row]:
         """Return the members of an organisation with their roles."""
@@ -136,6 +169,7 @@ class People:
         label: str = "token",
         repo: str | None = None,
         repo_role: str | None = None,
+        seconds: float | None = None,
     ) -> str:
         """Give out a new token for `user`; this is the only time it can be read.
 
@@ -145,6 +179,7 @@ class People:
             label: What lists call it.
             repo: The id (in this store) of the one repo that a fine-grained token opens.
             repo_role: What it may do there, `read` or `write`.
+            seconds: How long it opens anything; without an end if not given.
         """
         row = self.find(user)
         if row["kind"] != "user":
@@ -155,9 +190,19 @@ class People:
         token = "hf_" + secrets.token_urlsafe(32).replace("-", "A").replace("_", "B")
         with self._database.write() as connection:
             connection.execute(
-                "INSERT INTO tokens (user, label, role, hash, repo, repo_role, created_at)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (row["id"], label, role, _hash(token), repo, repo_role, now()),
+                "INSERT INTO tokens (id, user, label, role, hash, repo, repo_role, created_at,"
+                " expires_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    _next_id(connection, "token"),
+                    row["id"],
+                    label,
+                    role,
+                    _hash(token),
+                    repo,
+                    repo_role,
+                    now(),
+                    stamp(time.time() + seconds) if seconds is not None else None,
+                ),
             )
         return token
 
@@ -176,6 +221,8 @@ class People:
                 role=row["role"],
                 repo=row["repo"],
                 created_at=row["created_at"],
+                expires_at=row["expires_at"],
+                used_at=row["used_at"],
                 revoked_at=row["revoked_at"],
             )
             for row in rows
@@ -203,11 +250,15 @@ class People:
         hashed = _hash(token)
         row = self._database.row(
             "SELECT t.*, u.name, u.fullname FROM tokens t JOIN users u ON u.id = t.user"
-            " WHERE t.hash = ? AND t.revoked_at IS NULL",
+            " WHERE t.hash = ? AND t.revoked_at IS NULL"
+            " AND (t.expires_at IS NULL OR t.expires_at > ?)",
             hashed,
+            now(),
         )
+        # Found by its hash, so what a lookup's time tells is about a hash and not the token.
         if row is None or not hmac.compare_digest(row["hash"], hashed):
             raise BadCredentials
+        self._note_use(row)
         return Caller(
             name=row["name"],
             fullname=row["fullname"],
@@ -219,6 +270,20 @@ class People:
             repo_role=row["repo_role"],
             organisations=self.organisations(row["user"]),
         )
+
+    def _note_use(self, row: sqlite3.Row) -> None:
+        """Note when a token was used, once an hour: a request is not to cost a write."""
+        if (row["used_at"] or "") < stamp(time.time() - _USE_NOTED_SECONDS):
+            with self._database.write(durable=False) as connection:
+                connection.execute("UPDATE tokens SET used_at = ? WHERE id = ?", (now(), row["id"]))
+
+
+def _next_id(connection: sqlite3.Connection, kind: str) -> int:
+    """Return an id that nobody has or had: what still names a removed one finds nobody."""
+    (found,) = connection.execute(
+        "UPDATE last_ids SET id = id + 1 WHERE kind = ? RETURNING id", (kind,)
+    ).fetchone()
+    return int(found)
 
 
 def _hash(token: str) -> str:
