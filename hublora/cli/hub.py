@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from hublora.cli.hub_admin import COMMANDS, data_option
+from hublora.cli.hub_mirror import mirror
 from hublora.cli.hub_people import token, user
 from hublora.cli.hub_repo import repo
 from hublora.cli.output import out
@@ -20,7 +21,7 @@ Examples:
   hublora hub
   hublora hub --data ~/hub --port 0 --env hub.env
   hublora hub user add ada --data ~/hub
-  hublora hub import ~/models/sd-turbo stabilityai/sd-turbo --data ~/hub
+  hublora hub mirror stabilityai/sd-turbo --include '*.safetensors' --data ~/hub
 """
 
 
@@ -123,5 +124,5 @@ def announce(url: str, token: str | None, options: dict[str, Any]) -> None:
         write_atomically(options["env_file"].absolute(), content, mode=0o600)
 
 
-for _command in (user, token, *COMMANDS, repo):
+for _command in (user, token, *COMMANDS, mirror, repo):
     hub.add_command(_command)

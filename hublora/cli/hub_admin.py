@@ -104,8 +104,17 @@ def import_snapshot(
 
     os.umask(0o077)  # whatever is stored is this user's alone
     target = data_dir.expanduser()
+    people = _names(target)
     commit = import_folder(target, repo_id, folder, repo_type, commit_message, private=private)
+    for made in _names(target) - people:
+        out.note(f"Made the user {made}. For a token: hublora hub token create {made}")
     out.result(f"{repo_id}@{commit}", {"repo_id": repo_id, "commit": commit}, [commit])
+
+
+def _names(data_dir: Path) -> set[str]:
+    from hublora.localhub.store import Store
+
+    return {row["name"] for row in Store(data_dir).people.everyone()}
 
 
 @click.command("gc", epilog=examples("hublora hub gc --data ~/hub"))

@@ -44,6 +44,13 @@ class View:
         return self.git.resolve(self.revision or DEFAULT_BRANCH)
 
     @property
+    def public_sha(self) -> str:
+        """The id by which the world knows that commit; lists stay out of git unless it has two."""
+        if self.sha not in self.store.aliases.of(self.repo.id).values():
+            return self.sha
+        return self.git.public(self.sha, self.revision or "")
+
+    @property
     def newest(self) -> bool:
         """Whether the register already knows all about this commit."""
         return self.sha == self.repo.head
@@ -119,7 +126,7 @@ COMMON: dict[str, Field] = {
     "likes": lambda view: view.repo.likes,
     "private": lambda view: view.repo.private,
     "resourceGroup": lambda view: None,
-    "sha": lambda view: view.sha,
+    "sha": lambda view: view.public_sha,
     "siblings": View.siblings,
     "tags": lambda view: view.tags,
     "trendingScore": lambda view: view.repo.likes,

@@ -82,7 +82,7 @@ def _operations(
     attributes = Attributes(
         (git.read_file(standing, ".gitattributes") or b"").decode("utf-8", "replace")
     )
-    operations = [_put(store, repo, stage, attributes, source, path) for path in paths]
+    operations = [put_file(store, repo, stage, attributes, source, path) for path in paths]
     if mirror:
         gone = {entry.path for entry in git.files(standing)} - set(paths) - {".gitattributes"}
         operations += [DeleteFile(path) for path in sorted(gone)]
@@ -136,9 +136,10 @@ def _is_cache_link(path: Path, inside: Path) -> bool:
     return target.is_relative_to(inside) or target.parent.name == "blobs"
 
 
-def _put(
+def put_file(
     store: Store, repo: Repo, stage: Stage, attributes: Attributes, source: Path, path: str
 ) -> Operation:
+    """Return what writes one file of a folder, as a large one if it is: its content is staged."""
     file = source / path
     size = file.stat().st_size
     if size and (size > _REGULAR_BYTES or attributes.is_large(path) or _is_binary(file)):

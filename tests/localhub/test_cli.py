@@ -98,6 +98,8 @@ def test_a_model_folder_is_taken_in_listed_and_backed_up(tmp_path):
     Store(tmp_path / "data").first_user("me")
     taken = run("import", str(model), "studio/base", *data)
     assert taken.stdout.startswith("studio/base@")
+    assert "Made the user studio" in taken.stderr
+    assert "Made" not in run("import", str(model), "studio/base", *data).stderr
     assert run("ls", "-q", *data).stdout.split() == ["studio/base"]
     assert run("backup", str(tmp_path / "copy"), *data).exit_code == 0
     again = run("backup", str(tmp_path / "copy"), *data)

@@ -236,14 +236,14 @@ def history(call: Call) -> Response:
     found = list(islice(git.history(newest), skip, skip + limit + 1))
     formatted = "formatted" in call.queries("expand", "expand[]")
     following = str(skip + limit) if len(found) > limit else None
-    answer = paged(call, [_wire(facts, formatted) for facts in found[:limit]], following)
+    answer = paged(call, [_wire(git, facts, formatted) for facts in found[:limit]], following)
     answer.headers["X-Total-Count"] = str(git.count(newest))
     return answer
 
 
-def _wire(facts: CommitFacts, formatted: bool) -> dict[str, Any]:
+def _wire(git: GitRepo, facts: CommitFacts, formatted: bool) -> dict[str, Any]:
     wire: dict[str, Any] = {
-        "id": facts.id,
+        "id": git.public(facts.id),
         "title": facts.title,
         "message": facts.message,
         "authors": [{"user": facts.author, "avatar": ""}],

@@ -48,7 +48,7 @@ def resolve(call: Call) -> Response:
         headers |= {"X-Linked-Etag": f'"{entry.lfs.oid}"', "X-Linked-Size": str(entry.size)}
         source = call.store.large.path(entry.lfs.oid)
         if not call.store.large.has(repo.id, entry.lfs.oid):
-            raise EntryNotFound(path, commit, f"The large file behind {path} is gone.")
+            raise EntryNotFound(path, commit, f"The large file behind {path} is not here.")
     else:
         source = git.read(entry.oid)
     if call.request.method == "GET" and "range" not in call.request.headers:
@@ -67,15 +67,20 @@ def raw(call: Call) -> Response:
 
 
 def _found(call: Call) -> tuple[Repo, GitRepo, str, Entry]:
-    """Return the file that an address means, with the repo and the commit it is in."""
+    """Return the file that an address means, with the repo and the id of the commit it is in."""
     repo = call.repo()
     git = call.git(repo)
     commit = git.resolve(call.pieces["rev"])
-    path = _path_or_missing(call.pieces["path"], commit)
-    entry = git.entry(commit, path)
+    public = git.public(commit, call.pieces["rev"])
+    path = _path_or_missing(call.pieces["path"], public)
+    try:
+        entry = git.entry(commit, path)
+    except EntryNotFound as problem:
+        problem.commit = public
+        raise
     if entry.is_folder:
-        raise EntryNotFound(path, commit)
-    return repo, git, commit, entry
+        raise EntryNotFound(path, public)
+    return repo, git, public, entry
 
 
 def _headers(call: Call, commit: str, entry: Entry) -> dict[str, str]:
@@ -104,7 +109,7 @@ def tree(call: Call) -> Response:
     following = str(skip + limit) if len(entries) > limit else None
     page = entries[:limit]
     commits = git.last_commits(commit, [entry.path for entry in page]) if expand else {}
-    return paged(call, [_wire(entry, commits, expand) for entry in page], following)
+    return paged(call, [_wire(git, entry, commits) for entry in page], following)
 
 
 def paths_info(call: Call) -> list[dict[str, Any]]:
@@ -119,7 +124,7 @@ def paths_info(call: Call) -> list[dict[str, Any]]:
     entries = [entry for path in paths if (entry := _entry_or_none(git, commit, path))]
     found = [entry.path for entry in entries]
     commits = git.last_commits(commit, found) if expand else {}
-    return [_wire(entry, commits, expand) for entry in entries]
+    return [_wire(git, entry, commits) for entry in entries]
 
 
 paths_info.only_reads = True  # type: ignore[attr-defined]
@@ -140,8 +145,8 @@ def _path_or_missing(path: str, commit: str) -> str:
         raise EntryNotFound("that path", commit) from problem
 
 
-def _wire(entry: Entry, commits: dict[str, CommitFacts], expand: bool) -> dict[str, Any]:
-    """Return an entry as `RepoFile` or `RepoFolder` reads it."""
+def _wire(git: GitRepo, entry: Entry, commits: dict[str, CommitFacts]) -> dict[str, Any]:
+    """Return an entry as `RepoFile` or `RepoFolder` reads it, with its last commit if known."""
     facts: dict[str, Any] = {
         "type": "directory" if entry.is_folder else "file",
         "oid": entry.oid,
@@ -154,8 +159,8 @@ def _wire(entry: Entry, commits: dict[str, CommitFacts], expand: bool) -> dict[s
             "size": entry.lfs.size,
             "pointerSize": len(entry.lfs.encode()),
         }
-    if expand and (last := commits.get(entry.path)):
-        facts["lastCommit"] = {"id": last.id, "title": last.title, "date": last.date}
+    if last := commits.get(entry.path):
+        facts["lastCommit"] = {"id": git.public(last.id), "title": last.title, "date": last.date}
     return facts
 
 

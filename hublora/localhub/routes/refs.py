@@ -11,7 +11,8 @@ from ..store.access import Right
 
 def refs(call: Call) -> dict[str, Any]:
     """GET …/refs: `list_repo_refs`."""
-    found = call.git(call.repo()).refs()
+    git = call.git(call.repo())
+    found = git.refs()
     groups = {
         "branches": ("refs/heads/", found.branches),
         "tags": ("refs/tags/", found.tags),
@@ -21,7 +22,7 @@ def refs(call: Call) -> dict[str, Any]:
         groups["pullRequests"] = ("refs/pr/", found.pull_requests)
     return {
         group: [
-            {"name": name, "ref": prefix + name, "targetCommit": commit}
+            {"name": name, "ref": prefix + name, "targetCommit": git.public(commit)}
             for name, commit in names.items()
         ]
         for group, (prefix, names) in groups.items()

@@ -28,6 +28,7 @@ from pathlib import Path
 from hublora.filesystem import sync_folder, write_atomically
 
 from . import access, cards, packing, refs
+from .aliases import Aliases
 from .backup import check_finished
 from .branches import Branches
 from .collections import Collections
@@ -65,6 +66,7 @@ class Store:
         self.people = People(self.database)
         self.repos = Repos(self.database)
         self.large = LargeFiles(self.database, self.folder)
+        self.aliases = Aliases(self.database)
         self.commits = Commits(self)
         self.branches = Branches(self)
         self.downloads = Downloads(self.repos)
@@ -103,7 +105,7 @@ class Store:
         """
         if repo.damage:
             raise DamagedRepo(repo.name, repo.damage)
-        return GitRepo(self.folder / "repos" / f"{repo.id}.git")
+        return GitRepo(self.folder / "repos" / f"{repo.id}.git", self.aliases.of(repo.id))
 
     def lock(self, repo: Repo) -> AbstractContextManager[None]:
         """Hold a repo's branches still."""

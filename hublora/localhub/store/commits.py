@@ -82,7 +82,7 @@ class Commits:
             StaleParent: It stands elsewhere.
         """
         standing = standing_at(git, ref)
-        if parent is not None and standing != parent:
+        if parent is not None and standing != git.actual(str(parent)):
             raise StaleParent(
                 "The branch was updated since you opened this page. Please refresh and try again.",
                 f"The branch is at {standing}.",

@@ -111,8 +111,14 @@ CREATE TABLE webhooks (
     disabled INTEGER NOT NULL DEFAULT 0, created_at TEXT NOT NULL
 );
 """
+_FOURTH = """
+CREATE TABLE aliases (
+    repo TEXT NOT NULL REFERENCES repos(id) ON DELETE CASCADE, upstream TEXT NOT NULL,
+    commit_id TEXT NOT NULL, created_at TEXT NOT NULL, PRIMARY KEY (repo, upstream)
+);
+"""
 # What each version adds to the one before; a new one goes to the end.
-SCHEMAS = (_FIRST, _SECOND, _THIRD)
+SCHEMAS = (_FIRST, _SECOND, _THIRD, _FOURTH)
 
 
 class Database:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -70,8 +70,10 @@ class Refs:
 class GitRepo:
     """One bare repository, opened for one task: not to be shared between threads."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, aliases: Mapping[str, str] | None = None) -> None:
         self.folder = folder
+        # Commits by the ids that they have upstream: see `aliases`.
+        self._aliases = dict(aliases or {})
         self.raw = pygit2.Repository(str(folder), pygit2.enums.RepositoryOpenFlag.NO_SEARCH)
 
     def __del__(self) -> None:
@@ -145,6 +147,7 @@ class GitRepo:
         target = self.target(name) if name else None
         if target:
             return target[1]
+        revision = self.actual(revision)
         commit_like = 7 <= len(revision) <= 40 and set(revision) <= set("0123456789abcdef")
         if commit_like:
             try:
@@ -169,6 +172,19 @@ class GitRepo:
                 if name.startswith(prefix):
                     group[name.removeprefix(prefix)] = commit
         return found
+
+    def actual(self, commit: str) -> str:
+        """Return the id of the commit here that has `commit` as its id upstream, or just that."""
+        here = self._aliases.get(commit)
+        return here if here and commit not in self.raw else commit
+
+    def public(self, commit: str, asked: str = "") -> str:
+        """Return the id by which the world knows a commit, when it was asked for by `asked`."""
+        if asked in self._aliases and self.actual(asked) == commit:
+            return asked
+        # With the upstream commit itself at hand there is nothing to stand for it.
+        names = (name for name, here in reversed(self._aliases.items()) if here == commit)
+        return next((name for name in names if name not in self.raw), commit)
 
     # Trees and blobs
 

@@ -188,8 +188,12 @@ class LargeFiles:
             incoming.discard()
             raise
 
-    def adopt(self, repo_id: str, source: Path) -> Pointer:
-        """Copy a file of this machine into the store for a repo; return its pointer."""
+    def adopt(self, repo_id: str, source: Path, expected: Pointer | None = None) -> Pointer:
+        """Copy a file of this machine into the store for a repo; return its pointer.
+
+        Raises:
+            Malformed: It is not what is expected, if that is given; nothing is kept.
+        """
         incoming = self.receive()
         try:
             with source.open("rb", buffering=0) as file:
@@ -199,7 +203,7 @@ class LargeFiles:
             incoming.discard()
             raise
         pointer = Pointer(incoming.digest, incoming.size)
-        self.keep(repo_id, incoming, pointer)
+        self.keep(repo_id, incoming, expected or pointer)
         return pointer
 
     def assemble(self, repo_id: str, pointer: Pointer, parts: int) -> None:

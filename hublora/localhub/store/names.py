@@ -37,6 +37,16 @@ def check_name(name: object, what: str = "name") -> str:
     return name
 
 
+def check_repo_id(name: str) -> str:
+    """Return `name` if it is `owner/name`."""
+    owner, slash, short = name.partition("/")
+    check_name(owner, "owner")
+    if not slash:
+        raise Malformed(f"Invalid repo id: '{name}'; OWNER/NAME is wanted.")
+    check_name(short, "repo name")
+    return name
+
+
 def check_owner(name: object) -> str:
     """Return `name` if it can name a user or an organisation."""
     good = check_name(name, "user name")

@@ -109,6 +109,11 @@ class Repos:
                         " FROM large_files WHERE repo = ?",
                         (repo_id, source.id),
                     )
+                    connection.execute(
+                        "INSERT INTO aliases SELECT ?, upstream, commit_id, created_at"
+                        " FROM aliases WHERE repo = ?",
+                        (repo_id, source.id),
+                    )
         except sqlite3.IntegrityError as problem:
             raise _taken(kind, full) from problem
         return self.by_id(repo_id)
