@@ -1,4 +1,4 @@
-"""Names for adapters, parsed once and rendered back.
+"""Refs of adapters and bases, repo ids and revisions: parsed once, rendered back.
 
     ref      := where [":" weight]
     where    := repo | page | url | local
@@ -10,7 +10,7 @@
     weight   := a decimal number from -1000 to 1000
     refs     := ref ("|" ref)*          (the list form of Replicate's LoRA service)
 
-A folder that exists comes before a repo of that name; `hf://owner/name` is the repo in any case.
+A local folder takes precedence over a repo of that name; `hf://owner/name` is always the repo.
 
 Slashes inside a revision are written `%2F` as in Hub URLs (`refs%2Fpr%2F1`); the short form
 `@refs/pr/1` is understood as well. In a path, `%3A`, `%7C` and `%25` stand for `:`, `|` and `%`.
@@ -25,7 +25,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NewType
 from urllib.parse import quote, unquote, urlsplit
 
 from hublora.errors import RefError
@@ -36,42 +36,46 @@ _NAME = r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?"
 _REPO = re.compile(rf"(?P<owner>{_NAME})/(?P<name>{_NAME})(?:@(?P<rest>.+)|/(?P<path>.+))?\Z")
 _WEIGHT = re.compile(r"(?P<where>.+):(?P<weight>[^:/|@]*)\Z", re.DOTALL)
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?\Z", re.ASCII)
-MAX_WEIGHT = 1000  # more turns every image into noise, or into nothing
+MAX_WEIGHT = 1000  # a larger weight turns every image into noise
 _SPECIAL_REVISION = re.compile(r"(refs/(?:pr|convert|heads|tags)/[^/]+)(?:/(.+))?\Z")
 _REVISION = re.compile(r"(?!-)[\w+-][\w.+-]*(/[\w+-][\w.+-]*)*\Z")
 _HUB_HOSTS = ("huggingface.co", "www.huggingface.co", "hf.co")  # and the host of HF_ENDPOINT
-_PAGE_KINDS = ("blob", "resolve", "tree", "raw")
 _ESCAPES = str.maketrans({char: quote(char) for char in "%:|"})
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
+RefText = str | os.PathLike[str]  # a ref as it is typed, or the path of a file or folder
 Kind = Literal["repo", "url", "local"]
+RepoId = NewType("RepoId", str)  # owner/name, checked by `parse_repo_id`
+Revision = NewType("Revision", str)  # a branch, tag or commit, checked by `parse_revision`
 
 
 @dataclass(frozen=True)
 class AdapterRef:
-    """One adapter and how strongly it is applied.
+    """One adapter and its weight.
 
     Attributes:
-        kind: Where the adapter lies: a Hub repo, a URL or this machine.
+        kind: "repo" for a Hub repo, "url" for an https URL, "local" for a file or folder.
         location: The repo id, the URL or the path.
-        revision: Branch, tag or commit of a repo; None means its main branch.
-        path: File inside a repo, POSIX style; None means the repo's only adapter.
-        weight: Factor on the adapter's delta; 1.0 applies it as trained.
+        revision: Branch, tag or commit of a repo; None for its main branch.
+        path: File inside a repo, POSIX style; None for the repo's only adapter.
+        weight: Factor on the adapter's update, -1000 to 1000; 1.0 applies it as trained.
     """
 
     kind: Kind
     location: str
-    revision: str | None = None
+    revision: Revision | None = None
     path: str | None = None
     weight: float = 1.0
 
     @classmethod
-    def parse(cls, text: str) -> AdapterRef:
-        """Parse one ref of the grammar above.
+    def parse(cls, text: RefText) -> AdapterRef:
+        """Parse one ref of the grammar above; a `Path` is a local file or folder.
 
         Raises:
-            RefError: Naming the part that is wrong and showing a right ref.
+            RefError: The text is not a ref; the message names the wrong part and a right ref.
         """
+        if isinstance(text, os.PathLike):
+            return cls("local", os.fspath(text))
         if not isinstance(text, str):
             raise RefError(f"{text!r} is not an adapter ref.", f"Write one like {EXAMPLE}.")
         text = text.strip()
@@ -94,100 +98,134 @@ class AdapterRef:
             text += f":{self.weight}"
         return text
 
-    def at(self, revision: str, path: str) -> AdapterRef:
-        """Return this ref pinned to a commit and a file."""
-        return AdapterRef(self.kind, self.location, revision, path, self.weight)
+    def at(self, commit: str, path: str) -> AdapterRef:
+        """Return this ref at a commit and a file."""
+        return AdapterRef(self.kind, self.location, Revision(commit), path, self.weight)
+
+    @property
+    def repo_id(self) -> RepoId:
+        """The location of a ref of kind "repo"."""
+        assert self.kind == "repo", self
+        return RepoId(self.location)
 
     @property
     def hidden_repo(self) -> str | None:
-        """The repo that a local path comes before because it is called like it, None if none is."""
+        """The repo of the same name as a local path, which takes precedence; None without one."""
         hides = self.kind == "local" and _REPO.match(self.location)
         return f"hf://{self.location}" if hides else None
 
     @property
     def public(self) -> str:
-        """The ref without its weight and without a URL's query, which may hold a secret."""
+        """The ref without its weight and without a URL's query, which may contain a secret."""
         where = self.location.partition("?")[0] if self.kind == "url" else self.location
         return str(replace(self, location=where, weight=1.0))
 
 
-def parse_refs(texts: str | Iterable[str]) -> list[AdapterRef]:
-    """Parse refs given one by one, joined by `|`, or both.
+@dataclass(frozen=True)
+class BaseRef:
+    """A base model: a Hub repo at a revision, or a local folder; exactly one is set.
+
+    Attributes:
+        repo_id: owner/name of a Hub repo.
+        folder: A local folder.
+        revision: Branch, tag or commit of the repo; None for its main branch.
+    """
+
+    repo_id: RepoId | None
+    folder: Path | None = None
+    revision: Revision | None = None
+
+    @classmethod
+    def parse(cls, text: RefText, revision: str | None = None) -> BaseRef:
+        """Parse a Hub id or the path of a folder; a folder that exists takes precedence.
+
+        Raises:
+            RefError: The text is empty, or neither a path nor of the form owner/name.
+        """
+        name = os.fspath(text)
+        if not name.strip():
+            raise RefError(
+                f"The base must be the repo id or folder of a diffusers pipeline, got {name!r}.",
+                "Name one: --base owner/name, or --base ./folder.",
+            )
+        if isinstance(text, os.PathLike) or _is_local(name):
+            return cls(None, Path(name).expanduser())
+        return cls(
+            parse_repo_id(name, "The base"), None, parse_revision(revision) if revision else None
+        )
+
+    @property
+    def name(self) -> str:
+        """The Hub id, or the folder's name."""
+        if self.repo_id is not None:
+            return self.repo_id
+        assert self.folder is not None, "one of both is set"
+        return self.folder.resolve().name
+
+
+def parse_refs(texts: RefText | Iterable[RefText]) -> list[AdapterRef]:
+    """Parse refs that are given one by one, joined by `|`, or both.
 
     Raises:
-        RefError: One of them does not parse.
+        RefError: A ref does not parse.
     """
     alone = isinstance(texts, str | bytes) or not isinstance(texts, Iterable)
-    joined: list[Any] = [texts] if alone else list(texts)
+    joined: list[Any] = [texts] if alone else [*texts]  # type: ignore[misc]
     return [AdapterRef.parse(part) for one in joined for part in _split_refs(one)]
 
 
 def _split_refs(joined: Any) -> list[Any]:
-    """Return the refs in a text; what is none is left for `AdapterRef.parse` to refuse."""
+    """Return the refs in a text; other types are left for `AdapterRef.parse` to refuse."""
     return joined.split("|") if isinstance(joined, str) else [joined]
 
 
-def check_repo_id(repo_id: str, flag: str = "The repo id") -> str:
-    """Return `repo_id` if it has the form owner/name.
+def parse_repo_id(text: str, flag: str = "The repo id") -> RepoId:
+    """Parse a repo id of the form owner/name.
+
+    Args:
+        text: The repo id.
+        flag: Name of the setting in messages.
 
     Raises:
         RefError: It has another form.
     """
-    match = _REPO.match(repo_id)
+    match = _REPO.match(text)
     wrong = not match or match["rest"] or match["path"]
-    if wrong or ".." in repo_id or "--" in repo_id or repo_id.endswith(".git"):
+    if wrong or ".." in text or "--" in text or text.endswith(".git"):
         raise RefError(
-            f"{flag} {repo_id!r} is not of the form owner/name.",
+            f"{flag} {text!r} is not of the form owner/name.",
             "Write it like me/pokemon-lora (letters, digits, '-', '_' and '.').",
         )
-    return repo_id
-
-
-def check_base_name(model: str) -> str:
-    """Return a base's name if it is a folder, or a repo id of the form owner/name; looks nothing up
-    on the Hub.
-
-    Raises:
-        RefError: It is neither.
-    """
-    if not model.strip():
-        raise RefError(
-            f"The base must be the repo id or folder of a diffusers pipeline, got {model!r}.",
-            "Name one: --base owner/name, or --base ./folder.",
-        )
-    if not model.startswith((".", "/", "~")) and not _is_there(model):
-        check_repo_id(model, "The base")
-    return model
+    return RepoId(text)
 
 
 def is_repo(text: str | None) -> bool:
-    """Tell whether `text` is the id of a repo: not the path of something on this disk, and not what
-    the path of a checkpoint looks like."""
+    """Return whether `text` is a repo id, and neither a local path nor that of a checkpoint."""
     if text is None or _is_local(text) or re.search(r"checkpoint-\d+/?$", text):
         return False
     match = _REPO.match(text)
     return match is not None and not (match["rest"] or match["path"])
 
 
-def check_revision(revision: str) -> str:
-    """Return `revision` if git could have such a branch, tag or commit.
+def parse_revision(text: str) -> Revision:
+    """Parse the name of a branch, a tag or a commit.
 
     Raises:
-        RefError: It could not (git-check-ref-format's rules, the safe part of them).
+        RefError: Git allows no such name (the safe part of git-check-ref-format's rules).
     """
-    if not _REVISION.match(revision) or ".." in revision or revision.endswith((".", ".lock")):
+    if not _REVISION.match(text) or ".." in text or text.endswith((".", ".lock")):
         raise RefError(
-            f"{revision!r} is not a revision.", "Name a branch, a tag or a commit, such as main."
+            f"{text!r} is not a revision.", "Name a branch, a tag or a commit, such as main."
         )
-    return revision
+    return Revision(text)
 
 
 def _split_weight(text: str) -> tuple[str, float]:
     match = _WEIGHT.match(text)
-    if not match or _is_there(text):
+    if not match or _exists(text):
         return text, 1.0
     if not _NUMBER.match(match["weight"]):
-        # A Windows drive or a port is not a weight; anything else after a colon is a mistake.
+        # A Windows drive is not a weight; anything else after a colon is a mistake.
         if re.match(r"\A[A-Za-z]\Z", match["where"]):
             return text, 1.0
         raise RefError(
@@ -197,7 +235,8 @@ def _split_weight(text: str) -> tuple[str, float]:
     weight = float(match["weight"])
     if not abs(weight) <= MAX_WEIGHT:
         raise RefError(
-            f"The weight {match['weight']} in {text!r} is beyond {MAX_WEIGHT}.",
+            f"The weight of {match['where']} must be between -{MAX_WEIGHT} and {MAX_WEIGHT}, "
+            f"got {match['weight']}.",
             f"Write it like {match['where']}:0.8.",
         )
     return match["where"], weight
@@ -206,13 +245,13 @@ def _split_weight(text: str) -> tuple[str, float]:
 def _is_local(where: str) -> bool:
     if where.startswith((".", "/", "~", os.sep)) or re.match(r"\A[A-Za-z]:[\\/]", where):
         return True
-    return _is_there(where)
+    return _exists(where)
 
 
-def _is_there(path: str) -> bool:
+def _exists(path: str) -> bool:
     try:
         return Path(path).expanduser().exists()
-    except (OSError, ValueError, RuntimeError):  # no file system, or nobody, has such a name
+    except (OSError, ValueError, RuntimeError):  # an invalid file name, or an unknown user
         return False
 
 
@@ -226,11 +265,11 @@ def _parse_url(where: str, weight: float, text: str) -> AdapterRef:
         raise RefError(f"{where!r} is not a URL.", f"Write a ref like {EXAMPLE}.")
     if parts.username or parts.password:
         raise RefError(
-            f"The URL of {host} holds a name or a password, which would be written into images.",
-            "Leave it out.",
+            f"The URL of {host} contains a user name or password, which images would record.",
+            "Remove it.",
         )
     if host in _HUB_HOSTS or parts.netloc == urlsplit(_endpoint()).netloc:
-        return _parse_page(parts.path.strip("/"), weight, text)
+        return _parse_page(where, weight, text)
     if parts.scheme != "https":
         raise RefError(f"{where!r} is not an https URL.", "Adapters are only fetched over https.")
     if not parts.path.endswith(".safetensors"):
@@ -244,22 +283,25 @@ def _endpoint() -> str:
     return os.environ.get("HF_ENDPOINT", "")
 
 
-def _parse_page(path: str, weight: float, text: str) -> AdapterRef:
-    parts = path.split("/")
-    if parts[0] in ("datasets", "spaces"):
+def _parse_page(url: str, weight: float, text: str) -> AdapterRef:
+    # Here, because huggingface_hub takes as long to import as all of hublora's command line.
+    from huggingface_hub.errors import HfUriError
+    from huggingface_hub.utils import parse_hf_uri
+
+    try:
+        page = parse_hf_uri(url, endpoint=_endpoint() or None)
+    except HfUriError as error:
+        repo = "/".join(urlsplit(url).path.strip("/").split("/")[:2])
         raise RefError(
-            f"{text!r} is a page of {parts[0]}, which are not adapters.",
-            f"Write one like {EXAMPLE}.",
-        )
-    repo = "/".join(parts[:2])
-    if len(parts) <= 2:
-        return _parse_repo(repo, weight, text)
-    if parts[2] not in _PAGE_KINDS or len(parts) < 4:
+            f"{text!r} is not the page of a repo or of a file in one.",
+            f"Write {repo} instead." if _REPO.match(repo) else f"Write a ref like {EXAMPLE}.",
+        ) from error
+    if page.type != "model":
         raise RefError(
-            f"{text!r} is not the page of a repo or of a file in one.", f"Write {repo} instead."
+            f"{text!r} is the page of a {page.type}, which is not an adapter.",
+            f"Write a ref like {EXAMPLE}.",
         )
-    revision, rest = _split_revision("/".join(parts[3:]))
-    return _repo_ref(repo, revision, rest, weight, text)
+    return _repo_ref(page.id, page.revision, page.path_in_repo or None, weight, text)
 
 
 def _parse_repo(where: str, weight: float, text: str) -> AdapterRef:
@@ -268,7 +310,7 @@ def _parse_repo(where: str, weight: float, text: str) -> AdapterRef:
         raise RefError(f"{text!r} is not an adapter ref.", f"Write one like {EXAMPLE}.")
     repo = f"{match['owner']}/{match['name']}"
     revision, path = _split_revision(match["rest"]) if match["rest"] else (None, match["path"])
-    return _repo_ref(repo, revision, path, weight, text)
+    return _repo_ref(repo, revision, unquote(path) if path else None, weight, text)
 
 
 def _split_revision(rest: str) -> tuple[str, str | None]:
@@ -282,12 +324,13 @@ def _split_revision(rest: str) -> tuple[str, str | None]:
 def _repo_ref(
     repo: str, revision: str | None, path: str | None, weight: float, text: str
 ) -> AdapterRef:
-    check_repo_id(repo)
-    if revision is not None:
-        check_revision(revision)
-    if path is not None:
-        path = _check_path(unquote(path), repo, text)
-    return AdapterRef("repo", repo, revision, path, weight)
+    return AdapterRef(
+        "repo",
+        parse_repo_id(repo),
+        None if revision is None else parse_revision(revision),
+        None if path is None else _check_path(path, repo, text),
+        weight,
+    )
 
 
 def _check_path(path: str, repo: str, text: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from hublora.errors import RefError
-from hublora.refs import AdapterRef, check_repo_id, check_revision, parse_refs
+from hublora.refs import AdapterRef, BaseRef, RepoId, parse_refs, parse_repo_id, parse_revision
 
 SHA = "0123456789abcdef0123456789abcdef01234567"
 
@@ -107,8 +107,8 @@ WRONG = {
     "user/name:0,8": "not a number",
     "user/name:nan": "not a number",
     "user/name:inf": "not a number",
-    "user/name:1e400": "beyond 1000",
-    "user/name:-1e30": "beyond 1000",
+    "user/name:1e400": "between -1000 and 1000, got",
+    "user/name:-1e30": "between -1000 and 1000, got",
     "user/name:٣": "not a number",
     "user/name@-rf": "revision",
     "user/name@..": "revision",
@@ -124,9 +124,9 @@ WRONG = {
     "user/name/a.bin": "pickle",
     "user/name/sub/a.ckpt:0.5": "pickle",
     "https://huggingface.co/user/name/discussions/1": "Write user/name",
-    "https://huggingface.co/datasets/user/name": "page of datasets",
-    "https://huggingface.co/spaces/user/name": "page of spaces",
-    "https://huggingface.co": "not an adapter ref",
+    "https://huggingface.co/datasets/user/name": "page of a dataset",
+    "https://huggingface.co/spaces/user/name": "page of a space",
+    "https://huggingface.co": "not the page of a repo",
     "https://example.org/a.bin": "safetensors",
     "https://example.org/a": "safetensors",
     "http://example.org/a.safetensors": "https",
@@ -219,9 +219,9 @@ def test_a_folder_comes_before_a_repo_of_its_name(
 
 @pytest.mark.parametrize("wrong", ["name", "a/b/c", "a/b@main", "a/b.git", "a/-b", "a/b\n", "../b"])
 def test_a_repo_id_is_owner_and_name(wrong: str) -> None:
-    assert check_repo_id("user/na-me_1.0") == "user/na-me_1.0"
+    assert parse_repo_id("user/na-me_1.0") == "user/na-me_1.0"
     with pytest.raises(RefError, match=r"owner/name"):
-        check_repo_id(wrong)
+        parse_repo_id(wrong)
 
 
 @pytest.mark.parametrize(
@@ -229,6 +229,33 @@ def test_a_repo_id_is_owner_and_name(wrong: str) -> None:
 )
 def test_a_revision_is_what_git_allows(wrong: str) -> None:
     for right in ("main", "v1.0", "refs/pr/1", "feature/x", SHA):
-        assert check_revision(right) == right
+        assert parse_revision(right) == right
     with pytest.raises(RefError, match=r"revision"):
-        check_revision(wrong)
+        parse_revision(wrong)
+
+
+def test_a_path_is_a_local_file_or_folder(tmp_path: Path) -> None:
+    assert AdapterRef.parse(Path("me/x:0.5")) == AdapterRef("local", "me/x:0.5")
+    assert parse_refs(tmp_path) == [AdapterRef("local", str(tmp_path))]
+    assert parse_refs(["me/a:0.5", tmp_path])[1].kind == "local"
+
+
+def test_a_base_is_a_repo_at_a_revision_or_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert BaseRef.parse("me/base") == BaseRef(RepoId("me/base"))
+    assert BaseRef.parse("me/base", "v1").revision == "v1"
+    assert BaseRef.parse("./me/base") == BaseRef(None, Path("me/base"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "me" / "base").mkdir(parents=True)
+    assert BaseRef.parse("me/base").folder == Path("me/base"), "a folder that exists comes first"
+    assert BaseRef.parse("me/base").name == "base"
+    for wrong, revision in (
+        ("", None),
+        (" ", None),
+        ("x", None),
+        ("me/b@v1", None),
+        ("me/b", ".."),
+    ):
+        with pytest.raises(RefError):
+            BaseRef.parse(wrong, revision)

@@ -36,9 +36,14 @@ def list_dataset(config: DataConfig) -> Listing:
         HubError: The Hub is away, or offline and this commit is not in the local cache.
     """
     from hublora.hub.resolve import inspect_repo
+    from hublora.refs import parse_repo_id, parse_revision
 
     assert config.dataset is not None
-    snapshot = inspect_repo(config.dataset, "dataset", config.revision)
+    snapshot = inspect_repo(
+        parse_repo_id(config.dataset),
+        "dataset",
+        parse_revision(config.revision) if config.revision else None,
+    )
     table = _load(config, snapshot.commit)
     columns = choose_columns(config, table.features)
     return listing_of(config, snapshot, columns, _list_examples(table, columns))

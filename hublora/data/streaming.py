@@ -55,10 +55,15 @@ def list_stream(config: DataConfig, tell: Tell | None = None) -> Listing:
     from huggingface_hub.utils import WeakFileLock
 
     from hublora.hub.resolve import inspect_repo
+    from hublora.refs import parse_repo_id, parse_revision
 
     assert config.dataset is not None
     assert config.max_train_samples is not None
-    snapshot = inspect_repo(config.dataset, "dataset", config.revision)
+    snapshot = inspect_repo(
+        parse_repo_id(config.dataset),
+        "dataset",
+        parse_revision(config.revision) if config.revision else None,
+    )
     folder = config.cache_root / "streams" / _key(config, snapshot.commit)
     with explained(folder):
         folder.mkdir(parents=True, exist_ok=True)

@@ -15,6 +15,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, hf_hub_do
 from hublora.errors import HubloraError, NotFoundError
 from hublora.hub.client import api, translated, without_bars
 from hublora.hub.resolve import RepoSnapshot, inspect_repo
+from hublora.refs import parse_repo_id, parse_revision
 
 _GITATTRIBUTES = ".gitattributes"  # lists the large files
 
@@ -26,7 +27,7 @@ def branch_snapshot(repo_id: str, branch: str) -> RepoSnapshot | None:
         HubError: The Hub cannot be reached.
     """
     try:
-        return inspect_repo(repo_id, "model", branch)
+        return inspect_repo(parse_repo_id(repo_id), "model", parse_revision(branch))
     except NotFoundError:
         return None
 

@@ -201,7 +201,7 @@ def _bars(progress: Progress | None, total: int | None = None) -> Any:
     """
     lock = threading.Lock()
 
-    class Bars(tqdm):
+    class Bars(tqdm):  # type: ignore[misc]  # tqdm has no types
         def __init__(self, *args: Any, **settings: Any) -> None:
             # One bar counts files, and with Xet another counts bytes on the wire: bytes on disk
             # are those that add up to the size.

@@ -25,7 +25,7 @@ from hublora.hub.client import api, endpoint, is_offline, translated, whoami, wi
 from hublora.hub.download import download
 from hublora.hub.repo_layout import CARD, CONTENTS, WEIGHTS, is_repo_file, repo_files
 from hublora.hub.resolve import RepoSnapshot, inspect_repo
-from hublora.refs import check_repo_id
+from hublora.refs import RepoId, parse_repo_id
 
 
 @dataclass(frozen=True)
@@ -45,15 +45,15 @@ class PushResult:
     files: tuple[str, ...]
 
 
-def check_can_push(repo_id: str, repo_type: str = "model") -> None:
-    """Check, before any long work, that this token may push to `repo_id`.
+def check_can_push(name: str, repo_type: str = "model") -> RepoId:
+    """Parse a repo id and check, before any long work, that this token may push to it.
 
     Raises:
         RefError: The id has not the form owner/name.
         AccessError: No token, a read-only one, or no right to that owner or repo.
         HubError: Offline, or the Hub cannot be reached.
     """
-    check_repo_id(repo_id)
+    repo_id = parse_repo_id(name)
     if is_offline():
         raise HubError(
             "HF_HUB_OFFLINE is set, so nothing can be pushed.",
@@ -75,6 +75,7 @@ def check_can_push(repo_id: str, repo_type: str = "model") -> None:
             api().auth_check(repo_id, repo_type=repo_type, write=True)
     except NotFoundError:
         pass  # it will be created
+    return repo_id
 
 
 def _token_hint() -> str:
@@ -88,7 +89,7 @@ def _token_hint() -> str:
     return f"{where} and run: hf auth login"
 
 
-def remote_card(repo_id: str) -> str | None:
+def remote_card(repo_id: RepoId) -> str | None:
     """Return the text of the repo's current README.md, None without a repo or a card.
 
     Raises:
@@ -104,7 +105,9 @@ def remote_card(repo_id: str) -> str | None:
 
 
 @without_bars()
-def push_folder(folder: Path, repo_id: str, *, message: str, private: bool = False) -> PushResult:
+def push_folder(
+    folder: Path, repo_id: RepoId, *, message: str, private: bool = False
+) -> PushResult:
     """Upload the files of the repo layout in `folder` as one commit on main.
 
     Files of the layout that an earlier push added and that `folder` no longer has are deleted in
@@ -136,7 +139,7 @@ def push_command(folder: Path, repo_id: str) -> str:
 
 
 def _commit(
-    folder: Path, repo_id: str, names: list[str], message: str, private: bool
+    folder: Path, repo_id: RepoId, names: list[str], message: str, private: bool
 ) -> PushResult:
     client = api()
     url: RepoUrl = client.create_repo(repo_id, private=private or None, exist_ok=True)

@@ -12,6 +12,7 @@ from hublora.errors import AccessError, HubloraError, PushError, VerificationErr
 from hublora.hub.client import api, translated, without_bars
 from hublora.hub.push import PushResult
 from hublora.hub.resolve import inspect_repo
+from hublora.refs import parse_repo_id
 
 _BATCH = 100  # paths in one request
 
@@ -39,7 +40,7 @@ def push_dataset_files(
             url = client.create_repo(
                 repo_id, repo_type="dataset", private=private or None, exist_ok=True
             )
-            head = inspect_repo(repo_id, "dataset")
+            head = inspect_repo(parse_repo_id(repo_id), "dataset")
             commit = client.create_commit(
                 repo_id,
                 [CommitOperationAdd(name, content) for name, content in files.items()],

@@ -12,22 +12,22 @@ https://huggingface.co/docs/huggingface_hub/guides/manage-cache
 
 from __future__ import annotations
 
-import os
 import re
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import constants
+from huggingface_hub import constants, resolve_revision
+from huggingface_hub.errors import RevisionResolutionError
 
 from hublora import strict_yaml
 from hublora.errors import AdapterError, HubError, NotFoundError
+from hublora.filesystem import write_atomically
 from hublora.hub.client import REPLACED_REPOS, api, is_offline, translated
 from hublora.hub.download import PICKLES, cache_folder
 from hublora.hub.repo_layout import LOCK, WEIGHTS
-from hublora.refs import AdapterRef, check_repo_id, check_revision
+from hublora.refs import AdapterRef, RepoId, Revision
 
 MAX_CARD_BYTES = 2 << 20
 _SHA = re.compile(r"[0-9a-f]{40}\Z")
@@ -66,29 +66,17 @@ class ResolvedAdapter:
     files: Mapping[str, int | None] = field(default_factory=dict)
 
 
-def resolve_revision(repo_id: str, repo_type: str = "model", revision: str | None = None) -> str:
-    """Return the commit sha that `revision` (default: the main branch) stands for now.
-
-    Raises:
-        NotFoundError: No such repo or revision.
-        AccessError: The token may not read it.
-        HubError: The Hub is away, or offline and nothing is remembered.
-    """
-    return inspect_repo(repo_id, repo_type, revision).commit
-
-
 def inspect_repo(
-    repo_id: str, repo_type: str = "model", revision: str | None = None
+    repo_id: RepoId, repo_type: str = "model", revision: Revision | None = None
 ) -> RepoSnapshot:
-    """Return commit, files and card of a repo at `revision` in one request.
+    """Return commit, files and card of a repo at `revision` (None for main) in one request.
 
     Raises:
         NotFoundError: No such repo or revision.
         AccessError: The token may not read it.
-        HubError: The Hub is away, or offline and nothing is remembered.
+        HubError: The Hub cannot be reached, or it is offline and the repo is not cached.
     """
-    check_repo_id(repo_id)
-    revision = check_revision(revision or constants.DEFAULT_REVISION)
+    revision = revision or Revision(constants.DEFAULT_REVISION)
     if is_offline():
         return _inspect_cache(repo_id, repo_type, revision)
     with translated(f"{repo_type} {repo_id}", revision):
@@ -132,7 +120,7 @@ def resolve_adapter(ref: AdapterRef) -> ResolvedAdapter:
         AdapterError: The repo has several adapters, only pickle files, or none.
     """
     try:
-        snapshot = inspect_repo(ref.location, "model", ref.revision)
+        snapshot = inspect_repo(ref.repo_id, "model", ref.revision)
     except NotFoundError as error:
         if Path(ref.location).is_dir():  # such as the run folder of a training
             raise NotFoundError(error.message, f"For the folder write ./{ref.location}") from error
@@ -180,31 +168,31 @@ def _list_refs(ref: AdapterRef, names: Iterable[str], most: int = 20) -> str | N
     return f"Name one:\n{listed}" + ("\n  …" if len(refs) > most else "")
 
 
-def _cache_commit(repo_id: str, repo_type: str, revision: str, commit: str) -> None:
+def _cache_commit(repo_id: RepoId, repo_type: str, revision: Revision, commit: str) -> None:
+    """Cache a revision's commit where huggingface_hub's `resolve_revision` does.
+
+    That function would cost a second request: it returns neither files nor card.
+    """
     if _SHA.match(revision):
         return
-    path = cache_folder(repo_id, repo_type) / "refs" / revision
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent)
-        with os.fdopen(handle, "w") as file:
-            file.write(commit)
-        os.replace(temporary, path)
+        write_atomically(cache_folder(repo_id, repo_type) / "refs" / revision, commit)
     except OSError:
         pass  # a read-only cache works online
 
 
-def _inspect_cache(repo_id: str, repo_type: str, revision: str) -> RepoSnapshot:
+def _inspect_cache(repo_id: RepoId, repo_type: str, revision: Revision) -> RepoSnapshot:
     if repo_id in REPLACED_REPOS:
         raise NotFoundError(
             f"{repo_id} was deleted from the Hub.", f"Use {REPLACED_REPOS[repo_id]} instead."
         )
-    cache = cache_folder(repo_id, repo_type)
-    commit = revision
-    if not _SHA.match(revision):
-        cached = cache / "refs" / revision
-        commit = cached.read_text().strip() if cached.is_file() else ""
-    folder = cache / "snapshots" / commit
+    try:
+        commit = resolve_revision(
+            repo_id, repo_type=repo_type, revision=revision, local_files_only=True
+        ).resolved
+    except RevisionResolutionError:
+        commit = ""
+    folder = cache_folder(repo_id, repo_type) / "snapshots" / commit
     if not commit or not folder.is_dir():
         raise HubError(
             f"The {repo_type} {repo_id} is not in the local cache and HF_HUB_OFFLINE is set.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from hublora.hub.download import check_pipeline, download_pipeline
 from hublora.hub.resolve import inspect_repo, read_card
 from hublora.progress import Callback, downloading, no_callback
 from hublora.quiet import quiet_loading
-from hublora.resolution.base_layers import check_named
+from hublora.refs import BaseRef
 
 if TYPE_CHECKING:
     import torch
@@ -53,6 +53,7 @@ class Base:
 
     @property
     def label(self) -> str:
+        """The name in messages, with the first digits of the commit."""
         return f"{self.name}@{self.commit[:8]}" if self.commit else self.name
 
     def load(self, dtype: torch.dtype | dict[str, torch.dtype]) -> Any:
@@ -75,42 +76,53 @@ class Base:
             ) from error
 
 
-def resolve_base(model: str, revision: str | None = None) -> str | None:
-    """Return the commit that a base's Hub id stands for, None for a folder; downloads nothing.
+@dataclass(frozen=True)
+class ResolvedBase:
+    """A base at a commit, of which nothing is downloaded.
+
+    Attributes:
+        ref: The base as it was named.
+        commit: 40 hexadecimal digits; None for a folder.
+        files: Path -> size in bytes; None as size in a folder.
+        card: Front matter of its card.
+    """
+
+    ref: BaseRef
+    commit: str | None
+    files: Mapping[str, int | None] = field(repr=False)
+    card: Mapping[str, Any] = field(repr=False)
+
+
+def resolve_base(ref: BaseRef) -> ResolvedBase:
+    """Resolve a base to its commit, in one request; downloads nothing.
 
     Raises:
-        ConfigError: The name is empty.
-        NotFoundError: No such repo, revision or folder, or it holds no pipeline.
+        NotFoundError: No such repo, revision or folder, or it is not a diffusers pipeline.
+        HubError: The Hub cannot be reached.
     """
-    if _is_folder(check_named(model)):
-        folder = Path(model).expanduser()
-        paths = [*folder.glob("*"), *folder.glob("*/*")]
-        check_pipeline(model, [path.relative_to(folder).as_posix() for path in paths])
-        return None
-    snapshot = inspect_repo(model, "model", revision)
-    check_pipeline(model, snapshot.files)
-    return snapshot.commit
+    if ref.repo_id is not None:
+        snapshot = inspect_repo(ref.repo_id, "model", ref.revision)
+        resolved = ResolvedBase(ref, snapshot.commit, snapshot.files, snapshot.card)
+    else:
+        assert ref.folder is not None, "one of both is set"
+        paths = [*ref.folder.glob("*"), *ref.folder.glob("*/*")]
+        files = {path.relative_to(ref.folder).as_posix(): None for path in paths}
+        resolved = ResolvedBase(ref, None, files, read_card(ref.folder / "README.md"))
+    check_pipeline(str(ref.folder or ref.repo_id), resolved.files)
+    return resolved
 
 
-def download_base(
-    model: str, revision: str | None = None, callback: Callback = no_callback
-) -> Base:
-    """Find a base by Hub id or folder and bring its files to this machine.
+def download_base(base: ResolvedBase, callback: Callback = no_callback) -> Base:
+    """Download the files of a base; those of a folder are used where they are.
 
     Raises:
-        NotFoundError: No such repo, revision or folder, or it holds no pipeline.
-        AdapterError: Its architecture is not known here.
+        AdapterError: No family has its pipeline class.
+        HubError: The Hub cannot be reached and a file is not cached.
     """
-    if _is_folder(check_named(model)):
-        resolve_base(model)
-        folder = Path(model).expanduser()
-        card = read_card(folder / "README.md")
-        return Base(folder.resolve().name, None, folder, card, family_of_folder(folder))
-    snapshot = inspect_repo(model, "model", revision)
-    progress = downloading(callback)
-    folder = download_pipeline(model, snapshot.commit, snapshot.files, progress=progress)
-    return Base(model, snapshot.commit, folder, snapshot.card, family_of_folder(folder))
-
-
-def _is_folder(model: str) -> bool:
-    return model.startswith((".", "/", "~")) or Path(model).expanduser().is_dir()
+    folder = base.ref.folder
+    if base.ref.repo_id is not None:
+        assert base.commit is not None, "resolving sets the commit"
+        progress = downloading(callback)
+        folder = download_pipeline(base.ref.repo_id, base.commit, base.files, progress=progress)
+    assert folder is not None, "one of both is set"
+    return Base(base.ref.name, base.commit, folder, base.card, family_of_folder(folder))

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hublora.adapters.header import Header, read_file_header, read_header
+from hublora.adapters.header import Header, ReadRange, read_file_header, read_header
 from hublora.adapters.layer_names import file_names
-from hublora.errors import AdapterError, ConfigError, NotFoundError
+from hublora.errors import AdapterError, NotFoundError
 from hublora.families.registry import COMPONENTS, FAMILIES
 from hublora.hub.client import is_offline
-from hublora.hub.download import check_pipeline, download, range_reader
-from hublora.hub.resolve import inspect_repo, read_card
+from hublora.hub.download import download, range_reader
+from hublora.resolution.base import ResolvedBase
 
 _INDEX = "model_index.json"
 _INDEX_BYTES = 100_000  # more than any has
@@ -46,89 +46,60 @@ class BaseLayers:
 
     @property
     def label(self) -> str:
+        """The name in messages, with the first digits of the commit."""
         return f"{self.name}@{self.commit[:8]}" if self.commit else self.name
 
 
-def check_named(model: str) -> str:
-    """Return a base's name if it is one.
-
-    Raises:
-        ConfigError: It is empty.
-    """
-    if not model.strip():
-        raise ConfigError("The name of the base is empty.", "Write --base owner/name, or a folder.")
-    return model
-
-
-def read_base_layers(
-    model: str, components: Collection[str], revision: str | None = None
-) -> BaseLayers:
-    """Return the layers of a base; of its weights only headers are read.
+def read_base_layers(base: ResolvedBase, components: Collection[str]) -> BaseLayers:
+    """Read the layers of a base; of its weights only headers are downloaded.
 
     Args:
-        model: Hub id or folder.
+        base: The base.
         components: Components to read; others cost no request.
-        revision: Branch, tag or commit.
 
     Raises:
-        NotFoundError: No such repo, revision or folder, or it is not a pipeline.
+        NotFoundError: Its model_index.json does not parse.
         AdapterError: A header is broken.
     """
-    source = _source(check_named(model), revision)
-    check_pipeline(model, source.files)
     try:
-        kind = str(json.loads(source.text(_INDEX)).get("_class_name"))
+        kind = str(json.loads(_read(base, _INDEX)).get("_class_name"))
     except (ValueError, AttributeError) as error:
-        raise NotFoundError(f"The {_INDEX} of {model} does not parse.") from error
+        raise NotFoundError(f"The {_INDEX} of {base.ref.name} does not parse.") from error
     family = next((f.name for f in FAMILIES.values() if kind in f.pipeline_classes), None)
     shapes = {}
     for component in COMPONENTS:
-        if component in components and (files := _weights(component, source.files)):
-            shapes[component] = _layers([source.header(file) for file in files])
-    return BaseLayers(source.name, source.commit, family, source.card, shapes)
+        if component in components and (files := _weights(component, base.files)):
+            shapes[component] = _layers([_header(base, file) for file in files])
+    return BaseLayers(base.ref.name, base.commit, family, base.card, shapes)
 
 
-@dataclass(frozen=True)
-class _Source:
-    """The files of a base: in a folder, or in a repo at a commit."""
-
-    name: str
-    files: Collection[str]
-    card: Mapping[str, Any]
-    commit: str | None = None
-    folder: Path | None = None
-
-    def header(self, file: str) -> Header:
-        if path := self._local(file):
-            return read_file_header(path)
-        return read_header(range_reader(self.name, str(self.commit), file), Path(file).name)
-
-    def text(self, file: str) -> bytes:
-        if path := self._local(file):
-            return path.read_bytes()
-        return range_reader(self.name, str(self.commit), file)(0, _INDEX_BYTES)
-
-    def _local(self, file: str) -> Path | None:
-        """Return the local copy of a file, None if it is not cached."""
-        from huggingface_hub import try_to_load_from_cache
-
-        if self.folder:
-            return self.folder / file
-        if is_offline():
-            return download(self.name, str(self.commit), file)
-        cached = try_to_load_from_cache(self.name, file, revision=self.commit)
-        return Path(cached) if isinstance(cached, str) else None
+def _header(base: ResolvedBase, file: str) -> Header:
+    if path := _local(base, file):
+        return read_file_header(path)
+    return read_header(_remote(base, file), Path(file).name)
 
 
-def _source(model: str, revision: str | None) -> _Source:
-    folder = Path(model).expanduser()
-    if model.startswith((".", "/", "~")) or folder.is_dir():
-        paths = [*folder.glob("*"), *folder.glob("*/*")]
-        files = [path.relative_to(folder).as_posix() for path in paths]
-        card = read_card(folder / "README.md")
-        return _Source(folder.resolve().name, files, card, folder=folder)
-    snapshot = inspect_repo(model, "model", revision)
-    return _Source(model, snapshot.files, snapshot.card, snapshot.commit)
+def _read(base: ResolvedBase, file: str) -> bytes:
+    if path := _local(base, file):
+        return path.read_bytes()
+    return _remote(base, file)(0, _INDEX_BYTES)
+
+
+def _remote(base: ResolvedBase, file: str) -> ReadRange:
+    assert base.ref.repo_id is not None, "the files of a folder are local"
+    return range_reader(base.ref.repo_id, str(base.commit), file)
+
+
+def _local(base: ResolvedBase, file: str) -> Path | None:
+    """Return the local copy of a file, None if it is not cached."""
+    from huggingface_hub import try_to_load_from_cache
+
+    if base.ref.repo_id is None:
+        return base.ref.folder / file if base.ref.folder else None
+    if is_offline():
+        return download(base.ref.repo_id, str(base.commit), file)
+    cached = try_to_load_from_cache(base.ref.repo_id, file, revision=base.commit)
+    return Path(cached) if isinstance(cached, str) else None
 
 
 def _weights(component: str, files: Collection[str]) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from hublora.adapters.adapter import Adapter
 from hublora.adapters.match import check_match, match_layers
@@ -11,21 +10,18 @@ from hublora.errors import AdapterError, NotFoundError
 from hublora.hub.client import is_offline
 from hublora.hub.download import cache_folder
 from hublora.progress import Callback, Note
-from hublora.refs import check_repo_id
-from hublora.resolution.base import Base, download_base
-from hublora.resolution.base_layers import check_named, read_base_layers
+from hublora.refs import BaseRef
+from hublora.resolution.base import Base, ResolvedBase, download_base, resolve_base
+from hublora.resolution.base_layers import read_base_layers
 from hublora.resolution.composition_parts import LoadedAdapter
 
 
-def choose_base(
-    parts: Sequence[LoadedAdapter], base: str | None, revision: str | None, callback: Callback
-) -> Base:
+def choose_base(parts: Sequence[LoadedAdapter], base: BaseRef | None, callback: Callback) -> Base:
     """Download a base that fits adapters.
 
     Args:
         parts: The adapters.
-        base: Hub id or folder; None for the one that the adapters state.
-        revision: Branch, tag or commit of `base`.
+        base: The base; None for the one that the adapters state.
         callback: Called with progress and notes.
 
     Raises:
@@ -34,8 +30,7 @@ def choose_base(
     """
     adapters = [part.adapter for part in parts]
     if base is not None:
-        check_named(base)
-        return _open_fitting(parts, base, revision, callback)
+        return _download_fitting(parts, base, callback)
     if not adapters:
         raise AdapterError("Neither an adapter nor a base was given.", "Name the base with --base.")
     stated = {a.facts.base_model: a for a in adapters if a.facts.base_model}
@@ -49,12 +44,13 @@ def choose_base(
         raise AdapterError(
             f"These adapters were trained on different bases: {said}.", "Choose one with --base."
         )
-    name = next(iter(stated))
+    name = str(next(iter(stated)))
     commits = {a.facts.base_revision for a in adapters if a.facts.base_revision}
-    if len(commits) != 1 or Path(str(name)).exists():
-        return _open_fitting(parts, str(name), None, callback)
+    newest = BaseRef.parse(name)
+    if len(commits) != 1 or newest.folder is not None:
+        return _download_fitting(parts, newest, callback)
     try:
-        return _open_fitting(parts, str(name), commits.pop(), callback)
+        return _download_fitting(parts, BaseRef.parse(name, commits.pop()), callback)
     except NotFoundError:
         callback(
             Note(
@@ -62,42 +58,36 @@ def choose_base(
                 True,
             )
         )
-        return _open_fitting(parts, str(name), None, callback)
+        return _download_fitting(parts, newest, callback)
 
 
-def _open_fitting(
-    parts: Sequence[LoadedAdapter], model: str, revision: str | None, callback: Callback
-) -> Base:
+def _download_fitting(parts: Sequence[LoadedAdapter], ref: BaseRef, callback: Callback) -> Base:
     """Download a base after checking by its headers that the adapters fit."""
-    check_adapters_fit([(part.label, part.adapter) for part in parts], model, revision)
-    return download_base(model, revision, callback)
+    base = resolve_base(ref)
+    check_adapters_fit([(part.label, part.adapter) for part in parts], base)
+    return download_base(base, callback)
 
 
-def check_adapters_fit(
-    adapters: Sequence[tuple[str, Adapter]], base: str, base_revision: str | None = None
-) -> None:
+def check_adapters_fit(adapters: Sequence[tuple[str, Adapter]], base: ResolvedBase) -> None:
     """Check that adapters fit a base before gigabytes of it are downloaded.
 
     A base of which a file is cached is not checked here: every load checks it.
 
     Args:
         adapters: (label in messages, adapter) of each.
-        base: Hub id or folder.
-        base_revision: Branch, tag or commit of `base`.
+        base: The base, not downloaded.
 
     Raises:
-        NotFoundError: The base does not exist.
         AdapterError: An adapter does not fit.
     """
-    here = Path(base).expanduser().is_dir() or base.startswith((".", "/", "~"))
-    if here or is_offline() or not adapters:
+    if base.ref.repo_id is None or is_offline() or not adapters:
         return
-    if (cache_folder(check_repo_id(base)) / "snapshots").is_dir():
+    if (cache_folder(base.ref.repo_id) / "snapshots").is_dir():
         return
     adapters = [(label, adapter) for label, adapter in adapters if adapter.layers]
     components = {component for _, adapter in adapters for component in adapter.layers}
-    outlined = read_base_layers(base, components, base_revision)
+    layers = read_base_layers(base, components)
     for label, adapter in adapters:
         flattened = adapter.facts.layout == "kohya"
-        fit = match_layers(adapter.layers, outlined.shapes, outlined.names, flattened)
-        check_match(fit, adapter.facts, label, base)
+        fit = match_layers(adapter.layers, layers.shapes, layers.names, flattened)
+        check_match(fit, adapter.facts, label, base.ref.name)

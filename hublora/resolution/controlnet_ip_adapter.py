@@ -29,8 +29,9 @@ def load_controlnet(ref: str) -> tuple[Any, str]:
 
     from hublora.hub.client import translated
 
-    repo_id, _, revision = ref.partition("@")
-    snapshot = inspect_repo(repo_id, "model", revision or None)
+    parsed = AdapterRef.parse(f"hf://{ref.removeprefix('hf://')}")
+    repo_id = parsed.repo_id
+    snapshot = inspect_repo(repo_id, "model", parsed.revision)
     if "config.json" not in snapshot.files or not any(
         name.endswith(".safetensors") for name in snapshot.files
     ):
@@ -73,7 +74,7 @@ def download_ip_adapter(ref: str) -> IpAdapter:
         return _local(Path(parsed.location).expanduser())
     if parsed.kind != "repo":
         raise NotFoundError(f"An IP-Adapter must be a Hub repo or a local file, got {ref}.")
-    snapshot = inspect_repo(parsed.location, "model", parsed.revision)
+    snapshot = inspect_repo(parsed.repo_id, "model", parsed.revision)
     file = parsed.path or _only(snapshot.files, parsed.location)
     if file not in snapshot.files:
         raise NotFoundError(f"{parsed.location} has no file {file}.")

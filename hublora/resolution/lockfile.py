@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from hublora._version import __version__
 from hublora.errors import AdapterError, HubloraError
-from hublora.refs import AdapterRef, check_repo_id, check_revision
+from hublora.refs import AdapterRef, RepoId, Revision, parse_repo_id, parse_revision
 from hublora.weights import CompositionMode, Weight
 
 _MAX_BYTES = 1_000_000
@@ -43,8 +43,8 @@ class LockedPart(_Strict):
         license: Licence id of the card; None if that names none.
     """
 
-    repo: Annotated[str, AfterValidator(check_repo_id)]
-    revision: Annotated[str, AfterValidator(check_revision)] | None = None
+    repo: Annotated[RepoId, AfterValidator(parse_repo_id)]
+    revision: Annotated[Revision, AfterValidator(parse_revision)] | None = None
     commit: str = Field(pattern=_HEX % 40)
     file: str = Field(pattern=r"\.safetensors$", max_length=1000)
     sha256: str = Field(pattern=_HEX % 64)
@@ -54,7 +54,7 @@ class LockedPart(_Strict):
     @property
     def ref(self) -> AdapterRef:
         """The adapter at its commit and file."""
-        name = AdapterRef("repo", self.repo, self.commit, self.file)
+        name = AdapterRef("repo", self.repo, Revision(self.commit), self.file)
         return AdapterRef.parse(str(name))  # checks the path
 
     @property
@@ -66,7 +66,7 @@ class LockedPart(_Strict):
 class LockedBase(_Strict):
     """The base of a composition, at a commit."""
 
-    repo: Annotated[str, AfterValidator(check_repo_id)]
+    repo: Annotated[RepoId, AfterValidator(parse_repo_id)]
     commit: str = Field(pattern=_HEX % 40)
     license: str | None = None
 

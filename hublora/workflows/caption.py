@@ -163,11 +163,14 @@ def _file_names(examples: Sequence[Example]) -> list[str]:
 def _fetch_model(model: str, revision: str | None, callback: Callback) -> Path:
     from hublora.hub.download import download_model
     from hublora.hub.resolve import inspect_repo
+    from hublora.refs import parse_repo_id, parse_revision
 
     folder = Path(model).expanduser()
     if folder.is_dir():
         return folder
-    snapshot = inspect_repo(model, "model", revision)
+    snapshot = inspect_repo(
+        parse_repo_id(model), "model", parse_revision(revision) if revision else None
+    )
     callback(Note(f"Captioning with {model}@{snapshot.commit[:8]}"))
     return download_model(model, snapshot.commit, snapshot.files, progress=downloading(callback))
 

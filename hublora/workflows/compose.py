@@ -19,6 +19,7 @@ from hublora.generation.sample import sampling_for
 from hublora.hub.push import PushResult, check_can_push
 from hublora.hub.repo_layout import LOCK
 from hublora.progress import Callback, FileWritten, no_callback
+from hublora.refs import parse_repo_id
 from hublora.resolution.composition_parts import LoadedAdapter
 from hublora.resolution.lockfile import LockedBase, LockedPart, Lockfile
 from hublora.weights import CompositionMode
@@ -129,7 +130,9 @@ def make_lock(composition: Composition, template: str | None) -> Lockfile:
     if not parts:
         raise ConfigError("A composition needs at least one adapter.")
     return Lockfile(
-        base=LockedBase(repo=base.name, commit=base.commit, license=license_of(base.card)),
+        base=LockedBase(
+            repo=parse_repo_id(base.name), commit=base.commit, license=license_of(base.card)
+        ),
         compose=composition.mode,
         prompt=template or (composition.lock.prompt if composition.lock else None),
         parts=parts,
@@ -145,7 +148,7 @@ def _lock_part(part: LoadedAdapter) -> LockedPart:
         )
     followed = part.asked.revision if part.asked.revision != ref.revision else None
     return LockedPart(
-        repo=ref.location,
+        repo=ref.repo_id,
         revision=followed,
         commit=ref.revision,
         file=ref.path,

@@ -24,8 +24,9 @@ from hublora.errors import AdapterError, ConfigError
 from hublora.filesystem import write_atomically
 from hublora.hub.repo_layout import LOCK, WEIGHTS
 from hublora.progress import Callback, no_callback
-from hublora.refs import AdapterRef
+from hublora.refs import AdapterRef, BaseRef
 from hublora.resolution.adapter import download_adapter, load_downloaded
+from hublora.resolution.base import resolve_base
 from hublora.resolution.base_layers import read_base_layers
 
 if TYPE_CHECKING:
@@ -97,7 +98,11 @@ def convert(
     adapter = load_downloaded(resolved, path)
     if to == adapter.facts.layout == "kohya" and rank is None:
         return _conversion(_copy_kohya(adapter, path, Path(output)), to, adapter, 0.0)
-    base_layers = read_base_layers(base, adapter.layers, base_revision) if base else None
+    base_layers = (
+        read_base_layers(resolve_base(BaseRef.parse(base, base_revision)), adapter.layers)
+        if base
+        else None
+    )
     names = diffusers_names(adapter, base_layers.names if base_layers else None)
     if rank is not None:
         adapter = with_max_rank(adapter, rank)

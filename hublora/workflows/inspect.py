@@ -35,13 +35,14 @@ from hublora.hub.download import download, range_reader
 from hublora.hub.repo_layout import LOCK
 from hublora.hub.resolve import ResolvedAdapter, resolve_adapter
 from hublora.progress import Callback, no_callback
-from hublora.refs import AdapterRef, parse_refs
+from hublora.refs import AdapterRef, BaseRef, parse_refs
 from hublora.resolution.adapter import (
     adapter_label,
     download_adapter,
     facts_from_card,
     open_adapter,
 )
+from hublora.resolution.base import resolve_base
 from hublora.resolution.base_layers import BaseLayers, read_base_layers
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ def preflight(*refs: str, base: str | None = None, base_revision: str | None = N
     base_layers = None
     if base is not None:
         components = {component for one in headers for component in one.layers}
-        base_layers = read_base_layers(base, components, base_revision)
+        base_layers = read_base_layers(resolve_base(BaseRef.parse(base, base_revision)), components)
     checked = tuple(_check(one, base_layers) for one in headers)
     return Preflight(checked, base_layers, tuple(_conflicts(checked)))
 
@@ -140,7 +141,7 @@ def measure_overlap(
     names = None
     if base is not None:
         components = {component for adapter in adapters for component in adapter.layers}
-        names = read_base_layers(base, components, base_revision).names
+        names = read_base_layers(resolve_base(BaseRef.parse(base, base_revision)), components).names
     return overlap(
         [with_layer_names(adapter, diffusers_names(adapter, names)) for adapter in adapters]
     )

@@ -11,6 +11,7 @@ from hublora.generation.composition import Composition, check_licenses
 from hublora.generation.lora.cache import DEFAULT_LIMIT, AdapterCache
 from hublora.generation.offload import Offload, check_offload, place
 from hublora.progress import Callback, no_callback
+from hublora.refs import BaseRef
 from hublora.resolution.choose_base import choose_base
 from hublora.resolution.composition_parts import (
     ResolvedRefs,
@@ -78,7 +79,11 @@ def load(
     found = _join(opened_refs)
     if found.lock and base is None:
         base, base_revision = found.lock.base.repo, found.lock.base.commit
-    opened = choose_base(found.adapters, base, base_revision, callback)
+    opened = choose_base(
+        found.adapters,
+        None if base is None else BaseRef.parse(base, base_revision),
+        callback,
+    )
     check_licenses(opened, found.adapters, commercial, callback)
     pipe = opened.load(dtype)
     adapter_cache = AdapterCache(pipe, opened, cache_bytes, max_rank)

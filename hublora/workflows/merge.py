@@ -20,6 +20,7 @@ from hublora.hub.push import check_can_push
 from hublora.hub.repo_layout import WEIGHTS
 from hublora.hub.resolve import inspect_repo
 from hublora.progress import Callback, Note, no_callback
+from hublora.refs import parse_repo_id
 from hublora.resolution.composition_parts import LoadedAdapter, load_adapters, parse_weighted_refs
 from hublora.workflows.compose import Composed, generate_gallery, need_a_place, usual_prompts
 from hublora.workflows.load import load
@@ -165,7 +166,7 @@ def _merged_card(
 def _base_license(repo_id: str) -> str | None:
     """Return the licence of a base that need not be downloaded for this."""
     try:
-        return license_of(inspect_repo(repo_id).card)
+        return license_of(inspect_repo(parse_repo_id(repo_id)).card)
     except HubloraError:
         return None  # away or gone: unknown
 

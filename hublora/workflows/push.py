@@ -46,14 +46,14 @@ def push(
     folder = Path(folder)
     if not any((folder / name).is_file() for name in CONTENTS):
         raise NotFoundError(f"{folder} has no {WEIGHTS}.", "Push the folder of a finished run.")
-    check_can_push(repo_id)
-    refresh_card(folder, repo_id)
+    checked = check_can_push(repo_id)
+    refresh_card(folder, checked)
     card = folder / CARD
     if card.is_file():
-        merged = merge_card(remote_card(repo_id) or "", card.read_text(encoding="utf-8"))
+        merged = merge_card(remote_card(checked) or "", card.read_text(encoding="utf-8"))
         write_atomically(card, merged)
     callback(Note(f"Pushing to {repo_id} …"))
-    pushed = push_folder(folder, repo_id, message="Upload adapter with hublora", private=private)
+    pushed = push_folder(folder, checked, message="Upload adapter with hublora", private=private)
     callback(Note(f"Verifying {repo_id}@{pushed.commit[:8]} …"))
     verify_push(folder, pushed, base=base, callback=callback)
     return pushed

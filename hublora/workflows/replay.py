@@ -14,7 +14,7 @@ from hublora.generation.generate import generate, library_versions, save
 from hublora.generation.inputs import OpenedInputs, find_again
 from hublora.generation.outputs import check_output, output_paths
 from hublora.progress import Callback, FileWritten, Note, no_callback
-from hublora.refs import AdapterRef
+from hublora.refs import AdapterRef, parse_revision
 from hublora.resolution.adapter import download_adapter
 from hublora.resolution.device import DTYPES
 from hublora.workflows.load import load
@@ -217,7 +217,9 @@ def _find(entry: Mapping[str, Any], files: Sequence[Path], drift: list[str]) -> 
     try:
         download_adapter(ref)
     except NotFoundError:
-        followed = AdapterRef("repo", ref.location, entry.get("revision"), ref.path)
+        followed_revision = entry.get("revision")
+        revision = parse_revision(str(followed_revision)) if followed_revision else None
+        followed = AdapterRef("repo", ref.location, revision, ref.path)
         _, path = download_adapter(followed)
         same = "the same file" if sha256_of(path) == entry.get("sha256") else "another file"
         drift.append(

@@ -187,7 +187,7 @@ def downloaded_repo(ref: str, callback: Callback) -> Iterator[RepoCopy]:
     if parsed.kind != "repo":
         yield RepoCopy(Path(parsed.location).expanduser(), parsed.location)
         return
-    snapshot = inspect_repo(parsed.location, "model", parsed.revision)
+    snapshot = inspect_repo(parsed.repo_id, "model", parsed.revision)
     with tempfile.TemporaryDirectory(prefix="hublora-verify-") as fresh:
         callback(Progress("Reading", 0, len(snapshot.files), "files"))
         download_commit(parsed.location, snapshot.commit, Path(fresh))

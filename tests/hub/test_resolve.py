@@ -306,6 +306,27 @@ def test_bases_tell_how_far_they_are(
     assert not told
 
 
+def test_the_hub_is_asked_once_for_one_base(
+    tmp_path: Path, through: Callable[..., Proxy], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its commit, its headers and its files all come from one resolution, with an empty cache."""
+    from diffusers import StableDiffusionPipeline
+    from huggingface_hub import constants
+
+    from tests.lora import random_adapter, save_adapter
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    with_base = hublora.load(base="bases/epsilon")
+    assert isinstance(with_base, StableDiffusionPipeline)
+    file = save_adapter(random_adapter(with_base, size=0.05), tmp_path, "bases/epsilon")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "another"))
+    proxy = through()
+    hublora.load(file)
+    asked = [one for one in proxy.requests if "/api/models/bases/epsilon/revision/" in one]
+    assert len(asked) == 1, proxy.requests
+    assert [one for one in proxy.requests if one.endswith("/model_index.json")]
+
+
 def test_a_hub_that_is_away_is_a_sentence(repo_id: str, through: Callable[..., Proxy]) -> None:
     through(dies_at=lambda request: True)
     with pytest.raises(HubError, match=r"could not be reached"):

@@ -51,14 +51,15 @@ def start(settings: Callable[..., TrainingConfig]) -> Callable[..., Session]:
     def begin(class_images: int = 0, **changes: Any) -> Session:
         import torch
 
-        from hublora.resolution.base import download_base
+        from hublora.refs import BaseRef
+        from hublora.resolution.base import download_base, resolve_base
         from hublora.training.accelerator import make_accelerator, weight_dtype
         from hublora.training.setup import start_session
         from hublora.workflows.train.prepare import encode, initial_updates, open_dataset
 
         config = settings(**changes)
         accelerator = make_accelerator(config)
-        base = download_base(config.base.model)
+        base = download_base(resolve_base(BaseRef.parse(config.base.model)))
         source = open_dataset(config)
         pipe = base.load({"default": weight_dtype(accelerator), "vae": torch.float32})
         data = encode(config, base, pipe, source, accelerator.device)

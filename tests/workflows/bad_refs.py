@@ -45,7 +45,7 @@ REFS: dict[str, str] = {
     "me/x:": "not a number",
     "me/x:nan": "not a number",
     "me/x:inf": "not a number",
-    "me/x:1e999": "beyond 1000",
+    "me/x:1e999": "between -1000 and 1000, got",
     "me/x:0,5": "not a number",
     "me/x:٣": "not a number",
     "./a.safetensors:half": "not a number",
@@ -55,7 +55,7 @@ REFS: dict[str, str] = {
     "http://example.com/a.safetensors": "not an https URL",
     "https://example.com/a.bin": "does not end in .safetensors",
     "https://me:secret@example.com/a.safetensors": "a name or a password",
-    "https://huggingface.co/datasets/me/x": "page of datasets",
+    "https://huggingface.co/datasets/me/x": "page of a dataset",
     "https://huggingface.co/me/x/commits/main": "not the page of a repo",
     "https://huggingface.co/me/x/blob": "not the page of a repo",
     # this machine

@@ -22,8 +22,8 @@ FLAGS: dict[tuple[str, ...], str] = {
     ("--device=cuda:99",): "cannot use the device 'cuda:99'",
     ("--device=",): "cannot use the device ''",
     ("--offload=model", "--device=cpu"): "no GPU to offload from",
-    ("--base=",): "The name of the base is empty",
-    ("--base= ",): "The name of the base is empty",
+    ("--base=",): "The base must be the repo id or folder",
+    ("--base= ",): "The base must be the repo id or folder",
     ("--base=bases/not-there",): "bases/not-there",
     ("--base=bases/images",): "bases/images",
     ("--revision=not-there", "--base=bases/epsilon"): "not-there",
@@ -43,8 +43,8 @@ FLAGS: dict[tuple[str, ...], str] = {
     ("--rows=weight=0..nan:3",): "weight=0..nan:3",
 }
 REFS = {
-    "{ref}:1e30": "beyond 1000",
-    "{ref}:-2000": "beyond 1000",
+    "{ref}:1e30": "between -1000 and 1000, got",
+    "{ref}:-2000": "between -1000 and 1000, got",
     "{ref}:nan": "not a number",
     "{ref}@not-there": "not-there",
     "./no:such:file.safetensors": "no:such:file.safetensors",

@@ -15,20 +15,26 @@ from pydantic import (
 )
 
 from hublora.data.config import DataConfig
-from hublora.refs import AdapterRef, check_base_name, check_repo_id
+from hublora.refs import AdapterRef, BaseRef, parse_repo_id
 
 
 def _parse_ref(value: Any) -> Any:
     return value if value is None or isinstance(value, AdapterRef) else AdapterRef.parse(value)
 
 
-def _check_model_id(name: str) -> str:
-    """Return a repo's name, with or without its owner, if it is one."""
-    check_repo_id(name if "/" in name else f"me/{name}", "--hub-model-id")
+def _check_base(name: str) -> str:
+    """Return the name of a base if it parses: the repo id or folder is looked up later."""
+    BaseRef.parse(name)
     return name
 
 
-BaseName = Annotated[str, AfterValidator(check_base_name)]
+def _check_model_id(name: str) -> str:
+    """Return a repo's name, with or without its owner, if it is one."""
+    parse_repo_id(name if "/" in name else f"me/{name}", "--hub-model-id")
+    return name
+
+
+BaseName = Annotated[str, AfterValidator(_check_base)]
 ModelId = Annotated[str, AfterValidator(_check_model_id)]
 StartRef = Annotated[AdapterRef, BeforeValidator(_parse_ref), PlainSerializer(str)]
 MethodName = Literal["text-to-image", "dreambooth", "textual-inversion", "pivotal"]

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from hublora.errors import ConfigError, HubloraError, NotFoundError
 from hublora.filesystem import nearest_folder, write_atomically
 from hublora.hub import branch_storage
+from hublora.hub.resolve import RepoSnapshot
 from hublora.progress import Callback, Note, Progress
 from hublora.workflows.train.recipe import Recipe, own_settings, recorded_settings
 
@@ -308,7 +309,7 @@ def discard(downloaded: Path) -> None:
     shutil.rmtree(downloaded.parent, ignore_errors=True)
 
 
-def _find(repo_id: str) -> branch_storage.RepoSnapshot:
+def _find(repo_id: str) -> RepoSnapshot:
     found = branch_storage.branch_snapshot(repo_id, BRANCH)
     if found is None or STATE not in found.files:
         raise NotFoundError(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hublora.cards.format import format_count
 from hublora.hub.push import check_can_push
 from hublora.progress import Callback, Note, Progress, no_callback
-from hublora.refs import is_repo
+from hublora.refs import BaseRef, is_repo
 from hublora.resolution.base import Base, download_base, resolve_base
 from hublora.workflows.train.hub_checkpoint import (
     BRANCH,
@@ -100,10 +100,11 @@ def _check(
         on_main(lambda: check_no_checkpoint(str(config.hub.model_id)))
     checkpoints_at = on_main(lambda: _report_destination(config, callback))
     accelerator = make_accelerator(config)
-    commit = on_main(lambda: resolve_base(config.base.model, config.base.revision))
+    base_ref = BaseRef.parse(config.base.model, config.base.revision)
+    resolved = on_main(lambda: resolve_base(base_ref))
     source = main_first(lambda: open_dataset(config, callback))
     split_images(config, len(source.examples))
-    base = main_first(lambda: download_base(config.base.model, commit, callback))
+    base = main_first(lambda: download_base(resolved, callback))
     callback(Note(f"Base: {base.label}"))
     config = pin_revisions(config, base, source)
     config = resolve_bucket_batch(config, checkpoint)

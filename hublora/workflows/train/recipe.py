@@ -13,7 +13,7 @@ from hublora.hub.download import download
 from hublora.hub.repo_layout import ENVIRONMENT, SETTINGS
 from hublora.hub.resolve import inspect_repo
 from hublora.progress import Callback, Note
-from hublora.refs import AdapterRef, check_repo_id
+from hublora.refs import AdapterRef, parse_repo_id
 from hublora.training.config.resolve import without_dependent_defaults
 from hublora.training.config.training_config import flatten, read_settings_file
 
@@ -82,7 +82,7 @@ def read_recipe(ref: str) -> Recipe:
         if not settings.is_file():
             raise _untold(str(folder))
         return _recipe(str(folder), folder.resolve().name, settings, environment)
-    snapshot = inspect_repo(parsed.location, "model", parsed.revision)
+    snapshot = inspect_repo(parsed.repo_id, "model", parsed.revision)
     if SETTINGS not in snapshot.files:
         raise _untold(parsed.location)
     settings, environment = (
@@ -202,7 +202,7 @@ def _is_public(key: str, named: str) -> bool:
         return named.startswith("https://")
     try:
         if key == "base.model":
-            check_repo_id(named)
+            parse_repo_id(named)
             return True
         return AdapterRef.parse(named).kind != "local"
     except RefError:
