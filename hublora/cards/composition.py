@@ -134,7 +134,6 @@ def _view(facts: CompositionFacts) -> Mapping[str, Any]:
         "shell_prompt": quoting.shell_word(prompt),
         "python_ref": quoting.python_text(facts.repo_id or "."),
         "python_prompt": quoting.python_text(prompt),
-        "moves": facts.mode == "switch" or any(".." in part.weight for part in facts.parts),
         "sampling": format_sampling(facts.sampling),
         "gallery": [format_image_source(image) for image in facts.gallery],
         "license_note": licenses.note(summary.strictest, summary.strictest),

@@ -91,15 +91,16 @@ class Composition:
             **({"composition": self.name} if self.name else {}),
         }
 
-    def on_step_end(
-        self, pipe: Any, step: int, timestep: Any, tensors: dict[str, Any]
-    ) -> dict[str, Any]:
-        """What a pipeline whose adapters switch, or whose weights move over the steps, is called
-        with: `pipe(…, callback_on_step_end=pipe.hublora.on_step_end)`."""
-        return (
-            self.adapter_schedule.on_step_end(pipe, step, timestep, tensors)
-            if self.adapter_schedule
-            else tensors
+    @property
+    def on_step_end(self) -> Any:
+        """No callback: adapters that switch, and weights that move, follow the steps by themselves.
+
+        Raises:
+            ConfigError: Always.
+        """
+        raise ConfigError(
+            "Adapters that switch, and weights that move, follow the steps by themselves.",
+            "Leave callback_on_step_end=pipe.hublora.on_step_end out.",
         )
 
 

@@ -68,7 +68,6 @@ def generate(
             plan,
             tell,
             inputs=inputs,
-            adapter_schedule=pipe.hublora.adapter_schedule,
             sized=sized,
         )
         done += plan.num_inference_steps

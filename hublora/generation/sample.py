@@ -13,7 +13,6 @@ from hublora.quoting import is_text
 if TYPE_CHECKING:
     from PIL import Image
 
-    from hublora.generation.lora.schedule import AdapterSchedule
     from hublora.resolution.base import Base
 
 _MOST_GUIDANCE = 1000.0
@@ -145,7 +144,6 @@ def sample(
     on_step: Callable[[int], None] | None = None,
     *,
     inputs: Mapping[str, Any] | None = None,
-    adapter_schedule: AdapterSchedule | None = None,
     sized: bool = False,
 ) -> Image.Image:
     """Draw one image.
@@ -156,7 +154,6 @@ def sample(
         on_step: Called after each denoising step with its number, from 1.
         inputs: Further arguments of the pipeline; `prompt` and `negative_prompt`, or their
             embeddings, in it stand for the plan's.
-        adapter_schedule: Of the pipeline's adapters, where they do not simply add up.
         sized: Whether the size is that of an image in `inputs`.
     """
 
@@ -165,14 +162,7 @@ def sample(
     def after(pipe: Any, index: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
         if on_step is not None:
             on_step(index + 1)
-        return (
-            adapter_schedule.on_step_end(pipe, index, timestep, tensors)
-            if adapter_schedule
-            else tensors
-        )
-
-    if adapter_schedule is not None:
-        adapter_schedule.start()
+        return tensors
 
     if inputs is None:
         inputs = {"prompt": plan.prompt, "negative_prompt": plan.negative_prompt or None}

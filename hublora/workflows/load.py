@@ -51,8 +51,7 @@ def load(
         compose: How several adapters act together: "sum", "switch" or "composite"; as a
             composition says, else "sum".
         weights: Place from 1, or ref -> weight, such as "0.2..0.9" over the steps or "1,mid:0" by
-            block (`hublora.weights`). What moves or switches needs
-            `callback_on_step_end=pipe.hublora.on_step_end` in the pipeline's call.
+            block (`hublora.weights`).
         commercial: Refuse what its licence forbids to use commercially.
         device: A torch device; a GPU if there is one.
         dtype: Type of the weights, or its name; float16 on a GPU, float32 elsewhere.

@@ -109,3 +109,35 @@ def test_what_cannot_be_used_leaves_the_image_as_it_was(
 def test_a_pipeline_from_elsewhere_is_told_apart(bases: Path) -> None:
     with pytest.raises(HubloraError, match=r"hublora\.load"):
         hublora.use(object(), "me/ink")
+
+
+def test_a_switch_needs_no_callback_and_says_so(refs: list[str]) -> None:
+    pipe = hublora.load(*refs[:2], compose="switch")
+
+    def generate(**more: Any) -> bytes:
+        generator = torch.Generator().manual_seed(0)
+        return (
+            pipe("a hill", num_inference_steps=2, generator=generator, **more).images[0].tobytes()
+        )
+
+    switched = generate()
+    with pytest.raises(HubloraError, match="Leave callback_on_step_end"):
+        generate(callback_on_step_end=pipe.hublora.on_step_end)
+    assert generate() == switched
+    hublora.use(pipe, refs[0])
+    assert generate() != switched
+
+
+def test_what_diffusers_was_told_does_not_outlive_use(refs: list[str]) -> None:
+    pipe = hublora.load(refs[0])
+    first = drawn(pipe)
+    pipe.set_adapters("hublora", 0.5)
+    assert drawn(pipe) != first
+    hublora.use(pipe, refs[0])
+    assert drawn(pipe) == first
+    pipe.disable_lora()
+    assert drawn(pipe) != first
+    hublora.use(pipe, refs[0])
+    assert drawn(pipe) == first
+    names = [name for name, one in pipe.unet.named_parameters() if one.requires_grad]
+    assert not [name for name in names if "lora_" in name]

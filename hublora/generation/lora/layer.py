@@ -62,10 +62,17 @@ class LayerLora:
         return self._name in self._layer.merged_adapters
 
     def set_enabled(self, enabled: bool) -> None:
-        """Enable or disable the LoRA branch; disabled, forward() runs the base layer only."""
+        """Enable or disable the LoRA branch; disabled, forward() runs the base layer only.
+
+        What diffusers' `set_adapters` and `disable_lora` have changed is set back.
+        """
+        self._layer.scaling[self._name] = 1.0
+        disabled = enabled and self._layer.disable_adapters
+        if disabled:
+            self._layer.enable_adapters(True)  # and lets parameters have gradients
         others = [name for name in self._layer.active_adapters if name != self._name]
         wanted = [self._name, *others] if enabled else others
-        if wanted != self._layer.active_adapters:
+        if disabled or wanted != self._layer.active_adapters:
             self._layer.set_adapter(wanted, inference_mode=True)
 
     def enable_dora(self) -> None:

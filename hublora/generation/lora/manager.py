@@ -45,12 +45,13 @@ class LoraManager:
         max_rank: Rank of every layer's buffers, at least (`hublora.generation.lora.component`).
 
     Attributes:
+        pipe: The pipeline.
         name: Name of the PEFT adapter.
         components: Name of a component -> its buffers.
     """
 
     def __init__(self, pipe: Any, max_rank: int = 0) -> None:
-        self._pipe, self._max_rank = pipe, max_rank
+        self.pipe, self._max_rank = pipe, max_rank
         self.name = _free_name(pipe)
         self.components: dict[str, ComponentLora] = {}
         self._layers: dict[str, Layers] = {}
@@ -72,7 +73,7 @@ class LoraManager:
         if not adapter.layers:  # only token embeddings
             return FittedAdapter(label, {})
         for component in adapter.layers:
-            model = getattr(self._pipe, component, None)
+            model = getattr(self.pipe, component, None)
             if component not in self._layers and isinstance(model, torch.nn.Module):
                 self._layers[component] = layers_of(model)
         fitted = fit_to_layers(self._layers, adapter, label, base)
@@ -81,14 +82,14 @@ class LoraManager:
     def component(self, name: str) -> ComponentLora:
         """Return the buffers of a component, without any layer if it has none yet."""
         if name not in self.components:
-            model = getattr(self._pipe, name)
+            model = getattr(self.pipe, name)
             self.components[name] = ComponentLora(
-                model, self.name, self._max_rank, lambda: self._pipe._execution_device
+                model, self.name, self._max_rank, lambda: self.pipe._execution_device
             )
         return self.components[name]
 
     def _pack(self, component: str, layers: Mapping[str, LowRank]) -> PackedLora:
-        model = getattr(self._pipe, component)
+        model = getattr(self.pipe, component)
         weights = {}
         if any(one.magnitude is not None for one in layers.values()):
             weights = {name: _weight_of(model, name) for name in layers}

@@ -14,11 +14,14 @@ there. Inactive adapters stay in memory and cost nothing (`hublora.generation.lo
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+import torch
 
 from hublora.errors import ConfigError
 from hublora.families.registry import find_block
+from hublora.generation.lora.step_counter import StepCounter
 from hublora.weights import CompositionMode, Weight, in_block
 
 if TYPE_CHECKING:
@@ -26,14 +29,17 @@ if TYPE_CHECKING:
 
 
 class AdapterSchedule:
-    """Which adapters of a pipeline act at which step, and how strongly.
+    """Which adapters of a pipeline are active at which step, and how strongly.
+
+    It acts by itself: each call of the denoiser first activates what its timestep needs.
 
     Args:
-        manager: Of the pipeline.
-        denoiser: The component that predicts.
+        manager: Buffers of the pipeline.
+        denoiser: The component that predicts, a torch module.
 
     Attributes:
-        parts: What acts, in order.
+        adapters: The active adapters, in order.
+        moves: Whether the active adapters or their weights depend on the step.
     """
 
     def __init__(self, manager: LoraManager, denoiser: Any) -> None:
@@ -41,13 +47,19 @@ class AdapterSchedule:
         self._mode: CompositionMode = "sum"
         self.adapters: tuple[FittedAdapter, ...] = ()
         self._weights: tuple[Weight, ...] = ()
-        self._layered: list[int] = []  # what of `parts` changes anything
-        self._averages = False
+        self._layered: list[int] = []  # indices of the adapters that have layers
+        self.moves = False
+        self._counter = StepCounter()
+        self._step: int | None = None  # that the denoiser's buffers are set for
         self._progress = 0.0
+        self._averages = False
+        if isinstance(denoiser, torch.nn.Module):
+            self._denoiser = getattr(denoiser, "_orig_mod", denoiser)  # torch.compile wraps it
+            self._denoiser.register_forward_pre_hook(_BeforeCall(self), with_kwargs=True)
 
     @property
     def name(self) -> str:
-        """Of the PEFT adapter that holds what acts."""
+        """Name of the PEFT adapter."""
         return self._manager.name
 
     def activate(
@@ -56,76 +68,84 @@ class AdapterSchedule:
         weights: Sequence[Weight],
         mode: CompositionMode = "sum",
     ) -> None:
-        """Let these adapters act from now on, and no others.
+        """Activate these adapters, and no others.
 
         Args:
-            parts: What the manager fitted; one may come twice.
+            adapters: Fitted by the manager; one may come twice.
             weights: One for each.
             mode: How they act together.
 
         Raises:
-            ConfigError: A weight names a block that its adapter has no layers in; what acted
-                before still does.
+            ConfigError: A weight names a block that its adapter has no layers in; the adapters
+                that were active still are.
         """
         for adapter, weight in zip(adapters, weights, strict=True):
             _check_blocks(weight, adapter)
         self.adapters, self._weights = tuple(adapters), tuple(weights)
         self._layered = [index for index, adapter in enumerate(adapters) if adapter.packed]
         self._mode = mode if len(self._layered) > 1 else "sum"
-        self._still = self._mode != "switch" and not any(weight.moves for weight in weights)
+        self.moves = self._mode == "switch" or any(weight.moves for weight in weights)
         if self._mode == "composite" and not self._averages:
             self._average()
         self._reserve()
-        self._restart()
+        self._step, self._progress = None, 0.0
+        for component in self._manager.components:
+            if _reads_text(component):
+                self._activate(component, None, 0.0)
+        self._activate_denoiser(self._turn(0))
 
     def set_weights(self, weights: Sequence[Weight]) -> None:
-        """Let the same adapters act with other weights from now on.
+        """Give the active adapters other weights.
 
         Raises:
             ConfigError: A weight names a block that its adapter has no layers in.
         """
         self.activate(self.adapters, weights, self._mode)
 
-    def start(self) -> None:
-        """Set everything as the first step needs it, whatever an interrupted drawing left."""
-        if not self._still:
-            self._restart()
+    @torch.compiler.disable
+    def set_step(self, timestep: Any) -> None:
+        """Activate what the denoiser needs at a timestep, if it is not active yet.
+
+        Raises:
+            ConfigError: The timestep is not one of the pipeline's scheduler.
+        """
+        step, steps = self._counter.step(self._manager.pipe.scheduler, timestep)
+        self._progress = step / max(steps - 1, 1)
+        if step != self._step and self._mode != "composite":
+            self._activate_denoiser(self._turn(step))
+        self._step = step
+
+    def _average(self) -> None:
+        """Make the denoiser return the mean of its predictions with each adapter alone, in the
+        mode "composite"."""
+        predict = self._denoiser.forward
+        self._averages = True
+
+        @functools.wraps(predict)
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            if self._mode != "composite":
+                return predict(*args, **kwargs)
+            results = []
+            for index in self._layered:
+                self._activate_denoiser(index)
+                results.append(predict(*args, **kwargs))
+            if isinstance(results[0], tuple):
+                return (_mean([result[0] for result in results]), *results[0][1:])
+            return type(results[0])(sample=_mean([result.sample for result in results]))
+
+        self._denoiser.forward = forward
 
     def _reserve(self) -> None:
-        active = [
-            adapter for adapter, one in zip(self.adapters, self._weights, strict=True) if one.acts
-        ]
-        for component in {name for adapter in active for name in adapter.packed}:
+        pairs = zip(self.adapters, self._weights, strict=True)
+        active = [adapter.packed for adapter, weight in pairs if weight.acts]
+        for component in {name for packed in active for name in packed}:
             self._manager.component(component)
         for component, lora in self._manager.components.items():
-            adapters = [
-                adapter.packed[component] for adapter in active if component in adapter.packed
-            ]
-            lora.reserve(adapters, self._mode == "sum" or _reads_text(component))
-
-    def _restart(self) -> None:
-        for component in self._manager.components:
-            if _reads_text(component):
-                self._activate(component, None, 0.0)
-        self._progress = 0.0
-        self._activate_denoiser(self._turn(0))
-
-    def on_step_end(
-        self, pipe: Any, step: int, timestep: Any, tensors: dict[str, Any]
-    ) -> dict[str, Any]:
-        """Set everything as the next step needs it: a pipeline's `callback_on_step_end`."""
-        if self._still:
-            return tensors
-        following = step + 1
-        if following >= pipe.num_timesteps:
-            self._restart()  # the next image starts as this one did
-            return tensors
-        self._progress = following / max(pipe.num_timesteps - 1, 1)
-        self._activate_denoiser(self._turn(following))
-        return tensors
+            together = self._mode == "sum" or _reads_text(component)
+            lora.reserve([one[component] for one in active if component in one], together)
 
     def _turn(self, step: int) -> int | None:
-        """Return which adapter acts alone at a step, None where all do."""
+        """Return the index of the only active adapter at a step, None where all are."""
         if self._mode == "switch":
             return self._layered[step % len(self._layered)]
         return self._layered[0] if self._mode == "composite" else None
@@ -143,25 +163,22 @@ class AdapterSchedule:
                 active.append((packed, _factors(weight, component, packed.layers, progress)))
         self._manager.component(component).activate(active)
 
-    def _average(self) -> None:
-        """Make the denoiser predict with each adapter alone and return the mean, where that is
-        the mode."""
-        predict = self._denoiser.forward
-        self._averages = True
 
-        @functools.wraps(predict)
-        def forward(*args: Any, **kwargs: Any) -> Any:
-            if self._mode != "composite":
-                return predict(*args, **kwargs)
-            results = []
-            for index in self._layered:
-                self._activate_denoiser(index)
-                results.append(predict(*args, **kwargs))
-            if isinstance(results[0], tuple):
-                return (_mean([result[0] for result in results]), *results[0][1:])
-            return type(results[0])(sample=_mean([result.sample for result in results]))
+class _BeforeCall:
+    """Hook that lets a denoiser's schedule set the step; copies of the denoiser have none."""
 
-        self._denoiser.forward = forward
+    def __init__(self, adapter_schedule: AdapterSchedule | None = None) -> None:
+        self._schedule = adapter_schedule
+
+    def __call__(self, _: torch.nn.Module, args: Any, kwargs: Mapping[str, Any]) -> None:
+        if self._schedule is not None and self._schedule.moves:
+            self._schedule.set_step(kwargs["timestep"] if "timestep" in kwargs else args[1])
+
+    def __deepcopy__(self, _: Any) -> _BeforeCall:
+        return _BeforeCall()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _BeforeCall, ()
 
 
 def _reads_text(component: str) -> bool:

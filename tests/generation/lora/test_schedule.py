@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import torch
 
 from hublora.adapters.adapter import Adapter
 from hublora.errors import ConfigError
+from hublora.generation.lora.manager import LoraManager
 from hublora.generation.lora.schedule import AdapterSchedule
 from hublora.generation.sample import Sampling, sample
 from hublora.weights import CompositionMode, Weight
@@ -38,17 +41,17 @@ def theirs(bases: Path, adapters: list[Adapter], tmp_path: Path) -> Any:
 
 
 def mix(
-    pipe: Any, adapters: list[Adapter], weights: list[str], way: CompositionMode = "sum"
+    pipe: Any, adapters: list[Adapter], weights: list[str], mode: CompositionMode = "sum"
 ) -> AdapterSchedule:
     adapter_schedule = apply_adapters(pipe, [Weighted(one) for one in adapters])
     adapter_schedule.activate(
-        adapter_schedule.adapters, [Weight.parse(text) for text in weights], way
+        adapter_schedule.adapters, [Weight.parse(text) for text in weights], mode
     )
     return adapter_schedule
 
 
 def latents(pipe: Any, callback: Callable[..., Any] | None = None, **inputs: Any) -> torch.Tensor:
-    """Return what the pipeline itself draws."""
+    """Return what the pipeline itself generates, with a callback of its own."""
     inputs = inputs or {"prompt": PLAN.prompt}
     return pipe(
         **inputs,
@@ -78,12 +81,10 @@ def test_switch_is_one_adapter_a_step(pipe: Any, adapters: list[Adapter], theirs
 
     theirs.set_adapters([NAMES[0]], [0.9])
     wanted = latents(theirs, by_hand, **prompt)
-    adapter_schedule = mix(pipe, adapters, ["0.9", "0.5"], "switch")
-    first = latents(pipe, adapter_schedule.on_step_end)
+    mix(pipe, adapters, ["0.9", "0.5"], "switch")
+    first = latents(pipe)
     assert torch.allclose(first, wanted, atol=1e-4)
-    assert torch.equal(
-        latents(pipe, adapter_schedule.on_step_end), first
-    )  # it starts as the first one did
+    assert torch.equal(latents(pipe), first)  # it starts as the first one did
 
 
 def test_composite_averages_what_is_guided(pipe: Any, adapters: list[Adapter], theirs: Any) -> None:
@@ -119,8 +120,8 @@ def test_a_weight_moves_over_the_steps(pipe: Any, adapters: list[Adapter], their
         return tensors
 
     wanted = latents(theirs, by_hand, **prompt)
-    adapter_schedule = mix(pipe, adapters, ["0.2..0.9", "1"])
-    assert torch.allclose(latents(pipe, adapter_schedule.on_step_end), wanted, atol=1e-4)
+    mix(pipe, adapters, ["0.2..0.9", "1"])
+    assert torch.allclose(latents(pipe), wanted, atol=1e-4)
 
 
 def test_a_block_has_its_own_weight(pipe: Any, bases: Path) -> None:
@@ -153,20 +154,176 @@ def test_what_does_not_act_costs_nothing_and_a_switch_loads_nothing(
         if hasattr(layer, "lora_A")
     }
     assert ranks == {3}  # that of one adapter, though two take turns
-    latents(pipe, adapter_schedule.on_step_end)
+    latents(pipe)
     assert where == {name: tensor.data_ptr() for name, tensor in pipe.unet.state_dict().items()}
 
 
 def test_an_interrupted_image_leaves_the_next_one_as_it_was(
     pipe: Any, adapters: list[Adapter]
 ) -> None:
-    adapter_schedule = mix(pipe, adapters, ["0.2..0.9", "1"], "switch")
-    first = sample(pipe, PLAN, adapter_schedule=adapter_schedule)
+    mix(pipe, adapters, ["0.2..0.9", "1"], "switch")
+    first = sample(pipe, PLAN)
 
     def stop(step: int) -> None:
         if step == 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        sample(pipe, PLAN, stop, adapter_schedule=adapter_schedule)
-    assert sample(pipe, PLAN, adapter_schedule=adapter_schedule).tobytes() == first.tobytes()
+        sample(pipe, PLAN, stop)
+    assert sample(pipe, PLAN).tobytes() == first.tobytes()
+
+
+SCHEDULERS = {  # second-order ones, with and without timesteps that are listed twice
+    "PNDMScheduler": {"skip_prk_steps": True},
+    "DDIMScheduler": {},
+    "EulerDiscreteScheduler": {},
+    "DPMSolverMultistepScheduler": {},
+    "HeunDiscreteScheduler": {},
+    "KDPM2DiscreteScheduler": {},
+}
+
+
+class ByHand:
+    """A callback that does what a schedule should, with adapters that simply add up.
+
+    Args:
+        pipe: Another pipeline of the same base.
+        adapters: Two.
+        kind: "switch" from one to the other, or "moves" from 0.2 to 0.9.
+    """
+
+    def __init__(self, pipe: Any, adapters: list[Adapter], kind: str) -> None:
+        self.kind = kind
+        self.schedule = apply_adapters(pipe, [Weighted(one) for one in adapters])
+        self.fitted = self.schedule.adapters
+
+    def set(self, step: int, steps: int) -> None:
+        if self.kind == "switch":
+            self.schedule.activate([self.fitted[step % 2]], [Weight.of(1.0)])
+        else:
+            progress = step / max(steps - 1, 1)
+            moved = Weight.of(0.2 + (0.9 - 0.2) * progress)
+            self.schedule.activate(self.fitted, [moved, Weight.of(1.0)])
+
+    def __call__(self, pipe: Any, step: int, _t: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        self.set(min(step + 1, pipe.num_timesteps - 1), pipe.num_timesteps)
+        return tensors
+
+
+@pytest.mark.parametrize("kind", ["switch", "moves"])
+@pytest.mark.parametrize("late", [False, True], ids=["from noise", "from an image"])
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_every_scheduler_is_followed_to_the_bit(
+    name: str, late: bool, kind: str, pipe: Any, bases: Path
+) -> None:
+    import diffusers
+
+    adapters = [random_adapter(pipe, seed=seed) for seed in (1, 2)]
+    inputs: dict[str, Any] = {"prompt": PLAN.prompt}
+    other = fresh(bases)
+    by_hand = ByHand(other, adapters, kind)
+    weights = ["1", "1"] if kind == "switch" else ["0.2..0.9", "1"]
+    mix(pipe, adapters, weights, "switch" if kind == "switch" else "sum")
+    pipes = [pipe, other]
+    for one in pipes:
+        made = getattr(diffusers, name).from_config(one.scheduler.config, **SCHEDULERS[name])
+        one.scheduler = made
+    if late:
+        inputs |= {"image": torch.zeros(1, 3, 32, 32), "strength": 0.6}
+        pipes = [diffusers.StableDiffusionImg2ImgPipeline.from_pipe(one) for one in pipes]
+    found = latents(pipes[0], **inputs)
+    by_hand.set(0, 2)
+    wanted = latents(pipes[1], by_hand, **inputs)
+    assert torch.equal(found, wanted)
+    assert torch.equal(latents(pipes[0], **inputs), found)
+
+
+def test_an_exception_leaves_the_next_image_from_an_image_as_it_was(
+    pipe: Any, adapters: list[Adapter]
+) -> None:
+    """Its first timestep would be the next one of the image that was stopped."""
+    import diffusers
+
+    mix(pipe, adapters, ["0.2..0.9", "1"], "switch")
+    late = diffusers.StableDiffusionImg2ImgPipeline.from_pipe(pipe)
+    inputs = {"prompt": PLAN.prompt, "image": torch.zeros(1, 3, 32, 32), "strength": 0.5}
+    first = latents(late, **inputs)
+
+    def fail(_pipe: Any, step: int, _t: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        if step == 1:
+            raise RuntimeError("stop")
+        return tensors
+
+    with pytest.raises(RuntimeError, match="stop"):
+        latents(pipe, fail)
+    assert torch.equal(latents(late, **inputs), first)
+
+
+def test_a_pipeline_that_calls_the_denoiser_twice_a_step_counts_it_once(
+    pipe: Any, adapters: list[Adapter]
+) -> None:
+    """Once for each half of the guidance, as some pipelines do."""
+    mix(pipe, adapters, ["1", "1"], "switch")
+    tokens, noisy = torch.randn(2, 32, 32), torch.randn(1, 4, 16, 16)
+    pipe.scheduler.set_timesteps(STEPS)
+    with torch.no_grad():
+        for t in pipe.scheduler.timesteps:
+            together = pipe.unet(torch.cat([noisy, noisy]), t, tokens).sample
+            halves = [pipe.unet(noisy, t, one[None]).sample for one in tokens]
+            copied = pipe.unet(torch.cat([noisy, noisy]), t.clone().expand(2), tokens).sample
+            assert torch.allclose(together, torch.cat(halves), atol=1e-4)
+            assert torch.equal(together, copied)
+        again = pipe.unet(torch.cat([noisy, noisy]), pipe.scheduler.timesteps[0], tokens).sample
+        assert not torch.equal(again, together)  # the other adapter: a loop that starts anew
+
+
+def test_a_timestep_of_another_scheduler_is_refused(pipe: Any, adapters: list[Adapter]) -> None:
+    mix(pipe, adapters, ["1", "1"], "switch")
+    pipe.scheduler.set_timesteps(STEPS)
+    with pytest.raises(ConfigError, match=r"timestep 13, which pipe\.scheduler does not have"):
+        pipe.unet(torch.randn(1, 4, 16, 16), 13, torch.randn(1, 32, 32))
+
+
+def test_steps_are_not_compiled_one_by_one(pipe: Any, adapters: list[Adapter]) -> None:
+    torch._dynamo.reset()
+    graphs: list[int] = []
+
+    def backend(graph: Any, inputs: Any) -> Any:
+        graphs.append(len(inputs))
+        return graph.forward
+
+    manager = LoraManager(pipe, max_rank=8)
+    schedule = AdapterSchedule(manager, pipe.unet)
+    fitted = [manager.fit(one, "it", "the base") for one in adapters]
+
+    def generate(weights: str, mode: CompositionMode) -> torch.Tensor:
+        pair = [Weight.parse(weights), Weight.of(1.0)]
+        schedule.activate(fitted, pair, mode)
+        return latents(pipe)
+
+    kinds: list[tuple[str, CompositionMode]]
+    kinds = [("1", "sum"), ("1..0.2", "sum"), ("1", "switch"), ("1", "composite")]
+    eager = [generate(*kind) for kind in kinds]
+    pipe.unet.compile(backend=backend)
+    for kind, wanted in zip(kinds, eager, strict=True):
+        assert torch.allclose(generate(*kind), wanted, atol=1e-4), kind
+    compilations = len(graphs)
+    for kind in kinds:
+        generate(*kind)
+    assert len(graphs) == compilations <= len(kinds)
+    torch._dynamo.reset()
+    pipe.unet.compile(backend=backend, fullgraph=True)
+    assert torch.allclose(generate("1", "sum"), eager[0], atol=1e-4)
+    torch._dynamo.reset()
+
+
+def test_a_denoiser_that_is_follows_its_steps_is_of_the_same_class(
+    pipe: Any, adapters: list[Adapter]
+) -> None:
+    kind = type(pipe.unet)
+    mix(pipe, adapters, ["1", "1"], "switch")
+    assert type(pipe.unet) is kind  # as diffusers' from_pipe demands
+    other = copy.deepcopy(pipe.unet)
+    pipe.scheduler.set_timesteps(STEPS)
+    for model in (other, pickle.loads(pickle.dumps(other))):
+        model(torch.randn(1, 4, 16, 16), 13, torch.randn(1, 32, 32))  # follows nothing
