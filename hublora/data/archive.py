@@ -1,7 +1,7 @@
 """A .zip of captioned images, by path or https URL, unpacked once into the cache.
 
-Nothing of an archive is trusted: only images, captions and metadata are written, each under its
-own folder, and no more bytes than the limits allow, whatever the archive says of itself.
+Archives are untrusted: only images, captions and metadata are written, inside the archive's own
+folder, and no more bytes than the limits allow, whatever sizes the archive states.
 """
 
 from __future__ import annotations
@@ -23,45 +23,47 @@ from hublora.hub.urls import download_url
 
 MAX_FILES = 200_000
 MAX_BYTES = 64 << 30  # unpacked
-MAX_DOWNLOAD = 16 << 30
-MAX_RATIO = 200  # images hardly shrink; text that shrinks more than this is made to
+MAX_DOWNLOAD = 16 << 30  # bytes
+MAX_RATIO = 200  # of compression: images hardly compress, and captions less than this
 _FREE_OF_RATIO = 16 << 20  # bytes up to which any ratio is harmless
 _SUFFIXES = frozenset((*ENDINGS, SIDECAR_ENDING))
 
 
 def fetch_archive(archive: str, cache_root: Path) -> tuple[Path, str]:
-    """Return the folder of an archive's images, and the archive's name without its ending.
+    """Return the unpacked folder of an archive, and the archive's name without its suffix.
 
     Args:
-        archive: A path or an https URL.
-        cache_root: Where it is downloaded and unpacked to.
+        archive: Path or https URL of a .zip file.
+        cache_root: Root folder of the cache, in which the archive is unpacked.
 
     Raises:
-        DataError: As `unpack`; or a URL that is not https.
-        HubError: It cannot be fetched.
+        DataError: The URL is not https, or `unpack` refuses the archive.
+        HubError: The archive cannot be downloaded.
     """
     if "://" not in archive:
         path = Path(archive).expanduser()
         return unpack(path, cache_root), path.stem
     if not archive.startswith("https://"):
-        raise DataError(f"{archive.partition('?')[0]} is not an https URL.")
+        raise DataError(
+            f"data.archive must be a path or an https URL, got {archive.partition('?')[0]}."
+        )
     name = PurePosixPath(urlsplit(archive).path).stem or "archive"
     return unpack(download_url(archive, "archive.zip", MAX_DOWNLOAD), cache_root), name
 
 
 def unpack(archive: Path, cache_root: Path) -> Path:
-    """Return the folder that holds the archive's images and captions; unpacks it only once.
+    """Return the folder with the archive's images and captions, unpacking it the first time.
 
     Args:
-        archive: A .zip file.
-        cache_root: Below it, the folder is named by the archive's content.
+        archive: Path of a .zip file.
+        cache_root: Root folder of the cache; the folder inside is named by the archive's hash.
 
     Raises:
-        DataError: It is no zip, is damaged or encrypted, leads out of its folder, is larger than
-            the limits, or the disk is full.
+        DataError: The file is no zip, damaged or encrypted; an entry lies outside its folder; it
+            is larger than the limits; or the disk is full.
     """
     if not archive.is_file():
-        raise DataError(f"There is no file {archive}.")
+        raise DataError(f"The archive {archive} does not exist.")
     folder = cache_root / "archives" / sha256_of(archive)[:32]
     if not folder.is_dir():
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -77,28 +79,28 @@ def unpack(archive: Path, cache_root: Path) -> Path:
 def _extract(archive: Path, target: Path) -> None:
     try:
         with zipfile.ZipFile(archive) as opened:
-            entries = list(_wanted(opened, archive.name))
+            entries = list(_entries(opened, archive.name))
             left = MAX_BYTES
             for entry, name in entries:
                 left -= _write(opened, entry, target / name, left, archive.name)
     except (zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, NotImplementedError) as error:
         raise DataError(f"{archive.name} is not a whole .zip file: {error}.") from error
-    except RuntimeError as error:  # zipfile's word for an encrypted entry
+    except RuntimeError as error:  # what zipfile raises for an encrypted entry
         raise DataError(f"{archive.name} cannot be unpacked: {error}.") from error
     except OSError as error:
         raise DataError(f"{archive.name} cannot be unpacked: {error.strerror}.") from error
 
 
-def _wanted(opened: zipfile.ZipFile, label: str) -> Iterator[tuple[zipfile.ZipInfo, str]]:
-    """Yield the entries that are written and the name of each, relative and harmless."""
+def _entries(opened: zipfile.ZipFile, label: str) -> Iterator[tuple[zipfile.ZipInfo, str]]:
+    """Yield the entries to write, each with its checked relative name."""
     entries = opened.infolist()
     if len(entries) > MAX_FILES:
-        raise DataError(f"{label} holds {len(entries):,} files; at most {MAX_FILES:,} are taken.")
+        raise DataError(f"{label} has {len(entries):,} files; at most {MAX_FILES:,} are allowed.")
     stated = sum(entry.file_size for entry in entries)
     if stated > MAX_BYTES:
         raise DataError(
-            f"{label} would take {stated >> 30} GiB; at most {MAX_BYTES >> 30} GiB are unpacked.",
-            "Unpack it yourself and name the folder: --folder PATH",
+            f"{label} has {stated >> 30} GiB unpacked; at most {MAX_BYTES >> 30} GiB are allowed.",
+            "Unpack it yourself and use: --folder PATH",
         )
     for entry in entries:
         name = _safe_name(entry, label)
@@ -113,31 +115,33 @@ def _safe_name(entry: zipfile.ZipInfo, label: str) -> str:
     """Return the entry's name with forward slashes.
 
     Raises:
-        DataError: It is absolute, climbs out, names a drive, or is a link.
+        DataError: The name is absolute, has "..", names a drive, or belongs to a link.
     """
     name = entry.filename.replace("\\", "/")
     parts = name.split("/")
     is_link = stat.S_ISLNK(entry.external_attr >> 16)
     if name.startswith("/") or ".." in parts or ":" in parts[0] or "\0" in name or is_link:
         raise DataError(
-            f"{label} holds {entry.filename!r}, which leads out of its folder.",
-            "Do not use this archive, or make a new one of the images alone.",
+            f"{label} has an entry outside of its folder: {entry.filename!r}.",
+            "Make a new archive of the images alone.",
         )
     return name
 
 
 def _write(
-    opened: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path, most: int, label: str
+    opened: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path, limit: int, label: str
 ) -> int:
-    """Write one entry; return its size. The size is counted here: an archive may lie about it."""
-    allowed = min(most, max(_FREE_OF_RATIO, entry.compress_size * MAX_RATIO))
+    """Write one entry and return its size, counted here: an archive may state another one."""
+    allowed = min(limit, max(_FREE_OF_RATIO, entry.compress_size * MAX_RATIO))
     path.parent.mkdir(parents=True, exist_ok=True)
     written = 0
     with opened.open(entry) as packed, open(path, "wb") as file:
         while block := packed.read(1 << 20):
             written += len(block)
             if written > allowed:
-                raise DataError(f"{label} is a zip bomb: {entry.filename!r} does not end.")
+                raise DataError(
+                    f"{label} is a zip bomb: {entry.filename!r} unpacks to over {allowed:,} bytes."
+                )
             file.write(block)
         file.flush()
         os.fsync(file.fileno())
@@ -154,6 +158,6 @@ def _move(partial: Path, folder: Path) -> None:
 
 
 def _descend(folder: Path) -> Path:
-    """Return the only folder inside `folder` where there is nothing beside it."""
+    """Return the innermost folder that is the only content of the one around it."""
     inside = list(folder.iterdir())
     return _descend(inside[0]) if len(inside) == 1 and inside[0].is_dir() else folder

@@ -147,8 +147,8 @@ class CachedDataset:
         Args:
             indices: Examples, in [0, len), of one bucket.
             variants: One for each index, in [0, self.variants).
-            choices: Which of the crop's cached masks, one for each index; taken modulo their
-                number.
+            choices: Number of a cached mask of the crop, one for each index; taken modulo how
+                many there are.
 
         Returns:
             The mask, [B, 1, h', w'], 1 where the base generates; and the latents of the image

@@ -1,4 +1,4 @@
-"""Says in words what images show, with any captioning model that transformers loads.
+"""Generates captions with any captioning model that transformers loads.
 
 BLIP: Li et al. 2022, https://arxiv.org/abs/2201.12086.
 """
@@ -22,12 +22,12 @@ class Captioner:
     """A captioning model on a device.
 
     Args:
-        folder: The model's files: safetensors, processor and tokenizer. No code of its own is run.
-        device: A torch device.
-        max_tokens: Of a caption, at most.
+        folder: Folder with the model's safetensors, processor and tokenizer; no code in it is run.
+        device: Name of a torch device.
+        max_tokens: Maximum number of tokens in a caption.
 
     Raises:
-        DataError: It is no captioning model, or lacks files.
+        DataError: The folder has no captioning model, or lacks files.
     """
 
     def __init__(self, folder: Path, device: str = "cpu", max_tokens: int = 40) -> None:
@@ -41,14 +41,14 @@ class Captioner:
         except (OSError, ValueError, KeyError) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise DataError(
-                f"The captioning model cannot be used: {reason}",
-                f"Name one of the BLIP family, such as --model {DEFAULT_MODEL}",
+                f"The captioning model cannot be loaded: {reason}",
+                f"Use a BLIP model, such as --model {DEFAULT_MODEL}",
             ) from error
         self._model = model.to(device).eval()
         self._max_tokens = max_tokens
 
     def describe(self, images: Sequence[Image]) -> list[str]:
-        """Return a caption of each image, on one line; the same image gets the same one."""
+        """Return a one-line caption of each image, decoded greedily, so reproducible."""
         import torch
 
         inputs = self._processor(images=list(images), return_tensors="pt")

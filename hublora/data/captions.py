@@ -1,4 +1,4 @@
-"""Captions: made clean, and counted against the text encoder's limit."""
+"""Cleans captions and counts their tokens against the text encoder's limit."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 
 
 def clean(caption: str) -> str:
-    """Return `caption` on one line: no control characters, single spaces, no space at its ends.
+    """Return `caption` on one line without control characters or repeated spaces.
 
-    Zero-width joiners stay, since emoji are made of them.
+    Zero-width joiners stay, since emoji consist of them.
     """
     visible = (
         " " if character.isspace() else character
@@ -21,9 +21,9 @@ def clean(caption: str) -> str:
 
 
 def as_captions(value: Any) -> tuple[str, ...]:
-    """Return the captions of one cell: a string, a list of strings or lists, or nothing.
+    """Return the cleaned captions of a table cell: a string, a list of strings or lists, or None.
 
-    An empty one is none: whoever wants to train on the empty caption says so.
+    Empty captions are left out; `data.caption_dropout` trains on the empty caption.
     """
     if isinstance(value, str):
         cleaned = clean(value)
@@ -39,12 +39,13 @@ def count_truncated(
     max_length: int,
     batch_size: int = 1024,
 ) -> int:
-    """Return how many of `captions` are longer than the text encoder reads.
+    """Return how many of `captions` the text encoder truncates.
 
     Args:
-        captions: Repeats are counted each time, and measured once.
-        count_tokens: Tokens of each text, special tokens included, without truncation.
-        max_length: Tokens that the text encoder reads, special tokens included.
+        captions: Captions; equal ones are tokenized once and counted each.
+        count_tokens: Texts -> number of tokens of each, special tokens included, untruncated.
+        max_length: Maximum number of tokens, special tokens included.
+        batch_size: Texts that are tokenized at a time, at least 1.
     """
     captions = list(captions)
     distinct = list(dict.fromkeys(captions))
@@ -57,8 +58,9 @@ def count_truncated(
 
 
 def truncation_note(truncated: int, total: int, max_length: int) -> str | None:
-    """Return the sentence for the run's log, or None when every caption fits."""
+    """Return a clause about truncated captions for the log; None without any."""
     if not truncated:
         return None
     verb = "is" if truncated == 1 else "are"
-    return f"{truncated} of {total} captions {verb} longer than {max_length} tokens and will be cut"
+    longer = f"{truncated} of {total} captions {verb} longer than {max_length} tokens"
+    return f"{longer} and will be truncated"

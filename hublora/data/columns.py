@@ -1,4 +1,4 @@
-"""Which columns of a table hold the images and the captions."""
+"""Finds the image, caption and mask columns of a table."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CAPTION_NAMES = (
     *("description", "descriptions", "title", "alt_text", "alt"),
 )
 CAPTION_ENDINGS = ("caption", "captions", "text", "prompt", "description")
-# Strings that describe a file rather than what is in the image.
+# Strings that describe a file rather than the content of the image.
 NEVER_CAPTIONS = (
     *("id", "_id", "uid", "uuid", "key", "__key__", "__url__", "url", "uri", "path", "file"),
     *("file_name", "filename", "image_id", "image_url", "hash", "md5", "sha1", "sha256", "phash"),
@@ -42,13 +42,13 @@ def find_image_column(
     """Return the column with the images.
 
     Args:
-        wanted: The one that was asked for, if any.
-        image_columns: Columns whose type is an image.
-        all_columns: Every column, for the message.
-        where: The data set, for the message.
+        wanted: Column that the config names; None finds it.
+        image_columns: Columns with images.
+        all_columns: All columns, for the message.
+        where: Name of the dataset, for the message.
 
     Raises:
-        DataError: There is none, or several and nothing tells which.
+        DataError: No column has images, or several have and no name decides.
     """
     if wanted is not None:
         if wanted in image_columns:
@@ -73,13 +73,13 @@ def find_caption_column(
     """Return the column with the captions: by name, else the first one that could be captions.
 
     Args:
-        wanted: The one that was asked for, if any.
-        text_columns: Columns of strings or lists of strings.
-        all_columns: Every column, for the message.
-        where: The data set, for the message.
+        wanted: Column that the config names; None finds it.
+        text_columns: Columns with strings or lists of strings.
+        all_columns: All columns, for the message.
+        where: Name of the dataset, for the message.
 
     Raises:
-        DataError: There is none.
+        DataError: No column has captions.
     """
     if wanted is not None:
         if wanted in text_columns:
@@ -119,7 +119,13 @@ def _listed(columns: Sequence[str]) -> str:
 
 @dataclass(frozen=True)
 class Columns:
-    """Names of columns; None where there is none or none is asked for."""
+    """Names of the columns to read.
+
+    Attributes:
+        image: Column with the images.
+        caption: Column with the captions; None where all get the default caption.
+        mask: Column with the masks; None without masks or without `data.masks`.
+    """
 
     image: str
     caption: str | None
@@ -130,11 +136,11 @@ def choose_columns(config: DataConfig, features: Mapping[str, Any]) -> Columns:
     """Return the columns to read.
 
     Args:
-        config: Which ones are asked for.
-        features: Name -> type, as the `datasets` library has it.
+        config: Names of columns that are set, and whether masks are used.
+        features: Column -> type of the `datasets` library.
 
     Raises:
-        DataError: One is not there, or nothing tells which it is.
+        DataError: A column does not exist, or several columns are possible.
     """
     where, names = f"The dataset {config.dataset}", list(features)
     images = [name for name in names if _is_image(features[name])]
@@ -151,7 +157,7 @@ def choose_columns(config: DataConfig, features: Mapping[str, Any]) -> Columns:
 
 
 def _is_image(feature: Any) -> bool:
-    """Tell whether a column holds images: by its type, or by the fields that the type has."""
+    """Return whether a column has images, by its type or by the fields of the type."""
     from datasets import Image
 
     if isinstance(feature, Image):

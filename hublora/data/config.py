@@ -1,4 +1,4 @@
-"""What is trained on, and how its images are shaped: the `data` section of a config."""
+"""The `data` section of a training config: images, captions, sizes and augmentation."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ Interpolation = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lan
 
 
 class DataConfig(BaseModel):
-    """The images and captions of a training, and what is done to them.
+    """Images and captions of a training, and their preprocessing.
 
-    Exactly one of `dataset`, `folder` and `archive` is set; `open_source` checks it.
+    Exactly one of `dataset`, `folder` and `archive` must be set, which `open_source` checks.
     """
 
     model_config = ConfigDict(
@@ -32,7 +32,7 @@ class DataConfig(BaseModel):
         None, description="Configuration of the dataset, where it has several."
     )
     split: str = Field(
-        "train", min_length=1, description='Split of the dataset; "train[:100]" takes a part.'
+        "train", min_length=1, description='Split of the dataset; "train[:100]" uses a part.'
     )
     streaming: bool = Field(
         False,
@@ -55,8 +55,8 @@ class DataConfig(BaseModel):
     )
     masks: bool = Field(
         False,
-        description="Learn only what each image's mask shows: x.mask.png beside x.png, or a "
-        "column named mask.",
+        description="Weight the loss by each image's mask: x.mask.png beside x.png, or a column "
+        "named mask.",
     )
     mask_column: str | None = Field(
         None, description="Column with the masks (default: found by its name)."
@@ -67,91 +67,94 @@ class DataConfig(BaseModel):
     max_train_samples: int | None = Field(
         None,
         ge=1,
-        description="Take only this many images, drawn with `seed`; the first ones when streaming.",
+        description="Use only this many images, sampled with `seed`; the first ones if streaming.",
     )
-    repeats: int = Field(
-        1, ge=1, le=10_000, description="How often each image is shown in one pass."
-    )
+    repeats: int = Field(1, ge=1, le=10_000, description="How often each image occurs in an epoch.")
     folder_repeats: bool | None = Field(
         None,
         description="Read a folder's name such as 10_dog as ten repeats (default: if all images "
-        "lie in such folders).",
+        "are in such folders).",
     )
     strict: bool = Field(
         False, description="Refuse a dataset with unusable images instead of skipping them."
     )
     resolution: int | None = Field(
-        None, ge=8, description="Side of the square images in pixels (default: the base's own)."
+        None, ge=8, description="Side of the square images in pixels (default: the base's)."
     )
     interpolation: Interpolation = Field(
-        "lanczos", description="Filter with which images are resized."
+        "lanczos", description="Resampling filter for resizing images."
     )
     aspect_buckets: bool = Field(
         False,
-        description="Train each image in the shape nearest to its own instead of a square; a "
-        "batch is of one shape.",
+        description="Assign each image to the bucket with the nearest aspect ratio instead of "
+        "cropping a square; a batch is from one bucket.",
     )
     bucket_step: int | None = Field(
         None,
         ge=8,
-        description="What the sides of buckets are multiples of (default: a sixteenth of the "
-        "resolution).",
+        description="Multiple of which the sides of buckets are, in pixels (default: a sixteenth "
+        "of the resolution).",
     )
     bucket_batch: int | None = Field(
         None,
         ge=1,
-        description="Images of one shape in a row (default: --train-batch-size).",
+        description="Consecutive images of one bucket (default: --train-batch-size).",
     )
     center_crop: bool = Field(
-        False, description="Crop the middle of each image instead of random places."
+        False, description="Crop the middle of each image instead of random positions."
     )
     inpaint_mask_variants: int = Field(
         4,
         ge=1,
         le=64,
-        description="Random masks that are cached of each crop, for bases that inpaint.",
+        description="Random inpainting masks that are cached for each crop, if the base inpaints.",
     )
     crop_on_faces: bool = Field(
         False,
-        description="Keep the largest face of each image in the middle of its crop; without a "
-        "face, or without hublora[faces], images are cut as otherwise.",
+        description="Centre each crop on the image's largest face; without a face, or without "
+        "hublora[faces], the other settings decide.",
     )
     crop_variants: int = Field(
-        4, ge=1, le=64, description="Random crops that are cached of each image."
+        4, ge=1, le=64, description="Random crops that are cached for each image."
     )
-    random_flip: bool = Field(False, description="Also train on mirrored images, half of the time.")
+    random_flip: bool = Field(False, description="Mirror half of the images at random.")
     caption_dropout: float = Field(
-        0.0, ge=0, le=1, description="Share of the steps that train on the empty caption."
+        0.0,
+        ge=0,
+        le=1,
+        description="Probability with which a sample is trained on the empty caption.",
     )
     shuffle_tags: bool = Field(
         False,
-        description="Change the order of a caption's tags, which are what lies between commas.",
+        description="Shuffle a caption's tags, which are separated by commas.",
     )
     keep_tags: int = Field(
-        0, ge=0, description="How many of a caption's first tags stay where they are."
+        0,
+        ge=0,
+        description="Number of first tags of a caption that are neither shuffled nor dropped.",
     )
     tag_dropout: float = Field(
-        0.0, ge=0, le=1, description="Probability with which each other tag is left out."
+        0.0, ge=0, le=1, description="Probability with which each other tag is dropped."
     )
     caption_variants: int = Field(
-        8, ge=1, le=1024, description="Ways in which a caption's tags are written and cached."
+        8, ge=1, le=1024, description="Variants of a caption's tags that are cached."
     )
     seed: int = Field(
         0,
         ge=0,
         lt=2**32,
-        description="Seed of the crops, the tags and the `max_train_samples` that are drawn.",
+        description="Seed of the crops, the tags and the choice of `max_train_samples`.",
     )
     num_workers: int = Field(
         0, ge=0, description="Threads that decode images ahead of the encoder (0: none)."
     )
     cache_dir: Path | None = Field(
         None,
-        description="Where latents and prompts are cached (default: $HUBLORA_CACHE, else "
-        "~/.cache/hublora).",
+        description="Folder of cached latents and prompt embeddings (default: $HUBLORA_CACHE, "
+        "else ~/.cache/hublora).",
     )
 
     @property
     def cache_root(self) -> Path:
-        """The cache folder in effect; never written into a saved config unless it was set."""
+        """Root folder of the cache; not part of a saved config unless `cache_dir` is set."""
         return self.cache_dir.expanduser() if self.cache_dir else cache_root()

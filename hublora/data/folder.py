@@ -4,9 +4,9 @@
       metadata.jsonl  (or .csv)            cat.png
       cat.png                              cat.txt
 
-Each line of the metadata has a `file_name`, relative to where the metadata lies, and a caption;
-folders within the folder may have metadata of their own. A subfolder called as the split
-("train") is taken instead of the whole.
+Each line of the metadata has a `file_name`, relative to the metadata's folder, and a caption;
+subfolders may have metadata of their own. A subfolder named like the split ("train") is used
+instead of the whole folder.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ ENDINGS = (
 )
 SIDECAR_ENDING = ".txt"
 FILE_COLUMN = "file_name"
-# What the diffusers scripts' published command lines call the only image column of a folder.
+# The published command lines of diffusers' scripts call a folder's image column "image".
 IMAGE_COLUMNS = ("image", FILE_COLUMN)
 SIDECAR_COLUMN = "text"
 
@@ -43,13 +43,13 @@ def list_folder(config: DataConfig, folder: Path, name: str) -> Listing:
     """Return the images of a folder in the order of the metadata, or of their names.
 
     Args:
-        config: Its columns and split.
-        folder: Where the images are.
-        name: What the folder is called in logs and cards.
+        config: Names of columns, split, masks and repeats.
+        folder: Folder with images and, if any, metadata.
+        name: Name of the folder in logs and cards.
 
     Raises:
-        DataError: No such folder; metadata that cannot be read; a name or link that leads out
-            of the folder; an unknown column.
+        DataError: The folder does not exist; its metadata cannot be read; a name or link leads
+            out of the folder; or a column does not exist.
     """
     folder = find_root(folder, config.split)
     tables = _find_tables(folder)
@@ -92,10 +92,10 @@ def _find_tables(folder: Path) -> list[Path]:
 
 
 def _check_columns(config: DataConfig, name: str, has_tables: bool) -> None:
-    """Check that no column is asked for that a folder cannot have.
+    """Refuse names of columns that a folder cannot have.
 
     Raises:
-        DataError: One is.
+        DataError: The config names such a column.
     """
     if config.image_column not in (None, *IMAGE_COLUMNS):
         raise DataError(
@@ -118,31 +118,31 @@ def _check_columns(config: DataConfig, name: str, has_tables: bool) -> None:
 
 
 def _unused(masks: int) -> str:
-    lie = "mask lies" if masks == 1 else "masks lie"
-    return f"{masks} {lie} beside the images, unused; --masks learns only what masks show."
+    found = "mask is" if masks == 1 else "masks are"
+    return f"{masks} {found} beside the images and unused; --masks weights the loss by them."
 
 
 def list_images(folder: Path) -> list[Example]:
-    """Return every image in `folder` and below, in the order of their names, with its .txt."""
+    """Return all images in `folder` and below, sorted by name, with their .txt captions."""
     images, _ = pair_up(_find_images(folder))
     return _from_names(folder, images, {})[1]
 
 
 def find_root(folder: Path, split: str) -> Path:
-    """Return the folder below which the images of a split are.
+    """Return the folder of a split's images: the subfolder of that name, else `folder`.
 
     Raises:
-        DataError: There is no such folder.
+        DataError: `folder` does not exist or is a file.
     """
     if not folder.is_dir():
         if folder.suffix.lower() == ".zip" and folder.is_file():
-            raise DataError(f"{folder} is a .zip, not a folder.", f"Write: --archive {folder}")
+            raise DataError(f"{folder} is a .zip, not a folder.", f"Use: --archive {folder}")
         if folder.exists():
             raise DataError(f"{folder} is a file, not a folder of images.")
         hint = None
         if re.fullmatch(r"[\w.-]+/[\w.-]+", folder.as_posix()):
-            hint = f"If it is a dataset on the Hub, write: --dataset {folder.as_posix()}"
-        raise DataError(f"There is no folder {folder}.", hint)
+            hint = f"For a dataset on the Hub, use: --dataset {folder.as_posix()}"
+        raise DataError(f"The folder {folder} does not exist.", hint)
     has_split = re.fullmatch(r"\w+", split) and (folder / split).is_dir()
     return folder / split if has_split else folder
 
@@ -150,7 +150,7 @@ def find_root(folder: Path, split: str) -> Path:
 def _from_tables(
     config: DataConfig, folder: Path, tables: Sequence[Path], masks: Mapping[Path, Path]
 ) -> tuple[str | None, list[Example], set[Path]]:
-    """Return the caption column, the examples, and every file that a row names."""
+    """Return the caption column, the examples, and all files that are named in a row."""
     for table in tables:
         _check_link(folder, table)
     rows = [(table, row) for table in tables for row in read_metadata(table)]
@@ -158,7 +158,7 @@ def _from_tables(
     listed = tables[0].relative_to(folder)
     if FILE_COLUMN not in columns:
         raise DataError(
-            f"{listed} has no column {FILE_COLUMN!r}; it has {', '.join(columns) or 'nothing'}.",
+            f"{listed} has no column {FILE_COLUMN!r}; it has {', '.join(columns) or 'none'}.",
             'A line reads {"file_name": "a.png", "text": "a drawing of a cat"}.',
         )
     texts = [name for name in columns if name != FILE_COLUMN and _holds_text(name, rows)]
@@ -170,10 +170,10 @@ def _from_tables(
     examples: list[Example] = []
     used: set[Path] = set()
     for table, row in rows:
-        path = _inside(folder, table.parent, row.get(FILE_COLUMN), table.name)
+        path = _resolve_name(folder, table.parent, row.get(FILE_COLUMN), table.name)
         mask = masks.get(path)
         if mask_column is not None and row.get(mask_column):
-            mask = _inside(folder, table.parent, row[mask_column], table.name)
+            mask = _resolve_name(folder, table.parent, row[mask_column], table.name)
         used |= {one for one in (path, mask) if one is not None}
         mask = mask if config.masks else None
         captions = as_captions(row[column]) if column in row else ()
@@ -198,7 +198,7 @@ def _from_names(
 
 
 def _find_images(folder: Path) -> list[Path]:
-    """Return the images in `folder` and below, by their endings, in the order of their names."""
+    """Return the files with an image suffix in `folder` and below, sorted by name."""
     return sorted(
         path
         for path in folder.rglob("*")
@@ -226,11 +226,11 @@ def _read_sidecar(folder: Path, image: Path) -> tuple[str, ...]:
     return as_captions(sidecar.read_text(encoding="utf-8-sig"))
 
 
-def _inside(folder: Path, start: Path, name: Any, listed_in: str) -> Path:
-    """Return the path that `name` stands for, which lies within `folder`.
+def _resolve_name(folder: Path, start: Path, name: Any, listed_in: str) -> Path:
+    """Return the path of `name`, relative to `start` and inside `folder`.
 
     Raises:
-        DataError: It is absolute, climbs, is a URL, or is a link that leads out.
+        DataError: The name is absolute, a URL, has "..", or is a link that leads out.
     """
     if not isinstance(name, str) or not name:
         raise DataError(f"{listed_in} has a line without a {FILE_COLUMN}.")
@@ -239,7 +239,7 @@ def _inside(folder: Path, start: Path, name: Any, listed_in: str) -> Path:
     hostile = slashed.startswith("/") or ".." in parts or "://" in name or "\0" in name
     if hostile or re.match(r"[A-Za-z]:", name):
         raise DataError(
-            f"{listed_in} names {name!r}, which is not inside the folder.",
+            f"{listed_in} names {name!r}, which is outside of the folder.",
             "Write names relative to the folder, without '..'.",
         )
     _check_link(folder, start / name)
@@ -247,10 +247,10 @@ def _inside(folder: Path, start: Path, name: Any, listed_in: str) -> Path:
 
 
 def _check_link(folder: Path, path: Path) -> None:
-    """Refuse a link that leads out of the folder: it could show any file of this computer.
+    """Refuse a link that leads out of the folder, since it may expose any file of this computer.
 
     Raises:
-        DataError: `path` is one.
+        DataError: `path` is such a link.
     """
     if not path.resolve().is_relative_to(folder.resolve()):
         raise DataError(
@@ -269,7 +269,7 @@ def _is_hidden(path: Path) -> bool:
 
 
 def _digest(files: Sequence[tuple[str, Callable[[], IO[bytes]]]], workers: int) -> str:
-    """Return the identity of named files, "" of none."""
+    """Return the hash of the names and contents of files; "" without files."""
     from hublora.data.image_check import ordered_map
 
     whole = hashlib.sha256()
@@ -285,6 +285,6 @@ def _hash(opens: Callable[[], IO[bytes]]) -> str:
         with opens() as file:
             for block in iter(lambda: file.read(1 << 20), b""):
                 digest.update(block)
-    except OSError as error:  # the scan_images says so in words
+    except OSError as error:  # `scan_images` reports it
         return str(error.errno)
     return digest.hexdigest()

@@ -1,7 +1,7 @@
 """A dataset on the Hub, read through the `datasets` library at one commit.
 
-Images stay undecoded until they are needed, so a damaged one does not end the run. No code of
-the dataset's own is ever run.
+Images are decoded one by one when they are needed, so that a damaged one does not end the run.
+Code in the dataset's repo is never run.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 
 
 def list_dataset(config: DataConfig) -> Listing:
-    """Return the rows of a Hub dataset at the commit that its revision stands for now.
+    """Return the rows of a Hub dataset at the current commit of its revision.
 
     Raises:
-        DataError: It has no such configuration, split or column, or no images.
-        NotFoundError: No such dataset or revision.
-        AccessError: The token may not read it.
-        HubError: The Hub is away, or offline and this commit is not in the local cache.
+        DataError: The configuration, split or column does not exist, or there are no images.
+        NotFoundError: The dataset or revision does not exist.
+        AccessError: The token may not read the dataset.
+        HubError: The Hub cannot be reached, or offline mode is on and the commit not in the cache.
     """
     from hublora.hub.resolve import inspect_repo
     from hublora.refs import parse_repo_id, parse_revision
@@ -56,7 +56,7 @@ def listing_of(
     examples: Sequence[Example],
     notes: Sequence[str] = (),
 ) -> Listing:
-    """Return the list of a dataset's images, however its rows were read."""
+    """Return the listing of a dataset whose rows were downloaded or streamed."""
     assert config.dataset is not None
     return Listing(
         id=config.dataset,
@@ -76,16 +76,16 @@ def _load(config: DataConfig, commit: str) -> Any:
     from hublora.hub.client import is_offline
 
     prepare = _find_prepared if is_offline() else _prepare
-    with in_sentences(config, commit):
+    with translated_errors(config, commit):
         return prepare(config, commit).as_dataset(split=config.split)
 
 
 @contextmanager
-def in_sentences(config: DataConfig, commit: str) -> Iterator[None]:
-    """Turn what `datasets` and the Hub raise into sentences.
+def translated_errors(config: DataConfig, commit: str) -> Iterator[None]:
+    """Translate exceptions of `datasets` and the Hub into hublora's.
 
     Raises:
-        HubloraError: For any of it.
+        HubloraError: In place of any of them.
     """
     from datasets.exceptions import DatasetGenerationError
 
@@ -99,19 +99,19 @@ def in_sentences(config: DataConfig, commit: str) -> Iterator[None]:
                 raise (error.__cause__ or error) from error
     except HubloraError:
         raise
-    except Exception as error:  # what datasets raises has no ancestor of its own
+    except Exception as error:  # exceptions of datasets have no common base class
         raise _explain(error, config) from error
 
 
 def _prepare(config: DataConfig, commit: str) -> Any:
-    """Return a builder that has downloaded the commit into the cache of `datasets`."""
+    """Return a builder after downloading the commit into the cache of `datasets`."""
     builder = builder_of(config, commit)
     builder.download_and_prepare()
     return builder
 
 
 def builder_of(config: DataConfig, commit: str) -> Any:
-    """Return the `datasets` builder of a commit; it has read nothing but the list of files."""
+    """Return the `datasets` builder of a commit; only the list of files is read."""
     import datasets
 
     assert config.dataset is not None
@@ -124,12 +124,12 @@ def builder_of(config: DataConfig, commit: str) -> Any:
 
 
 def _unambiguous(repo_id: str) -> str:
-    """Return what makes `datasets` look on the Hub also if a folder here has the repo's name."""
+    """Return a name that `datasets` looks up on the Hub even if a local folder has it too."""
     return f"hf://datasets/{repo_id}" if Path(repo_id).is_dir() else repo_id
 
 
 def _find_prepared(config: DataConfig, commit: str) -> Any:
-    """Return a builder over what `_prepare` downloaded from this commit before."""
+    """Return a builder of the files that `_prepare` downloaded at this commit before."""
     import datasets
     from datasets.packaged_modules.cache.cache import Cache
 
@@ -157,15 +157,15 @@ def _find_prepared(config: DataConfig, commit: str) -> Any:
     )
 
 
-# How `datasets` says that there is nothing to read.
-_NOTHING = re.compile(
+# Messages of `datasets` for a dataset without images.
+_EMPTY = re.compile(
     r"doesn't contain any data|No \(supported\) data files|Couldn't find any data file"
     r"|BatchSize must be greater than 0|corresponds to no data"
 )
 
 
 def _explain(error: Exception, config: DataConfig) -> HubloraError:
-    """Return the sentence for what `datasets` raised."""
+    """Return hublora's error for an exception of `datasets`."""
     where, said = f"The dataset {config.dataset}", str(error).strip()
     listed = re.search(
         r"(?:Available(?: splits)?|available configs|Should be one of):? *\[(.*?)\]", said
@@ -175,7 +175,7 @@ def _explain(error: Exception, config: DataConfig) -> HubloraError:
         return _choose("configuration", config.config_name, names, config)
     if said.startswith(("Unknown split", "Bad split")):
         return _choose("split", config.split, names, config)
-    if _NOTHING.search(said):
+    if _EMPTY.search(said):
         return DataError(f"{where} has no images.")
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return DataError(
@@ -192,7 +192,7 @@ def _choose(
     listed = ", ".join(repr(name) for name in names) or "none"
     problem = f"has no {kind} {wanted!r}" if wanted else f"has several {kind}s"
     return DataError(
-        f"The dataset {config.dataset} {problem}; there are: {listed}.",
+        f"The dataset {config.dataset} {problem}; choose from {listed}.",
         f"Name one with {flag}" + (f" {names[0]}." if names else "."),
     )
 
@@ -201,7 +201,7 @@ def _list_examples(table: Any, columns: Columns) -> list[Example]:
     captions = table[columns.caption] if columns.caption else [None] * len(table)
     images = _undecoded(table, columns.image)
     masks = _undecoded(table, columns.mask) if columns.mask else None
-    has_mask = _are_there(masks, columns.mask) if masks else [False] * len(table)
+    has_mask = _is_set(masks, columns.mask) if masks else [False] * len(table)
     return [
         Example(
             row_name(row, path),
@@ -216,14 +216,14 @@ def _list_examples(table: Any, columns: Columns) -> list[Example]:
 
 
 def _undecoded(table: Any, column: str) -> Any:
-    """Return a table of a single column of images that stay bytes."""
+    """Return a table with one column of images that are not decoded."""
     from datasets import Image
 
     return table.select_columns([column]).cast_column(column, Image(decode=False))
 
 
-def _are_there(table: Any, column: str | None) -> list[bool]:
-    """Tell for each row whether it holds anything, without reading it."""
+def _is_set(table: Any, column: str | None) -> list[bool]:
+    """Return for each row whether its cell is set, without reading the cell."""
     return table.data.column(column).is_valid().to_pylist()
 
 
@@ -235,7 +235,7 @@ def _paths(images: Any, column: str) -> list[str | None]:
 
 
 def row_name(row: int, path: str | None) -> str:
-    """Return what a person finds a row by."""
+    """Return the name of a row in messages: its number and the image's file name, if any."""
     name = os.path.basename(path.split("::")[0]) if path else ""
     return f"row {row} ({name})" if name else f"row {row}"
 
@@ -244,8 +244,8 @@ def _open_row(images: Any, row: int, column: str) -> IO[bytes]:
     """Open the encoded bytes of one row.
 
     Raises:
-        DataError: There are none, or the row points at a file that is not part of the dataset;
-            the message is a clause.
+        DataError: The cell is empty, or names a file outside of the dataset. The message is a
+            clause.
     """
     cell = images[row][column] or {}
     if cell.get("bytes") is not None:
@@ -264,10 +264,10 @@ def _open_row(images: Any, row: int, column: str) -> IO[bytes]:
 
 
 def _is_downloaded(path: str) -> bool:
-    """Tell whether a path lies in the caches that `datasets` downloads to.
+    """Return whether a path is in the caches that `datasets` downloads to.
 
-    A row is data: without this, a dataset could name any file of this computer or an address
-    in its network.
+    Rows are untrusted: without this check, a dataset could name any file of this computer or any
+    address in its network.
     """
     import datasets
     from huggingface_hub import constants
@@ -283,7 +283,7 @@ def _is_downloaded(path: str) -> bool:
 
 
 def _digest_of(config: DataConfig, commit: str, columns: Columns) -> str:
-    """Return the identity of a dataset's images, however they are read."""
+    """Return the identity of a dataset's images: repo, commit, configuration, split, column."""
     part = (config.config_name, config.split, columns.image)
     return "/".join((str(config.dataset), commit, *map(str, part)))
 

@@ -1,4 +1,4 @@
-"""The pixels of cached rows, in the order of the rows."""
+"""Loads, resizes and crops images into batches of pixels, in the order of the cache's rows."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def batches_of_pixels(
     """Yield float32 [B, 3, h, w] in [-1, 1] of the rows from `first` on.
 
     Raises:
-        DataError: An image changed since it was surveyed.
+        DataError: An image changed since it was checked.
     """
     import numpy as np
     import torch

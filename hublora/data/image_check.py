@@ -1,4 +1,4 @@
-"""Looks at every image once, before any long work, and remembers what it saw."""
+"""Decodes every image once before the training and caches the result."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from hublora.filesystem import write_atomically
 
 FORMAT = 2
 
-# Of the longer side to the shorter. What covers a square of 1024 is then 32 megapixels at most;
-# an image of 30,000×10 would be 3,000.
+# Of the longer side to the shorter. Resized to cover a square of 1024, an image then has at most
+# 32 megapixels; one of 30,000×10 would have 3,000.
 MAX_RATIO = 32
 
-# Begins the clauses about files that may be readable the next time.
+# Start of the clauses about files that may be readable the next time.
 UNREADABLE = "cannot be read"
 
 Item = TypeVar("Item")
@@ -33,21 +33,23 @@ def scan_images(
     workers: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[list[Example], list[Skipped]]:
-    """Return the examples whose images decode, with their sizes, and those that do not.
+    """Return the examples whose images decode, with their sizes, and the others as skipped.
 
     Args:
-        fingerprint: Identity of `examples`; the outcome is kept in the cache under it.
-        workers: Threads to decode with; 0 takes one per processor, since nothing else runs yet.
-        progress: Told (done, total) in images.
+        examples: Images to decode.
+        fingerprint: Hash of the images, under which the result is cached.
+        cache_root: Root folder of the cache.
+        workers: Threads that decode; 0: one per processor, since nothing else runs yet.
+        progress: Called with (done, total) in images.
     """
     from PIL import __version__ as pillow
 
-    path = cache_root / "surveys" / f"{fingerprint}.json"
+    path = cache_root / "image_checks" / f"{fingerprint}.json"
     made_with = {"format": FORMAT, "pillow": pillow, "images": len(examples)}
     seen = _load(path, made_with)
     if seen is None:
         seen = []
-        for found in ordered_map(_look, examples, workers or _processors()):
+        for found in ordered_map(_check, examples, workers or _processors()):
             seen.append(found)
             if progress:
                 progress(len(seen), len(examples))
@@ -65,9 +67,9 @@ def scan_images(
 def ordered_map(
     function: Callable[[Item], Result], items: Sequence[Item], workers: int
 ) -> Iterator[Result]:
-    """Yield function(item) for each item in order, computed by `workers` threads (0: in place).
+    """Yield function(item) for each item in order, computed by `workers` threads.
 
-    At most two results per worker wait to be taken, however many items there are.
+    With 0 workers, the calling thread computes. At most two results per worker are queued.
     """
     if workers == 0:
         yield from map(function, items)
@@ -90,14 +92,14 @@ def ordered_map(
 
 
 def _processors() -> int:
-    """Return how many processors this process may use."""
+    """Return the number of processors that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
-def _look(example: Example) -> list[int] | str:
-    """Return [width, height] of an image, or the clause that says what is wrong with it."""
+def _check(example: Example) -> list[int] | str:
+    """Return [width, height] of an image, or a clause about what is wrong with it."""
     from hublora.data.images import load_image, to_rgb
     from hublora.data.masks import open_mask
 
@@ -111,18 +113,18 @@ def _look(example: Example) -> list[int] | str:
     except OSError as error:
         return f"{UNREADABLE} ({error.strerror or error})"
     except ValueError as error:  # a colour space that Pillow reads and does not convert
-        return f"cannot be shown in RGB ({error})"
+        return f"cannot be converted to RGB ({error})"
     return [image.width, image.height]
 
 
 def check_shape(width: int, height: int) -> None:
-    """Refuse an image of which a training would show next to nothing.
+    """Refuse an image whose crops would have next to nothing of it.
 
     Raises:
-        DataError: It is one; the message is a clause.
+        DataError: The aspect ratio is above MAX_RATIO. The message is a clause.
     """
     if max(width, height) > MAX_RATIO * min(width, height):
-        raise DataError(f"is {width}×{height}: more than {MAX_RATIO} times as long as wide")
+        raise DataError(f"is {width}×{height}, above the aspect ratio limit of {MAX_RATIO}:1")
 
 
 def _load(path: Path, made_with: dict[str, Any]) -> list[Any] | None:
@@ -138,4 +140,4 @@ def _save(path: Path, made_with: dict[str, Any], seen: list[Any]) -> None:
     try:
         write_atomically(path, json.dumps({**made_with, "seen": seen}))
     except OSError:
-        pass  # only a memory: without it the next run looks again
+        pass  # without the cached result, the next run decodes again

@@ -1,8 +1,8 @@
-"""From the bytes of an image to the array that a VAE encodes.
+"""Decodes, resizes and crops images into the arrays that a VAE encodes.
 
 The arithmetic is that of torchvision's transforms on PIL images, in the order of the diffusers
 scripts: Resize(shorter side), CenterCrop or RandomCrop, horizontal flip, ToTensor,
-Normalize(0.5, 0.5). The same pixels enter the VAE, so losses can be compared.
+Normalize(0.5, 0.5). The VAE gets the same pixels, so that losses can be compared.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     from PIL.Image import Image
 
-# Formats of photographs and drawings. Others stay closed: opening EPS, for one, runs Ghostscript.
+# Pillow's names of the formats that are opened. Not all are: EPS, for one, runs Ghostscript.
 FORMATS = (
     *("PNG", "JPEG", "MPO", "WEBP", "AVIF", "HEIF", "GIF", "BMP", "DIB", "TIFF"),
     *("JPEG2000", "JPEG_XL", "PPM", "TGA", "QOI", "ICO"),
@@ -30,16 +30,16 @@ WHITE = (255, 255, 255, 255)
 
 @dataclass(frozen=True)
 class Crop:
-    """Where an image is cut along the side that sticks out of the target.
+    """Position of a crop along the side of the resized image that is longer than the target.
 
     Attributes:
-        at: None is the middle; otherwise a place in [0, 1), 0 being top or left.
+        at: Position in [0, 1), 0 is top or left; None is the middle.
     """
 
     at: float | None = None
 
     def offset(self, slack: int) -> int:
-        """Return the first row or column kept, out of `slack` + 1 possible ones.
+        """Return the first row or column of the crop, in [0, slack].
 
         The middle is rounded half to even, as torchvision's CenterCrop does.
         """
@@ -49,14 +49,14 @@ class Crop:
 
 
 def load_image(file: IO[bytes]) -> Image:
-    """Return an image, decoded and turned as its EXIF orientation says.
+    """Return an image, decoded and rotated by its EXIF orientation.
 
     Args:
-        file: Seekable and at its start.
+        file: Seekable file at its start.
 
     Raises:
-        DataError: It is not an image, is cut short, or is too large to decode safely. The
-            message is a clause ("is empty", …) to follow the image's name.
+        DataError: The file is no image, truncated, or too large to decode safely. The message is a
+            clause such as "is empty (0 bytes)", to follow the image's name.
     """
     from PIL import Image, UnidentifiedImageError
 
@@ -69,23 +69,23 @@ def load_image(file: IO[bytes]) -> Image:
             raise Image.DecompressionBombError
         image.load()
     except UnidentifiedImageError as error:
-        raise DataError("is not an image in a format that is known") from error
+        raise DataError("is not an image of a known format") from error
     except Image.DecompressionBombError as error:
         raise DataError(f"has more than {MAX_PIXELS // 10**6} million pixels") from error
     except MemoryError:
         raise
-    except Exception as error:  # decoders fail on hostile bytes in every way there is
+    except Exception as error:  # decoders raise anything for hostile bytes
         raise DataError(f"is damaged ({_first_line(error)})") from error
-    if image.mode == "I" and image.format == "PNG":  # Pillow before 11 reads 16-bit greys so
+    if image.mode == "I" and image.format == "PNG":  # how Pillow before 11 decodes 16-bit greys
         image = image.convert("I;16")
     return _turn_upright(image)
 
 
 def to_rgb(image: Image) -> Image:
-    """Return `image` as 8-bit RGB, turned as its EXIF orientation says.
+    """Return `image` as 8-bit RGB, rotated by its EXIF orientation.
 
-    Transparency is laid on white. 16-bit, 32-bit and float greys are scaled by their full range,
-    where Pillow's own conversion would clip them.
+    Transparency becomes white. 16-bit, 32-bit and float greys are scaled by their full range,
+    which Pillow's own conversion would clip.
     """
     from PIL import Image
 
@@ -101,9 +101,9 @@ def to_rgb(image: Image) -> Image:
 
 
 def covering_size(width: int, height: int, size: tuple[int, int]) -> tuple[int, int]:
-    """Return (width, height) of the smallest resize of an image that covers `size` (h, w).
+    """Return the smallest (width, height) to which an image is resized to cover `size` (h, w).
 
-    One side meets the target exactly; the other is rounded down, as torchvision's Resize does.
+    One side equals the target's; the other is rounded down, as torchvision's Resize does.
     """
     target_height, target_width = size
     if width * target_height <= height * target_width:
@@ -112,7 +112,7 @@ def covering_size(width: int, height: int, size: tuple[int, int]) -> tuple[int, 
 
 
 def resize(image: Image, size: tuple[int, int], interpolation: str = "lanczos") -> Image:
-    """Return RGB `image` resized so that it just covers `size` (h, w)."""
+    """Return RGB `image` resized to `covering_size`."""
     from PIL.Image import Resampling
 
     covering = covering_size(image.width, image.height, size)
@@ -122,12 +122,13 @@ def resize(image: Image, size: tuple[int, int], interpolation: str = "lanczos") 
 
 
 def cut(image: Image, size: tuple[int, int], crop: Crop, flip: bool) -> np.ndarray:
-    """Return float32 [3, h, w] in [-1, 1]: the part of a covering RGB image that `crop` says.
+    """Return a crop of a resized RGB image as float32 [3, h, w] in [-1, 1].
 
     Args:
-        image: As `resize` returns it.
-        size: (h, w) of the result.
-        flip: Mirror left and right, after cropping.
+        image: RGB image from `resize`.
+        size: (h, w) of the crop in pixels.
+        crop: Position of the crop.
+        flip: Whether to mirror left and right after cropping.
     """
     import numpy as np
 
@@ -147,12 +148,12 @@ def prepare(
     flip: bool,
     interpolation: str = "lanczos",
 ) -> np.ndarray:
-    """Return any image as float32 [3, h, w] in [-1, 1], ready for a VAE."""
+    """Return a crop of any image as float32 [3, h, w] in [-1, 1]."""
     return cut(resize(to_rgb(image), size, interpolation), size, crop, flip)
 
 
 def _known_formats() -> tuple[str, ...]:
-    """Return the FORMATS that this Pillow, with the plugins that are registered, can open."""
+    """Return the FORMATS that this Pillow and its registered plugins can open."""
     from PIL import Image
 
     Image.init()
@@ -165,12 +166,11 @@ def _turn_upright(image: Image) -> Image:
     try:
         turned = image.getexif().get(0x0112, 1) != 1
         return ImageOps.exif_transpose(image) if turned else image
-    except Exception:  # a broken EXIF block does not spoil the pixels
+    except Exception:  # a damaged EXIF block leaves the pixels intact
         return image
 
 
-# The ranges that high-precision greys come in, by mode: the smallest one that holds an image is
-# taken as its own.
+# Full scales of high-precision greys by mode: the smallest one that is not exceeded is used.
 _FULL_SCALES: dict[str, tuple[float, ...]] = {
     "I": (255, 65535, 2**31 - 1),
     "F": (1, 255, 65535),

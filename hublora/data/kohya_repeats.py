@@ -1,8 +1,8 @@
-"""Folders named `10_sks dog`: kohya's way to say how often images are shown in one pass.
+"""Repeats from kohya's folder names, such as `10_sks dog`.
 
 images/
-  10_sks dog/   shown ten times each; "sks dog" where there is no other caption
-  1_dog/        shown once
+  10_sks dog/   each image occurs ten times in an epoch; default caption "sks dog"
+  1_dog/        each image occurs once
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from hublora.data.config import DataConfig
 from hublora.data.examples import Example
 from hublora.errors import DataError
 
-# Of three digits at most, none in front: 2024_summer and 01_cats are numbered, not repeated.
+# At most three digits, no leading zero: 2024_summer and 01_cats are numbered, not repeated.
 _FOLDER = re.compile(r"([1-9]\d{0,2})_([^/]+)/")
 
 
 def read_repeats(
     config: DataConfig, examples: Sequence[Example]
 ) -> tuple[Sequence[Example], list[str]]:
-    """Return the examples with the repeats that their folders' names say, and what was done.
+    """Return the examples with the repeats of their folders' names, and notes for the log.
 
     Args:
-        config: Whether such names are read; unset, they are where nothing else can be meant.
-        examples: Their names are paths in the folder of all.
+        config: Setting `folder_repeats`; None reads the names if all images are in such folders.
+        examples: Images, named by their path inside the dataset's folder.
 
     Raises:
-        DataError: They are to be read, and there are none.
+        DataError: `folder_repeats` is set and no folder has such a name.
     """
     wanted, names = config.folder_repeats, config.default_caption is None
     found = [_FOLDER.match(example.name) for example in examples]
@@ -39,14 +39,14 @@ def read_repeats(
         if not all(found) or not found:
             return examples, []
         if _are_numbers([match[1] for match in found if match]):
-            said = "The folders' numbers are taken for an order; for repeats:"
+            said = "The folders' numbers are read as an order; for repeats, add"
             return examples, [f"{said} --set data.folder_repeats=true"]
     elif not wanted:
         return examples, []
     elif not any(found):
         raise DataError(
-            "data.folder_repeats is set, and no folder has a name such as '10_sks dog'.",
-            "Leave it out; --repeats 10 repeats all images.",
+            "data.folder_repeats is set, but no folder has a name such as '10_sks dog'.",
+            "Remove it; --repeats 10 repeats all images.",
         )
     repeated = [
         _repeat(example, int(match[1]), match[2] if names else None) if match else example
@@ -57,14 +57,14 @@ def read_repeats(
     )
     folders = Counter(match[0].rstrip("/") for match in found if match)
     listed = ", ".join(f"{name!r} ({count})" for name, count in folders.items())
-    notes = [f"Images are repeated as their folders' names say: {listed}"]
+    notes = [f"Images are repeated by their folders' names: {listed}"]
     if named:
-        notes.append(f"{named} without a caption have their folder's name")
+        notes.append(f"{named} images without a caption get their folder's name")
     return repeated, notes
 
 
 def _are_numbers(found: Sequence[str]) -> bool:
-    """Tell whether folders are just numbered: 1, 2, 3."""
+    """Return whether the numbers are 1, 2, 3, …, which is an order."""
     numbers = sorted(set(map(int, found)))
     return len(numbers) > 1 and numbers == list(range(1, len(numbers) + 1))
 

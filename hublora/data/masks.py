@@ -1,7 +1,7 @@
-"""Masks: what of an image is learned. White is learned, black is not, grey in between.
+"""Loss masks: white areas of an image are learned, black ones are not, grey in between.
 
-cat.png  cat.mask.png          beside each image; OneTrainer's cat-masklabel.png is read too
-{"file_name": "cat.png", "text": "a cat", "mask": "masks/cat.png"}    or named in the metadata
+cat.png  cat.mask.png          beside each image; also OneTrainer's cat-masklabel.png
+{"file_name": "cat.png", "text": "a cat", "mask": "masks/cat.png"}    or in the metadata
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from hublora.errors import DataError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-# What follows an image's name, without its ending, in its mask's.
+# Suffixes of a mask's stem after the image's stem.
 MARKS = (".mask", "-masklabel")
 COLUMN_NAMES = ("mask", "masks", "mask_image", "mask_file_name")
-_MAX_STRETCH = 1.02  # between the shape of an image and that of its mask
+_MAX_STRETCH = 1.02  # between the aspect ratios of an image and its mask
 
 
 def pair_up(images: Sequence[Path]) -> tuple[list[Path], dict[Path, Path]]:
-    """Return the images that are no masks, and the mask of each that has one.
+    """Return the images without the masks among them, and image -> mask.
 
-    A file with a mask's name is one only if the image that it names lies beside it.
+    A file with a mask's name is a mask only if the image of that name is in the same folder.
     """
     stems = {(path.parent, path.stem) for path in images}
     masks: dict[tuple[Path, str], Path] = {}
@@ -44,15 +44,15 @@ def pair_up(images: Sequence[Path]) -> tuple[list[Path], dict[Path, Path]]:
 
 
 def _masked_stems(path: Path) -> list[str]:
-    """Return the stems of the images that a file would be the mask of, by its name."""
+    """Return the stems of the images whose mask a file would be by its name."""
     return [path.stem.removesuffix(mark) for mark in MARKS if path.stem.endswith(mark)]
 
 
 def find_mask_column(wanted: str | None, columns: Iterable[str], where: str) -> str | None:
-    """Return the column with the masks: the one asked for, else by its name, else None.
+    """Return the column with the masks: `wanted`, else one with a known name, else None.
 
     Raises:
-        DataError: The one that was asked for is not there.
+        DataError: The column `wanted` does not exist.
     """
     columns = list(columns)
     if wanted is None:
@@ -61,17 +61,18 @@ def find_mask_column(wanted: str | None, columns: Iterable[str], where: str) -> 
     if wanted not in columns:
         listed = ", ".join(map(repr, columns)) or "none"
         raise DataError(
-            f"{where} has no column of masks {wanted!r}; there could be masks in: {listed}.",
-            "Name one with --set data.mask_column=…, or leave it out.",
+            f"{where} has no mask column {wanted!r}; choose from {listed}.",
+            "Set data.mask_column, or remove it.",
         )
     return wanted
 
 
 def open_mask(example: Example) -> Image | None:
-    """Return an example's mask as 8-bit grey, None where it has none.
+    """Return an example's mask as 8-bit grey; None without one.
 
     Raises:
-        DataError: It is damaged or of another shape than the image. The message is a clause.
+        DataError: The mask is damaged or has another aspect ratio than the image. The message is a
+            clause.
     """
     if example.mask is None:
         return None
@@ -86,7 +87,8 @@ def open_mask(example: Example) -> Image | None:
     stretch = (image.width * height) / (image.height * width) if width and height else 1.0
     if max(stretch, 1 / stretch) > _MAX_STRETCH:
         raise DataError(
-            f"has a mask of another shape ({image.width}×{image.height} for {width}×{height})"
+            f"has a mask of another aspect ratio ({image.width}×{image.height} for "
+            f"{width}×{height})"
         )
     return image
 
@@ -94,13 +96,16 @@ def open_mask(example: Example) -> Image | None:
 def mask_of_row(
     examples: Sequence[Example], plan: CropPlan, row: int, size: tuple[int, int]
 ) -> Any:
-    """Return uint8 [h', w']: the mask of a row of the plan, all white where there is none.
+    """Return the mask of a row of `plan` as uint8 [h', w']; all 255 without a mask.
 
     Args:
-        size: (h', w') of the result: the latents'.
+        examples: Examples of the plan.
+        plan: Crops and flips.
+        row: Row of the plan.
+        size: (h', w') of the latents.
 
     Raises:
-        DataError: The mask changed since the images were surveyed.
+        DataError: The mask changed since the images were checked.
     """
     import numpy as np
 
@@ -118,13 +123,14 @@ def mask_of_row(
 def cut_mask(
     mask: Image, image: tuple[int, int], size: tuple[int, int], crop: Crop, flip: bool
 ) -> Any:
-    """Return uint8 [h, w]: what a mask shows of the part of its image that `crop` says.
+    """Return a crop of a mask as uint8 [h, w], the same part as that of its image.
 
     Args:
-        mask: 8-bit grey.
-        image: (width, height) of the image.
+        mask: Mask in 8-bit grey.
+        image: (width, height) of the image in pixels.
         size: (h, w) of the crop in pixels.
-        flip: Mirror left and right, after cropping.
+        crop: Position of the crop.
+        flip: Whether to mirror left and right after cropping.
     """
     import numpy as np
     from PIL.Image import Resampling
@@ -139,7 +145,7 @@ def cut_mask(
 
 
 def shrink(mask: Any, size: tuple[int, int]) -> Any:
-    """Return uint8 [h', w'], each value the mean of the part of `mask`, [h, w], that it covers."""
+    """Return `mask`, uint8 [h, w], reduced to [h', w'] by averaging."""
     import numpy as np
     from PIL import Image
 

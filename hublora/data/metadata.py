@@ -1,4 +1,4 @@
-"""Reads metadata.jsonl and metadata.csv: a line of each tells an image's name and its captions."""
+"""Reads metadata.jsonl and metadata.csv, whose lines have an image's file name and captions."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ METADATA = ("metadata.csv", "metadata.jsonl")
 
 
 def read_metadata(path: Path) -> list[dict[str, Any]]:
-    """Return the rows of a file with one of the names in METADATA; an empty cell is None.
+    """Return the rows of a metadata file; empty cells are None.
 
     Raises:
-        DataError: It cannot be read; the message says where it is wrong.
+        DataError: The file cannot be parsed; the message has the line number.
     """
     return _READERS[path.name](path)
 
@@ -46,7 +46,7 @@ def _read_csv(path: Path) -> list[dict[str, Any]]:
     for number, row in enumerate(rows, start=2):
         if None in row:
             raise DataError(
-                f"Line {number} of {path.name} has more cells than the first line has names.",
+                f"Line {number} of {path.name} has more cells than the first line has columns.",
                 'Put captions with commas in double quotes: a.png,"a cat, a dog"',
             )
     return [{name: value or None for name, value in row.items()} for row in rows]

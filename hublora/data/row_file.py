@@ -1,11 +1,11 @@
-"""Rows of tensors in one safetensors file that is written over time and never half trusted.
+"""Rows of tensors in one safetensors file that is written incrementally and survives a crash.
 
-    <folder>.lock          held while writing; the system lets it go when the process dies
+    <folder>.lock          locked while writing; the system unlocks it when the process dies
     <folder>.partial/      being written: rows.safetensors, progress.json
     <folder>/              complete, by an atomic rename: rows.safetensors, index.json
 
 The file has its full size and header from the first batch on. `progress.json` counts the rows
-that are on the disk; what lies beyond it is written again after a crash.
+that are synced to the disk; later rows are written again after a crash.
 """
 
 from __future__ import annotations
@@ -33,24 +33,24 @@ INDEX = "index.json"
 PROGRESS = "progress.json"
 SECONDS_BETWEEN_SYNCS = 0.5
 
-# Given the first row that is missing, yields batches of rows in order: field -> [n, …].
+# First missing row -> batches of rows in order, each field -> tensor [n, …].
 Produce = Callable[[int], Iterator["Mapping[str, Tensor]"]]
 
 
 def open_rows(
     folder: Path, count: int, batch_size: int, about: Mapping[str, Any], produce: Produce
 ) -> tuple[dict[str, Tensor], bool]:
-    """Return field -> memory-mapped tensor [count, …], and whether they were there already.
+    """Return field -> memory-mapped tensor [count, …], and whether all rows were cached already.
 
-    Safe to call from several processes at once: one writes, the others wait and reuse.
+    Safe to call from several processes at once: one writes, the others wait and read.
 
     Args:
-        folder: Where the rows lie; its name stands for everything that affects them.
+        folder: Folder of the rows, named by a hash of everything that affects them.
         count: Number of rows, at least 1.
-        batch_size: Rows that `produce` yields at a time; a resumed file goes on only if it is
-            the same, so that it ends in the same bytes as one that was written in one go.
-        about: What the rows are made of, for people: goes into index.json.
-        produce: Called only if rows are missing.
+        batch_size: Rows that `produce` yields at a time. An unfinished file is continued only
+            with the same number, so that its bytes equal those of a file written in one go.
+        about: JSON values that describe the rows to people, written to index.json.
+        produce: Yields the rows from a given one on; called only if rows are missing.
 
     Raises:
         DataError: The disk is full, or the folder cannot be written.
@@ -60,33 +60,33 @@ def open_rows(
     if _is_complete(folder, count):
         return map_file(folder / ROWS), True
     partial = folder.with_name(folder.name + ".partial")
-    with ExitStack() as held:
-        with explained(folder):
+    with ExitStack() as stack:
+        with translated_disk_errors(folder):
             folder.parent.mkdir(parents=True, exist_ok=True)
-            held.enter_context(WeakFileLock(folder.with_name(folder.name + ".lock")))
+            stack.enter_context(WeakFileLock(folder.with_name(folder.name + ".lock")))
         if _is_complete(folder, count):
             return map_file(folder / ROWS), True
         _write(partial, count, batch_size, produce)
-        with explained(folder):
+        with translated_disk_errors(folder):
             _finish(partial, folder, {"rows": count, **about})
     return map_file(folder / ROWS), False
 
 
 def count_done(folder: Path, count: int) -> int:
-    """Return how many rows need not be produced any more, as far as can be told now."""
+    """Return the number of rows that are complete on the disk now."""
     if _is_complete(folder, count):
         return count
     return int(_load(folder.with_name(folder.name + ".partial") / PROGRESS).get("rows", 0))
 
 
 def _write(partial: Path, count: int, batch_size: int, produce: Produce) -> None:
-    """Fill partial/rows.safetensors, going on where an earlier process stopped."""
+    """Write partial/rows.safetensors, continuing where an earlier process stopped."""
     path, progress = partial / ROWS, partial / PROGRESS
     done = _resumable(path, progress, count, batch_size)
     if done == count:
         return
     with ExitStack() as opened:
-        with explained(partial):
+        with translated_disk_errors(partial):
             partial.mkdir(exist_ok=True)
             if not done:
                 progress.unlink(missing_ok=True)
@@ -94,11 +94,11 @@ def _write(partial: Path, count: int, batch_size: int, produce: Produce) -> None
             fields, start = read_header(path) if done else ([], 0)
         synced = time.monotonic()
         for batch in produce(done):
-            with explained(partial):
+            with translated_disk_errors(partial):
                 if not fields:
                     fields = fields_of(batch)
                     _check_space(partial, count * sum(field.row_bytes for field in fields))
-                    start = lay_out_file(file, fields, count)
+                    start = write_header(file, fields, count)
                 done += write_rows(file, fields, start, count, done, batch)
                 if done == count or time.monotonic() - synced > SECONDS_BETWEEN_SYNCS:
                     _record(file, progress, {"rows": done, "count": count, "batch": batch_size})
@@ -107,14 +107,14 @@ def _write(partial: Path, count: int, batch_size: int, produce: Produce) -> None
 
 
 def _record(file: IO[bytes], progress: Path, record: Mapping[str, int]) -> None:
-    """Bring the rows to the disk, then say so."""
+    """Sync the rows to the disk, then write their number to progress.json."""
     file.flush()
     os.fsync(file.fileno())
     write_atomically(progress, json.dumps(record))
 
 
 def _finish(partial: Path, folder: Path, about: Mapping[str, Any]) -> None:
-    """Turn a full `partial` folder into the complete one."""
+    """Rename the fully written `partial` folder to the complete one."""
     write_atomically(partial / INDEX, json.dumps(about, indent=2, ensure_ascii=False, default=str))
     if folder.exists():  # damaged: of another size than its header says
         shutil.rmtree(folder)
@@ -124,7 +124,7 @@ def _finish(partial: Path, folder: Path, about: Mapping[str, Any]) -> None:
 
 
 def _resumable(path: Path, progress: Path, count: int, batch_size: int) -> int:
-    """Return how many rows of an unfinished file can be kept."""
+    """Return how many rows of an unfinished file are valid."""
     record = _load(progress)
     same = record.get("count") == count and record.get("batch") == batch_size
     return int(record["rows"]) if same and has_full_size(path, count) else 0
@@ -138,18 +138,18 @@ def _check_space(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise DataError(
-            f"The cache needs {_gigabytes(needed)} in {folder.parent} and only "
-            f"{_gigabytes(free)} is free there.",
-            "Make room, or point HUBLORA_CACHE to another disk.",
+            f"The cache needs {_gigabytes(needed)} in {folder.parent}, but only "
+            f"{_gigabytes(free)} is free.",
+            "Free some space, or point HUBLORA_CACHE to another disk.",
         )
 
 
 @contextmanager
-def explained(folder: Path) -> Iterator[None]:
-    """Turn what a disk refuses into a sentence.
+def translated_disk_errors(folder: Path) -> Iterator[None]:
+    """Translate errors of a full or read-only disk.
 
     Raises:
-        DataError: The disk is full, read-only, or not ours to write.
+        DataError: The disk is full or read-only, or permission is missing.
     """
     try:
         yield
@@ -157,12 +157,12 @@ def explained(folder: Path) -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DataError(
                 f"The disk with the cache is full ({folder.parent}).",
-                "Make room and run the same command again: it goes on where it stopped.",
+                "Free some space and run the same command again: it continues where it stopped.",
             ) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
             raise DataError(
                 f"The cache folder {folder.parent} cannot be written ({error.strerror}).",
-                "Point HUBLORA_CACHE to a folder of yours.",
+                "Point HUBLORA_CACHE to a folder that you may write to.",
             ) from error
         raise
 
@@ -179,13 +179,16 @@ def _gigabytes(size: int) -> str:
     return f"{size / 1e9:.2f} GB" if size > 1e8 else f"{size / 1e6:.1f} MB"
 
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-
 @dataclass(frozen=True)
 class Field:
-    """One named tensor of the file: `count` rows of `shape` and `dtype` (safetensors' name)."""
+    """One named tensor of the file.
+
+    Attributes:
+        name: Key of the tensor.
+        dtype: Dtype by its name in safetensors, e.g. "F32".
+        shape: Shape of one row.
+        row_bytes: Bytes of one row.
+    """
 
     name: str
     dtype: str
@@ -201,13 +204,15 @@ def write_rows(
     row: int,
     batch: Mapping[str, Tensor],
 ) -> int:
-    """Write the rows of `batch` from `row` on; return how many they are.
+    """Write the rows of `batch` from `row` on and return their number.
 
     Args:
-        fields: In the order of the file.
-        start: Where the data starts, in bytes.
-        count: Rows of the whole file.
-        batch: Field -> [n, …], in the fields' dtypes.
+        file: File with its header, opened for writing.
+        fields: Fields in the order of the file.
+        start: Offset of the data in bytes.
+        count: Total number of rows.
+        row: First row to write, from 0.
+        batch: Field -> tensor [n, …] of the field's dtype.
     """
     import torch
 
@@ -221,8 +226,8 @@ def write_rows(
     return rows
 
 
-def lay_out_file(file: IO[bytes], fields: list[Field], count: int) -> int:
-    """Write the header, give the file its full size, return where the data starts."""
+def write_header(file: IO[bytes], fields: list[Field], count: int) -> int:
+    """Write the header, extend the file to its full size and return the data's offset in bytes."""
     header: dict[str, Any] = {}
     offset = 0
     for field in fields:
@@ -241,11 +246,11 @@ def lay_out_file(file: IO[bytes], fields: list[Field], count: int) -> int:
 
 
 def read_header(path: Path) -> tuple[list[Field], int]:
-    """Return the fields of a file and where their data starts.
+    """Return the fields of a file and the offset of their data in bytes.
 
     Raises:
-        ValueError: It has no readable header.
-        OSError: It cannot be read.
+        ValueError: The header cannot be parsed.
+        OSError: The file cannot be read.
     """
     with path.open("rb") as file:
         prefix = file.read(8)
@@ -262,7 +267,7 @@ def read_header(path: Path) -> tuple[list[Field], int]:
 
 
 def fields_of(batch: Mapping[str, Tensor]) -> list[Field]:
-    """Return what a file with rows such as those of `batch` consists of, in its order."""
+    """Return the fields of a file with rows like those of `batch`, in the file's order."""
     import torch
 
     names = {
@@ -275,7 +280,7 @@ def fields_of(batch: Mapping[str, Tensor]) -> list[Field]:
         torch.uint8: "U8",
         torch.bool: "BOOL",
     }
-    # Widest first, so that every tensor is aligned to its own width.
+    # Widest dtype first, so that every tensor is aligned to its own width.
     tensors = sorted(batch.items(), key=lambda item: -item[1].element_size())
     return [
         Field(
@@ -289,7 +294,7 @@ def fields_of(batch: Mapping[str, Tensor]) -> list[Field]:
 
 
 def has_full_size(path: Path, count: int) -> bool:
-    """Tell whether a file has a readable header and is as long as `count` rows of it are."""
+    """Return whether a file has a valid header and the size of `count` rows."""
     try:
         fields, start = read_header(path)
         return path.stat().st_size == start + count * sum(field.row_bytes for field in fields)
@@ -298,7 +303,7 @@ def has_full_size(path: Path, count: int) -> bool:
 
 
 def map_file(path: Path) -> dict[str, Tensor]:
-    """Return name -> tensor, memory-mapped: only what is read is loaded."""
+    """Return name -> memory-mapped tensor."""
     from safetensors import safe_open
 
     with safe_open(path, framework="pt", device="cpu") as file:

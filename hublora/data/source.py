@@ -205,7 +205,7 @@ def _read_listing(config: DataConfig, progress: Callable[[int, int], None] | Non
     if dataset.startswith((".", "/", "~")) or (dataset.count("/") != 1 and Path(dataset).is_dir()):
         raise DataError(
             f"{dataset!r} is a folder, not a dataset on the Hub.",
-            f"Write: --folder {dataset}",
+            f"Use: --folder {dataset}",
         )
     return list_stream(config, progress) if config.streaming else list_dataset(config)
 

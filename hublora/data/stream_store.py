@@ -1,8 +1,8 @@
-"""Images that are read over time into files which are never half trusted.
+"""Streamed images in append-only files that survive a crash.
 
-images.bin    encoded images and masks, end to end
-rows.jsonl      name, captions and places of each row
-progress.json   how much of both is on the disk; what lies beyond is cut off before going on
+images.bin      encoded images and masks, concatenated
+rows.jsonl      name, captions and offsets of each row
+progress.json   sizes of both that are synced to the disk; the rest is truncated before resuming
 """
 
 from __future__ import annotations
@@ -17,30 +17,30 @@ from pathlib import Path
 from typing import IO, Any
 
 from hublora.data.examples import Example
-from hublora.data.row_file import explained
+from hublora.data.row_file import translated_disk_errors
 from hublora.errors import DataError
 from hublora.filesystem import write_atomically
 
 IMAGES, ROWS, PROGRESS = "images.bin", "rows.jsonl", "progress.json"
 
-# An encoded image, or the clause that says why there is none.
+# An encoded image, or a clause about why there is none.
 Content = bytes | str
 
 
 class RowStore:
-    """Appends rows to a folder; to be entered.
+    """A context manager that appends rows to the files of a folder.
 
     Args:
-        folder: Where; it is there.
+        folder: Existing folder.
 
     Raises:
-        DataError: The disk is full or cannot be written; also from its methods.
+        DataError: The disk is full or cannot be written; its methods raise this too.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         progress = read_progress(folder)
-        with explained(folder):
+        with translated_disk_errors(folder):
             self._images = _open_at(folder / IMAGES, progress.get("images", 0))
             self._rows = _open_at(folder / ROWS, progress.get("lines", 0))
 
@@ -52,20 +52,20 @@ class RowStore:
         self._rows.close()
 
     def add(self, name: str, captions: Sequence[str], image: Content, mask: Content | None) -> None:
-        """Append a row; without a mask, it is None."""
+        """Append a row; `mask` is None without one."""
         record: dict[str, Any] = {"name": name, "captions": captions, "image": self._put(image)}
         if mask is not None:
             record["mask"] = self._put(mask)
-        with explained(self.folder):
+        with translated_disk_errors(self.folder):
             self._rows.write(json.dumps(record).encode() + b"\n")
 
     def note(self, progress: Mapping[str, Any]) -> dict[str, Any]:
-        """Bring everything to the disk, then say so; return what is said.
+        """Sync all rows to the disk, then write and return the progress.
 
         Args:
-            progress: What else `read_progress` is to return.
+            progress: JSON values that `read_progress` returns besides the sizes.
         """
-        with explained(self.folder):
+        with translated_disk_errors(self.folder):
             for file in (self._images, self._rows):
                 file.flush()
                 os.fsync(file.fileno())
@@ -75,17 +75,17 @@ class RowStore:
         return record
 
     def _put(self, content: Content) -> tuple[int, int] | str:
-        """Append an image; return its first byte and its length, or why there is none."""
+        """Append an image and return its offset and length, or the clause that replaces it."""
         if isinstance(content, str):
             return content
-        with explained(self.folder):
+        with translated_disk_errors(self.folder):
             start = self._images.tell()
             self._images.write(content)
         return start, len(content)
 
 
 def read_progress(folder: Path) -> dict[str, Any]:
-    """Return what was noted last, empty if nothing was."""
+    """Return the progress that was written last; empty without any."""
     try:
         record = json.loads((folder / PROGRESS).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -111,7 +111,7 @@ def _open(folder: Path, place: tuple[int, int] | str) -> IO[bytes]:
     """Open an image.
 
     Raises:
-        DataError: There is none; the message is the clause that says why.
+        DataError: There is no image. The message is a clause.
     """
     if isinstance(place, str):
         raise DataError(place)
@@ -122,7 +122,7 @@ def _open(folder: Path, place: tuple[int, int] | str) -> IO[bytes]:
 
 
 def _open_at(path: Path, size: int) -> IO[bytes]:
-    """Open a file for writing after its first `size` bytes; the rest is cut off."""
+    """Open a file for appending after truncating it to `size` bytes."""
     path.touch()
     file = path.open("r+b")
     file.truncate(size)

@@ -1,10 +1,10 @@
-"""The first rows of a dataset on the Hub that is too large to download, read into the cache.
+"""Streams the first rows of a large Hub dataset into the cache.
 
-    <cache>/streams/<key>.lock   held while reading
-    <cache>/streams/<key>/       what was read: see `hublora.data.stream_store`
+    <cache>/streams/<key>.lock   locked while reading
+    <cache>/streams/<key>/       rows in the files of `hublora.data.stream_store`
 
-A call that wants more rows than there are goes on where the last one stopped; one that wants fewer
-takes the first ones. No code of the dataset's own is ever run.
+A call for more rows than are cached continues where the last one stopped; a call for fewer uses the
+first ones. Code in the dataset's repo is never run.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from hublora.data.captions import as_captions
 from hublora.data.columns import Columns, choose_columns
 from hublora.data.config import DataConfig
 from hublora.data.examples import Listing
-from hublora.data.hub_dataset import builder_of, in_sentences, listing_of, row_name
-from hublora.data.row_file import SECONDS_BETWEEN_SYNCS, explained
+from hublora.data.hub_dataset import builder_of, listing_of, row_name, translated_errors
+from hublora.data.row_file import SECONDS_BETWEEN_SYNCS, translated_disk_errors
 from hublora.data.stream_store import Content, RowStore, read_progress, stored_examples
 from hublora.errors import HubError
 from hublora.hub.repo_layout import CARD
@@ -31,26 +31,27 @@ from hublora.hub.repo_layout import CARD
 if TYPE_CHECKING:
     from hublora.hub.resolve import RepoSnapshot
 
-# Raised whenever the files that are written mean something else than before.
+# Increased whenever the format of the written files changes.
 FORMAT = 1
-MOST_BYTES = 256 << 20  # of one encoded image
+MAX_BYTES = 256 << 20  # of one encoded image
 _SMALL = 1 << 20
 
-Tell = Callable[[int, int], None]
+Count = Callable[[int, int], None]
 
 
-def list_stream(config: DataConfig, tell: Tell | None = None) -> Listing:
-    """Return the first `max_train_samples` rows of a Hub dataset, reading those that are missing.
+def list_stream(config: DataConfig, report: Count | None = None) -> Listing:
+    """Return the first `max_train_samples` rows of a Hub dataset, reading those not yet cached.
 
     Args:
-        config: Which dataset, and how many rows.
-        tell: Told (done, total) in rows.
+        config: Dataset, revision, columns and number of rows.
+        report: Called with (done, total) in rows.
 
     Raises:
-        DataError: It has no such configuration, split or column, or no images; the disk is full.
-        NotFoundError: No such dataset or revision.
-        AccessError: The token may not read it.
-        HubError: The Hub is away; what was read stays, and the next call goes on.
+        DataError: The configuration, split or column does not exist; there are no images; or the
+            disk is full.
+        NotFoundError: The dataset or revision does not exist.
+        AccessError: The token may not read the dataset.
+        HubError: The Hub cannot be reached; the rows that were read stay in the cache.
     """
     from huggingface_hub.utils import WeakFileLock
 
@@ -65,29 +66,29 @@ def list_stream(config: DataConfig, tell: Tell | None = None) -> Listing:
         parse_revision(config.revision) if config.revision else None,
     )
     folder = config.cache_root / "streams" / _key(config, snapshot.commit)
-    with explained(folder):
+    with translated_disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     with WeakFileLock(folder.with_name(folder.name + ".lock")):
         progress = read_progress(folder)
         if not progress.get("ended") and progress.get("rows", 0) < config.max_train_samples:
             _check_online(config, progress)
-            progress = _read_on(config, snapshot.commit, folder, progress, tell)
-            _keep_card(config, snapshot)
+            progress = _read_on(config, snapshot.commit, folder, progress, report)
+            _cache_card(config, snapshot)
     columns = Columns(**progress["columns"])
     return listing_of(
         config,
         snapshot,
         columns,
         list(stored_examples(folder, min(progress["rows"], config.max_train_samples))),
-        [f"Streamed: the first {config.max_train_samples} rows at most are taken."],
+        [f"Streaming: at most the first {config.max_train_samples} rows are used."],
     )
 
 
 def _check_online(config: DataConfig, progress: Mapping[str, Any]) -> None:
-    """Check that there is a Hub to read from.
+    """Check that offline mode is off.
 
     Raises:
-        HubError: There is not.
+        HubError: HF_HUB_OFFLINE is set.
     """
     from hublora.hub.client import is_offline
 
@@ -100,11 +101,11 @@ def _check_online(config: DataConfig, progress: Mapping[str, Any]) -> None:
 
 
 def _read_on(
-    config: DataConfig, commit: str, folder: Path, progress: Mapping[str, Any], tell: Tell | None
+    config: DataConfig, commit: str, folder: Path, progress: Mapping[str, Any], report: Count | None
 ) -> dict[str, Any]:
-    """Read rows from where an earlier process stopped; return the new progress."""
+    """Read rows from where an earlier process stopped and return the new progress."""
     done, limit = progress.get("rows", 0), int(config.max_train_samples or 0)
-    with in_sentences(config, commit), RowStore(folder) as store:
+    with translated_errors(config, commit), RowStore(folder) as store:
         stream, columns = _open_stream(config, commit)
         if done:
             stream.load_state_dict(progress["state"])
@@ -125,8 +126,8 @@ def _read_on(
                 _content(config, commit, mask) if mask else None,
             )
             done += 1
-            if tell:
-                tell(done, limit)
+            if report:
+                report(done, limit)
             if time.monotonic() - noted > SECONDS_BETWEEN_SYNCS:
                 note(ended=False)
                 noted = time.monotonic()
@@ -134,17 +135,17 @@ def _read_on(
 
 
 def _open_stream(config: DataConfig, commit: str) -> tuple[Any, Columns]:
-    """Return the rows of the split, undecoded, with the columns that are read."""
+    """Return the undecoded rows of the split and the columns to read."""
     stream = builder_of(config, commit).as_streaming_dataset(split=config.split)
     if stream.features is None:
-        stream = stream._resolve_features()  # of formats that say their types with the first row
+        stream = stream._resolve_features()  # for formats whose types come with the first row
     columns = choose_columns(config, stream.features or {})
     wanted = [name for name in asdict(columns).values() if name is not None]
     return stream.decode(False).select_columns(wanted), columns
 
 
 def _content(config: DataConfig, commit: str, cell: Mapping[str, Any]) -> Content:
-    """Return the encoded image of a cell, or the clause that says why there is none."""
+    """Return the encoded image of a cell, or a clause about why there is none."""
     content, path = cell.get("bytes"), cell.get("path")
     if content is None:
         if not path:
@@ -152,13 +153,14 @@ def _content(config: DataConfig, commit: str, cell: Mapping[str, Any]) -> Conten
         if not _is_inside(config, commit, path):
             return f"is only a link ({path[:200]})"
         content = _download(path)
-    return content if len(content) <= MOST_BYTES else f"is larger than {MOST_BYTES >> 20} MiB"
+    return content if len(content) <= MAX_BYTES else f"is larger than {MAX_BYTES >> 20} MiB"
 
 
 def _is_inside(config: DataConfig, commit: str, path: str) -> bool:
-    """Tell whether a path is that of a file of the dataset, or of one inside an archive of it.
+    """Return whether a path is a file of the dataset, or in one of its archives.
 
-    A row is data: any other path could be a file of this computer or an address in its network.
+    Rows are untrusted: any other path could be a file of this computer or an address in its
+    network.
     """
     archive, _, container = path.rpartition("::")
     if archive and not archive.startswith("zip://"):
@@ -171,18 +173,18 @@ def _download(path: str) -> bytes:
     from datasets.utils.file_utils import xopen
 
     with xopen(path, "rb") as file:
-        content: bytes = file.read(MOST_BYTES + 1)
+        content: bytes = file.read(MAX_BYTES + 1)
     return content
 
 
-def _keep_card(config: DataConfig, snapshot: RepoSnapshot) -> None:
-    """Download the smallest file, the card if there is one, so that the repo is known offline."""
+def _cache_card(config: DataConfig, snapshot: RepoSnapshot) -> None:
+    """Download the card, or else the smallest file, so that the commit is found offline."""
     from huggingface_hub import hf_hub_download
 
     sizes = {name: size for name, size in snapshot.files.items() if size is not None}
     name = CARD if CARD in sizes else min(sizes, key=lambda name: sizes[name], default=None)
     if name is not None and sizes[name] < _SMALL:
-        with in_sentences(config, snapshot.commit):
+        with translated_errors(config, snapshot.commit):
             hf_hub_download(snapshot.repo_id, name, repo_type="dataset", revision=snapshot.commit)
 
 

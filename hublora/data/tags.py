@@ -1,4 +1,4 @@
-"""Captions that are lists of tags, written in other orders and with some tags left out."""
+"""Tag shuffling and tag dropout for captions that are comma-separated lists."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _SEPARATOR = ","
 
 @dataclass(frozen=True)
 class Tags:
-    """What is done to the tags of a caption, which are what lies between its commas.
+    """Shuffling and dropout of the comma-separated tags of a caption.
 
     Attributes:
-        seed: Of what is drawn.
-        shuffle: Whether they change their order.
-        keep: How many of the first ones stay where they are.
-        dropout: Probability with which each of the others is left out.
-        variants: In how many ways a caption is written; None: in ever new ones.
+        seed: Seed of all variants.
+        shuffle: Whether the tags are shuffled.
+        keep: Number of first tags that are neither shuffled nor dropped.
+        dropout: Probability in [0, 1] with which each other tag is dropped.
+        variants: Number of variants of each caption; None: unlimited.
     """
 
     seed: int = 0
@@ -31,30 +31,30 @@ class Tags:
 
     @classmethod
     def of(cls, config: DataConfig, cached: bool) -> Tags:
-        """Return what a config asks for; variants are few if their prompts are cached."""
+        """Return the settings of a config; with cached prompts the variants are limited."""
         variants = config.caption_variants if cached else None
         return cls(config.seed, config.shuffle_tags, config.keep_tags, config.tag_dropout, variants)
 
     def write(self, caption: str, variant: int) -> str:
-        """Return a caption in one of its ways, which depends on seed, caption and variant alone."""
+        """Return a variant of a caption, which depends only on seed, caption and number."""
         if not (self.shuffle or self.dropout) or _SEPARATOR not in caption:
             return caption
         if self.variants is not None:
             variant %= self.variants
         tags = [tag for part in caption.split(_SEPARATOR) if (tag := part.strip())]
         rest = tags[self.keep :]
-        draw = random.Random(f"{self.seed}/{variant}/{caption}")
+        rng = random.Random(f"{self.seed}/{variant}/{caption}")
         if self.dropout:
-            rest = [tag for tag in rest if draw.random() >= self.dropout]
+            rest = [tag for tag in rest if rng.random() >= self.dropout]
         if self.shuffle:
-            rest.sort(key=lambda _: draw.random())
+            rest.sort(key=lambda _: rng.random())
         return ", ".join([*tags[: self.keep], *rest])
 
     def texts(self, captions: Iterable[str]) -> list[str]:
-        """Return "", and every caption as it is and in all of its ways, each once."""
-        assert self.variants is not None, "the ways are endless"
+        """Return the distinct texts among "", all captions and all of their variants."""
+        assert self.variants is not None, "the number of variants is unlimited"
         captions = list(captions)
-        ways = (
+        variants = (
             self.write(caption, variant) for caption in captions for variant in range(self.variants)
         )
-        return list(dict.fromkeys(["", *captions, *ways]))
+        return list(dict.fromkeys(["", *captions, *variants]))

@@ -234,7 +234,7 @@ def test_too_small_a_disk_is_said_before_the_work(settle, monkeypatch):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10, 0, 10))
     encoders = CountingEncoders()
-    with pytest.raises(DataError, match=r"needs 0\.0 MB in .*latents and only 0\.0 MB is free"):
+    with pytest.raises(DataError, match=r"needs 0\.0 MB in .*latents, but only 0\.0 MB is free"):
         build(source, config, encoders)
     assert encoders.image_count == 3
 

@@ -36,5 +36,8 @@ def test_long_captions_are_counted_and_measured_once():
 
 def test_the_log_says_how_many_are_cut():
     assert truncation_note(0, 48, 77) is None
-    assert truncation_note(1, 48, 77) == "1 of 48 captions is longer than 77 tokens and will be cut"
+    assert (
+        truncation_note(1, 48, 77)
+        == "1 of 48 captions is longer than 77 tokens and will be truncated"
+    )
     assert truncation_note(3, 48, 77).startswith("3 of 48 captions are longer")

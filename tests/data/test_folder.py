@@ -139,7 +139,7 @@ def test_only_damaged_images_are_an_error(photos, configure):
 def test_names_that_lead_out_of_the_folder_are_refused(photos, configure, name):
     Image.new("RGB", (8, 8)).save(photos.parent / "outside.png")
     write_jsonl(photos, {"file_name": name, "text": "a"})
-    with pytest.raises(DataError, match="not inside the folder"):
+    with pytest.raises(DataError, match="outside of the folder"):
         open_source(configure(folder=photos))
 
 
@@ -270,7 +270,7 @@ def test_fingerprints_follow_images_and_captions(photos, configure):
 def test_what_was_seen_of_the_images_is_remembered(photos, configure):
     config = configure(folder=photos)
     first = open_source(config)
-    [memory] = (config.cache_root / "surveys").iterdir()
+    [memory] = (config.cache_root / "image_checks").iterdir()
     memory.write_text(memory.read_text().replace("[40, 48]", '"is odd"'))
     again = open_source(config)
     assert [one.reason for one in again.skipped] == ["is odd"]

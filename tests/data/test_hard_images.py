@@ -72,7 +72,7 @@ def test_an_image_of_which_nothing_would_be_seen_is_left_out(photos, configure, 
     source = open_source(configure(folder=photos))
     width, height = size
     assert source.skipped == [
-        Skipped("0.png", f"is {width}×{height}: more than 32 times as long as wide")
+        Skipped("0.png", f"is {width}×{height}, above the aspect ratio limit of 32:1")
     ]
 
 

@@ -115,7 +115,7 @@ def test_rows_that_cannot_be_used_are_named(read):
     source = read("me/unusable")
     assert [one.name for one in source.examples] == ["row 0 (0.png)"]
     assert [(one.name, one.reason) for one in source.skipped] == [
-        ("row 2 (junk.png)", "is not an image in a format that is known"),
+        ("row 2 (junk.png)", "is not an image of a known format"),
         ("row 3 (hostname)", "is only a link (/etc/hostname)"),
         ("row 4 (a.png)", "is only a link (http://127.0.0.1/a.png)"),
         ("row 5", "is missing"),
@@ -146,7 +146,7 @@ def test_an_unknown_split_lists_those_there_are(read):
     with pytest.raises(DataError) as caught:
         read("me/parquet", split="validation")
     assert caught.value.message == (
-        "The dataset me/parquet has no split 'validation'; there are: 'train', 'test'."
+        "The dataset me/parquet has no split 'validation'; choose from 'train', 'test'."
     )
     assert caught.value.hint == "Name one with --split train."
 
@@ -158,7 +158,7 @@ def test_an_unknown_configuration_lists_those_there_are(read, name, problem):
     with pytest.raises(DataError) as caught:
         read("me/configs", config_name=name)
     assert caught.value.message == (
-        f"The dataset me/configs {problem}; there are: 'small', 'large'."
+        f"The dataset me/configs {problem}; choose from 'small', 'large'."
     )
     assert len(read("me/configs", config_name="small").examples) == 1
 

@@ -209,7 +209,7 @@ def png_header(width: int, height: int) -> bytes:
     ("content", "reason"),
     [
         (b"", "is empty (0 bytes)"),
-        (b"not an image at all", "is not an image in a format that is known"),
+        (b"not an image at all", "is not an image of a known format"),
         (png_header(60000, 60000), "has more than 178 million pixels"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "is not an image"),
     ],

@@ -32,8 +32,8 @@ def test_kohyas_folders_are_repeats_and_captions_and_the_log_says_so(shelf, conf
     source = open_source(configure(folder=folder))
     assert repeats(source) == [(10, "mine"), (10, "sks dog"), (1, "dog")]
     assert source.notes == [
-        "Images are repeated as their folders' names say: '10_sks dog' (2), '1_dog' (1)",
-        "2 without a caption have their folder's name",
+        "Images are repeated by their folders' names: '10_sks dog' (2), '1_dog' (1)",
+        "2 images without a caption get their folder's name",
     ]
     assert repeats(open_source(configure(folder=folder, repeats=3))) == [
         (30, "mine"),

@@ -52,7 +52,7 @@ def test_masks_beside_images_are_no_images(masked, configure):
     assert [one.name for one in source.examples] == [f"{n}.png" for n in range(5)]
     assert not source.skipped
     assert [one.mask for one in source.examples] == [None] * 5
-    assert "4 masks lie beside the images, unused" in source.notes[0]
+    assert "4 masks are beside the images and unused" in source.notes[0]
     masks = open_source(configure(folder=masked, masks=True))
     assert [one.mask is not None for one in masks.examples] == [True] * 4 + [False]
     assert masks.notes == ["1 of 5 images have no mask and are learned as a whole."]
@@ -118,7 +118,7 @@ def test_masks_are_named_in_the_metadata(photos, configure):
     assert source.examples[1].mask is None
     rows[0]["mask"] = "../zero.png"
     (photos / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    with pytest.raises(DataError, match="not inside the folder"):
+    with pytest.raises(DataError, match="outside of the folder"):
         open_source(configure(folder=photos, masks=True))
 
 
@@ -128,7 +128,7 @@ def test_masks_that_cannot_be_used_are_named(masked, configure):
     source = open_source(configure(folder=masked, masks=True))
     assert source.skipped[:2] == [
         Skipped("0.png", "has a mask that is empty (0 bytes)"),
-        Skipped("1.png", "has a mask of another shape (48×40 for 50×48)"),
+        Skipped("1.png", "has a mask of another aspect ratio (48×40 for 50×48)"),
     ]
 
 

@@ -101,7 +101,7 @@ def test_it_is_what_a_download_gives(read, configure, dataset, settings):
 def test_no_more_is_read_than_asked_and_a_second_run_reads_nothing(read, tmp_path):
     source = read("me/streamed-table", 3)
     assert [one.captions for one in source.examples] == [(f"cap {n}",) for n in range(3)]
-    assert source.notes == ["Streamed: the first 3 rows at most are taken."]
+    assert source.notes == ["Streaming: at most the first 3 rows are used."]
     folder = kept(tmp_path)
     assert (folder / IMAGES).stat().st_size == sum(len(png(n)) for n in range(3))
     before = (folder / PROGRESS).stat().st_mtime_ns
@@ -136,7 +136,7 @@ def test_rows_that_cannot_be_used_are_named_and_nothing_else_is_opened(read):
     source = read("me/streamed-odd", 10)
     assert [one.name for one in source.examples] == ["row 0 (0.png)"]
     reasons = {one.name: one.reason for one in source.skipped}
-    assert reasons.pop("row 5 (junk.png)") == "is not an image in a format that is known"
+    assert reasons.pop("row 5 (junk.png)") == "is not an image of a known format"
     assert reasons == {
         "row 1 (1.png)": "has no caption",
         "row 2 (hostname)": "is only a link (/etc/hostname)",
@@ -155,7 +155,7 @@ def test_masks_are_streamed_too(read):
     ("settings", "error", "said"),
     [
         ({"dataset": "me/streamed-none"}, NotFoundError, "me/streamed-none"),
-        ({"split": "tset"}, DataError, r"no split 'tset'; there are: 'train'"),
+        ({"split": "tset"}, DataError, r"no split 'tset'; choose from 'train'"),
         ({"caption_column": "txt"}, DataError, "no caption column 'txt'"),
     ],
 )
