@@ -20,7 +20,7 @@ KINDS = {
     "class": "class images for prior preservation",
     "streams": "images of streamed datasets",
     "archives": "unpacked .zip files",
-    "surveys": "results of checking images",
+    "image_checks": "results of checking images",
     "faces": "positions of faces",
     "urls": "adapters downloaded from https URLs",
 }

@@ -269,7 +269,7 @@ def test_what_is_needed_is_asked_for_before_anything_is_loaded(
         assert "made with 'dogs', which is not on the Hub" in done.err
         assert "--folder FOLDER, or --set data.folder=FOLDER" in done.err
         done = hublora_cli(*command, "--set", "data.folder=./nowhere")
-        assert "There is no folder nowhere" in done.err
+        assert "The folder nowhere does not exist" in done.err
 
 
 @pytest.mark.parametrize(
