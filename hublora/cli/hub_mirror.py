@@ -87,7 +87,8 @@ def _open_or_make(data_dir: Path) -> Store:
 def _from_hub(
     store: Store, source: str, target: Target, endpoint: str, token: str | None
 ) -> Mirrored:
-    from hublora.localhub.mirror import from_hub, mirror_git
+    from hublora.localhub.large_sources import from_hub
+    from hublora.localhub.mirror import mirror_git
     from hublora.localhub.store.names import check_repo_id
 
     check_repo_id(source)
@@ -102,12 +103,8 @@ def _from_folder(store: Store, folder: Path, repo_id: str | None, target: Target
     from dataclasses import replace
 
     from hublora.localhub import snapshots
-    from hublora.localhub.mirror import (
-        from_clone,
-        mirror_data_folder,
-        mirror_git,
-        mirror_snapshot,
-    )
+    from hublora.localhub.large_sources import from_clone
+    from hublora.localhub.mirror import mirror_data_folder, mirror_git, mirror_snapshot
 
     snapshot = snapshots.find(folder)
     if snapshot is not None:

@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pygit2
 
+from .large_sources import FetchFile
 from .snapshots import Snapshot, operations
 from .store import Store, packing
-from .store.errors import AlreadyExists, Conflict, EntryNotFound, NotThere, RepoNotFound, StoreError
+from .store.errors import AlreadyExists, Conflict, NotThere, RepoNotFound, StoreError
 from .store.git import DEFAULT_BRANCH, Entry, GitRepo
 from .store.names import check_new_branch
 from .store.repos import Repo
@@ -26,8 +27,6 @@ from .store.writing import advance, signature, standing_at
 
 MAIN = f"refs/heads/{DEFAULT_BRANCH}"
 Note = Callable[[str], None]
-# Gives the content of one file of a commit, or None where it is not to be had.
-FetchFile = Callable[[str, Entry], Path | None]
 
 
 @dataclass(frozen=True)
@@ -277,34 +276,6 @@ def _may_come(git: GitRepo, ref: str, oid: str, standing: str | None) -> bool:
     return standing is None or (ref.startswith("refs/heads/") and _leads_to(git, oid, standing))
 
 
-# Where large files come from
-
-
-def from_hub(endpoint: str, repo_id: str, kind: str, token: str | None, folder: Path) -> FetchFile:
-    """Return what downloads from another Hub, into `folder`; each file replaces the one before."""
-
-    def fetch(commit: str, entry: Entry) -> Path:
-        from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import HfHubHTTPError
-
-        shutil.rmtree(folder, ignore_errors=True)
-        try:
-            found = hf_hub_download(
-                repo_id,
-                entry.path,
-                repo_type=kind,
-                revision=commit,
-                endpoint=endpoint,
-                token=token or False,
-                local_dir=folder,
-            )
-        except HfHubHTTPError as problem:
-            raise EntryNotFound(entry.path, commit, f"{entry.path}: {problem}") from problem
-        return Path(found)
-
-    return fetch
-
-
 def mirror_data_folder(store: Store, other: Store, target: Target, note: Note) -> Mirrored:
     """Take in a repo of another embedded Hub, from its data folder.
 
@@ -319,19 +290,3 @@ def mirror_data_folder(store: Store, other: Store, target: Target, note: Note) -
 
     folder = str(other.git(source).folder)
     return mirror_git(store, target, folder, fetch, aliases=other.aliases.of(source.id), note=note)
-
-
-def from_clone(clone: Path) -> FetchFile:
-    """Return what looks into the large files of a clone, and into its working tree."""
-    hidden = clone / ".git" if (clone / ".git").is_dir() else clone
-
-    def fetch(_: str, entry: Entry) -> Path | None:
-        oid = entry.etag
-        places: Iterable[Path] = (
-            hidden / "lfs" / "objects" / oid[:2] / oid[2:4] / oid,
-            clone / entry.path,
-        )
-        whole = (p for p in places if p.is_file() and p.stat().st_size == entry.size)
-        return next(whole, None)
-
-    return fetch

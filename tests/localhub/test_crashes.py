@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from huggingface_hub.errors import HfHubHTTPError
 
 from hublora.localhub import LocalHub
 from hublora.localhub.store import Store
+from hublora.localhub.store.backup import back_up
+from tests.localhub.test_housekeeping import check_whole
 
 KILLS = int(os.environ.get("HUBLORA_KILLS", "3"))
 WRITERS = 3
@@ -81,6 +84,9 @@ def test_every_acknowledged_commit_survives_kill_9(tmp_path: Path):
     acknowledged: list[tuple[str, dict[str, bytes]]] = []
     with LocalHub.start(data) as hub:
         HfApi(endpoint=hub.url, token=hub.token).create_repo("crash")
+    ended = threading.Event()
+    pool = ThreadPoolExecutor(1)
+    caretaker = pool.submit(look_after, data, tmp_path / "backup", ended)
     for number in range(KILLS):
         hub = LocalHub.start(data)
         writers = [Writer(hub, n, number) for n in range(WRITERS)]
@@ -92,10 +98,26 @@ def test_every_acknowledged_commit_survives_kill_9(tmp_path: Path):
         for writer in writers:
             writer.join()
             acknowledged += writer.acknowledged
+    ended.set()
+    assert caretaker.result() > 0
     assert len(acknowledged) >= KILLS
     print(f"\n{KILLS} kills, {WRITERS} writers, {len(acknowledged)} acknowledged commits")
     with LocalHub.start(data) as hub:
         check(hub, data, acknowledged)
+    check_whole(Store(tmp_path / "backup"))
+    back_up(Store(data), tmp_path / "backup")
+    with LocalHub.start(tmp_path / "backup") as hub:
+        check(hub, tmp_path / "backup", acknowledged)
+
+
+def look_after(data: Path, backup: Path, ended: threading.Event) -> int:
+    """Run gc and backups over and over, beside a Hub that is used and killed; return how often."""
+    count = 0
+    while not ended.is_set():
+        Store(data).collect_garbage()
+        back_up(Store(data), backup)
+        count += 1
+    return count
 
 
 def check(hub: LocalHub, data: Path, acknowledged: list[tuple[str, dict[str, bytes]]]) -> None:

@@ -17,8 +17,9 @@ from ..bodies import ask_first, spool
 from ..call import Call, load_json
 from ..routing import Route
 from ..store.access import Right
+from ..store.commit_facts import CommitFacts
 from ..store.errors import EntryNotFound, Forbidden, Malformed, TooLarge
-from ..store.git import CommitFacts, GitRepo
+from ..store.git import GitRepo
 from ..store.names import check_path, check_sha256
 from ..store.operations import DeleteFile, DeleteFolder, Operation, PutFile, PutLarge
 from ..store.patterns import Attributes, Ignore

@@ -12,8 +12,9 @@ from starlette.responses import Response
 from ..call import Call
 from ..routing import Route
 from ..sending import Content
+from ..store.commit_facts import CommitFacts
 from ..store.errors import EntryNotFound, Malformed
-from ..store.git import CommitFacts, Entry, GitRepo
+from ..store.git import Entry, GitRepo
 from ..store.names import check_path
 from ..store.repos import Repo
 from .lists import paged, whole_number

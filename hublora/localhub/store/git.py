@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +10,8 @@ import pygit2
 from pygit2.enums import ObjectType, SortMode
 
 from . import pointers, refs
-from .disk import stamp
+from .blobs import blob_facts
+from .commit_facts import CommitFacts, commit_facts
 from .errors import EntryNotFound, Malformed, RevisionNotFound
 from .last_commits import last_commits
 from .names import check_revision
@@ -43,18 +43,6 @@ class Entry:
     def etag(self) -> str:
         """What changes exactly when the content does: sha256 of a large file, else git's sha1."""
         return self.lfs.oid if self.lfs else self.oid
-
-
-@dataclass(frozen=True, slots=True)
-class CommitFacts:
-    """A commit as lists show it."""
-
-    id: str
-    title: str
-    message: str
-    author: str
-    date: str
-    parents: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -256,7 +244,7 @@ class GitRepo:
     def _entry(self, path: str, oid: str, is_folder: bool) -> Entry:
         if is_folder:
             return Entry(path, oid, is_folder=True)
-        size, lfs = _blob_facts(self, oid)
+        size, lfs = blob_facts(self.raw, oid)
         return Entry(path, oid, is_folder=False, size=lfs.size if lfs else size, lfs=lfs)
 
     # History
@@ -267,13 +255,13 @@ class GitRepo:
 
     def commit(self, commit: str) -> CommitFacts:
         """Return the facts of one commit."""
-        return _commit_facts(self.object(commit).peel(pygit2.Commit))
+        return commit_facts(self.object(commit).peel(pygit2.Commit))
 
     def history(self, commit: str) -> Iterator[CommitFacts]:
         """Yield a commit and its ancestors, newest first."""
         order = SortMode.TOPOLOGICAL | SortMode.TIME
         for found in self.raw.walk(pygit2.Oid(hex=commit), order):
-            yield _commit_facts(found)
+            yield commit_facts(found)
 
     def last_commits(self, commit: str, paths: list[str]) -> dict[str, CommitFacts]:
         """Return, for each path, the newest commit along the first parents that changed it."""
@@ -288,26 +276,6 @@ def _is_plain(item: pygit2.Object) -> bool:
     return item.type == ObjectType.TREE or int(item.filemode) in _FILE_MODES
 
 
-_FACTS: dict[str, tuple[int, pointers.Pointer | None]] = {}
-_MAX_FACTS = 500_000
-
-
-def _blob_facts(repo: GitRepo, oid: str) -> tuple[int, pointers.Pointer | None]:
-    """Return size and pointer of a blob; content never changes under an id, so this is kept."""
-    known = _FACTS.get(oid)
-    if known is not None:
-        return known
-    try:
-        _, size = repo.raw.odb.read_header(pygit2.Oid(hex=oid))
-    except KeyError as problem:
-        raise pygit2.GitError(f"the file {oid} is missing") from problem
-    pointer = pointers.decode(repo.read(oid)) if size <= pointers.MAX_POINTER_BYTES else None
-    if len(_FACTS) >= _MAX_FACTS:
-        _FACTS.clear()
-    _FACTS[oid] = (size, pointer)
-    return size, pointer
-
-
 _COUNTS: dict[str, int] = {}
 _MAX_COUNTS = 10_000
 
@@ -319,28 +287,3 @@ def _count(repo: GitRepo, commit: str) -> int:
             _COUNTS.clear()
         _COUNTS[commit] = sum(1 for _ in repo.raw.walk(pygit2.Oid(hex=commit)))
     return _COUNTS[commit]
-
-
-@functools.lru_cache(maxsize=50_000)
-def _split_message(message: str) -> tuple[str, str]:
-    title, _, body = message.partition("\n")
-    return title.strip(), body.strip()
-
-
-def _commit_facts(commit: pygit2.Commit) -> CommitFacts:
-    title, body = _split_message(_message(commit))
-    return CommitFacts(
-        id=str(commit.id),
-        title=title,
-        message=body,
-        author=commit.author.raw_name.decode("utf-8", "replace"),
-        date=stamp(commit.commit_time),
-        parents=tuple(str(parent) for parent in commit.parent_ids),
-    )
-
-
-def _message(commit: pygit2.Commit) -> str:
-    try:
-        return commit.message
-    except LookupError:  # its author claims an encoding that nobody knows
-        return commit.raw_message.decode("utf-8", "replace")
