@@ -5,6 +5,7 @@ check:  ## everything that CI checks besides the tests
 	ruff check .
 	mypy
 	lint-imports
+	python tools/check_docstrings.py
 	python docs/make_cli.py --check
 	python docs/make_api.py --check
 

@@ -39,7 +39,7 @@ class StepProgress:
         step: Counted from 1.
         total: Steps of the whole training.
         loss: Mean loss since the last one told.
-        learning_rate: That the step used; of the adapter, if there is one.
+        learning_rate: Learning rate of the step: the adapter's, if there is one.
         token_embedding_lr: The words' learning rate where they learn beside an adapter.
     """
 

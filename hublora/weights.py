@@ -48,7 +48,7 @@ class Weight:
     """How strongly one adapter acts.
 
     Attributes:
-        rest: Where no block is named.
+        rest: Weight of the blocks that are not named.
         blocks: Block -> weight there.
     """
 

@@ -27,7 +27,7 @@ class LowRank:
         up: [out, rank] or [out, rank, 1, 1]  (PEFT's lora_B).
         alpha: Numerator of the scale; alpha == rank applies the product as it is.
         magnitude: [out], the lengths of the rows of the adapted weight (DoRA); None for LoRA.
-        error: What of the file's update is missing from the product, as a share of its Frobenius
+        error: Part of the file's update that the product lacks, relative to the update's Frobenius
             norm; above 0 where a LoHa or LoKr was turned into low rank.
     """
 
@@ -62,12 +62,12 @@ class AdapterFacts:
         license: SPDX-like id as cards write it.
         title: A name for people.
         source: The ref it came from, pinned.
-        sha256: Of the file.
-        size: Of the file, in bytes.
+        sha256: SHA-256 of the file, 64 hexadecimal digits.
+        size: Bytes of the file.
         parameters: Number of weights.
         dtype: Safetensors name of the weights' type, e.g. "F32".
         layout: Naming of the file: "diffusers", "peft" or "kohya".
-        methods: What the updates are: "lora", "dora", "loha", "lokr".
+        methods: Kinds of updates in the file: "lora", "dora", "loha", "lokr".
         architecture: Modelspec name of the kind of base that the tensors fit, e.g.
             "stable-diffusion-xl-v1-base"; None where shapes and metadata do not tell.
     """
@@ -98,7 +98,7 @@ class Adapter:
 
     Attributes:
         layers: Component ("unet", "text_encoder", …) -> module name -> update.
-        facts: What is known about it.
+        facts: Facts from the file's metadata and the repo's card.
         metadata: The file's own `__metadata__`, kept as it was.
     """
 

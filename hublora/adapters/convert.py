@@ -131,7 +131,7 @@ def kohya_tensors(
 
     Args:
         tensors: The file's.
-        adapter: What was read from them.
+        adapter: Adapter that was read from the files.
         names: As `kohya_names` returns them.
 
     Raises:

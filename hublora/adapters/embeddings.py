@@ -36,7 +36,7 @@ class LearnedToken:
     """A token that an adapter brings along.
 
     Attributes:
-        name: As its author writes it, e.g. "<s0>".
+        name: Placeholder token as its author writes it, e.g. "<s0>".
         vectors: Number of the text encoder, from 0 -> [n, width]: one row for each vector.
     """
 

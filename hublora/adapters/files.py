@@ -37,7 +37,7 @@ def parse_peft_config(text: bytes, beside: str) -> dict[str, Any]:
     """Return the settings in an `adapter_config.json`.
 
     Args:
-        text: What the file holds.
+        text: Content of the file.
         beside: The adapter's file, for messages.
 
     Raises:

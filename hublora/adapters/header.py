@@ -27,7 +27,7 @@ class Header:
     """The JSON header of a safetensors file.
 
     Attributes:
-        metadata: Its `__metadata__`, strings to strings.
+        metadata: The header's `__metadata__`, strings to strings.
         shapes: Tensor name -> shape.
         dtypes: Tensor name -> type, e.g. "F16".
         data_bytes: Bytes of tensor data that the header promises.
@@ -107,7 +107,7 @@ def read_number(read: ReadRange, header: Header, name: str) -> float | None:
 
     Args:
         read: As for `read_header`.
-        header: Of the same file.
+        header: Parsed header of the same file.
         name: The tensor's.
     """
     kind = _NUMBERS.get(header.dtypes[name])

@@ -17,7 +17,7 @@ class LayerSpec:
 
     Attributes:
         method: "lora", "dora", "loha" or "lokr".
-        rank: Of the file's factors; None for a LoKr of whole matrices.
+        rank: Rank of the file's factors; None for a LoKr of whole matrices.
         out: Outputs of the layer.
         inputs: (in,), (in, kh, kw) or, where the file has them flat, (in·kh·kw,).
     """

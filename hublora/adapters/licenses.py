@@ -74,7 +74,7 @@ class LicenseSummary:
     """What holds for something made of several things.
 
     Attributes:
-        licenses: What it is made of -> its licence, None where it names none.
+        licenses: Repo id -> licence; None where the card names none.
     """
 
     licenses: Mapping[str, str | None]

@@ -21,8 +21,8 @@ class LayerMatch:
 
     Attributes:
         matched: (component, module as the file names it) -> the base's own name.
-        missing: Those that the base has no layer for.
-        wrong_shape: Those whose layer has another shape in the base.
+        missing: Names of layers that the base lacks.
+        wrong_shape: Names of layers with another shape in the base.
     """
 
     matched: Mapping[tuple[str, str], str] = field(default_factory=dict)
@@ -95,10 +95,10 @@ def check_match(fit: LayerMatch, facts: AdapterFacts, label: str, base: str) -> 
     """Refuse an adapter of which anything lands nowhere.
 
     Args:
-        fit: What was found.
-        facts: Of the adapter.
-        label: What it is called in messages.
-        base: What the base is called.
+        fit: Result of matching the adapter with the base.
+        facts: Facts about the adapter.
+        label: Name of the adapter in messages.
+        base: Name of the base model in messages.
 
     Raises:
         AdapterError: Naming both and, if it is known, the base that the adapter was made for.

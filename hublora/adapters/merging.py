@@ -60,7 +60,7 @@ def merge(
         method: One of METHODS.
         rank: The largest rank of a layer; that of the largest part unless given. `cat` has none.
         density: Share of the values that ties, dare and magnitude_prune keep, in (0, 1].
-        seed: Of what dare drops.
+        seed: Seed of the values that DARE drops.
 
     Raises:
         ConfigError: There is no such method, or it cannot do what was asked.

@@ -31,8 +31,8 @@ class PairOverlap:
     Attributes:
         first: Index of one of them.
         second: Index of the other.
-        cosine: Of their whole updates, -1 to 1; 0 is independent, below 0 they cancel.
-        blocks: The same in each block that both change, e.g. "unet.down_blocks.1".
+        cosine: Cosine of the whole updates, -1 to 1; 0 is independent, below 0 they cancel.
+        blocks: Cosine in each block that both change, e.g. "unet.down_blocks.1".
     """
 
     first: int
@@ -76,7 +76,7 @@ class Similarity:
     """How alike two adapters are that should be one.
 
     Attributes:
-        cosine: Of their whole updates, -1 to 1; 1 is the same direction.
+        cosine: Cosine of the whole updates, -1 to 1; 1 is the same direction.
         difference: Length of the difference of both updates over that of the first one.
     """
 

@@ -131,7 +131,7 @@ class Family(Protocol):
         sampling: Usual sampling settings.
         names: Names of its layers in adapter files.
         blocks: Blocks of its denoiser.
-        known_bases: Its published base models.
+        known_bases: Repo ids of the family's published base models.
     """
 
     name: str
@@ -159,7 +159,7 @@ class Family(Protocol):
 
         Args:
             folder: A pipeline's folder, with `model_index.json`.
-            dtype: Of all weights, or component -> dtype, with "default" for the others.
+            dtype: Dtype of all weights, or component -> dtype, with "default" for the others.
         """
         ...
 
@@ -233,7 +233,7 @@ class Family(Protocol):
 
         Args:
             pipe: The pipeline, for its helpers and configuration.
-            denoiser: Its denoiser, possibly wrapped for several devices.
+            denoiser: The pipeline's denoiser, possibly wrapped for several devices.
             inputs: One batch.
         """
         ...

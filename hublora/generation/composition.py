@@ -27,14 +27,14 @@ class Composition:
 
     Attributes:
         base: The base at its commit.
-        adapters: Those that act, in order; their weights are in the pipeline.
-        triggers: What each of them is called by in a prompt.
+        adapters: Active adapters in order; their weights are in the pipeline.
+        triggers: Trigger words of each adapter.
         dtype: Torch name of the weights' type, e.g. "float32".
         mode: How the adapters act together.
         adapter_cache: All adapters in memory; None where nothing was loaded.
-        lock: Of the composition that was asked for, if it was one and alone.
+        lock: Lock file of the composition that was loaded alone; None for anything else.
         name: The composition's pinned ref.
-        device: Where the pipeline is.
+        device: Torch device of the pipeline.
         scheduler: Class name of the base's own scheduler.
     """
 

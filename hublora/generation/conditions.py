@@ -30,9 +30,9 @@ class Conditions:
         strength: How much of it is drawn anew, in (0, 1]; None is the pipeline's own.
         mask: White where `image` is drawn anew, black where it stays.
         controlnet: A loaded ControlNet.
-        control_image: What it follows.
-        ip_adapter_image: What the pipeline's IP-Adapter looks at.
-        stated: What an image says about all of them.
+        control_image: Input image of the ControlNet; None without one.
+        ip_adapter_image: Input image of the IP-Adapter; None without one.
+        stated: JSON values about the conditions, for an image's metadata.
     """
 
     image: Image.Image | None = None
@@ -115,9 +115,9 @@ def inputs_of(conditions: Conditions, plan: Sampling, step: int) -> Mapping[str,
     """Return further arguments of the pipeline's call, images in the size that is drawn.
 
     Args:
-        conditions: What there is.
-        plan: Its width and height are the image's, where they are set.
-        step: What sides are a multiple of, in pixels.
+        conditions: Images, masks and control images.
+        plan: Sampling settings, whose width and height replace the image's.
+        step: Multiple of which sides must be, in pixels.
     """
     inputs: dict[str, Any] = {}
     if conditions.ip_adapter_image is not None:

@@ -31,10 +31,10 @@ def generate(
 
     Args:
         pipe: The pipeline.
-        plans: What to draw.
+        plans: Sampling settings of each image.
         trigger: As for `run`.
         callback: Is told what happens.
-        conditions: What to draw from besides the prompt.
+        conditions: Images that condition the generation besides the prompt.
 
     Raises:
         ConfigError: A prompt names an adapter that is not there, or cannot be encoded.

@@ -33,9 +33,9 @@ class Inputs:
         strength: How much of it is drawn anew, in (0, 1]; None is the pipeline's own.
         mask: White where `image` is drawn anew.
         controlnet: Ref of a ControlNet.
-        control_image: What it follows.
+        control_image: Input image of the ControlNet.
         ip_adapter: Ref of an IP-Adapter.
-        ip_adapter_image: What it looks at.
+        ip_adapter_image: Input image of the IP-Adapter.
         ip_adapter_scale: How strongly it acts; None is 0.6.
     """
 
@@ -99,7 +99,7 @@ class OpenedInputs:
     Attributes:
         conditions: For the pipeline.
         ip_adapter: On this machine.
-        scale: Of the IP-Adapter.
+        scale: Scale of the IP-Adapter.
     """
 
     conditions: Conditions
@@ -128,9 +128,9 @@ def find_again(
     """Return the inputs that an image names, each image as it was.
 
     Args:
-        stated: What the image says.
+        stated: Conditions from the image's metadata.
         near: Folder to look in; the current one is looked in too.
-        given: What a person named, by the names in `Inputs`.
+        given: Values that a person gave, by the names in `Inputs`.
 
     Raises:
         ConfigError: One of them is not there, or is another one than then.

@@ -16,7 +16,7 @@ def add_ip_adapter(
     Args:
         pipe: A diffusers pipeline, not yet on its device.
         folder: With both of them.
-        file: Of the adapter, inside of `folder`, in safetensors.
+        file: Path of the safetensors file inside `folder`.
         encoder: Folder of the image encoder, inside of `folder`.
         scale: How strongly the image acts beside the words; 0 to 1 is usual.
         label: The adapter, in messages.

@@ -73,7 +73,7 @@ def output_paths(output: Path | None, prompt: str, seeds: Sequence[int]) -> list
     Args:
         output: A .png file, or a folder; the current folder if None.
         prompt: Gives files their names in a folder.
-        seeds: Of the images, all different.
+        seeds: Seeds of the images, all different.
 
     Raises:
         ConfigError: As `check_output`.

@@ -79,7 +79,7 @@ def expand(
     """Return `prompt` with what its placeholders stand for.
 
     Args:
-        prompt: As a person typed it.
+        prompt: Prompt as a person typed it.
         triggers: One for each adapter, in order; without any, the prompt stays as it is.
         trigger: "auto" puts the trigger words of each adapter in front that the prompt neither
             names by its place nor by one of its words; "off" adds nothing.

@@ -23,9 +23,9 @@ class Sampling:
     """How one image is drawn.
 
     Attributes:
-        prompt: What to draw.
-        negative_prompt: What to stay away from.
-        seed: Of the starting noise, drawn on the CPU, so the same on every device.
+        prompt: Prompt.
+        negative_prompt: Negative prompt; empty without one.
+        seed: Seed of the initial noise, sampled on the CPU and so the same on every device.
         num_inference_steps: Denoising steps.
         guidance_scale: Classifier-free guidance; 1 or less turns it off.
         width: In pixels; None is the base's own.
@@ -117,8 +117,8 @@ def check_plan(pipe: Any, step: int, plan: Sampling) -> None:
 
     Args:
         pipe: A diffusers pipeline with the plan's scheduler.
-        step: What sides must be a multiple of, in pixels.
-        plan: What is to be drawn.
+        step: Multiple of which sides must be, in pixels.
+        plan: Sampling settings of the image.
 
     Raises:
         ConfigError: Its size or its number of steps does not work with this pipeline.
@@ -150,7 +150,7 @@ def sample(
 
     Args:
         pipe: A diffusers pipeline with its adapters active.
-        plan: What and how; its scheduler is the caller's to set (`use_scheduler`).
+        plan: Sampling settings; the caller sets their scheduler with `use_scheduler`.
         on_step: Called after each denoising step with its number, from 1.
         inputs: Further arguments of the pipeline; `prompt` and `negative_prompt`, or their
             embeddings, in it stand for the plan's.

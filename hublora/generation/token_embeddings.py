@@ -15,7 +15,7 @@ def add_tokens(pipe: Any, tokens: Iterable[LearnedToken], label: str) -> dict[st
 
     Args:
         pipe: A diffusers pipeline.
-        tokens: Of one adapter.
+        tokens: Token embeddings of one adapter.
         label: The adapter, in messages.
 
     Returns:

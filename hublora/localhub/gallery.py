@@ -55,7 +55,7 @@ def first_pictures(paths: Iterable[str], metadata: bytes) -> list[Picture]:
 
     Args:
         paths: Every file of the dataset.
-        metadata: Its metadata.jsonl, or nothing.
+        metadata: Content of the repo's metadata.jsonl; empty without one.
     """
     captions = dict(_captions(metadata))
     still = (Picture(path, captions.get(path, "")) for path in paths if _PICTURE.fullmatch(path))

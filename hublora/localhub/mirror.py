@@ -71,9 +71,9 @@ def mirror_git(
 
     Args:
         store: The store.
-        target: Where it goes.
+        target: Folder of the mirrored repo.
         address: URL or path that git fetches from.
-        fetch_file: Where large files come from.
+        fetch_file: Returns the content of a large file by its path.
         token: The password for `address`.
         aliases: Upstream ids of commits of `address` that are known by those.
         note: Told what happens.

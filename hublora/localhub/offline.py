@@ -50,12 +50,12 @@ def import_folder(
     Args:
         data_dir: The data folder.
         repo_id: `owner/name`.
-        folder: What to take in.
+        folder: Folder whose files are imported.
         repo_type: model, dataset or space.
         message: The commit's title.
         private: Whether a repo that is made now is private.
         mirror: Also remove what the repo has and the folder lacks.
-        time: Of the commits, in seconds since 1970; now if not given. The same files at the same
+        time: Unix time of the commits in seconds; None: now. The same files at the same
             time have the same commit id on every Hub.
     """
     source, store = Path(folder), Store(data_dir)

@@ -40,14 +40,14 @@ class LocalHub:
         """Start a Hub over `data_dir` and return when it answers.
 
         Args:
-            data_dir: Where everything is kept; made when it is not there.
+            data_dir: Folder of the database and the repos; created if it does not exist.
             port: The port, 0 for a free one.
             host: A loopback address.
             user: The name of the first user, if nobody is there yet.
             read_only: Refuse every change.
             part_bytes: From which size on, and in which pieces, uploads go in parts.
             patience: How many seconds a request has to begin; its body may pause three times that.
-            log_file: Where the server's stderr goes; by default to nowhere.
+            log_file: File for the server's stderr; None discards it.
 
         Raises:
             HubloraError: It did not start; the message has the server's last words.

@@ -48,7 +48,7 @@ class IpAdapter:
     """A local copy of an IP-Adapter and its image encoder.
 
     Attributes:
-        name: Its ref at the commit; the file's name for a local one.
+        name: Ref at the commit, or the file name of a local model.
         folder: The folder that holds both.
         file: Path of its weights in the folder.
         encoder: Path of the image encoder's folder in the folder.

@@ -19,7 +19,7 @@ class BucketSampler:
     """The order of a training in batches of one shape.
 
     Args:
-        seed: Of the run.
+        seed: Seed of the run.
         buckets: The images of each shape; one that is repeated stands there several times.
         batch: Images of one shape in a row.
     """

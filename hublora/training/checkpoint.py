@@ -120,11 +120,11 @@ def check_checkpoint(
     """Check that a training with these settings can go on from a checkpoint.
 
     Args:
-        folder: It.
+        folder: Folder of the checkpoint.
         config: The settings.
         data_fingerprint: Identity of the images and captions.
         accelerator: Device, precision and processes.
-        label: What messages call it; its folder unless given.
+        label: Name of the checkpoint in messages; its folder by default.
 
     Raises:
         ConfigError: It is damaged, or was made with other settings.
@@ -141,7 +141,7 @@ def check_files(
     """Check that a checkpoint is as it was written; return its state.
 
     Args:
-        folder: It.
+        folder: Folder of the checkpoint.
         damaged: Makes the error from the name of the file that is not.
 
     Raises:

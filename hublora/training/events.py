@@ -18,7 +18,7 @@ class StepDone:
     Attributes:
         step: Counted from 1.
         loss: Scalar, still on the device: reading its value waits for the device.
-        learning_rate: That the step used: of the adapter, or of the words where there is none.
+        learning_rate: Learning rate of the step: the adapter's, else the token embeddings'.
         buckets: [2, BUCKETS] on the device: sums and counts of the samples' losses by part of the
             timesteps.
         measure: The loss on the held-out images after the step, if it was measured.

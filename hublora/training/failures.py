@@ -39,7 +39,7 @@ def explained(config: TrainingConfig, side: int) -> Iterator[None]:
 
     Args:
         config: The settings that it happened with.
-        side: Of the images, in pixels.
+        side: Side of the images in pixels.
 
     Raises:
         ConfigError: Naming the last good checkpoint and what to change.

@@ -26,7 +26,7 @@ class Measure:
     Attributes:
         step: Optimizer steps that were done.
         loss: Mean squared error, over images and timesteps.
-        buckets: The same by part of the timesteps; None where there was none.
+        buckets: Mean loss by range of timesteps; None for a range without samples.
         is_best: Whether no measure before was lower.
     """
 

@@ -33,8 +33,8 @@ class LoraModule:
     """A component of the base that carries the adapter.
 
     Attributes:
-        model: It.
-        method: What the updates are, as in `AdapterSettings.method`.
+        model: Module with the adapter's layers.
+        method: Kind of the updates, as in `AdapterSettings.method`.
         start: Layer -> down and up that PiSSA or OLoRA began with and took from the base.
         originals: Layer -> the base's own weight, where `start` was taken from it.
     """
@@ -103,7 +103,7 @@ def adapt(
     """Put an untrained adapter on `model`, in float32, and freeze everything else of it.
 
     Args:
-        settings: Of the adapter.
+        settings: Settings of the adapter.
         model: A component of the base.
         ranks: Layer -> rank.
 

@@ -22,11 +22,11 @@ class Samples:
     """B samples, before anything is drawn for them on the device.
 
     Attributes:
-        indices: Which images, B numbers.
-        variants: Which crop and flip of each.
-        captions: Which caption of each; negative leaves it out.
+        indices: Indices of B images.
+        variants: Number of the crop and flip of each image, from 0.
+        captions: Number of the caption of each image; negative is the empty caption.
         levels: [B] noise levels of the base model's parameterization, on the CPU.
-        inpaint_mask_choices: Which mask of each, where the base inpaints.
+        inpaint_mask_choices: Number of the inpainting mask of each image, from 0.
         noise: [B, c, h, w] on the device, standard normal.
         posterior_noise: [B, c, h, w] on the device, standard normal.
     """
@@ -118,7 +118,7 @@ def predict(
 
     Args:
         session: The training.
-        samples: What is shown.
+        samples: Samples of one batch.
         added: [B, c, h, w], the noise that is mixed in; the target is made of the samples' own.
         denoiser: The session's, as prepared for several processes, unless another is given.
 

@@ -41,9 +41,9 @@ def parameter_groups(
     https://huggingface.co/papers/2402.12354, section 4).
 
     Args:
-        settings: Of the optimizer.
+        settings: Settings of the optimizer.
         adapted: Component -> it with the adapter.
-        denoiser: Which one of them is the denoiser.
+        denoiser: Name of the denoiser among the components.
     """
     groups: dict[float, list[torch.nn.Parameter]] = {}
     for component, one in adapted.items():
@@ -81,10 +81,10 @@ def make_schedule(
     """Return the learning-rate schedule over `steps` optimizer steps, one of diffusers'.
 
     Args:
-        settings: Which one.
-        optimizer: Whose groups it is for.
+        settings: Settings of the learning rate schedule.
+        optimizer: Optimizer whose parameter groups are scheduled.
         steps: Optimizer steps in all.
-        starts: Of each group, after how many steps its own schedule begins; its rate is 0 before.
+        starts: Step at which each group's schedule begins; its rate is 0 before.
             None of them waits unless it is given.
     """
     schedule = _schedule(settings, optimizer, steps)

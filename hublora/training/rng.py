@@ -20,9 +20,9 @@ class Choices:
     """What is drawn on the host for a batch of B samples.
 
     Attributes:
-        indices: Which images, B numbers in [0, N).
-        variants: Which crop and flip of each, B numbers in [0, V).
-        captions: Which caption of each, B numbers to be taken modulo the captions there are;
+        indices: Indices of B images, in [0, N).
+        variants: Number of the crop and flip of each image, in [0, V).
+        captions: Number of the caption of each image, to be taken modulo its captions;
             negative where the caption is left out.
         uniforms: [B] in [0, 1), float64, on the CPU: what the noise levels are drawn from.
     """
@@ -59,7 +59,7 @@ def draw_normals(
     """Draw standard normals for the samples `numbers` on the generator's device.
 
     Args:
-        seed: Of the run.
+        seed: Seed of the run.
         numbers: B sample numbers.
         shape: (c, h, w) of a latent.
         generator: Reseeded for each sample.
@@ -95,7 +95,7 @@ def split(seed: int, images: int, held_out: float) -> tuple[list[int], list[int]
     """Return the images to train on and those to measure on, each in ascending order.
 
     Args:
-        seed: Of the run.
+        seed: Seed of the run.
         images: How many there are.
         held_out: How many to measure on; below 1 the share of them, at least one.
     """

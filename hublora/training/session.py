@@ -48,9 +48,9 @@ class SampleStream:
     """Images of which each sample of a training shows one.
 
     Attributes:
-        images: Which ones in one epoch, repeated ones several times.
-        weight: Of their loss.
-        seed: Of what is random about them.
+        images: Indices of the images of one epoch, repeated ones several times.
+        weight: Weight of the stream's loss.
+        seed: Seed of the stream's random choices.
         order: In which order they are shown where batches are of one shape; None otherwise.
     """
 
@@ -65,8 +65,8 @@ class Session:
     """The parts of one training.
 
     Attributes:
-        config: Its settings.
-        family: Of the base.
+        config: Settings of the training.
+        family: Family of the base model.
         pipe: The base; its denoiser (and text encoder, if asked) carries the adapter.
         data: Encoded images and captions.
         data_fingerprint: Identity of the images and captions; a resumed run needs the same.
@@ -77,10 +77,10 @@ class Session:
         accelerator: Device, precision and processes.
         denoiser: The denoiser as prepared for the devices.
         optimizer: Over everything that is trained.
-        schedule: Of the learning rate.
-        streams: What each sample shows: an image to learn from, and for prior preservation one
+        schedule: Learning rate schedule.
+        streams: Streams of samples: images to learn, and for prior preservation one
             of the class besides.
-        held_out_indices: Which images are kept apart for measuring.
+        held_out_indices: Indices of the images that are held out for validation.
         average: Moving average of what is trained, None without one.
         measures: Step and loss of every measure on the held-out images.
         best: State of each part when the whole measured best; empty before.
@@ -223,7 +223,7 @@ def total_steps(config: TrainingConfig, images: int, images_per_step: int) -> in
     """Return the number of optimizer steps: `max_train_steps`, else that of `num_train_epochs`.
 
     Args:
-        config: Its schedule has at least one of the two.
+        config: Settings whose schedule has at least one of the two.
         images: Images of one epoch, repeats included.
         images_per_step: Effective batch size.
     """

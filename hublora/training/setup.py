@@ -58,7 +58,7 @@ def start_session(
 
     Args:
         config: The settings.
-        family: Of the base.
+        family: Family of the base model.
         pipe: The base.
         data: Encoded images and captions.
         data_fingerprint: Identity of the images and captions.

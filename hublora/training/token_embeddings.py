@@ -117,10 +117,10 @@ def add_tokens(settings: TokenSettings, family: Family, pipe: Any, seed: int) ->
     """Teach the pipeline the new words, under the names that `load_textual_inversion` gives.
 
     Args:
-        settings: Which words.
-        family: Of the base.
-        pipe: Its pipeline; its prompts may hold the words from now on.
-        seed: Of the words that begin at random.
+        settings: Placeholder tokens and their initial words.
+        family: Family of the base model.
+        pipe: Pipeline of the base; its tokenizers get the placeholder tokens.
+        seed: Seed of randomly initialised token embeddings.
     """
     lengths = dict.fromkeys(settings.placeholders, settings.num_vectors)
     names = [

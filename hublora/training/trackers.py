@@ -55,7 +55,7 @@ class Trackers:
 
     Args:
         accelerator: Knows which trackers were chosen.
-        settings: What they show beside the curves, as dotted keys.
+        settings: Dotted key -> value of the settings that trackers display.
     """
 
     def __init__(self, accelerator: Accelerator, settings: Mapping[str, Any]) -> None:

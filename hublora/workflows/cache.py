@@ -36,7 +36,7 @@ class CacheEntry:
         path: Absolute path.
         size: Bytes on disk.
         used: Unix time of its newest file, seconds.
-        about: What the entry was made from, as far as it is recorded.
+        about: JSON values of the entry's index.json; empty without one.
     """
 
     kind: str

@@ -31,7 +31,7 @@ class Captioned:
     """What became of the images.
 
     Attributes:
-        folder: Where each image has its .txt beside it.
+        folder: Folder in which each image has a .txt file beside it.
         written: Captions that were made now.
         kept: Images that had one already.
         skipped: Images that cannot be read.
@@ -66,7 +66,7 @@ def caption(
             on the Hub, whose images are copied to `output` first.
         model: Hub id or folder of the captioning model; BLIP base if not given.
         revision: Branch, tag or commit of the model.
-        output: Where captioned images go; beside a folder's own images if not given.
+        output: Folder of the captioned images; None writes beside a folder's own images.
         prefix: Put in front of every caption, such as a trigger word and a comma.
         overwrite: Write anew what was captioned before.
         batch_size: Images that the model sees at once.

@@ -33,8 +33,8 @@ class Composed:
 
     Attributes:
         folder: The repo folder; gone where it was only pushed.
-        error: Of a merged adapter, against the exact weighted sum; None where nothing was merged.
-        pushed: Where it went.
+        error: Relative error of a merge against the exact weighted sum; None without a merge.
+        pushed: Repo and commit on the Hub; None without a push.
     """
 
     folder: Path | None
@@ -69,9 +69,9 @@ def compose(
         private: Create it private.
         mode: How the adapters act together; "sum" if not given.
         weights: As for `load`.
-        template: Of prompts: `{prompt}` stands for what a person types.
-        prompts: Of the gallery; from the adapters' own cards if not given.
-        seed: Of the gallery's first image.
+        template: Prompt template, in which a prompt replaces `{prompt}`.
+        prompts: Prompts of the gallery; by default those of the adapters' cards.
+        seed: Seed of the gallery's first image.
         base: As for `load`.
         base_revision: As for `load`.
         device: As for `load`.

@@ -57,7 +57,7 @@ class InspectedAdapter:
 
     Attributes:
         facts: Facts from its header and card.
-        name: Its ref as typed, or as a composition names it.
+        name: Ref as typed, or as a composition names it.
         fit: Match of its layers to the base; None without a base.
         problems: Sentences about contradictions and broken tensors.
     """

@@ -37,9 +37,9 @@ class FoundRun:
     """A training, as its folder shows it.
 
     Attributes:
-        folder: Its folder.
+        folder: Folder of the run.
         state: "finished"; "running" in some process now; "stopped" on the way; or "broken".
-        problem: What is broken or missing, as a sentence; None if nothing is.
+        problem: Sentence about what is broken or missing; None if nothing is.
         step: Optimizer steps that are recorded.
         steps: How many there are to be; None if that is not recorded.
         loss: Mean over the last tenth of the recorded steps.

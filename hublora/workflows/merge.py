@@ -52,12 +52,12 @@ def merge(
         method: One of `hublora.adapters.merging.METHODS`.
         rank: The largest rank; that of the largest adapter unless given.
         density: Share of the values that ties, dare and magnitude_prune keep.
-        seed: Of what dare drops, and of the gallery's first image.
+        seed: Seed of the values that DARE drops and of the gallery's first image.
         push_to: owner/name of a repo.
         private: Create it private.
         base: Hub id of the base; the one that the adapters name if not given.
         gallery: Draw images for the card, where the base is known.
-        prompts: Of the gallery; from the adapters' own cards if not given.
+        prompts: Prompts of the gallery; by default those of the adapters' cards.
         device: As for `load`.
         callback: Is told what happens.
         sampling: As for `run`.

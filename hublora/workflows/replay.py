@@ -30,8 +30,8 @@ class Replayed:
     """An image that was made again.
 
     Attributes:
-        path: Of the new image.
-        drift: What is not as it was, one sentence each.
+        path: Path of the new image.
+        drift: Sentences about versions and devices that differ.
         difference: Mean difference to the old image in 8-bit levels; None with another seed.
     """
 

@@ -35,9 +35,9 @@ class Reproduced:
         same_bytes: Whether both files are the same.
         similarity: Cosine and difference of the updates.
         images: Mean difference of the galleries' images in 8-bit levels; None without any.
-        drift: What is not as it was, one sentence each.
+        drift: Sentences about versions and devices that differ.
         exact: Whether the bytes had to be the same: on a CPU, where nothing drifted.
-        folder: Of the new training; None if it was not kept.
+        folder: Run folder of the new training; None if it was removed.
     """
 
     label: str

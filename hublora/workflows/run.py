@@ -50,11 +50,11 @@ def run(
 
     Args:
         refs: Adapter refs, or one; none draws with `base` alone.
-        prompt: What to draw.
+        prompt: Prompt of the images.
         output: A .png file, or a folder; the current folder if not given.
         num_images: Images; the k-th has the seed `seed + k`.
         grid: Write one labelled sheet besides.
-        seed: Of the first image.
+        seed: Seed of the first image.
         base: As for `load`.
         base_revision: As for `load`.
         device: As for `load`.
@@ -70,9 +70,9 @@ def run(
         strength: How much of `image` is drawn anew, in (0, 1].
         mask: White where `image` is drawn anew.
         controlnet: Hub id of a ControlNet.
-        control_image: What that follows.
+        control_image: Input image of the ControlNet.
         ip_adapter: Hub id of an IP-Adapter, with the file in it if it holds several, or a file.
-        ip_adapter_image: What that looks at.
+        ip_adapter_image: Input image of the IP-Adapter.
         ip_adapter_scale: How strongly it acts beside the words; 0.6 if not given.
         callback: Is told what happens.
         sampling: Fields of `generation.sample.Sampling`; None means the base's own.

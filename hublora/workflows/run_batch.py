@@ -38,7 +38,7 @@ class Cell:
         row: Number of its row in the prompt's sheet.
         column: Number of its column there.
         plan: How it is drawn.
-        weights: Of the adapters.
+        weights: Weights of the adapters.
     """
 
     prompt: int
@@ -53,10 +53,10 @@ class BatchItem:
     """A file of a batch.
 
     Attributes:
-        path: Where it is.
+        path: Path of the file.
         skipped: Whether it was there already.
-        prompt: That it shows.
-        seed: Of an image; None for a sheet.
+        prompt: Prompt of the image.
+        seed: Seed of the image; None for a grid.
     """
 
     path: Path
@@ -85,10 +85,10 @@ def run_batch(
 
     Args:
         refs: Adapter refs.
-        prompts: What to draw.
+        prompts: Prompts of the images.
         output: A folder; the current one if not given.
-        rows: What changes from row to row (`hublora.generation.sweep_axes`), e.g. "weight=0..1:5".
-        columns: What changes from column to column; `num_images` seeds if not given.
+        rows: Axis of the rows (`hublora.generation.sweep_axes`), e.g. "weight=0..1:5".
+        columns: Axis of the columns; `num_images` seeds by default.
         grid: Write a sheet for each prompt even without rows and columns.
         num_images: Seeds where no axis is "seed".
         seed: The first one.

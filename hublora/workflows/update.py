@@ -54,8 +54,8 @@ class Outdated:
 
     Attributes:
         parts: One for each adapter.
-        base: The same of the base.
-        sheet: Where it is; None where nothing was drawn.
+        base: Version change of the base model.
+        sheet: Path of the grid; None where no image was generated.
     """
 
     parts: tuple[VersionChange, ...]
@@ -77,10 +77,10 @@ def outdated(
 
     Args:
         ref: A composition's repo id, or a folder.
-        sheet: Where to write a sheet of the same prompts and seeds, pinned and as of now; written
+        sheet: Path of a grid of the same prompts and seeds, pinned and as of now; written
             if a file changed.
-        prompts: Of the sheet; from the adapters' own cards if not given.
-        seed: Of the sheet.
+        prompts: Prompts of the grid; by default those of the adapters' cards.
+        seed: Seed of the grid's images.
         device: As for `load`.
         callback: Is told what happens.
         sampling: As for `run`.
@@ -132,7 +132,7 @@ def update(
     Args:
         ref: A composition's repo id, or a folder.
         base: Pin its base anew too; it stays where it is otherwise.
-        prompts: Of the new gallery.
+        prompts: Prompts of the new gallery.
         device: As for `load`.
         callback: Is told what happens.
         sampling: As for `run`.

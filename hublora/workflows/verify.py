@@ -38,7 +38,7 @@ class Check:
     Attributes:
         name: Name of the check.
         passed: Whether it passed; None if there was nothing to check.
-        detail: What was found, as a sentence without its full stop.
+        detail: Sentence about the result, without its full stop.
     """
 
     name: str

@@ -25,9 +25,9 @@ class CachedAdapter:
     """An adapter in memory.
 
     Attributes:
-        loaded: Its refs and facts, without weights.
-        triggers: Its trigger words and learned tokens.
-        fitted: Its weights, as the base takes them.
+        loaded: Refs and facts of the adapter, without weights.
+        triggers: Trigger words and placeholder tokens.
+        fitted: Weights under the base's layer names.
     """
 
     loaded: LoadedAdapter

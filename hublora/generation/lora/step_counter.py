@@ -29,7 +29,7 @@ class StepCounter:
 
         Args:
             scheduler: The pipeline's; outside of a pipeline's call, every step is the first.
-            timestep: What the denoiser is called with: a number or a tensor of equal ones.
+            timestep: Timestep of the denoiser's call: a number or a tensor of equal ones.
 
         Raises:
             ConfigError: The timestep is not one of the scheduler's.

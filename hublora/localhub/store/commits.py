@@ -50,8 +50,8 @@ class Commits:
 
         Args:
             repo: The repo.
-            stage: Where the blobs of `operations` are.
-            operations: What changes.
+            stage: Folder with the blobs of `operations`.
+            operations: Added, copied and deleted files.
             message: Title, blank line, description.
             author: Who did it.
             ref: The full name of the branch.

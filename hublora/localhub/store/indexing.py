@@ -26,7 +26,7 @@ class IndexEntry:
     Attributes:
         head: The commit id of `main`.
         card: The README's metadata.
-        tags: As the Hub derives them.
+        tags: Tags that the Hub derives from card and files.
         pipeline_tag: The task a model is for.
         library_name: The library a model is for.
         modified_at: ISO 8601 time of the newest commit, UTC.

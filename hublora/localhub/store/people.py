@@ -174,11 +174,11 @@ class People:
         """Give out a new token for `user`; this is the only time it can be read.
 
         Args:
-            user: Whose token it is.
+            user: Name of the token's user.
             role: `read`, `write`, or `fineGrained` with `repo` and `repo_role`.
-            label: What lists call it.
+            label: Name of the token in lists.
             repo: The id (in this store) of the one repo that a fine-grained token opens.
-            repo_role: What it may do there, `read` or `write`.
+            repo_role: Role of the token in these repos, `read` or `write`.
             seconds: How long it opens anything; without an end if not given.
         """
         row = self.find(user)

@@ -39,7 +39,7 @@ class Query:
         order: A key of `ORDERS`.
         ascending: Whether the least comes first.
         limit: The most to return, at most `MAX_PAGE`.
-        cursor: Where the page before ended.
+        cursor: Cursor that the page before returned; None for the first page.
     """
 
     kind: str

@@ -60,7 +60,7 @@ class TrainingStats:
     """What a training did.
 
     Attributes:
-        history: Its record.
+        history: Metrics of the run's steps.
         steps: Steps that this process did (a resumed training did the others before).
         seconds: How long they took.
     """
@@ -79,7 +79,7 @@ class TrainingResult:
         steps: Optimizer steps that were done now; a resumed training did the others before.
         seconds: How long they took.
         final_loss: Mean over the last tenth of the steps.
-        pushed: Where it was pushed, None if it was not.
+        pushed: Repo and commit on the Hub; None without a push.
     """
 
     folder: Path
@@ -100,9 +100,9 @@ def write_results(
 
     Args:
         session: The finished training.
-        base: Its base.
-        source: Its images.
-        done: What it did.
+        base: Base model of the run.
+        source: Images of the run.
+        done: Steps and duration of the run.
         callback: Is told what happens.
     """
     folder = session.config.run_folder

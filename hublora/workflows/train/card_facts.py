@@ -38,7 +38,7 @@ class FinishedTraining:
     """A finished training, as its card needs it.
 
     Attributes:
-        session: What was trained.
+        session: Finished training session.
         base: On which base.
         source: On which images.
         steps: Optimizer steps that were done now.

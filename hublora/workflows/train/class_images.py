@@ -64,7 +64,7 @@ def open_class_images(
     Args:
         config: The settings.
         base: The base.
-        pipe: Its pipeline without any adapter, on the CPU; it is there afterwards.
+        pipe: Pipeline of the base without any adapter, on the CPU before and after.
         accelerator: Device and precision.
         callback: Is told what happens.
     """

@@ -39,9 +39,9 @@ class DryRunReport:
     Attributes:
         settings: Every setting as it would be used, under its dotted key.
         base: The base at its commit.
-        base_license: As its card says.
+        base_license: Licence on the base model's card.
         dataset: The images' source.
-        dataset_license: As its card says.
+        dataset_license: Licence on the dataset's card.
         images: How many are trained on.
         skipped: How many cannot be used.
         held_out: How many are kept apart.
@@ -49,22 +49,22 @@ class DryRunReport:
         class_images: How many images of the class are to be drawn first, as far as is known.
         size: Height and width of what is trained on; of buckets, the usual one.
         weights: How many are trained.
-        learning_rate: Of the adapter; None where words alone are learned.
-        token_embedding_lr: Of the words; None without any.
+        learning_rate: Learning rate of the adapter; None without an adapter.
+        token_embedding_lr: Learning rate of the token embeddings; None without any.
         steps: Optimizer steps to do.
         images_per_step: Images of one step, over all devices.
-        device: What it runs on.
+        device: Name of the device.
         encode_seconds: For latents and prompts; 0 if all of them are cached.
         step_seconds: One optimizer step, as measured.
         train_seconds: All steps; images that are drawn come on top.
         previews: How many images are drawn on the way.
         gallery: How many are drawn at the end, those of the base alone included.
         memory: Highest use in that step, of the GPU or, without one, of the process.
-        memory_there_is: Of the GPU; None without one.
-        disk: What cache, checkpoints and result need.
-        disk_free: What is free there.
+        memory_there_is: Bytes of GPU memory; None without a GPU.
+        disk: Bytes that cache, checkpoints and result need.
+        disk_free: Bytes that are free on that disk.
         push_to: The repo that it would be pushed to, None if it is not pushed.
-        checkpoints_at: Where checkpoints would be kept on the Hub, None if nowhere.
+        checkpoints_at: Place of the checkpoints on the Hub; None without uploads.
     """
 
     settings: dict[str, Any]
@@ -165,10 +165,10 @@ class _Trial:
     """A session on a few of the images, and what it tells of all of them.
 
     Attributes:
-        session: It.
+        session: Session on a few of the images.
         buckets: The shapes of all images.
         encode_seconds: For what is not cached yet of all images.
-        cache_bytes: The same.
+        cache_bytes: Bytes of the cache for the images that are not cached yet.
         step_seconds: One step.
     """
 

@@ -46,7 +46,7 @@ class Cost:
 
     Attributes:
         memory: Highest use, in bytes.
-        seconds: Of the whole step.
+        seconds: Duration of an optimizer step in seconds.
     """
 
     memory: int
@@ -107,7 +107,7 @@ def choose(
 
     Args:
         measure: Does a step in a split.
-        splits: Those there are.
+        splits: Possible splits of the effective batch size.
         limit: Bytes.
     """
     found: list[tuple[BatchSplit, Cost]] = []

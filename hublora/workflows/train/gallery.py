@@ -67,8 +67,8 @@ def count_drawn(
 
     Args:
         session: The training, or one like it.
-        base: Its base.
-        source: Its images.
+        base: Base model of the run.
+        source: Images of the run.
         shown: Images of one pass.
         steps: The one that it begins after, and its last.
     """

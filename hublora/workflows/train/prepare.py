@@ -46,7 +46,7 @@ class PreparedRun:
         accelerator: Device, precision and processes.
         source: The images.
         base: The base.
-        pipe: Its pipeline, on the CPU.
+        pipe: Pipeline of the base, on the CPU.
         checkpoints_at: Branch of the Hub repo that checkpoints are uploaded to, and whether it is
             public or private; None without `checkpoint.to_hub`.
     """

@@ -51,7 +51,7 @@ class Recipe:
         label: The repo at its commit, or the folder.
         name: Last part of that name.
         settings: Every setting under its dotted key; base and dataset at their commits.
-        environment: What it was trained with, as `describe_environment` returned it.
+        environment: Versions and hardware of the training, from `describe_environment`.
     """
 
     label: str

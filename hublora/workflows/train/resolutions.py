@@ -76,7 +76,7 @@ def enlarged_note(data: CachedDataset, images: Sequence[tuple[int, int]]) -> str
     """Return the warning that images are smaller than they are trained in, None if none is.
 
     Args:
-        data: What they are trained in.
+        data: Cached images with their buckets.
         images: Width and height of each.
     """
     sizes = (data.bucket_sizes[number] for number in data.bucket_of)

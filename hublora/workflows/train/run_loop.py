@@ -95,9 +95,9 @@ def train_to_end(
 
     Args:
         session: The training.
-        base: Its base.
-        source: Its images.
-        history: Its record.
+        base: Base model of the run.
+        source: Images of the run.
+        history: Metrics of the run's steps.
         callback: Is told what happens.
         uploader: Is given every checkpoint.
 
