@@ -107,10 +107,6 @@ class Adapter:
     metadata: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def tensor_count(self) -> int:
-        return 2 * sum(len(modules) for modules in self.layers.values())
-
-    @property
     def error(self) -> float:
         """The largest relative error of a layer; 0 unless LoHa or LoKr became low rank."""
         errors = [layer.error for modules in self.layers.values() for layer in modules.values()]

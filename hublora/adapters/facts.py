@@ -10,6 +10,7 @@ from hublora.adapters.adapter import AdapterFacts
 from hublora.adapters.alpha import stated_alphas
 from hublora.adapters.header import Header
 from hublora.adapters.layer_specs import LayerSpec, read_layer_specs
+from hublora.adapters.metadata import facts_of_metadata
 from hublora.adapters.tensor_names import detect_layout
 from hublora.families.registry import architecture_of_kohya, architecture_of_layers
 
@@ -43,14 +44,14 @@ def facts_from_header(
         architecture=architecture(layers) or stated_architecture(header.metadata),
     )
     known = {"base_model": _text((config or {}).get("base_model_name_or_path"))}
-    known |= {key: value for key, value in _facts_from_metadata(header.metadata).items() if value}
+    known |= facts_of_metadata(header.metadata)
     known |= {key: value for key, value in more.items() if value}
     return AdapterFacts(**{**facts.__dict__, **known})
 
 
 def facts_of_tokens(header: Header, **more: Any) -> AdapterFacts:
     """Return what the header of a file of learned tokens says; `more` wins over it."""
-    known = {key: value for key, value in _facts_from_metadata(header.metadata).items() if value}
+    known = facts_of_metadata(header.metadata)
     known |= {key: value for key, value in more.items() if value}
     return AdapterFacts(
         methods=("textual-inversion",),
@@ -75,21 +76,6 @@ def stated_architecture(metadata: Mapping[str, str]) -> str | None:
     """Return the modelspec name that modelspec's or kohya's keys state, None without them."""
     stated = metadata.get("modelspec.architecture", "").partition("/")[0]
     return stated or architecture_of_kohya(metadata.get("ss_base_model_version", ""))
-
-
-def _facts_from_metadata(metadata: Mapping[str, str]) -> dict[str, Any]:
-    """Read hublora's own keys, then modelspec's, then kohya's."""
-    trigger = metadata.get("hublora.trigger_words") or metadata.get("modelspec.trigger_phrase")
-    return {
-        "base_model": metadata.get("hublora.base_model"),
-        "base_revision": metadata.get("hublora.base_revision"),
-        "family": metadata.get("hublora.family"),
-        "license": metadata.get("modelspec.license"),
-        "title": metadata.get("modelspec.title") or metadata.get("ss_output_name"),
-        "trigger_words": tuple(w.strip() for w in trigger.split(",") if w.strip())
-        if trigger
-        else (),
-    }
 
 
 def _target(module: str, layout: str) -> str:

@@ -83,7 +83,8 @@ def file_reader(path: Path) -> ReadRange:
     def read(offset: int, length: int) -> bytes:
         with _opened(path) as file:
             file.seek(offset)
-            return file.read(length)
+            data: bytes = file.read(length)
+            return data
 
     return read
 

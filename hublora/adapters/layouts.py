@@ -6,48 +6,14 @@ Names and parts are described in `naming`; the way in is `reading`.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from hublora.adapters.adapter import Adapter, LowRank, peft_config
-from hublora.adapters.parse import read_layers
-from hublora.adapters.tensor_names import detect_layout, parse_name
 from hublora.errors import AdapterError
 
 if TYPE_CHECKING:
     import torch
-
-__all__ = [
-    "detect_layout",
-    "kohya_layer",
-    "lora_tensors",
-    "parse_name",
-    "read_layers",
-    "restore_kohya_names",
-    "to_diffusers",
-    "to_kohya",
-    "to_peft",
-]
-
-
-def restore_kohya_names(
-    layers: Mapping[str, Mapping[str, LowRank]], modules: Mapping[str, Collection[str]]
-) -> dict[str, dict[str, LowRank]]:
-    """Return `layers` with kohya's flattened names replaced by the model's own.
-
-    Flattening is not reversible by itself (`to_out_0`), so the names are looked up among the
-    modules of the base. Names that are not found stay as they are: they fit nothing, and the check
-    before loading says so.
-
-    Args:
-        layers: As `read_layers` returns them for a kohya file.
-        modules: Component -> names of its modules.
-    """
-    restored: dict[str, dict[str, LowRank]] = {}
-    for component, updates in layers.items():
-        by_flat = {name.replace(".", "_"): name for name in modules.get(component, ())}
-        restored[component] = {by_flat.get(flat, flat): layer for flat, layer in updates.items()}
-    return restored
 
 
 def to_diffusers(adapter: Adapter) -> tuple[dict[str, torch.Tensor], dict[str, str]]:

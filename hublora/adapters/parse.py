@@ -167,10 +167,10 @@ def _check_size(method: str, parts: Mapping[str, torch.Tensor], module: str) -> 
 def _weights(parts: Mapping[str, torch.Tensor], name: str, core: str) -> int:
     """Return how many numbers the matrix `name` has when it is multiplied out."""
     if name in parts:
-        return parts[name].numel()
+        return int(parts[name].numel())
     a, b = parts[f"{name}_a"], parts[f"{name}_b"]
     kernel = math.prod(parts[core].shape[2:]) if core in parts else 1
-    return a.numel() * b.numel() * kernel // max(1, b.shape[0]) ** 2
+    return int(a.numel() * b.numel()) * kernel // max(1, int(b.shape[0])) ** 2
 
 
 def _magnitude(

@@ -147,7 +147,7 @@ def _inner(one: Layers, other: Layers) -> dict[tuple[str, str], float]:
 
 
 def _same_sides(one: LowRank, other: LowRank) -> bool:
-    return (
+    return bool(
         one.up.shape[0] == other.up.shape[0]
         and one.down.flatten(1).shape[1] == other.down.flatten(1).shape[1]
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ from hublora.adapters.licenses import LicenseSummary
 from hublora.errors import ConfigError
 from hublora.generation.lora.schedule import AdapterSchedule
 from hublora.generation.prompt_placeholders import AdapterTriggers, Expanded, TriggerMode, expand
+from hublora.hub.resolve import license_of
 from hublora.progress import Callback, Note
 from hublora.resolution.base import Base
 from hublora.resolution.composition_parts import LoadedAdapter
@@ -108,12 +109,6 @@ def license_summary(base: Base, parts: Sequence[LoadedAdapter]) -> LicenseSummar
     """Return the licences of a base and of adapters."""
     of_parts = {part.title: part.adapter.facts.license for part in parts}
     return LicenseSummary({base.name: license_of(base.card)} | of_parts)
-
-
-def license_of(card: Mapping[str, Any]) -> str | None:
-    """Return a card's licence; the name of one that is "other"."""
-    stated = card.get("license_name") if card.get("license") == "other" else card.get("license")
-    return stated if isinstance(stated, str) else None
 
 
 def check_licenses(

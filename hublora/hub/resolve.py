@@ -66,6 +66,13 @@ class ResolvedAdapter:
     files: Mapping[str, int | None] = field(default_factory=dict)
 
 
+def license_of(card: Mapping[str, Any]) -> str | None:
+    """Return the licence id in a card's front matter; for the id "other" its `license_name`. None
+    if the card states none."""
+    stated = card.get("license_name") if card.get("license") == "other" else card.get("license")
+    return stated if isinstance(stated, str) else None
+
+
 def inspect_repo(
     repo_id: RepoId, repo_type: str = "model", revision: Revision | None = None
 ) -> RepoSnapshot:

@@ -8,6 +8,7 @@ from typing import Any
 
 from hublora.families.registry import SHORT_NAMES
 from hublora.hub.client import api, translated
+from hublora.hub.resolve import license_of
 
 # Sort order -> its name in the list API.
 SORTS = {
@@ -78,12 +79,12 @@ def _adapter(info: Any) -> FoundAdapter:
     base = card.get("base_model")
     if isinstance(base, list):
         base = base[0] if len(base) == 1 else None
-    trigger, license = card.get("instance_prompt"), card.get("license")
+    trigger = card.get("instance_prompt")
     return FoundAdapter(
         info.id,
         base if isinstance(base, str) else None,
         trigger if isinstance(trigger, str) else "",
-        license if isinstance(license, str) else None,
+        license_of(card),
         info.downloads or 0,
         info.likes or 0,
     )

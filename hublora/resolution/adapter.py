@@ -15,7 +15,7 @@ from hublora.adapters.header import read_file_header
 from hublora.errors import AdapterError, NotFoundError
 from hublora.hub.download import download
 from hublora.hub.repo_layout import CARD, LOCK, WEIGHTS
-from hublora.hub.resolve import ResolvedAdapter, read_card, resolve_adapter
+from hublora.hub.resolve import ResolvedAdapter, license_of, read_card, resolve_adapter
 from hublora.progress import Callback, Note, downloading, no_callback
 from hublora.quoting import one_line
 from hublora.refs import AdapterRef
@@ -170,12 +170,11 @@ def facts_from_card(resolved: ResolvedAdapter) -> dict[str, Any]:
     if isinstance(base, list):
         base = base[0] if len(base) == 1 else None
     trigger = card.get("instance_prompt")
-    stated_license = card.get("license")
     return {
         "base_model": base if isinstance(base, str) else None,
         "trigger_words": tuple(w for word in trigger.split(",") if (w := one_line(word)))
         if isinstance(trigger, str)
         else (),
-        "license": stated_license if isinstance(stated_license, str) else None,
+        "license": license_of(card),
         "source": resolved.ref.public,
     }

@@ -28,9 +28,11 @@ from accelerate import Accelerator
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from hublora.adapters.adapter import AdapterFacts
 from hublora.adapters.embeddings import tokens_by_encoder
 from hublora.adapters.files import save_tensors
 from hublora.adapters.layouts import to_diffusers
+from hublora.adapters.metadata import metadata_of_facts
 from hublora.errors import ConfigError
 from hublora.filesystem import sha256_of, sync_folder, write_atomically
 from hublora.hub.repo_layout import WEIGHTS
@@ -249,16 +251,17 @@ def _write_usable(session: Session, folder: Path) -> list[str]:
 
 
 def _about(session: Session) -> dict[str, str]:
-    """Return what an adapter's file says of itself, so that it is drawn with by its name alone."""
+    """Return the metadata that lets an adapter's file be used by its name alone."""
     config = session.config
     on_hub = config.base.revision is not None  # a folder is nobody else's, and has none
-    found = {
-        "hublora.base_model": config.base.model if on_hub else "",
-        "hublora.base_revision": config.base.revision or "",
-        "hublora.family": session.family.name,
-        "hublora.trigger_words": ", ".join(config.adapter.trigger_words),
-    }
-    return {key: value for key, value in found.items() if value}
+    return metadata_of_facts(
+        AdapterFacts(
+            base_model=config.base.model if on_hub else None,
+            base_revision=config.base.revision,
+            family=session.family.name,
+            trigger_words=tuple(config.adapter.trigger_words),
+        )
+    )
 
 
 def _below(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

@@ -13,11 +13,12 @@ from hublora.cards.composition import CompositionFacts, PartFacts, write_composi
 from hublora.cards.facts import GalleryImage, SamplingFacts
 from hublora.errors import ConfigError
 from hublora.filesystem import write_atomically
-from hublora.generation.composition import Composition, license_of
+from hublora.generation.composition import Composition
 from hublora.generation.generate import generate, save
 from hublora.generation.sample import sampling_for
 from hublora.hub.push import PushResult, check_can_push
 from hublora.hub.repo_layout import LOCK
+from hublora.hub.resolve import license_of
 from hublora.progress import Callback, FileWritten, no_callback
 from hublora.refs import parse_repo_id
 from hublora.resolution.composition_parts import LoadedAdapter

@@ -20,6 +20,7 @@ from hublora.adapters.convert import (
 )
 from hublora.adapters.files import PEFT_CONFIG, save_tensors
 from hublora.adapters.layouts import kohya_layer, to_diffusers, to_peft
+from hublora.adapters.metadata import metadata_of_facts
 from hublora.errors import AdapterError, ConfigError
 from hublora.filesystem import write_atomically
 from hublora.hub.repo_layout import LOCK, WEIGHTS
@@ -178,17 +179,8 @@ def _kohya_file(adapter: Adapter, output: Path) -> Path:
 
 def _metadata(adapter: Adapter) -> dict[str, str]:
     """Return the metadata of the file and facts of its card, without keys of the old layout."""
-    facts = adapter.facts
-    facts_of_card = {
-        "hublora.base_model": facts.base_model,
-        "hublora.base_revision": facts.base_revision,
-        "modelspec.title": facts.title,
-        "modelspec.trigger_phrase": ", ".join(facts.trigger_words),
-        "modelspec.license": facts.license,
-    }
-    stated = {key: value for key, value in facts_of_card.items() if value}
     own = {k: v for k, v in adapter.metadata.items() if k not in _LAYOUT_KEYS}
-    return stated | own
+    return metadata_of_facts(adapter.facts) | own
 
 
 def _check_absent(file: Path) -> Path:

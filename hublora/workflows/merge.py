@@ -11,14 +11,14 @@ from typing import Any
 from hublora._version import __version__
 from hublora.adapters.adapter import Adapter, AdapterFacts
 from hublora.adapters.licenses import LicenseSummary
+from hublora.adapters.metadata import MODELSPEC_VERSION, metadata_of_facts
 from hublora.cards.composition import CompositionFacts, PartFacts, write_composition_card
 from hublora.errors import ConfigError, HubloraError
 from hublora.families import FAMILIES
-from hublora.generation.composition import license_of
 from hublora.generation.sample import sampling_for
 from hublora.hub.push import check_can_push
 from hublora.hub.repo_layout import WEIGHTS
-from hublora.hub.resolve import inspect_repo
+from hublora.hub.resolve import inspect_repo, license_of
 from hublora.progress import Callback, Note, no_callback
 from hublora.refs import parse_repo_id
 from hublora.resolution.composition_parts import LoadedAdapter, load_adapters, parse_weighted_refs
@@ -175,18 +175,15 @@ def _metadata(
     facts: AdapterFacts, base: str | None, title: str, method: str, parts: Sequence[LoadedAdapter]
 ) -> dict[str, str]:
     made_of = "|".join(f"{part.title}:{part.weight}" for part in parts)
-    found = {
-        "modelspec.sai_model_spec": "1.0.1",
-        "modelspec.title": title,
-        "modelspec.trigger_phrase": ", ".join(facts.trigger_words),
-        "hublora.version": __version__,
-        "hublora.base_model": base if base and not Path(base).exists() else "",
-        "hublora.base_revision": facts.base_revision or "",
-        "hublora.family": facts.family or "",
-        "hublora.trigger_words": ", ".join(facts.trigger_words),
-        "hublora.merged": f"{method} {made_of}",
-    }
-    return {key: value for key, value in found.items() if value}
+    on_hub = base if base and not Path(base).exists() else None
+    return metadata_of_facts(
+        replace(facts, base_model=on_hub, title=title),
+        {
+            "modelspec.sai_model_spec": MODELSPEC_VERSION,
+            "hublora.version": __version__,
+            "hublora.merged": f"{method} {made_of}",
+        },
+    )
 
 
 def _plain(part: LoadedAdapter) -> float:

@@ -3,7 +3,6 @@ read it."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from hublora.adapters.adapter import Adapter, LowRank
+from hublora.adapters.convert import diffusers_names, with_layer_names
 from hublora.adapters.files import load_adapter, save_tensors
 from hublora.adapters.layer_names import names_in_files
-from hublora.adapters.layouts import read_layers, restore_kohya_names, to_diffusers, to_kohya
+from hublora.adapters.layouts import to_diffusers, to_kohya
+from hublora.adapters.parse import read_layers
 from hublora.errors import AdapterError
 from hublora.generation.lora.manager import layer_shapes
 from tests.lora import (
@@ -57,8 +58,7 @@ def test_kohya_layout_is_read_as_it_was_written(pipe: Any, tmp_path: Path) -> No
     read = load_adapter(tmp_path / "a.safetensors")
     assert read.facts.layout == "kohya"
     names = {"unet": names_in_files(pipe.unet, layer_shapes(pipe.unet))}
-    restored = restore_kohya_names(read.layers, names)
-    assert same_layers(dataclasses.replace(read, layers=restored), adapter)
+    assert same_layers(with_layer_names(read, diffusers_names(read, names)), adapter)
 
 
 def test_diffusers_itself_loads_what_is_written_with_every_scale(pipe: Any, tmp_path: Path) -> None:

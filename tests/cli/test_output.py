@@ -61,7 +61,7 @@ def test_an_image_says_how_it_was_made(
 ) -> None:
     from hublora import __version__
     from hublora.filesystem import sha256_of
-    from hublora.hub.resolve import resolve_revision
+    from hublora.hub.resolve import inspect_repo
 
     monkeypatch.chdir(tmp_path)
     asked = ["run", f"{adapter}:0.7", "ein Bär 🐻", "--seed", "5", "--steps", "2"]
@@ -81,7 +81,7 @@ def test_an_image_says_how_it_was_made(
     assert used["weight"] == 0.7
     assert used["sha256"] == sha256_of(adapter / "pytorch_lora_weights.safetensors")
     assert facts["base"] == "bases/epsilon"
-    assert facts["base_revision"] == resolve_revision("bases/epsilon")
+    assert facts["base_revision"] == inspect_repo("bases/epsilon").commit
     assert facts["hublora"] == __version__
     lines = readable.splitlines()
     assert lines[:2] == [f"ein Bär 🐻 <lora:{adapter.name}:0.7>", "Negative prompt: blurry"]

@@ -106,11 +106,6 @@ def check_new_branch(name: object) -> str:
     return good
 
 
-def is_commit_id(text: str) -> bool:
-    """Tell whether `text` is a full git commit id."""
-    return bool(_COMMIT.fullmatch(text))
-
-
 def check_sha256(oid: object) -> str:
     """Return `oid` if it is the hex sha256 that names a large file."""
     if not isinstance(oid, str) or not _SHA256.fullmatch(oid):

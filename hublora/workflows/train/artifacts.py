@@ -6,7 +6,7 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from hublora.adapters.adapter import Adapter, AdapterFacts
 from hublora.adapters.embeddings import tokens_by_encoder, tokens_by_name
 from hublora.adapters.files import save_tensors
 from hublora.adapters.layouts import to_diffusers, to_kohya
+from hublora.adapters.metadata import MODELSPEC_VERSION, metadata_of_facts
 from hublora.cards.environment import describe_environment
 from hublora.cards.plots import loss_plot
 from hublora.filesystem import sha256_of, write_atomically
@@ -181,27 +182,19 @@ def _write_words(folder: Path, session: Session, base: Base, source: Source) -> 
 def _metadata(session: Session, base: Base, source: Source) -> dict[str, str]:
     """Return what the file says about itself: nothing of when and where, so that the same training
     gives the same bytes. Keys: https://github.com/Stability-AI/ModelSpec, and hublora's own."""
-    config = session.config
-    found = {
-        "modelspec.sai_model_spec": "1.0.1",
+    found: dict[str, str | None] = {
+        "modelspec.sai_model_spec": MODELSPEC_VERSION,
         "modelspec.architecture": _architecture(session, base),
         "modelspec.implementation": "diffusers",
-        "modelspec.title": title(session),
-        "modelspec.trigger_phrase": ", ".join(config.adapter.trigger_words),
         "modelspec.resolution": "x".join(str(side) for side in reversed(session.data.size)),
-        "modelspec.prediction_type": session.parameterization.modelspec or "",
-        "modelspec.license": base.license or "",
+        "modelspec.prediction_type": session.parameterization.modelspec,
         "hublora.version": __version__,
-        "hublora.base_model": base.hub_id or "",
-        "hublora.base_revision": base.commit or "",
-        "hublora.family": base.family.name,
-        "hublora.trigger_words": ", ".join(config.adapter.trigger_words),
         "hublora.dataset": source.id if source.revision else "",
         "hublora.dataset_revision": source.revision or "",
         "hublora.steps": str(session.step),
-        "hublora.seed": str(config.seed),
+        "hublora.seed": str(session.config.seed),
     }
-    return {key: value for key, value in found.items() if value}
+    return metadata_of_facts(replace(_facts(session, base), license=base.license), found)
 
 
 def _architecture(session: Session, base: Base) -> str:

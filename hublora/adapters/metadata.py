@@ -1,0 +1,51 @@
+"""Facts about an adapter as keys of its file's `__metadata__`, both ways.
+
+Keys: hublora's own, and those of https://github.com/Stability-AI/ModelSpec; kohya's are read too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from hublora.adapters.adapter import AdapterFacts
+
+MODELSPEC_VERSION = "1.0.1"
+
+
+def metadata_of_facts(
+    facts: AdapterFacts, more: Mapping[str, str | None] | None = None
+) -> dict[str, str]:
+    """Return the metadata that states an adapter's facts; unknown ones have no key.
+
+    Args:
+        facts: Facts of the adapter.
+        more: Further keys -> text; those without text are left out.
+    """
+    words = ", ".join(facts.trigger_words)
+    found = {
+        "hublora.base_model": facts.base_model,
+        "hublora.base_revision": facts.base_revision,
+        "hublora.family": facts.family,
+        "hublora.trigger_words": words,
+        "modelspec.title": facts.title,
+        "modelspec.trigger_phrase": words,
+        "modelspec.license": facts.license,
+        **(more or {}),
+    }
+    return {key: value for key, value in found.items() if value}
+
+
+def facts_of_metadata(metadata: Mapping[str, str]) -> dict[str, Any]:
+    """Return the facts that a file's metadata states, as arguments of `AdapterFacts`; those that it
+    does not state are missing."""
+    words = metadata.get("hublora.trigger_words") or metadata.get("modelspec.trigger_phrase") or ""
+    found = {
+        "base_model": metadata.get("hublora.base_model"),
+        "base_revision": metadata.get("hublora.base_revision"),
+        "family": metadata.get("hublora.family"),
+        "license": metadata.get("modelspec.license"),
+        "title": metadata.get("modelspec.title") or metadata.get("ss_output_name"),
+        "trigger_words": tuple(word.strip() for word in words.split(",") if word.strip()),
+    }
+    return {key: value for key, value in found.items() if value}
