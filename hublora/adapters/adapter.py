@@ -1,8 +1,8 @@
-"""The one form that every adapter takes inside hublora, whatever file it came from.
+"""An adapter in memory, whatever file it came from: low-rank updates of layers, and facts.
 
 An adapter adds `scale · up @ down` to the weight of each layer it targets, with
-`scale = alpha / rank` (LoRA, https://huggingface.co/papers/2106.09685, section 4.1). If it has a
-magnitude too, each row of the sum is then brought to that length (DoRA,
+`scale = alpha / rank` (LoRA, https://huggingface.co/papers/2106.09685, section 4.1). With a
+magnitude, each row of the sum is then scaled to that norm (DoRA,
 https://huggingface.co/papers/2402.09353, equation 5).
 """
 
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LowRank:
-    """The update of one layer.
+    """The low-rank update of one layer.
 
     Attributes:
         down: [rank, in] or, for a convolution, [rank, in, kh, kw]  (PEFT's lora_A).
         up: [out, rank] or [out, rank, 1, 1]  (PEFT's lora_B).
-        alpha: Numerator of the scale; alpha == rank applies the product as it is.
-        magnitude: [out], the lengths of the rows of the adapted weight (DoRA); None for LoRA.
-        error: Part of the file's update that the product lacks, relative to the update's Frobenius
-            norm; above 0 where a LoHa or LoKr was turned into low rank.
+        alpha: Numerator of the scale; at alpha == rank the scale is 1.
+        magnitude: [out], norms of the rows of the adapted weight (DoRA); None for LoRA.
+        error: Frobenius norm of the approximation error relative to that of the file's update; 0
+            unless a LoHa or LoKr was converted to low rank.
     """
 
     down: torch.Tensor
@@ -48,26 +48,26 @@ class LowRank:
 
 @dataclass(frozen=True)
 class AdapterFacts:
-    """What is known of an adapter; every field may be unknown (None or empty).
+    """Facts about an adapter; any of them may be unknown (None or empty).
 
     Attributes:
         base_model: Hub id of the base it was trained on.
         base_revision: Commit of that base.
         family: Name in the families registry.
-        components: Parts of the pipeline that it changes.
+        components: Components of the pipeline that it changes.
         ranks: Ranks that occur, smallest first.
         alphas: Alphas that occur, smallest first.
         targets: Last parts of the names of the layers it changes, e.g. "to_q".
-        trigger_words: Words that call the concept.
+        trigger_words: Words that trigger the concept in a prompt.
         license: SPDX-like id as cards write it.
-        title: A name for people.
-        source: The ref it came from, pinned.
-        sha256: SHA-256 of the file, 64 hexadecimal digits.
-        size: Bytes of the file.
+        title: Display name.
+        source: Pinned ref of its file.
+        sha256: SHA-256 of the file, hexadecimal.
+        size: Size of the file in bytes.
         parameters: Number of weights.
         dtype: Safetensors name of the weights' type, e.g. "F32".
         layout: Naming of the file: "diffusers", "peft" or "kohya".
-        methods: Kinds of updates in the file: "lora", "dora", "loha", "lokr".
+        methods: Kinds of updates: "lora", "dora", "loha", "lokr".
         architecture: Modelspec name of the kind of base that the tensors fit, e.g.
             "stable-diffusion-xl-v1-base"; None where shapes and metadata do not tell.
     """
@@ -94,12 +94,12 @@ class AdapterFacts:
 
 @dataclass(frozen=True)
 class Adapter:
-    """Low-rank updates by component and layer name, with the facts about them.
+    """Low-rank updates by component and layer name, and facts about them.
 
     Attributes:
         layers: Component ("unet", "text_encoder", …) -> module name -> update.
-        facts: Facts from the file's metadata and the repo's card.
-        metadata: The file's own `__metadata__`, kept as it was.
+        facts: Base model, ranks, licence and so on.
+        metadata: `__metadata__` of the file, unchanged.
     """
 
     layers: Mapping[str, Mapping[str, LowRank]]
@@ -108,13 +108,13 @@ class Adapter:
 
     @property
     def error(self) -> float:
-        """The largest relative error of a layer; 0 unless LoHa or LoKr became low rank."""
+        """Largest relative error of a layer; 0 unless a LoHa or LoKr was converted to low rank."""
         errors = [layer.error for modules in self.layers.values() for layer in modules.values()]
         return max(errors, default=0.0)
 
 
 def peft_config(modules: Mapping[str, LowRank]) -> dict[str, Any]:
-    """Return the arguments of a `peft.LoraConfig` that fits `modules` exactly.
+    """Return the arguments of a `peft.LoraConfig` that matches `modules` exactly.
 
     Ranks and alphas that differ from the most common one are given by full module name, anchored,
     because PEFT matches patterns as suffixes. That is also why targets go without the level that

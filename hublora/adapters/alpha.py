@@ -17,7 +17,7 @@ from hublora.families.registry import COMPONENTS
 
 
 def stated_config(component: str, metadata: Mapping[str, str]) -> dict[str, Any] | None:
-    """Return the LoraConfig that a diffusers file states for a component, None if it has none.
+    """Return the LoraConfig that a diffusers file states for a component, None without one.
 
     Raises:
         AdapterError: It does not parse.
@@ -28,9 +28,12 @@ def stated_config(component: str, metadata: Mapping[str, str]) -> dict[str, Any]
     try:
         everything = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise AdapterError("The file's lora_adapter_metadata is not JSON.") from error
+        raise AdapterError("The file's lora_adapter_metadata is not valid JSON.") from error
     if not isinstance(everything, dict):
-        raise AdapterError("The file's lora_adapter_metadata holds no settings.")
+        raise AdapterError(
+            f"The file's lora_adapter_metadata must be a JSON object, got "
+            f"{type(everything).__name__}."
+        )
     prefix = component + "."
     return {
         key.removeprefix(prefix): value
@@ -52,7 +55,7 @@ def stated_alpha(
     alpha / rank. Keys: `lora_alpha` of a LoraConfig, `alpha` of a LoHaConfig or LoKrConfig.
 
     Raises:
-        AdapterError: It is no number, or is given by a pattern that is no layer's name.
+        AdapterError: It is no number, or its pattern is not the name of a layer.
     """
     stated = stated_config(component, metadata)
     if stated is None:
@@ -69,7 +72,7 @@ def stated_alpha(
     number = _finite(alpha) if isinstance(alpha, int | float) else None
     if number is None:
         raise AdapterError(
-            f"The alpha stated for the layer {module!r} is no number: {alpha!r:.80}."
+            f"The alpha of the layer {module!r} must be a number, got {alpha!r:.80}."
         )
     return number * math.sqrt(rank) if stated.get("use_rslora") else number
 
@@ -77,8 +80,8 @@ def stated_alpha(
 def stated_alphas(
     metadata: Mapping[str, str], config: Mapping[str, Any] | None
 ) -> tuple[float, ...]:
-    """Return all alphas that are stated outside the tensors, smallest first; kohya's own are
-    tensors, of which its metadata repeats the usual one."""
+    """Return all alphas that are stated outside the tensors, smallest first; kohya's are tensors,
+    and its metadata repeats the most common one."""
     configs = [stated_config(component, metadata) or {} for component in COMPONENTS]
     if "lora_adapter_metadata" not in metadata:
         configs = [dict(config or {})]
@@ -101,7 +104,7 @@ def _finite(value: Any) -> float | None:
 def _matches(pattern: str, module: str) -> bool:
     """Tell whether a PEFT pattern names this module: `peft.utils.other.get_pattern_key`'s rule.
 
-    Patterns come out of files of strangers, so they are never run as regular expressions.
+    Files are untrusted, so their patterns are never run as regular expressions.
     """
     bare = re.sub(r"\\(.)", r"\1", pattern.removeprefix("^").removesuffix("$"))
     if not re.fullmatch(r"[\w.-]+", bare):

@@ -1,4 +1,4 @@
-"""One adapter, another layout: names and metadata change, tensors do not.
+"""Converts adapters between layouts: names and metadata change, tensors do not.
 
 to          is lossless                         is not
 kohya       always: LoHa and LoKr keep their factors
@@ -26,14 +26,15 @@ Names = Mapping[str, Mapping[str, str]]  # component -> name in the file -> the 
 
 
 def diffusers_names(adapter: Adapter, base_names: Names | None = None) -> dict[str, dict[str, str]]:
-    """Return component -> name in the file -> name that diffusers' files have for the layer.
+    """Return component -> name in the file -> name of the layer in diffusers' layout.
 
     Args:
-        adapter: The adapter as it was read.
-        base_names: Names in files of a base's layers, if there is one to look at.
+        adapter: An adapter with the names of its file.
+        base_names: Component -> name in files -> layer of the base model; None without one.
 
     Raises:
-        AdapterError: A flattened name cannot be told without the base, or is none of its layers.
+        AdapterError: A flattened name does not determine its layer, or the base model has no such
+            layer.
     """
     flattened = adapter.facts.layout == "kohya"
     names: dict[str, dict[str, str]] = {}
@@ -45,10 +46,10 @@ def diffusers_names(adapter: Adapter, base_names: Names | None = None) -> dict[s
             own = known.get(module) if base_names else unflatten(module) if flattened else module
             if own is None:
                 raise AdapterError(
-                    f"The layer {module!r} of the {component} is not one of the base."
+                    f"The base model's {component} has no layer {module!r}."
                     if base_names
-                    else f"The name {module!r} does not tell which layer of the {component} it is.",
-                    "Name the base it was made for: --base …",
+                    else f"The name {module!r} does not determine a layer of the {component}.",
+                    "Name the base model that the adapter was trained on: --base …",
                 )
             text = component.startswith("text_encoder") and own.startswith("encoder.layers.")
             names.setdefault(component, {})[module] = WRAPPER + own if text else own
@@ -56,7 +57,7 @@ def diffusers_names(adapter: Adapter, base_names: Names | None = None) -> dict[s
 
 
 def with_layer_names(adapter: Adapter, names: Names) -> Adapter:
-    """Return the adapter with its layers under other names."""
+    """Return the adapter with its layers renamed: component -> present name -> new name."""
     layers = {
         component: {names[component][module]: layer for module, layer in modules.items()}
         for component, modules in adapter.layers.items()
@@ -65,30 +66,30 @@ def with_layer_names(adapter: Adapter, names: Names) -> Adapter:
 
 
 def with_max_rank(adapter: Adapter, rank: int) -> Adapter:
-    """Return the adapter with no layer above `rank`: the best approximation of that rank.
+    """Return the adapter with layers of at most this rank, each its best approximation.
 
     Raises:
-        AdapterError: It is a DoRA, whose magnitudes belong to the update as it is.
+        AdapterError: It is a DoRA, whose magnitudes are those of the update at its own rank.
     """
     from hublora.adapters.lycoris import truncate
 
-    def cut(layer: LowRank) -> LowRank:
+    def reduce(layer: LowRank) -> LowRank:
         if layer.rank <= rank:
             return layer
         if layer.magnitude is not None:
-            raise AdapterError("The rank of a DoRA cannot be cut.", "Leave --rank out.")
+            raise AdapterError("The rank of a DoRA cannot be reduced.", "Leave --rank out.")
         up, down, error = truncate(layer.up.flatten(1), layer.down.flatten(1), 0.0, rank)
-        kept = up.shape[1]
+        new_rank = up.shape[1]
         return replace(
             layer,
-            up=up.reshape(-1, kept, *layer.up.shape[2:]).to(layer.up.dtype),
-            down=down.reshape(kept, *layer.down.shape[1:]).to(layer.down.dtype),
-            alpha=layer.scale * kept,
+            up=up.reshape(-1, new_rank, *layer.up.shape[2:]).to(layer.up.dtype),
+            down=down.reshape(new_rank, *layer.down.shape[1:]).to(layer.down.dtype),
+            alpha=layer.scale * new_rank,
             error=max(error, layer.error),
         )
 
     layers = {
-        component: {module: cut(layer) for module, layer in modules.items()}
+        component: {module: reduce(layer) for module, layer in modules.items()}
         for component, modules in adapter.layers.items()
     }
     return replace(adapter, layers=layers)
@@ -100,7 +101,7 @@ def kohya_names(
     """Return component -> name in the file -> kohya's, with its prefix.
 
     Args:
-        adapter: The adapter.
+        adapter: The adapter to name.
         names: As `diffusers_names` returns them.
         base_layers: Component -> all layers of the base model's; None assumes a published one.
 
@@ -112,7 +113,10 @@ def kohya_names(
     found: dict[str, dict[str, str]] = {}
     for component, modules in names.items():
         if component not in prefixes:
-            raise AdapterError(f"kohya's layout has no place for the component {component!r}.")
+            raise AdapterError(
+                f"kohya's layout has no prefix for the component {component!r}; "
+                f"it has them for {', '.join(prefixes)}."
+            )
         dotted = {name: name for name in modules.values()}
         if component == family.denoiser:
             all_layers = (base_layers or {}).get(component)
@@ -130,12 +134,12 @@ def kohya_tensors(
     """Return a file's own tensors under kohya's names, each layer with its alpha.
 
     Args:
-        tensors: The file's.
-        adapter: Adapter that was read from the files.
+        tensors: Name -> tensor of a file.
+        adapter: The adapter that was read from them.
         names: As `kohya_names` returns them.
 
     Raises:
-        AdapterError: A LoKr has a scale that the layout has no place for.
+        AdapterError: A LoKr has a scale that the layout cannot express.
     """
     import torch
 
@@ -155,7 +159,8 @@ def kohya_tensors(
             rank = specs[component][module].rank
             if rank is None and abs(layer.scale - 1) > 1e-6:
                 raise AdapterError(
-                    f"The scale of the LoKr layer {module!r} has no place in kohya's layout.",
+                    f"kohya's layout cannot express the scale of the LoKr layer {module!r}, "
+                    f"{layer.scale:g}.",
                     "Convert it with --to diffusers.",
                 )
             converted.setdefault(key, torch.tensor(layer.scale * (rank or 1)))
@@ -171,7 +176,7 @@ _KOHYA_PARTS = {
 
 
 def kohya_metadata(adapter: Adapter) -> dict[str, str]:
-    """Return the keys that kohya's tools and ComfyUI look for, where the file has none."""
+    """Return the metadata that kohya's tools and ComfyUI read."""
     facts = adapter.facts
     found: dict[str, Any] = {
         "ss_network_module": "networks.lora" if facts.methods == ("lora",) else "lycoris.kohya",

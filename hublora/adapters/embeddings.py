@@ -5,7 +5,7 @@ diffusers, pivotal tuning     clip_l [n, d] and clip_g [n, d']: the tokens <s0> 
 diffusers, textual inversion  the token itself -> [d] or [n, d]
 AUTOMATIC1111                 emb_params [n, d], the token is the file's name
 
-hublora writes the first two; in the first one its metadata says which rows are which token's.
+hublora writes the first two; the metadata of the first maps tokens to rows.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ if TYPE_CHECKING:
 
     from hublora.adapters.header import Header
 
-# Key in a file -> number of the text encoder, from 0.
+# Key in a file -> index of the text encoder, from 0.
 _ENCODERS = {"clip_l": 0, "clip_g": 1, "text_encoders_0": 0, "text_encoders_1": 1}
-KEYS = ("clip_l", "clip_g")  # those that are written, by number of the text encoder
+KEYS = ("clip_l", "clip_g")  # as written, by index of the text encoder
 _AUTOMATIC = "emb_params"
 _NAMES = "hublora.tokens"  # metadata: JSON, [[token, rows], …]
 
 
 @dataclass(frozen=True)
 class LearnedToken:
-    """A token that an adapter brings along.
+    """A token with embeddings in an adapter file.
 
     Attributes:
-        name: Placeholder token as its author writes it, e.g. "<s0>".
-        vectors: Number of the text encoder, from 0 -> [n, width]: one row for each vector.
+        name: The token as prompts write it, e.g. "<s0>".
+        vectors: Index of the text encoder, from 0 -> token embeddings, [n, width].
     """
 
     name: str
@@ -45,7 +45,7 @@ class LearnedToken:
 
     @property
     def length(self) -> int:
-        """Vectors that it stands for."""
+        """Number of token embeddings, of the text encoder that has most."""
         return max(len(rows) for rows in self.vectors.values())
 
 
@@ -53,7 +53,7 @@ def read_tokens(path: Path) -> list[LearnedToken]:
     """Return the learned tokens in a safetensors file.
 
     Raises:
-        AdapterError: It is broken, or holds something else.
+        AdapterError: It is damaged, or is no file of token embeddings.
     """
     import torch
     from safetensors import SafetensorError, safe_open
@@ -67,7 +67,9 @@ def read_tokens(path: Path) -> list[LearnedToken]:
         raise AdapterError(f"The embeddings {path.name} cannot be read: {error}.") from error
     for key, tensor in tensors.items():
         if tensor.ndim not in (1, 2) or not tensor.numel() or not torch.isfinite(tensor).all():
-            raise AdapterError(f"The embeddings {path.name} hold no usable vectors for {key!r}.")
+            raise AdapterError(
+                f"The embeddings {path.name} have no usable token embeddings for {key!r}."
+            )
     rows = {key: tensor.reshape(-1, tensor.shape[-1]) for key, tensor in tensors.items()}
     if set(rows) <= set(_ENCODERS):
         return _by_encoder(rows, metadata)
@@ -77,7 +79,7 @@ def read_tokens(path: Path) -> list[LearnedToken]:
 
 
 def has_learned_tokens(header: Header) -> bool:
-    """Tell from a file's header whether it holds learned tokens and no adapter."""
+    """Tell from a file's header whether it is one of learned tokens without an adapter."""
     shapes = header.shapes
     named = set(shapes) <= {*_ENCODERS, _AUTOMATIC} or all("." not in key for key in shapes)
     return bool(shapes) and named and all(len(shape) in (1, 2) for shape in shapes.values())
@@ -86,8 +88,7 @@ def has_learned_tokens(header: Header) -> bool:
 def tokens_by_name(tokens: Sequence[LearnedToken]) -> dict[str, torch.Tensor]:
     """Return a file's tensors as diffusers' textual inversion has them: token -> [n, d].
 
-    They are of pipelines with one text encoder; a file with one token is what
-    `load_textual_inversion` reads.
+    For pipelines with one text encoder; `load_textual_inversion` reads a file with one token.
     """
     return {token.name: token.vectors[0] for token in tokens}
 
@@ -96,7 +97,7 @@ def tokens_by_encoder(
     tokens: Sequence[LearnedToken],
 ) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     """Return a file's tensors as diffusers' pivotal tuning has them, clip_l and clip_g, and the
-    metadata that says which rows are which token's."""
+    metadata that maps tokens to rows."""
     import torch
 
     tensors = {
@@ -128,7 +129,7 @@ def _by_encoder(
 
 
 def _stated_names(metadata: Mapping[str, str], count: int) -> list[tuple[str, int]] | None:
-    """Return names and numbers of rows where a file states them and they fit it."""
+    """Return names and numbers of rows, None unless the metadata states them for all rows."""
     try:
         stated = [(str(name), int(rows)) for name, rows in json.loads(metadata[_NAMES])]
     except (KeyError, ValueError, TypeError):

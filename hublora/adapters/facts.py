@@ -1,4 +1,4 @@
-"""What a header alone says about an adapter."""
+"""Facts about an adapter from the header of its file."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from hublora.families.registry import architecture_of_kohya, architecture_of_lay
 def facts_from_header(
     header: Header, config: Mapping[str, Any] | None = None, **more: Any
 ) -> AdapterFacts:
-    """Return what a header alone says about an adapter.
+    """Return the facts about an adapter that the header of its file states.
 
     Args:
-        header: The parsed header.
-        config: `adapter_config.json` of a PEFT folder, if there is one.
-        more: Facts known from elsewhere (card, ref, size); they win over the header.
+        header: Header of the adapter's file.
+        config: `adapter_config.json` of a PEFT folder; None without one.
+        more: Further facts (card, ref, size), which take precedence over the header.
 
     Raises:
-        AdapterError: The tensors are those of no adapter.
+        AdapterError: The tensors are not those of an adapter.
     """
     layout = detect_layout(header.shapes)
     layers = read_layer_specs(header.shapes)
@@ -50,7 +50,7 @@ def facts_from_header(
 
 
 def facts_of_tokens(header: Header, **more: Any) -> AdapterFacts:
-    """Return what the header of a file of learned tokens says; `more` wins over it."""
+    """Return the facts in the header of a file of learned tokens; `more` takes precedence."""
     known = facts_of_metadata(header.metadata)
     known |= {key: value for key, value in more.items() if value}
     return AdapterFacts(
@@ -63,7 +63,7 @@ def facts_of_tokens(header: Header, **more: Any) -> AdapterFacts:
 
 
 def architecture(layers: Mapping[str, Mapping[str, LayerSpec]]) -> str | None:
-    """Return the modelspec name of the bases that these layers are of, None if they do not tell."""
+    """Return the modelspec name of the base models with such layers, None if undetermined."""
     return architecture_of_layers(
         {
             component: {module: layer.inputs for module, layer in modules.items()}

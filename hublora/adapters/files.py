@@ -1,4 +1,4 @@
-"""Adapter files: facts from the header, whole adapters, and writing that survives a power cut."""
+"""Reads adapter files whole, and writes them atomically."""
 
 from __future__ import annotations
 
@@ -37,22 +37,24 @@ def parse_peft_config(text: bytes, beside: str) -> dict[str, Any]:
     """Return the settings in an `adapter_config.json`.
 
     Args:
-        text: Content of the file.
-        beside: The adapter's file, for messages.
+        text: Contents of the file.
+        beside: Name of the adapter's file, for messages.
 
     Raises:
-        AdapterError: It does not parse, or is of a kind that is not read.
+        AdapterError: It is no JSON object, or of a PEFT type that is not read.
     """
     try:
         config = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise AdapterError(f"The {PEFT_CONFIG} beside {beside} does not parse.") from error
+        raise AdapterError(f"The {PEFT_CONFIG} beside {beside} is not valid JSON.") from error
     if not isinstance(config, dict):
-        raise AdapterError(f"The {PEFT_CONFIG} beside {beside} holds no settings.")
+        raise AdapterError(
+            f"The {PEFT_CONFIG} beside {beside} must be a JSON object, got {type(config).__name__}."
+        )
     kind = config.get("peft_type", "LORA")
     if kind not in _PEFT_TYPES:
         raise AdapterError(
-            f"{beside} is a {kind!s:.40} adapter; hublora reads {', '.join(_PEFT_TYPES)}."
+            f"The peft_type of {beside} must be one of {', '.join(_PEFT_TYPES)}, got {kind!s:.40}."
         )
     return config
 
@@ -64,10 +66,10 @@ def load_adapter(path: Path, **more: Any) -> Adapter:
 
     Args:
         path: A safetensors file; a PEFT folder's `adapter_config.json` beside it is read too.
-        more: Facts known from elsewhere, as in `facts_from_header`.
+        more: Further facts, as for `facts_from_header`.
 
     Raises:
-        AdapterError: It is broken, not an adapter, or holds values that are not finite.
+        AdapterError: It is damaged, not an adapter, or has values that are not finite.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -94,7 +96,7 @@ def load_adapter(path: Path, **more: Any) -> Adapter:
 def save_tensors(
     tensors: Mapping[str, torch.Tensor], path: Path, metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Write a safetensors file; `path` is at any time the old file or the whole new one."""
+    """Write a safetensors file atomically."""
     from safetensors.torch import save
 
     ready = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
@@ -118,11 +120,14 @@ def _check_finite(tensors: Mapping[str, torch.Tensor], name: str) -> None:
 
     for key, tensor in tensors.items():
         if not tensor.is_floating_point() and not key.endswith(".alpha"):
-            raise AdapterError(f"{name} holds whole numbers where weights should be (in {key}).")
+            raise AdapterError(
+                f"The tensor {key!r} of {name} must have a floating-point type, got "
+                f"{str(tensor.dtype).removeprefix('torch.')}."
+            )
         # The 8-bit types have no arithmetic of their own.
         values = tensor.float() if tensor.element_size() == 1 else tensor
         if not torch.isfinite(values).all():
             raise AdapterError(
-                f"{name} holds values that are not finite (in {key}).",
+                f"The tensor {key!r} of {name} has values that are not finite.",
                 "Its training diverged: use an earlier checkpoint.",
             )

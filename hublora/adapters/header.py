@@ -1,4 +1,4 @@
-"""Headers of safetensors files, read from a file or by range, believed only as far as they add up.
+"""Reads and validates headers of safetensors files, local or by range requests.
 
 Format: https://huggingface.co/docs/safetensors (8 bytes of header length, JSON header, data).
 """
@@ -27,12 +27,12 @@ class Header:
     """The JSON header of a safetensors file.
 
     Attributes:
-        metadata: The header's `__metadata__`, strings to strings.
+        metadata: `__metadata__`, strings to strings.
         shapes: Tensor name -> shape.
         dtypes: Tensor name -> type, e.g. "F16".
-        data_bytes: Bytes of tensor data that the header promises.
+        data_bytes: Bytes of tensor data that the header states.
         header_bytes: Bytes before the data.
-        offsets: Tensor name -> where its data begins, from the start of the file.
+        offsets: Tensor name -> offset of its data from the start of the file, in bytes.
     """
 
     metadata: Mapping[str, str]
@@ -58,15 +58,15 @@ def read_header(read: ReadRange, name: str) -> Header:
         return _parse_header(json.loads(text, object_pairs_hook=_unique), 8 + length)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise AdapterError(
-            f"The header of {name} does not parse.", "Download it again; it may be cut short."
+            f"The header of {name} is not valid.", "Download it again; it may be truncated."
         ) from error
 
 
 def read_file_header(path: Path) -> Header:
-    """Parse the header of a local file and check that the file is whole.
+    """Parse the header of a local file and check that the file is complete.
 
     Raises:
-        AdapterError: It is not a safetensors file, or is cut short.
+        AdapterError: It is not a safetensors file, or is truncated.
     """
     header = read_header(file_reader(path), path.name)
     check_size(header, path.stat().st_size, path.name)
@@ -90,26 +90,26 @@ def file_reader(path: Path) -> ReadRange:
 
 
 def check_size(header: Header, size: int, name: str) -> None:
-    """Check that a file has the size that its header promises.
+    """Check that a file has the size that its header states.
 
     Raises:
-        AdapterError: It is cut short, or has more than it should.
+        AdapterError: It is truncated, or longer.
     """
-    promised = header.header_bytes + header.data_bytes
-    if size != promised:
+    stated = header.header_bytes + header.data_bytes
+    if size != stated:
         raise AdapterError(
-            f"{name} is damaged: it has {size:,} bytes, its header promises {promised:,}.",
+            f"{name} is damaged: it has {size:,} bytes, its header states {stated:,}.",
             "Download it again.",
         )
 
 
 def read_number(read: ReadRange, header: Header, name: str) -> float | None:
-    """Return the value of a tensor that holds one number, None if it is none or of another type.
+    """Return the value of a tensor with one element, None for any other or another type.
 
     Args:
         read: As for `read_header`.
-        header: Parsed header of the same file.
-        name: The tensor's.
+        header: Header of the same file.
+        name: Name of the tensor.
     """
     kind = _NUMBERS.get(header.dtypes[name])
     if kind is None or math.prod(header.shapes[name]) != 1:
@@ -125,33 +125,33 @@ def read_number(read: ReadRange, header: Header, name: str) -> float | None:
 
 
 def _parse_header(entries: dict[str, Any], header_bytes: int) -> Header:
-    """Return the header; any exception means that it is not what the format says."""
+    """Return the header; any exception means that it violates the format."""
     metadata = entries.pop("__metadata__", None) or {}
     if not all(isinstance(text, str) for text in metadata.values()):
-        raise TypeError("metadata that is not text")
+        raise TypeError("metadata must be strings")
     shapes = {key: tuple(entry["shape"]) for key, entry in entries.items()}
     if not all(type(size) is int and size >= 0 for shape in shapes.values() for size in shape):
-        raise TypeError("a shape that is not of whole numbers")
+        raise TypeError("shapes must be of integers")
     dtypes = {key: str(entry["dtype"]) for key, entry in entries.items()}
     reached = 0  # the data of one tensor begins where that of another ends: no gaps, no overlaps
     for begin, end in sorted(tuple(entry["data_offsets"]) for entry in entries.values()):
         if begin != reached or end < begin:
-            raise ValueError("data that overlaps or has gaps")
+            raise ValueError("data must not overlap or have gaps")
         reached = end
     for key, entry in entries.items():
         bits = _BITS.get(dtypes[key])
         begin, end = entry["data_offsets"]
         if bits and (end - begin) * 8 != math.prod(shapes[key]) * bits:
-            raise ValueError("data of another size than its shape")
+            raise ValueError("data must have the size of its shape")
     offsets = {key: header_bytes + entry["data_offsets"][0] for key, entry in entries.items()}
     return Header(metadata, shapes, dtypes, reached, header_bytes, offsets)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return an object's members; JSON readers differ on which of two with one name counts."""
+    """Return an object's members; JSON readers differ on which of two equal names counts."""
     members = dict(pairs)
     if len(members) != len(pairs):
-        raise ValueError("a name that is there twice")
+        raise ValueError("duplicate name")
     return members
 
 
@@ -167,4 +167,4 @@ def _not_safetensors(start: bytes) -> str:
         return "It is a pickle file, which can run code when it is opened: ask for safetensors."
     if start == b"version ":
         return "It is a pointer of git-lfs to the file: fetch the file itself with git lfs pull."
-    return "It may be cut short or a web page saved under that name: download it again."
+    return "It may be truncated or a web page saved under that name: download it again."

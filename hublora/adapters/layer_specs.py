@@ -1,4 +1,4 @@
-"""What an adapter file asks of a base, from the names and shapes of its tensors alone."""
+"""Kind, rank and shape of an adapter's updates, from the names and shapes of its tensors."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class LayerSpec:
-    """One layer's update without its weights.
+    """The update of one layer, without its weights.
 
     Attributes:
         method: "lora", "dora", "loha" or "lokr".
-        rank: Rank of the file's factors; None for a LoKr of whole matrices.
-        out: Outputs of the layer.
-        inputs: (in,), (in, kh, kw) or, where the file has them flat, (in·kh·kw,).
+        rank: Rank of the file's factors; None for a LoKr of full matrices.
+        out: Output features or channels of the layer.
+        inputs: (in,), (in, kh, kw) or, flattened, (in·kh·kw,).
     """
 
     method: str
@@ -36,30 +36,30 @@ def read_layer_specs(shapes: Mapping[str, Shape]) -> dict[str, dict[str, LayerSp
     """
     found: dict[str, dict[str, LayerSpec]] = {}
     for (component, module), layer in _layers(shapes).items():
-        if one := _outline_layer(layer):
+        if one := _layer_spec(layer):
             found.setdefault(component, {})[module] = one
     return found
 
 
 def find_load_problems(shapes: Mapping[str, Shape]) -> list[str]:
-    """Return why a load refuses tensors of these names and shapes, as far as these show it.
+    """Return the reasons why loading would fail, as far as names and shapes show them.
 
     Args:
         shapes: Tensor name -> shape, as a header gives them.
     """
-    strange = [name for name in shapes if parse_name(name) is None]
+    unknown = [name for name in shapes if parse_name(name) is None]
     layers = _layers(shapes)
-    broken = [module for (_, module), parts in layers.items() if not _is_whole(parts)]
+    incomplete = [module for (_, module), parts in layers.items() if not _is_complete(parts)]
     found = []
-    if strange:
+    if unknown:
         found.append(
-            f"It will not load: {len(strange)} of its tensors are of no kind of adapter that is "
-            f"read, such as {strange[0]!r}."
+            f"It will not load: {len(unknown)} of its tensors are not of an adapter that is "
+            f"supported, such as {unknown[0]!r}."
         )
-    if broken:
+    if incomplete:
         found.append(
-            f"It will not load: {len(broken)} of its {len(layers)} layers are not whole, such as "
-            f"{broken[0]!r}."
+            f"It will not load: {len(incomplete)} of its {len(layers)} layers are incomplete, such "
+            f"as {incomplete[0]!r}."
         )
     return found
 
@@ -73,9 +73,9 @@ def _layers(shapes: Mapping[str, Shape]) -> dict[tuple[str, str], dict[str, Shap
     return parts
 
 
-def _is_whole(parts: Mapping[str, Shape]) -> bool:
-    """Tell whether the parts of a layer are all there, and of one rank above 0."""
-    one = _outline_layer(parts)
+def _is_complete(parts: Mapping[str, Shape]) -> bool:
+    """Tell whether a layer has all its parts, of one rank above 0."""
+    one = _layer_spec(parts)
     if one is None or not all(size for shape in parts.values() for size in shape):
         return False
     if {"down", "up"} <= set(parts):
@@ -84,11 +84,11 @@ def _is_whole(parts: Mapping[str, Shape]) -> bool:
     return True
 
 
-def _outline_layer(parts: Mapping[str, Shape]) -> LayerSpec | None:
+def _layer_spec(parts: Mapping[str, Shape]) -> LayerSpec | None:
     method = method_of(parts)
     if method is None:
         return None
-    sides = {"lora": _lora_sides, "loha": _hadamard_sides, "lokr": _kronecker_sides}[method]
+    sides = {"lora": _lora_shape, "loha": _hadamard_shape, "lokr": _kronecker_shape}[method]
     try:
         out, inputs = sides(parts)
     except IndexError:  # a scalar where a matrix should be
@@ -97,25 +97,25 @@ def _outline_layer(parts: Mapping[str, Shape]) -> LayerSpec | None:
     return LayerSpec("dora" if weighted else method, file_rank(method, parts), out, inputs)
 
 
-def _lora_sides(parts: Mapping[str, Shape]) -> tuple[int, Shape]:
+def _lora_shape(parts: Mapping[str, Shape]) -> tuple[int, Shape]:
     kernel = parts["mid"][2:] if "mid" in parts else parts["down"][2:]
     return parts["up"][0], (parts["down"][1], *kernel)
 
 
-def _hadamard_sides(parts: Mapping[str, Shape]) -> tuple[int, Shape]:
+def _hadamard_shape(parts: Mapping[str, Shape]) -> tuple[int, Shape]:
     a, b = parts["hada_w1_a"], parts["hada_w1_b"]
     if "hada_t1" in parts:
         return a[1], (b[1], *parts["hada_t1"][2:])
     return a[0], (b[1],)
 
 
-def _kronecker_sides(parts: Mapping[str, Shape]) -> tuple[int, Shape]:
-    rows, columns = _kronecker_side(parts, "lokr_w1")
-    more_rows, (more_columns, *kernel) = _kronecker_side(parts, "lokr_w2")
+def _kronecker_shape(parts: Mapping[str, Shape]) -> tuple[int, Shape]:
+    rows, columns = _kronecker_factor(parts, "lokr_w1")
+    more_rows, (more_columns, *kernel) = _kronecker_factor(parts, "lokr_w2")
     return rows * more_rows, (columns[0] * more_columns, *kernel)
 
 
-def _kronecker_side(parts: Mapping[str, Shape], name: str) -> tuple[int, Shape]:
+def _kronecker_factor(parts: Mapping[str, Shape], name: str) -> tuple[int, Shape]:
     if name in parts:
         return parts[name][0], (parts[name][1], *parts[name][2:])
     a, b = parts[f"{name}_a"], parts[f"{name}_b"]

@@ -1,6 +1,6 @@
-"""Adapters in the layouts that others read: diffusers, PEFT and kohya, one function each.
+"""Writes adapters in the layouts of diffusers, PEFT and kohya.
 
-Names and parts are described in `naming`; the way in is `reading`.
+`hublora.adapters.tensor_names` describes the names, `hublora.adapters.parse` reads them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def to_diffusers(adapter: Adapter) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """Return tensors and metadata of the diffusers layout, in one naming throughout.
+    """Return tensors and metadata of diffusers' layout.
 
     The metadata is what `save_lora_weights` of diffusers writes: `format` and, as JSON,
     the LoraConfig of each component with prefixed keys.
@@ -35,11 +35,11 @@ def to_peft(adapter: Adapter) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     `adapter_config.json`.
 
     Raises:
-        AdapterError: The adapter changes more than one model; a PEFT folder is of one.
+        AdapterError: The adapter changes more than one model; a PEFT folder is for one.
     """
     if len(adapter.layers) != 1:
         raise AdapterError(
-            f"A PEFT folder is of one model; this adapter changes {', '.join(adapter.layers)}."
+            f"A PEFT folder is for one model; this adapter changes {', '.join(adapter.layers)}."
         )
     ((_, modules),) = adapter.layers.items()
     config = {
@@ -57,8 +57,8 @@ def to_kohya(adapter: Adapter, prefixes: Mapping[str, str]) -> dict[str, torch.T
     """Return the tensors of kohya's layout, which ComfyUI and AUTOMATIC1111 read.
 
     Args:
-        adapter: The adapter.
-        prefixes: Component -> kohya prefix, e.g. {"unet": "lora_unet"}; a family's own fact.
+        adapter: An adapter with diffusers' layer names.
+        prefixes: Component -> prefix, as `LoraNames.kohya_prefixes` of its family.
 
     Raises:
         AdapterError: The layout has no prefix for a component of this adapter.
@@ -66,7 +66,10 @@ def to_kohya(adapter: Adapter, prefixes: Mapping[str, str]) -> dict[str, torch.T
     tensors: dict[str, torch.Tensor] = {}
     for component, modules in sorted(adapter.layers.items()):
         if component not in prefixes:
-            raise AdapterError(f"kohya's layout has no place for the component {component!r}.")
+            raise AdapterError(
+                f"kohya's layout has no prefix for the component {component!r}; "
+                f"it has them for {', '.join(prefixes)}."
+            )
         for module, layer in sorted(modules.items()):
             name = f"{prefixes[component]}_{module.replace('.', '_')}"
             tensors |= kohya_layer(name, layer)
@@ -91,7 +94,7 @@ def kohya_layer(name: str, layer: LowRank) -> dict[str, torch.Tensor]:
 
 
 def lora_tensors(prefix: str, modules: Mapping[str, LowRank]) -> dict[str, torch.Tensor]:
-    """Return the tensors of PEFT's naming, each name with `prefix` before it.
+    """Return the tensors under PEFT's names, each with a prefix.
 
     A convolution's magnitude is [1, out, 1, 1] there. transformers, which loads those of text
     encoders, only finds magnitudes that end in `.weight`; PEFT and diffusers write them without.

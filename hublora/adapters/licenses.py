@@ -1,4 +1,4 @@
-"""What licences allow, as far as a small table tells; what is not in it stays unknown.
+"""A small table of what licences allow; a licence that it lacks is unknown.
 
 Ids are the Hub's (https://huggingface.co/docs/hub/repositories-licenses). Sources:
   SPDX licences           https://spdx.org/licenses and each licence's own text
@@ -20,33 +20,33 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class LicenseTerms:
-    """What a licence says.
+    """The terms of a licence.
 
     Attributes:
-        commercial: Whether commercial use is allowed; None if that is not known.
-        share_alike: Whether what is made of it must keep the licence, or its restrictions.
-        order: The stricter, the higher.
+        commercial: Whether commercial use is allowed; None if unknown.
+        share_alike: Whether derivatives must keep the licence or its restrictions; None if unknown.
+        strictness: Rank among licences; the stricter of two has the higher.
     """
 
     commercial: bool | None
     share_alike: bool | None
-    order: int
+    strictness: int
 
 
-_FREE = LicenseTerms(commercial=True, share_alike=False, order=0)
-_NAMED = LicenseTerms(commercial=True, share_alike=False, order=1)  # attribution
-_RAIL = LicenseTerms(commercial=True, share_alike=True, order=2)
-_ALIKE = LicenseTerms(commercial=True, share_alike=True, order=3)
-_DEPENDS = LicenseTerms(commercial=None, share_alike=True, order=4)
-_NOT_SOLD = LicenseTerms(commercial=False, share_alike=False, order=5)
-_NOT_SOLD_ALIKE = LicenseTerms(commercial=False, share_alike=True, order=6)
-UNKNOWN = LicenseTerms(commercial=None, share_alike=None, order=-1)
+_FREE = LicenseTerms(commercial=True, share_alike=False, strictness=0)
+_CREDITED = LicenseTerms(commercial=True, share_alike=False, strictness=1)  # attribution
+_RAIL = LicenseTerms(commercial=True, share_alike=True, strictness=2)
+_SHARE_ALIKE = LicenseTerms(commercial=True, share_alike=True, strictness=3)
+_DEPENDS = LicenseTerms(commercial=None, share_alike=True, strictness=4)
+_NON_COMMERCIAL = LicenseTerms(commercial=False, share_alike=False, strictness=5)
+_NON_COMMERCIAL_SHARE_ALIKE = LicenseTerms(commercial=False, share_alike=True, strictness=6)
+UNKNOWN = LicenseTerms(commercial=None, share_alike=None, strictness=-1)
 
 TABLE: Mapping[str, LicenseTerms] = {
     **dict.fromkeys(("cc0-1.0", "unlicense", "wtfpl", "pddl"), _FREE),
     **dict.fromkeys(
         ("apache-2.0", "mit", "bsd", "bsd-2-clause", "bsd-3-clause", "isc", "zlib", "afl-3.0",
-         "artistic-2.0", "bsl-1.0", "cc-by-2.0", "cc-by-2.5", "cc-by-3.0", "cc-by-4.0"), _NAMED
+         "artistic-2.0", "bsl-1.0", "cc-by-2.0", "cc-by-2.5", "cc-by-3.0", "cc-by-4.0"), _CREDITED
     ),
     **dict.fromkeys(
         ("openrail", "openrail++", "creativeml-openrail-m", "bigscience-openrail-m",
@@ -54,56 +54,59 @@ TABLE: Mapping[str, LicenseTerms] = {
     ),
     **dict.fromkeys(
         ("cc-by-sa-3.0", "cc-by-sa-4.0", "gpl", "gpl-2.0", "gpl-3.0", "agpl-3.0", "lgpl",
-         "lgpl-2.1", "lgpl-3.0", "mpl-2.0"), _ALIKE
+         "lgpl-2.1", "lgpl-3.0", "mpl-2.0"), _SHARE_ALIKE
     ),
     **dict.fromkeys(("stabilityai-ai-community", "stabilityai-community"), _DEPENDS),
     **dict.fromkeys(
         ("cc-by-nc-2.0", "cc-by-nc-3.0", "cc-by-nc-4.0", "cc-by-nc-nd-3.0", "cc-by-nc-nd-4.0",
-         "fair-noncommercial-research-license"), _NOT_SOLD
+         "fair-noncommercial-research-license"), _NON_COMMERCIAL
     ),
     **dict.fromkeys(
         ("cc-by-nc-sa-2.0", "cc-by-nc-sa-3.0", "cc-by-nc-sa-4.0",
          "flux-1-dev-non-commercial-license", "stabilityai-nc-research-community"),
-        _NOT_SOLD_ALIKE,
+        _NON_COMMERCIAL_SHARE_ALIKE,
     ),
 }  # fmt: skip
 
 
 @dataclass(frozen=True)
 class LicenseSummary:
-    """What holds for something made of several things.
+    """The licence terms of a work with several sources.
 
     Attributes:
-        licenses: Repo id -> licence; None where the card names none.
+        licenses: Name of each source -> its licence id; None if it states none.
     """
 
     licenses: Mapping[str, str | None]
 
     @property
     def commercial(self) -> bool | None:
-        """False where one of them forbids commercial use; None where one of them is unknown."""
+        """Whether commercial use is allowed: False if a source forbids it, else None if one is
+        unknown."""
         allowed = [terms_of(one).commercial for one in self.licenses.values()]
         return False if False in allowed else None if None in allowed else True
 
     @property
     def forbidding(self) -> tuple[str, ...]:
-        """What forbids commercial use."""
+        """Names of the sources that forbid commercial use."""
         return tuple(n for n, one in self.licenses.items() if terms_of(one).commercial is False)
 
     @property
     def unknown(self) -> tuple[str, ...]:
-        """Whose licence names none or one that the table does not have."""
+        """Names of the sources without a licence, or with one that the table lacks."""
         return tuple(n for n, one in self.licenses.items() if terms_of(one) is UNKNOWN)
 
     @property
     def strictest(self) -> str | None:
-        """The licence that the whole may carry; None where one of them is unknown."""
+        """Id of the strictest licence; None if one is unknown."""
         if self.unknown or not self.licenses:
             return None
-        return max((one for one in self.licenses.values() if one), key=lambda x: terms_of(x).order)
+        return max(
+            (one for one in self.licenses.values() if one), key=lambda x: terms_of(x).strictness
+        )
 
     def facts(self) -> dict[str, object]:
-        """Return what an image says about it."""
+        """Return the facts for an image's metadata."""
         return {"of": dict(self.licenses), "commercial_use": self.commercial}
 
     def __str__(self) -> str:
@@ -113,5 +116,5 @@ class LicenseSummary:
 
 
 def terms_of(license: str | None) -> LicenseTerms:
-    """Return what a licence says."""
+    """Return the terms of a licence id."""
     return TABLE.get((license or "").lower(), UNKNOWN)

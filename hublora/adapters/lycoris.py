@@ -31,8 +31,8 @@ def hadamard(
     Args:
         parts: `hada_w1_a` [out, r], `hada_w1_b` [r, in·kh·kw], the same of w2; or, with the cores
             `hada_t1` and `hada_t2` [r, r, kh, kw], `hada_w1_a` [r, out] and `hada_w1_b` [r, in].
-        tolerance: Frobenius norm of what may be lost, relative to that of the update.
-        rank: The largest rank allowed, whatever is lost; None for no limit.
+        tolerance: Allowed Frobenius norm of the error, relative to that of the update.
+        rank: Largest rank, whatever the error; None for no limit.
     """
     (a1, b1), (a2, b2) = (
         _pair(parts[f"hada_w{k}_a"], parts[f"hada_w{k}_b"], parts.get(f"hada_t{k}")) for k in (1, 2)
@@ -53,15 +53,15 @@ def kronecker(
         parts: `lokr_w1` [a, c] or its factors `lokr_w1_a` [a, r], `lokr_w1_b` [r, c]; `lokr_w2`
             [b, d, …] or `lokr_w2_a`, `lokr_w2_b` and perhaps the core `lokr_t2`, as of a LoHa.
             The layer's weight is [a·b, c·d, …].
-        tolerance: As for `hadamard`.
-        rank: As for `hadamard`.
+        tolerance: Allowed relative error, as for `hadamard`.
+        rank: Largest rank, as for `hadamard`.
     """
     (u1, s1, v1), (u2, s2, v2) = (
-        torch.linalg.svd(_kronecker_side(parts, side), full_matrices=False) for side in (1, 2)
+        torch.linalg.svd(_kronecker_factor(parts, side), full_matrices=False) for side in (1, 2)
     )
     values = torch.outer(s1, s2).flatten()
     order = values.argsort(descending=True)
-    keep, error = _cut(values[order], tolerance, rank)
+    keep, error = _truncated_rank(values[order], tolerance, rank)
     first, second = order[:keep] // len(s2), order[:keep] % len(s2)
     root = values[order[:keep]].sqrt()
     up = (u1[:, None, first] * u2[None, :, second]).flatten(0, 1) * root
@@ -88,23 +88,23 @@ def truncate(
     Args:
         up: [out, R].
         down: [R, n].
-        tolerance: As for `hadamard`.
-        rank: As for `hadamard`.
+        tolerance: Allowed relative error, as for `hadamard`.
+        rank: Largest rank, as for `hadamard`.
     """
     q, r = torch.linalg.qr(up.double())
     p, s = torch.linalg.qr(down.double().T)
     left, values, right = torch.linalg.svd(r @ s.T, full_matrices=False)
-    keep, error = _cut(values, tolerance, rank)
+    keep, error = _truncated_rank(values, tolerance, rank)
     root = values[:keep].sqrt()
     small_up = q @ left[:, :keep] * root
     small_down = (root[:, None] * right[:keep]) @ p.T
     return small_up.float().contiguous(), small_down.float().contiguous(), error
 
 
-def _cut(values: torch.Tensor, tolerance: float, rank: int | None) -> tuple[int, float]:
-    """Return how many of the singular values to keep, at least one, and what the others are of
-    all of them, in Frobenius norm."""
-    rest = values.square().flip(0).cumsum(0).flip(0)  # rest[k]: lost if k are kept
+def _truncated_rank(values: torch.Tensor, tolerance: float, rank: int | None) -> tuple[int, float]:
+    """Return how many singular values to keep, at least one, and the relative Frobenius norm of the
+    others."""
+    rest = values.square().flip(0).cumsum(0).flip(0)  # rest[k]: squared error if k are kept
     if not rest[0] > 0:
         return 1, 0.0
     relative = (rest / rest[0]).sqrt()
@@ -119,7 +119,7 @@ def _pair(a: torch.Tensor, b: torch.Tensor, core: torch.Tensor | None) -> Factor
     return tucker(core.float(), a.flatten(1).T.float(), b.float())
 
 
-def _kronecker_side(parts: Mapping[str, torch.Tensor], side: int) -> torch.Tensor:
+def _kronecker_factor(parts: Mapping[str, torch.Tensor], side: int) -> torch.Tensor:
     whole = parts.get(f"lokr_w{side}")
     if whole is None:
         core = parts.get(f"lokr_t{side}")

@@ -1,5 +1,5 @@
-"""Which layers of a base an adapter's updates land in: the one check before every load, which
-header-only inspection makes too."""
+"""Matches an adapter's updates to the layers of a base model, before every load and in
+header-only inspection."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ Names = Mapping[str, Mapping[str, str]]  # component -> name in files -> the bas
 
 @dataclass(frozen=True)
 class LayerMatch:
-    """Where updates land.
+    """The layers of a base model that updates belong to.
 
     Attributes:
-        matched: (component, module as the file names it) -> the base's own name.
-        missing: Names of layers that the base lacks.
-        wrong_shape: Names of layers with another shape in the base.
+        matched: (component, name in the file) -> the base model's name.
+        missing: (component, name in the file) without a layer in the base model.
+        wrong_shape: (component, name in the file) whose layer has another shape there.
     """
 
     matched: Mapping[tuple[str, str], str] = field(default_factory=dict)
@@ -35,7 +35,7 @@ class LayerMatch:
 
     @property
     def fraction(self) -> float:
-        """Of the updates, those that land, 0 to 1."""
+        """Matched updates divided by all, 0 to 1."""
         return len(self.matched) / self.total if self.total else 0.0
 
 
@@ -45,13 +45,13 @@ def match_layers(
     names: Names,
     flattened: bool,
 ) -> LayerMatch:
-    """Look each update up among the base's layers.
+    """Match each update to a layer of the base model.
 
     Args:
-        layers: Component -> module as the file names it -> its update, or the spec of it.
+        layers: Component -> name in the file -> update, or its spec.
         base: Component -> layer -> shape of its weight, [out, in] or [out, in, kh, kw].
-        names: Names in files of the base's layers (`hublora.adapters.layer_names`).
-        flattened: Whether the file's names have `_` for `.`, as kohya's do.
+        names: Component -> name in files -> layer (`hublora.adapters.layer_names`).
+        flattened: Whether the file's names have `_` for `.`, as in kohya's layout.
     """
     matched: dict[tuple[str, str], str] = {}
     missing, wrong_shape = [], []
@@ -63,7 +63,7 @@ def match_layers(
             own = known.get(module)
             if own is None:
                 missing.append((component, module))
-            elif not fits_shape(*_sides(layer), base[component][own]):
+            elif not fits_shape(*_shape(layer), base[component][own]):
                 wrong_shape.append((component, module))
             else:
                 matched[component, module] = own
@@ -71,10 +71,10 @@ def match_layers(
 
 
 def fits_shape(out: int, inputs: Shape, weight: Shape) -> bool:
-    """Tell whether an update of these sides can be added to a weight of this shape.
+    """Tell whether an update of this shape can be added to a weight of this shape.
 
-    A 1×1 convolution and a linear layer are the same thing, and files write either for both;
-    LyCORIS writes the kernels of convolutions flat.
+    A 1×1 convolution and a linear layer are equivalent, and files write either for both; LyCORIS
+    flattens the kernels of convolutions.
     """
     if out != weight[0] or math.prod(inputs) != math.prod(weight[1:]):
         return False
@@ -83,7 +83,7 @@ def fits_shape(out: int, inputs: Shape, weight: Shape) -> bool:
 
 
 def reshape_update(layer: LowRank, weight: Shape) -> LowRank:
-    """Return the update in the shape of a weight that it `fits_shape`."""
+    """Return the update reshaped for a weight; `fits_shape` must hold."""
     ones = (1,) * (len(weight) - 2)
     down, up = (layer.rank, *weight[1:]), (weight[0], layer.rank, *ones)
     if (tuple(layer.down.shape), tuple(layer.up.shape)) == (down, up):
@@ -91,38 +91,39 @@ def reshape_update(layer: LowRank, weight: Shape) -> LowRank:
     return replace(layer, down=layer.down.reshape(down), up=layer.up.reshape(up))
 
 
-def check_match(fit: LayerMatch, facts: AdapterFacts, label: str, base: str) -> None:
-    """Refuse an adapter of which anything lands nowhere.
+def check_match(match: LayerMatch, facts: AdapterFacts, label: str, base: str) -> None:
+    """Refuse an adapter unless all of its layers are matched, each to one of its own.
 
     Args:
-        fit: Result of matching the adapter with the base.
+        match: The layers of the base model that the updates belong to.
         facts: Facts about the adapter.
         label: Name of the adapter in messages.
         base: Name of the base model in messages.
 
     Raises:
-        AdapterError: Naming both and, if it is known, the base that the adapter was made for.
+        AdapterError: It names the adapter, the base model and, if known, the one it was trained on.
     """
-    if not fit.total:
-        raise AdapterError(f"{label} holds no layers.")
-    if not fit.missing and not fit.wrong_shape:
-        if len({(component, own) for (component, _), own in fit.matched.items()}) < len(
-            fit.matched
+    if not match.total:
+        raise AdapterError(f"{label} has no layers.")
+    if not match.missing and not match.wrong_shape:
+        if len({(component, own) for (component, _), own in match.matched.items()}) < len(
+            match.matched
         ):
             raise AdapterError(f"{label} does not fit {base}: two of its layers are one there.")
         return
     stated = facts.base_model
     made_for = f" (made for {stated})" if stated and stated != base else ""
     raise AdapterError(
-        f"{label}{made_for} does not fit {base}: of its {fit.total} layers {len(fit.missing)} are "
-        f"not in the base and {len(fit.wrong_shape)} have another shape there.",
+        f"{label}{made_for} does not fit {base}: of its {match.total} layers "
+        f"{len(match.missing)} are not in the base and {len(match.wrong_shape)} have another shape "
+        "there.",
         f"Name the base it was made for: --base {stated}"
         if made_for
         else "Name the base it was made for with --base.",
     )
 
 
-def _sides(layer: LowRank | LayerSpec) -> tuple[int, Shape]:
+def _shape(layer: LowRank | LayerSpec) -> tuple[int, Shape]:
     if isinstance(layer, LayerSpec):
         return layer.out, layer.inputs
     return int(layer.up.shape[0]), tuple(layer.down.shape[1:])

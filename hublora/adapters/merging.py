@@ -1,6 +1,6 @@
-"""Makes one adapter of several.
+"""Merges several adapters into one.
 
-    way              what it does                                        source
+    method           result                                             source
     cat              side by side: exactly the weighted sum              PEFT's `cat`
     svd              the best approximation of a smaller rank            Eckart and Young, 1936
     ties             small values trimmed, signs elected                 arXiv 2306.01708
@@ -9,8 +9,8 @@
     magnitude_prune  small values trimmed
 
 The last four are defined on the updates themselves, so they are computed on `up @ down`, layer by
-layer, and brought back to low rank. PEFT's `linear` is not offered: it adds the factors, not their
-products, and is off by 100 % and more.
+layer, and approximated in low rank. PEFT's `linear` is not offered: it adds the factors, not their
+products, with relative errors of 100 % and more.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ Weighted = Sequence[tuple[float, LowRank]]
 
 @dataclass(frozen=True)
 class Merged:
-    """One adapter made of several.
+    """The result of a merge.
 
     Attributes:
-        adapter: The updates; its facts are the caller's to state.
-        error: Frobenius norm of what differs from the exact weighted sum, relative to that sum.
+        adapter: The merged updates, without facts.
+        error: Frobenius norm of the difference from the exact weighted sum, relative to that sum.
     """
 
     adapter: Adapter
@@ -53,18 +53,18 @@ def merge(
     density: float = 0.5,
     seed: int = 0,
 ) -> Merged:
-    """Return one adapter that acts like the weighted sum of `parts`, as nearly as `method` does.
+    """Return one adapter that approximates the weighted sum of `parts` by a method.
 
     Args:
-        parts: Adapters and their weights.
+        parts: (adapter, weight) pairs.
         method: One of METHODS.
-        rank: The largest rank of a layer; that of the largest part unless given. `cat` has none.
-        density: Share of the values that ties, dare and magnitude_prune keep, in (0, 1].
-        seed: Seed of the values that DARE drops.
+        rank: Largest rank of a layer; None is the largest among the parts. Not for `cat`.
+        density: Fraction of the values that ties, dare and magnitude_prune keep, in (0, 1].
+        seed: Seed of the values that dare drops.
 
     Raises:
-        ConfigError: There is no such method, or it cannot do what was asked.
-        AdapterError: The adapters do not fit each other, or one of them is a DoRA.
+        ConfigError: The method is unknown, or does not take these arguments.
+        AdapterError: The adapters have layers of different shapes, or one of them is a DoRA.
     """
     import torch
 
@@ -74,7 +74,7 @@ def merge(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for (component, module), weighted in _by_layer(parts).items():
-            exact = _side_by_side(weighted)
+            exact = _concatenated(weighted)
             up, down = _merge_layer(weighted, exact, method, rank, density)
             layer = _as_layer(up, down, weighted)
             layers.setdefault(component, {})[module] = layer
@@ -82,22 +82,22 @@ def merge(
             wanted += _norm(*exact) ** 2
             differing += _norm(_cat(1, exact[0], -stored[0]), _cat(0, exact[1], stored[1])) ** 2
     if not layers:
-        raise AdapterError("Nothing is left to merge: every weight is 0.")
+        raise AdapterError("There is nothing to merge: every weight is 0.")
     return Merged(Adapter(layers), (differing / wanted) ** 0.5 if wanted else 0.0)
 
 
 def _check(method: str, rank: int | None, density: float) -> None:
     if method == "linear":
         raise ConfigError(
-            "`linear` adds factors instead of updates and is off by 100 % and more.",
+            "merge method linear adds factors instead of updates, with errors of 100 % and more.",
             "Use --merge cat, which is exact.",
         )
     if method not in METHODS:
-        raise ConfigError(f"There is no merge {method!r}.", f"These are: {', '.join(METHODS)}.")
+        raise ConfigError(f"Unknown merge method {method!r}.", f"Choose from {', '.join(METHODS)}.")
     if method == "cat" and rank is not None:
-        raise ConfigError("`cat` keeps every rank.", "For a smaller one use --merge svd.")
+        raise ConfigError(f"merge method cat takes no rank, got {rank}.", "Use --merge svd.")
     if not 0 < density <= 1:
-        raise ConfigError(f"The density {density:g} is not in (0, 1].", "0.5 keeps half.")
+        raise ConfigError(f"density must be in (0, 1], got {density:g}.", "Try 0.5.")
 
 
 def _by_layer(
@@ -114,20 +114,20 @@ def _by_layer(
             for module, layer in modules.items():
                 if layer.magnitude is not None:
                     raise AdapterError(
-                        f"{adapter.facts.source or 'An adapter'} is a DoRA, which is not a sum.",
-                        "Compose it when you draw: hublora run a b …",
+                        f"{adapter.facts.source or 'An adapter'} is a DoRA and cannot be merged.",
+                        "Compose the adapters instead: hublora run a b …",
                     )
                 found.setdefault((component, module), []).append((weight, layer))
     for (component, module), weighted in found.items():
         if len({(layer.up.shape[0], layer.down[0].numel()) for _, layer in weighted}) > 1:
             raise AdapterError(
-                f"The adapters do not fit each other: {component}.{module} has several shapes.",
-                "Are they of the same base?",
+                f"The adapters have different shapes for the layer {component}.{module}.",
+                "Merge adapters of one base model.",
             )
     return found
 
 
-def _side_by_side(weighted: Weighted) -> tuple[torch.Tensor, torch.Tensor]:
+def _concatenated(weighted: Weighted) -> tuple[torch.Tensor, torch.Tensor]:
     """Return up [out, Σr] and down [Σr, n] whose product is the weighted sum, in float64."""
     ups = [weight * layer.scale * layer.up.flatten(1).double() for weight, layer in weighted]
     downs = [layer.down.flatten(1).double() for _, layer in weighted]
@@ -167,7 +167,7 @@ def _merge_dense(weighted: Weighted, method: str, density: float) -> torch.Tenso
 def _low_rank(update: torch.Tensor, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
     import torch
 
-    few = rank + 16  # more than are kept, so that those are accurate
+    few = rank + 16  # oversampled, for accuracy
     if min(update.shape) > 4 * few:
         left, values, right = torch.svd_lowrank(update, q=few, niter=6)
         right = right.T
@@ -214,7 +214,7 @@ def _cat(dimension: int, *tensors: torch.Tensor) -> Any:
 
 
 def common_facts(parts: Sequence[Adapter]) -> Mapping[str, Any]:
-    """Return the facts that hold for all of the parts, and the trigger words of each."""
+    """Return the facts that all parts have in common, and the trigger words of each."""
     found: dict[str, Any] = {}
     for name in ("base_model", "base_revision", "family", "architecture"):
         values = {getattr(part.facts, name) for part in parts}

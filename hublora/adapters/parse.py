@@ -1,4 +1,4 @@
-"""From a file's tensors to the updates of layers, every tensor accounted for."""
+"""Reads the updates of layers from a file's tensors; a tensor that is not read is an error."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 _MOST_WEIGHTS = 1 << 28  # in one layer; the largest of FLUX has 2**26
 
-# Parts of an update: those that must be there, and those that may. The first row that has all of
-# its first column is what the update is.
+# Kind of update, its required parts, its optional parts. The first row whose required parts are all
+# there is the kind.
 _METHODS: tuple[tuple[str, frozenset[str], frozenset[str]], ...] = (
     ("lora", frozenset({"down", "up"}), frozenset({"mid"})),
     (
@@ -35,7 +35,7 @@ _SHARED = frozenset({"alpha", "magnitude", "dora_scale"})
 
 
 def method_of(parts: Collection[str]) -> str | None:
-    """Return "lora", "loha" or "lokr" for the parts that a layer has, None if they are no whole."""
+    """Return "lora", "loha" or "lokr" for a layer's parts, None if they are incomplete."""
     for method, needed, optional in _METHODS:
         if needed <= set(parts) <= needed | optional | _SHARED:
             return method
@@ -50,13 +50,13 @@ def read_layers(
     """Return the updates in a file by component and module, LoHa and LoKr as low rank.
 
     Args:
-        tensors: The file's tensors.
-        metadata: The file's `__metadata__`; `lora_adapter_metadata` gives ranks' alphas.
-        config: `adapter_config.json` of a PEFT folder, if there is one.
+        tensors: Name -> tensor of the file.
+        metadata: The file's `__metadata__`; `lora_adapter_metadata` states alphas.
+        config: `adapter_config.json` of a PEFT folder; None without one.
 
     Raises:
-        AdapterError: A tensor belongs to no known kind of adapter, or parts of a layer are missing
-            or do not fit.
+        AdapterError: A tensor is of no supported kind of adapter, or parts of a layer are missing
+            or have shapes that do not match.
     """
     found: dict[tuple[str, str], dict[str, torch.Tensor]] = {}
     for name, tensor in tensors.items():
@@ -103,7 +103,7 @@ def _read_layer(
     except (RuntimeError, IndexError, ValueError) as error:
         if isinstance(error, AdapterError):
             raise
-        raise _misfit(module, parts) from error
+        raise _shape_error(module, parts) from error
     magnitude = _magnitude(parts, layer, module)
     return LowRank(layer.down, layer.up, layer.alpha, magnitude, layer.error)
 
@@ -111,7 +111,7 @@ def _read_layer(
 def file_rank(method: str, shapes: Mapping[str, tuple[int, ...]]) -> int | None:
     """Return the rank that the alpha of a layer is divided by, from its parts' shapes.
 
-    A LoKr of two whole matrices has none (LyCORIS `lokr.make_module_from_state_dict`).
+    A LoKr of two full matrices has none (LyCORIS `lokr.make_module_from_state_dict`).
     """
     names = {
         "lora": ("down",),
@@ -122,7 +122,7 @@ def file_rank(method: str, shapes: Mapping[str, tuple[int, ...]]) -> int | None:
 
 
 def _unranked_lokr(config: Mapping[str, Any] | None) -> tuple[float, int | None]:
-    """Return alpha and rank of a LoKr of whole matrices: LyCORIS does not scale it, PEFT does."""
+    """Return alpha and rank of a LoKr of full matrices: LyCORIS does not scale it, PEFT does."""
     alpha, rank = (config or {}).get("alpha"), (config or {}).get("r")
     if isinstance(alpha, int | float) and isinstance(rank, int) and rank > 0:
         return float(alpha), rank
@@ -140,7 +140,7 @@ def _low_rank(parts: Mapping[str, torch.Tensor], alpha: float, module: str) -> L
         down = flat.reshape(core.shape[0], in_channels, *core.shape[2:]).contiguous()
         up = flat_up.reshape(*flat_up.shape, 1, 1).contiguous()
     if not (down.ndim in (2, 4) and up.ndim in (2, 4) and 0 < down.shape[0] == up.shape[1]):
-        raise _misfit(module, parts)
+        raise _shape_error(module, parts)
     return LowRank(down, up, alpha)
 
 
@@ -212,14 +212,19 @@ def _check_magnitudes(layers: Mapping[str, Mapping[str, LowRank]]) -> None:
             )
 
 
-def _misfit(module: str, parts: Mapping[str, torch.Tensor]) -> AdapterError:
+def _shape_error(module: str, parts: Mapping[str, torch.Tensor]) -> AdapterError:
     shapes = " and ".join(
         f"{tuple(tensor.shape)}" for part, tensor in sorted(parts.items()) if part not in _SHARED
     )
-    return AdapterError(f"The parts of the layer {module!r} do not fit: {shapes}.")
+    return AdapterError(
+        f"The parts of the layer {module!r} have shapes that do not match: {shapes}."
+    )
 
 
 def _number(tensor: torch.Tensor, module: str) -> float:
     if tensor.numel() != 1:
-        raise AdapterError(f"The alpha of the layer {module!r} is not one number.")
+        raise AdapterError(
+            f"The alpha of the layer {module!r} must be one number, got shape "
+            f"{tuple(tensor.shape)}."
+        )
     return float(tensor)

@@ -1,10 +1,10 @@
-"""How much adapters get in each other's way: cosines of their updates, without building them.
+"""Similarity of adapters: cosines of their updates, without building them.
 
 Updates are compared as vectors of all their weights. Of two in low rank, the inner product is
 
     ⟨s₁B₁A₁, s₂B₂A₂⟩ = s₁s₂ · Σᵢⱼ (B₁ᵀB₂)ᵢⱼ (A₁A₂ᵀ)ᵢⱼ
 
-which costs two products of rank by rank. DoRA's magnitudes are left aside: they are no direction.
+which costs two products of rank by rank. DoRA's magnitudes are ignored: they have no direction.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from itertools import combinations
 from hublora.adapters.adapter import Adapter, LowRank
 from hublora.families.registry import find_block
 
-# Below the first, updates are as good as independent; from the second on, most of one is the other.
+# Cosines below the first are taken for independent updates, from the second for conflicting ones.
 INDEPENDENT, ENTANGLED = 0.1, 0.5
 _UNBALANCED = 2.0  # one adapter's update is this much longer than another's
 
@@ -26,13 +26,13 @@ Layers = Mapping[tuple[str, str], LowRank]  # (component, module) -> update
 
 @dataclass(frozen=True)
 class PairOverlap:
-    """Two adapters beside each other.
+    """The overlap of two adapters.
 
     Attributes:
-        first: Index of one of them.
-        second: Index of the other.
-        cosine: Cosine of the whole updates, -1 to 1; 0 is independent, below 0 they cancel.
-        blocks: Cosine in each block that both change, e.g. "unet.down_blocks.1".
+        first: Index of the first adapter.
+        second: Index of the second adapter.
+        cosine: Cosine of their updates, -1 to 1; 0 is independent, below 0 they cancel.
+        blocks: Block that both change, e.g. "unet.down_blocks.1" -> cosine in it, -1 to 1.
     """
 
     first: int
@@ -43,12 +43,12 @@ class PairOverlap:
 
 @dataclass(frozen=True)
 class Suggestion:
-    """How to use adapters together.
+    """A suggestion how to use adapters together.
 
     Attributes:
         mode: "sum" of all at once, or "switch" from one to the next at each step.
-        weights: One for each adapter, in order.
-        reason: A sentence.
+        weights: Weight of each adapter, in order.
+        reason: Explanation in one sentence or two.
     """
 
     mode: str
@@ -58,12 +58,12 @@ class Suggestion:
 
 @dataclass(frozen=True)
 class Overlap:
-    """Adapters beside each other.
+    """The overlap of several adapters.
 
     Attributes:
-        norms: Length of each one's update.
-        pairs: Every two of them.
-        suggestion: How to use them together.
+        norms: Frobenius norm of each adapter's update.
+        pairs: Overlap of every two adapters.
+        suggestion: Composition mode and weights.
     """
 
     norms: tuple[float, ...]
@@ -73,11 +73,11 @@ class Overlap:
 
 @dataclass(frozen=True)
 class Similarity:
-    """How alike two adapters are that should be one.
+    """The similarity of two adapters that should be equal.
 
     Attributes:
-        cosine: Cosine of the whole updates, -1 to 1; 1 is the same direction.
-        difference: Length of the difference of both updates over that of the first one.
+        cosine: Cosine of their updates, -1 to 1; 1 is the same direction.
+        difference: Norm of the difference of the updates divided by that of the first.
     """
 
     cosine: float
@@ -85,8 +85,8 @@ class Similarity:
 
 
 def similarity_of(one: Adapter, other: Adapter) -> Similarity:
-    """Compare two adapters as wholes; names of layers may be in different layouts."""
-    first, second = _unpunctuated(one), _unpunctuated(other)
+    """Compare two adapters, whose layer names may be in different layouts."""
+    first, second = _flattened_names(one), _flattened_names(other)
     inner = sum(_inner(first, second).values())
     length, other_length = _norm(first), _norm(second)
     apart = math.sqrt(max(0.0, length**2 + other_length**2 - 2 * inner))
@@ -94,8 +94,8 @@ def similarity_of(one: Adapter, other: Adapter) -> Similarity:
     return Similarity(cosine, apart / length if length else float(apart > 0))
 
 
-def _unpunctuated(adapter: Adapter) -> Layers:
-    """Return the layers under names as kohya's layout has them, without the dots."""
+def _flattened_names(adapter: Adapter) -> Layers:
+    """Return the layers under names with `_` for `.`, as in kohya's layout."""
     return {
         (component, module.replace(".", "_")): layer
         for (component, module), layer in _flat(adapter).items()
@@ -105,8 +105,8 @@ def _unpunctuated(adapter: Adapter) -> Layers:
 def overlap(adapters: Sequence[Adapter]) -> Overlap:
     """Compare adapters whose layers have the same names, two or more.
 
-    Layers that only one of two changes do not overlap; nor do layers of another shape, which are
-    of another base.
+    Layers that one of two changes alone do not overlap, nor do layers of different shapes, which
+    are of different base models.
     """
     layers = [_flat(adapter) for adapter in adapters]
     norms = [_norm(one) for one in layers]
@@ -179,14 +179,14 @@ def _cosine(inner: float, one: float, other: float) -> float:
 def _suggest(norms: Sequence[float], pairs: Sequence[PairOverlap]) -> Suggestion:
     """Suggest the sum where updates are independent enough, switching where they are not.
 
-    In a sum, each update is brought to the length of the shortest if lengths differ much, and all
-    are made smaller together so that the sum is no longer than the longest alone.
+    In a sum, each update is scaled to the smallest norm if norms differ much, and then all together
+    so that the norm of the sum is at most the largest norm of one.
     """
     worst = max(pairs, key=lambda pair: abs(pair.cosine))
     plain = tuple(1.0 for _ in norms)
     if abs(worst.cosine) >= ENTANGLED:
-        what = "pull at the same weights" if worst.cosine > 0 else "cancel each other"
-        return Suggestion("switch", plain, f"Their updates {what}: let one act at a time.")
+        what = "point in the same direction" if worst.cosine > 0 else "cancel each other"
+        return Suggestion("switch", plain, f"Their updates {what}: switch between them.")
     shortest = min((norm for norm in norms if norm), default=1.0)
     unbalanced = max(norms) > _UNBALANCED * shortest
     weights = [shortest / norm if unbalanced and norm else 1.0 for norm in norms]
@@ -197,9 +197,9 @@ def _suggest(norms: Sequence[float], pairs: Sequence[PairOverlap]) -> Suggestion
         smaller = min(1.0, max(lengths) / math.sqrt(square)) if square > 0 else 1.0
         weights = [weight * smaller for weight in weights]
     reason = (
-        "Their updates share some weights: less of each keeps the sum in bounds."
+        "Their updates overlap: smaller weights limit the norm of the sum."
         if worst.cosine > INDEPENDENT
-        else "Their updates are as good as independent."
+        else "Their updates are almost independent."
     )
     if unbalanced:
         reason += " One is much stronger than the other."

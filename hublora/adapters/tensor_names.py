@@ -1,4 +1,4 @@
-"""Names of tensors in adapter files: which layer each belongs to, and which part of its update.
+"""Parses names of tensors in adapter files into component, layer and part of the update.
 
     layout      a layer's tensors
     diffusers   unet.<module>.lora_A.weight            unet.<module>.lora_B.weight
@@ -12,8 +12,8 @@ Besides the pair of LoRA, a layer's update may have a DoRA magnitude (`lora_magn
 `dora_scale`), the middle factor of a Tucker decomposition (`lora_mid`), or be LyCORIS's products of
 Hadamard (`hada_*`) and Kronecker (`lokr_*`).
 
-Files that mix the diffusers namings exist (its own training scripts write them for targets beyond
-attention); each tensor is read by its own name, so they are read whole.
+Files may mix diffusers' namings (its training scripts write them for targets beyond attention);
+each tensor is parsed by its own name.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def detect_layout(names: Iterable[str]) -> str:
     """Return "kohya", "peft" or "diffusers" from the names of a file's tensors.
 
     Raises:
-        AdapterError: The names are those of no adapter known here.
+        AdapterError: The names are not those of a supported adapter.
     """
     names = list(names)
     if any(name.startswith(tuple(FLAT_PREFIXES)) for name in names):
@@ -130,7 +130,7 @@ def parse_name(name: str) -> tuple[str, str, str] | None:
 
 
 def unknown_tensor(name: str) -> AdapterError:
-    """Return the refusal of a tensor that `parse_name` cannot place."""
+    """Return the error for a tensor whose name `parse_name` does not parse."""
     if kind := _other_kind(name):
         return not_low_rank(name, kind)
     if _split(name):
@@ -139,15 +139,15 @@ def unknown_tensor(name: str) -> AdapterError:
             f"Supported are: {', '.join(FAMILIES)}.",
         )
     return AdapterError(
-        f"The tensor {name!r} belongs to no kind of adapter that hublora reads.",
+        f"The tensor {name!r} is of no kind of adapter that hublora reads.",
         "LoRA, DoRA, LoHa and LoKr in diffusers, PEFT and kohya layout are read.",
     )
 
 
 def not_low_rank(name: str, kind: str) -> AdapterError:
-    """Return the refusal of a tensor of a known kind that no pipeline here takes."""
+    """Return the error for a tensor of a known kind that is not supported."""
     return AdapterError(
-        f"The tensor {name!r} holds {kind}, which is no low-rank update of a layer.",
+        f"The tensor {name!r} contains {kind}, which is no low-rank update of a layer.",
         "Ask its author for the adapter as LoRA, DoRA, LoHa or LoKr.",
     )
 

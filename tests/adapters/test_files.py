@@ -63,7 +63,7 @@ def test_a_header_of_endless_nesting_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     text = b"[" * 200_000
     path.write_bytes(struct.pack("<Q", len(text)) + text)
-    with pytest.raises(AdapterError, match=r"does not parse"):
+    with pytest.raises(AdapterError, match=r"is not valid"):
         load_adapter(path)
 
 
@@ -131,16 +131,16 @@ def test_weights_in_eight_bits_are_read_and_checked(tmp_path: Path) -> None:
 
 TENSORS: dict[str, Callable[[dict[str, torch.Tensor]], object]] = {
     "only some of the parts": lambda t: t.pop(UP),
-    "do not fit": lambda t: t.update({UP: torch.ones(4, 3)}),
+    "do not match": lambda t: t.update({UP: torch.ones(4, 3)}),
     "belongs to no kind": lambda t: t.update({"unet.a.to_q.strange": torch.ones(2, 2)}),
     "alpha, down, hada_w1_a, up": lambda t: t.update(
         {"unet.a.to_q.hada_w1_a": torch.ones(2, 2), "unet.a.to_q.alpha": torch.ones(())}
     ),
     "holds full biases": lambda t: t.update({"unet.a.to_q.diff_b": torch.ones(2)}),
-    "holds OFT": lambda t: (t.clear(), t.update({"lora_unet_a.oft_blocks": torch.ones(2)})),
+    "contains OFT": lambda t: (t.clear(), t.update({"lora_unet_a.oft_blocks": torch.ones(2)})),
     "twice": lambda t: t.update({"unet.a.to_q.lora.down.weight": torch.ones(2, 4)}),
     "not a LoRA adapter": lambda t: (t.clear(), t.update({"conv_in.weight": torch.ones(2)})),
-    "not one number": lambda t: t.update({"unet.a.to_q.alpha": torch.ones(3)}),
+    "must be one number": lambda t: t.update({"unet.a.to_q.alpha": torch.ones(3)}),
 }
 
 
@@ -155,7 +155,7 @@ def test_tensors_that_make_no_adapter_are_refused(tmp_path: Path, word: str) -> 
 
 def test_an_update_of_rank_zero_is_refused(tmp_path: Path) -> None:
     save_file({DOWN: torch.ones(0, 4), UP: torch.ones(4, 0)}, tmp_path / "a.safetensors")
-    with pytest.raises(AdapterError, match=r"do not fit"):
+    with pytest.raises(AdapterError, match=r"do not match"):
         load_adapter(tmp_path / "a.safetensors")
 
 

@@ -75,7 +75,7 @@ def test_the_cosines_are_those_of_the_dense_updates(pipe: Any) -> None:
 
 def test_an_adapter_and_itself_are_to_be_switched(pipe: Any) -> None:
     adapter = random_adapter(pipe, TARGETS)
-    for factor, words in ((2.0, "pull at the same"), (-2.0, "cancel each other")):
+    for factor, words in ((2.0, "point in the same direction"), (-2.0, "cancel each other")):
         found = overlap([adapter, scaled(adapter, factor)])
         assert found.pairs[0].cosine == pytest.approx(1.0 if factor > 0 else -1.0)
         assert found.suggestion.mode == "switch"

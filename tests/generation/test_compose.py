@@ -153,7 +153,7 @@ def test_one_layer_that_fits_nothing_is_enough_to_refuse(pipe: Any) -> None:
 
 
 def test_an_adapter_without_layers_is_refused(pipe: Any) -> None:
-    with pytest.raises(AdapterError, match=r"holds no layers"):
+    with pytest.raises(AdapterError, match=r"has no layers"):
         apply_adapters(pipe, [Weighted(Adapter({"unet": {}}))])
 
 

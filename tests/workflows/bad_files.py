@@ -233,24 +233,28 @@ TENSORS: dict[str, tuple[Build, str]] = {
     "NaN": (filled(float("nan"), torch.float32), "not finite"),
     "infinity in half precision": (filled(float("inf"), torch.float16), "not finite"),
     "minus infinity in bfloat16": (filled(-float("inf"), torch.bfloat16), "not finite"),
-    "a rank of nothing": (tensors(lambda: pair(rank=0)), "do not fit"),
+    "a rank of nothing": (tensors(lambda: pair(rank=0)), "do not match"),
     "one half": (tensors(lambda: {DOWN: torch.ones(2, 16)}), "only some of the parts"),
-    "halves of different rank": (tensors(lambda: {**pair(), UP: torch.ones(16, 3)}), "do not fit"),
-    "vectors": (tensors(lambda: {DOWN: torch.ones(2), UP: torch.ones(2)}), "do not fit"),
-    "numbers": (tensors(lambda: {DOWN: torch.ones(()), UP: torch.ones(())}), "do not fit"),
-    "three dimensions": (
-        tensors(lambda: {DOWN: torch.ones(2, 16, 1), UP: torch.ones(16, 2, 1)}), "do not fit",
+    "halves of different rank": (
+        tensors(lambda: {**pair(), UP: torch.ones(16, 3)}), "do not match",
     ),
-    "whole numbers": (tensors(lambda: {k: x.int() for k, x in pair().items()}), "whole numbers"),
+    "vectors": (tensors(lambda: {DOWN: torch.ones(2), UP: torch.ones(2)}), "do not match"),
+    "numbers": (tensors(lambda: {DOWN: torch.ones(()), UP: torch.ones(())}), "do not match"),
+    "three dimensions": (
+        tensors(lambda: {DOWN: torch.ones(2, 16, 1), UP: torch.ones(16, 2, 1)}), "do not match",
+    ),
+    "whole numbers": (tensors(lambda: {k: x.int() for k, x in pair().items()}), "floating-point"),
     "the weights of a model": (
         tensors(lambda: {"conv_in.weight": torch.ones(2, 2)}), "not a LoRA adapter",
     ),
     "a tensor of something else": (more(strange=torch.ones(2)), "belongs to no kind"),
     "a layer under two names": (more(lora__down__weight=torch.ones(2, 16)), "twice"),
-    "an alpha of three numbers": (more(alpha=torch.ones(3)), "not one number"),
+    "an alpha of three numbers": (more(alpha=torch.ones(3)), "must be one number"),
     "an alpha that is no number": (more(alpha=torch.tensor(float("nan"))), "not finite"),
     "settings that are no JSON": (tensors(pair, lora_adapter_metadata="{"), "not JSON"),
-    "settings that are a list": (tensors(pair, lora_adapter_metadata="[1]"), "no settings"),
+    "settings that are a list": (
+        tensors(pair, lora_adapter_metadata="[1]"), "must be a JSON object",
+    ),
     "an alpha of text in the settings": (
         tensors(pair, lora_adapter_metadata='{"unet.lora_alpha": "much"}'), "no number",
     ),
@@ -261,11 +265,11 @@ TENSORS: dict[str, tuple[Build, str]] = {
         tensors(pair, lora_adapter_metadata='{"unet.alpha_pattern": {"(a+)+$": 1}}'),
         "not the name of a layer",
     ),
-    "PEFT settings that are no JSON": (peft(b"{"), "does not parse"),
-    "PEFT settings that are no text": (peft(b"\xff\xfe\x00"), "does not parse"),
-    "PEFT settings that are a list": (peft(b"[]"), "no settings"),
-    "PEFT settings without end": (peft(b"[" * 100_000), "does not parse"),
-    "a kind of PEFT that is not read": (settings(peft_type="VERA"), "VERA adapter"),
+    "PEFT settings that are no JSON": (peft(b"{"), "is not valid JSON"),
+    "PEFT settings that are no text": (peft(b"\xff\xfe\x00"), "is not valid JSON"),
+    "PEFT settings that are a list": (peft(b"[]"), "must be a JSON object"),
+    "PEFT settings without end": (peft(b"[" * 100_000), "is not valid JSON"),
+    "a kind of PEFT that is not read": (settings(peft_type="VERA"), "got VERA"),
     "a PEFT alpha of text": (settings(lora_alpha="strong"), "no number"),
     "DoRA for some layers": (
         tensors(lambda: pair() | {
@@ -283,23 +287,23 @@ TENSORS: dict[str, tuple[Build, str]] = {
     "LoHa without a factor": (flat(hada_w1_a=(16, 2), hada_w1_b=(2, 16)), "only some of the parts"),
     "LoHa that does not multiply": (
         flat(hada_w1_a=(16, 2), hada_w1_b=(3, 16), hada_w2_a=(16, 2), hada_w2_b=(2, 16)),
-        "do not fit",
+        "do not match",
     ),
     "LoKr without a factor": (flat(lokr_w1=(4, 4), lokr_w2_a=(4, 2)), "only some of the parts"),
     "LoKr larger than any layer": (
         flat(lokr_w1=(200, 200), lokr_w2=(200, 200)), "more than any layer",
     ),
-    "LoKr of numbers": (flat(lokr_w1=(), lokr_w2=()), "do not fit"),
+    "LoKr of numbers": (flat(lokr_w1=(), lokr_w2=()), "do not match"),
     "LoCon with a core that does not fit": (
         flat(
             lora_down__weight=(2, 16, 1, 1),
             lora_mid__weight=(3, 3, 3, 3),
             lora_up__weight=(16, 2, 1, 1),
         ),
-        "do not fit",
+        "do not match",
     ),
-    "OFT": (flat(oft_blocks=(4, 4, 4)), "holds OFT"),
-    "IA3": (flat(weight=(16,), on_input=(1,)), "holds IA3"),
+    "OFT": (flat(oft_blocks=(4, 4, 4)), "contains OFT"),
+    "IA3": (flat(weight=(16,), on_input=(1,)), "contains IA3"),
     "full weights": (flat(diff=(16, 16)), "holds full weights"),
     "biases": (more(diff_b=torch.ones(16)), "holds full biases"),
 }  # fmt: skip
