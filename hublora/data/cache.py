@@ -39,7 +39,8 @@ class Encoders:
 
     Attributes:
         images: float32 [B, 3, h, w] in [-1, 1] -> mean and std of the VAE posterior, each
-            [B, C, h', w']. Called only if latents are missing, so it may load the VAE itself.
+            [B, C, h', w'], or no std to use its mode. Called only if latents are missing, so it may
+            load the VAE itself.
         prompts: B texts -> named tensors [B, …], padded to one length. Called only if prompt
             embeddings are missing. None: captions are encoded during training instead.
         image_key: JSON values that determine the output of `images`: base, commit, dtype, …
@@ -113,7 +114,9 @@ def _open_bucket(
     latents, cached = cache.latents(encoders.images, size, counter.add)
     masks = cache.masks(latents["mean"], size)
     inpainting = cache.inpainting(encoders.images, size) if encoders.inpaints else None
-    return EncodedBucket(cache.bucket, latents["mean"], latents["std"], masks, inpainting), cached
+    return EncodedBucket(
+        cache.bucket, latents["mean"], latents.get("std"), masks, inpainting
+    ), cached
 
 
 def _open_prompts(

@@ -22,7 +22,7 @@ class EncodedBucket:
     Attributes:
         bucket: The examples in it, and the row of each of their variants.
         mean: Mean of the VAE posterior, [rows, C, h', w'].
-        std: Standard deviation of the VAE posterior, [rows, C, h', w'].
+        std: Standard deviation of the VAE posterior, [rows, C, h', w']; None for its mode.
         masks: Loss masks, uint8 [rows, 1, h', w']; None unless `data.masks` is set.
         inpainting: M inpainting masks of each row, `mask` uint8 [rows · M, 1, h', w'], and
             `masked_latents` [rows · M, C, h', w']; None unless the base inpaints.
@@ -30,7 +30,7 @@ class EncodedBucket:
 
     bucket: Bucket
     mean: Tensor
-    std: Tensor
+    std: Tensor | None
     masks: Tensor | None = None
     inpainting: Mapping[str, Tensor] | None = None
 
@@ -108,8 +108,11 @@ class CachedDataset:
         """Return (C, h', w') of the latents of an example."""
         return tuple(self._buckets[self.bucket_of[index]].mean.shape[1:])
 
-    def latents(self, indices: Sequence[int], variants: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Return mean and std of the VAE posterior, each float32 [B, C, h', w'] on the CPU.
+    def latents(
+        self, indices: Sequence[int], variants: Sequence[int]
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return mean and std of the VAE posterior, each float32 [B, C, h', w'] on the CPU; no std
+        if the family uses the posterior's mode.
 
         Args:
             indices: Examples, in [0, len), of one bucket.
@@ -119,7 +122,8 @@ class CachedDataset:
 
         encoded, numbers = self._rows(indices, variants)
         rows = torch.tensor(numbers)
-        return encoded.mean.index_select(0, rows).float(), encoded.std.index_select(0, rows).float()
+        mean, std = encoded.mean.index_select(0, rows).float(), encoded.std
+        return mean, None if std is None else std.index_select(0, rows).float()
 
     def masks(self, indices: Sequence[int], variants: Sequence[int]) -> Tensor:
         """Return the loss mask of each sample, float32 [B, 1, h', w'] in [0, 1] on the CPU.

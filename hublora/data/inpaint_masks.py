@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 FULL_MASK_SHARE = 0.25  # of the masks cover the image, as for Stable Diffusion's inpainting base
 MIN_SIDE_SHARE = 0.25  # of the image's sides, for the sides of a random mask
 
-EncodeImages = Callable[["Tensor"], "tuple[Tensor, Tensor]"]
+EncodeImages = Callable[["Tensor"], "tuple[Tensor, Tensor | None]"]
 
 
 def inpaint_masks_per_crop(config: DataConfig) -> int:

@@ -59,7 +59,8 @@ class BucketCache:
     def latents(
         self, encode_images: EncodeImages, batch_size: int, add: Callable[[int], None]
     ) -> tuple[Mapping[str, Tensor], bool]:
-        """Return `mean` and `std` of all rows, and whether they were cached already.
+        """Return `mean` and, unless the family uses the mode, `std` of all rows, and whether they
+        were cached already.
 
         Args:
             encode_images: Called with float32 [B, 3, h, w], as in `Encoders`.
@@ -73,8 +74,9 @@ class BucketCache:
             examples, plan = self.bucket.pick(self.source.examples), self.bucket.plan
             for pixels in batches_of_pixels(examples, self.config, plan, first, batch_size):
                 mean, std = encode_images(pixels)
-                _check_finite(mean, std)
-                yield {"mean": mean, "std": std}
+                latents = {"mean": mean} if std is None else {"mean": mean, "std": std}
+                _check_finite(*latents.values())
+                yield latents
                 add(len(pixels))
 
         return open_rows(self.folder, self.rows, batch_size, about, produce)
@@ -135,15 +137,15 @@ class BucketCache:
         }
 
 
-def _check_finite(mean: Tensor, std: Tensor) -> None:
+def _check_finite(*latents: Tensor) -> None:
     """Refuse infinite latents: some VAEs overflow in float16, and training would only see NaN.
 
     Raises:
         ConfigError: A value is not finite.
     """
-    if not (mean.isfinite().all() and std.isfinite().all()):
+    if not all(tensor.isfinite().all() for tensor in latents):
         raise ConfigError(
-            f"The VAE returned infinite values in {str(mean.dtype).removeprefix('torch.')}.",
+            f"The VAE returned infinite values in {str(latents[0].dtype).removeprefix('torch.')}.",
             "Let it run in bfloat16 or float32.",
         )
 

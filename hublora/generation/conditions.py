@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hublora.errors import ConfigError
+from hublora.families import family_of_pipeline
 from hublora.generation.sample import inpaints
 
 if TYPE_CHECKING:
@@ -105,7 +106,8 @@ def conditioned(pipe: Any, conditions: Conditions) -> Any:
         kind = diffusers.AutoPipelineForText2Image
     more = {}
     if conditions.controlnet is not None:
-        more["controlnet"] = conditions.controlnet.to(pipe._execution_device, pipe.unet.dtype)
+        denoiser = getattr(pipe, family_of_pipeline(pipe).denoiser)
+        more["controlnet"] = conditions.controlnet.to(pipe._execution_device, denoiser.dtype)
     made = kind.from_pipe(pipe, **more)
     made.hublora = getattr(pipe, "hublora", None)
     return made

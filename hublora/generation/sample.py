@@ -8,6 +8,7 @@ from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 from hublora.errors import ConfigError
+from hublora.families import family_of_pipeline
 from hublora.quoting import is_text
 
 if TYPE_CHECKING:
@@ -84,8 +85,9 @@ def defaults_from_card(card: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def sampling_for(base: Base, prompt: str, **chosen: Any) -> Sampling:
-    """Return how `prompt` is sampled: as chosen, else as the base's card says, else as usual."""
-    settings = defaults_from_card(base.card)
+    """Return sampling settings: as chosen, else as the base model's card states, else as usual for
+    its family."""
+    settings = asdict(base.family.sampling) | defaults_from_card(base.card)
     settings |= {key: value for key, value in chosen.items() if value is not None}
     return Sampling(prompt=prompt, **settings)
 
@@ -193,7 +195,7 @@ def _nothing_around(pipe: Any, plan: Sampling) -> dict[str, Any]:
     """Return what lets a pipeline that inpaints draw a whole image: a mask of all of it."""
     from PIL import Image
 
-    side = int(pipe.unet.config.sample_size * pipe.vae_scale_factor)
+    side = family_of_pipeline(pipe).resolution(pipe)
     size = (plan.width or side, plan.height or side)
     grey, white = Image.new("RGB", size, "grey"), Image.new("L", size, 255)
     return {"image": grey, "mask_image": white, "strength": 1.0}

@@ -123,6 +123,24 @@ def test_a_real_vae_gives_the_same_latents_as_without_a_cache(settle):
     assert not torch.allclose(mirrored, data.latents([2], [1])[0], atol=1e-3)
 
 
+def test_a_family_that_trains_on_the_mode_caches_the_mean_alone(settle):
+    source, config = settle(center_crop=True)
+    plain = build(source, config, CountingEncoders())
+    mean, std = plain.latents([1], [0])
+    assert std is not None
+    whole = CountingEncoders()
+    mode = build(
+        source, config, whole, images=lambda x: (whole.images(x)[0], None), image_key={"mode": True}
+    )
+    again = build(
+        source, config, CountingEncoders(), images=lambda x: 1 / 0, image_key={"mode": True}
+    )
+    for data in (mode, again):
+        cached, nothing = data.latents([1], [0])
+        assert torch.equal(cached, mean)
+        assert nothing is None
+
+
 def test_prompts_are_encoded_once_each_and_the_empty_one_too(settle):
     source, config = settle()
     encoders = CountingEncoders()
