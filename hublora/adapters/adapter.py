@@ -8,6 +8,7 @@ https://huggingface.co/papers/2402.09353, equation 5).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -120,7 +121,6 @@ def peft_config(modules: Mapping[str, LowRank]) -> dict[str, Any]:
     because PEFT matches patterns as suffixes. That is also why targets go without the level that
     some versions of transformers do not have (`hublora.adapters.layer_names`): they fit both.
     """
-    import re
     from collections import Counter
 
     dora = any(layer.magnitude is not None for layer in modules.values())
@@ -131,12 +131,10 @@ def peft_config(modules: Mapping[str, LowRank]) -> dict[str, Any]:
         "lora_alpha": _whole(alpha),
         "target_modules": sorted(name.removeprefix(WRAPPER) for name in modules),
         "rank_pattern": {
-            f"^{re.escape(name)}$": layer.rank
-            for name, layer in modules.items()
-            if layer.rank != rank
+            _pattern(name): layer.rank for name, layer in modules.items() if layer.rank != rank
         },
         "alpha_pattern": {
-            f"^{re.escape(name)}$": _whole(layer.alpha)
+            _pattern(name): _whole(layer.alpha)
             for name, layer in modules.items()
             if layer.alpha != alpha
         },
@@ -144,6 +142,13 @@ def peft_config(modules: Mapping[str, LowRank]) -> dict[str, Any]:
         "bias": "none",
         **({"use_dora": True} if dora else {}),
     }
+
+
+def _pattern(name: str) -> str:
+    """Return the pattern that matches one layer in every version of transformers: without the level
+    `text_model` and its anchor, for layers of text encoders that have both."""
+    bare = name.removeprefix(WRAPPER)
+    return f"^{re.escape(name)}$" if bare == name else f"{re.escape(bare)}$"
 
 
 def _whole(number: float) -> int | float:

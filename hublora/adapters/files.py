@@ -13,6 +13,7 @@ from hublora.adapters.embeddings import has_learned_tokens
 from hublora.adapters.facts import facts_from_header, facts_of_tokens
 from hublora.adapters.header import read_file_header
 from hublora.adapters.parse import read_layers
+from hublora.adapters.tensor_names import uses_peft_config
 from hublora.errors import AdapterError
 from hublora.filesystem import sha256_of, write_atomically
 
@@ -79,7 +80,7 @@ def load_adapter(path: Path, **more: Any) -> Adapter:
         digest, size = sha256_of(path), path.stat().st_size
         facts = facts_of_tokens(header, sha256=digest, size=size, **more)
         return Adapter({}, facts, header.metadata)
-    config = read_peft_config(path)
+    config = read_peft_config(path) if uses_peft_config(header.shapes) else None
     facts = facts_from_header(
         header, config, sha256=sha256_of(path), size=path.stat().st_size, **more
     )

@@ -16,6 +16,7 @@ from typing import Any
 from hublora.errors import AdapterError
 
 MAX_HEADER = 32 << 20  # bytes; the format allows 100 MB, the longest known have 10 of captions
+_MOST_DIMENSIONS, _MOST_SIZE = 16, 1 << 48  # of a shape, so that products of them stay cheap
 _BITS = {"BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "I16": 16, "F16": 16, "BF16": 16}
 _BITS |= {"U16": 16, "I32": 32, "U32": 32, "F32": 32, "I64": 64, "U64": 64, "F64": 64}
 _NUMBERS = {"F16": ("e", 2), "BF16": ("f", 2), "F32": ("f", 4), "F64": ("d", 8), "I64": ("q", 8)}
@@ -130,7 +131,11 @@ def _parse_header(entries: dict[str, Any], header_bytes: int) -> Header:
     if not all(isinstance(text, str) for text in metadata.values()):
         raise TypeError("metadata must be strings")
     shapes = {key: tuple(entry["shape"]) for key, entry in entries.items()}
-    if not all(type(size) is int and size >= 0 for shape in shapes.values() for size in shape):
+    if not all(len(shape) <= _MOST_DIMENSIONS for shape in shapes.values()):
+        raise ValueError("shapes must have few dimensions")
+    if not all(
+        type(size) is int and 0 <= size < _MOST_SIZE for shape in shapes.values() for size in shape
+    ):
         raise TypeError("shapes must be of integers")
     dtypes = {key: str(entry["dtype"]) for key, entry in entries.items()}
     reached = 0  # the data of one tensor begins where that of another ends: no gaps, no overlaps

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from hublora.adapters.parse import file_rank, method_of
+from hublora.adapters.parse import check_size, file_rank, method_of
 from hublora.adapters.tensor_names import parse_name
+from hublora.errors import AdapterError
 
 Shape = tuple[int, ...]
 
@@ -61,6 +62,15 @@ def find_load_problems(shapes: Mapping[str, Shape]) -> list[str]:
             f"It will not load: {len(incomplete)} of its {len(layers)} layers are incomplete, such "
             f"as {incomplete[0]!r}."
         )
+    for (_, module), parts in layers.items():
+        method = method_of(parts)
+        try:
+            if method is not None:
+                check_size(method, parts, module)
+        except AdapterError as error:
+            found.append(f"It will not load: {error.message}")
+        except IndexError:
+            continue  # a scalar where a matrix should be: among the incomplete
     return found
 
 

@@ -20,6 +20,7 @@ from collections.abc import Mapping
 import torch
 
 Factors = tuple[torch.Tensor, torch.Tensor]
+_WIDE = 4096
 TOLERANCE = 0.01  # relative error allowed unless another is asked for
 
 
@@ -38,7 +39,10 @@ def hadamard(
         _pair(parts[f"hada_w{k}_a"], parts[f"hada_w{k}_b"], parts.get(f"hada_t{k}")) for k in (1, 2)
     )
     if a1.shape[1] * a2.shape[1] >= min(a1.shape[0], b1.shape[1]):
-        return truncate((a1 @ b1) * (a2 @ b2), torch.eye(b1.shape[1]), tolerance, rank)
+        update = (a1 @ b1) * (a2 @ b2)
+        if _WIDE < update.shape[1] > update.shape[0]:  # the smaller of the two identities
+            return truncate(torch.eye(update.shape[0]), update, tolerance, rank)
+        return truncate(update, torch.eye(update.shape[1]), tolerance, rank)
     up = (a1[:, :, None] * a2[:, None, :]).flatten(1)
     down = (b1[:, None, :] * b2[None, :, :]).flatten(0, 1)
     return truncate(up, down, tolerance, rank)
@@ -56,9 +60,7 @@ def kronecker(
         tolerance: Allowed relative error, as for `hadamard`.
         rank: Largest rank, as for `hadamard`.
     """
-    (u1, s1, v1), (u2, s2, v2) = (
-        torch.linalg.svd(_kronecker_factor(parts, side), full_matrices=False) for side in (1, 2)
-    )
+    (u1, s1, v1), (u2, s2, v2) = (_svd_of_factor(parts, side) for side in (1, 2))
     values = torch.outer(s1, s2).flatten()
     order = values.argsort(descending=True)
     keep, error = _truncated_rank(values[order], tolerance, rank)
@@ -119,10 +121,19 @@ def _pair(a: torch.Tensor, b: torch.Tensor, core: torch.Tensor | None) -> Factor
     return tucker(core.float(), a.flatten(1).T.float(), b.float())
 
 
-def _kronecker_factor(parts: Mapping[str, torch.Tensor], side: int) -> torch.Tensor:
+def _svd_of_factor(
+    parts: Mapping[str, torch.Tensor], side: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return the singular value decomposition of `lokr_w1` or `lokr_w2`, in float64."""
     whole = parts.get(f"lokr_w{side}")
     if whole is None:
         core = parts.get(f"lokr_t{side}")
         a, b = _pair(parts[f"lokr_w{side}_a"], parts[f"lokr_w{side}_b"], core)
+        if a.shape[0] * b.shape[1] > _WIDE**2:  # not multiplied out: it is of low rank
+            q, r = torch.linalg.qr(a.double())
+            p, s = torch.linalg.qr(b.double().T)
+            left, values, right = torch.linalg.svd(r @ s.T, full_matrices=False)
+            return q @ left, values, right @ p.T
         whole = a.double() @ b.double()
-    return whole.flatten(1).double()
+    left, values, right = torch.linalg.svd(whole.flatten(1).double(), full_matrices=False)
+    return left, values, right

@@ -15,6 +15,7 @@ products, with relative errors of 100 % and more.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -156,11 +157,13 @@ def _merge_dense(weighted: Weighted, method: str, density: float) -> torch.Tenso
     import torch
     from peft.utils import merge_utils
 
+    # Signs are elected before weighting, so a negative weight is made part of its update.
     updates = [
-        layer.scale * (layer.up.flatten(1).float() @ layer.down.flatten(1).float())
-        for _, layer in weighted
+        math.copysign(layer.scale, weight * layer.scale)
+        * (layer.up.flatten(1).float() @ layer.down.flatten(1).float())
+        for weight, layer in weighted
     ]
-    weights = torch.tensor([weight for weight, _ in weighted])
+    weights = torch.tensor([abs(weight) for weight, _ in weighted])
     return getattr(merge_utils, method)(updates, weights, density=density)
 
 

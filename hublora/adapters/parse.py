@@ -7,14 +7,15 @@ from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from hublora.adapters.adapter import LowRank
-from hublora.adapters.alpha import stated_alpha
-from hublora.adapters.tensor_names import parse_name, unknown_tensor
+from hublora.adapters.alpha import StatedSettings, stated_settings
+from hublora.adapters.tensor_names import parse_name, unknown_tensor, uses_peft_config
 from hublora.errors import AdapterError
 
 if TYPE_CHECKING:
     import torch
 
-_MOST_WEIGHTS = 1 << 28  # in one layer; the largest of FLUX has 2**26
+_MOST_WEIGHTS = 1 << 28  # of the update of one layer; the largest of FLUX has 2**26
+_MOST_FACTORS = 1 << 26  # of its low-rank form: 256 MB in float32
 
 # Kind of update, its required parts, its optional parts. The first row whose required parts are all
 # there is the kind.
@@ -67,20 +68,19 @@ def read_layers(
         if part in found.setdefault((component, module), {}):
             raise AdapterError(f"The layer {module!r} is in the file twice, under two names.")
         found[component, module][part] = tensor
+    if not uses_peft_config(tensors):
+        config = None
+    settings = stated_settings({component for component, _ in found}, metadata, config)
     layers: dict[str, dict[str, LowRank]] = {}
     for (component, module), parts in found.items():
-        layer = _read_layer(component, module, parts, metadata, config)
+        layer = _read_layer(module, parts, settings[component])
         layers.setdefault(component, {})[module] = layer
     _check_magnitudes(layers)
     return layers
 
 
 def _read_layer(
-    component: str,
-    module: str,
-    parts: Mapping[str, torch.Tensor],
-    metadata: Mapping[str, str],
-    config: Mapping[str, Any] | None,
+    module: str, parts: Mapping[str, torch.Tensor], settings: StatedSettings
 ) -> LowRank:
     method = method_of(parts)
     if method is None:
@@ -88,14 +88,17 @@ def _read_layer(
             f"The file has only some of the parts of the layer {module!r}: "
             f"{', '.join(sorted(parts))}."
         )
-    rank = file_rank(method, {part: tuple(tensor.shape) for part, tensor in parts.items()})
+    shapes = {part: tuple(tensor.shape) for part, tensor in parts.items()}
+    rank = file_rank(method, shapes)
     if "alpha" in parts:
         alpha = _number(parts["alpha"], module)
     elif method == "lokr" and rank is None:
-        alpha, rank = _unranked_lokr(config)
+        rank = settings.rank(module)  # LyCORIS does not scale it, PEFT by alpha / r
+        alpha = settings.alpha(module, rank) if rank else 1.0
     else:
-        alpha = stated_alpha(component, module, rank or 1, metadata, config)
+        alpha = settings.alpha(module, rank or 1)
     try:
+        check_size(method, shapes, module)
         if method == "lora":
             layer = _low_rank(parts, alpha, module)
         else:
@@ -121,14 +124,6 @@ def file_rank(method: str, shapes: Mapping[str, tuple[int, ...]]) -> int | None:
     return next((shapes[name][0] for name in names if shapes.get(name)), None)
 
 
-def _unranked_lokr(config: Mapping[str, Any] | None) -> tuple[float, int | None]:
-    """Return alpha and rank of a LoKr of full matrices: LyCORIS does not scale it, PEFT does."""
-    alpha, rank = (config or {}).get("alpha"), (config or {}).get("r")
-    if isinstance(alpha, int | float) and isinstance(rank, int) and rank > 0:
-        return float(alpha), rank
-    return 1.0, None
-
-
 def _low_rank(parts: Mapping[str, torch.Tensor], alpha: float, module: str) -> LowRank:
     down, up = parts["down"], parts["up"]
     if "mid" in parts:
@@ -147,30 +142,59 @@ def _low_rank(parts: Mapping[str, torch.Tensor], alpha: float, module: str) -> L
 def _product(method: str, parts: Mapping[str, torch.Tensor], scale: float, module: str) -> LowRank:
     from hublora.adapters import lycoris
 
-    _check_size(method, parts, module)
     up, down, error = (lycoris.hadamard if method == "loha" else lycoris.kronecker)(parts)
     return LowRank(down, up, scale * down.shape[0], error=error)
 
 
-def _check_size(method: str, parts: Mapping[str, torch.Tensor], module: str) -> None:
-    """Small factors can stand for an update that is larger than any memory."""
-    if method == "loha":
-        weights = _weights(parts, "hada_w1", "hada_t1")
+def check_size(method: str, shapes: Mapping[str, tuple[int, ...]], module: str) -> None:
+    """Refuse factors whose update would take more memory than that of any layer.
+
+    Small factors can stand for updates, and for low-rank forms of them, that are larger than any
+    memory; so this is computed from shapes before anything is allocated.
+
+    Args:
+        method: "lora", "loha" or "lokr".
+        shapes: Part -> its shape.
+        module: Name of the layer, for messages.
+
+    Raises:
+        AdapterError: The update, or its low-rank form, is too large.
+    """
+    if method == "lora" and "mid" not in shapes:
+        return
+    other = 1
+    if method == "lora":
+        out, rank = shapes["up"][0], shapes["mid"][0]
+        inputs = shapes["down"][1] * math.prod(shapes["mid"][2:])
+    elif method == "loha":
+        (out, inputs), rank = _matrix(shapes, "hada_w1", "hada_t1")
+        _, other = _matrix(shapes, "hada_w2", "hada_t2")
     else:
-        weights = _weights(parts, "lokr_w1", "") * _weights(parts, "lokr_w2", "lokr_t2")
-    if weights > _MOST_WEIGHTS:
+        (rows, columns), rank = _matrix(shapes, "lokr_w1", "")
+        (more_rows, more_columns), other = _matrix(shapes, "lokr_w2", "lokr_t2")
+        out, inputs = rows * more_rows, columns * more_columns
+    rank = min(rank * other, out, inputs)
+    weights, factors = out * inputs, (out + inputs) * rank
+    if weights > _MOST_WEIGHTS or factors > _MOST_FACTORS:
         raise AdapterError(
-            f"The update of the layer {module!r} has {weights:,} weights, more than any layer has."
+            f"The update of the layer {module!r} has {weights:,} weights, and {factors:,} in low "
+            f"rank, more than any layer has ({_MOST_WEIGHTS:,} and {_MOST_FACTORS:,})."
         )
 
 
-def _weights(parts: Mapping[str, torch.Tensor], name: str, core: str) -> int:
-    """Return how many numbers the matrix `name` has when it is multiplied out."""
-    if name in parts:
-        return int(parts[name].numel())
-    a, b = parts[f"{name}_a"], parts[f"{name}_b"]
-    kernel = math.prod(parts[core].shape[2:]) if core in parts else 1
-    return int(a.numel() * b.numel()) * kernel // max(1, int(b.shape[0])) ** 2
+def _matrix(
+    shapes: Mapping[str, tuple[int, ...]], name: str, core: str
+) -> tuple[tuple[int, int], int]:
+    """Return the shape of a factor when it is multiplied out, and the largest rank it can have."""
+    if name in shapes:
+        rows, columns = shapes[name][0], math.prod(shapes[name][1:])
+        return (rows, columns), min(rows, columns)
+    a, b = shapes[f"{name}_a"], shapes[f"{name}_b"]
+    if core in shapes:  # a is transposed, and the core has the kernel
+        rows, columns = a[1], b[1] * math.prod(shapes[core][2:])
+    else:
+        rows, columns = a[0], math.prod(b[1:])
+    return (rows, columns), min(rows, columns, b[0])
 
 
 def _magnitude(

@@ -52,6 +52,11 @@ _ENDINGS = {
     ".lora_mid.weight": "mid",
     ".lora_magnitude_vector": "magnitude",
     ".lora_magnitude_vector.weight": "magnitude",
+    # PEFT's state dict without `get_peft_model_state_dict`, under the name of the adapter.
+    ".lora_A.default.weight": "down",
+    ".lora_B.default.weight": "up",
+    ".lora_magnitude_vector.default.weight": "magnitude",
+    ".lora_magnitude_vector.default": "magnitude",
     ".dora_scale": "dora_scale",
     ".alpha": "alpha",
     **{f".{part}": part for part in LYCORIS_PARTS},
@@ -118,7 +123,8 @@ def parse_name(name: str) -> tuple[str, str, str] | None:
     for prefix, component in NATIVE_PREFIXES.items():
         if module.startswith(prefix):
             module = module.removeprefix(prefix)
-            return (component, module, part) if knows_layer(module) else None
+            known = component.startswith("text_encoder") or knows_layer(module)
+            return (component, module, part) if known else None
     if _CLIP.match(module):  # a PEFT folder of a text encoder alone
         return "text_encoder", current_name("text_encoder", module), part
     component = UNNAMED_COMPONENT
@@ -127,6 +133,13 @@ def parse_name(name: str) -> tuple[str, str, str] | None:
             component, module = candidate, module.removeprefix(candidate + ".")
             break
     return component, current_name(component, module), part
+
+
+def uses_peft_config(names: Iterable[str]) -> bool:
+    """Tell whether an `adapter_config.json` beside a file is about it: its names are PEFT's, or
+    those of one model alone. Beside files in other layouts it belongs to something else."""
+    others = (*FLAT_PREFIXES, *NATIVE_PREFIXES, *(f"{component}." for component in COMPONENTS))
+    return not any(name.startswith(others) for name in names)
 
 
 def unknown_tensor(name: str) -> AdapterError:

@@ -28,6 +28,7 @@ from hublora.adapters.header import (
 )
 from hublora.adapters.layer_specs import LayerSpec, find_load_problems, read_layer_specs
 from hublora.adapters.match import LayerMatch, match_layers
+from hublora.adapters.tensor_names import uses_peft_config
 from hublora.errors import ConfigError
 from hublora.families.registry import architecture_of_base, family_of_architecture
 from hublora.hub.client import is_offline
@@ -186,7 +187,8 @@ def _read(ref: AdapterRef) -> list[_AdapterHeader]:
 
         parts = read_lockfile(path, ref.location).parts
         return [replace(one, asked=part.followed) for part in parts for one in _read(part.ref)]
-    header, config = read_file_header(path), read_peft_config(path)
+    header = read_file_header(path)
+    config = read_peft_config(path) if uses_peft_config(header.shapes) else None
     return [_adapter_header(ref, resolved, header, config, file_reader(path), path.stat().st_size)]
 
 
@@ -201,7 +203,7 @@ def _read_remote(ref: AdapterRef, resolved: ResolvedAdapter) -> _AdapterHeader:
     check_size(header, size, name)
     beside = file.removesuffix(name) + PEFT_CONFIG
     config = None
-    if beside in resolved.files:
+    if beside in resolved.files and uses_peft_config(header.shapes):
         text = range_reader(repo_id, commit, beside)(0, _CONFIG_BYTES)
         config = parse_peft_config(text, name)
     return _adapter_header(ref, resolved, header, config, read, size)

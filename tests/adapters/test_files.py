@@ -14,6 +14,8 @@ from safetensors.torch import load_file, save_file
 
 from hublora.adapters.files import load_adapter, save_tensors
 from hublora.adapters.header import read_file_header, read_header
+from hublora.adapters.parse import read_layers
+from hublora.adapters.tensor_names import parse_name
 from hublora.errors import AdapterError
 from tests.lora import random_adapter, same_layers, save_adapter
 
@@ -132,11 +134,11 @@ def test_weights_in_eight_bits_are_read_and_checked(tmp_path: Path) -> None:
 TENSORS: dict[str, Callable[[dict[str, torch.Tensor]], object]] = {
     "only some of the parts": lambda t: t.pop(UP),
     "do not match": lambda t: t.update({UP: torch.ones(4, 3)}),
-    "belongs to no kind": lambda t: t.update({"unet.a.to_q.strange": torch.ones(2, 2)}),
+    "is of no kind": lambda t: t.update({"unet.a.to_q.strange": torch.ones(2, 2)}),
     "alpha, down, hada_w1_a, up": lambda t: t.update(
         {"unet.a.to_q.hada_w1_a": torch.ones(2, 2), "unet.a.to_q.alpha": torch.ones(())}
     ),
-    "holds full biases": lambda t: t.update({"unet.a.to_q.diff_b": torch.ones(2)}),
+    "contains full biases": lambda t: t.update({"unet.a.to_q.diff_b": torch.ones(2)}),
     "contains OFT": lambda t: (t.clear(), t.update({"lora_unet_a.oft_blocks": torch.ones(2)})),
     "twice": lambda t: t.update({"unet.a.to_q.lora.down.weight": torch.ones(2, 4)}),
     "not a LoRA adapter": lambda t: (t.clear(), t.update({"conv_in.weight": torch.ones(2)})),
@@ -183,3 +185,112 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(pipe: Any, tmp_path
     save_tensors({DOWN: torch.ones(2)}, file)
     assert list(load_file(file)) == [DOWN]
     assert file.stat().st_mode & 0o777 == 0o644
+
+
+def test_settings_of_many_layers_are_parsed_once(tmp_path: Path, monkeypatch: Any) -> None:
+    """5,000 layers with a pattern each: parsing them a layer each would be quadratic."""
+    layers = [f"down_blocks.0.attentions.{n}.to_q" for n in range(300)]
+    patterns = {f"^{layer.replace('.', chr(92) + '.')}$": n + 1 for n, layer in enumerate(layers)}
+    stated = json.dumps({"unet.r": 1, "unet.lora_alpha": 7, "unet.alpha_pattern": patterns})
+    tensors = {
+        f"unet.{layer}.lora_{half}.weight": torch.ones(1, 1) for layer in layers for half in "AB"
+    }
+    parsed: list[str] = []
+    loads = json.loads
+
+    def count(text: str, **options: Any) -> Any:
+        parsed.append(text)
+        return loads(text, **options)
+
+    monkeypatch.setattr(json, "loads", count)
+    read = read_layers(tensors, {"lora_adapter_metadata": stated})
+    assert parsed.count(stated) == 1
+    assert [read["unet"][layer].alpha for layer in layers] == list(range(1, 301))
+
+
+@pytest.mark.parametrize("shape", [[1] * 100_000, [10**18], [2**63, 2**63]])
+def test_shapes_beyond_any_layer_are_refused(shape: list[int], tmp_path: Path) -> None:
+    entries = {"unet.a.lora_A.weight": {"dtype": "X", "shape": shape, "data_offsets": [0, 4]}}
+    text = json.dumps(entries).encode()
+    (tmp_path / "a.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + b"1234")
+    with pytest.raises(AdapterError, match="is not valid"):
+        read_file_header(tmp_path / "a.safetensors")
+
+
+def test_what_a_model_saved_alone_keeps_its_alpha(tmp_path: Path) -> None:
+    """`unet.save_lora_adapter()` of diffusers writes names and settings without the component."""
+    from peft import LoraConfig
+
+    unet = small_unet()
+    targets = ["to_q"]
+    unet.add_adapter(
+        LoraConfig(r=4, lora_alpha=16, target_modules=targets, init_lora_weights=False)
+    )
+    unet.save_lora_adapter(tmp_path)
+    (file,) = tmp_path.glob("*.safetensors")
+    adapter = load_adapter(file)
+    layers = adapter.layers["unet"].values()
+    assert {(layer.rank, layer.alpha) for layer in layers} == {(4, 16.0)}
+
+
+def small_unet() -> Any:
+    from diffusers import UNet2DConditionModel
+
+    return UNet2DConditionModel(
+        sample_size=8,
+        block_out_channels=(8, 8),
+        norm_num_groups=4,
+        attention_head_dim=2,
+        cross_attention_dim=8,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+    )
+
+
+@pytest.mark.parametrize("prefix", ["unet.", "lora_unet_", "diffusion_model.", "base_model.model."])
+def test_settings_of_a_stranger_beside_a_file_are_not_applied_to_it(
+    prefix: str, tmp_path: Path
+) -> None:
+    layer = "mid_block.attentions.0.proj_in"
+    name = prefix + (layer.replace(".", "_") if prefix.endswith("_") else layer)
+    tensors = {f"{name}.lora_{half}.weight": torch.ones(2, 2) for half in ("down", "up")}
+    save_file(tensors, tmp_path / "a.safetensors")
+    (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 2, "lora_alpha": 32}')
+    ((_, modules),) = load_adapter(tmp_path / "a.safetensors").layers.items()
+    (read,) = modules.values()
+    assert read.alpha == (32 if prefix == "base_model.model." else 2)
+
+
+def test_a_pissa_folder_is_refused_as_its_base_was_changed_too(tmp_path: Path) -> None:
+    stem = "base_model.model.mid_block.attentions.0.proj_in"
+    tensors = {f"{stem}.lora_{half}.weight": torch.ones(2, 2) for half in "AB"}
+    save_file(tensors, tmp_path / "adapter_model.safetensors")
+    config = '{"peft_type": "LORA", "r": 2, "lora_alpha": 2, "init_lora_weights": "pissa_niter_4"}'
+    (tmp_path / "adapter_config.json").write_text(config)
+    with pytest.raises(AdapterError, match=r"pissa_niter_4.*path_initial_model"):
+        load_adapter(tmp_path / "adapter_model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("name", "component", "layer"),
+    [
+        (
+            "text_encoders.clip_g.transformer.text_model.encoder.layers.0.mlp.fc1",
+            "text_encoder_2",
+            "text_model.encoder.layers.0.mlp.fc1",
+        ),
+        (
+            "text_encoders.clip_l.transformer.text_model.encoder.layers.0.mlp.fc1",
+            "text_encoder",
+            "text_model.encoder.layers.0.mlp.fc1",
+        ),
+    ],
+)
+def test_comfyuis_names_of_text_encoders_are_read(name: str, component: str, layer: str) -> None:
+    assert parse_name(f"{name}.lora_A.weight") == (component, layer, "down")
+
+
+def test_names_with_pefts_adapter_in_them_are_read() -> None:
+    layer = "down_blocks.0.attentions.0.proj_in"
+    parsed = [parse_name(f"unet.{layer}.lora_{half}.default.weight") for half in "AB"]
+    assert parsed == [("unet", layer, "down"), ("unet", layer, "up")]

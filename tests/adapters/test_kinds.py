@@ -10,7 +10,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from hublora.adapters import lycoris
 from hublora.adapters.files import load_adapter
+from hublora.adapters.layer_specs import find_load_problems
 from hublora.adapters.lycoris import truncate
 from hublora.errors import AdapterError
 from tests.lora import Weighted, apply_adapters
@@ -216,3 +218,59 @@ def test_a_small_file_cannot_ask_for_a_huge_product(tmp_path: Path) -> None:
     )
     with pytest.raises(AdapterError, match=r"more than any layer has"):
         load_adapter(path)
+
+
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        {"lokr_w1": (128, 128), "lokr_w2": (128, 128)},  # 131 KB as a file, 4 GB in low rank
+        {"lokr_w1": (1, 1), "lokr_w2_a": (20_000, 1), "lokr_w2_b": (1, 20_000)},
+        {"hada_w1_a": (9000, 1), "hada_w1_b": (1, 9000), "hada_w2_a": (9000, 9000),
+         "hada_w2_b": (9000, 9000)},
+    ],
+    ids=["kronecker", "kronecker in low rank", "hadamard"],
+)  # fmt: skip
+def test_memory_is_bounded_by_the_shapes_in_the_header(shapes: dict[str, tuple[int, ...]]) -> None:
+    problems = find_load_problems({f"lora_unet_a.{part}": shape for part, shape in shapes.items()})
+    assert len(problems) == 1
+    assert "more than any layer has" in problems[0]
+
+
+def test_a_small_core_cannot_ask_for_a_huge_product(tmp_path: Path) -> None:
+    shapes = {"mid": (9000, 1, 1, 1), "down": (1, 9000, 1, 1), "up": (9, 9000, 1, 1)}
+    tensors = {
+        f"lora_unet_a.lora_{part}.weight": torch.ones(shape) for part, shape in shapes.items()
+    }
+    save_file(tensors, tmp_path / "a.safetensors")
+    with pytest.raises(AdapterError, match=r"more than any layer has"):
+        load_adapter(tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_a_wide_hadamard_product_takes_no_more_than_its_own_size(flip: bool) -> None:
+    """1×30,000 numbers as LoHa: an identity of the wide side would be 7 GB in float64."""
+    out, n = (30_000, 1) if flip else (1, 30_000)
+    generator = torch.Generator().manual_seed(0)
+    parts = {
+        name: torch.randn(*shape, generator=generator)
+        for name, shape in (
+            ("hada_w1_a", (out, 1)), ("hada_w1_b", (1, n)),
+            ("hada_w2_a", (out, 1)), ("hada_w2_b", (1, n)),
+        )
+    }  # fmt: skip
+    up, down, error = lycoris.hadamard(parts)
+    expected = (parts["hada_w1_a"] @ parts["hada_w1_b"]) * (parts["hada_w2_a"] @ parts["hada_w2_b"])
+    assert (up.shape, down.shape) == ((out, 1), (1, n))
+    assert torch.allclose(up @ down, expected, atol=1e-4)
+    assert error < 1e-6
+
+
+def test_a_large_kronecker_factor_of_low_rank_is_not_multiplied_out() -> None:
+    generator = torch.Generator().manual_seed(0)
+    a = torch.randn(4200, 1, generator=generator)
+    b = torch.randn(1, 4200, generator=generator)
+    parts = {"lokr_w1": torch.full((1, 1), 2.0), "lokr_w2_a": a, "lokr_w2_b": b}
+    up, down, error = lycoris.kronecker(parts)
+    assert (up.shape, down.shape) == ((4200, 1), (1, 4200))
+    assert torch.allclose(up[:50] @ down[:, :50], 2 * (a @ b)[:50, :50], atol=1e-4)
+    assert error < 1e-6

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -115,3 +116,20 @@ def test_what_cannot_be_merged_is_refused() -> None:
         merge([(dora, 1.0)])
     with pytest.raises(AdapterError, match="every weight is 0"):
         merge([(A, 0.0)])
+
+
+@pytest.mark.parametrize("method", ["ties", "dare_ties"])
+def test_a_negative_weight_is_the_negated_adapter(method: str) -> None:
+    """Signs are elected: of −w·ΔW they are those of the update that is added."""
+    one, other = A, B
+    negated = Adapter(
+        {
+            component: {name: replace(layer, up=-layer.up) for name, layer in modules.items()}
+            for component, modules in other.layers.items()
+        }
+    )
+    found = merge([(one, 0.7), (other, -0.5)], method, density=0.5, seed=3)
+    expected = merge([(one, 0.7), (negated, 0.5)], method, density=0.5, seed=3)
+    for module, layer in expected.adapter.layers["unet"].items():
+        ours = found.adapter.layers["unet"][module]
+        assert torch.allclose(delta(ours), delta(layer), atol=1e-4), module

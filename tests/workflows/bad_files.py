@@ -247,19 +247,19 @@ TENSORS: dict[str, tuple[Build, str]] = {
     "the weights of a model": (
         tensors(lambda: {"conv_in.weight": torch.ones(2, 2)}), "not a LoRA adapter",
     ),
-    "a tensor of something else": (more(strange=torch.ones(2)), "belongs to no kind"),
+    "a tensor of something else": (more(strange=torch.ones(2)), "is of no kind"),
     "a layer under two names": (more(lora__down__weight=torch.ones(2, 16)), "twice"),
     "an alpha of three numbers": (more(alpha=torch.ones(3)), "must be one number"),
     "an alpha that is no number": (more(alpha=torch.tensor(float("nan"))), "not finite"),
-    "settings that are no JSON": (tensors(pair, lora_adapter_metadata="{"), "not JSON"),
+    "settings that are no JSON": (tensors(pair, lora_adapter_metadata="{"), "not valid JSON"),
     "settings that are a list": (
         tensors(pair, lora_adapter_metadata="[1]"), "must be a JSON object",
     ),
     "an alpha of text in the settings": (
-        tensors(pair, lora_adapter_metadata='{"unet.lora_alpha": "much"}'), "no number",
+        tensors(pair, lora_adapter_metadata='{"unet.lora_alpha": "much"}'), "must be a finite number",
     ),
     "an alpha beyond all numbers": (
-        tensors(pair, lora_adapter_metadata='{"unet.lora_alpha": 1%s}' % ("0" * 400)), "no number",
+        tensors(pair, lora_adapter_metadata='{"unet.lora_alpha": 1%s}' % ("0" * 400)), "must be a finite number",
     ),
     "an expression as a layer's name": (
         tensors(pair, lora_adapter_metadata='{"unet.alpha_pattern": {"(a+)+$": 1}}'),
@@ -270,7 +270,7 @@ TENSORS: dict[str, tuple[Build, str]] = {
     "PEFT settings that are a list": (peft(b"[]"), "must be a JSON object"),
     "PEFT settings without end": (peft(b"[" * 100_000), "is not valid JSON"),
     "a kind of PEFT that is not read": (settings(peft_type="VERA"), "got VERA"),
-    "a PEFT alpha of text": (settings(lora_alpha="strong"), "no number"),
+    "a PEFT alpha of text": (settings(lora_alpha="strong"), "must be a finite number"),
     "DoRA for some layers": (
         tensors(lambda: pair() | {
             f"{CONV}.lora_A.weight": torch.ones(2, 16, 3, 3),
@@ -304,8 +304,8 @@ TENSORS: dict[str, tuple[Build, str]] = {
     ),
     "OFT": (flat(oft_blocks=(4, 4, 4)), "contains OFT"),
     "IA3": (flat(weight=(16,), on_input=(1,)), "contains IA3"),
-    "full weights": (flat(diff=(16, 16)), "holds full weights"),
-    "biases": (more(diff_b=torch.ones(16)), "holds full biases"),
+    "full weights": (flat(diff=(16, 16)), "contains full weights"),
+    "biases": (more(diff_b=torch.ones(16)), "contains full biases"),
 }  # fmt: skip
 
 MISFITS: dict[str, tuple[Build, str]] = {
@@ -351,7 +351,7 @@ MISFITS: dict[str, tuple[Build, str]] = {
         with_tokens(save({"clip_l": torch.ones(2, 32), "clip_g": torch.ones(2, 48)})), "missing",
     ),
     "tokens that are not finite": (
-        with_tokens(save({"clip_l": torch.full((2, 32), float("nan"))})), "no usable vectors",
+        with_tokens(save({"clip_l": torch.full((2, 32), float("nan"))})), "no usable token embeddings",
     ),
     "tokens that cannot be read": (with_tokens(b"\0" * 9), "cannot be read"),
 }  # fmt: skip

@@ -75,7 +75,13 @@ class UNetLoraNames:
     kohya_prefixes: Mapping[str, str]
     flat_prefixes: Mapping[str, str]
     kohya_is_native: bool
-    native_prefixes: Mapping[str, str] = field(default_factory=lambda: {"diffusion_model.": "unet"})
+    native_prefixes: Mapping[str, str] = field(
+        default_factory=lambda: {
+            "diffusion_model.": "unet",
+            "text_encoders.clip_l.transformer.": "text_encoder",
+            "text_encoders.clip_g.transformer.": "text_encoder_2",
+        }
+    )
 
     def native_layers(self, layers: Collection[str]) -> Mapping[str, tuple[str, ...]]:
         """Return the original name of each layer; none of a U-Net's is fused."""
