@@ -173,7 +173,8 @@ def check_size(method: str, shapes: Mapping[str, tuple[int, ...]], module: str) 
         (rows, columns), rank = _matrix(shapes, "lokr_w1", "")
         (more_rows, more_columns), other = _matrix(shapes, "lokr_w2", "lokr_t2")
         out, inputs = rows * more_rows, columns * more_columns
-    rank = min(rank * other, out, inputs)
+    if method != "lora":
+        rank = min(rank * other, out, inputs)  # the low-rank form is truncated
     weights, factors = out * inputs, (out + inputs) * rank
     if weights > _MOST_WEIGHTS or factors > _MOST_FACTORS:
         raise AdapterError(

@@ -256,10 +256,12 @@ TENSORS: dict[str, tuple[Build, str]] = {
         tensors(pair, lora_adapter_metadata="[1]"), "must be a JSON object",
     ),
     "an alpha of text in the settings": (
-        tensors(pair, lora_adapter_metadata='{"unet.lora_alpha": "much"}'), "must be a finite number",
+        tensors(pair, lora_adapter_metadata='{"unet.lora_alpha": "much"}'),
+        "must be a finite number",
     ),
     "an alpha beyond all numbers": (
-        tensors(pair, lora_adapter_metadata='{"unet.lora_alpha": 1%s}' % ("0" * 400)), "must be a finite number",
+        tensors(pair, lora_adapter_metadata='{"unet.lora_alpha": 1%s}' % ("0" * 400)),
+        "must be a finite number",
     ),
     "an expression as a layer's name": (
         tensors(pair, lora_adapter_metadata='{"unet.alpha_pattern": {"(a+)+$": 1}}'),
@@ -351,7 +353,8 @@ MISFITS: dict[str, tuple[Build, str]] = {
         with_tokens(save({"clip_l": torch.ones(2, 32), "clip_g": torch.ones(2, 48)})), "missing",
     ),
     "tokens that are not finite": (
-        with_tokens(save({"clip_l": torch.full((2, 32), float("nan"))})), "no usable token embeddings",
+        with_tokens(save({"clip_l": torch.full((2, 32), float("nan"))})),
+        "no usable token embeddings",
     ),
     "tokens that cannot be read": (with_tokens(b"\0" * 9), "cannot be read"),
 }  # fmt: skip
