@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from hublora.adapters.adapter import Adapter, LowRank
 from hublora.adapters.layer_names import WRAPPER
 from hublora.adapters.layer_specs import read_layer_specs
+from hublora.adapters.match import reshape_update
 from hublora.adapters.tensor_names import parse_name
 from hublora.errors import AdapterError
 from hublora.families.registry import family_of_adapter, unflatten
@@ -60,6 +61,43 @@ def with_layer_names(adapter: Adapter, names: Names) -> Adapter:
     """Return the adapter with its layers renamed: component -> present name -> new name."""
     layers = {
         component: {names[component][module]: layer for module, layer in modules.items()}
+        for component, modules in adapter.layers.items()
+    }
+    return replace(adapter, layers=layers)
+
+
+def with_kernels(
+    adapter: Adapter, base_shapes: Mapping[str, Mapping[str, tuple[int, ...]]] | None = None
+) -> Adapter:
+    """Return the adapter with the updates of convolutions in the shape of a convolution.
+
+    LyCORIS flattens kernels, which diffusers and PEFT do not load.
+
+    Args:
+        adapter: An adapter with diffusers' layer names.
+        base_shapes: Component -> layer -> shape of its weight in the base model; None takes the
+            kernels of published ones.
+    """
+    facts = adapter.facts
+    family = family_of_adapter(facts.architecture, facts.family, adapter.layers)
+
+    def shaped(component: str, name: str, layer: LowRank) -> LowRank:
+        if layer.down.ndim != 2:
+            return layer
+        if base_shapes is not None:
+            weight = base_shapes.get(component, {}).get(name)
+            return layer if weight is None else reshape_update(layer, weight)
+        kernel = None
+        if component == family.denoiser:
+            kernel = family.names.kernel(name, facts.architecture)
+        columns = layer.down.shape[1]
+        if kernel is None or columns % (kernel[0] * kernel[1]):
+            return layer
+        weight = (layer.up.shape[0], columns // (kernel[0] * kernel[1]), *kernel)
+        return reshape_update(layer, weight)
+
+    layers = {
+        component: {name: shaped(component, name, layer) for name, layer in modules.items()}
         for component, modules in adapter.layers.items()
     }
     return replace(adapter, layers=layers)

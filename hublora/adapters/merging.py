@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hublora.adapters.adapter import Adapter, LowRank
-from hublora.adapters.convert import diffusers_names, with_layer_names
+from hublora.adapters.convert import diffusers_names, with_kernels, with_layer_names
 from hublora.errors import AdapterError, ConfigError
 
 if TYPE_CHECKING:
@@ -109,9 +109,8 @@ def _by_layer(
     for adapter, weight in parts:
         if not weight:
             continue
-        for component, modules in with_layer_names(
-            adapter, diffusers_names(adapter)
-        ).layers.items():
+        named = with_kernels(with_layer_names(adapter, diffusers_names(adapter)))
+        for component, modules in named.layers.items():
             for module, layer in modules.items():
                 if layer.magnitude is not None:
                     raise AdapterError(

@@ -102,6 +102,16 @@ class LoraNames(Protocol):
         """
         ...
 
+    def kernel(self, layer: str, architecture: str | None) -> tuple[int, int] | None:
+        """Return the kernel of a denoiser's convolution, None for a linear layer or one that is not
+        known.
+
+        Args:
+            layer: Diffusers' name of the layer.
+            architecture: Modelspec name of the base model's architecture, if it is known.
+        """
+        ...
+
     def unflatten(self, name: str) -> str | None:
         """Return diffusers' name of a layer from its flattened name without the prefix, None where
         the name alone does not determine it."""

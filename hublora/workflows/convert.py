@@ -15,6 +15,7 @@ from hublora.adapters.convert import (
     kohya_metadata,
     kohya_names,
     kohya_tensors,
+    with_kernels,
     with_layer_names,
     with_max_rank,
 )
@@ -113,9 +114,9 @@ def convert(
         file = _write_kohya(adapter, flat, source, Path(output))
         return _conversion((file,), to, adapter, 0.0 if source else adapter.error)
     write = _write_diffusers if to == "diffusers" else _write_peft
-    return _conversion(
-        write(with_layer_names(adapter, names), Path(output)), to, adapter, adapter.error
-    )
+    named = with_layer_names(adapter, names)
+    named = with_kernels(named, base_layers.shapes if base_layers else None)
+    return _conversion(write(named, Path(output)), to, adapter, adapter.error)
 
 
 def _conversion(files: tuple[Path, ...], to: Layout, adapter: Adapter, error: float) -> Conversion:

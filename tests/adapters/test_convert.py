@@ -194,16 +194,19 @@ def test_products_keep_their_factors_in_kohyas_layout(
     assert load_adapter(file).facts.methods == (kind.partition("_")[0],)
 
 
-@pytest.mark.parametrize("dora", [False, True])
+@pytest.mark.parametrize("base", [None, "bases/epsilon"])
+@pytest.mark.parametrize("kind", ["lora", "dora", "loha", "lokr"])
 def test_diffusers_and_peft_themselves_take_what_was_converted(
-    pipe: Any, other: Any, bases: Path, tmp_path: Path, dora: bool
+    pipe: Any, other: Any, bases: Path, tmp_path: Path, kind: str, base: str | None
 ) -> None:
+    """LyCORIS flattens kernels; which of these layers is a convolution, names or the base tell."""
     from peft import PeftModel
 
     start = tmp_path / "start.safetensors"
-    file_and_base(pipe, start, "dora" if dora else "lora", kohya_name, ("attn1.to_q", "conv1"))
-    (file,) = convert(str(start), "diffusers", tmp_path / "diffusers").files
-    (peft,) = convert(str(start), "peft", tmp_path / "peft").files
+    modules = ("attn1.to_q", "conv1", *(("proj_in", "conv_shortcut") if base else ()))
+    file_and_base(pipe, start, kind, kohya_name, modules)
+    (file,) = convert(str(start), "diffusers", tmp_path / "diffusers", base=base).files
+    (peft,) = convert(str(start), "peft", tmp_path / "peft", base=base).files
     apply_adapters(pipe, [Weighted(load_adapter(start))])
     other.load_lora_weights(file.parent)
     assert torch.allclose(image(pipe), image(other), atol=1e-5)

@@ -4,6 +4,7 @@ read it."""
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,27 @@ def test_diffusers_itself_loads_what_is_written_with_every_scale(pipe: Any, tmp_
         assert torch.equal(modules[name].lora_A["a"].weight, layer.down)
         assert torch.equal(modules[name].lora_B["a"].weight, layer.up)
         assert modules[name].scaling["a"] == pytest.approx(layer.scale)
+
+
+def test_diffusers_itself_loads_text_encoders_of_mixed_ranks_and_alphas(
+    pipe: Any, tmp_path: Path
+) -> None:
+    """Files have the level `text_model`; transformers from 5.6 on has not."""
+    adapter = random_adapter(pipe, BOTH)
+    text = dict(adapter.layers["text_encoder"])
+    (first, second, *_) = sorted(text)
+    down, up = text[first].down, text[first].up
+    text[first] = LowRank(down[:2].contiguous(), up[:, :2].contiguous(), 0.75)
+    text[second] = replace(text[second], alpha=1.25)
+    adapter = Adapter({**adapter.layers, "text_encoder": text}, adapter.facts)
+    named = with_layer_names(adapter, diffusers_names(adapter))
+    assert all(name.startswith("text_model.") for name in named.layers["text_encoder"])
+    pipe.load_lora_weights(save_adapter(named, tmp_path).parent, adapter_name="a")
+    modules = dict(pipe.text_encoder.named_modules())
+    for name, layer in text.items():
+        assert torch.equal(modules[name].lora_A["a"].weight, layer.down)
+        assert modules[name].scaling["a"] == pytest.approx(layer.scale), name
+    assert same_layers(load_adapter(tmp_path / "pytorch_lora_weights.safetensors"), named)
 
 
 def test_diffusers_itself_loads_the_kohya_file(pipe: Any, tmp_path: Path) -> None:

@@ -59,6 +59,7 @@ _UNET_STARTS = (
     *("add_embedding.", "input_blocks.", "middle_block.", "output_blocks.", "time_embed."),
     *("label_emb.", "out."),
 )
+_CONVOLUTIONS_3X3 = ("conv1", "conv2", "conv_in", "conv_out", "samplers.0.conv")
 
 
 @dataclass(frozen=True)
@@ -69,12 +70,15 @@ class UNetLoraNames:
         kohya_prefixes: Component -> prefix in kohya's layout, as it is written.
         flat_prefixes: Prefix of names whose dots are underscores -> component, as it is read.
         kohya_is_native: Whether kohya's tools flatten the original names or diffusers'.
+        pointwise_architectures: Beginnings of the modelspec names of architectures whose `proj_in`
+            and `proj_out` are 1×1 convolutions; linear layers elsewhere.
         native_prefixes: Prefix of dotted original names -> component, as ComfyUI writes them.
     """
 
     kohya_prefixes: Mapping[str, str]
     flat_prefixes: Mapping[str, str]
     kohya_is_native: bool
+    pointwise_architectures: tuple[str, ...] = ()
     native_prefixes: Mapping[str, str] = field(
         default_factory=lambda: {
             "diffusion_model.": "unet",
@@ -99,6 +103,14 @@ class UNetLoraNames:
                 native_names(base_layers) if base_layers else native_names(layers, LAYERS_PER_BLOCK)
             )
         return {layer: native.get(layer, layer) for layer in layers}
+
+    def kernel(self, layer: str, architecture: str | None) -> tuple[int, int] | None:
+        if layer.endswith(_CONVOLUTIONS_3X3):
+            return 3, 3
+        pointwise: tuple[str, ...] = (".conv_shortcut",)
+        if architecture is not None and architecture.startswith(self.pointwise_architectures):
+            pointwise += (".proj_in", ".proj_out")
+        return (1, 1) if layer.endswith(pointwise) else None
 
     def unflatten(self, name: str) -> str | None:
         return unflatten(name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hublora.families.latent_diffusion.lora_names import UNetLoraNames
+from hublora.families.stable_diffusion.known_bases import V1
 
 NAMES = UNetLoraNames(
     kohya_prefixes={"unet": "lora_unet", "text_encoder": "lora_te"},
@@ -12,4 +13,5 @@ NAMES = UNetLoraNames(
         "lycoris_": "unet",  # LyCORIS's own wrapper, used on the denoiser
     },
     kohya_is_native=False,
+    pointwise_architectures=(V1,),
 )
