@@ -232,8 +232,8 @@ def test_a_rank_stabilised_adapter_keeps_its_scale(pipe: Any, tmp_path: Path) ->
     ("config", "word"),
     [
         ({"peft_type": "BOFT"}, "BOFT"),
-        ({"lora_alpha": "strong"}, "no number"),
-        ({"lora_alpha": float("inf")}, "no number"),
+        ({"lora_alpha": "strong"}, "must be a finite number"),
+        ({"lora_alpha": float("inf")}, "must be a finite number"),
         ({"alpha_pattern": {"(a+)+$": 1}}, "not the name of a layer"),
     ],
 )

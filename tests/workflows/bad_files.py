@@ -209,7 +209,7 @@ CONTAINERS: dict[str, tuple[Build, str]] = {
         "damaged",
     ),
     "a rank of 10^18 in the header": (
-        header({DOWN: entry(0, 64 * 10**18, [10**18, 16])}), "damaged",
+        header({DOWN: entry(0, 64 * 10**18, [10**18, 16])}), "header",
     ),
     "a pickle by torch": (torch_file, PICKLE),
     "a pickle by old torch": (old_torch_file, PICKLE),

@@ -90,6 +90,7 @@ SHOWN = {
     "numbers",
     "LoHa without a factor",
     "LoKr without a factor",
+    "LoKr larger than any layer",
     "LoKr of numbers",
     "OFT",
     "IA3",
