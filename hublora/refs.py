@@ -16,6 +16,8 @@ Slashes inside a revision are written `%2F` as in Hub URLs (`refs%2Fpr%2F1`); th
 `@refs/pr/1` is understood as well. In a path, `%3A`, `%7C` and `%25` stand for `:`, `|` and `%`.
 
 Source of the repo naming rules: huggingface_hub `validate_repo_id`; of the page URLs: the Hub.
+
+Over 300 lines because one grammar is parsed and rendered in one place.
 """
 
 from __future__ import annotations

@@ -6,6 +6,8 @@
 
 The file has its full size and header from the first batch on. `progress.json` counts the rows
 that are synced to the disk; later rows are written again after a crash.
+
+Over 300 lines because writing, resuming and reading share the file's format.
 """
 
 from __future__ import annotations

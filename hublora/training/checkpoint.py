@@ -10,6 +10,8 @@
 
 Safetensors and JSON only: opening a checkpoint runs no code. Randomness needs no state
 (`hublora.training.rng`), except dropout inside the adapter, whose generators are kept.
+
+Over 300 lines because what is written and what is read back and checked mirror each other.
 """
 
 from __future__ import annotations

@@ -46,7 +46,9 @@ def run(
     callback: Callback = no_callback,
     **sampling: Any,
 ) -> list[Path]:
-    """Draw `prompt` with the adapters and save the images as PNG.
+    """Generate images of `prompt` with the adapters and save them as PNG.
+
+    Over 60 lines because loading, conditions and sampling are all keywords of the one call.
 
     Args:
         refs: Adapter refs, or one; none draws with `base` alone.

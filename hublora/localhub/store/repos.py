@@ -2,6 +2,8 @@
 
 A repo's files live in a folder named by a random id; the name that people see is only a column
 here. So a rename is one row, and no name from outside ever becomes a path on disk.
+
+Over 300 lines because all changes of a repo's row and of what is searched by it stay together.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 The branch `checkpoint` of the adapter's repo holds the newest checkpoint, its settings and its
 history: safetensors and JSON only. A Hub that is away costs a checkpoint there, never the training.
+
+Over 300 lines because uploading and downloading share the branch's layout and its checks.
 """
 
 from __future__ import annotations

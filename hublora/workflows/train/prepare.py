@@ -147,7 +147,8 @@ def encode(
 ) -> CachedDataset:
     """Return the images' latents and the captions' embeddings, from the cache if they are there.
 
-    Afterwards the encoders are off the device and the VAE has the precision of the others.
+    Afterwards the encoders are off the device and the VAE has the precision of the others. Over 60
+    lines because the two encoding functions close over pipeline and device.
     """
     import torch
 

@@ -93,6 +93,8 @@ def train_to_end(
 ) -> float:
     """Train from `session.step` to the end; return the seconds that the steps took.
 
+    Over 60 lines because metrics, previews, checkpoints and stops belong between the same steps.
+
     Args:
         session: The training.
         base: Base model of the run.
