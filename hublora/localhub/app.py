@@ -20,6 +20,7 @@ from starlette.types import Receive, Scope, Send
 from . import problems
 from .bodies import MAX_JSON_BYTES, MAX_STRANGERS_BYTES, Room
 from .call import Call, authenticate
+from .delivery import Delivery
 from .guard import SAFE_METHODS, check_headers, check_origin, is_loopback
 from .problems import Refusal
 from .routes import ROUTES
@@ -66,6 +67,7 @@ class Hub:
     def __init__(self, store: Store, settings: Settings) -> None:
         self.store = store
         self.settings = settings
+        self.delivery = Delivery(anywhere=settings.loopback)
         self._router = Router(ROUTES)
         self._room = Room(settings.max_bodies_bytes)
         self._limiters: dict[str, CapacityLimiter] = {}
@@ -123,6 +125,7 @@ class Hub:
             )
             request.state.user = caller.name
         call = Call(request, self.store, self.settings, pieces, caller=caller)
+        call.delivery = self.delivery
         limiter = self._limiter(_queue(handler, caller))
         if inspect.iscoroutinefunction(handler):
             answer = await handler(call)

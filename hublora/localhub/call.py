@@ -12,6 +12,7 @@ from urllib.parse import parse_qsl
 
 from starlette.requests import Request
 
+from .delivery import Delivery
 from .store import NOBODY, Store
 from .store.access import Right, require
 from .store.errors import (
@@ -40,6 +41,7 @@ class Call:
     pieces: dict[str, str]
     body: bytes = b""
     caller: Caller = field(default=NOBODY)
+    delivery: Delivery | None = None  # what sends to webhooks; None for nothing
 
     @property
     def origin(self) -> str:

@@ -65,6 +65,7 @@ def serve(
     try:
         server.run(sockets=[listener])
     finally:
+        hub.delivery.close()
         store.downloads.flush()
         alone.close()
 

@@ -43,8 +43,6 @@ ELSEWHERE = {
     " disable_space_dev_mode restart_space fetch_space_logs wait_for_space set_space_volumes"
     " delete_space_volumes list_space_templates search_spaces duplicate_space"
     " request_space_storage delete_space_storage",
-    "Webhooks": "get_webhook list_webhooks create_webhook update_webhook enable_webhook"
-    " disable_webhook delete_webhook",
     "Papers": "list_papers paper_info read_paper list_daily_papers",
     "Kernels": "kernel_info list_kernels",
     "The website": "get_dataset_leaderboard list_dataset_parquet_files"
@@ -182,6 +180,26 @@ def _repos(w: World) -> None:
 def _duplicate(w: World) -> None:
     url = w.api.duplicate_repo(w.repo, f"me/copy-{os.getpid()}")
     check(sorted(w.api.list_repo_files(url.repo_id)) == sorted(w.api.list_repo_files(w.repo)))
+
+
+@tries(
+    "Webhooks",
+    "create_webhook",
+    "get_webhook",
+    "list_webhooks",
+    "update_webhook",
+    "enable_webhook",
+    "disable_webhook",
+    "delete_webhook",
+)
+def _webhooks(w: World) -> None:
+    watched = [{"type": "user", "name": "nobody-here"}]
+    made = w.api.create_webhook(url="https://hooks.example/x", watched=watched, secret="s")
+    check(w.api.get_webhook(made.id).url == "https://hooks.example/x")
+    check(w.api.update_webhook(made.id, url="https://hooks.example/y", watched=watched).secret)
+    check(w.api.disable_webhook(made.id).disabled and not w.api.enable_webhook(made.id).disabled)
+    w.api.delete_webhook(made.id)
+    check(made.id not in [each.id for each in w.api.list_webhooks()])
 
 
 @tries("Reading", "model_info", "repo_info", "revision_exists", "file_exists", "resolve_revision")

@@ -84,6 +84,9 @@ DIFFERENCES = [
     "- A private repo that the caller may not see answers 404, signed in or not (git and"
     " git-lfs: 401, so that they ask for a token).",
     "- Spaces are stored and shown, not run.",
+    "- A webhook is told once: what could not be delivered stands in the log of"
+    " `hublora hub serve -v` and is not sent again.",
+    "- Paths with a backslash are refused (422): on Windows they would lead out of a folder.",
     "",
 ]
 

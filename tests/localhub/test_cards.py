@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import httpx
 import pytest
 from huggingface_hub import CommitOperationAdd, ModelCard
 
@@ -42,7 +43,10 @@ def test_a_card_is_refused_before_anything_is_uploaded(api, repo, metadata, valu
     assert api.list_repo_files(repo) == [".gitattributes"]
 
 
-@pytest.mark.parametrize("license", ["mit", "openrail++", "creativeml-openrail-m", "other"])
+@pytest.mark.parametrize(
+    "license",
+    ["mit", "openrail++", "bsd-3-clause-clear", "cc-by-nc-4.0", "cdla-sharing-1.0", "other"],
+)
 def test_licenses_of_the_hub_are_taken(api, repo, license):
     commit(api, repo, f"---\nlicense: {license}\nlicense_name: x\n---\n")
     assert f"license:{license}" in api.model_info(repo).tags
@@ -111,3 +115,14 @@ def test_spaces_are_found_by_the_models_that_they_name(api, repo):
     assert [space.id for space in api.list_spaces(datasets="me/pictures")] == [made]
     assert list(api.list_spaces(models="me/another")) == []
     api.delete_repo(made, repo_type="space")
+
+
+def test_a_card_is_judged_in_plain_text_for_who_asks_for_it(hub):
+    card = "---\nlicense: asdf\n---\n"
+    answer = httpx.post(
+        f"{hub.url}/api/validate-yaml",
+        json={"repoType": "model", "content": card},
+        headers={"authorization": f"Bearer {hub.token}", "accept": "text/plain"},
+    )
+    assert answer.status_code == 400
+    assert answer.text.startswith('- Error: "license" must be one of [afl-3.0, ')

@@ -140,7 +140,6 @@ def test_squashing_leaves_one_commit_with_the_same_files(api, repo):
 def test_what_is_not_here_is_refused_in_a_sentence(api, hub, repo):
     for ask in (
         lambda: api.list_jobs(),
-        lambda: api.list_webhooks(),
         lambda: api.request_space_hardware(repo, "t4-medium"),
     ):
         with pytest.raises(HfHubHTTPError, match="This Hub has no"):

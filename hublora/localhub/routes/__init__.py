@@ -20,6 +20,7 @@ from . import (
     refs,
     repos,
     shelves,
+    webhooks,
 )
 
 ROUTES = [
@@ -38,6 +39,7 @@ ROUTES = [
     *community.ROUTES,
     *forms.ROUTES,
     *shelves.ROUTES,
+    *webhooks.ROUTES,
     *absent.ROUTES,
     *pages.ROUTES,
 ]

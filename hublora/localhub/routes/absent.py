@@ -51,7 +51,6 @@ _CONTROLS = (
 _GROUPS = {
     "Jobs": ("/api/jobs/{path}", "/api/scheduled-jobs/{path}"),
     "buckets": ("/api/buckets", "/api/buckets/{path}"),
-    "webhooks": ("/api/settings/webhooks", "/api/settings/webhooks/{path}"),
     "papers": ("/api/papers", "/api/papers/{path}", "/api/daily_papers"),
     "running Spaces": tuple(f"/api/spaces/{{repo}}/{what}" for what in _CONTROLS),
 }

@@ -13,6 +13,7 @@ from typing import IO, Any
 
 from starlette.responses import Response
 
+from .. import events
 from ..bodies import ask_first, spool
 from ..call import Call, load_json
 from ..routing import Route
@@ -105,7 +106,7 @@ def _where(call: Call) -> tuple[Repo, str, str]:
 def _commit(call: Call, body: IO[bytes]) -> dict[str, Any]:
     repo, author, ref = _where(call)
     git, new_pull_request = call.git(repo), call.flag("create_pr")
-    with call.store.commits.stage(repo, git) as stage:
+    with call.store.commits.stage(repo, git) as stage, events.refs(call, repo):
         header, operations = read_operations(call, repo, stage, body)
         text, parent = message(header), header.get("parentCommit")
         if new_pull_request:
@@ -118,6 +119,9 @@ def _commit(call: Call, body: IO[bytes]) -> dict[str, Any]:
                 pull_request=True,
             )
             ref = opened.ref
+            events.announce(
+                call, repo, "discussion", "create", discussion=opened, comment=opened.events[0]
+            )
         oid = call.store.commits.apply(
             repo, stage, operations, text, signature(author), ref=ref, parent=parent
         )

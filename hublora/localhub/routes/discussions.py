@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from .. import markdown
+from .. import events, markdown
 from ..call import Call
 from ..routing import Route
 from ..store.access import Right
@@ -47,6 +47,7 @@ def create(call: Call) -> dict[str, Any]:
         # As on the Hub: a proposal without commits is a draft, one made by a commit is open.
         status="draft" if wanted.get("pullRequest") else "open",
     )
+    events.announce(call, repo, "discussion", "create", discussion=made, comment=made.events[0])
     return {"num": made.number, "pullRequest": made.is_pull_request}
 
 
@@ -74,8 +75,9 @@ def comment(call: Call) -> dict[str, Any]:
     """POST …/comment: `comment_discussion`."""
     repo, author = call.take_part()
     _, found = found_discussion(call)
-    text = call.json().get("comment")
-    return {"newMessage": _event(call.store.discussions.comment(repo, found, text, author))}
+    said = call.store.discussions.comment(repo, found, call.json().get("comment"), author)
+    _comment_told(call, repo, found, said, "create")
+    return {"newMessage": _event(said)}
 
 
 def edit(call: Call) -> dict[str, Any]:
@@ -85,6 +87,7 @@ def edit(call: Call) -> dict[str, Any]:
     event = _its_own(found, call.pieces["event"], author)
     text = call.json().get("content")
     changed = call.store.discussions.edit(repo, found, event.id, text, author)
+    _comment_told(call, repo, found, changed, "update")
     return {"updatedComment": _event(changed)}
 
 
@@ -95,14 +98,17 @@ def hide(call: Call) -> dict[str, Any]:
     event_id = call.pieces["event"]
     if call.store.right(repo, call.caller) < Right.WRITE:
         _its_own(found, event_id, author)
-    return {"updatedComment": _event(call.store.discussions.hide(found, event_id, author))}
+    changed = call.store.discussions.hide(found, event_id, author)
+    _comment_told(call, repo, found, changed, "update")
+    return {"updatedComment": _event(changed)}
 
 
 def rename(call: Call) -> dict[str, Any]:
     """POST …/title: `rename_discussion`."""
     repo, found, author = _in_charge(call)
-    title = call.json().get("title")
-    return {"newTitle": _event(call.store.discussions.rename(repo, found, title, author))}
+    event = call.store.discussions.rename(repo, found, call.json().get("title"), author)
+    _change_told(call, repo, found)
+    return {"newTitle": _event(event)}
 
 
 def set_status(call: Call) -> dict[str, Any]:
@@ -110,8 +116,10 @@ def set_status(call: Call) -> dict[str, Any]:
     repo, found, author = _in_charge(call)
     wanted = call.json()
     if wanted.get("comment"):
-        call.store.discussions.comment(repo, found, wanted["comment"], author)
+        said = call.store.discussions.comment(repo, found, wanted["comment"], author)
+        _comment_told(call, repo, found, said, "create")
     event = call.store.discussions.set_status(repo, found, wanted.get("status"), author)
+    _change_told(call, repo, found)
     return {"newStatus": _event(event)}
 
 
@@ -121,10 +129,23 @@ def merge(call: Call) -> dict[str, Any]:
     author, words = str(call.caller.name), call.json().get("comment")
     if not found.is_pull_request:
         raise Conflict("Only a pull request can be merged.")
-    oid = call.store.discussions.merge(repo, found, author)
+    with events.refs(call, repo):
+        oid = call.store.discussions.merge(repo, found, author)
+    _change_told(call, repo, found)
     if words:
-        call.store.discussions.comment(repo, found, words, author)
+        said = call.store.discussions.comment(repo, found, words, author)
+        _comment_told(call, repo, found, said, "create")
     return {"oid": oid}
+
+
+def _change_told(call: Call, repo: Repo, found: Discussion) -> None:
+    now = call.store.discussions.find(repo, found.number)
+    events.announce(call, repo, "discussion", "update", discussion=now)
+
+
+def _comment_told(call: Call, repo: Repo, found: Discussion, said: Event, action: str) -> None:
+    scope = "discussion.comment"
+    events.announce(call, repo, scope, action, discussion=found, comment=said)
 
 
 def found_discussion(call: Call) -> tuple[Repo, Discussion]:

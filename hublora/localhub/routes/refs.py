@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from .. import events
 from ..call import Call
 from ..routing import Route
 from ..store.access import Right
@@ -32,28 +33,34 @@ def refs(call: Call) -> dict[str, Any]:
 def create_branch(call: Call) -> dict[str, Any]:
     """POST …/branch/{name}: `create_branch`."""
     start = call.json().get("startingPoint")
-    call.store.branches.create(call.repo(Right.WRITE), call.pieces["name"], start)
+    repo = call.repo(Right.WRITE)
+    with events.refs(call, repo):
+        call.store.branches.create(repo, call.pieces["name"], start)
     return {}
 
 
 def delete_branch(call: Call) -> dict[str, Any]:
     """DELETE …/branch/{name}: `delete_branch`."""
-    call.store.branches.delete(call.repo(Right.WRITE), call.pieces["name"])
+    repo = call.repo(Right.WRITE)
+    with events.refs(call, repo):
+        call.store.branches.delete(repo, call.pieces["name"])
     return {}
 
 
 def create_tag(call: Call) -> dict[str, Any]:
     """POST …/tag/{rev}: `create_tag`."""
     repo, wanted = call.repo(Right.WRITE), call.json()
-    call.store.branches.create_tag(
-        repo, wanted.get("tag"), call.pieces["rev"], wanted.get("message"), str(call.caller.name)
-    )
+    words, author = wanted.get("message"), str(call.caller.name)
+    with events.refs(call, repo):
+        call.store.branches.create_tag(repo, wanted.get("tag"), call.pieces["rev"], words, author)
     return {}
 
 
 def delete_tag(call: Call) -> dict[str, Any]:
     """DELETE …/tag/{name}: `delete_tag`."""
-    call.store.branches.delete_tag(call.repo(Right.WRITE), call.pieces["rev"])
+    repo = call.repo(Right.WRITE)
+    with events.refs(call, repo):
+        call.store.branches.delete_tag(repo, call.pieces["rev"])
     return {}
 
 
@@ -61,14 +68,16 @@ def squash(call: Call) -> dict[str, Any]:
     """POST …/super-squash/{rev}: `super_squash_history`."""
     repo = call.repo(Right.WRITE)
     message = str(call.json().get("message") or "Super-squash")
-    call.store.branches.squash(repo, call.pieces["rev"], message, str(call.caller.name))
+    with events.refs(call, repo):
+        call.store.branches.squash(repo, call.pieces["rev"], message, str(call.caller.name))
     return {}
 
 
 def revert(call: Call) -> dict[str, Any]:
     """POST …/revert/{rev}: undo one commit of `main` by a new one. Not of the Hub's API."""
     repo = call.repo(Right.WRITE)
-    oid = call.store.branches.revert(repo, call.pieces["rev"], str(call.caller.name))
+    with events.refs(call, repo):
+        oid = call.store.branches.revert(repo, call.pieces["rev"], str(call.caller.name))
     return {"commitOid": oid, "commitUrl": f"{call.origin}/{repo.path}/commit/{oid}"}
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from .. import problems
+from .. import events, problems
 from ..call import Call, find_repo
 from ..facts import View, details
 from ..routing import Route
@@ -31,13 +31,16 @@ def create(call: Call) -> Response | dict[str, Any]:
         )
     except AlreadyExists as problem:
         return problems.reply(problem, **_address(call, kind, problem.name))
+    events.announce(call, repo, "repo", "create")
     return {**_address(call, kind, repo.name), "id": repo.id}
 
 
 def delete(call: Call) -> dict[str, Any]:
     """DELETE /api/repos/delete: `delete_repo`."""
     kind, owner, name = _named(call, call.json())
-    call.store.delete_repo(_own(call, kind, f"{owner}/{name}"))
+    repo = _own(call, kind, f"{owner}/{name}")
+    call.store.delete_repo(repo)
+    events.announce(call, repo, "repo", "delete")
     return {}
 
 
@@ -49,6 +52,7 @@ def move(call: Call) -> dict[str, Any]:
     owner, _, name = str(wanted.get("toRepo", "")).partition("/")
     _may_own(call, owner)
     call.store.repos.move(repo, _proper_owner(call, owner), name)
+    events.announce(call, call.store.repos.by_id(repo.id), "repo", "move")
     return {}
 
 
@@ -68,6 +72,7 @@ def duplicate(call: Call) -> Response | dict[str, Any]:
         )
     except AlreadyExists as problem:
         return problems.reply(problem, **_address(call, source.kind, problem.name))
+    events.announce(call, made, "repo", "create")
     return _address(call, source.kind, made.name)
 
 
@@ -81,6 +86,8 @@ def settings(call: Call) -> dict[str, Any]:
         gated=("" if gated is False else str(gated)) if gated is not None else None,
     )
     now = call.store.repos.by_id(repo.id)
+    changed = {} if now.private == repo.private else {"private": now.private}
+    events.announce(call, now, "repo.config", "update", updatedConfig=changed)
     return {"private": now.private, "gated": now.gated or False}
 
 
@@ -110,11 +117,15 @@ def validate_yaml(call: Call) -> Response:
     if not isinstance(content, str) or len(content) > cards.MAX_README_BYTES:
         raise Malformed("The README is missing or too long.")
     errors, warnings = cards.problems(content, str(wanted.get("repoType") or "model"))
+    status = 400 if errors else 200
+    if call.request.headers.get("accept") == "text/plain":  # as `RepoCard.validate` asks
+        told = [f"- Error: {error}" for error in errors] + [f"- Warning: {w}" for w in warnings]
+        return PlainTextResponse("\n".join(told), status)
     body = {
         "errors": [{"message": message} for message in errors],
         "warnings": [{"message": message} for message in warnings],
     }
-    return JSONResponse(body, 400 if errors else 200)
+    return JSONResponse(body, status)
 
 
 validate_yaml.only_reads = True  # type: ignore[attr-defined]

@@ -46,6 +46,7 @@ from .operations import PutFile
 from .patterns import default_attributes
 from .people import NOBODY, Caller, People
 from .repos import Repo, Repos
+from .webhooks import Webhooks
 from .writing import Stage, advance, signature
 
 log = logging.getLogger("hublora.hub")
@@ -73,6 +74,7 @@ class Store:
         self.discussions = Discussions(self)
         self.collections = Collections(self.database)
         self.gates = Gates(self.database)
+        self.webhooks = Webhooks(self.database)
 
     @cached_property
     def secret(self) -> bytes:

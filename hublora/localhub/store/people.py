@@ -87,12 +87,21 @@ class People:
         Raises:
             NotThere: There is none of that name.
         """
-        row = self._database.row("SELECT * FROM users WHERE name = ?", name)
+        row = self.known(name)
         if row is None:
             raise NotThere(
                 f"There is no user '{name}'.", "See them with `hublora hub user ls --data DIR`."
             )
         return row
+
+    def known(self, name: str) -> sqlite3.Row | None:
+        """Return the row of a user or organisation, or None."""
+        return self._database.row("SELECT * FROM users WHERE name = ?", name)
+
+    def name_of(self, user_id: int) -> str | None:
+        """Return the name of a user, or None."""
+        row = self._database.row("SELECT name FROM users WHERE id = ?", user_id)
+        return row["name"] if row else None
 
     def everyone(self) -> list[sqlite3.Row]:
         """Return all users and organisations by name."""
