@@ -9,6 +9,7 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pygit2
@@ -22,6 +23,7 @@ from .bodies import MAX_JSON_BYTES, MAX_STRANGERS_BYTES, Room
 from .call import Call, authenticate
 from .delivery import Delivery
 from .guard import SAFE_METHODS, check_headers, check_origin, is_loopback
+from .machine import lacking
 from .problems import Refusal
 from .routes import ROUTES
 from .routes.pages import page
@@ -95,7 +97,10 @@ class Hub:
         try:
             return await self._dispatch(request)
         except Exception as problem:
-            told = _told(request, problem)
+            if isinstance(problem, StoreError | Refusal):
+                told = problem
+            else:
+                told = await to_thread.run_sync(_told, request, problem, self.store.folder)
             if "text/html" in request.headers.get("accept", ""):
                 return await to_thread.run_sync(self._error_page, request, told)
             return problems.reply(told)
@@ -154,11 +159,12 @@ def _response(handler: Callable[[Call], Any], call: Call) -> Response:
     return answer if isinstance(answer, Response) else JSONResponse(answer)
 
 
-def _told(request: Request, problem: Exception) -> StoreError | Refusal:
+def _told(request: Request, problem: Exception, folder: Path) -> StoreError | Refusal:
     """Return what the client is told of `problem`; what is this server's own goes to its log."""
-    if isinstance(problem, StoreError | Refusal):
-        return problem
     what = f"{request.method} {_path(request.scope)}"
+    if refusal := lacking(problem, folder):
+        log.error("%s: %s", what, problem)
+        return refusal
     if isinstance(problem, pygit2.GitError):
         log.error("%s: what git has stored cannot be read: %s", what, problem)
         return DamagedRepo("behind this address", str(problem))

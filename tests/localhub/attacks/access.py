@@ -39,6 +39,15 @@ def strangers() -> Iterator[Attack]:
     quiet = frozenset({200})
     yield Attack(
         "a private repo",
+        "by the collections that list it",
+        lambda w: [
+            w.ask("GET", "/api/collections?item=models/me/vault", token=w.eve),
+            w.ask("GET", "/api/collections?item=models/me/old-vault"),
+        ],
+        quiet,
+    )
+    yield Attack(
+        "a private repo",
         "in lists, searches and tags of others",
         lambda w: [
             w.ask("GET", "/api/models?search=vault&full=1", token=w.eve),
@@ -205,6 +214,11 @@ def _upload(w: World, content: bytes) -> int:
     return w.ask("PUT", href.removeprefix(w.url), content)
 
 
+def changed(token: str, place: int) -> str:
+    """Return a token with another character at one place."""
+    return token[:place] + ("B" if token[place] == "A" else "A") + token[place + 1 :]
+
+
 def tokens() -> Iterator[Attack]:
     who = "/api/whoami-v2"
     yield Attack(
@@ -222,6 +236,31 @@ def tokens() -> Iterator[Attack]:
                 "Basic " + base64.b64encode(b"me:hf_wrong").decode(),
                 "Digest x",
                 w.owner,
+            )
+        ],
+    )
+    yield Attack(
+        "tokens",
+        "almost right: another first, middle or last character, cut short, longer, its hash",
+        lambda w: [
+            w.ask("GET", who, token=token)
+            for token in (
+                *(changed(w.owner, place) for place in (3, 20, len(w.owner) - 1)),
+                w.owner[:-1],
+                w.owner + "A",
+                hashlib.sha256(w.owner.encode()).hexdigest(),
+            )
+        ],
+    )
+    yield Attack(
+        "tokens",
+        "one that only reads, to like and to ask for access",
+        lambda w: [
+            w.ask(method, path, b"", w.reader)
+            for method, path in (
+                ("POST", "/api/models/me/open/like"),
+                ("DELETE", "/api/models/me/open/like"),
+                ("POST", "/me/gated/ask-access"),
             )
         ],
     )

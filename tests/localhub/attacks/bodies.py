@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from .world import Attack, World
+
+
+def ignoring(pattern: str) -> dict[str, Any]:
+    """Return a preupload of a long path with a `.gitIgnore` of 30 such lines."""
+    files = [{"path": "a" * 250 + f"/{number}/b", "size": 1, "sample": ""} for number in range(50)]
+    return {"files": files, "gitIgnore": "\n".join([pattern + "x"] * 30)}
 
 
 def bodies() -> Iterator[Attack]:
@@ -76,6 +83,61 @@ def bodies() -> Iterator[Attack]:
             w.ask("POST", "/api/repos/create", b"{}", w.owner, content_length=value)
             for value in ("-1", "abc", "2, 3")
         ],
+    )
+    yield Attack(
+        "bodies",
+        "two lengths: Content-Length and Transfer-Encoding",
+        lambda w: w.ask(
+            "POST",
+            "/api/repos/create",
+            b"0\r\n\r\n",
+            w.owner,
+            content_length="5",
+            transfer_encoding="chunked",
+        ),
+    )
+    yield Attack(
+        "bodies",
+        "YAML: tags without a value to build, keys that stand twice, 1:1:1:… of 100,000 parts",
+        lambda w: [
+            yaml(text)(w)
+            for text in (
+                "f: !!bool x",
+                "e: !!int ''",
+                "c: !!timestamp x",
+                "a: 1\na: 2",
+                "a: !!int " + "1:" * 100_000 + "1",
+            )
+        ],
+    )
+    yield Attack(
+        "bodies",
+        "1,500 words, tags, owners and items of a search",
+        lambda w: [
+            w.ask("GET", path)
+            for path in (
+                "/api/models?search=" + "a+" * 1500,
+                "/api/models?filter=" + "a," * 1500,
+                "/api/collections?" + "owner=a&" * 1500,
+                "/api/collections?" + "item=models/a/b&" * 1500,
+            )
+        ],
+    )
+    yield Attack(
+        "bodies",
+        "patterns that make a backtracking matcher try everything, by nobody and by somebody",
+        lambda w: [
+            w.ask("POST", "/api/models/me/open/preupload/main", ignoring("*a" * 500), token)
+            for token in (None, w.owner)
+        ],
+        frozenset({200}),
+    )
+    yield Attack(
+        "bodies",
+        "half of a surrogate pair in a comment",
+        lambda w: w.ask(
+            "POST", "/api/models/me/vault/discussions/1/comment", b'{"comment": "\\ud800"}', w.owner
+        ),
     )
     yield Attack(
         "bodies",
