@@ -23,9 +23,12 @@ _SECTION = re.compile(r"(Args|Attributes|Returns|Yields|Raises):")
 def signature(name: str, found: Any) -> str:
     """Return `name(…)` with types and defaults, one parameter a line where it is long."""
     parameters = [
-        _parameter(one)
+        text
         for one in inspect.signature(found).parameters.values()
         if one.name not in ("self", "cls")
+        for text in (
+            _options(one) if str(one.annotation).startswith("Unpack[") else [_parameter(one)]
+        )
     ]
     kinds = [one.kind for one in inspect.signature(found).parameters.values()]
     first_keyword = next(
@@ -42,6 +45,15 @@ def signature(name: str, found: Any) -> str:
         return line
     body = "".join(f"    {one},\n" for one in parameters)
     return f"{name}(\n{body}){arrow}"
+
+
+def _options(one: inspect.Parameter) -> list[str]:
+    """Return the keywords of a parameter like `**options: Unpack[RunOptions]`, by name."""
+    from hublora.generation import options
+
+    kind = getattr(options, str(one.annotation).removeprefix("Unpack[").removesuffix("]"))
+    types = kind.__annotations__
+    return [f"{name}: {types[name].__forward_arg__} = …" for name in sorted(types)]
 
 
 def _parameter(one: inspect.Parameter) -> str:

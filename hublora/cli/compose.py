@@ -84,7 +84,7 @@ def compose(refs: tuple[str, ...], method: str | None, no_gallery: bool, **setti
         if method is None:
             from hublora.workflows.compose import compose as workflow
 
-            done = workflow(refs, callback=report, **settings)
+            done = workflow(refs, compose=settings.pop("mode"), callback=report, **settings)
         else:
             from hublora.workflows.merge import merge
 

@@ -176,9 +176,6 @@ def _made(paths: list[Path]) -> list[dict[str, Any]]:
     return [{"path": str(path), **read_image(path)} for path in paths]
 
 
-_SAMPLING = ("negative_prompt", "num_inference_steps", "guidance_scale", "width", "height")
-
-
 def _run_batch(
     refs: tuple[str, ...], prompts: list[str], report: ProgressReport, **settings: Any
 ) -> None:
@@ -189,8 +186,7 @@ def _run_batch(
             "--prompts, --rows and --columns cannot be combined with --image, --mask, --controlnet "
             "or --ip-adapter."
         )
-    sampling = {name: settings.pop(name) for name in _SAMPLING}
-    items = run_batch(refs, read_prompts(prompts), sampling=sampling, callback=report, **settings)
+    items = run_batch(refs, read_prompts(prompts), callback=report, **settings)
     for done in items:
         text = f"{done.path}{'  (exists)' if done.skipped else ''}"
         (made,) = _made([done.path]) or [{}]

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from hublora._version import __version__
 from hublora.cards.composition import CompositionFacts, PartFacts, write_composition_card
@@ -15,6 +15,14 @@ from hublora.errors import ConfigError
 from hublora.filesystem import write_atomically
 from hublora.generation.composition import Composition
 from hublora.generation.generate import generate, save
+from hublora.generation.options import (
+    ComposeOptions,
+    GalleryOptions,
+    LoadOptions,
+    check_options,
+    pick,
+    pick_sampling,
+)
 from hublora.generation.sample import sampling_for
 from hublora.hub.push import PushResult, check_can_push
 from hublora.hub.repo_layout import LOCK
@@ -23,8 +31,7 @@ from hublora.progress import Callback, FileWritten, no_callback
 from hublora.refs import parse_repo_id
 from hublora.resolution.composition_parts import LoadedAdapter
 from hublora.resolution.lockfile import LockedBase, LockedPart, Lockfile
-from hublora.weights import CompositionMode
-from hublora.workflows.load import load
+from hublora.workflows.load import load_pipeline
 from hublora.workflows.push import push
 
 
@@ -49,17 +56,9 @@ def compose(
     output: Path | str | None = None,
     push_to: str | None = None,
     private: bool = False,
-    mode: CompositionMode | None = None,
-    weights: Mapping[str, str | float] | None = None,
     template: str | None = None,
-    prompts: Sequence[str] = (),
-    seed: int = 0,
-    base: str | None = None,
-    base_revision: str | None = None,
-    device: str | None = None,
-    gallery: bool = True,
     callback: Callback = no_callback,
-    **sampling: Any,
+    **options: Unpack[ComposeOptions],
 ) -> Composed:
     """Write, and push if `push_to` is given, a composition that is used as if it were one adapter.
 
@@ -68,46 +67,34 @@ def compose(
         output: Folder to keep; at least one of `output` and `push_to` is needed.
         push_to: owner/name of the repo.
         private: Create it private.
-        mode: How the adapters act together; "sum" if not given.
-        weights: As for `load`.
-        template: Prompt template, in which a prompt replaces `{prompt}`.
-        prompts: Prompts of the gallery; by default those of the adapters' cards.
-        seed: Seed of the gallery's first image.
-        base: As for `load`.
-        base_revision: As for `load`.
-        device: As for `load`.
-        gallery: Draw images for the card.
-        callback: Is told what happens.
-        sampling: As for `run`.
+        template: Template of prompts, in which `{prompt}` is what a person types.
+        callback: Called with progress, notes and files.
+        options: Keywords of `load`, sampling keywords of `run`, and the following.
+        prompts: Prompts of the gallery; from the adapters' own cards by default.
+        gallery: Generate images for the card; True by default.
 
     Raises:
         HubloraError: As `load` and `push`; ConfigError where a part is not on the Hub.
     """
+    check_options(options, ComposeOptions, compose)
     output = None if output is None else Path(output)
     need_a_place(output, push_to)
     if template is not None and "{prompt}" not in template:
         raise ConfigError(f"The template {template!r} has no {{prompt}}.", "Put it in.")
     if push_to:
         check_can_push(push_to)
-    pipe = load(
-        *refs,
-        base=base,
-        base_revision=base_revision,
-        compose=mode,
-        weights=weights,
-        device=device,
-        callback=callback,
-    )
+    pipe = load_pipeline(refs, pick(options, LoadOptions), callback)
     lock = make_lock(pipe.hublora, template)
-    typed = list(prompts) or usual_prompts(pipe.hublora.adapters)
-    plans = [
-        sampling_for(pipe.hublora.base, lock.fill(text), seed=seed + index, **sampling)
-        for index, text in enumerate(typed)
-    ]
+    typed = list(options.get("prompts", ())) or usual_prompts(pipe.hublora.adapters)
+    plans = gallery_plans(pipe, [lock.fill(text) for text in typed], options)
     with tempfile.TemporaryDirectory(prefix="hublora-") as temporary:
         folder = output or Path(temporary)
         write_atomically(folder / LOCK, lock.render())
-        shown = generate_gallery(pipe, plans, folder, callback) if gallery else Gallery()
+        shown = (
+            generate_gallery(pipe, plans, folder, callback)
+            if options.get("gallery", True)
+            else Gallery()
+        )
         card = _card(pipe.hublora, lock, push_to, folder, shown, typed[0])
         write_composition_card(folder, card)
         if output:
@@ -240,6 +227,18 @@ def generate_gallery(
             *image.size,
         )
     return Gallery(tuple(shown), sampling)
+
+
+def gallery_plans(
+    pipe: Any, prompts: Sequence[str], options: GalleryOptions | ComposeOptions
+) -> list[Sampling]:
+    """Return how the prompts of a gallery are sampled, one seed after the other."""
+    sampling = pick_sampling(options)
+    seed = sampling.pop("seed", 0)
+    return [
+        sampling_for(pipe.hublora.base, text, seed=seed + index, **sampling)
+        for index, text in enumerate(prompts)
+    ]
 
 
 def usual_prompts(parts: Sequence[LoadedAdapter]) -> list[str]:

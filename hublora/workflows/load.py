@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, Unpack
 
 from hublora.errors import ConfigError
 from hublora.generation.composition import Composition, check_licenses
 from hublora.generation.lora.cache import DEFAULT_LIMIT, AdapterCache
-from hublora.generation.offload import Offload, check_offload, place
+from hublora.generation.offload import check_offload, place
+from hublora.generation.options import LoadOptions, check_options
 from hublora.progress import Callback, no_callback
 from hublora.refs import BaseRef
 from hublora.resolution.choose_base import choose_base
@@ -22,26 +23,8 @@ from hublora.resolution.composition_parts import (
 from hublora.resolution.device import check_device, default_device, parse_dtype
 from hublora.weights import CompositionMode, Weight
 
-if TYPE_CHECKING:
-    import torch
 
-
-def load(
-    *refs: str,
-    base: str | None = None,
-    base_revision: str | None = None,
-    compose: CompositionMode | None = None,
-    weights: Mapping[str, str | float] | None = None,
-    commercial: bool = False,
-    device: str | None = None,
-    dtype: torch.dtype | str | None = None,
-    offload: Offload | None = None,
-    tiled_vae: bool = False,
-    cache_bytes: int = DEFAULT_LIMIT,
-    max_rank: int = 0,
-    prepare: Callable[[Any], object] = lambda pipe: None,
-    callback: Callback = no_callback,
-) -> Any:
+def load(*refs: str, callback: Callback = no_callback, **options: Unpack[LoadOptions]) -> Any:
     """Return the diffusers pipeline of the base with the adapters active.
 
     Args:
@@ -52,28 +35,48 @@ def load(
             composition says, else "sum".
         weights: Place from 1, or ref -> weight, such as "0.2..0.9" over the steps or "1,mid:0" by
             block (`hublora.weights`).
-        commercial: Refuse what its licence forbids to use commercially.
+        commercial: Refuse adapters and bases whose licence forbids commercial use.
         device: A torch device; a GPU if there is one.
         dtype: Type of the weights, or its name; float16 on a GPU, float32 elsewhere.
         offload: "model" or "sequential" keeps only what is needed on the GPU.
         tiled_vae: Decode in tiles, which large images need less memory for.
-        cache_bytes: How much memory adapters may take that `use` changes between.
-        room: Ranks that each layer keeps room for, so that a compiled pipeline is not compiled
-            again when `use` brings others; 0 for as many as act, and no computing in vain.
-        prepare: Is given the pipeline before it is brought to the device, where it must be for
-            `offload` that something more is put on it.
-        callback: Is told what happens.
+        cache_bytes: Memory that adapters may take which `use` changes between.
+        max_rank: Rank of every layer's buffers, at least, so that a compiled pipeline is not
+            compiled again when `use` activates others; 0 for the rank of the active adapters.
+        callback: Called with progress and notes.
 
     Raises:
         RefError: A ref does not parse.
         NotFoundError: A repo, revision or file is not cached.
         AdapterError: A file is broken, or does not fit the base.
-        ConfigError: A setting does not work here.
+        ConfigError: An option is unknown, or does not work here.
     """
-    wanted = parse_weighted_refs(refs, weights)
+    check_options(options, LoadOptions, load)
+    return load_pipeline(refs, options, callback)
+
+
+def load_pipeline(
+    refs: Sequence[str],
+    options: LoadOptions,
+    callback: Callback = no_callback,
+    prepare: Callable[[Any], object] = lambda pipe: None,
+) -> Any:
+    """Return what `load` returns.
+
+    Args:
+        refs: Adapter refs.
+        options: Keywords of `load`.
+        callback: As for `load`.
+        prepare: Called with the pipeline before it is moved to the device or offloaded, which an
+            IP-Adapter must precede.
+    """
+    wanted = parse_weighted_refs(refs, options.get("weights"))
+    device = options.get("device")
     device = default_device() if device is None else check_device(device)
+    offload = options.get("offload")
     check_offload(device, offload)
-    dtype = parse_dtype(dtype, device)
+    dtype = parse_dtype(options.get("dtype"), device)
+    base, base_revision = options.get("base"), options.get("base_revision")
     opened_refs = [load_adapters([one], callback) for one in wanted]
     found = _join(opened_refs)
     if found.lock and base is None:
@@ -83,9 +86,10 @@ def load(
         None if base is None else BaseRef.parse(base, base_revision),
         callback,
     )
-    check_licenses(opened, found.adapters, commercial, callback)
+    check_licenses(opened, found.adapters, options.get("commercial", False), callback)
     pipe = opened.load(dtype)
-    adapter_cache = AdapterCache(pipe, opened, cache_bytes, max_rank)
+    limit, max_rank = options.get("cache_bytes", DEFAULT_LIMIT), options.get("max_rank", 0)
+    adapter_cache = AdapterCache(pipe, opened, limit, max_rank)
     empty = Composition(
         base=opened,
         adapters=(),
@@ -95,10 +99,10 @@ def load(
         device=device,
         scheduler=type(pipe.scheduler).__name__,
     )
-    pipe.hublora = _activate(empty, found, compose)
+    pipe.hublora = _activate(empty, found, options.get("compose"))
     _remember(adapter_cache, wanted, opened_refs)
     prepare(pipe)
-    place(pipe, device, offload, tiled_vae)
+    place(pipe, device, offload, options.get("tiled_vae", False))
     return pipe
 
 
@@ -110,9 +114,9 @@ def use(
     commercial: bool = False,
     callback: Callback = no_callback,
 ) -> None:
-    """Let a pipeline that `load` returned draw with other adapters, or with the same otherwise.
+    """Activate other adapters, or the same with other weights, on a pipeline that `load` returned.
 
-    An adapter that the pipeline has in memory is there at once, at the commit that it had before.
+    An adapter that the pipeline has in memory is activated at once, at the commit that it had.
 
     Args:
         pipe: The pipeline.
@@ -120,10 +124,10 @@ def use(
         compose: As for `load`.
         weights: As for `load`.
         commercial: As for `load`.
-        callback: Is told what happens.
+        callback: Called with progress and notes.
 
     Raises:
-        HubloraError: As `load`; the pipeline draws as before then.
+        HubloraError: As `load`; the pipeline is unchanged then.
     """
     composition = _composition_of(pipe)
     assert composition.adapter_cache is not None, "it was loaded"

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 
 from hublora._version import __version__
 from hublora.adapters.adapter import Adapter, AdapterFacts
@@ -15,15 +15,21 @@ from hublora.adapters.metadata import MODELSPEC_VERSION, metadata_of_facts
 from hublora.cards.composition import CompositionFacts, PartFacts, write_composition_card
 from hublora.errors import ConfigError, HubloraError
 from hublora.families import FAMILIES
-from hublora.generation.sample import sampling_for
+from hublora.generation.options import LoadOptions, MergeOptions, check_options, pick_sampling
 from hublora.hub.push import check_can_push
 from hublora.hub.repo_layout import WEIGHTS
 from hublora.hub.resolve import inspect_repo, license_of
 from hublora.progress import Callback, Note, no_callback
 from hublora.refs import parse_repo_id
 from hublora.resolution.composition_parts import LoadedAdapter, load_adapters, parse_weighted_refs
-from hublora.workflows.compose import Composed, generate_gallery, need_a_place, usual_prompts
-from hublora.workflows.load import load
+from hublora.workflows.compose import (
+    Composed,
+    gallery_plans,
+    generate_gallery,
+    need_a_place,
+    usual_prompts,
+)
+from hublora.workflows.load import load_pipeline
 from hublora.workflows.push import push
 
 
@@ -34,15 +40,9 @@ def merge(
     method: str = "cat",
     rank: int | None = None,
     density: float = 0.5,
-    seed: int = 0,
     push_to: str | None = None,
-    private: bool = False,
-    base: str | None = None,
-    gallery: bool = True,
-    prompts: Sequence[str] = (),
-    device: str | None = None,
     callback: Callback = no_callback,
-    **sampling: Any,
+    **options: Unpack[MergeOptions],
 ) -> Composed:
     """Write, and push if `push_to` is given, one adapter that is made of several.
 
@@ -52,15 +52,15 @@ def merge(
         method: One of `hublora.adapters.merging.METHODS`.
         rank: The largest rank; that of the largest adapter unless given.
         density: Share of the values that ties, dare and magnitude_prune keep.
-        seed: Seed of the values that DARE drops and of the gallery's first image.
         push_to: owner/name of a repo.
-        private: Create it private.
-        base: Hub id of the base; the one that the adapters name if not given.
-        gallery: Draw images for the card, where the base is known.
-        prompts: Prompts of the gallery; by default those of the adapters' cards.
+        callback: Called with progress, notes and files.
+        options: Sampling keywords of `run` for the gallery, and the following.
+        seed: Seed of what dare drops, and of the gallery's first image; 0 by default.
+        private: Create the repo private.
+        base: Hub id of the base; the one that the adapters name by default.
         device: As for `load`.
-        callback: Is told what happens.
-        sampling: As for `run`.
+        prompts: Prompts of the gallery; from the adapters' own cards by default.
+        gallery: Generate images for the card, where the base is known; True by default.
 
     Raises:
         HubloraError: A ref cannot be opened, or the adapters cannot be merged that way.
@@ -68,11 +68,13 @@ def merge(
     from hublora.adapters.merging import common_facts
     from hublora.adapters.merging import merge as merge_adapters
 
+    check_options(options, MergeOptions, merge)
     output = None if output is None else Path(output)
     need_a_place(output, push_to)
     if push_to:
         check_can_push(push_to)
     parts = _open_plain(refs, callback)
+    seed, base = pick_sampling(options).get("seed", 0), options.get("base")
     weighted = [(part.adapter, _plain(part)) for part in parts]
     merged = merge_adapters(weighted, method, rank=rank, density=density, seed=seed)
     facts = AdapterFacts(**common_facts([part.adapter for part in parts]))
@@ -83,12 +85,10 @@ def merge(
         _save(merged.adapter, folder, _metadata(facts, name, title, method, parts))
         card = _merged_card(parts, facts, name, title, push_to, method, merged.error)
         write_composition_card(folder, card)
-        if gallery and name:
-            pipe = load(str(folder.resolve()), base=name, device=device, callback=callback)
-            plans = [
-                sampling_for(pipe.hublora.base, text, seed=seed + index, **sampling)
-                for index, text in enumerate(prompts or usual_prompts(parts))
-            ]
+        if options.get("gallery", True) and name:
+            loading: LoadOptions = {"base": name, "device": options.get("device")}
+            pipe = load_pipeline([str(folder.resolve())], loading, callback)
+            plans = gallery_plans(pipe, options.get("prompts") or usual_prompts(parts), options)
             shown = generate_gallery(pipe, plans, folder, callback)
             tags = pipe.hublora.base.family.card_tags
             del pipe
@@ -103,6 +103,7 @@ def merge(
         callback(Note(f"Relative error against the exact weighted sum: {merged.error:.2g}"))
         pushed = None
         if push_to:
+            private = options.get("private", False)
             pushed = push(folder, push_to, private=private, base=base, callback=callback)
     return Composed(output, merged.error, pushed)
 

@@ -5,19 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from hublora._version import __version__
 from hublora.errors import ConfigError, NotFoundError
 from hublora.filesystem import sha256_of
 from hublora.generation.generate import generate, library_versions, save
 from hublora.generation.inputs import OpenedInputs, find_again
+from hublora.generation.options import (
+    InputOptions,
+    LoadOptions,
+    ReplayOptions,
+    check_options,
+    pick,
+)
 from hublora.generation.outputs import check_output, output_paths
 from hublora.progress import Callback, FileWritten, Note, no_callback
 from hublora.refs import AdapterRef, parse_revision
 from hublora.resolution.adapter import download_adapter
 from hublora.resolution.device import DTYPES
-from hublora.workflows.load import load
+from hublora.workflows.load import load_pipeline
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -46,14 +53,8 @@ def replay(
     seed: int | None = None,
     output: Path | str | None = None,
     adapters: Sequence[Path | str] = (),
-    base: str | None = None,
-    device: str | None = None,
-    image: Path | str | None = None,
-    mask: Path | str | None = None,
-    control_image: Path | str | None = None,
-    ip_adapter: str | None = None,
-    ip_adapter_image: Path | str | None = None,
     callback: Callback = no_callback,
+    **options: Unpack[ReplayOptions],
 ) -> Replayed:
     """Make an image again from what it says about itself.
 
@@ -62,36 +63,30 @@ def replay(
         seed: Another one than the image's.
         output: A .png file or a folder; beside the image if not given.
         adapters: Files of the adapters that were not on the Hub.
-        base: The base, if it was a folder.
+        callback: Called with progress, notes and files.
+        options: The following.
+        base: Folder of the base, if it was a folder.
         device: As for `load`.
-        image: The image that it was drawn from, if it is not beside it any more.
-        mask: As `image`.
-        control_image: As `image`.
+        image: Image that it started from, if it is not in the same folder any more.
+        mask: Inpainting mask, likewise.
+        control_image: Conditioning image, likewise.
         ip_adapter: File of the IP-Adapter, if it was not on the Hub.
-        ip_adapter_image: As `image`.
-        callback: Is told what happens.
+        ip_adapter_image: Image prompt, likewise.
 
     Raises:
         ConfigError: The image does not say how it was made, or a file is needed.
         HubloraError: As `load`.
     """
+    check_options(options, ReplayOptions, replay)
     png = Path(png)
     facts = _read(png)
     plan, drift = _plan(facts), _version_drift(facts)
     suffix = "-replay" if seed is None else f"-{seed}"
     output = Path(output) if output else png.with_stem(png.stem + suffix)
     check_output(output)
-    given = {
-        "image": image,
-        "mask": mask,
-        "control_image": control_image,
-        "ip_adapter": ip_adapter,
-        "ip_adapter_image": ip_adapter_image,
-    }
+    given = pick(options, InputOptions)
     inputs = find_again(facts["conditions"], png.parent, given).open()
-    pipe = _load_again(
-        facts, [Path(one) for one in adapters], base, device, inputs, drift, callback
-    )
+    pipe = _load_again(facts, [Path(one) for one in adapters], options, inputs, drift, callback)
     plan = plan if seed is None else plan.with_seed(seed)
     (drawn,) = generate(pipe, [plan], facts["trigger"], callback, inputs.conditions)
     (path,) = output_paths(output, plan.prompt, [plan.seed])
@@ -104,8 +99,7 @@ def replay(
 def _load_again(
     facts: Mapping[str, Any],
     adapters: Sequence[Path],
-    base: str | None,
-    device: str | None,
+    options: ReplayOptions,
     inputs: OpenedInputs,
     drift: list[str],
     callback: Callback,
@@ -114,17 +108,16 @@ def _load_again(
     from hublora.generation.sample import use_scheduler
 
     refs = [_find(one, adapters, drift) for one in facts["adapters"]]
-    pipe = load(
-        *refs,
-        base=base or _base(facts),
-        base_revision=None if base else facts["base_revision"],
-        compose=facts["compose"],
-        weights={str(i + 1): one["weight"] for i, one in enumerate(facts["adapters"])},
-        dtype=facts["dtype"],
-        device=device,
-        prepare=inputs.prepare,
-        callback=callback,
-    )
+    base = options.get("base")
+    loading: LoadOptions = {
+        "base": base or _base(facts),
+        "base_revision": None if base else facts["base_revision"],
+        "compose": facts["compose"],
+        "weights": {str(i + 1): one["weight"] for i, one in enumerate(facts["adapters"])},
+        "dtype": facts["dtype"],
+        "device": options.get("device"),
+    }
+    pipe = load_pipeline(refs, loading, callback, inputs.prepare)
     for part, entry in zip(pipe.hublora.adapters, facts["adapters"], strict=True):
         if part.ref.kind == "url" and part.adapter.facts.sha256 != entry.get("sha256"):
             drift.append(f"{part.title} is another file now.")

@@ -1,4 +1,4 @@
-"""Batches: prompts × rows × columns ─ draw what is not there yet ─▶ images, labelled sheets."""
+"""Batches: prompts × rows × columns ─ generate what is missing ─▶ images, labelled sheets."""
 
 from __future__ import annotations
 
@@ -7,17 +7,24 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from hublora.errors import ConfigError
 from hublora.generation.composition import Composition
 from hublora.generation.generate import cell_facts, generate, save
+from hublora.generation.options import (
+    BatchOptions,
+    LoadOptions,
+    check_options,
+    pick,
+    pick_sampling,
+)
 from hublora.generation.outputs import check_output, slug
 from hublora.generation.prompt_placeholders import TriggerMode
 from hublora.generation.sample import sampling_for
 from hublora.progress import Callback, Event, FileWritten, Note, Progress, no_callback
 from hublora.weights import Weight
-from hublora.workflows.load import load, set_weights
+from hublora.workflows.load import load_pipeline, set_weights
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -72,34 +79,24 @@ def run_batch(
     output: Path | None = None,
     rows: str | None = None,
     columns: str | None = None,
-    grid: bool = False,
-    num_images: int = 1,
-    seed: int = 0,
-    trigger: TriggerMode = "auto",
-    scheduler: str | None = None,
-    sampling: Mapping[str, Any] | None = None,
     callback: Callback = no_callback,
-    **loading: Any,
+    **options: Unpack[BatchOptions],
 ) -> Iterator[BatchItem]:
-    """Draw every prompt at every row and column; what the folder holds already is not drawn again.
+    """Generate every prompt at every row and column; images that the folder has are not made again.
 
     Args:
         refs: Adapter refs.
-        prompts: Prompts of the images.
+        prompts: Texts of the images.
         output: A folder; the current one if not given.
         rows: Axis of the rows (`hublora.generation.sweep_axes`), e.g. "weight=0..1:5".
-        columns: Axis of the columns; `num_images` seeds by default.
+        columns: Axis of the columns; `num_images` seeds if not given.
+        callback: Called with progress, notes and files.
+        options: Keywords of `load`, sampling keywords and `trigger` of `run`, and the following.
+        num_images: Number of seeds where no axis is "seed"; 1 by default.
         grid: Write a sheet for each prompt even without rows and columns.
-        num_images: Seeds where no axis is "seed".
-        seed: The first one.
-        trigger: As for `run`.
-        scheduler: As for `run`.
-        sampling: Fields of `generation.sample.Sampling`.
-        callback: Is told what happens.
-        loading: As for `load`.
 
     Yields:
-        Each image when it is there, and the sheets at the end.
+        Each image when it is written, and the sheets at the end.
 
     Raises:
         HubloraError: As `run`; ConfigError for an axis that does not parse.
@@ -107,15 +104,18 @@ def run_batch(
     from hublora.generation.sample import Sampling
     from hublora.generation.sweep_axes import Axis
 
+    check_options(options, BatchOptions, run_batch)
+    sampling = pick_sampling(options)
     for prompt in prompts:
-        Sampling(prompt, **{key: one for key, one in (sampling or {}).items() if one is not None})
+        Sampling(prompt, **sampling)  # checked before anything is loaded
     if output is not None and output.suffix:
         raise ConfigError(f"A batch is written to a folder, not to {output}.", "Name a folder.")
     check_output(output)
-    across = Axis.parse(columns or f"seed={num_images}", seed)
+    seed, trigger = sampling.get("seed", 0), options.get("trigger", "auto")
+    across = Axis.parse(columns or f"seed={options.get('num_images', 1)}", seed)
     down = Axis.parse(rows, seed) if rows else None
-    pipe = load(*refs, callback=callback, **loading)
-    cells = _plan(pipe, prompts, down, across, {**(sampling or {}), "seed": seed}, scheduler)
+    pipe = load_pipeline(refs, pick(options, LoadOptions), callback)
+    cells = _plan(pipe, prompts, down, across, sampling)
     folder, images = output or Path(), []
     quiet = _once(callback)
     for index, cell in enumerate(cells):
@@ -123,7 +123,7 @@ def run_batch(
         callback(Progress("Images", index + 1, len(cells)))
         images.append(image)
         yield item
-    if grid or rows or columns:
+    if options.get("grid") or rows or columns:
         for number, prompt in enumerate(prompts):
             mine = [(c, i) for c, i in zip(cells, images, strict=True) if c.prompt == number]
             path = _write_sheet(folder, prompt, mine, down, across, pipe.hublora)
@@ -149,19 +149,18 @@ def _plan(
     down: Axis | None,
     across: Axis,
     sampling: Mapping[str, Any],
-    scheduler: str | None,
 ) -> list[Cell]:
     """Return every cell, checked against the pipeline before anything is drawn."""
     from hublora.generation.sample import check_plan, use_scheduler
 
     composition: Composition = pipe.hublora
-    own = scheduler or composition.scheduler
+    sampling = {"scheduler": composition.scheduler, **sampling}
     step = composition.base.family.size_step(pipe)
     cells = []
     for number, prompt in enumerate(prompts):
         typed = composition.lock.fill(prompt) if composition.lock else prompt
         composition.expand(typed)
-        base = sampling_for(composition.base, typed, scheduler=own, **sampling)
+        base = sampling_for(composition.base, typed, **sampling)
         for row, below in enumerate(down.values if down else [""]):
             for column, beside in enumerate(across.values):
                 plan, weights = base, [part.weight for part in composition.adapters]

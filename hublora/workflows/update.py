@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Unpack
 
 from hublora.errors import AdapterError
 from hublora.generation.generate import generate
+from hublora.generation.options import SamplingOptions, check_options, pick_sampling
 from hublora.generation.sample import sampling_for
 from hublora.hub.repo_layout import LOCK
 from hublora.hub.resolve import changed_files, inspect_repo
@@ -68,10 +69,9 @@ def outdated(
     *,
     sheet: Path | str | None = None,
     prompts: Sequence[str] = (),
-    seed: int = 0,
     device: str | None = None,
     callback: Callback = no_callback,
-    **sampling: Any,
+    **sampling: Unpack[SamplingOptions],
 ) -> Outdated:
     """Return which adapters of a composition, and whether its base, moved since it was pinned.
 
@@ -79,8 +79,7 @@ def outdated(
         ref: A composition's repo id, or a folder.
         sheet: Path of a grid of the same prompts and seeds, pinned and as of now; written
             if a file changed.
-        prompts: Prompts of the grid; by default those of the adapters' cards.
-        seed: Seed of the grid's images.
+        prompts: Of the sheet; from the adapters' own cards if not given.
         device: As for `load`.
         callback: Is told what happens.
         sampling: As for `run`.
@@ -89,6 +88,7 @@ def outdated(
         AdapterError: It is no composition.
         HubError: The Hub is away, or a part is gone.
     """
+    check_options(sampling, SamplingOptions, outdated)
     sheet = None if sheet is None else Path(sheet)
     name, lock = _read(ref)
     parts = _now(lock, callback)
@@ -108,7 +108,7 @@ def outdated(
             device=device,
             callback=callback,
         )
-        plans = [sampling_for(pipe.hublora.base, text, seed=seed, **sampling) for text in texts]
+        plans = [sampling_for(pipe.hublora.base, text, **pick_sampling(sampling)) for text in texts]
         drawn.append(list(generate(pipe, plans, "auto", callback)))
         del pipe  # one of them in memory at a time
     _write_sheet(sheet, name, plans, drawn)
@@ -123,7 +123,7 @@ def update(
     prompts: Sequence[str] = (),
     device: str | None = None,
     callback: Callback = no_callback,
-    **sampling: Any,
+    **sampling: Unpack[SamplingOptions],
 ) -> Composed | None:
     """Pin a composition's adapters to what their branches and tags stand for now, and push it.
 
@@ -141,6 +141,7 @@ def update(
         AdapterError: It is no composition.
         HubloraError: As `compose`.
     """
+    check_options(sampling, SamplingOptions, update)
     name, lock = _read(ref)
     found = outdated(ref, callback=callback)
     if not any(one.moved for one in (*found.parts, *([found.base] if base else []))):
@@ -151,7 +152,7 @@ def update(
         [str(part.followed) for part in lock.parts],
         output=folder,
         push_to=None if folder else name,
-        mode=lock.compose,
+        compose=lock.compose,
         weights=_weights(lock),
         template=lock.prompt,
         prompts=prompts,

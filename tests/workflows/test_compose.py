@@ -37,7 +37,7 @@ def mix(publish: Publish) -> str:
     done = compose(
         [f"{refs[0]}:0.7", f"{refs[1]}:0.5"],
         push_to="me/the-mix",
-        mode="switch",
+        compose="switch",
         weights={"2": "0.2..0.9"},
         template="{prompt} | <b>by</b> <1>",
         num_inference_steps=2,
