@@ -1,4 +1,4 @@
-"""What a pipeline was put together from, and under which licences."""
+"""Base and adapters of a pipeline, and their licences."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, repr=False)
 class Composition:
-    """What a pipeline was put together from; `hublora.load` leaves it in `pipe.hublora`.
+    """Base and adapters of a pipeline; `hublora.load` leaves it in `pipe.hublora`.
 
     Attributes:
         base: The base at its commit.
-        adapters: Active adapters in order; their weights are in the pipeline.
-        triggers: Trigger words of each adapter.
+        adapters: The active adapters, in order; their weights are in the pipeline.
+        triggers: Trigger words and learned tokens of each of them.
         dtype: Torch name of the weights' type, e.g. "float32".
-        mode: How the adapters act together.
+        mode: How the adapters are combined: sum, switch or composite.
         adapter_cache: All adapters in memory; None where nothing was loaded.
-        lock: Lock file of the composition that was loaded alone; None for anything else.
+        lock: Lockfile, if a single composition was loaded; else None.
         name: The composition's pinned ref.
         device: Torch device of the pipeline.
         scheduler: Class name of the base's own scheduler.
@@ -57,12 +57,12 @@ class Composition:
 
     @property
     def adapter_schedule(self) -> AdapterSchedule | None:
-        """What lets the adapters act; None where nothing was loaded."""
+        """Schedule of the adapters; None where nothing was loaded."""
         return self.adapter_cache.adapter_schedule if self.adapter_cache else None
 
     @property
     def licenses(self) -> LicenseSummary:
-        """The licences of base and adapters."""
+        """Licences of base and adapters."""
         return license_summary(self.base, self.adapters)
 
     def prompt(self, text: str, trigger: TriggerMode = "auto") -> str:
@@ -75,11 +75,11 @@ class Composition:
         return self.expand(self.lock.fill(text) if self.lock else text, trigger).text
 
     def expand(self, text: str, trigger: TriggerMode = "auto") -> Expanded:
-        """Return what `prompt` returns, and which words were added."""
+        """Return the expanded prompt and the trigger words that were added."""
         return expand(text, self.triggers, trigger)
 
     def facts(self) -> dict[str, Any]:
-        """Return what an image says about it."""
+        """Return its facts for an image's metadata."""
         return {
             "hublora": __version__,
             "base": self.base.name,
@@ -114,7 +114,7 @@ def license_summary(base: Base, parts: Sequence[LoadedAdapter]) -> LicenseSummar
 def check_licenses(
     base: Base, parts: Sequence[LoadedAdapter], commercial: bool, callback: Callback
 ) -> None:
-    """Tell the licences, and refuse commercial use where one of them forbids it.
+    """Report the licences, and refuse commercial use where one of them forbids it.
 
     Raises:
         ConfigError: One does.

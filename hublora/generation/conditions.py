@@ -1,4 +1,4 @@
-"""Images that an image is drawn from: image-to-image, inpainting, ControlNet, IP-Adapter.
+"""Image inputs of a pipeline: image-to-image, inpainting, ControlNet, IP-Adapter.
 
 Each is the ordinary diffusers pipeline for it, made of the components of the one in hand
 (`from_pipe`): nothing is loaded twice, and the adapters stay on.
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Conditions:
-    """What an image is drawn from besides a prompt.
+    """Image inputs in memory, besides the prompt.
 
     Attributes:
-        image: To start from.
-        strength: How much of it is drawn anew, in (0, 1]; None is the pipeline's own.
-        mask: White where `image` is drawn anew, black where it stays.
+        image: Image to start from.
+        strength: How much of `image` is generated anew, in (0, 1]; None is the pipeline's own.
+        mask: Inpainting mask, white where `image` is generated anew, black where it stays.
         controlnet: A loaded ControlNet.
-        control_image: Input image of the ControlNet; None without one.
-        ip_adapter_image: Input image of the IP-Adapter; None without one.
-        stated: JSON values about the conditions, for an image's metadata.
+        control_image: Conditioning image of the ControlNet.
+        ip_adapter_image: Image prompt of the pipeline's IP-Adapter.
+        stated: Facts about them for the generated image's metadata.
     """
 
     image: Image.Image | None = None
@@ -54,12 +54,12 @@ class Conditions:
 
     @property
     def some(self) -> bool:
-        """Whether there are any."""
+        """Whether there is any image input."""
         return self.shape_it or self.ip_adapter_image is not None
 
     @property
     def shape_it(self) -> bool:
-        """Whether the size of what is drawn is that of an image."""
+        """Whether the size of the generated image is that of an input."""
         return self.image is not None or self.controlnet is not None
 
 
@@ -85,7 +85,7 @@ def open_image(path: Path) -> Image.Image:
 
 
 def conditioned(pipe: Any, conditions: Conditions) -> Any:
-    """Return the pipeline that draws from what is there, of the same components as `pipe`.
+    """Return the pipeline for these image inputs, of the same components as `pipe`.
 
     Raises:
         ConfigError: The base inpaints, and there is no mask.
@@ -114,12 +114,12 @@ def conditioned(pipe: Any, conditions: Conditions) -> Any:
 
 
 def inputs_of(conditions: Conditions, plan: Sampling, step: int) -> Mapping[str, Any]:
-    """Return further arguments of the pipeline's call, images in the size that is drawn.
+    """Return further arguments of the pipeline's call, images in the size that is generated.
 
     Args:
-        conditions: Images, masks and control images.
-        plan: Sampling settings, whose width and height replace the image's.
-        step: Multiple of which sides must be, in pixels.
+        conditions: The image inputs.
+        plan: Its width and height are the image's, where they are set.
+        step: Pixels that sides are a multiple of.
     """
     inputs: dict[str, Any] = {}
     if conditions.ip_adapter_image is not None:

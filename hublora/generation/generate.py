@@ -1,4 +1,4 @@
-"""Draws with a composition: prompts expanded, encoded where they must be, images that say how."""
+"""Generates images with a composition: prompts expanded and encoded, facts for the metadata."""
 
 from __future__ import annotations
 
@@ -27,27 +27,27 @@ def generate(
     callback: Callback = no_callback,
     conditions: Conditions | None = None,
 ) -> Iterator[Image.Image]:
-    """Draw the plans one after the other with a pipeline that `load` returned.
+    """Generate the plans one after the other with a pipeline that `load` returned.
 
     Args:
         pipe: The pipeline.
-        plans: Sampling settings of each image.
+        plans: Settings of each image.
         trigger: As for `run`.
-        callback: Is told what happens.
-        conditions: Images that condition the generation besides the prompt.
+        callback: Called with progress and notes.
+        conditions: Image inputs.
 
     Raises:
-        ConfigError: A prompt names an adapter that is not there, or cannot be encoded.
+        ConfigError: A prompt names a missing adapter, or cannot be encoded.
     """
     from hublora.generation.conditions import conditioned, inputs_of
     from hublora.generation.sample import sample
 
     sized = conditions is not None and conditions.shape_it
     with quiet_loading():
-        artist = conditioned(pipe, conditions) if conditions else pipe
+        pipeline = conditioned(pipe, conditions) if conditions else pipe
     step_size = pipe.hublora.base.family.size_step(pipe)
     total, done = sum(plan.num_inference_steps for plan in plans), 0
-    told: set[str] = set()
+    noted: set[str] = set()
     expansions = {plan.prompt: pipe.hublora.expand(plan.prompt, trigger) for plan in plans}
     for sentence in _additions(expansions):
         callback(Note(sentence))
@@ -55,16 +55,16 @@ def generate(
         before, steps = done, plan.num_inference_steps
 
         def tell(step: int, before: int = before, steps: int = steps) -> None:
-            share = step / artist.num_timesteps  # from an image there are fewer, with Heun more
-            callback(Progress("Drawing", before + round(share * steps), total))
+            share = step / pipeline.num_timesteps  # from an image there are fewer, with Heun more
+            callback(Progress("Generating", before + round(share * steps), total))
 
-        listener = no_callback if plan.prompt in told else callback
+        listener = no_callback if plan.prompt in noted else callback
         inputs = _inputs(pipe, plan, expansions[plan.prompt], listener)
-        told.add(plan.prompt)
+        noted.add(plan.prompt)
         if conditions is not None and conditions.some:
             inputs = {**inputs, **inputs_of(conditions, plan, step_size)}
         yield sample(
-            artist,
+            pipeline,
             plan,
             tell,
             inputs=inputs,
@@ -74,7 +74,7 @@ def generate(
 
 
 def _additions(expansions: Mapping[str, Expanded]) -> Iterator[str]:
-    """Tell which trigger words were put in front of which prompts."""
+    """Return notes on which trigger words were put in front of which prompts."""
     prompts_of: dict[tuple[str, ...], list[str]] = {}
     for prompt, expanded in expansions.items():
         prompts_of.setdefault(expanded.added, []).append(prompt)
@@ -88,7 +88,7 @@ def _additions(expansions: Mapping[str, Expanded]) -> Iterator[str]:
 
 
 def cell_facts(composition: Composition, plan: Sampling, trigger: TriggerMode) -> dict[str, Any]:
-    """Return what an image will say about how it was made."""
+    """Return an image's metadata, but for its size and image inputs."""
     expanded = composition.expand(plan.prompt, trigger).text
     return composition.facts() | {
         "sampling": plan.facts(),
@@ -107,7 +107,7 @@ def save(
     trigger: TriggerMode = "off",
     conditions: Conditions | None = None,
 ) -> None:
-    """Write a PNG that says how it was made."""
+    """Write a PNG with its metadata."""
     from hublora.generation.metadata import save_image
 
     facts = cell_facts(composition, plan, trigger) | {"size": f"{image.width}x{image.height}"}
@@ -123,7 +123,7 @@ def library_versions() -> dict[str, str]:
 
 
 def _inputs(pipe: Any, plan: Sampling, expanded: Expanded, callback: Callback) -> Mapping[str, Any]:
-    """Return what stands for the prompts in the pipeline's call."""
+    """Return the prompts, or their embeddings, as arguments of the pipeline's call."""
     from hublora.generation import prompts
 
     texts = (expanded.text, pipe.hublora.expand(plan.negative_prompt, "off").text)

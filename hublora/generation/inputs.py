@@ -1,4 +1,4 @@
-"""What an image is drawn from besides its prompt: named by paths and refs, opened, and told."""
+"""Inputs besides the prompt: named by paths and refs, opened, and recorded in the image."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hublora.resolution.controlnet_ip_adapter import IpAdapter, download_ip_adap
 if TYPE_CHECKING:
     from hublora.generation.conditions import Conditions
 
-# What is an image -> the flag that names it.
+# Field that names an image -> its flag.
 FLAGS = {
     "image": "--image",
     "mask": "--mask",
@@ -26,17 +26,17 @@ _MOST_SCALE = 10.0
 
 @dataclass(frozen=True)
 class Inputs:
-    """What an image is drawn from, as it was named.
+    """Inputs besides the prompt, as paths and refs.
 
     Attributes:
-        image: To start from.
-        strength: How much of it is drawn anew, in (0, 1]; None is the pipeline's own.
-        mask: White where `image` is drawn anew.
+        image: Image to start from.
+        strength: How much of `image` is generated anew, in (0, 1]; None is the pipeline's own.
+        mask: Inpainting mask, white where `image` is generated anew.
         controlnet: Ref of a ControlNet.
-        control_image: Input image of the ControlNet.
+        control_image: Conditioning image of the ControlNet.
         ip_adapter: Ref of an IP-Adapter.
-        ip_adapter_image: Input image of the IP-Adapter.
-        ip_adapter_scale: How strongly it acts; None is 0.6.
+        ip_adapter_image: Image prompt of the IP-Adapter.
+        ip_adapter_scale: Strength of the IP-Adapter, -10 to 10; None is 0.6.
     """
 
     image: Path | str | None = None
@@ -64,11 +64,11 @@ class Inputs:
             raise ConfigError(f"The IP-Adapter's scale {scale:g} is no such number.", "Try 0.6.")
 
     def open(self) -> OpenedInputs:
-        """Read the images, and bring the models to this machine.
+        """Return the inputs in memory: images read, models downloaded.
 
         Raises:
             ConfigError: An image cannot be read, or something does not go together.
-            NotFoundError: A model is not there.
+            NotFoundError: A model does not exist.
         """
         from hublora.generation.conditions import Conditions, fingerprint, open_image
 
@@ -94,12 +94,12 @@ class Inputs:
 
 @dataclass(frozen=True)
 class OpenedInputs:
-    """What an image is drawn from, in memory.
+    """Inputs besides the prompt, in memory.
 
     Attributes:
-        conditions: For the pipeline.
-        ip_adapter: On this machine.
-        scale: Scale of the IP-Adapter.
+        conditions: Image inputs of the pipeline.
+        ip_adapter: Files of the IP-Adapter; None without one.
+        scale: Strength of the IP-Adapter.
     """
 
     conditions: Conditions
@@ -128,12 +128,12 @@ def find_again(
     """Return the inputs that an image names, each image as it was.
 
     Args:
-        stated: Conditions from the image's metadata.
+        stated: What the image's metadata says.
         near: Folder to look in; the current one is looked in too.
-        given: Values that a person gave, by the names in `Inputs`.
+        given: Paths and refs that replace the recorded ones, by the names in `Inputs`.
 
     Raises:
-        ConfigError: One of them is not there, or is another one than then.
+        ConfigError: A file is missing, or is not the recorded one.
     """
     found: dict[str, Any] = {
         name: stated[name]
@@ -148,7 +148,7 @@ def find_again(
                 found[name] = _find_image(stated[name], flag, near, given.get(name))
         return Inputs(**found)
     except (KeyError, TypeError) as error:
-        raise ConfigError("The image does not say whole what it was drawn from.") from error
+        raise ConfigError("The image's metadata on its inputs is incomplete.") from error
 
 
 def _find_image(entry: Mapping[str, Any], flag: str, near: Path, given: Path | str | None) -> Path:
@@ -160,8 +160,8 @@ def _find_image(entry: Mapping[str, Any], flag: str, near: Path, given: Path | s
             if fingerprint(open_image(path)) == wanted:
                 return path
             if given:
-                raise ConfigError(f"{path} is not the image {name!r} that was drawn from.")
+                raise ConfigError(f"{path} is not the input image {name!r}: its pixels differ.")
     raise ConfigError(
-        f"The image was drawn from {name!r} (sha256 {wanted[:12]}…), which is not here.",
+        f"The image was generated from {name!r} (sha256 {wanted[:12]}…), which was not found.",
         f"Name it: {flag} FILE",
     )

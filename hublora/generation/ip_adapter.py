@@ -1,4 +1,4 @@
-"""IP-Adapters: an image in the place of words (https://huggingface.co/papers/2308.06721)."""
+"""IP-Adapters: an image as a prompt (https://huggingface.co/papers/2308.06721)."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ def add_ip_adapter(
     Args:
         pipe: A diffusers pipeline, not yet on its device.
         folder: With both of them.
-        file: Path of the safetensors file inside `folder`.
+        file: Safetensors file of the adapter, inside of `folder`.
         encoder: Folder of the image encoder, inside of `folder`.
-        scale: How strongly the image acts beside the words; 0 to 1 is usual.
+        scale: Strength of the image prompt; 0 to 1 is usual.
         label: The adapter, in messages.
 
     Raises:

@@ -1,6 +1,6 @@
-"""What an image says about how it was made, in its PNG text chunks.
+"""Metadata of a generated image, in its PNG text chunks.
 
-`hublora` holds JSON; `parameters` holds the line that AUTOMATIC1111 and its kin show.
+`hublora` is JSON; `parameters` is the text that AUTOMATIC1111 and its kin show.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Where a pipeline's weights are while it draws, and how large its decoder's pieces are."""
+"""Device placement of a pipeline's weights while it generates, and tiling of its decoder."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ Offload = Literal["model", "sequential"]
 
 
 def check_offload(device: str, offload: Offload | None) -> None:
-    """Check that there is something to offload from.
+    """Check that the device can offload.
 
     Raises:
-        ConfigError: There is not.
+        ConfigError: It is the CPU.
     """
     if offload is not None and device.startswith("cpu"):
         raise ConfigError("Everything is on the CPU: there is no GPU to offload from.")
 
 
 def place(pipe: Any, device: str, offload: Offload | None = None, tiled_vae: bool = False) -> None:
-    """Bring a pipeline to the device, whole or part by part as it is needed.
+    """Move a pipeline to the device, whole or component by component as it is needed.
 
     Args:
         pipe: A diffusers pipeline with its adapters.
@@ -30,7 +30,7 @@ def place(pipe: Any, device: str, offload: Offload | None = None, tiled_vae: boo
         tiled_vae: Decode images one by one and in tiles.
 
     Raises:
-        ConfigError: There is nothing to offload from.
+        ConfigError: The device is the CPU, which cannot offload.
     """
     if tiled_vae:
         pipe.vae.enable_slicing()
@@ -47,9 +47,9 @@ def place(pipe: Any, device: str, offload: Offload | None = None, tiled_vae: boo
 
 
 def keep_adapters(pipe: Any, device: str) -> None:
-    """Bring the adapters of a pipeline that is offloaded layer by layer to the device for good.
+    """Move the adapters of a pipeline that is offloaded layer by layer to the device for good.
 
-    They are small, and change while an image is drawn.
+    They are small, and change while an image is generated.
     """
     from accelerate.hooks import remove_hook_from_module
     from peft.tuners.lora.layer import LoraLayer

@@ -20,7 +20,7 @@ _OTHER_FORMATS = (".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".a
 
 
 def check_output(output: Path | None) -> None:
-    """Check that images can be written to a place, before anything is drawn.
+    """Check that images can be written to a place, before anything is generated.
 
     Raises:
         ConfigError: It is of another format, or nothing can be written there.
@@ -68,7 +68,7 @@ def check_replaceable(output: Path | None) -> None:
 
 
 def output_paths(output: Path | None, prompt: str, seeds: Sequence[int]) -> list[Path]:
-    """Return one file per seed; only a single file that was named may be there already.
+    """Return one file per seed; only a single file that was named may exist already.
 
     Args:
         output: A .png file, or a folder; the current folder if None.

@@ -1,4 +1,4 @@
-"""What adapters are called by in a prompt.
+"""Placeholders, trigger words and learned tokens of adapters in a prompt.
 
 `<1>`, `<2>`, … stand for the first, second, … adapter of a composition, and a learned token such as
 `<s0>` may be written as its card writes it:
@@ -26,10 +26,10 @@ _PLACE = r"<(?P<place>[1-9]\d?)>"
 
 @dataclass(frozen=True)
 class AdapterTriggers:
-    """What one adapter is called by.
+    """Trigger words and learned tokens of one adapter.
 
     Attributes:
-        label: The adapter, in messages.
+        label: Name of the adapter in messages.
         trigger_words: Trigger words of its card; they may hold learned tokens.
         tokens: Learned token as its author wrote it -> its tokens in the pipeline.
         automatic: Whether `trigger="auto"` may add its words: not where its weight is 0 or less.
@@ -42,12 +42,12 @@ class AdapterTriggers:
 
     @property
     def words(self) -> str:
-        """What calls the adapter, in the pipeline's tokens; empty when nothing does."""
+        """Trigger words in the pipeline's tokens; empty when there are none."""
         return self.rename(self.written)
 
     @property
     def written(self) -> str:
-        """The same in its author's tokens."""
+        """Trigger words in their author's tokens."""
         mentioned = any(token in words for words in self.trigger_words for token in self.tokens)
         if self.trigger_words and (mentioned or not self.tokens):
             return ", ".join(self.trigger_words)

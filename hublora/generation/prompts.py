@@ -55,8 +55,8 @@ def encode(pipe: Any, prompt: str, negative_prompt: str) -> Mapping[str, torch.T
 
     Args:
         pipe: A pipeline of one or two CLIP text encoders.
-        prompt: Expanded; may hold weights.
-        negative_prompt: Negative prompt; may be empty.
+        prompt: Expanded prompt, with or without weights.
+        negative_prompt: Expanded negative prompt; may be empty.
 
     Returns:
         prompt_embeds and negative_prompt_embeds, [1, k · tokens, width], and their pooled kin

@@ -1,4 +1,4 @@
-"""Draws images with a pipeline, one seed an image."""
+"""Generates images with a pipeline, one seed an image."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ _MOST_GUIDANCE = 1000.0
 
 @dataclass(frozen=True)
 class Sampling:
-    """How one image is drawn.
+    """Settings of one image.
 
     Attributes:
-        prompt: Prompt.
-        negative_prompt: Negative prompt; empty without one.
-        seed: Seed of the initial noise, sampled on the CPU and so the same on every device.
+        prompt: Text of the image.
+        negative_prompt: Text that the image avoids.
+        seed: Seed of the initial noise, sampled on the CPU, so equal on every device.
         num_inference_steps: Denoising steps.
         guidance_scale: Classifier-free guidance; 1 or less turns it off.
-        width: In pixels; None is the base's own.
-        height: In pixels; None is the base's own.
+        width: Width in pixels; None is the base's own.
+        height: Height in pixels; None is the base's own.
         scheduler: Class name of a diffusers scheduler; None is the base's own.
     """
 
@@ -48,7 +48,10 @@ class Sampling:
             if not is_text(text):
                 raise ConfigError(f"The prompt {text!r} is not valid UTF-8.", "Type it anew.")
         if not abs(self.guidance_scale) <= _MOST_GUIDANCE:
-            raise ConfigError(f"A guidance of {self.guidance_scale:g} cannot be meant.", "Try 7.5.")
+            raise ConfigError(
+                f"guidance_scale must be between -1000 and 1000, got {self.guidance_scale:g}.",
+                "7.5 is usual.",
+            )
 
     def with_seed(self, seed: int) -> Sampling:
         return replace(self, seed=seed)
@@ -115,12 +118,12 @@ def use_scheduler(pipe: Any, name: str | None) -> None:
 
 
 def check_plan(pipe: Any, step: int, plan: Sampling) -> None:
-    """Check what only the pipeline knows, before anything is drawn.
+    """Check what only the pipeline knows, before anything is generated.
 
     Args:
         pipe: A diffusers pipeline with the plan's scheduler.
-        step: Multiple of which sides must be, in pixels.
-        plan: Sampling settings of the image.
+        step: Pixels that sides must be a multiple of.
+        plan: Settings of the image.
 
     Raises:
         ConfigError: Its size or its number of steps does not work with this pipeline.
@@ -148,11 +151,11 @@ def sample(
     inputs: Mapping[str, Any] | None = None,
     sized: bool = False,
 ) -> Image.Image:
-    """Draw one image.
+    """Generate one image.
 
     Args:
         pipe: A diffusers pipeline with its adapters active.
-        plan: Sampling settings; the caller sets their scheduler with `use_scheduler`.
+        plan: Settings of the image; its scheduler is the caller's to set (`use_scheduler`).
         on_step: Called after each denoising step with its number, from 1.
         inputs: Further arguments of the pipeline; `prompt` and `negative_prompt`, or their
             embeddings, in it stand for the plan's.
@@ -170,7 +173,7 @@ def sample(
         inputs = {"prompt": plan.prompt, "negative_prompt": plan.negative_prompt or None}
     if "image" not in inputs and inpaints(pipe):
         inputs = {**inputs, **_nothing_around(pipe, plan)}
-    # A pipeline that draws from an image takes its size from there, and may know no other.
+    # An image-to-image pipeline takes the size of its image, and may accept no other.
     sizes = {"width": plan.width, "height": plan.height}
     sizes = {name: side for name, side in sizes.items() if side is not None and not sized}
     pipe.set_progress_bar_config(disable=True)
@@ -187,12 +190,12 @@ def sample(
 
 
 def inpaints(pipe: Any) -> bool:
-    """Tell whether a pipeline fills in an image rather than drawing a whole one."""
+    """Return whether a pipeline inpaints."""
     return "mask_image" in signature(pipe.__call__).parameters
 
 
 def _nothing_around(pipe: Any, plan: Sampling) -> dict[str, Any]:
-    """Return what lets a pipeline that inpaints draw a whole image: a mask of all of it."""
+    """Return inputs with which an inpainting pipeline generates a whole image: a full mask."""
     from PIL import Image
 
     side = family_of_pipeline(pipe).resolution(pipe)
@@ -206,7 +209,7 @@ def sample_many(
     plans: list[Sampling],
     on_step: Callable[[int, int], None] | None = None,
 ) -> Iterator[Image.Image]:
-    """Draw the plans one after the other; `on_step` gets (steps done, steps in all)."""
+    """Generate the plans one after the other; `on_step` gets (steps done, steps in all)."""
     total = sum(plan.num_inference_steps for plan in plans)
     done = 0
 

@@ -32,7 +32,7 @@ _FIELDS: Mapping[str, tuple[str, Callable[[str], object]]] = {
 
 @dataclass(frozen=True)
 class Axis:
-    """What changes and its values, as they are written."""
+    """A setting and its values, as they are written."""
 
     name: str
     values: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""Teaches a pipeline the tokens that an adapter has learned."""
+"""Adds an adapter's token embeddings to a pipeline."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from hublora.errors import AdapterError
 
 
 def add_tokens(pipe: Any, tokens: Iterable[LearnedToken], label: str) -> dict[str, tuple[str, ...]]:
-    """Teach the pipeline the tokens under names that nothing else has.
+    """Add token embeddings to the pipeline's text encoders, under unused names.
 
     Args:
         pipe: A diffusers pipeline.
-        tokens: Token embeddings of one adapter.
-        label: The adapter, in messages.
+        tokens: Learned tokens of one adapter.
+        label: Name of the adapter in messages.
 
     Returns:
         Each token's own name -> its tokens in the pipeline, one for each vector.
@@ -27,7 +27,7 @@ def add_tokens(pipe: Any, tokens: Iterable[LearnedToken], label: str) -> dict[st
     tokens = list(tokens)
     if not tokens:
         return {}
-    encoders = _text_parts(pipe)
+    encoders = _text_encoders(pipe)
     _check_widths(encoders, tokens, label)
     prefix = _free_prefix(encoders[0][0])
     names = {
@@ -42,7 +42,7 @@ def add_tokens(pipe: Any, tokens: Iterable[LearnedToken], label: str) -> dict[st
             for name, row in zip(names[token.name], token.vectors[number], strict=False)
         }
         if learned:
-            with _untold():
+            with _quiet_transformers():
                 pipe.load_textual_inversion(
                     [{name: row} for name, row in learned.items()],
                     token=list(learned),
@@ -53,8 +53,8 @@ def add_tokens(pipe: Any, tokens: Iterable[LearnedToken], label: str) -> dict[st
 
 
 @contextmanager
-def _untold() -> Iterator[None]:
-    """Keep transformers from telling how it begins rows that are written at once."""
+def _quiet_transformers() -> Iterator[None]:
+    """Silence transformers' note on how it initializes rows that are overwritten at once."""
     from transformers.utils import logging
 
     before = logging.get_verbosity()
@@ -65,7 +65,7 @@ def _untold() -> Iterator[None]:
         logging.set_verbosity(before)
 
 
-def _text_parts(pipe: Any) -> list[tuple[Any, Any]]:
+def _text_encoders(pipe: Any) -> list[tuple[Any, Any]]:
     """Return tokenizer and text encoder of each pair that the pipeline has, in order."""
     parts = []
     for ending in ("", "_2"):

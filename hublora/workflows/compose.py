@@ -37,12 +37,12 @@ from hublora.workflows.push import push
 
 @dataclass(frozen=True)
 class Composed:
-    """What composing left behind.
+    """A composition, or a merged adapter, that was written.
 
     Attributes:
-        folder: The repo folder; gone where it was only pushed.
-        error: Relative error of a merge against the exact weighted sum; None without a merge.
-        pushed: Repo and commit on the Hub; None without a push.
+        folder: Folder of the repo; None where it was only pushed.
+        error: Relative error of a merged adapter against the exact weighted sum; else None.
+        pushed: Repo and commit; None where it was not pushed.
     """
 
     folder: Path | None
@@ -64,7 +64,7 @@ def compose(
 
     Args:
         refs: Adapters on the Hub.
-        output: Folder to keep; at least one of `output` and `push_to` is needed.
+        output: Folder to write; at least one of `output` and `push_to` is needed.
         push_to: owner/name of the repo.
         private: Create it private.
         template: Template of prompts, in which `{prompt}` is what a person types.
@@ -176,10 +176,10 @@ def _card(
 
 
 def need_a_place(output: Path | None, push_to: str | None) -> None:
-    """Check that what is made has a place to go to, and overwrites nothing there.
+    """Check that the repo has a folder or a repo id, and that the folder is empty.
 
     Raises:
-        ConfigError: It has none, or something else is there.
+        ConfigError: It has neither, or the folder is not empty.
     """
     if output is None and push_to is None:
         raise ConfigError(
@@ -199,11 +199,11 @@ _GALLERY = 4  # images
 
 @dataclass(frozen=True)
 class Gallery:
-    """What a card says of its images.
+    """Images of a card and their settings.
 
     Attributes:
-        images: In order; empty where none were drawn.
-        sampling: How they were drawn.
+        images: In order; empty where none were generated.
+        sampling: Settings of the images.
     """
 
     images: tuple[GalleryImage, ...] = ()
@@ -213,7 +213,7 @@ class Gallery:
 def generate_gallery(
     pipe: Any, plans: Sequence[Sampling], folder: Path, callback: Callback
 ) -> Gallery:
-    """Draw the plans, which differ in prompt and seed, into the folder of a repo."""
+    """Generate the plans, which differ in prompt and seed, into the folder of a repo."""
     shown, sampling = [], SamplingFacts()
     for index, image in enumerate(generate(pipe, plans, "auto", callback)):
         name, plan = f"images/{index}.png", plans[index]

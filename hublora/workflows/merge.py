@@ -1,4 +1,4 @@
-"""Merges: adapter refs ─ merge ─▶ one adapter ─ draw ─▶ card with gallery ─ share ─▶ me/merged."""
+"""Merges: adapter refs ─ merge ─▶ one adapter ─ generate ─▶ card, gallery ─ push ─▶ me/merged."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def merge(
         output: Folder of the new adapter; at least one of `output` and `push_to` is needed.
         method: One of `hublora.adapters.merging.METHODS`.
         rank: The largest rank; that of the largest adapter unless given.
-        density: Share of the values that ties, dare and magnitude_prune keep.
+        density: Share of the values that ties, dare and magnitude_prune retain.
         push_to: owner/name of a repo.
         callback: Called with progress, notes and files.
         options: Sampling keywords of `run` for the gallery, and the following.
@@ -109,7 +109,7 @@ def merge(
 
 
 def _open_plain(refs: Sequence[str], callback: Callback) -> tuple[LoadedAdapter, ...]:
-    """Open adapters that bring nothing but weights."""
+    """Load adapters, which must have no learned tokens."""
     parts = load_adapters(parse_weighted_refs(refs), callback).adapters
     for part in parts:
         if part.tokens:

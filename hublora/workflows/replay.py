@@ -38,7 +38,7 @@ class Replayed:
 
     Attributes:
         path: Path of the new image.
-        drift: Sentences about versions and devices that differ.
+        drift: Differences to the recorded setup, one sentence each.
         difference: Mean difference to the old image in 8-bit levels; None with another seed.
     """
 
@@ -88,12 +88,12 @@ def replay(
     inputs = find_again(facts["conditions"], png.parent, given).open()
     pipe = _load_again(facts, [Path(one) for one in adapters], options, inputs, drift, callback)
     plan = plan if seed is None else plan.with_seed(seed)
-    (drawn,) = generate(pipe, [plan], facts["trigger"], callback, inputs.conditions)
+    (made,) = generate(pipe, [plan], facts["trigger"], callback, inputs.conditions)
     (path,) = output_paths(output, plan.prompt, [plan.seed])
-    save(drawn, path, pipe.hublora, plan, facts["trigger"], inputs.conditions)
+    save(made, path, pipe.hublora, plan, facts["trigger"], inputs.conditions)
     callback(FileWritten("image", path))
     same_seed = seed in (None, facts["sampling"].get("seed"))
-    return Replayed(path, tuple(drift), _difference(drawn, png) if same_seed else None)
+    return Replayed(path, tuple(drift), _difference(made, png) if same_seed else None)
 
 
 def _load_again(
@@ -104,7 +104,7 @@ def _load_again(
     drift: list[str],
     callback: Callback,
 ) -> Any:
-    """Return the pipeline that drew an image; tell, and add to `drift`, what is not as it was."""
+    """Return the pipeline of an image; report, and add to `drift`, what differs from the record."""
     from hublora.generation.sample import use_scheduler
 
     refs = [_find(one, adapters, drift) for one in facts["adapters"]]
@@ -122,20 +122,20 @@ def _load_again(
         if part.ref.kind == "url" and part.adapter.facts.sha256 != entry.get("sha256"):
             drift.append(f"{part.title} is another file now.")
     if pipe.hublora.facts()["device"] != facts.get("device"):
-        drift.append(f"It was drawn on {facts.get('device')}, now on {pipe.hublora.device}.")
+        drift.append(f"It was generated on {facts.get('device')}, now on {pipe.hublora.device}.")
     for sentence in drift:
         callback(Note(sentence, warning=True))
     use_scheduler(pipe, facts["sampling"].get("scheduler"))
     return pipe
 
 
-def _difference(drawn: Image.Image, png: Path) -> float:
+def _difference(made: Image.Image, png: Path) -> float:
     from PIL import Image
 
     from hublora.generation.sample import image_difference
 
-    with Image.open(png) as shown:
-        return image_difference(drawn, shown)
+    with Image.open(png) as recorded:
+        return image_difference(made, recorded)
 
 
 def _read(png: Path) -> dict[str, Any]:
@@ -194,7 +194,7 @@ def _version_drift(facts: Mapping[str, Any]) -> list[str]:
 def _base(facts: Mapping[str, Any]) -> str:
     if facts["base_revision"] is None:
         raise ConfigError(
-            f"The image was drawn with a folder as base, {facts['base']!r}.",
+            f"The image was generated with a folder as base, {facts['base']!r}.",
             "Name it: --base FOLDER",
         )
     return str(facts["base"])
@@ -229,7 +229,7 @@ def _find_file(entry: Mapping[str, Any], files: Sequence[Path]) -> str:
         if sha256_of(path) == entry.get("sha256"):
             return str(file.resolve())
     raise ConfigError(
-        f"The image was drawn with an adapter that was not on the Hub: {entry.get('title')!r} "
+        f"The image was generated with an adapter that was not on the Hub: {entry.get('title')!r} "
         f"(sha256 {str(entry.get('sha256'))[:12]}…).",
         "Give its file: --adapter FILE",
     )

@@ -44,8 +44,8 @@ class Cell:
         prompt: Number of its prompt.
         row: Number of its row in the prompt's sheet.
         column: Number of its column there.
-        plan: How it is drawn.
-        weights: Weights of the adapters.
+        plan: Settings of the image.
+        weights: Weights of the adapters, in order.
     """
 
     prompt: int
@@ -61,9 +61,9 @@ class BatchItem:
 
     Attributes:
         path: Path of the file.
-        skipped: Whether it was there already.
-        prompt: Prompt of the image.
-        seed: Seed of the image; None for a grid.
+        skipped: Whether it existed already.
+        prompt: Prompt of the image or sheet.
+        seed: Seed of the image; None for a sheet.
     """
 
     path: Path
@@ -150,7 +150,7 @@ def _plan(
     across: Axis,
     sampling: Mapping[str, Any],
 ) -> list[Cell]:
-    """Return every cell, checked against the pipeline before anything is drawn."""
+    """Return every cell, checked against the pipeline before anything is generated."""
     from hublora.generation.sample import check_plan, use_scheduler
 
     composition: Composition = pipe.hublora
@@ -196,8 +196,8 @@ def _generate_cell(
     facts = _lasting(cell_facts(pipe.hublora, cell.plan, trigger))
     path = folder / f"{slug(cell.plan.prompt)}-{cell.plan.seed}-{_digest(facts)}.png"
     if _holds(path, facts):
-        with Image.open(path) as there:
-            return BatchItem(path, True, cell.plan.prompt, cell.plan.seed), there.copy()
+        with Image.open(path) as existing:
+            return BatchItem(path, True, cell.plan.prompt, cell.plan.seed), existing.copy()
     use_scheduler(pipe, cell.plan.scheduler)
     (image,) = generate(pipe, [cell.plan], trigger, callback)
     save(image, path, pipe.hublora, cell.plan, trigger)
@@ -205,13 +205,13 @@ def _generate_cell(
 
 
 def _holds(path: Path, facts: Mapping[str, Any]) -> bool:
-    """Tell whether a whole image with these facts is there."""
+    """Return whether an undamaged image with these facts exists."""
     from hublora.generation.metadata import read_image
 
     try:
         return path.is_file() and _lasting(read_image(path)) == facts
     except (OSError, ValueError, SyntaxError):
-        return False  # damaged: drawn anew
+        return False  # damaged: generated anew
 
 
 def _lasting(facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -227,7 +227,7 @@ def _digest(facts: Mapping[str, Any]) -> str:
 def _write_sheet(
     folder: Path,
     prompt: str,
-    drawn: Sequence[tuple[Cell, Image.Image]],
+    generated: Sequence[tuple[Cell, Image.Image]],
     down: Axis | None,
     across: Axis,
     composition: Composition,
@@ -236,7 +236,7 @@ def _write_sheet(
     from hublora.image_grid import sheet
 
     images: list[list[Image.Image]] = []
-    for cell, image in drawn:
+    for cell, image in generated:
         if cell.row == len(images):
             images.append([])
         images[cell.row].append(image)
@@ -246,23 +246,23 @@ def _write_sheet(
         column_labels=[across.label(value) for value in across.values],
         title=prompt,
     )
-    named = _digest({"cells": [cell.plan.facts() for cell, _ in drawn], **composition.facts()})
+    named = _digest({"cells": [cell.plan.facts() for cell, _ in generated], **composition.facts()})
     path = folder / f"{slug(prompt)}-sheet-{named}.png"
     save_image(laid_out, path, {"sampling": {"prompt": prompt}})
     return path
 
 
 def _once(callback: Callback) -> Callback:
-    """Return a callback that tells a note once, and no steps of single images."""
-    told: set[str] = set()
+    """Return a callback that passes a note on once, and no steps of single images."""
+    seen: set[str] = set()
 
     def tell(event: Event) -> None:
         if isinstance(event, Progress):
             return
         if isinstance(event, Note):
-            if event.text in told:
+            if event.text in seen:
                 return
-            told.add(event.text)
+            seen.add(event.text)
         callback(event)
 
     return tell

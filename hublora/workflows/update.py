@@ -1,4 +1,4 @@
-"""Upkeep of compositions: lockfile ─ ask the Hub ─▶ what moved ─ draw both ─▶ sheet, new pins."""
+"""Updates of compositions: lockfile ─ Hub ─▶ what changed ─ generate both ─▶ sheet, new pins."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ class Outdated:
 
     Attributes:
         parts: One for each adapter.
-        base: Version change of the base model.
-        sheet: Path of the grid; None where no image was generated.
+        base: Change of the base.
+        sheet: Path of the sheet; None where nothing was generated.
     """
 
     parts: tuple[VersionChange, ...]
@@ -79,9 +79,9 @@ def outdated(
         ref: A composition's repo id, or a folder.
         sheet: Path of a grid of the same prompts and seeds, pinned and as of now; written
             if a file changed.
-        prompts: Of the sheet; from the adapters' own cards if not given.
+        prompts: Prompts of the sheet; from the adapters' own cards if not given.
         device: As for `load`.
-        callback: Is told what happens.
+        callback: Called with progress, notes and files.
         sampling: As for `run`.
 
     Raises:
@@ -97,7 +97,7 @@ def outdated(
     if sheet is None or not any(one.changed for one in movements):
         return Outdated(movements, base)
     texts = [lock.fill(text) for text in prompts or usual_prompts(parts)]
-    drawn, plans = [], []
+    generated, plans = [], []
     for refs in ([str(one.ref) for one in lock.parts], [str(part.ref) for part in parts]):
         pipe = load(
             *refs,
@@ -109,9 +109,9 @@ def outdated(
             callback=callback,
         )
         plans = [sampling_for(pipe.hublora.base, text, **pick_sampling(sampling)) for text in texts]
-        drawn.append(list(generate(pipe, plans, "auto", callback)))
+        generated.append(list(generate(pipe, plans, "auto", callback)))
         del pipe  # one of them in memory at a time
-    _write_sheet(sheet, name, plans, drawn)
+    _write_sheet(sheet, name, plans, generated)
     callback(FileWritten("sheet", sheet))
     return Outdated(movements, base, sheet)
 
@@ -134,7 +134,7 @@ def update(
         base: Pin its base anew too; it stays where it is otherwise.
         prompts: Prompts of the new gallery.
         device: As for `load`.
-        callback: Is told what happens.
+        callback: Called with progress, notes and files.
         sampling: As for `run`.
 
     Raises:
@@ -192,8 +192,8 @@ def _base_movement(lock: Lockfile) -> VersionChange:
     if now == base.commit:
         return VersionChange(base.repo, base.commit, now, False)
     changed = changed_files(base.repo, base.commit, now)
-    told = changed is None or any(not name.endswith((".md", ".png")) for name in changed)
-    return VersionChange(base.repo, base.commit, now, told)
+    affects = changed is None or any(not name.endswith((".md", ".png")) for name in changed)
+    return VersionChange(base.repo, base.commit, now, affects)
 
 
 def _weights(lock: Lockfile) -> dict[str, str | float]:
@@ -201,12 +201,12 @@ def _weights(lock: Lockfile) -> dict[str, str | float]:
 
 
 def _write_sheet(
-    path: Path, name: str, plans: Sequence[Sampling], drawn: Sequence[Sequence[Image.Image]]
+    path: Path, name: str, plans: Sequence[Sampling], generated: Sequence[Sequence[Image.Image]]
 ) -> None:
     from hublora.generation.metadata import save_image
     from hublora.image_grid import sheet
 
-    rows = [list(pair) for pair in zip(*drawn, strict=True)]
+    rows = [list(pair) for pair in zip(*generated, strict=True)]
     labels = [f"{plan.prompt} (seed {plan.seed})" for plan in plans]
     save_image(
         sheet(rows, row_labels=labels, column_labels=["pinned", "now"], title=name),

@@ -123,7 +123,7 @@ def test_what_is_drawn_from_images_is_drawn_again(
     Path("start.png").rename("moved.png")
     done = hublora_cli("replay", "first.png")
     assert done.status == 1
-    assert "drawn from 'start.png' (sha256 " in done.err
+    assert "generated from 'start.png' (sha256 " in done.err
     assert "--image FILE" in done.err
     done = hublora_cli("replay", "first.png", "--image=white.png")
     assert "white.png is not the image 'start.png'" in done.err
