@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from hublora.workflows.convert import convert
     from hublora.workflows.inspect import inspect, preflight
     from hublora.workflows.list_runs import list_runs
-    from hublora.workflows.load import load, use
+    from hublora.workflows.load import load, use, using
     from hublora.workflows.merge import merge
     from hublora.workflows.push import push
     from hublora.workflows.replay import replay
@@ -87,6 +87,7 @@ __all__ = [
     "train",
     "update",
     "use",
+    "using",
     "verify",
 ]
 
@@ -115,6 +116,7 @@ _MODULES = {
     "train": "workflows.train.train",
     "update": "workflows.update",
     "use": "workflows.load",
+    "using": "workflows.load",
     "verify": "workflows.verify",
 }
 

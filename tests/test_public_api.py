@@ -52,6 +52,7 @@ def test_the_public_names_are_these() -> None:
         "train",
         "update",
         "use",
+        "using",
         "verify",
     ]
     assert dir(hublora) == hublora.__all__

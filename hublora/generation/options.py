@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from hublora.generation.offload import Offload
     from hublora.generation.prompt_placeholders import TriggerMode
+    from hublora.progress import Callback
     from hublora.weights import CompositionMode
 
 
@@ -32,6 +33,15 @@ class LoadOptions(TypedDict, total=False):
     tiled_vae: bool
     cache_bytes: int
     max_rank: int
+
+
+class UseOptions(TypedDict, total=False):
+    """Keywords of `use`."""
+
+    compose: CompositionMode | None
+    weights: Mapping[str, str | float] | None
+    commercial: bool
+    callback: Callback
 
 
 class SamplingOptions(TypedDict, total=False):

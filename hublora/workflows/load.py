@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Unpack
 
@@ -10,7 +11,7 @@ from hublora.errors import ConfigError
 from hublora.generation.composition import Composition, check_licenses
 from hublora.generation.lora.cache import DEFAULT_LIMIT, AdapterCache
 from hublora.generation.offload import check_offload, place
-from hublora.generation.options import LoadOptions, check_options
+from hublora.generation.options import LoadOptions, UseOptions, check_options
 from hublora.progress import Callback, no_callback
 from hublora.refs import BaseRef
 from hublora.resolution.choose_base import choose_base
@@ -129,14 +130,44 @@ def use(
     Raises:
         HubloraError: As `load`; the pipeline is unchanged then.
     """
-    composition = _composition_of(pipe)
-    assert composition.adapter_cache is not None, "it was loaded"
     wanted = parse_weighted_refs(refs, weights)
-    opened = [_load_or_find(composition.adapter_cache, one, callback) for one in wanted]
-    found = _join(opened)
-    check_licenses(composition.base, found.adapters, commercial, callback)
-    pipe.hublora = _activate(composition, found, compose)
-    _remember(composition.adapter_cache, wanted, opened)
+    adapter_cache = _composition_of(pipe).adapter_cache
+    assert adapter_cache is not None, "it was loaded"
+    with adapter_cache.lock:
+        composition = _composition_of(pipe)
+        opened = [_load_or_find(adapter_cache, one, callback) for one in wanted]
+        found = _join(opened)
+        check_licenses(composition.base, found.adapters, commercial, callback)
+        pipe.hublora = _activate(composition, found, compose)
+        _remember(adapter_cache, wanted, opened)
+
+
+@contextmanager
+def using(pipe: Any, *refs: str, **options: Unpack[UseOptions]) -> Iterator[Any]:
+    """Activate adapters for the calls in a `with` block, during which other threads wait.
+
+        with hublora.using(pipe, "me/pokemon-lora") as pipe:
+            image = pipe("Totoro").images[0]
+
+    Adapters stay active after the block, until the next `use` or `using`.
+
+    Args:
+        pipe: A pipeline that `load` returned.
+        refs: Adapter refs; none for the base alone.
+        options: Keywords of `use`.
+
+    Yields:
+        The pipeline.
+
+    Raises:
+        HubloraError: As `use`.
+    """
+    check_options(options, UseOptions, using)
+    adapter_cache = _composition_of(pipe).adapter_cache
+    assert adapter_cache is not None, "it was loaded"
+    with adapter_cache.lock:
+        use(pipe, *refs, **options)
+        yield pipe
 
 
 def set_weights(pipe: Any, weights: Sequence[Weight]) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -121,6 +124,8 @@ def test_a_switch_needs_no_callback_and_says_so(refs: list[str]) -> None:
         )
 
     switched = generate()
+    pipe = copy.deepcopy(pipe)
+    assert generate() == switched
     with pytest.raises(HubloraError, match="Leave callback_on_step_end"):
         generate(callback_on_step_end=pipe.hublora.on_step_end)
     assert generate() == switched
@@ -141,3 +146,34 @@ def test_what_diffusers_was_told_does_not_outlive_use(refs: list[str]) -> None:
     assert drawn(pipe) == first
     names = [name for name, one in pipe.unet.named_parameters() if one.requires_grad]
     assert not [name for name in names if "lora_" in name]
+
+
+def test_threads_that_share_a_pipeline_get_the_adapters_that_they_name(refs: list[str]) -> None:
+    pipe = hublora.load(refs[0])
+    alone = []
+    for ref in refs[:2]:
+        hublora.use(pipe, ref)
+        alone.append(drawn(pipe))
+
+    def generate(index: int) -> bool:
+        with hublora.using(pipe, refs[index % 2]) as mine:
+            return drawn(mine) == alone[index % 2]
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(generate, range(8)))
+
+
+def test_a_call_whose_adapters_another_thread_changes_raises(refs: list[str]) -> None:
+    pipe = hublora.load(refs[0])
+    first = drawn(pipe)
+
+    def change(_pipe: Any, step: int, _t: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        thread = Thread(target=hublora.use, args=(pipe, refs[1]))
+        thread.start()
+        thread.join()
+        return tensors
+
+    with pytest.raises(HubloraError, match=r"Another thread .* hublora\.using"):
+        pipe("a hill", num_inference_steps=2, callback_on_step_end=change)
+    hublora.use(pipe, refs[0])
+    assert drawn(pipe) == first

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -46,6 +47,7 @@ class AdapterCache:
 
     Attributes:
         adapter_schedule: Activates the adapters.
+        lock: Held while the pipeline's adapters change, and by `hublora.using` until its end.
     """
 
     def __init__(
@@ -54,11 +56,18 @@ class AdapterCache:
         from hublora.generation.lora.manager import LoraManager
 
         self._pipe, self._base, self._limit = pipe, base, limit
+        self.lock = threading.RLock()
         self._manager = LoraManager(pipe, max_rank)
         self.adapter_schedule = AdapterSchedule(self._manager, getattr(pipe, base.family.denoiser))
         self._cached: OrderedDict[str, CachedAdapter] = OrderedDict()
         self._pinned: dict[str, tuple[AdapterRef, str]] = {}
         self._tokens: dict[str, dict[str, tuple[str, ...]]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, lock=threading.RLock())  # a copy is another pipeline
 
     @property
     def nbytes(self) -> int:

@@ -13,7 +13,9 @@ there. Inactive adapters stay in memory and cost nothing (`hublora.generation.lo
 
 from __future__ import annotations
 
+import copy
 import functools
+import threading
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -53,9 +55,17 @@ class AdapterSchedule:
         self._step: int | None = None  # that the denoiser's buffers are set for
         self._progress = 0.0
         self._averages = False
+        self._changes = 0
+        self._changed_by = threading.get_ident()
+        self._image: tuple[Any, int] | None = None  # its timesteps, and the changes before it
         if isinstance(denoiser, torch.nn.Module):
             self._denoiser = getattr(denoiser, "_orig_mod", denoiser)  # torch.compile wraps it
             self._denoiser.register_forward_pre_hook(_BeforeCall(self), with_kwargs=True)
+
+    @property
+    def pipe(self) -> Any:
+        """The pipeline."""
+        return self._manager.pipe
 
     @property
     def name(self) -> str:
@@ -87,6 +97,7 @@ class AdapterSchedule:
         self.moves = self._mode == "switch" or any(weight.moves for weight in weights)
         if self._mode == "composite" and not self._averages:
             self._average()
+        self._changes, self._changed_by = self._changes + 1, threading.get_ident()
         self._reserve()
         self._step, self._progress = None, 0.0
         for component in self._manager.components:
@@ -102,6 +113,21 @@ class AdapterSchedule:
         """
         self.activate(self.adapters, weights, self._mode)
 
+    def check_unchanged(self) -> None:
+        """Check that no other thread has changed the adapters since the current image began.
+
+        Raises:
+            ConfigError: One has; the image would be of two adapters.
+        """
+        timesteps = getattr(self.pipe.scheduler, "timesteps", None)
+        if self._image is None or self._image[0] is not timesteps:
+            self._image = timesteps, self._changes
+        if self._image[1] != self._changes and self._changed_by != threading.get_ident():
+            raise ConfigError(
+                "Another thread has changed the adapters of this pipeline during a call.",
+                "Call it in `with hublora.using(pipe, …):`, which holds them until the end.",
+            )
+
     @torch.compiler.disable
     def set_step(self, timestep: Any) -> None:
         """Activate what the denoiser needs at a timestep, if it is not active yet.
@@ -109,7 +135,7 @@ class AdapterSchedule:
         Raises:
             ConfigError: The timestep is not one of the pipeline's scheduler.
         """
-        step, steps = self._counter.step(self._manager.pipe.scheduler, timestep)
+        step, steps = self._counter.step(self.pipe.scheduler, timestep)
         self._progress = step / max(steps - 1, 1)
         if step != self._step and self._mode != "composite":
             self._activate_denoiser(self._turn(step))
@@ -165,17 +191,22 @@ class AdapterSchedule:
 
 
 class _BeforeCall:
-    """Hook that lets a denoiser's schedule set the step; copies of the denoiser have none."""
+    """Hook that lets a denoiser's schedule set the step; a copy of the denoiser alone has none."""
 
     def __init__(self, adapter_schedule: AdapterSchedule | None = None) -> None:
         self._schedule = adapter_schedule
 
     def __call__(self, _: torch.nn.Module, args: Any, kwargs: Mapping[str, Any]) -> None:
-        if self._schedule is not None and self._schedule.moves:
+        if self._schedule is None:
+            return
+        if not torch.compiler.is_compiling():  # a check would cut what is compiled in two
+            self._schedule.check_unchanged()
+        if self._schedule.moves:
             self._schedule.set_step(kwargs["timestep"] if "timestep" in kwargs else args[1])
 
-    def __deepcopy__(self, _: Any) -> _BeforeCall:
-        return _BeforeCall()
+    def __deepcopy__(self, memo: dict[int, Any]) -> _BeforeCall:
+        whole = self._schedule is not None and id(self._schedule.pipe) in memo
+        return _BeforeCall(copy.deepcopy(self._schedule, memo) if whole else None)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _BeforeCall, ()
