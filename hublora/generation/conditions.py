@@ -118,7 +118,7 @@ def inputs_of(conditions: Conditions, plan: Sampling, step: int) -> Mapping[str,
 
     Args:
         conditions: The image inputs.
-        plan: Its width and height are the image's, where they are set.
+        plan: Sampling settings, whose width and height replace the image's.
         step: Pixels that sides are a multiple of.
     """
     inputs: dict[str, Any] = {}

@@ -128,7 +128,7 @@ def find_again(
     """Return the inputs that an image names, each image as it was.
 
     Args:
-        stated: What the image's metadata says.
+        stated: Conditions from the image's metadata.
         near: Folder to look in; the current one is looked in too.
         given: Paths and refs that replace the recorded ones, by the names in `Inputs`.
 

@@ -69,7 +69,7 @@ def test_its_card_credits_licenses_and_escapes(mix: str) -> None:
     assert body.count("<b>") == len(re.findall(r"`[^`]*<b>by</b> <1>`", body)) > 0
     assert 'hublora run me/the-mix "a mix-ink hill"' in text
     assert "none of them forbids commercial use" in text
-    assert re.search(r"With 2 steps of `\w+`, guidance [\d.]+, \d+ × \d+ pixels\.", text)
+    assert re.search(r"Generated with 2 steps of `\w+`, guidance [\d.]+, \d+ × \d+ pixels\.", text)
     assert "ink style, " not in text  # <1> in the template names it
     assert "hublora puts\nthem in front" in text
 

@@ -11,9 +11,9 @@ from PIL import Image
 
 # Flags -> words of the refusal.
 FLAGS: dict[tuple[str, ...], str] = {
-    ("--guidance=nan",): "A guidance of nan",
-    ("--guidance=inf",): "A guidance of inf",
-    ("--guidance=1e30",): "A guidance of 1e+30",
+    ("--guidance=nan",): "between -1000 and 1000, got nan",
+    ("--guidance=inf",): "between -1000 and 1000, got inf",
+    ("--guidance=1e30",): "between -1000 and 1000, got 1e+30",
     ("--steps=5000",): "5000 steps are too many",
     ("--width=63",): "not a multiple",
     ("--scheduler=Best",): "does not fit this pipeline",
