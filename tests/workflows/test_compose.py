@@ -71,7 +71,7 @@ def test_its_card_credits_licenses_and_escapes(mix: str) -> None:
     assert "none of them forbids commercial use" in text
     assert re.search(r"Generated with 2 steps of `\w+`, guidance [\d.]+, \d+ × \d+ pixels\.", text)
     assert "ink style, " not in text  # <1> in the template names it
-    assert "hublora puts\nthem in front" in text
+    assert "hublora puts them in front of a prompt" in text
 
 
 def test_words_put_in_front_of_prompts_are_told_once_and_on_the_card(
