@@ -1,4 +1,4 @@
-"""What a workflow tells while it works; the command line draws it, a library may ignore it."""
+"""Events that a workflow reports while it works, and callbacks that print them as lines."""
 
 from __future__ import annotations
 
@@ -10,12 +10,19 @@ from pathlib import Path
 
 from hublora.quoting import visible
 
-_WORTH_TELLING = 2_000_000  # bytes
+_MIN_DOWNLOAD = 2_000_000  # bytes
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Long work goes on: `done` of `total` units of `name`, e.g. "Encoding images"."""
+    """Progress of long work.
+
+    Attributes:
+        name: The work, e.g. "Encoding images".
+        done: Units done, from 0 to `total`.
+        total: Units in all.
+        unit: Name of a unit, e.g. "MB"; may be empty.
+    """
 
     name: str
     done: int
@@ -25,7 +32,12 @@ class Progress:
 
 @dataclass(frozen=True)
 class Note:
-    """Something worth a line in the log."""
+    """A line for the log.
+
+    Attributes:
+        text: One sentence.
+        warning: Whether the person should act on it.
+    """
 
     text: str
     warning: bool = False
@@ -33,14 +45,15 @@ class Note:
 
 @dataclass(frozen=True)
 class StepProgress:
-    """One optimizer step was done.
+    """One optimizer step is done.
 
     Attributes:
         step: Counted from 1.
-        total: Steps of the whole training.
-        loss: Mean loss since the last one told.
-        learning_rate: Learning rate of the step: the adapter's, if there is one.
-        token_embedding_lr: The words' learning rate where they learn beside an adapter.
+        total: Optimizer steps of the whole training.
+        loss: Mean loss since the last event of this kind.
+        learning_rate: Learning rate of the step: the adapter's, else the token embeddings'.
+        token_embedding_lr: Learning rate of token embeddings that are trained beside an adapter;
+            None without both.
     """
 
     step: int
@@ -51,18 +64,23 @@ class StepProgress:
 
     @property
     def facts(self) -> str:
-        """What a line or a bar says of it beside its number."""
-        told = [f"loss {self.loss:.4f}"]
+        """Loss and learning rates, for a line or a progress bar."""
+        facts = [f"loss {self.loss:.4f}"]
         if self.token_embedding_lr is None or self.learning_rate > 0:
-            told.append(f"lr {self.learning_rate:.1e}")
+            facts.append(f"lr {self.learning_rate:.1e}")
         if self.token_embedding_lr is not None:
-            told.append(f"lr of the words {self.token_embedding_lr:.1e}")
-        return "  ".join(told)
+            facts.append(f"lr of the token embeddings {self.token_embedding_lr:.1e}")
+        return "  ".join(facts)
 
 
 @dataclass(frozen=True)
 class FileWritten:
-    """A file or folder that a person may want to open."""
+    """A file or folder was written that a person may want to open.
+
+    Attributes:
+        what: Its kind, e.g. "adapter".
+        path: Where it is.
+    """
 
     what: str
     path: Path
@@ -73,35 +91,35 @@ Callback = Callable[[Event], None]
 
 
 def no_callback(event: Event) -> None:
-    """The callback of those who do not want to know."""
+    """Ignore the event: the callback of silent runs."""
 
 
 def downloading(callback: Callback) -> Callable[[int, int], None]:
-    """Return what tells the callback of bytes that come in; what is quickly here goes untold."""
+    """Return a progress function (bytes done, bytes in all) that reports downloads of over 2 MB."""
 
-    def tell(done: int, total: int) -> None:
-        if total >= _WORTH_TELLING:
+    def report(done: int, total: int) -> None:
+        if total >= _MIN_DOWNLOAD:
             callback(Progress("Downloading", done // 10**6, total // 10**6, "MB"))
 
-    return tell
+    return report
 
 
-_EVERY = 15.0  # seconds between two lines about the same work
+_INTERVAL = 15.0  # seconds between two lines about the same work
 
-Say = Callable[[str], None]
+Print = Callable[[str], None]
 
 
 class LineReporter:
-    """A callback that says things in lines, and of work that goes on one now and then.
+    """A callback that prints events as lines, and progress every 15 seconds.
 
     Args:
-        note: Says a line.
-        warning: Says what should not be missed.
+        note: Prints a line.
+        warning: Prints a line that asks for action.
     """
 
-    def __init__(self, note: Say, warning: Say) -> None:
+    def __init__(self, note: Print, warning: Print) -> None:
         self._note, self._warning = note, warning
-        self._told: dict[str, float] = {}
+        self._reported: dict[str, float] = {}
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, Note):
@@ -114,12 +132,12 @@ class LineReporter:
         elif isinstance(event, StepProgress):
             self._advance("Training", event.step, event.total, f"  {event.facts}")
 
-    def _advance(self, name: str, done: int, total: int, told: str) -> None:
+    def _advance(self, name: str, done: int, total: int, facts: str) -> None:
         now = time.monotonic()
-        last = self._told.get(name)
-        if last is None or done == total or now - last > _EVERY:
-            self._told[name] = now
-            self._note(f"{name}: {done}/{total}{told}")
+        last = self._reported.get(name)
+        if last is None or done == total or now - last > _INTERVAL:
+            self._reported[name] = now
+            self._note(f"{name}: {done}/{total}{facts}")
 
 
 def report_on_stderr() -> LineReporter:

@@ -1,4 +1,4 @@
-"""`hublora train --dry-run`: what a training would do, need and take, as text."""
+"""`hublora train --dry-run`: the report as text."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if typing.TYPE_CHECKING:
 
 
 def show_plan(config: TrainingConfig, resume: str | None) -> None:
-    """Check everything, measure one step and print the plan."""
+    """Check everything, measure one step and print the report."""
     from dataclasses import asdict
 
     from hublora.cli.progress import ProgressReport
@@ -28,13 +28,13 @@ def show_plan(config: TrainingConfig, resume: str | None) -> None:
 
 
 def plan_lines(plan: DryRunReport) -> list[str]:
-    """Return what a person reads of a plan: what would be done, and what it takes."""
+    """Return the lines of a report: what the training would do and need."""
     defaults = {**TrainingConfig.from_settings({"base.model": "a/b"}).flat(), "base.model": None}
-    there_is = f" of {format_size(plan.memory_there_is)}" if plan.memory_there_is else ""
+    available = f" of {format_size(plan.memory_available)}" if plan.memory_available else ""
     held_out = f", {plan.skipped} skipped" if plan.skipped else ""
     held_out += f", {plan.held_out} held out" if plan.held_out else ""
     if plan.class_images:
-        held_out += f", {plan.class_images} of the class to draw first"
+        held_out += f", {plan.class_images} class images to generate first"
     facts = {
         "Base": f"{plan.base} (licence: {plan.base_license or 'not stated'})",
         "Images": f"{plan.images} of {plan.dataset}{held_out} "
@@ -43,13 +43,13 @@ def plan_lines(plan: DryRunReport) -> list[str]:
         "Training": f"{plan.weights:,} weights, {format_count(plan.steps, 'step')} of "
         f"{format_count(plan.images_per_step, 'image')} on {plan.device}",
         "Time": f"{_duration(plan.encode_seconds)} to encode, then {_duration(plan.train_seconds)} "
-        f"to train ({plan.step_seconds:.3g} s a step), drawing not counted",
-        "Drawing": f"{format_count(plan.gallery, 'image')} at the end"
-        + (f", {plan.previews:,} on the way" if plan.previews else ""),
-        "Memory": f"{format_size(plan.memory)}{there_is}",
+        f"to train ({plan.step_seconds:.3g} s a step), without generated images",
+        "Generated": f"{format_count(plan.gallery, 'image')} at the end"
+        + (f", {plan.previews:,} previews" if plan.previews else ""),
+        "Memory": f"{format_size(plan.memory)}{available}",
         "Disk": f"{format_size(plan.disk)} of the {format_size(plan.disk_free)} free",
         "Pushed to": plan.push_to or "nowhere",
-        **({"Kept at": plan.checkpoints_at} if plan.checkpoints_at else {}),
+        **({"Uploads": plan.checkpoints_at} if plan.checkpoints_at else {}),
     }
     lines = [f"{name:<10} {value}" for name, value in facts.items()]
     most = max(plan.buckets.values(), default=1)
@@ -63,7 +63,7 @@ def plan_lines(plan: DryRunReport) -> list[str]:
 def _rates(plan: DryRunReport) -> str:
     rates = [f"{plan.learning_rate:g}"] if plan.learning_rate is not None else []
     if plan.token_embedding_lr is not None:
-        rates.append(f"{plan.token_embedding_lr:g} of the words")
+        rates.append(f"{plan.token_embedding_lr:g} of the token embeddings")
     return " and ".join(rates)
 
 
@@ -73,7 +73,7 @@ def _resolution(plan: DryRunReport) -> str:
 
 
 def _bar(shape: str, count: int, most: int) -> str:
-    """Return a line of a table: how many images are of a shape, also as a bar."""
+    """Return a line of a table: a bucket and its number of images, also as a bar."""
     return f"  {shape:>9} {count:>7}  {'█' * max(1, round(30 * count / most))}"
 
 

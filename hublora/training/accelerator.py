@@ -1,4 +1,4 @@
-"""What a training runs on, and in which precision."""
+"""The accelerator of a training: device, precision, processes, trackers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def make_accelerator(config: TrainingConfig) -> Accelerator:
     """Return the accelerator for the settings.
 
     Raises:
-        ConfigError: The precision does not work on this device, or a tracker is not there.
+        ConfigError: The precision does not work on this device, or a tracker is not installed.
     """
     precision = config.mixed_precision or _default_precision()
     if precision == "fp16" and not torch.cuda.is_available():
@@ -37,12 +37,12 @@ def make_accelerator(config: TrainingConfig) -> Accelerator:
 
 
 def weight_dtype(accelerator: Accelerator) -> torch.dtype:
-    """Return the type of the frozen weights."""
+    """Return the dtype of the frozen weights."""
     return _DTYPES[accelerator.mixed_precision]
 
 
 def device_name(accelerator: Accelerator) -> str:
-    """Return what the training runs on, for logs and cards."""
+    """Return the name of the device, for logs and cards."""
     if accelerator.device.type == "cuda":
         return torch.cuda.get_device_name(accelerator.device)
     return f"{accelerator.device.type} ({platform.machine()}, {torch.get_num_threads()} threads)"

@@ -1,10 +1,10 @@
-"""Which image each sample shows, where batches are of one shape: a function of its number.
+"""The image of each sample where a batch is of one shape: a function of the sample's number.
 
-Each shape has an endless line of its images, epoch after epoch, shuffled anew in each. Batches are
-cut off the fronts of the lines, as many from each in an epoch as its images fill; what is left over
-begins the next epoch's first batch. So over many epochs every image is shown equally often, and
-none is dropped or shown twice to fill a batch up. As in `hublora.training.rng`, nothing
-needs to be remembered: a resumed training, or another split of a step, shows the same.
+Each bucket is an endless sequence of its images, shuffled anew in each epoch. Batches are taken
+from the fronts of the sequences, as many from each in an epoch as its images fill; what is left
+starts the next epoch's first batch. So over many epochs every image is sampled equally often, and
+none is dropped or sampled twice to fill a batch up. As in `hublora.training.rng`, nothing needs to
+be remembered: a resumed training, or another split of a step, samples the same.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from hublora.training.rng import shuffled
 
 
 class BucketSampler:
-    """The order of a training in batches of one shape.
+    """The order of images in batches of one shape.
 
     Args:
         seed: Seed of the run.
-        buckets: The images of each shape; one that is repeated stands there several times.
+        buckets: Shape -> indices of its images; a repeated image is listed several times.
         batch: Images of one shape in a row.
     """
 
@@ -33,7 +33,7 @@ class BucketSampler:
         self._batch_order = lru_cache(2)(self._batches_of)
 
     def images(self, numbers: Sequence[int]) -> list[int]:
-        """Return which images the samples `numbers` show."""
+        """Return the index of the image of each sample."""
         return [self._image(number) for number in numbers]
 
     def _image(self, number: int) -> int:
@@ -44,14 +44,14 @@ class BucketSampler:
         return members[self._line(bucket, epoch)[index]]
 
     def _bucket(self, batch: int) -> tuple[int, int]:
-        """Return the bucket that a batch is of, and how many batches of it there were before."""
+        """Return the bucket of a batch, and the number of batches of it before this one."""
         epoch = batch * self._batch // self._total
         while self._before(epoch + 1) <= batch:
             epoch += 1
         return self._batch_order(epoch)[batch - self._before(epoch)]
 
     def _before(self, epoch: int) -> int:
-        """Return how many batches there are before an epoch."""
+        """Return the number of batches before an epoch."""
         return sum(epoch * len(members) // self._batch for members in self._buckets)
 
     def _batches_of(self, epoch: int) -> list[tuple[int, int]]:

@@ -1,8 +1,8 @@
-"""Checkpoints that are whole or absent, and from which a training goes on exactly.
+"""Checkpoints that are whole or absent, and from which a training resumes exactly.
 
     checkpoint-N/
       pytorch_lora_weights.safetensors   the adapter; `hublora run` can use it
-      embeddings/tokens.safetensors      the new words, if any are learned
+      embeddings/tokens.safetensors      the token embeddings, if any are trained
       optimizer.safetensors              the trained weights themselves, their moving average and
                                          the tensors of the optimizer's state
       state.json                         written last: step, schedule, settings, and the SHA-256 of
@@ -46,7 +46,7 @@ from hublora.training.session import Session
 EMBEDDINGS = "embeddings/tokens.safetensors"
 OPTIMIZER = "optimizer.safetensors"
 
-# Settings that may change between two parts of one training.
+# Settings that may change when a training is resumed.
 _FREE = (
     "output_dir",
     "report_to",
@@ -61,7 +61,7 @@ _FREE = (
     "dreambooth.class_folder",
 )
 
-# What reading state raises that nothing here has written.
+# Raised while reading a state that this module did not write.
 _UNFIT = (
     *(AttributeError, KeyError, IndexError, TypeError, ValueError, RuntimeError),
     SafetensorError,
@@ -82,7 +82,7 @@ def save_checkpoint(session: Session) -> Path:
     run = session.config.run_folder
     run.mkdir(parents=True, exist_ok=True)
     final = run / f"{CHECKPOINT}{session.step}"
-    for rest in run.glob(f".{CHECKPOINT}*"):  # of a process that was killed
+    for rest in run.glob(f".{CHECKPOINT}*"):  # left by a process that was killed
         shutil.rmtree(rest, ignore_errors=True)
     temporary = _hidden(final)
     try:
@@ -108,7 +108,7 @@ def _hidden(folder: Path) -> Path:
 
 
 def _remove(folder: Path) -> None:
-    """Delete a checkpoint so that at no time half of it is there under its name."""
+    """Delete a checkpoint so that its name never stands for half of one."""
     hidden = _hidden(folder)
     os.rename(folder, hidden / folder.name)
     shutil.rmtree(hidden)
@@ -121,14 +121,14 @@ def check_checkpoint(
     accelerator: Accelerator,
     label: str = "",
 ) -> None:
-    """Check that a training with these settings can go on from a checkpoint.
+    """Check that a training with these settings can resume from a checkpoint.
 
     Args:
         folder: Folder of the checkpoint.
-        config: The settings.
-        data_fingerprint: Identity of the images and captions.
+        config: Settings of the training.
+        data_fingerprint: Hash of the images and captions.
         accelerator: Device, precision and processes.
-        label: Name of the checkpoint in messages; its folder by default.
+        label: Name of the checkpoint in messages (default: its folder).
 
     Raises:
         ConfigError: It is damaged, or was made with other settings.
@@ -142,14 +142,14 @@ def check_checkpoint(
 def check_files(
     folder: Path, damaged: Callable[[str], ConfigError] | None = None
 ) -> dict[str, Any]:
-    """Check that a checkpoint is as it was written; return its state.
+    """Check a checkpoint against its hashes; return its state.
 
     Args:
         folder: Folder of the checkpoint.
-        damaged: Makes the error from the name of the file that is not.
+        damaged: Returns the error for the name of a damaged file.
 
     Raises:
-        ConfigError: It is damaged.
+        ConfigError: A file is damaged.
     """
     damaged = damaged or (lambda name: _damaged(folder, name))
     try:
@@ -166,16 +166,16 @@ def setting_of(folder: Path, key: str) -> Any:
     """Return a setting that a checkpoint was made with, None where it has none.
 
     Raises:
-        ConfigError: It is damaged.
+        ConfigError: The checkpoint is damaged.
     """
     return _read_state(folder)["settings"].get(key)
 
 
 def load_checkpoint(session: Session, folder: Path) -> None:
-    """Put a checkpoint's state into a fresh session; `check_checkpoint` says whether it is of it.
+    """Load a checkpoint's state into a new session, after `check_checkpoint`.
 
     Raises:
-        ConfigError: It is damaged, or was made up: it holds other things than a training's.
+        ConfigError: The checkpoint is damaged, or its tensors do not fit this training.
     """
     state = _read_state(folder)
     try:
@@ -184,7 +184,7 @@ def load_checkpoint(session: Session, folder: Path) -> None:
         raise
     except _UNFIT as error:
         raise ConfigError(
-            f"The checkpoint {folder} is not one of this training: it does not fit.",
+            f"The checkpoint {folder} does not fit this training: its tensors are other ones.",
             f"Delete {folder} to go on from an earlier one, or to start anew.",
         ) from error
 
@@ -239,7 +239,7 @@ def _write(session: Session, folder: Path) -> None:
 
 
 def _write_usable(session: Session, folder: Path) -> list[str]:
-    """Write what people can use already; return the files' names."""
+    """Write the adapter and the token embeddings; return the files' names."""
     written = []
     if session.adapted:
         weights, metadata = to_diffusers(session.adapter())
@@ -288,7 +288,7 @@ def _read_state(folder: Path) -> dict[str, Any]:
 
 
 def _is_state(state: Mapping[str, Any]) -> bool:
-    """Tell whether it says what every checkpoint says, of the files that one may have."""
+    """Tell whether a state has the fields and file names of a checkpoint."""
     step, files = state["step"], state["sha256"].keys()
     known = {WEIGHTS, EMBEDDINGS, OPTIMIZER}
     return (
@@ -314,11 +314,11 @@ def _damaged(folder: Path, name: str) -> ConfigError:
 def _settings(
     config: TrainingConfig, data_fingerprint: str, accelerator: Accelerator
 ) -> dict[str, Any]:
-    """Return the settings that must not change on the way, as dotted keys.
+    """Return the settings that must not change in a resumed training, under dotted keys.
 
-    Of what is on this disk there are only names: on another machine it is elsewhere. Whether the
-    images are the same is told by their fingerprint. How those of a step are split into
-    accumulation steps and processes may change: they are the same.
+    Paths are reduced to names, since another machine has other paths; the fingerprint tells whether
+    the images are the same. How those of a step are split into
+    accumulation steps and processes may change: the images of a step are the same.
     """
     kept = {key: value for key, value in flatten(config.shareable()).items() if not _is_free(key)}
     split = ("train_batch_size", "gradient_accumulation_steps")
@@ -374,7 +374,7 @@ def unflatten_state(value: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
 
 
 def json_part(state: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what of a state JSON can hold; the rest is made anew with the object."""
+    """Return the entries of a state that are JSON; the others are made anew with the object."""
     return {key: value for key, value in state.items() if _is_json(value)}
 
 

@@ -1,7 +1,7 @@
-"""Several processes of one training: the main one writes and speaks, the others wait for it.
+"""Several processes of one training: the main one writes and logs, the others wait for it.
 
-`accelerate launch` and `torchrun` start them; without these there is one process, and everything
-here just calls what it is given. A process that fails ends, and the launcher ends the others.
+`accelerate launch` and `torchrun` start them; without these there is one process, and the functions
+here just call their argument. A process that fails ends, and the launcher ends the others.
 """
 
 from __future__ import annotations
@@ -23,27 +23,28 @@ _SHARDING = {
     "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
     "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
 }
-_PATIENCE = timedelta(days=2)  # how long the others wait for the main one to encode, draw or push
+_PATIENCE = timedelta(
+    days=2
+)  # how long the others wait for the main one to encode, generate or push
 
 
 def join_processes() -> PartialState:
-    """Meet the other processes, if there are others.
+    """Join the process group, if there are several processes.
 
     Raises:
-        ConfigError: They are to share one copy of the weights, which nothing here reads or saves.
+        ConfigError: The launcher shards the weights, which is not supported.
     """
     for flag, name in _SHARDING.items():
         if parse_flag_from_env(flag):
             raise ConfigError(
-                f"{name} is for weights that do not fit into one device; an adapter's are small, "
-                "and the base is whole on each.",
+                f"{name} shards weights, which is not supported: the base is whole on each device.",
                 "Launch without it: accelerate launch --multi_gpu … -m hublora train …",
             )
     return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"), timeout=_PATIENCE)
 
 
 def on_main(work: Callable[[], Result]) -> Result:
-    """Let the main process do `work`, and return its result in every process."""
+    """Run `work` in the main process, and return its result in every process."""
     state = PartialState()
     if state.num_processes == 1:
         return work()
@@ -53,6 +54,6 @@ def on_main(work: Callable[[], Result]) -> Result:
 
 
 def main_first(work: Callable[[], Result]) -> Result:
-    """Let the main process do `work`, then the others, who find what it has cached."""
+    """Run `work` in the main process, then in the others, which find its result in the cache."""
     with PartialState().main_process_first():
         return work()

@@ -1,4 +1,4 @@
-"""What the training loop tells; printing, saving and previewing are up to who listens."""
+"""Events of the training loop; whoever iterates prints, saves and generates previews."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ class StepDone:
         learning_rate: Learning rate of the step: the adapter's, else the token embeddings'.
         buckets: [2, BUCKETS] on the device: sums and counts of the samples' losses by part of the
             timesteps.
-        measure: The loss on the held-out images after the step, if it was measured.
-        token_embedding_lr: The words' learning rate where they learn beside an adapter.
+        measure: Held-out loss after the step; None where it was not measured.
+        token_embedding_lr: Learning rate of token embeddings that are trained beside an adapter;
+            None without both.
     """
 
     step: int
@@ -35,14 +36,14 @@ class StepDone:
 
 @dataclass(frozen=True)
 class ValidationDue:
-    """It is time to draw the validation prompts; the loop waits."""
+    """Previews are due; the loop waits until the iteration goes on."""
 
     step: int
 
 
 @dataclass(frozen=True)
 class CheckpointDue:
-    """It is time to save; the loop waits."""
+    """A checkpoint is due; the loop waits until the iteration goes on."""
 
     step: int
 

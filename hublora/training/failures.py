@@ -1,4 +1,4 @@
-"""What can go wrong inside a training, as errors that say what to change."""
+"""Failures inside a training, as errors that say what to change."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _CPU_ALLOCATION = "can't allocate memory"  # of torch's RuntimeError where there
 
 
 class Diverged(ConfigError):
-    """The loss or the weights are not finite any more.
+    """The loss or the weights are no longer finite.
 
     Args:
-        step: The first step of which this is known.
+        step: The first step with a value that is not finite.
         what: "loss" or "weights".
     """
 
@@ -35,10 +35,10 @@ class Diverged(ConfigError):
 
 @contextmanager
 def explained(config: TrainingConfig, side: int) -> Iterator[None]:
-    """Turn divergence, exhausted memory and a full disk into an error that says how to go on.
+    """Turn divergence, exhausted memory and a full disk into an error that says how to resume.
 
     Args:
-        config: The settings that it happened with.
+        config: Settings of the training.
         side: Side of the images in pixels.
 
     Raises:
@@ -66,7 +66,7 @@ def explained(config: TrainingConfig, side: int) -> Iterator[None]:
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """Tell whether torch said that there is no memory left, on a GPU or without one."""
+    """Tell whether torch ran out of memory, on a GPU or on the CPU."""
     return isinstance(error, torch.OutOfMemoryError) or _CPU_ALLOCATION in str(error)
 
 
@@ -88,10 +88,10 @@ def smaller(config: TrainingConfig, side: int) -> str:
 
 
 def last_good(run: Path) -> str:
-    """Return where a training can be taken up again, as a sentence."""
+    """Return the last checkpoint and how to resume from it, as a sentence."""
     from hublora.training.run_folder import list_checkpoints
 
     found = list_checkpoints(run)
     if not found:
         return "No checkpoint was saved yet."
-    return f"The last good checkpoint is {found[-1]}: go on with --output-dir {run} --resume."
+    return f"The last good checkpoint is {found[-1]}: resume with --output-dir {run} --resume."

@@ -1,4 +1,4 @@
-"""The loss on images that are not trained on: when it rises, the adapter learns them by heart.
+"""The loss on held-out images: where it rises, the adapter overfits.
 
 Noise and timesteps are the same at every measure, so that measures differ by the weights alone.
 """

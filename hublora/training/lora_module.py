@@ -1,4 +1,4 @@
-"""The adapter on a part of the base while it is trained: put on, read, set aside for a moment."""
+"""The adapter on a component of the base while it is trained: added, read, switched off."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ _PARTS = re.compile(r"(hada_[wt]\d(?:_[ab])?|lokr_[wt]\d(?:_[ab])?)")
 
 @dataclass
 class LoraModule:
-    """A component of the base that carries the adapter.
+    """A component of the base with the adapter's layers in it.
 
     Attributes:
-        model: Module with the adapter's layers.
-        method: Kind of the updates, as in `AdapterSettings.method`.
-        start: Layer -> down and up that PiSSA or OLoRA began with and took from the base.
-        originals: Layer -> the base's own weight, where `start` was taken from it.
+        model: The component.
+        method: Value of `AdapterSettings.method`.
+        start: Layer -> initial down and up of PiSSA or OLoRA, subtracted from the base's weight.
+        originals: Layer -> the base's own weight, where `start` was subtracted from it.
     """
 
     model: torch.nn.Module
@@ -46,22 +46,22 @@ class LoraModule:
 
     @cached_property
     def parameters(self) -> dict[str, torch.nn.Parameter]:
-        """What is trained, by the model's names."""
+        """Trained parameters by their names in the model."""
         layers = tuple(f"{name}." for name, _ in tuned(self.model))
         named = self.model.named_parameters()
         return {name: p for name, p in named if p.requires_grad and name.startswith(layers)}
 
     def read(self) -> dict[str, LowRank]:
-        """Return the updates under the names that files use, in float32 on the CPU.
+        """Return the updates under the layer names of files, in float32 on the CPU.
 
-        PiSSA and OLoRA begin at the base's own weights; theirs is the difference to where they
-        began, of twice the rank, so that it fits the unchanged base.
+        PiSSA and OLoRA start at factors of the base's own weights; their update is the difference
+        to those, of twice the rank, so that it fits the unchanged base.
         """
         prefix, read = file_prefix(self.model), _READERS.get(self.method, _read_product)
         return {prefix + name: read(self, name, layer) for name, layer in tuned(self.model)}
 
     def state(self) -> dict[str, torch.Tensor]:
-        """Return everything that a resumed training needs of it, by name."""
+        """Return the tensors of a checkpoint, by name."""
         state: dict[str, torch.Tensor] = {
             f"now.{n}": p.detach() for n, p in self.parameters.items()
         }
@@ -70,7 +70,7 @@ class LoraModule:
         return state
 
     def load_state(self, state: Mapping[str, torch.Tensor]) -> None:
-        """Take up where `state` was; the layers are the same."""
+        """Load the tensors of a checkpoint into the same layers."""
         with torch.no_grad():
             for name, parameter in self.parameters.items():
                 parameter.copy_(state[f"now.{name}"])
@@ -81,7 +81,7 @@ class LoraModule:
 
     @contextmanager
     def without(self) -> Iterator[None]:
-        """Let the component be that of the base alone."""
+        """Run the component without the adapter inside this context."""
         layers = dict(tuned(self.model))
         changed = {name: layers[name].get_base_layer().weight.data for name in self.originals}
         for name, layer in layers.items():
@@ -100,7 +100,7 @@ class LoraModule:
 def adapt(
     settings: AdapterSettings, model: torch.nn.Module, ranks: Mapping[str, int]
 ) -> LoraModule:
-    """Put an untrained adapter on `model`, in float32, and freeze everything else of it.
+    """Add an untrained adapter in float32 to `model`, and freeze everything else in it.
 
     Args:
         settings: Settings of the adapter.
@@ -130,10 +130,9 @@ def adapt(
 def start_from(
     adapted: LoraModule, updates: Mapping[str, LowRank], ranks: Mapping[str, int]
 ) -> None:
-    """Begin at an adapter's updates instead of at nothing.
+    """Load an adapter's updates as initial weights.
 
-    An update of a smaller rank is filled up with the untrained rows that are there; its scale
-    becomes part of it.
+    An update of a smaller rank leaves the other rows untrained; its scale is multiplied into it.
 
     Args:
         adapted: A component with an untrained adapter.
@@ -147,12 +146,13 @@ def start_from(
     for name, update in updates.items():
         if name not in layers:
             raise ConfigError(
-                f"The adapter to start from changes the layer {name}, which is not trained here.",
+                f"adapter.start_from has the layer {name}, which is not trained here.",
                 "Train the same layers: --target, adapter.conv_rank, --train-text-encoder.",
             )
         if update.rank > ranks[name]:
             raise ConfigError(
-                f"The adapter to start from has rank {update.rank} in {name}, more than here.",
+                f"adapter.start_from has rank {update.rank} in {name}, more than this training's "
+                f"{ranks[name]}.",
                 f"Use --rank {update.rank}.",
             )
         layer, ratio = layers[name], update.scale / layers[name].scaling[ADAPTER_NAME]
@@ -165,7 +165,7 @@ def start_from(
 
 
 def tuned(model: torch.nn.Module) -> list[tuple[str, Any]]:
-    """Return name and PEFT layer of every layer that carries the adapter."""
+    """Return name and PEFT layer of every layer with the adapter."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     return [
@@ -204,7 +204,7 @@ def _peft_config(settings: AdapterSettings, ranks: Mapping[str, int]) -> Any:
 def _set_aside(
     model: torch.nn.Module, ranks: Mapping[str, int], init: str
 ) -> dict[str, torch.Tensor]:
-    """Return the weights of the layers as they are, and give the model copies that may change.
+    """Return the weights of the layers, and give the model copies that PEFT may change.
 
     PEFT subtracts in place; a weight that is mapped from a file stays as the file has it.
     """

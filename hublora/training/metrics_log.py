@@ -1,4 +1,4 @@
-"""The record of a training: one line of JSON per step, written in small batches."""
+"""The log of a training's metrics: one line of JSON per step, written in small batches."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class MetricsLog:
     many steps at once.
 
     Args:
-        path: The file; lines of steps after `step` are cut off, so a resumed run leaves no doubles.
-        step: Steps that are done already.
-        writes: Whether the file is written; in one of several processes.
+        path: The file; lines of steps after `step` are removed, so a resumed run has no duplicates.
+        step: Optimizer steps that are done already.
+        writes: Whether this process writes the file; only the main one does.
     """
 
     def __init__(self, path: Path, step: int = 0, writes: bool = True) -> None:
@@ -40,14 +40,14 @@ class MetricsLog:
         write_atomically(path, "".join(json.dumps(row) + "\n" for row in self.rows))
 
     def add(self, event: StepDone) -> None:
-        """Take note of a step."""
+        """Add a step; `flush` writes it."""
         self._pending.append(event)
 
     def flush(self) -> list[dict[str, Any]]:
-        """Write what was added since the last time and return it, waiting for the device once.
+        """Write the steps since the last flush and return their rows, waiting for the device once.
 
         Raises:
-            Diverged: A loss is not finite; what was before it is written.
+            Diverged: A loss is not finite; the steps before it are written.
         """
         if not self._pending:
             return []

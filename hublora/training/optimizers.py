@@ -19,10 +19,10 @@ Groups = list[dict[str, Any]]
 
 
 def check_optimizer(settings: OptimizerSettings) -> None:
-    """Check that the optimizer's package is there.
+    """Check that the optimizer's package is installed.
 
     Raises:
-        ConfigError: It is not.
+        ConfigError: The package is missing.
     """
     if settings.name in _PACKAGES:
         _package(settings.name)
@@ -42,8 +42,8 @@ def parameter_groups(
 
     Args:
         settings: Settings of the optimizer.
-        adapted: Component -> it with the adapter.
-        denoiser: Name of the denoiser among the components.
+        adapted: Component -> its adapter.
+        denoiser: Name of the component that is the denoiser.
     """
     groups: dict[float, list[torch.nn.Parameter]] = {}
     for component, one in adapted.items():
@@ -56,8 +56,7 @@ def parameter_groups(
 
 
 def token_group(rows: Iterable[torch.nn.Parameter], rate: float) -> Groups:
-    """Return the vectors of new words as a group; nothing draws them towards zero, which is no
-    neutral meaning."""
+    """Return the token embeddings as a group without weight decay: zero is no neutral embedding."""
     return [{"params": list(rows), "lr": rate, "weight_decay": 0.0}]
 
 
@@ -81,11 +80,11 @@ def make_schedule(
     """Return the learning-rate schedule over `steps` optimizer steps, one of diffusers'.
 
     Args:
-        settings: Settings of the learning rate schedule.
-        optimizer: Optimizer whose parameter groups are scheduled.
+        settings: Settings of the schedule.
+        optimizer: The optimizer whose learning rates change.
         steps: Optimizer steps in all.
-        starts: Step at which each group's schedule begins; its rate is 0 before.
-            None of them waits unless it is given.
+        starts: Start step of each group's schedule, before which its learning rate is 0; 0 for all
+            unless given.
     """
     schedule = _schedule(settings, optimizer, steps)
     for group, start in enumerate(starts):
@@ -116,7 +115,7 @@ def _schedule(settings: ScheduleSettings, optimizer: torch.optim.Optimizer, step
 
 
 def _stand_in() -> torch.optim.Optimizer:
-    """Return an optimizer of nothing, for a schedule of which only the factors are wanted."""
+    """Return an optimizer of an unused parameter, for a schedule whose factors alone count."""
     return torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
 
 
@@ -153,7 +152,7 @@ def _adafactor(
     config: TrainingConfig, groups: Groups, device: torch.device
 ) -> torch.optim.Optimizer:
     """Adafactor at the learning rate that is set. Scaled by the size of the weights, as it is by
-    default, it would leave an adapter near the zeros that it begins at."""
+    default, it would leave an adapter near its initial zeros."""
     from transformers.optimization import Adafactor
 
     return Adafactor(

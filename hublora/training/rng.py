@@ -1,8 +1,8 @@
 """All randomness of a training as a function of the seed and the number of the sample.
 
-Sample n of a run is the n-th image that is shown, counted over all steps, batches and devices. What
-is random about it depends on (seed, n) and nothing else, so a resumed run, another split into
-batches or more devices draw the same, and no generator state needs to be saved.
+Sample n of a run is the n-th image that is trained on, counted over all steps, batches and devices.
+What is random about it depends on (seed, n) alone, so a resumed run, another split into batches or
+more devices draw the same numbers, and no generator state needs to be saved.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ import torch
 
 @dataclass(frozen=True)
 class Choices:
-    """What is drawn on the host for a batch of B samples.
+    """Random choices on the host for a batch of B samples.
 
     Attributes:
-        indices: Indices of B images, in [0, N).
-        variants: Number of the crop and flip of each image, in [0, V).
-        captions: Number of the caption of each image, to be taken modulo its captions;
-            negative where the caption is left out.
+        indices: Image of each sample, B integers in [0, N).
+        variants: Crop and flip of each sample, B integers in [0, V).
+        captions: Caption of each sample, B integers to be taken modulo the image's captions;
+            negative where the caption is dropped.
         uniforms: [B] in [0, 1), float64, on the CPU: what the noise levels are drawn from.
     """
 
@@ -40,7 +40,7 @@ def choose(
     variants: int,
     caption_dropout: float,
 ) -> Choices:
-    """Draw what is drawn on the host for the samples `numbers`."""
+    """Return the random choices on the host for the samples `numbers`."""
     rows = [_uniforms(seed, number) for number in numbers]
     return Choices(
         indices=[_order(seed, n // images, images)[n % images] for n in numbers],
@@ -92,12 +92,12 @@ def draw_more(
 
 
 def split(seed: int, images: int, held_out: float) -> tuple[list[int], list[int]]:
-    """Return the images to train on and those to measure on, each in ascending order.
+    """Return the indices of training images and of held-out images, each ascending.
 
     Args:
         seed: Seed of the run.
-        images: How many there are.
-        held_out: How many to measure on; below 1 the share of them, at least one.
+        images: Number of images.
+        held_out: Number of images to hold out; below 1 a share of them, at least one.
     """
     count = int(held_out) if held_out >= 1 else max(1, round(held_out * images))
     if not held_out:

@@ -1,4 +1,4 @@
-"""What a training's folder holds, by name; looking at it loads no torch."""
+"""The run folder of a training: checkpoints and metrics log; loads no torch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from hublora.filesystem import is_locked
 
-STATE = "state.json"  # of a checkpoint, written last
+STATE = "state.json"  # the file of a checkpoint that is written last
 HISTORY = "training/history.jsonl"
 CHECKPOINT = "checkpoint-"
 
@@ -24,8 +24,8 @@ def list_checkpoints(run: Path) -> list[Path]:
 
 
 def is_unused(run: Path) -> bool:
-    """Tell whether a folder holds nothing but what a training that failed before its first step
-    has left, and none is about to do it."""
+    """Tell whether a folder holds only the remains of a training that failed before its first step,
+    and no training runs in it."""
     if not run.is_dir() or is_locked(run):
         return False
     kept = {".cache", HISTORY.split("/")[0]}
@@ -39,7 +39,7 @@ def is_unused(run: Path) -> bool:
 
 
 def read_history(path: Path) -> list[dict[str, Any]]:
-    """Return the rows of a training's record; a line cut short by a crash is the last one."""
+    """Return the rows of a metrics log, up to a line that a crash cut short."""
     rows: list[dict[str, Any]] = []
     if not path.is_file():
         return rows

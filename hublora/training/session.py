@@ -1,4 +1,4 @@
-"""Everything that a training holds in memory."""
+"""The state of a training in memory."""
 
 from __future__ import annotations
 
@@ -19,39 +19,39 @@ from hublora.training.config.training_config import TrainingConfig
 from hublora.training.lora_module import LoraModule
 from hublora.training.token_embeddings import Tokens
 
-TOKENS = "tokens"  # the part of a training that is not a component's adapter
+TOKENS = "tokens"  # name of the trainable that is not a component's adapter
 
 
 class Trainable(Protocol):
-    """Something that learns: the adapter on a component, or new words."""
+    """Something that is trained: the adapter of a component, or token embeddings."""
 
     @property
     def parameters(self) -> dict[str, torch.nn.Parameter]:
-        """What is trained, by name."""
+        """Trained parameters by name."""
         ...
 
     def state(self) -> dict[str, torch.Tensor]:
-        """Return everything that a resumed training needs of it, by name."""
+        """Return the tensors of a checkpoint, by name."""
         ...
 
     def load_state(self, state: Mapping[str, torch.Tensor]) -> None:
-        """Take up where `state` was."""
+        """Load the tensors of a checkpoint."""
         ...
 
     def without(self) -> AbstractContextManager[None]:
-        """Let the base be as it was without it."""
+        """Run the base without it inside this context."""
         ...
 
 
 @dataclass(frozen=True)
 class SampleStream:
-    """Images of which each sample of a training shows one.
+    """Images of which each sample of a training takes one.
 
     Attributes:
-        images: Indices of the images of one epoch, repeated ones several times.
-        weight: Weight of the stream's loss.
-        seed: Seed of the stream's random choices.
-        order: In which order they are shown where batches are of one shape; None otherwise.
+        images: Indices of an epoch; repeated images are listed several times.
+        weight: Factor of their loss, above 0.
+        seed: Seed of their random choices and noise.
+        order: Sampler of batches of one shape; None without aspect buckets.
     """
 
     images: Sequence[int]
@@ -62,31 +62,30 @@ class SampleStream:
 
 @dataclass
 class Session:
-    """The parts of one training.
+    """The state of one training.
 
     Attributes:
         config: Settings of the training.
-        family: Family of the base model.
-        pipe: The base; its denoiser (and text encoder, if asked) carries the adapter.
+        family: Family of the base.
+        pipe: Pipeline of the base, with the adapter in its components.
         data: Encoded images and captions.
-        data_fingerprint: Identity of the images and captions; a resumed run needs the same.
-        adapted: Component -> it with the adapter; empty if only words are learned.
-        tokens: The new words, None without any.
-        start_step: Part -> after how many steps it begins to learn; at once if it is not named.
+        data_fingerprint: Hash of the images and captions; a resumed run needs the same.
+        adapted: Component -> its adapter; empty if only token embeddings are trained.
+        tokens: Token embeddings; None if none are trained.
+        start_step: Trainable -> step from which on it is trained; 0 if it is not listed.
         parameterization: The base model's noise and prediction, on the device.
         accelerator: Device, precision and processes.
         denoiser: The denoiser as prepared for the devices.
-        optimizer: Over everything that is trained.
-        schedule: Learning rate schedule.
-        streams: Streams of samples: images to learn, and for prior preservation one
-            of the class besides.
-        held_out_indices: Indices of the images that are held out for validation.
-        average: Moving average of what is trained, None without one.
-        measures: Step and loss of every measure on the held-out images.
-        best: State of each part when the whole measured best; empty before.
+        optimizer: Optimizer over all trained parameters.
+        schedule: Learning-rate schedule.
+        streams: Training images, and for prior preservation class images besides.
+        held_out_indices: Indices of the held-out images.
+        average: Moving average of the trained parameters; None without `adapter.ema_decay`.
+        measures: Step and held-out loss of every measure.
+        best: Trainable -> its tensors at the lowest held-out loss; empty before.
         step: Optimizer steps done.
-        is_over: Whether there is nothing more to train.
-        is_final: Whether the weights are those to be used: see `finalize`.
+        is_over: Whether no step is left.
+        is_final: Whether the weights are those of the result: see `finalize`.
     """
 
     config: TrainingConfig
@@ -113,34 +112,35 @@ class Session:
 
     @property
     def trainables(self) -> dict[str, Trainable]:
-        """Everything that learns: the adapter of each component, then the new words."""
-        words: dict[str, Trainable] = {TOKENS: self.tokens} if self.tokens is not None else {}
-        return {**self.adapted, **words}
+        """Trainables by name: the adapter of each component, then the token embeddings."""
+        tokens: dict[str, Trainable] = {TOKENS: self.tokens} if self.tokens is not None else {}
+        return {**self.adapted, **tokens}
 
     @property
     def trained(self) -> dict[str, torch.nn.Module]:
-        """The components in which something learns, unwrapped."""
+        """The components with trained parameters, unwrapped."""
         names = [*self.adapted, *(self.tokens.rows if self.tokens is not None else ())]
         return {name: getattr(self.pipe, name) for name in dict.fromkeys(names)}
 
     @property
     def parameters(self) -> list[torch.nn.Parameter]:
-        """The weights that are trained, as a list: an iterator would be spent once."""
+        """All trained parameters."""
         return [p for part in self.trainables.values() for p in part.parameters.values()]
 
     @property
     def frozen_parameters(self) -> list[torch.nn.Parameter]:
-        """Those of them that do not learn yet."""
+        """The trained parameters whose start step is not reached yet."""
         late = [name for name, step in self.start_step.items() if self.step < step]
         return [p for name in late for p in self.trainables[name].parameters.values()]
 
     @property
     def train_indices(self) -> Sequence[int]:
-        """Which images are learned from."""
+        """Indices of the training images of an epoch."""
         return self.streams[0].images
 
     @property
     def images_per_step(self) -> int:
+        """Effective batch size: images of an optimizer step over all processes."""
         config = self.config
         return (
             config.train_batch_size
@@ -154,11 +154,11 @@ class Session:
 
     @property
     def best_loss(self) -> float | None:
-        """The lowest measure so far, None before the first one."""
+        """The lowest held-out loss so far; None before the first measure."""
         return min((loss for _, loss in self.measures), default=None)
 
     def remember_best(self) -> None:
-        """Keep a copy of what people would use now."""
+        """Copy the weights that would be the result now."""
         with self.averaged():
             self.best = {
                 name: {key: tensor.cpu().clone() for key, tensor in part.state().items()}
@@ -166,9 +166,9 @@ class Session:
             }
 
     def finalize(self) -> None:
-        """Make the weights that are to be used those that are there; the training is over.
+        """Load the weights of the result, after which the training is over.
 
-        They are those that measured best, else the averaged ones, else the last ones.
+        They are those of the lowest held-out loss, else the averaged ones, else the last ones.
         """
         if not (self.config.holdout.keep_best and self.best):
             self.remember_best()
@@ -177,21 +177,20 @@ class Session:
         self.is_final = True
 
     def adapter(self, facts: AdapterFacts | None = None) -> Adapter:
-        """Return a copy of the adapter that people use now, in float32 on the CPU: the averaged
-        one where there is an average."""
+        """Return a copy of the adapter in float32 on the CPU: the averaged one, if there is one."""
         with self.averaged():
             layers = {name: adapted.read() for name, adapted in self.adapted.items()}
         return Adapter(layers, facts or AdapterFacts())
 
     def learned_tokens(self) -> list[LearnedToken]:
-        """Return a copy of the new words as people use them now; none if none are learned."""
+        """Return a copy of the token embeddings, the averaged ones if there are any."""
         with self.averaged():
             return self.tokens.read() if self.tokens is not None else []
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """Put the averaged weights in place of the trained ones, if there is an average: a moving
-        one, or that of a schedule-free optimizer. Afterwards every bit is as it was."""
+        """Use the averaged weights, of the moving average or a schedule-free optimizer, inside this
+        context; afterwards every bit is as it was."""
         optimizer = getattr(self.optimizer, "optimizer", self.optimizer)
         averages = hasattr(optimizer, "eval")
         if self.is_final or (self.average is None and not averages):
@@ -212,7 +211,7 @@ class Session:
 
     @contextmanager
     def base_alone(self) -> Iterator[None]:
-        """Let the pipeline be that of the base; new words mean what they did at first."""
+        """Run the base alone inside this context; token embeddings have their initial values."""
         with ExitStack() as stack:
             for part in self.trainables.values():
                 stack.enter_context(part.without())

@@ -1,4 +1,4 @@
-"""Puts everything together that a training holds in memory, once before the first step."""
+"""Sets up a training session: adapters, token embeddings, optimizer, schedule, streams."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def check_settings(config: TrainingConfig, family: Family, pipe: Any) -> None:
     """Check what can be checked of the settings before anything is encoded.
 
     Raises:
-        ConfigError: A target matches no layer of the base, a new word is none, or a package is
-            missing.
+        ConfigError: A target matches no layer of the base, a placeholder token is not new, or a
+            package is missing.
     """
     check_optimizer(config.optimizer)
     if method_of(config).trains_tokens:
@@ -54,25 +54,25 @@ def start_session(
     initial_updates: Mapping[str, Mapping[str, LowRank]] | None = None,
     class_images: int = 0,
 ) -> Session:
-    """Put what the method trains on the base, untrained, and make optimizer and schedule.
+    """Add what the method trains to the base, and make optimizer and schedule.
 
     Args:
-        config: The settings.
-        family: Family of the base model.
-        pipe: The base.
+        config: Settings of the training.
+        family: Family of the base.
+        pipe: Pipeline of the base.
         data: Encoded images and captions.
-        data_fingerprint: Identity of the images and captions.
+        data_fingerprint: Hash of the images and captions.
         accelerator: Device, precision and processes.
-        initial_updates: Component -> layer, as the base names it -> update to start from.
-        class_images: How many of `data`, at its end, are of the class and not to be learned.
+        initial_updates: Component -> layer, as the base names it -> initial update.
+        class_images: Number of images at the end of `data` that are class images.
 
     Raises:
         ConfigError: `initial_updates` do not fit what is trained, or no image is left to train on.
     """
     set_seed(config.seed)
     adapted = _adapt_all(config, family, pipe, accelerator.device, initial_updates or {})
-    tokens = _teach(config, family, pipe, accelerator.device)
-    denoiser = _bring(getattr(pipe, family.denoiser), accelerator.device)
+    tokens = _add_token_embeddings(config, family, pipe, accelerator.device)
+    denoiser = _to_device(getattr(pipe, family.denoiser), accelerator.device)
     if config.gradient_checkpointing:
         denoiser.enable_gradient_checkpointing()
     streams, held_out_indices = _streams(config, data, class_images)
@@ -99,7 +99,7 @@ def start_session(
         start_step=start_step,
         parameterization=parameterization.to(accelerator.device),
         accelerator=accelerator,
-        # Without anything that learns in it, there is nothing for several processes to share.
+        # Without trained parameters in it, several processes have no gradients to share.
         denoiser=accelerator.prepare(denoiser) if family.denoiser in adapted else denoiser,
         optimizer=accelerator.prepare(optimizer),
         schedule=make_schedule(config.schedule, optimizer, steps, starts),
@@ -110,17 +110,17 @@ def start_session(
 
 
 def split_images(config: TrainingConfig, count: int) -> tuple[list[int], list[int]]:
-    """Return which of `count` images are trained on, and which are kept apart.
+    """Return the indices of training images and of held-out images.
 
     Raises:
-        ConfigError: None is left to train on.
+        ConfigError: No image is left to train on.
     """
     train_indices, held_out_indices = split(config.seed, count, config.holdout.images)
     if not train_indices:
         images = "only image" if count == 1 else f"{count} images"
         raise ConfigError(
-            f"holdout.images keeps the {images} apart, and none is left to train on.",
-            "Keep fewer apart, or leave it out.",
+            f"holdout.images holds out the {images}, and none is left to train on.",
+            "Lower holdout.images, or leave it out.",
         )
     return train_indices, held_out_indices
 
@@ -128,7 +128,7 @@ def split_images(config: TrainingConfig, count: int) -> tuple[list[int], list[in
 def _streams(
     config: TrainingConfig, data: CachedDataset, class_images: int
 ) -> tuple[tuple[SampleStream, ...], list[int]]:
-    """Return what each sample shows, and which images are kept apart."""
+    """Return the sample streams and the indices of held-out images."""
     own = len(data) - class_images
     train_indices, held_out_indices = split_images(config, own)
     train_indices = [index for index in train_indices for _ in range(data.repeats[index])]
@@ -158,7 +158,7 @@ def _adapt_all(
     device: torch.device,
     initial_updates: Mapping[str, Mapping[str, LowRank]],
 ) -> dict[str, LoraModule]:
-    """Put the adapter on every component that it changes, and bring those to the device."""
+    """Add the adapter to every component that gets one, and move those to the device."""
     for name in (family.denoiser, *family.text_encoders):
         getattr(pipe, name).requires_grad_(False)
     adapted: dict[str, LoraModule] = {}
@@ -167,29 +167,29 @@ def _adapt_all(
         ranks = find_targets(config.adapter, name, model, family)
         adapted[name] = adapt(config.adapter, model, ranks)
         start_from(adapted[name], initial_updates.get(name, {}), ranks)
-        _bring(model, device)
+        _to_device(model, device)
     if stray := initial_updates.keys() - adapted.keys():
         raise ConfigError(
-            f"The adapter to start from changes the {min(stray)}, which is not trained here.",
+            f"adapter.start_from has layers of the {min(stray)}, which is not trained here.",
             "Add --train-text-encoder.",
         )
     return adapted
 
 
-def _teach(
+def _add_token_embeddings(
     config: TrainingConfig, family: Family, pipe: Any, device: torch.device
 ) -> Tokens | None:
-    """Add the new words, if the method learns any, and bring the text encoders to the device."""
+    """Add the token embeddings, if the method trains any, and move text encoders to the device."""
     if not method_of(config).trains_tokens:
         return None
     tokens = add_tokens(config.tokens, family, pipe, config.seed)
     for name in family.text_encoders:
-        _bring(getattr(pipe, name), device)
+        _to_device(getattr(pipe, name), device)
     return tokens
 
 
-def _bring(model: Any, device: torch.device) -> Any:
-    """Return a component on the device, as training needs it."""
+def _to_device(model: Any, device: torch.device) -> Any:
+    """Move a component to the device, in training mode."""
     model.to(device, memory_format=_memory_format(device))
     return model.train()
 
@@ -203,7 +203,7 @@ def _average(config: TrainingConfig, parameters: Sequence[torch.nn.Parameter]) -
 
 
 def _memory_format(device: torch.device) -> torch.memory_format:
-    """Return the layout in which convolutions are fastest.
+    """Return the memory format in which convolutions are fastest.
 
     A GPU's tensor cores want channels last. A CPU is no faster for it (up to a fifth slower at
     batch 1), and the reordered copy would stay beside the weights that are mapped from the file.

@@ -1,4 +1,4 @@
-"""Which layers of a base the adapter changes, and at which rank."""
+"""The layers of a base that get the adapter, and their ranks."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from hublora.training.methods import method_of
 
 
 def trained_components(config: TrainingConfig, family: Family) -> tuple[str, ...]:
-    """Return the components that the adapter changes, the denoiser first; none if the method
-    trains no adapter."""
+    """Return the components that get the adapter, the denoiser first; none if the method trains no
+    adapter."""
     if not method_of(config).trains_adapter:
         return ()
     text_encoders = family.text_encoders if config.adapter.text_encoder else ()
@@ -24,17 +24,17 @@ def trained_components(config: TrainingConfig, family: Family) -> tuple[str, ...
 
 
 def encodes_prompts(config: TrainingConfig) -> bool:
-    """Tell whether the text encoders run in every step, since something of them learns."""
+    """Tell whether the text encoders run in every step, because something in them is trained."""
     return config.adapter.text_encoder or method_of(config).trains_tokens
 
 
 def find_targets(
     settings: AdapterSettings, component: str, model: torch.nn.Module, family: Family
 ) -> dict[str, int]:
-    """Return name and rank of every layer of `component` that the adapter changes.
+    """Return name and rank of every layer of `component` that gets the adapter.
 
     Raises:
-        ConfigError: A target or a block is the name of no layer.
+        ConfigError: A target or a block matches no layer.
     """
     names = [name for name, module in model.named_modules() if _is_layer(module)]
     own = settings.targets if component == family.denoiser else None
@@ -75,7 +75,8 @@ def _parse_blocks(blocks: Iterable[str]) -> dict[str, int | None]:
         name, equals, rank = block.partition("=")
         if equals and not (rank.isdecimal() and int(rank) > 0):
             raise ConfigError(
-                f"The block {block!r} has no rank that is a number.", "e.g. mid_block=8"
+                f"The rank in adapter.blocks {block!r} must be a positive integer.",
+                "Write it like mid_block=8.",
             )
         parsed[name] = int(rank) if equals else None
     return parsed
@@ -84,7 +85,7 @@ def _parse_blocks(blocks: Iterable[str]) -> dict[str, int | None]:
 def _in_blocks(
     ranks: Mapping[str, int], blocks: Mapping[str, int | None], component: str
 ) -> dict[str, int]:
-    """Return the layers that lie in one of the blocks; the longest name of a block decides."""
+    """Return the layers in the blocks, with their ranks; the longest matching block name wins."""
     kept: dict[str, int] = {}
     for block in sorted(blocks, key=len):
         inside = [name for name in ranks if name.startswith(block + ".") or name == block]
@@ -92,7 +93,7 @@ def _in_blocks(
             known = sorted({".".join(name.split(".")[:2]) for name in ranks})
             raise ConfigError(
                 f"No targeted layer of the {component} lies in the block {block!r}.",
-                f"There are: {', '.join(known)}.",
+                f"Choose from {', '.join(known)}.",
             )
         kept |= {name: blocks[block] or ranks[name] for name in inside}
     return {name: kept[name] for name in ranks if name in kept}
@@ -101,8 +102,8 @@ def _in_blocks(
 def _no_layer(target: str, component: str, names: Iterable[str]) -> ConfigError:
     endings = sorted({_ending(name) for name in names})
     return ConfigError(
-        f"The target {target!r} is the name of no layer of the {component}.",
-        f"There are: {', '.join(endings)}.",
+        f"The target {target!r} matches no layer of the {component}.",
+        f"Choose from {', '.join(endings)}.",
     )
 
 

@@ -1,4 +1,4 @@
-"""New words while they are learned: rows beside the frozen embeddings of the text encoders."""
+"""Trained token embeddings: rows beside the frozen embedding tables of the text encoders."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from hublora.training.config.sections import TokenSettings
 
 
 class LearnedRows(torch.nn.Module):
-    """An embedding that looks its last ids up in rows of its own, which are trained.
+    """An embedding table whose last ids are trained rows.
 
     Args:
-        known: The base's embedding; it stays as it is.
-        first: Id of the first row.
-        rows: [n, width], what they are at first.
+        known: The base's embedding table, frozen.
+        first: Token id of the first trained row.
+        rows: [n, width], their initial values.
     """
 
     def __init__(self, known: torch.nn.Embedding, first: int, rows: torch.Tensor) -> None:
@@ -38,12 +38,12 @@ class LearnedRows(torch.nn.Module):
 
 @dataclass
 class Tokens:
-    """The new words of a training.
+    """The token embeddings of a training.
 
     Attributes:
-        lengths: Word -> vectors that it stands for.
-        rows: Text encoder -> its rows, those of one word after the other's.
-        initial: Text encoder -> the rows at first.
+        lengths: Placeholder token -> number of its vectors.
+        rows: Text encoder -> its trained rows, token after token.
+        initial: Text encoder -> initial values of its rows.
     """
 
     lengths: Mapping[str, int]
@@ -52,11 +52,11 @@ class Tokens:
 
     @property
     def parameters(self) -> dict[str, torch.nn.Parameter]:
-        """What is trained, by the text encoder's name."""
+        """Trained rows by text encoder."""
         return {component: one.rows for component, one in self.rows.items()}
 
     def read(self) -> list[LearnedToken]:
-        """Return a copy of the words as they are now, in float32 on the CPU."""
+        """Return a copy of the token embeddings in float32 on the CPU."""
         rows = [one.rows.detach().float().cpu().clone() for one in self.rows.values()]
         parts = [one.split(list(self.lengths.values())) for one in rows]
         return [
@@ -65,18 +65,18 @@ class Tokens:
         ]
 
     def state(self) -> dict[str, torch.Tensor]:
-        """Return everything that a resumed training needs of them, by name."""
+        """Return the tensors of a checkpoint, by text encoder."""
         return {component: one.rows.detach() for component, one in self.rows.items()}
 
     def load_state(self, state: Mapping[str, torch.Tensor]) -> None:
-        """Take up where `state` was."""
+        """Load the tensors of a checkpoint."""
         with torch.no_grad():
             for component, one in self.rows.items():
                 one.rows.copy_(state[component])
 
     @contextmanager
     def without(self) -> Iterator[None]:
-        """Let the words mean what they did at first."""
+        """Use the initial values inside this context."""
         kept = {component: tensor.clone() for component, tensor in self.state().items()}
         self.load_state(self.initial)
         try:
@@ -86,41 +86,41 @@ class Tokens:
 
 
 def check_tokens(settings: TokenSettings, family: Family, pipe: Any) -> None:
-    """Check that the words are new to the base, and that they can begin as what it knows.
+    """Check that placeholder tokens are new to the base and initializer tokens are known to it.
 
     Raises:
-        ConfigError: One is not.
+        ConfigError: A placeholder is known, or an initializer has no token or too many.
     """
     for tokenizer in _tokenizers(pipe, family).values():
         for word in settings.placeholders:
             if word in tokenizer.get_vocab() or len(_ids(tokenizer, word)) == 1:
                 raise ConfigError(
-                    f"The base knows {word!r} already, so it cannot become a new word.",
+                    f"--placeholder-token {word!r} is a token of the base already.",
                     "Choose one in angle brackets: --placeholder-token '<my-thing>'",
                 )
         for word in settings.initializers:
             count = len(_ids(tokenizer, word))
             if not count:
                 raise ConfigError(
-                    f"The base has no token for {word!r}, so nothing can begin as it.",
+                    f"--initializer-token {word!r} has no token in the base.",
                     "Name another word: --initializer-token dog",
                 )
             if count > settings.num_vectors:
                 raise ConfigError(
-                    f"{word!r} is {count} tokens to the base, and a new word begins as "
-                    f"{settings.num_vectors} of them.",
-                    f"Name a plainer word, or learn as many: --num-vectors {count}",
+                    f"--initializer-token {word!r} is {count} tokens, and --num-vectors is "
+                    f"{settings.num_vectors}.",
+                    f"Name a word of fewer tokens, or use --num-vectors {count}.",
                 )
 
 
 def add_tokens(settings: TokenSettings, family: Family, pipe: Any, seed: int) -> Tokens:
-    """Teach the pipeline the new words, under the names that `load_textual_inversion` gives.
+    """Add placeholder tokens to the pipeline, under the names that `load_textual_inversion` gives.
 
     Args:
-        settings: Placeholder tokens and their initial words.
-        family: Family of the base model.
-        pipe: Pipeline of the base; its tokenizers get the placeholder tokens.
-        seed: Seed of randomly initialised token embeddings.
+        settings: Placeholder tokens and their initializers.
+        family: Family of the base.
+        pipe: Pipeline of the base; its prompts may contain the tokens afterwards.
+        seed: Seed of random initial values.
     """
     lengths = dict.fromkeys(settings.placeholders, settings.num_vectors)
     names = [
@@ -136,12 +136,12 @@ def add_tokens(settings: TokenSettings, family: Family, pipe: Any, seed: int) ->
         first = len(tokenizer)
         rows = torch.cat(
             [
-                _beginning(tokenizer, known.weight, word, settings.num_vectors, generator)
+                _initial_vectors(tokenizer, known.weight, word, settings.num_vectors, generator)
                 for word in _initializers(settings)
             ]
         )
         if tokenizer.add_tokens(names) != len(names):
-            raise ConfigError("The base knows some of the new words already.", "Rename them.")
+            raise ConfigError("A --placeholder-token is a token of the base already.", "Rename it.")
         learned = LearnedRows(known, first, rows)
         encoder.set_input_embeddings(learned)
         tokens.rows[component] = learned
@@ -150,20 +150,20 @@ def add_tokens(settings: TokenSettings, family: Family, pipe: Any, seed: int) ->
 
 
 def _initializers(settings: TokenSettings) -> Sequence[str | None]:
-    """Return what each placeholder begins as."""
+    """Return the initializer word of each placeholder; None for random values."""
     given, count = settings.initializers, len(settings.placeholders)
     return (given * count)[:count] if len(given) == 1 else given or [None] * count
 
 
-def _beginning(
+def _initial_vectors(
     tokenizer: Any,
     weight: torch.Tensor,
     word: str | None,
     count: int,
     generator: torch.Generator,
 ) -> torch.Tensor:
-    """Return the first vectors of a word, [count, width]: those of its initialiser's tokens in
-    turn, else random ones as long as those of the base."""
+    """Return initial vectors, [count, width]: those of the initializer's tokens in turn, else
+    random ones of the base's standard deviation."""
     if word is None:
         spread = weight.detach().float().std()
         return torch.randn(count, weight.shape[1], generator=generator) * spread.cpu()
@@ -172,7 +172,7 @@ def _beginning(
 
 
 def _ids(tokenizer: Any, word: str) -> list[int]:
-    """Return the tokens of a word, without markers and those that stand for nothing known."""
+    """Return the token ids of a word, without special tokens."""
     ids = tokenizer(word, add_special_tokens=False).input_ids
     return [number for number in ids if number not in tokenizer.all_special_ids]
 

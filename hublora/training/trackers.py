@@ -28,7 +28,7 @@ def choose_trackers(names: Iterable[str]) -> list[str]:
     """Return the trackers that `report_to` names; "all" is every installed one, "none" is none.
 
     Raises:
-        ConfigError: There is no such tracker, or its package is not installed.
+        ConfigError: A tracker is unknown, or its package is not installed.
     """
     installed = [str(name) for name in get_available_trackers()]
     chosen: list[str] = []
@@ -44,7 +44,7 @@ def choose_trackers(names: Iterable[str]) -> list[str]:
             )
         elif name != "none":
             known = ", ".join([*LOGGER_TYPE_TO_CLASS, "all", "none"])
-            raise ConfigError(f"There is no tracker {name!r}.", f"There are: {known}.")
+            raise ConfigError(f"Unknown tracker {name!r}.", f"Choose from {known}.")
     return list(dict.fromkeys(chosen))
 
 
@@ -54,8 +54,8 @@ class Trackers:
     Each of accelerate's trackers acts on the main process only.
 
     Args:
-        accelerator: Knows which trackers were chosen.
-        settings: Dotted key -> value of the settings that trackers display.
+        accelerator: Accelerator that was made with the chosen trackers.
+        settings: Settings of the run under dotted keys, logged as its config.
     """
 
     def __init__(self, accelerator: Accelerator, settings: Mapping[str, Any]) -> None:
@@ -66,13 +66,13 @@ class Trackers:
                 _init_trackers(accelerator, plain)
 
     def log(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Pass on rows of the history."""
+        """Log rows of the metrics log."""
         for row in rows:
             values = {key: value for key, value in row.items() if isinstance(value, float)}
             self._accelerator.log(values, step=row["step"])
 
-    def show(self, name: str, path: Path, step: int) -> None:
-        """Pass on an image."""
+    def log_image(self, name: str, path: Path, step: int) -> None:
+        """Log an image file; trackers that take no images are left out."""
         shown = [one for one in self._accelerator.trackers if one.name in _IMAGE_OPTIONS]
         if not shown:
             return
@@ -85,7 +85,7 @@ class Trackers:
             tracker.log_images({name: pixels}, step=step, **_IMAGE_OPTIONS[tracker.name])
 
     def close(self) -> None:
-        """Let the trackers write what they still hold."""
+        """Finish the trackers, which write what they have buffered."""
         with redirect_stdout(sys.stderr):
             for tracker in self._accelerator.trackers:
                 tracker.finish()

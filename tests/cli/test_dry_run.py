@@ -122,7 +122,7 @@ def test_a_person_reads_what_it_takes_and_every_setting_that_was_chosen() -> Non
             previews=40,
             gallery=8,
             memory=2_900_000_000,
-            memory_there_is=8_000_000_000,
+            memory_available=8_000_000_000,
             disk=120_000_000,
             disk_free=500_000_000_000,
             push_to=None,
@@ -131,12 +131,15 @@ def test_a_person_reads_what_it_takes_and_every_setting_that_was_chosen() -> Non
     )
     text = "\n".join(lines)
     assert (
-        "90 of me/images, 2 skipped, 10 held out, 7 of the class to draw first (licence: not"
+        "90 of me/images, 2 skipped, 10 held out, 7 class images to generate first (licence: not"
         in text
     )
     assert "797,184 weights, 1,500 steps of 4 images on a GPU" in text
-    assert "text-to-image, learning rate 1 and 0.002 of the words, about 1024×1024 pixels" in text
-    assert "8 images at the end, 40 on the way" in text
+    assert (
+        "text-to-image, learning rate 1 and 0.002 of the token embeddings, about 1024×1024 pixels"
+        in text
+    )
+    assert "8 images at the end, 40 previews" in text
     assert "120 MB of the 500 GB free" in text
     assert "1 min to encode, then 1 h 17 min to train (3.1 s a step)" in text
     assert "2.9 GB of 8.0 GB" in text

@@ -77,7 +77,7 @@ def advance(session: Session, to: int) -> list[float]:
 
 
 def test_a_training_stopped_in_the_middle_of_a_pass_is_the_uninterrupted_one(start, given) -> None:
-    """With accumulation, an average and held-out images; going on with smaller batches."""
+    """With accumulation, an average and held-out images; resumed with smaller batches."""
     given |= {
         "train_batch_size": 2,
         "gradient_accumulation_steps": 2,

@@ -72,7 +72,7 @@ def test_a_full_disk_is_one_sentence_and_the_training_goes_on_to_the_same_bytes(
 
     with largest_file(10**9), pytest.raises(ConfigError, match="is full") as caught:
         hublora.train(config, callback=fill_up)
-    assert f"checkpoint-2: go on with --output-dir {config.run_folder}" in str(caught.value.hint)
+    assert f"checkpoint-2: resume with --output-dir {config.run_folder}" in str(caught.value.hint)
     hublora.train(config, resume="latest")
     for name in (WEIGHTS, "training/history.jsonl"):
         assert (config.run_folder / name).read_bytes() == (whole.run_folder / name).read_bytes()

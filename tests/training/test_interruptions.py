@@ -78,12 +78,12 @@ def test_a_killed_training_ends_in_the_same_bytes(
         time.sleep(draw.uniform(0, 0.1))
         process.kill()
         told = process.communicate()[1]
-        said = "starting anew" if least == 2 else "Going on from"
+        said = "starting a new training" if least == 2 else "Resuming from"
         assert said in told
         assert not (run / WEIGHTS).exists()
     done = cli("train", *flags, "--resume", env=ONE_THREAD)
     assert done.returncode == 0, done.stderr
-    assert "Going on from" in done.stderr
+    assert "Resuming from" in done.stderr
     assert (run / WEIGHTS).read_bytes() == (whole / WEIGHTS).read_bytes()
     history = "training/history.jsonl"
     assert (run / history).read_bytes() == (whole / history).read_bytes()
@@ -122,7 +122,7 @@ def test_a_stop_before_the_first_step_says_what_is_kept(
     config = settings(data__seed=int(number), data__random_flip=True)
     with pytest.raises(Interrupted, match="nothing was trained now") as caught:
         hublora.train(config, callback=stop)
-    assert "The same command goes on" in str(caught.value)
+    assert "The same command continues" in str(caught.value)
     assert not list(config.run_folder.glob("checkpoint-*"))
     assert signal.getsignal(signal.SIGTERM) is before
     assert hublora.train(config, callback=told.append).steps == 4

@@ -63,8 +63,8 @@ def test_one_small_image_with_a_caption_in_another_language_is_trained_on(
 @pytest.mark.parametrize(
     ("changes", "kind", "said"),
     [
-        ({"holdout__images": 1}, ConfigError, "keeps the only image apart"),
-        ({"holdout__images": 0.1}, ConfigError, "keeps the only image apart"),
+        ({"holdout__images": 1}, ConfigError, "holds out the only image"),
+        ({"holdout__images": 0.1}, ConfigError, "holds out the only image"),
         ({"data__masks": True}, DataError, "No image of album has a mask"),
         ({"data__folder_repeats": True}, DataError, "no folder has a name such as"),
         (

@@ -155,7 +155,7 @@ def _without_wrapper(key: str) -> str:
 def test_a_finished_training_is_not_overwritten(run: Path, settings: Callable) -> None:
     from hublora.errors import ConfigError
 
-    with pytest.raises(ConfigError, match="already holds a training") as caught:
+    with pytest.raises(ConfigError, match="contains a training already") as caught:
         hublora.train(settings(output_dir=run))
     assert "--resume" in str(caught.value.hint)
 

@@ -58,10 +58,10 @@ class AdapterSettings(Section):
         None, description="Layer names to adapt; the family's attention layers by default."
     )
     method: Literal["lora", "dora", "loha", "lokr"] = Field(
-        "lora", description="How a layer's update is made up."
+        "lora", description="Form of a layer's update."
     )
     init: Literal["gaussian", "pissa", "olora"] = Field(
-        "gaussian", description="Where the update starts; pissa and olora: in the base's weights."
+        "gaussian", description="Initial weights; pissa and olora factor the base's own weights."
     )
     rank_stabilized: bool = Field(False, description="Scale by alpha/√rank (rsLoRA).")
     conv_rank: int | None = Field(
@@ -72,30 +72,38 @@ class AdapterSettings(Section):
     )
     dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on the adapter's input.")
     text_encoder: bool = Field(False, description="Adapt the text encoder too.")
-    start_from: StartRef | None = Field(None, description="Adapter to begin with, as a ref.")
+    start_from: StartRef | None = Field(
+        None, description="Adapter whose weights are the initial ones, as a ref."
+    )
     ema_decay: float | None = Field(
         None, gt=0, lt=1, description="Use a moving average of the weights; 0.999 is usual."
     )
-    trigger_words: list[str] = Field(default=[], description="Words that call the concept.")
+    trigger_words: list[str] = Field(
+        default=[], description="Trigger words, for card and metadata."
+    )
 
 
 class OptimizerSettings(Section):
     name: Literal["adamw", "adamw-8bit", "prodigy", "adafactor", "schedule-free", "muon"] = Field(
-        "adamw", description="Which optimizer."
+        "adamw", description="Optimizer."
     )
     learning_rate: float = Field(
-        1e-4, gt=0, description="Peak learning rate; a factor, 1 by default, for prodigy."
+        1e-4,
+        gt=0,
+        description="Peak learning rate; prodigy: a factor, 1; textual-inversion: 5e-4.",
     )
     text_encoder_learning_rate: float | None = Field(
-        None, gt=0, description="Peak learning rate of the text encoders; the same if not given."
+        None, gt=0, description="Peak learning rate of the text encoders (default: the same)."
     )
     lora_plus_ratio: float = Field(
-        1.0, gt=0, description="How much faster the second matrix learns (LoRA+); 16 is usual."
+        1.0,
+        gt=0,
+        description="Learning rate of B over that of A (LoRA+); 16 is usual.",
     )
     beta1: float = Field(0.9, ge=0, lt=1, description="Decay of the first moment.")
     beta2: float = Field(0.999, ge=0, lt=1, description="Decay of the second moment.")
     weight_decay: float = Field(1e-2, ge=0, description="Decoupled weight decay.")
-    epsilon: float = Field(1e-8, gt=0, description="Added to the denominator.")
+    epsilon: float = Field(1e-8, gt=0, description="Added to the denominator of the update.")
     max_grad_norm: float = Field(1.0, gt=0, description="Norm to which gradients are clipped.")
 
 
@@ -109,12 +117,14 @@ class ScheduleSettings(Section):
         "polynomial",
         "piecewise_constant",
     ] = Field("cosine", description="Learning rate over time, as diffusers names it.")
-    warmup_steps: int = Field(0, ge=0, description="Steps over which the learning rate rises.")
+    warmup_steps: int = Field(
+        0, ge=0, description="Warm-up: steps over which the learning rate rises."
+    )
     max_train_steps: int | None = Field(
         None, ge=1, description="Optimizer steps (default: 1000, unless epochs are given)."
     )
     num_train_epochs: int | None = Field(
-        None, ge=1, description="Passes over the data, where the steps are not given."
+        None, ge=1, description="Epochs, where --max-train-steps is not given."
     )
     num_cycles: int = Field(1, ge=1, description="Restarts of cosine_with_restarts.")
     power: float = Field(1.0, gt=0, description="Exponent of polynomial.")
@@ -125,7 +135,7 @@ class ScheduleSettings(Section):
 
 class ObjectiveSettings(Section):
     snr_gamma: float | None = Field(None, gt=0, description="Min-SNR weighting; 5 is usual.")
-    debiased: bool = Field(False, description="Weighting of debiased estimation, 1/√SNR.")
+    debiased: bool = Field(False, description="Debiased estimation: weight the loss by 1/√SNR.")
     noise_offset: float = Field(0.0, ge=0, description="Per-channel offset of the noise.")
     pyramid_noise: float = Field(
         0.0, ge=0, lt=1, description="Share of coarser noise in the noise; 0.3 is usual."
@@ -137,7 +147,7 @@ class ObjectiveSettings(Section):
         0.0, ge=0, le=1, description="Weight of the loss where a mask is black."
     )
     huber: float | None = Field(
-        None, gt=0, description="Size of error above which it counts linearly; squares if none."
+        None, gt=0, description="Threshold of the pseudo-Huber loss; squared error if not given."
     )
 
 
@@ -147,23 +157,29 @@ class ValidationSettings(Section):
     num_images: int = Field(
         4, ge=1, le=64, description="Images per prompt; without prompts, in all."
     )
-    steps: int | None = Field(None, ge=1, description="Draw every so many training steps.")
-    epochs: int | None = Field(None, ge=1, description="Draw every so many epochs.")
-    num_inference_steps: int | None = Field(None, ge=1, description="Denoising steps an image.")
+    steps: int | None = Field(None, ge=1, description="Generate previews every so many steps.")
+    epochs: int | None = Field(None, ge=1, description="Generate previews every so many epochs.")
+    num_inference_steps: int | None = Field(None, ge=1, description="Denoising steps of an image.")
     guidance_scale: float | None = Field(None, ge=0, description="Classifier-free guidance.")
 
 
 class HoldoutSettings(Section):
     images: float = Field(
-        0, ge=0, description="Images to keep apart for measuring: a number, or a share below 1."
+        0, ge=0, description="Images to hold out for validation: a number, or a share below 1."
     )
     steps: int | None = Field(
-        None, ge=1, description="Measure every so many steps (default: ten times in all)."
+        None,
+        ge=1,
+        description="Measure the held-out loss every so many steps (default: ten times in all).",
     )
-    timesteps: int = Field(8, ge=1, le=100, description="Timesteps to measure each image at.")
-    keep_best: bool = Field(True, description="The result is the adapter that measured best.")
+    timesteps: int = Field(
+        8, ge=1, le=100, description="Timesteps at which each held-out image is measured."
+    )
+    keep_best: bool = Field(
+        True, description="The result is the adapter with the lowest held-out loss."
+    )
     patience: int | None = Field(
-        None, ge=1, description="Stop after so many measures in a row without a better one."
+        None, ge=1, description="Stop early after so many measures in a row without a lower one."
     )
 
 
@@ -171,7 +187,8 @@ class CheckpointSettings(Section):
     steps: int = Field(500, ge=1, description="Save a checkpoint every so many steps.")
     total_limit: int | None = Field(3, ge=1, description="Keep at most so many checkpoints.")
     to_hub: bool = Field(
-        False, description="Keep the newest one on a side branch of the adapter's repo too."
+        False,
+        description="Upload the newest checkpoint to a side branch of the adapter's repo too.",
     )
 
 
@@ -182,7 +199,7 @@ class HubSettings(Section):
 
 
 class DreamBoothSettings(Section):
-    """One subject under one prompt, and images of its class that keep the base from forgetting.
+    """One subject under one prompt, and prior preservation with images of its class.
 
     The names are those of diffusers' `train_dreambooth_lora.py`.
     """
@@ -191,42 +208,44 @@ class DreamBoothSettings(Section):
         None, min_length=1, description='Caption of every image, such as "a photo of sks dog".'
     )
     prior_preservation: bool = Field(
-        False, description="Show images of the class too, drawn by the base alone."
+        False, description="Train on class images too, generated by the base alone."
     )
     class_prompt: str | None = Field(
-        None, min_length=1, description='What those show, such as "a photo of a dog".'
+        None, min_length=1, description='Prompt of the class images, such as "a photo of a dog".'
     )
     class_folder: Path | None = Field(
         None,
-        description="Where those are, and where missing ones are drawn (default: in the cache).",
+        description="Folder of the class images; missing ones are generated (default: a cache).",
     )
-    num_class_images: int = Field(100, ge=1, description="How many of those.")
-    prior_weight: float = Field(1.0, gt=0, description="Weight of their loss.")
+    num_class_images: int = Field(100, ge=1, description="Number of class images.")
+    prior_weight: float = Field(1.0, gt=0, description="Weight of the loss on class images.")
 
 
 class TokenSettings(Section):
-    """Words that are learned: textual inversion, https://huggingface.co/papers/2208.01618."""
+    """Token embeddings that are trained (textual inversion,
+    https://huggingface.co/papers/2208.01618)."""
 
     placeholders: list[str] = Field(
-        default=[], description='New word that stands for what is learned, such as "<my-dog>".'
+        default=[], description='New token whose embedding is trained, such as "<my-dog>".'
     )
     initializers: list[str] = Field(
-        default=[], description="What it means at first, such as dog; a random meaning unless set."
+        default=[],
+        description="Word whose embedding is the initial one, such as dog; random unless set.",
     )
-    num_vectors: int = Field(1, ge=1, le=64, description="Vectors that each new word stands for.")
+    num_vectors: int = Field(1, ge=1, le=64, description="Embedding vectors per new token.")
     property: Literal["object", "style"] = Field(
-        "object", description="What images without captions are said to show."
+        "object", description="Wording of the captions of images that have none."
     )
     learning_rate: float | None = Field(
         None,
         gt=0,
-        description="Peak learning rate of the new words; with pivotal 5 times the adapter's.",
+        description="Peak learning rate of the embeddings; pivotal: 5 times the adapter's.",
     )
     first_steps: float = Field(
         0.4,
         ge=0,
-        description="Steps with the new words alone, before the adapter joins (pivotal): a "
-        "number, or a share below 1.",
+        description="Steps that train the token embeddings alone, before the adapter is trained "
+        "too (pivotal): a number, or a share below 1.",
     )
 
 
@@ -234,9 +253,9 @@ class TrainingSettings(Section):
     """All fields of a training's settings; `TrainingConfig` is how they are read and written."""
 
     preset: Literal["face", "object", "style"] | None = Field(
-        None, description="Begin with what suits a kind of subject; other settings go first."
+        None, description="Settings that suit a kind of subject; explicit ones win."
     )
-    method: MethodName = Field("text-to-image", description="How it is learned.")
+    method: MethodName = Field("text-to-image", description="Training method.")
     base: BaseSettings
     data: DataConfig = DataConfig()
     adapter: AdapterSettings = AdapterSettings()
@@ -253,11 +272,12 @@ class TrainingSettings(Section):
     output_dir: Path | None = Field(
         None, description="Folder of the run; a new one below ./runs by default."
     )
-    train_batch_size: int = Field(1, ge=1, description="Images per device and forward pass.")
-    gradient_accumulation_steps: int = Field(1, ge=1, description="Passes per optimizer step.")
-    gradient_checkpointing: bool = Field(False, description="Trade time for memory.")
+    train_batch_size: int = Field(1, ge=1, description="Batch size per device.")
+    gradient_accumulation_steps: int = Field(1, ge=1, description="Batches per optimizer step.")
+    gradient_checkpointing: bool = Field(False, description="Recompute activations to save memory.")
     mixed_precision: Literal["no", "fp16", "bf16"] | None = Field(
-        None, description="Type of the frozen base; by default bf16 or fp16 on a GPU, no on a CPU."
+        None,
+        description="Precision of the frozen base (default: bf16 or fp16 on a GPU, no on a CPU).",
     )
-    seed: int = Field(0, ge=0, lt=2**32, description="Of everything random.")
+    seed: int = Field(0, ge=0, lt=2**32, description="Seed of everything random.")
     report_to: list[str] = Field(default=[], description="Trackers, e.g. wandb, tensorboard.")

@@ -1,6 +1,6 @@
-"""Methods: what is shown under which captions, and what of the base learns from it when.
+"""Training methods: which captions images get, and what is trained from which step on.
 
-One file each, on the same loop; the loop asks a method and never which one it is.
+One file a method; all run in the same loop, which never asks for a method's name.
 """
 
 from __future__ import annotations

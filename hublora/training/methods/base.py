@@ -1,4 +1,4 @@
-"""What a training asks of its method."""
+"""The Protocol of a training method."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from hublora.training.config.training_config import TrainingConfig
 
 
 class Method(Protocol):
-    """One way to learn from images.
+    """A training method.
 
     Attributes:
-        name: As `TrainingConfig.method`.
-        trains_adapter: Whether updates of the base's layers are learned.
-        trains_tokens: Whether new words are learned.
+        name: Value of `TrainingConfig.method`.
+        trains_adapter: Whether layers of the base get an adapter.
+        trains_tokens: Whether token embeddings are trained.
     """
 
     name: str
@@ -22,18 +22,18 @@ class Method(Protocol):
     trains_tokens: bool
 
     def data(self, config: TrainingConfig) -> DataConfig:
-        """Return how the images are opened: the data settings, so that no image is left out
-        which the method has a caption for."""
+        """Return the data settings, with a default caption where the method gives one, so that
+        images without captions are not skipped."""
         ...
 
     def caption(self, config: TrainingConfig, source: Source) -> Source:
-        """Return the images under the captions that they are trained with.
+        """Return the images with the captions that they are trained with.
 
         Raises:
-            ConfigError: The captions do not say what is to be learned.
+            ConfigError: A caption lacks what the method needs.
         """
         ...
 
     def adapter_start_step(self, config: TrainingConfig, steps: int) -> int:
-        """Return after how many of `steps` optimizer steps the adapter begins to learn."""
+        """Return the step, of `steps` in all, from which on the adapter is trained."""
         ...

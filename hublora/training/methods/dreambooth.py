@@ -1,7 +1,7 @@
 """One subject from a few images (DreamBooth, https://huggingface.co/papers/2208.12242).
 
-Every image has the same caption, with a rare word in it. The paper's prior preservation (section
-3.2) shows images of the class besides, which the base itself drew: `Session.streams`.
+Every image has the same caption, with a rare word in it. Prior preservation (section 3.2) trains on
+class images besides, which the base itself generated: `Session.streams`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from hublora.training.methods.text_to_image import TextToImage
 
 
 class DreamBooth(TextToImage):
-    """Every image under the instance prompt, and only the adapter learns."""
+    """Trains an adapter on images that all have the instance prompt as caption."""
 
     name = "dreambooth"
 
@@ -23,7 +23,7 @@ class DreamBooth(TextToImage):
         return config.data.model_copy(update={"default_caption": prompt})
 
     def caption(self, config: TrainingConfig, source: Source) -> Source:
-        """Put the instance prompt in place of captions, unless a column of them was named."""
+        """Replace captions by the instance prompt, unless a caption column was named."""
         prompt = config.dreambooth.instance_prompt
         if prompt is None or config.data.caption_column is not None:
             return source

@@ -1,7 +1,7 @@
-"""New words first, then the adapter with them (pivotal tuning).
+"""Token embeddings first, then the adapter too (pivotal tuning).
 
-The words find the place in the base that is nearest to what is shown; from that pivot the adapter
-has less to change (for GANs https://huggingface.co/papers/2106.05744; for diffusion, cloneofsimo's
+The embeddings approach the subject within the unchanged base; from that pivot the adapter has less
+to change (for GANs https://huggingface.co/papers/2106.05744; for diffusion, cloneofsimo's
 and diffusers' advanced DreamBooth scripts). Instance prompt and prior preservation are those of
 DreamBooth.
 """
@@ -15,7 +15,7 @@ from hublora.training.methods.textual_inversion import TextualInversion
 
 
 class Pivotal(TextualInversion):
-    """Words learn from the first step on, the adapter from `tokens.first_steps` on."""
+    """Trains token embeddings, and from `tokens.first_steps` on an adapter too."""
 
     name = "pivotal"
     trains_adapter = True

@@ -7,7 +7,7 @@ from hublora.training.config.training_config import TrainingConfig
 
 
 class TextToImage:
-    """Each image under its own caption, and only the adapter learns."""
+    """Trains an adapter on images with their own captions."""
 
     name = "text-to-image"
     trains_adapter = True

@@ -1,7 +1,7 @@
-"""New words and nothing else (textual inversion, https://huggingface.co/papers/2208.01618).
+"""Token embeddings and nothing else (textual inversion, https://huggingface.co/papers/2208.01618).
 
-The base stays as it is: what is learned are the vectors that the text encoders look the words up
-in. Images without captions get neutral ones, as in the paper's appendix.
+The base stays frozen; new rows of the text encoders' embedding tables are trained. Images without
+captions get neutral ones, as in the paper's appendix.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from hublora.data.examples import Example
 from hublora.training.config.training_config import TrainingConfig
 from hublora.training.methods.text_to_image import TextToImage
 
-_UNCAPTIONED = "{}"  # stands for the neutral captions until they are put in
+_UNCAPTIONED = "{}"  # replaced by the neutral captions
 
 NEUTRAL = {
     "object": (
@@ -29,7 +29,7 @@ NEUTRAL = {
 
 
 class TextualInversion(TextToImage):
-    """Every image under captions that hold the new words, and only those learn."""
+    """Trains token embeddings on captions that contain the new tokens."""
 
     name = "textual-inversion"
     trains_adapter = False
@@ -41,16 +41,16 @@ class TextualInversion(TextToImage):
         return config.data.model_copy(update={"default_caption": _UNCAPTIONED})
 
     def caption(self, config: TrainingConfig, source: Source) -> Source:
-        """Put the new words into every caption that does not name one of them."""
-        words = config.tokens.placeholders
-        together = " ".join(words)
+        """Put the placeholder tokens in front of every caption that contains none of them."""
+        placeholders = config.tokens.placeholders
+        together = " ".join(placeholders)
         neutral = tuple(text.format(together) for text in NEUTRAL[config.tokens.property])
 
         def caption(example: Example) -> tuple[str, ...]:
             if example.captions == (_UNCAPTIONED,):
                 return neutral
             return tuple(
-                text if any(word in text for word in words) else f"{together}, {text}"
+                text if any(word in text for word in placeholders) else f"{together}, {text}"
                 for text in example.captions
             )
 

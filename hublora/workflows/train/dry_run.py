@@ -1,6 +1,6 @@
-"""The dry run: what a training would do, cost and need, without the training itself.
+"""Dry run of a training: settings ─ checks, one measured step ─▶ time, memory, disk.
 
-Over 300 lines because every figure of the plan is measured or derived here, one after another.
+Over 300 lines because every figure of the report is measured or derived here.
 """
 
 from __future__ import annotations
@@ -37,37 +37,37 @@ _SPARE = 1.1  # of the disk: files of the system's own
 
 @dataclass(frozen=True)
 class DryRunReport:
-    """What a training would do and need. Sizes are in bytes, times in seconds.
+    """What a training would do and need; sizes in bytes, durations in seconds.
 
     Attributes:
-        settings: Every setting as it would be used, under its dotted key.
-        base: The base at its commit.
-        base_license: Licence on the base model's card.
-        dataset: The images' source.
-        dataset_license: Licence on the dataset's card.
-        images: How many are trained on.
-        skipped: How many cannot be used.
-        held_out: How many are kept apart.
-        buckets: How many are of each shape, by width×height; empty if they are cut to one.
-        class_images: How many images of the class are to be drawn first, as far as is known.
-        size: Height and width of what is trained on; of buckets, the usual one.
-        weights: How many are trained.
-        learning_rate: Learning rate of the adapter; None without an adapter.
-        token_embedding_lr: Learning rate of the token embeddings; None without any.
+        settings: Effective settings under dotted keys.
+        base: Base at its commit.
+        base_license: Licence in the base's card; None if it states none.
+        dataset: Source of the images.
+        dataset_license: Licence in the dataset's card; None if it states none.
+        images: Number of training images.
+        skipped: Number of unusable images.
+        held_out: Number of held-out images.
+        buckets: "width×height" -> number of images; empty without aspect buckets.
+        class_images: Number of class images to generate first.
+        size: Height and width of the images in pixels; of buckets, the square of their area.
+        weights: Number of trained parameters.
+        learning_rate: Peak learning rate of the adapter; None without adapter.
+        token_embedding_lr: Peak learning rate of token embeddings; None without any.
         steps: Optimizer steps to do.
-        images_per_step: Images of one step, over all devices.
+        images_per_step: Effective batch size, over all devices.
         device: Name of the device.
-        encode_seconds: For latents and prompts; 0 if all of them are cached.
-        step_seconds: One optimizer step, as measured.
-        train_seconds: All steps; images that are drawn come on top.
-        previews: How many images are drawn on the way.
-        gallery: How many are drawn at the end, those of the base alone included.
-        memory: Highest use in that step, of the GPU or, without one, of the process.
-        memory_there_is: Bytes of GPU memory; None without a GPU.
-        disk: Bytes that cache, checkpoints and result need.
-        disk_free: Bytes that are free on that disk.
-        push_to: The repo that it would be pushed to, None if it is not pushed.
-        checkpoints_at: Place of the checkpoints on the Hub; None without uploads.
+        encode_seconds: Duration of encoding; 0 if latents and prompts are cached.
+        step_seconds: Measured duration of an optimizer step.
+        train_seconds: Duration of all steps, without generated images.
+        previews: Number of images generated during the training.
+        gallery: Number of images generated at the end, those of the base alone included.
+        memory: Peak of that step, of the GPU or, without one, of the process.
+        memory_available: Memory of the GPU; None without one.
+        disk: Size of cache, checkpoints and result.
+        disk_free: Free space on their disk.
+        push_to: Repo that the result would be pushed to; None if it is not pushed.
+        checkpoints_at: Branch that checkpoints would be uploaded to; None if they are not.
     """
 
     settings: dict[str, Any]
@@ -93,7 +93,7 @@ class DryRunReport:
     previews: int
     gallery: int
     memory: int
-    memory_there_is: int | None
+    memory_available: int | None
     disk: int
     disk_free: int
     push_to: str | None
@@ -108,7 +108,7 @@ def dry_run(
     Nothing is written but downloads; the run's folder is not made.
 
     Raises:
-        HubloraError: Whatever would keep the training from starting, a full disk included.
+        HubloraError: The training could not start, for lack of disk space for example.
     """
     from hublora.training.accelerator import device_name
     from hublora.training.distributed import join_processes
@@ -119,15 +119,17 @@ def dry_run(
     with local_checkpoint(resume) as checkpoint:
         ready = prepare_run(config, checkpoint, callback)
     config, source = ready.config, ready.source
-    shown, held_out = split_images(config, len(source.examples))
+    train_indices, held_out = split_images(config, len(source.examples))
     callback(Note("Measuring one step …"))
     trial = _try(ready)
     images = trial.session.images_per_step
-    shown_once = sum(source.examples[one].repeats for one in shown)
-    steps = total_steps(config, shown_once, images)
+    images_per_epoch = sum(source.examples[one].repeats for one in train_indices)
+    steps = total_steps(config, images_per_epoch, images)
     done = _step_of(ready.checkpoint)
     left = steps - done
-    previews, gallery = count_drawn(trial.session, ready.base, source, shown_once, (done, steps))
+    previews, gallery = count_drawn(
+        trial.session, ready.base, source, images_per_epoch, (done, steps)
+    )
     disk, free = _check_disk(config, trial, steps)
     return DryRunReport(
         settings=config.flat(),
@@ -135,13 +137,13 @@ def dry_run(
         base_license=ready.base.license,
         dataset=source.id,
         dataset_license=source.license,
-        images=len(shown),
+        images=len(train_indices),
         skipped=len(source.skipped),
         held_out=len(held_out),
         buckets={f"{b.size[1]}×{b.size[0]}": len(b.members) for b in trial.buckets}
         if config.data.aspect_buckets
         else {},
-        class_images=_to_draw(ready),
+        class_images=_missing_class_images(ready),
         size=trial.session.data.size,
         weights=sum(parameter.numel() for parameter in trial.session.parameters),
         learning_rate=config.optimizer.learning_rate if trial.session.adapted else None,
@@ -155,7 +157,7 @@ def dry_run(
         previews=previews,
         gallery=gallery,
         memory=peak_memory(),
-        memory_there_is=_memory_there_is(),
+        memory_available=_gpu_memory(),
         disk=disk,
         disk_free=free,
         push_to=config.hub.model_id if config.hub.push else None,
@@ -165,14 +167,14 @@ def dry_run(
 
 @dataclass(frozen=True)
 class _Trial:
-    """A session on a few of the images, and what it tells of all of them.
+    """A session on a few of the images, and estimates for all of them.
 
     Attributes:
-        session: Session on a few of the images.
-        buckets: The shapes of all images.
-        encode_seconds: For what is not cached yet of all images.
-        cache_bytes: Bytes of the cache for the images that are not cached yet.
-        step_seconds: One step.
+        session: Session on the first images.
+        buckets: Buckets of all images.
+        encode_seconds: Estimated duration of encoding what is not cached.
+        cache_bytes: Estimated size of what is not cached.
+        step_seconds: Measured duration of a step.
     """
 
     session: Session
@@ -183,7 +185,7 @@ class _Trial:
 
 
 def _try(ready: PreparedRun) -> _Trial:
-    """Encode as many images as one pass shows, into a cache of their own, and do two steps."""
+    """Encode the images of one batch into a cache of their own, and do two steps."""
     from hublora.data.crops import assign_buckets
     from hublora.training.failures import explained
 
@@ -206,8 +208,8 @@ def _try(ready: PreparedRun) -> _Trial:
 
 @contextmanager
 def trial(ready: PreparedRun, images: int) -> Iterator[tuple[Session, float]]:
-    """Lend a session on the first of the images, encoded into a cache of its own, and the
-    seconds that encoding took."""
+    """Yield a session on the first images, encoded into a cache of its own, and the seconds that
+    encoding took."""
     from hublora.data import join
     from hublora.training.setup import start_session
 
@@ -215,11 +217,11 @@ def trial(ready: PreparedRun, images: int) -> Iterator[tuple[Session, float]]:
     some = replace(source, examples=source.examples[:images])
     with tempfile.TemporaryDirectory(prefix="hublora-plan-") as folder:
         alone = config.updated({"data.cache_dir": Path(folder), "holdout.images": 0})
-        # Images of the class are not there yet; these take as long.
+        # Class images are not generated yet; these take as long.
         of_class = len(some.examples) if config.dreambooth.prior_preservation else 0
-        shown = join(some, some) if of_class else some
+        trained_on = join(some, some) if of_class else some
         started = time.monotonic()
-        data = encode(alone, base, ready.pipe, shown, ready.accelerator.device)
+        data = encode(alone, base, ready.pipe, trained_on, ready.accelerator.device)
         seconds = time.monotonic() - started
         initial = initial_updates(alone, base, ready.pipe)
         session = start_session(
@@ -237,7 +239,7 @@ def trial(ready: PreparedRun, images: int) -> Iterator[tuple[Session, float]]:
 
 @contextmanager
 def local_checkpoint(resume: str | None) -> Iterator[str | None]:
-    """Bring a checkpoint that a repo keeps into a temporary folder; any other is where it is."""
+    """Yield the path of a checkpoint; that of a repo is downloaded into a temporary folder."""
     if not is_repo(resume):
         yield resume
         return
@@ -246,16 +248,16 @@ def local_checkpoint(resume: str | None) -> Iterator[str | None]:
 
 
 def _check_disk(config: TrainingConfig, trial: _Trial, steps: int) -> tuple[int, int]:
-    """Return the bytes that the training needs on the disk, and those that are free.
+    """Return the disk space that the training needs, and what is free, in bytes.
 
     Raises:
-        ConfigError: There are too few.
+        ConfigError: Too little is free.
     """
-    needed = int(_SPARE * (trial.cache_bytes + _kept(trial.session, steps)))
+    needed = int(_SPARE * (trial.cache_bytes + _output_bytes(trial.session, steps)))
     free = shutil.disk_usage(nearest_folder(config.run_folder)).free
     if needed > free:
         raise ConfigError(
-            f"The training needs about {needed / 1e9:.1f} GB of disk, and {free / 1e9:.1f} are "
+            f"The training needs about {needed / 1e9:.1f} GB of disk, and {free / 1e9:.1f} GB are "
             "free.",
             "Free some space, or lower data.crop_variants or --checkpoints-total-limit.",
         )
@@ -284,8 +286,8 @@ def _step_of(checkpoint: Path | None) -> int:
     return int(checkpoint.name.rpartition("-")[2]) if checkpoint is not None else 0
 
 
-def _to_draw(ready: PreparedRun) -> int:
-    """Return how many images of the class are missing."""
+def _missing_class_images(ready: PreparedRun) -> int:
+    """Return the number of class images to generate."""
     if not ready.config.dreambooth.prior_preservation:
         return 0
     _, folder = plan_class_images(ready.config, ready.base, ready.pipe)
@@ -293,7 +295,7 @@ def _to_draw(ready: PreparedRun) -> int:
 
 
 def _is_cached(ready: PreparedRun, buckets: Sequence[Bucket]) -> bool:
-    """Tell whether these images are encoded already, in these shapes and by this base."""
+    """Tell whether the cache has these images in these shapes from this base."""
     wanted = {
         "images": ready.source.images_fingerprint,
         "base": ready.base.name,
@@ -307,8 +309,8 @@ def _is_cached(ready: PreparedRun, buckets: Sequence[Bucket]) -> bool:
     return all((*bucket.size, bucket.plan.rows) in cached for bucket in buckets)
 
 
-def _kept(session: Session, steps: int) -> int:
-    """Return the bytes of the checkpoints that are kept at once, and of the result."""
+def _output_bytes(session: Session, steps: int) -> int:
+    """Return the size of the checkpoints that exist at once, and of the result, in bytes."""
     config = session.config
     weights = sum(p.numel() * p.element_size() for p in session.parameters)
     made = -(-steps // config.checkpoint.steps)
@@ -321,7 +323,7 @@ def _file_bytes(folders: Iterable[Path]) -> int:
     return sum(f.stat().st_size for folder in folders for f in folder.rglob("*") if f.is_file())
 
 
-def _memory_there_is() -> int | None:
+def _gpu_memory() -> int | None:
     import torch
 
     if not torch.cuda.is_available():

@@ -1,6 +1,6 @@
 """Fit a training into memory: config ─ measured steps ─▶ batch size, accumulation, checkpointing.
 
-A step keeps its images: half the batch is twice the gradient accumulation steps.
+The effective batch size stays: half the batch is twice the gradient accumulation steps.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
     from hublora.training.config.training_config import TrainingConfig
     from hublora.training.session import Session
 
-_MOST_TRIALS = 4  # of batches larger than one, for each split
+_MOST_TRIALS = 4  # of batches larger than one, with and without checkpointing
 
 
 @dataclass(frozen=True)
 class BatchSplit:
-    """How the images of a step go through the model.
+    """How the images of an optimizer step are split into batches.
 
     Attributes:
-        batch_size: Images of a forward pass.
-        accumulation_steps: Batches of a step.
-        checkpointing: Whether activations are computed twice in place of being kept.
+        batch_size: Images of a batch, at least 1.
+        accumulation_steps: Batches of an optimizer step, at least 1.
+        checkpointing: Whether gradient checkpointing recomputes activations.
     """
 
     batch_size: int
@@ -42,11 +42,11 @@ class BatchSplit:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a step takes in one split.
+    """Memory and time of an optimizer step.
 
     Attributes:
-        memory: Highest use, in bytes.
-        seconds: Duration of an optimizer step in seconds.
+        memory: Peak in bytes.
+        seconds: Duration of the whole step.
     """
 
     memory: int
@@ -67,14 +67,14 @@ def fit(
     and are fastest.
 
     Args:
-        config: All settings; the images of a step stay as many.
-        limit: GiB that a step may use; what is free on the device if not given.
+        config: Settings of the training; its effective batch size stays.
+        limit: GiB that a step may use (default: what the device has).
         resume: As for `train`.
-        callback: Is told what was chosen.
+        callback: Called with what was chosen.
 
     Raises:
         ConfigError: Nothing fits, or there are several processes.
-        HubloraError: Whatever would keep the training from starting.
+        HubloraError: The training could not start.
     """
     from hublora.training.distributed import join_processes
     from hublora.workflows.train.prepare import prepare_run
@@ -84,19 +84,19 @@ def fit(
             "--fit measures in one process.",
             "Let `hublora train … --fit --dry-run` choose, and give what it shows.",
         )
-    there_is = memory_there_is() if limit is None else int(limit * GIB)
+    available = available_memory() if limit is None else int(limit * GIB)
     with local_checkpoint(resume) as checkpoint:
         ready = prepare_run(config, checkpoint, no_callback)
     callback(Note("Measuring what fits …"))
     with trial(ready, images=2) as (session, _):
         side = max(session.data.size)
-        chosen = choose(_measuring(session), _splits(config), there_is)
+        chosen = choose(_measuring(session), _splits(config), available)
     del session, ready
     gc.collect()
     if isinstance(chosen, Cost):
-        raise _too_large(config, chosen, there_is, side)
+        raise _too_large(config, chosen, available, side)
     split, cost = chosen
-    callback(Note(_told(split, cost, there_is)))
+    callback(Note(_describe(split, cost, available)))
     return _with(config, split)
 
 
@@ -106,9 +106,9 @@ def choose(
     """Return the fastest split that fits and its cost; if none does, the cost of the smallest.
 
     Args:
-        measure: Does a step in a split.
-        splits: Possible splits of the effective batch size.
-        limit: Bytes.
+        measure: Function from a split to its measured cost.
+        splits: Splits to choose from.
+        limit: Memory in bytes.
     """
     found: list[tuple[BatchSplit, Cost]] = []
     smallest: Cost | None = None
@@ -123,7 +123,7 @@ def choose(
         best = _largest(measure, group, first, limit)
         found.append(best)
         if best[0] == group[-1]:
-            break  # nothing is faster than one pass without checkpointing
+            break  # nothing is faster than one batch without checkpointing
     if found:
         return min(found, key=lambda one: one[1].seconds)
     return smallest or Cost(0, 0.0)
@@ -132,7 +132,7 @@ def choose(
 def _largest(
     measure: Measure, group: list[BatchSplit], first: Cost, limit: int
 ) -> tuple[BatchSplit, Cost]:
-    """Return the split with the largest batch that fits; memory grows evenly with the batch."""
+    """Return the split with the largest batch that fits; memory grows linearly with the batch."""
     best = (group[0], first)
     larger = group[1:]
     for _ in range(_MOST_TRIALS):
@@ -161,9 +161,9 @@ def _largest(
 
 
 def _splits(config: TrainingConfig) -> list[BatchSplit]:
-    """Return all splits to do a step of as many images, smallest batches first.
+    """Return all splits of the effective batch size, smallest batches first.
 
-    Images of several shapes only share a pass within the batches that they are drawn in.
+    With aspect buckets a batch has images of one shape only.
     """
     size = config.train_batch_size
     most = images = size * config.gradient_accumulation_steps
@@ -175,7 +175,7 @@ def _splits(config: TrainingConfig) -> list[BatchSplit]:
 
 
 def _measuring(session: Session) -> Measure:
-    """Return what does a pass in a split; the session's weights do not matter."""
+    """Return a function that measures a batch of a split; the session's weights do not matter."""
     from hublora.training.failures import is_out_of_memory
 
     denoiser = session.trained[session.family.denoiser]
@@ -215,7 +215,7 @@ def _with(config: TrainingConfig, split: BatchSplit) -> TrainingConfig:
     return config.updated(chosen)
 
 
-def _told(split: BatchSplit, cost: Cost, limit: int) -> str:
+def _describe(split: BatchSplit, cost: Cost, limit: int) -> str:
     accumulated = (
         f" in {split.accumulation_steps} accumulation steps" if split.accumulation_steps > 1 else ""
     )
@@ -233,7 +233,7 @@ def _too_large(config: TrainingConfig, cost: Cost, limit: int, side: int) -> Con
     needs = f"{cost.memory / GIB:.2f} GiB" if cost.memory else "more"
     return ConfigError(
         f"One image at a time with gradient checkpointing needs {needs}, and {limit / GIB:.2f} "
-        "GiB are allowed.",
+        "GiB are available.",
         f"To need less, {smaller(least, side)}.",
     )
 
@@ -249,7 +249,7 @@ _USABLE = 0.9  # of the memory that is free on a CPU; others want some too
 
 
 class StepMemory:
-    """Measures the highest use from its making on."""
+    """Measures peak memory from its creation on."""
 
     def __init__(self) -> None:
         import torch
@@ -262,7 +262,7 @@ class StepMemory:
             _RESET.write_text("5")  # see proc(5): resets the peak resident set
 
     def peak(self) -> int:
-        """Return the highest use in bytes, with what others use of the GPU."""
+        """Return the peak in bytes, with what other processes use of the GPU."""
         import torch
 
         if torch.cuda.is_available():
@@ -272,8 +272,8 @@ class StepMemory:
         return _status("VmHWM") or peak_memory()
 
 
-def memory_there_is() -> int:
-    """Return the bytes that a training may use on this device, what it uses already included."""
+def available_memory() -> int:
+    """Return the bytes that this process may use on the device, its present use included."""
     import torch
 
     if torch.cuda.is_available():
@@ -281,17 +281,17 @@ def memory_there_is() -> int:
     with contextlib.suppress(OSError, ValueError):
         lines = Path("/proc/meminfo").read_text().splitlines()
         free = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
-        there_is = int(free * 1024 * _USABLE) + (_status("VmRSS") or 0)
+        available = int(free * 1024 * _USABLE) + (_status("VmRSS") or 0)
         with contextlib.suppress(OSError, ValueError):  # there is no group, or it has no limit
-            there_is = min(there_is, int(_OF_A_GROUP.read_text()))
-        return there_is
+            available = min(available, int(_OF_A_GROUP.read_text()))
+        return available
     import os
 
     return int(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * _USABLE)
 
 
 def _status(name: str) -> int | None:
-    """Return a size that the system tells of this process, in bytes; None if it does not."""
+    """Return a size of this process from /proc in bytes; None where there is none."""
     try:
         lines = _STATUS.read_text().splitlines()
     except OSError:

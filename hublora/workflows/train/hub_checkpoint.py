@@ -1,7 +1,7 @@
-"""Checkpoints on the Hub: run folder ─ behind the training's back ─▶ side branch.
+"""Checkpoints on the Hub: run folder ─ background upload ─▶ side branch.
 
-The branch `checkpoint` of the adapter's repo holds the newest checkpoint, its settings and its
-history: safetensors and JSON only. A Hub that is away costs a checkpoint there, never the training.
+The branch `checkpoint` of the adapter's repo has the newest checkpoint, its settings and metrics
+log: safetensors and JSON only. A Hub that is unreachable costs an upload, never the training.
 
 Over 300 lines because uploading and downloading share the branch's layout and its checks.
 """
@@ -37,23 +37,23 @@ SETTINGS, ENVIRONMENT, HISTORY, STATE = (
     "history.jsonl",
     "state.json",
 )
-_PATIENCE = 300.0  # seconds to wait at the end for what is still on its way
-_TAKEN = ".keeping-"
+_PATIENCE = 300.0  # seconds to wait at the end for an upload
+_PENDING = ".uploading-"
 _KINDS = (".safetensors", ".json", ".jsonl")
 
 
 class CheckpointUploader:
     """Uploads checkpoints one at a time in a thread of its own.
 
-    A checkpoint that is offered while another is on its way waits; if a newer one comes, it is
-    left out. What the thread has to tell is told by `tell`, in the thread of the training.
+    A checkpoint that is submitted during an upload waits; a newer one replaces it. Messages of the
+    thread are reported by `report`, in the thread of the training.
     """
 
     def __init__(self, session: Session) -> None:
         hub = session.config.hub
         self._repo_id, self._private = str(hub.model_id), hub.private
         self._run = session.config.run_folder
-        for rest in self._run.glob(f"{_TAKEN}*"):  # of a process that was killed
+        for rest in self._run.glob(f"{_PENDING}*"):  # of a process that was killed
             shutil.rmtree(rest, ignore_errors=True)
         self._documents = _documents(session)
         self._notes: queue.SimpleQueue[Note] = queue.SimpleQueue()
@@ -64,11 +64,11 @@ class CheckpointUploader:
 
     @property
     def command(self) -> str:
-        """What goes on with the training on any machine."""
+        """Command that resumes the training on any machine."""
         return f"hublora train --resume {self._repo_id}"
 
     def submit(self, checkpoint: Path) -> None:
-        """Take note of a checkpoint; it may be removed as soon as this returns."""
+        """Queue a checkpoint for upload; its folder may be removed as soon as this returns."""
         try:
             taken = self._take(checkpoint)
         except OSError as error:  # a full disk: the next checkpoint will say so itself
@@ -81,8 +81,8 @@ class CheckpointUploader:
             self._changed.notify_all()
 
     def _take(self, checkpoint: Path) -> Path:
-        """Return a folder of its own with everything that is to be uploaded."""
-        taken = Path(tempfile.mkdtemp(dir=self._run, prefix=_TAKEN))
+        """Link the files to be uploaded into a folder of their own; return it."""
+        taken = Path(tempfile.mkdtemp(dir=self._run, prefix=_PENDING))
         try:
             for file in checkpoint.rglob("*"):
                 if file.is_file():
@@ -95,30 +95,30 @@ class CheckpointUploader:
             raise
         return taken
 
-    def tell(self, callback: Callback) -> None:
-        """Tell what has happened since the last time."""
+    def report(self, callback: Callback) -> None:
+        """Report the messages of the thread since the last call."""
         while not self._notes.empty():
             callback(self._notes.get())
 
     def finish(self, callback: Callback) -> None:
-        """Wait until nothing is on its way, or patience ends; afterwards nothing is taken."""
+        """Wait for the last upload, at most five minutes; afterwards nothing is submitted."""
         until = time.monotonic() + _PATIENCE
         with self._changed:
             self._over = True
             self._changed.notify_all()
             if self._busy or self._waiting:
-                callback(Progress("Keeping the checkpoint on the Hub", 0, 1))
+                callback(Progress("Uploading the checkpoint", 0, 1))
             while (self._busy or self._waiting) and time.monotonic() < until:
                 self._changed.wait(1.0)
             if self._busy or self._waiting:
                 self._notes.put(
                     Note(
-                        f"The Hub did not take the last checkpoint in {_PATIENCE:.0f} "
-                        "seconds; it is on this disk.",
+                        f"The last checkpoint was not uploaded in {_PATIENCE:.0f} seconds; it is "
+                        "on this disk.",
                         True,
                     )
                 )
-        self.tell(callback)
+        self.report(callback)
 
     def _work(self) -> None:
         while True:
@@ -160,12 +160,12 @@ class CheckpointUploader:
             self._failed = True
             return
         self._failed = False
-        self._notes.put(Note(f"Kept the checkpoint of step {step} at {self._repo_id}@{BRANCH}"))
+        self._notes.put(Note(f"Uploaded the checkpoint of step {step} to {self._repo_id}@{BRANCH}"))
 
 
 @contextmanager
 def background_upload(session: Session, callback: Callback) -> Iterator[CheckpointUploader | None]:
-    """Lend what uploads checkpoints, None if they are not to be; wait for it at the end."""
+    """Yield the uploader, None without `checkpoint.to_hub`; wait for its uploads at the end."""
     if not (session.config.checkpoint.to_hub and session.accelerator.is_main_process):
         yield None
         return
@@ -177,14 +177,14 @@ def background_upload(session: Session, callback: Callback) -> Iterator[Checkpoi
 
 
 def describe_destination(repo_id: str, private: bool) -> str:
-    """Return where checkpoints will be kept, and who can see them there.
+    """Return the branch that checkpoints are uploaded to, and whether it is public or private.
 
     Args:
         repo_id: owner/name.
-        private: Make the repo private, if there is none yet.
+        private: Visibility of the repo if it is to be created.
 
     Raises:
-        HubError: The Hub is away.
+        HubError: The Hub is unreachable.
     """
     there = branch_storage.is_private(repo_id)
     seen = "private" if (private if there is None else there) else "public"
@@ -193,29 +193,27 @@ def describe_destination(repo_id: str, private: bool) -> str:
 
 
 def check_no_checkpoint(repo_id: str) -> None:
-    """Check that no other training is kept where a new one is to be.
+    """Check that a repo has no checkpoint of another training.
 
     Raises:
         ConfigError: There is one.
-        HubError: The Hub is away.
+        HubError: The Hub is unreachable.
     """
     if (found := branch_storage.branch_snapshot(repo_id, BRANCH)) and STATE in found.files:
         raise ConfigError(
-            f"{repo_id} already keeps the checkpoint of a training.",
-            f"Go on with it: hublora train --resume {repo_id}. Or remove it: "
+            f"{repo_id} has the checkpoint of another training.",
+            f"Resume that: hublora train --resume {repo_id}. Or remove it: "
             f"hf repos branch delete {repo_id} {BRANCH}",
         )
 
 
 def delete_hub_checkpoint(repo_id: str, callback: Callback) -> None:
-    """Remove the checkpoint of a training whose result is pushed; tell if that did not work."""
+    """Delete the checkpoint of a training whose result is pushed; report it if that fails."""
     try:
         branch_storage.remove(repo_id, BRANCH)
     except HubloraError as error:
         how = f"hf repos branch delete {repo_id} {BRANCH}"
-        callback(
-            Note(f"{repo_id} still keeps a checkpoint: {error.message} Remove it: {how}", True)
-        )
+        callback(Note(f"{repo_id} still has a checkpoint: {error.message} Remove it: {how}", True))
 
 
 def _documents(session: Session) -> dict[str, str]:
@@ -237,12 +235,12 @@ def _link(file: Path, other: Path) -> None:
 
 
 def read_checkpoint_recipe(repo_id: str) -> Recipe:
-    """Return the settings of the training whose checkpoint a repo keeps.
+    """Return the settings of the training whose checkpoint a repo has.
 
     Raises:
-        NotFoundError: It keeps none.
-        ConfigError: What it says cannot be read.
-        HubError: The Hub is away.
+        NotFoundError: The repo has no checkpoint.
+        ConfigError: The settings do not parse.
+        HubError: The Hub is unreachable.
     """
     with tempfile.TemporaryDirectory(prefix="hublora-") as folder:
         found = _find(repo_id)
@@ -255,7 +253,7 @@ def read_checkpoint_recipe(repo_id: str) -> Recipe:
         except (ValueError, AttributeError, RecursionError) as error:
             raise _unreadable(repo_id, SETTINGS) from error
     pushes = own_settings({"pushes": settings.get("hub")}).get("pushes.push")
-    # It goes on where it was taken up from, whatever else is said there.
+    # It is uploaded to the repo that it came from, whatever the settings say.
     hub = {"hub.model_id": repo_id, "hub.push": bool(pushes)}
     name = repo_id.split("/")[-1]
     known = environment if isinstance(environment, dict) else {}
@@ -263,19 +261,19 @@ def read_checkpoint_recipe(repo_id: str) -> Recipe:
 
 
 def download_checkpoint(repo_id: str, near: Path) -> Path:
-    """Bring the checkpoint that a repo keeps to this disk, into a hidden folder, and check it.
+    """Download a repo's checkpoint into a hidden folder, and check its hashes.
 
     Args:
         repo_id: owner/name.
-        near: A folder, there or not, on the disk that it is to be on.
+        near: A path, existing or not, on the disk to download to.
 
     Returns:
-        `checkpoint-<step>`; the record of the training is beside it.
+        Folder `checkpoint-<step>`, with the metrics log beside it.
 
     Raises:
-        NotFoundError: The repo keeps none.
-        ConfigError: It is damaged.
-        HubError: The Hub is away.
+        NotFoundError: The repo has no checkpoint.
+        ConfigError: The checkpoint is damaged.
+        HubError: The Hub is unreachable.
     """
     from hublora.training.checkpoint import EMBEDDINGS, OPTIMIZER, WEIGHTS, check_files
 
@@ -296,18 +294,18 @@ def download_checkpoint(repo_id: str, near: Path) -> Path:
 
 
 def install_checkpoint(downloaded: Path, run: Path) -> Path:
-    """Move what `download_checkpoint` returned into a run folder, whole or not at all."""
+    """Move a downloaded checkpoint into a run folder, whole or not at all."""
     history = (downloaded.parent / HISTORY).read_bytes()
     final = run / downloaded.name
     write_atomically(run / "training" / HISTORY, history)
-    shutil.rmtree(final, ignore_errors=True)  # it was none: without a state
+    shutil.rmtree(final, ignore_errors=True)  # an incomplete one: without a state
     os.rename(downloaded, final)
     discard(downloaded)
     return final
 
 
 def discard(downloaded: Path) -> None:
-    """Remove what `download_checkpoint` returned."""
+    """Delete a downloaded checkpoint."""
     shutil.rmtree(downloaded.parent, ignore_errors=True)
 
 
@@ -315,8 +313,8 @@ def _find(repo_id: str) -> RepoSnapshot:
     found = branch_storage.branch_snapshot(repo_id, BRANCH)
     if found is None or STATE not in found.files:
         raise NotFoundError(
-            f"{repo_id} keeps no checkpoint: it has no branch {BRANCH!r}.",
-            "Only a training with --checkpoint-to-hub leaves one, until its result is pushed.",
+            f"{repo_id} has no checkpoint: it has no branch {BRANCH!r}.",
+            "A training with --checkpoint-to-hub uploads one, until its result is pushed.",
         )
     for name in (SETTINGS, ENVIRONMENT, HISTORY):
         if name not in found.files:
@@ -326,6 +324,6 @@ def _find(repo_id: str) -> RepoSnapshot:
 
 def _unreadable(repo_id: str, name: str) -> ConfigError:
     return ConfigError(
-        f"The checkpoint that {repo_id} keeps is damaged: {name} is not what was written.",
-        f"Nobody can go on from it; remove it: hf repos branch delete {repo_id} {BRANCH}",
+        f"The checkpoint of {repo_id} is damaged: {name} is not what was written.",
+        f"It cannot be resumed; remove it: hf repos branch delete {repo_id} {BRANCH}",
     )

@@ -1,4 +1,4 @@
-"""Find and check what a training needs: settings ─▶ base, images, latents, where it begins."""
+"""Resolve and check what a training needs: settings ─▶ base, images, latents, initial updates."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PreparedRun:
-    """A training of which everything is found and checked, and nothing is done.
+    """Resolved, validated inputs of a training run; nothing has been encoded or trained yet.
 
     Attributes:
-        config: The settings, nothing left open and everything pinned.
-        checkpoint: To go on from; None starts anew.
+        config: Settings with destination and pinned revisions.
+        checkpoint: Folder of the checkpoint to resume from; None starts a new training.
         accelerator: Device, precision and processes.
-        source: The images.
-        base: The base.
+        source: Images and captions.
+        base: The base, downloaded.
         pipe: Pipeline of the base, on the CPU.
         checkpoints_at: Branch of the Hub repo that checkpoints are uploaded to, and whether it is
             public or private; None without `checkpoint.to_hub`.
@@ -61,10 +61,10 @@ class PreparedRun:
 
 
 def prepare_run(config: TrainingConfig, resume: str | None, callback: Callback) -> PreparedRun:
-    """Find and check everything that a training needs.
+    """Resolve and check everything that a training needs.
 
     Raises:
-        HubloraError: Whatever keeps it from starting.
+        HubloraError: The training cannot start.
     """
     from hublora.training.distributed import on_main
 
@@ -87,8 +87,8 @@ def prepare_run(config: TrainingConfig, resume: str | None, callback: Callback) 
 def _check(
     config: TrainingConfig, checkpoint: Path | None, callback: Callback, label: str = ""
 ) -> PreparedRun:
-    """Find what settled settings name, and check that it goes together with a checkpoint, which
-    messages call `label` where its folder says nothing to people."""
+    """Resolve what the settings name, and check it against a checkpoint, which messages call
+    `label` where its folder is a temporary one."""
     import torch
 
     from hublora.training.accelerator import make_accelerator, weight_dtype
@@ -145,10 +145,10 @@ def encode(
     device: Any,
     callback: Callback = no_callback,
 ) -> CachedDataset:
-    """Return the images' latents and the captions' embeddings, from the cache if they are there.
+    """Return latents and prompt embeddings, from the cache where it has them.
 
-    Afterwards the encoders are off the device and the VAE has the precision of the others. Over 60
-    lines because the two encoding functions close over pipeline and device.
+    Afterwards the encoders are on the CPU and the VAE has the dtype of the text encoders. Over
+    60 lines because the two encoding functions close over pipeline and device.
     """
     import torch
 
@@ -199,7 +199,7 @@ def encode(
     )
     for encoder in (vae, *text_encoders):
         encoder.to("cpu")
-    torch.nn.Module.to(vae, dtype)  # diffusers' own warns of a loss, even where there is none
+    torch.nn.Module.to(vae, dtype)  # diffusers' own warns even of a cast that loses nothing
     if data.reused:
         callback(Note("Latents and prompts are reused from the cache."))
     if bucket_step is not None:
@@ -212,7 +212,7 @@ def encode(
 def initial_updates(
     config: TrainingConfig, base: Base, pipe: Any, callback: Callback = no_callback
 ) -> Mapping[str, Mapping[str, LowRank]] | None:
-    """Return the updates of the adapter to start from under the base's own names, None without."""
+    """Return component -> layer of the base -> update of `adapter.start_from`; None without it."""
     ref = config.adapter.start_from
     if ref is None:
         return None
@@ -229,11 +229,12 @@ def initial_updates(
 
 
 def _report_destination(config: TrainingConfig, callback: Callback) -> str | None:
-    """Say where checkpoints will be kept on the Hub, if they are, before the first is."""
+    """Report the branch that checkpoints will be uploaded to, before the first one is; None without
+    `checkpoint.to_hub`."""
     if not config.checkpoint.to_hub:
         return None
     place = describe_destination(str(config.hub.model_id), config.hub.private)
-    callback(Note(f"Checkpoints will be kept at {place}."))
+    callback(Note(f"Checkpoints will be uploaded to {place}."))
     return place
 
 

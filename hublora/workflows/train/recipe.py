@@ -1,4 +1,4 @@
-"""Make it again: adapter ref ─ what its repo says of its training ─▶ the same settings, pinned."""
+"""Recipes: adapter ref ─ recorded settings in its repo ─▶ those settings, at their commits."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from hublora.training.session import Session
 
 _SOURCES = ("data.dataset", "data.folder", "data.archive")
-# What says where in a source the images are, and means nothing in another one.
+# Settings that locate images within one source, and are dropped with it.
 _OF_THE_SOURCE = (
     "data.revision",
     "data.config_name",
@@ -29,7 +29,7 @@ _OF_THE_SOURCE = (
     "data.image_column",
     "data.caption_column",
 )
-# Where things go is for whoever trains to say, never for the repo.
+# Destinations are chosen by whoever trains, never by the repo.
 _NOT_ITS_OWN = ("hub.", "output_dir", "report_to", "data.cache_dir")
 _OF_NO_EFFECT = (*_NOT_ITS_OWN, "checkpoint.")
 
@@ -45,13 +45,13 @@ _PRIVATE = {
 
 @dataclass(frozen=True)
 class Recipe:
-    """What an adapter's repo, or a run folder, says about how it was trained.
+    """Recorded settings and environment of a training, from a repo or a run folder.
 
     Attributes:
-        label: The repo at its commit, or the folder.
-        name: Last part of that name.
-        settings: Every setting under its dotted key; base and dataset at their commits.
-        environment: Versions and hardware of the training, from `describe_environment`.
+        label: Repo at its commit, or folder, for messages.
+        name: Last part of the repo id or folder.
+        settings: Settings under dotted keys; base and dataset at their commits.
+        environment: Versions and hardware, as `describe_environment` returned them.
     """
 
     label: str
@@ -61,30 +61,30 @@ class Recipe:
 
 
 def read_recipe(ref: str) -> Recipe:
-    """Return how the adapter `ref` was made.
+    """Return the recorded settings and environment of the adapter `ref`.
 
     Args:
         ref: owner/name, with @revision if it is not the newest; or the folder of a run.
 
     Raises:
-        RefError: It does not parse.
-        NotFoundError: There is no such repo or folder, or it does not say how it was made.
-        ConfigError: What it says cannot be read.
+        RefError: The ref does not parse.
+        NotFoundError: No such repo or folder, or it has no recorded settings.
+        ConfigError: The recorded settings do not parse.
     """
     parsed = AdapterRef.parse(ref)
     if parsed.kind == "url":
         raise NotFoundError(
-            f"A file alone, {parsed.public}, does not say how it was made.", "Name its repo."
+            f"{parsed.public} is a file alone, without recorded settings.", "Name its repo."
         )
     if parsed.kind == "local":
         folder = Path(parsed.location).expanduser()
         settings, environment = folder / SETTINGS, folder / ENVIRONMENT
         if not settings.is_file():
-            raise _untold(str(folder))
+            raise _no_settings(str(folder))
         return _recipe(str(folder), folder.resolve().name, settings, environment)
     snapshot = inspect_repo(parsed.repo_id, "model", parsed.revision)
     if SETTINGS not in snapshot.files:
-        raise _untold(parsed.location)
+        raise _no_settings(parsed.location)
     settings, environment = (
         download(parsed.location, snapshot.commit, name) if name in snapshot.files else Path(name)
         for name in (SETTINGS, ENVIRONMENT)
@@ -139,7 +139,7 @@ def unpublished(settings: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def drift_since(recipe: Recipe) -> tuple[str, ...]:
-    """Return what is not as it was when the adapter was trained, one sentence each."""
+    """Return the differences of versions and hardware to the recorded ones, one sentence each."""
     import torch
 
     from hublora.cards.environment import describe_environment, drift
@@ -149,18 +149,18 @@ def drift_since(recipe: Recipe) -> tuple[str, ...]:
 
 
 def recorded_settings(session: Session) -> dict[str, Any]:
-    """Return the settings that make an adapter again on one device, as a tree; base and dataset
-    are pinned in them, and so is what the device had chosen."""
+    """Return the settings that train the adapter again on one device, as a tree, with base and
+    dataset at their commits and the precision that the device chose."""
     tree = session.config.shareable()
     tree["mixed_precision"] = session.accelerator.mixed_precision
     tree["gradient_accumulation_steps"] *= session.accelerator.num_processes
     return tree
 
 
-def _untold(label: str) -> NotFoundError:
+def _no_settings(label: str) -> NotFoundError:
     return NotFoundError(
-        f"{label} does not say how it was made: it has no {SETTINGS}.",
-        "Only adapters that hublora trained can be made again.",
+        f"{label} has no recorded settings ({SETTINGS}).",
+        "Only adapters that hublora trained can be trained again.",
     )
 
 
@@ -176,13 +176,13 @@ def _recipe(label: str, name: str, settings: Path, environment: Path) -> Recipe:
 
 
 def own_settings(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a repo has to say, under dotted keys: how to train, and not where things go."""
+    """Return recorded settings under dotted keys, without destinations and dependent defaults."""
     own = {key: one for key, one in flatten(tree).items() if not key.startswith(_NOT_ITS_OWN)}
     return without_dependent_defaults(own)
 
 
 def _without_replaced(then: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the recorded settings without those that belong to what `given` replaces."""
+    """Return the recorded settings without those that belong to a replaced source or base."""
     kept = dict(then)
     if "base.model" in given and given["base.model"] != then.get("base.model"):
         kept.pop("base.revision", None)

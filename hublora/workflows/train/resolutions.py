@@ -1,4 +1,4 @@
-"""The shapes that images are trained in: one square, or buckets about as large."""
+"""Resolutions of the training images: one square, or aspect-ratio buckets of about its area."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 def shapes(config: TrainingConfig, base: Base, pipe: Any) -> tuple[tuple[int, int], int | None]:
-    """Return (h, w) of the images, and what sides of buckets are multiples of, None without.
+    """Return (h, w) of the images in pixels, and the step of bucket sides, None without buckets.
 
     Raises:
-        ConfigError: The resolution, or the step that was asked for, does not fit the base.
+        ConfigError: The resolution or data.bucket_step does not fit the base.
     """
     from hublora.data.buckets import default_step
 
@@ -32,7 +32,7 @@ def shapes(config: TrainingConfig, base: Base, pipe: Any) -> tuple[tuple[int, in
     if step % size_step or step > side:
         raise ConfigError(
             f"data.bucket_step {step} is not a multiple of {size_step} up to the resolution "
-            f"{side}, as this base needs.",
+            f"{side}, as this base requires.",
             f"Leave it out for {default_step(side, size_step)}.",
         )
     return (side, side), step
@@ -42,15 +42,15 @@ def _check_side(side: int, step: int) -> None:
     if side % step:
         lower = side // step * step
         raise ConfigError(
-            f"The resolution {side} is not a multiple of {step}, as this base needs.",
+            f"The resolution {side} is not a multiple of {step}, as this base requires.",
             f"Use --resolution {max(lower, step)} or {lower + step}.",
         )
 
 
 def resolve_bucket_batch(config: TrainingConfig, checkpoint: Path | None) -> TrainingConfig:
-    """Return the settings with the number of images of one shape in a row.
+    """Return the settings with data.bucket_batch filled in: images of one shape in a row.
 
-    A training that is resumed keeps its own, so that its batches may become smaller.
+    A resumed training uses that of its checkpoint, so that its batches may become smaller.
 
     Raises:
         ConfigError: A batch would be of several shapes.
@@ -73,11 +73,11 @@ def resolve_bucket_batch(config: TrainingConfig, checkpoint: Path | None) -> Tra
 
 
 def enlarged_note(data: CachedDataset, images: Sequence[tuple[int, int]]) -> str | None:
-    """Return the warning that images are smaller than they are trained in, None if none is.
+    """Return the warning that images are upscaled, None if none is.
 
     Args:
-        data: Cached images with their buckets.
-        images: Width and height of each.
+        data: The dataset with the sizes that images are trained in.
+        images: Width and height of each image in pixels.
     """
     sizes = (data.bucket_sizes[number] for number in data.bucket_of)
     small = sum(
@@ -88,13 +88,13 @@ def enlarged_note(data: CachedDataset, images: Sequence[tuple[int, int]]) -> str
         return None
     verb = "is" if small == 1 else "are"
     return (
-        f"{small} of {len(images)} images {verb} enlarged to be trained on; with a lower "
-        "--resolution they would not be."
+        f"{small} of {len(images)} images {verb} upscaled for training; lower --resolution to "
+        "avoid that."
     )
 
 
 def bucket_note(data: CachedDataset) -> str:
-    """Return the sentence for the log: how many images are of each shape."""
+    """Return the number of images of each bucket, as a sentence."""
     counts = Counter(data.bucket_of)
     listed = (f"{counts[n]} of {w}×{h}" for n, (h, w) in enumerate(data.bucket_sizes))
     return f"Images by shape (width×height): {', '.join(listed)}"

@@ -1,4 +1,4 @@
-"""The steps of a training, with recording, saving, drawing and a person's Ctrl-C around them."""
+"""The steps of a training: consumes the loop's events for log, previews, checkpoints and Ctrl-C."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ if TYPE_CHECKING:
     from hublora.workflows.train.hub_checkpoint import CheckpointUploader
 
 LATEST = "latest"
-_AGREE_EVERY = 10  # steps between two times that several processes ask each other whether to stop
-_TELL_EVERY = 0.5  # seconds between two reports of the loss, which wait for the device
+_AGREE_EVERY = 10  # steps after which several processes agree on whether to stop
+_REPORT_EVERY = 0.5  # seconds between two reports of the loss, which wait for the device
 
 
 def find_checkpoint(config: TrainingConfig, resume: str | None, callback: Callback) -> Path | None:
-    """Return the checkpoint to go on from, None to start anew.
+    """Return the folder of the checkpoint to resume from; None starts a new training.
 
     Args:
-        config: The settled settings.
-        resume: "latest", a checkpoint's folder or its name, or a repo that keeps one; None starts
-            anew.
-        callback: Is told when there is none yet.
+        config: Settings with the run folder.
+        resume: "latest", a checkpoint's folder or its name, or a repo with an uploaded one; None
+            starts a new training.
+        callback: Called with a warning if "latest" finds none.
 
     Returns:
-        It; that of a repo is not in the run folder yet.
+        A folder in the run folder; that of a repo is a temporary one beside it.
 
     Raises:
-        ConfigError: There is no checkpoint of that name, or nothing was to be resumed and the
-            folder already holds a training.
+        ConfigError: No such checkpoint, or nothing was to be resumed and the folder has a training
+            already.
     """
     from hublora.training.run_folder import STATE, list_checkpoints
 
@@ -51,32 +51,34 @@ def find_checkpoint(config: TrainingConfig, resume: str | None, callback: Callba
     if resume is None:
         if found:
             raise ConfigError(
-                f"{folder} already holds a training.",
-                "Go on with it: --resume. Or start anew in another folder: --output-dir …",
+                f"{folder} contains a training already.",
+                "Resume it: --resume. Or start a new one in another folder: --output-dir …",
             )
         return None
     if resume == LATEST:
         if not found:
-            callback(Note(f"There is no checkpoint in {folder} yet; starting anew.", True))
+            callback(Note(f"No checkpoint in {folder} yet; starting a new training.", True))
         return found[-1] if found else None
     if is_repo(resume):
         from hublora.workflows.train.hub_checkpoint import download_checkpoint
 
         if found:
             raise ConfigError(
-                f"{folder} already holds a training; {resume} is taken up in a new folder.",
-                "Go on with the one here: --resume. Or name another folder: --output-dir …",
+                f"{folder} contains a training already; {resume} resumes in a new folder.",
+                "Resume the one here: --resume. Or name another folder: --output-dir …",
             )
         return download_checkpoint(resume, folder)
     path = Path(resume)
     for candidate in (path, *(one for one in found if one.name == path.name)):
         if (candidate / STATE).is_file():
             return candidate
-    raise ConfigError(f"There is no checkpoint {resume}.", "Leave the name out for the latest.")
+    raise ConfigError(
+        f"No checkpoint {resume!r} in {folder}.", "Use --resume without a name for the latest."
+    )
 
 
 def open_history(session: Session) -> MetricsLog:
-    """Return the record of a training, cut back to where it is; only the main process writes it."""
+    """Return the metrics log, cut back to the session's step; only the main process writes it."""
     from hublora.training.metrics_log import MetricsLog
 
     path = session.config.run_folder / "training" / "history.jsonl"
@@ -91,21 +93,21 @@ def train_to_end(
     callback: Callback,
     uploader: CheckpointUploader | None = None,
 ) -> float:
-    """Train from `session.step` to the end; return the seconds that the steps took.
+    """Train from `session.step` to the end; return the seconds of the steps, without previews.
 
     Over 60 lines because metrics, previews, checkpoints and stops belong between the same steps.
 
     Args:
-        session: The training.
-        base: Base model of the run.
-        source: Images of the run.
-        history: Metrics of the run's steps.
-        callback: Is told what happens.
-        uploader: Is given every checkpoint.
+        session: Session before its next step.
+        base: Base of the session.
+        source: Images of the session.
+        history: Metrics log that steps are added to.
+        callback: Called with each event.
+        uploader: Uploads every checkpoint; None uploads none.
 
     Raises:
-        Interrupted: A person stopped it; a checkpoint was saved.
-        ConfigError: It has diverged, or memory ran out.
+        Interrupted: Ctrl-C or SIGTERM; a checkpoint was saved.
+        ConfigError: The training has diverged, or memory or the disk is exhausted.
     """
     from hublora.training.checkpoint import save_checkpoint
     from hublora.training.distributed import on_main
@@ -128,8 +130,8 @@ def train_to_end(
             uploader.submit(folder)
         return folder
 
-    started = told = time.monotonic()
-    away = 0.0  # seconds spent on images, which are not the training's
+    started = reported = time.monotonic()
+    away = 0.0  # seconds spent on previews
     try:
         with asked_to_stop() as stop, explained(session.config, session.data.size[0]):
             for event in train_steps(session):
@@ -138,16 +140,16 @@ def train_to_end(
                     if event.measure is not None:
                         callback(_measured(event.measure))
                     now = time.monotonic()
-                    if now - told > _TELL_EVERY or event.step == session.total_steps:
-                        told = now
-                        _tell(record(), session, callback)
+                    if now - reported > _REPORT_EVERY or event.step == session.total_steps:
+                        reported = now
+                        _report(record(), session, callback)
                         if uploader is not None:
-                            uploader.tell(callback)
+                            uploader.report(callback)
                 elif isinstance(event, ValidationDue):
                     before = time.monotonic()
                     record()
                     sheet = on_main(lambda: draw_preview(session, base, source, callback))
-                    trackers.show("validation", sheet, event.step)
+                    trackers.log_image("validation", sheet, event.step)
                     callback(FileWritten("preview", sheet))
                     away += time.monotonic() - before
                 elif isinstance(event, CheckpointDue):
@@ -157,8 +159,8 @@ def train_to_end(
     finally:
         trackers.close()
     if session.step < session.total_steps:
-        why = f"no better one in {session.config.holdout.patience} measures"
-        callback(Note(f"Stopped after step {session.step}: {why} on the held-out images."))
+        why = f"no lower held-out loss in {session.config.holdout.patience} measures"
+        callback(Note(f"Stopped early after step {session.step}: {why}."))
     return time.monotonic() - started - away
 
 
@@ -167,7 +169,7 @@ def _measured(measure: Measure) -> Note:
     return Note(f"Step {measure.step}: held-out loss {measure.loss:.4f}{best}")
 
 
-def _tell(rows: Sequence[dict[str, Any]], session: Session, callback: Callback) -> None:
+def _report(rows: Sequence[dict[str, Any]], session: Session, callback: Callback) -> None:
     if rows:
         loss = sum(row["loss"] for row in rows) / len(rows)
         last = rows[-1]
@@ -179,7 +181,7 @@ def _tell(rows: Sequence[dict[str, Any]], session: Session, callback: Callback) 
 
 
 def _all_stop(session: Session, stop: threading.Event) -> bool:
-    """Tell whether to stop; several processes agree on it every few steps."""
+    """Tell whether to stop; several processes agree every few steps."""
     if session.accelerator.num_processes == 1:
         return stop.is_set()
     if session.step % _AGREE_EVERY:

@@ -1,4 +1,4 @@
-"""What a person's Ctrl-C, or a SIGTERM, does to a training: before, in and after its steps."""
+"""Ctrl-C and SIGTERM before, in and after the steps of a training."""
 
 from __future__ import annotations
 
@@ -16,36 +16,36 @@ if TYPE_CHECKING:
 
 
 def interrupted(checkpoint: Path, uploader: CheckpointUploader | None = None) -> Interrupted:
-    """Return what to raise when a person stopped a training that is saved in `checkpoint`."""
+    """Return the exception of a training that was stopped and saved in `checkpoint`."""
     elsewhere = f"\nOr on another machine: {uploader.command}" if uploader else ""
     return Interrupted(
         f"Stopped; everything so far is in {checkpoint}.",
-        f"Go on with the same command and: --output-dir {checkpoint.parent} --resume{elsewhere}",
+        f"Resume with the same command and: --output-dir {checkpoint.parent} --resume{elsewhere}",
         checkpoint,
     )
 
 
 @contextmanager
 def before_the_steps() -> Iterator[None]:
-    """Say that nothing is lost if a person stops what comes before the first step.
+    """Turn Ctrl-C before the first step into `Interrupted`.
 
     Raises:
-        Interrupted: A person stopped it.
+        Interrupted: Ctrl-C or SIGTERM.
     """
     try:
         yield
     except KeyboardInterrupt:
         raise Interrupted(
-            "Stopped before the first step: nothing was trained now; what was downloaded, encoded "
-            "and saved is kept.",
-            "The same command goes on with it.",
+            "Stopped before the first step: nothing was trained now; downloads and latents stay "
+            "cached.",
+            "The same command continues from there.",
             None,
         ) from None
 
 
 @contextmanager
 def sigterm_stops() -> Iterator[None]:
-    """Let SIGTERM, by which schedulers end a job, stop as Ctrl-C does; in the main thread."""
+    """Handle SIGTERM, by which schedulers end a job, as Ctrl-C; in the main thread only."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -62,7 +62,7 @@ def sigterm_stops() -> Iterator[None]:
 
 @contextmanager
 def asked_to_stop() -> Iterator[threading.Event]:
-    """Turn Ctrl-C and SIGTERM into an event that the loop looks at between two steps.
+    """Turn Ctrl-C and SIGTERM into an event that is checked between two steps.
 
     A second Ctrl-C stops at once. Signals can only be caught in the main thread; elsewhere the
     event is never set.

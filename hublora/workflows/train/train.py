@@ -1,4 +1,4 @@
-"""Make: dataset ref ─ data ─▶ training ─▶ adapter ─▶ card ─▶ (share) ─▶ user/name@commit."""
+"""Train: dataset ref ─ data ─▶ training ─▶ adapter ─▶ card ─▶ (push) ─▶ user/name@commit."""
 
 from __future__ import annotations
 
@@ -32,22 +32,22 @@ def train(
 ) -> TrainingResult:
     """Train an adapter and write its repo folder; push and verify it if the config says so.
 
-    What happens is told on stderr, a line about every 15 seconds: what is encoded, and the step,
-    loss and learning rate. To follow it in another way, give an `callback`: a function that is
-    called with each `Note`, `Progress`, `StepProgress` and `FileWritten` of `hublora.progress`;
-    that module's `no_callback` keeps it silent.
+    Progress is printed to stderr, a line about every 15 seconds: encoding, then step, loss and
+    learning rate. For another report give a `callback`: a function that is called with each
+    `Note`, `Progress`, `StepProgress` and `FileWritten` of `hublora.progress`; that module's
+    `no_callback` is silent.
 
         hublora.train(config, callback=print)
 
     Args:
-        config: All settings.
-        resume: "latest", a checkpoint folder, or a repo that keeps a checkpoint, to go on from;
-            None starts anew.
-        callback: Is told what happens; it is written to stderr if none is given.
+        config: Settings of the training.
+        resume: "latest", a checkpoint folder, or a repo with an uploaded checkpoint, to resume
+            from; None starts a new training.
+        callback: Called with each event (default: events are printed to stderr).
 
     Raises:
-        HubloraError: Whatever keeps it from starting, before any long work.
-        Interrupted: A person stopped it; a checkpoint was saved, unless it was before the first
+        HubloraError: The training cannot start; raised before any long work.
+        Interrupted: Ctrl-C or SIGTERM; a checkpoint was saved, unless it was before the first
             step.
     """
     from hublora.training.distributed import join_processes, on_main
@@ -67,12 +67,12 @@ def _claim(folder: Path, until: ExitStack) -> None:
     if not until.enter_context(locked(folder)):
         raise ConfigError(
             f"Another training is writing to {folder}.",
-            "Let it end, or take another folder: --output-dir …",
+            "Let it end, or use another folder: --output-dir …",
         )
 
 
 def _start_session(ready: PreparedRun, callback: Callback) -> tuple[Session, MetricsLog]:
-    """Encode the images; return the training before its first step, and its record."""
+    """Encode the images; return the session before its first step, and its metrics log."""
     from hublora.data import join
     from hublora.training.checkpoint import load_checkpoint
     from hublora.training.distributed import main_first
@@ -83,8 +83,8 @@ def _start_session(ready: PreparedRun, callback: Callback) -> tuple[Session, Met
     of_class = main_first(
         lambda: open_class_images(config, base, ready.pipe, ready.accelerator, callback)
     )
-    shown = join(source, of_class) if of_class else source
-    data = main_first(lambda: encode(config, base, ready.pipe, shown, device, callback))
+    trained_on = join(source, of_class) if of_class else source
+    data = main_first(lambda: encode(config, base, ready.pipe, trained_on, device, callback))
     initial = main_first(lambda: initial_updates(config, base, ready.pipe, callback))
     session = start_session(
         config,
@@ -94,13 +94,13 @@ def _start_session(ready: PreparedRun, callback: Callback) -> tuple[Session, Met
         source.fingerprint,
         ready.accelerator,
         initial,
-        class_images=len(shown.examples) - len(source.examples),
+        class_images=len(trained_on.examples) - len(source.examples),
     )
     if ready.checkpoint is not None:
         load_checkpoint(session, ready.checkpoint)
-        callback(Note(f"Going on from {ready.checkpoint}."))
+        callback(Note(f"Resuming from {ready.checkpoint}."))
     history = main_first(lambda: open_history(session))
-    callback(Note(_plan(session)))
+    callback(Note(_summary(session)))
     return session, history
 
 
@@ -124,7 +124,7 @@ def _train(
 
 @contextmanager
 def _stoppable(session: Session) -> Iterator[None]:
-    """Say how to go on if a person stops what comes after the last step."""
+    """Say how to resume if Ctrl-C comes after the last step."""
     try:
         yield
     except KeyboardInterrupt:
@@ -151,7 +151,7 @@ def _finish(
     return replace(result, pushed=pushed)
 
 
-def _plan(session: Session) -> str:
+def _summary(session: Session) -> str:
     from hublora.training.accelerator import device_name
 
     count = sum(parameter.numel() for parameter in session.parameters)

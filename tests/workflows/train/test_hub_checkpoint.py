@@ -128,7 +128,7 @@ def test_a_stopped_training_goes_on_elsewhere_and_ends_in_the_same_bytes(
     assert planned.status == 0, planned.err
     assert json.loads(planned.out)["steps"] == 2
     assert json.loads(planned.out)["checkpoints_at"] == f"{repo_id}@{BRANCH} (public)"
-    assert f"Checkpoints will be kept at {repo_id}" in planned.err
+    assert f"Checkpoints will be uploaded to {repo_id}" in planned.err
     assert not Path("runs").exists()
     done = hublora_cli("train", "--resume", repo_id, "--json")
     assert done.status == 0, done.err
@@ -144,7 +144,7 @@ def test_a_stopped_training_goes_on_elsewhere_and_ends_in_the_same_bytes(
     assert [branch.name for branch in api.list_repo_refs(repo_id).branches] == ["main"]
     assert WEIGHTS in files_of(api, repo_id, "main")
     config = hublora.TrainingConfig.from_settings(settings(tmp_path / "x", repo_id))
-    with pytest.raises(NotFoundError, match="keeps no checkpoint"):
+    with pytest.raises(NotFoundError, match="has no checkpoint"):
         hublora.train(config, resume=repo_id)
 
 
@@ -166,7 +166,7 @@ def test_a_hub_that_goes_away_stops_nothing(through: Proxy, bases: Path, tmp_pat
         if thread.name == "hublora-uploader":
             thread.join(10)
             assert not thread.is_alive(), "it ends with the training"
-    assert not list((tmp_path / "lost").glob(".keeping-*"))
+    assert not list((tmp_path / "lost").glob(".uploading-*"))
 
 
 def test_an_upload_that_is_slow_holds_up_no_step(
@@ -191,6 +191,6 @@ def test_an_upload_that_is_slow_holds_up_no_step(
     through.change = answer
     train(tmp_path / "slow", "me/kept-slowly", watch, **on_this_disk(bases))
     assert [text.split(" at ")[0] for text in kept] == [
-        "Kept the checkpoint of step 2",
-        "Kept the checkpoint of step 6",
+        "Uploaded the checkpoint of step 2",
+        "Uploaded the checkpoint of step 6",
     ]

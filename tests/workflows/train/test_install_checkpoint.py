@@ -74,7 +74,7 @@ def test_settings_that_cannot_be_read_are_a_sentence(
     repo = keep("kept-by-hand-settings", settings_json=content)
     done = hublora_cli("train", "--resume", repo)
     assert done.status == 1
-    assert f"Error: The checkpoint that {repo} keeps is damaged: settings.json" in done.err
+    assert f"Error: The checkpoint of {repo} is damaged: settings.json" in done.err
     assert "Traceback" not in done.err
     assert not list(tmp_path.iterdir())
 
