@@ -185,7 +185,7 @@ def test_an_upload_that_is_slow_holds_up_no_step(
     def watch(event: object) -> None:
         if isinstance(event, FileWritten) and event.path.name == "checkpoint-6":
             go.set()
-        if isinstance(event, Note) and event.text.startswith("Kept"):
+        if isinstance(event, Note) and event.text.startswith("Uploaded"):
             kept.append(event.text)
 
     through.change = answer
