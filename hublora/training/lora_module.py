@@ -181,11 +181,17 @@ def _peft_config(settings: AdapterSettings, ranks: Mapping[str, int]) -> Any:
     alpha = settings.alpha
     assert alpha is not None, "training.config.resolve fills it in where an adapter is trained"
     others = {f"^{re.escape(n)}$": rank for n, rank in ranks.items() if rank != settings.rank}
+
+    def scale(rank: int) -> float:
+        """Return the factor on alpha with which a layer of another rank has the usual scale."""
+        ratio = rank / settings.rank
+        return ratio**0.5 if settings.rank_stabilized else ratio
+
     common: dict[str, Any] = {
         "r": settings.rank,
         "target_modules": list(ranks),
         "rank_pattern": others,
-        "alpha_pattern": {name: alpha * rank / settings.rank for name, rank in others.items()},
+        "alpha_pattern": {name: alpha * scale(rank) for name, rank in others.items()},
     }
     if settings.method == "loha":
         return LoHaConfig(alpha=alpha, **common)

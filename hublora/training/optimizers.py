@@ -76,6 +76,7 @@ def make_schedule(
     optimizer: torch.optim.Optimizer,
     steps: int,
     starts: Sequence[int] = (),
+    one_rate: bool = False,
 ) -> Any:
     """Return the learning-rate schedule over `steps` optimizer steps, one of diffusers'.
 
@@ -85,12 +86,17 @@ def make_schedule(
         steps: Optimizer steps in all.
         starts: Start step of each group's schedule, before which its learning rate is 0; 0 for all
             unless given.
+        one_rate: Whether the optimizer takes one learning rate beside 0 for all groups, as Prodigy
+            does: a group that starts later then joins the schedule of the others.
     """
     schedule = _schedule(settings, optimizer, steps)
     for group, start in enumerate(starts):
         if start:
-            later = _schedule(settings, _stand_in(), max(1, steps - start)).lr_lambdas[0]
-            schedule.lr_lambdas[group] = _delayed(later, start)
+            own = _schedule(settings, _stand_in(), max(1, steps - start)).lr_lambdas[0]
+            common = schedule.lr_lambdas[group]
+            schedule.lr_lambdas[group] = (
+                _zero_before(common, start) if one_rate else _delayed(own, start)
+            )
     if any(starts):  # the first rates were set before
         for group, rate, factor in zip(
             optimizer.param_groups, schedule.base_lrs, schedule.lr_lambdas, strict=True
@@ -117,6 +123,10 @@ def _schedule(settings: ScheduleSettings, optimizer: torch.optim.Optimizer, step
 def _stand_in() -> torch.optim.Optimizer:
     """Return an optimizer of an unused parameter, for a schedule whose factors alone count."""
     return torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+
+
+def _zero_before(factor: Callable[[int], float], start: int) -> Callable[[int], float]:
+    return lambda step: factor(step) if step >= start else 0.0
 
 
 def _delayed(factor: Callable[[int], float], start: int) -> Callable[[int], float]:

@@ -44,6 +44,37 @@ def check_settings(config: TrainingConfig, family: Family, pipe: Any) -> None:
         find_targets(config.adapter, component, getattr(pipe, component), family)
 
 
+def check_schedule(config: TrainingConfig, images_per_epoch: int, processes: int) -> None:
+    """Check the schedule against the number of optimizer steps, which epochs leave open until the
+    images are known.
+
+    Args:
+        config: Settings of the training.
+        images_per_epoch: Training images, repeats included.
+        processes: Number of processes.
+
+    Raises:
+        ConfigError: The learning rate never reaches its peak, or the adapter is never trained.
+    """
+    batch = config.train_batch_size * config.gradient_accumulation_steps * processes
+    steps = total_steps(config, images_per_epoch, batch)
+    start = method_of(config).adapter_start_step(config, steps)
+    if start >= steps:
+        raise ConfigError(
+            f"tokens.first_steps must be less than the {steps} steps of this training, got "
+            f"{start}: the adapter is never trained.",
+            "Lower tokens.first_steps, or train for more steps.",
+        )
+    warmup = config.schedule.warmup_steps
+    if warmup and warmup >= steps - start:
+        phase = f"the {steps - start} steps that train the adapter" if start else f"{steps} steps"
+        raise ConfigError(
+            f"--lr-warmup-steps must be less than {phase}, got {warmup}: the learning rate never "
+            "reaches its peak.",
+            "Lower --lr-warmup-steps, or train for more steps.",
+        )
+
+
 def start_session(
     config: TrainingConfig,
     family: Family,
@@ -102,7 +133,13 @@ def start_session(
         # Without trained parameters in it, several processes have no gradients to share.
         denoiser=accelerator.prepare(denoiser) if family.denoiser in adapted else denoiser,
         optimizer=accelerator.prepare(optimizer),
-        schedule=make_schedule(config.schedule, optimizer, steps, starts),
+        schedule=make_schedule(
+            config.schedule,
+            optimizer,
+            steps,
+            starts,
+            one_rate=config.optimizer.name == "prodigy",
+        ),
         streams=streams,
         held_out_indices=held_out_indices,
         average=_average(config, [p for group in groups for p in group["params"]]),

@@ -91,6 +91,14 @@ def check_tokens(settings: TokenSettings, family: Family, pipe: Any) -> None:
     Raises:
         ConfigError: A placeholder is known, or an initializer has no token or too many.
     """
+    vectors = len(settings.placeholders) * settings.num_vectors
+    longest = family.max_tokens(pipe) - family.count_tokens(pipe, [""])[0]
+    if vectors > longest:
+        raise ConfigError(
+            f"--num-vectors {settings.num_vectors} makes prompts of {vectors} tokens, and the base "
+            f"reads {longest}.",
+            f"Use --num-vectors {longest // len(settings.placeholders)} or fewer.",
+        )
     for tokenizer in _tokenizers(pipe, family).values():
         for word in settings.placeholders:
             if word in tokenizer.get_vocab() or len(_ids(tokenizer, word)) == 1:

@@ -107,6 +107,14 @@ def test_convolutions_have_a_rank_of_their_own_and_the_same_scale(
     assert {layer.scale for layer in layers.values()} == {2.0}
 
 
+def test_rank_stabilized_convolutions_have_the_same_scale(start: Callable[..., Session]) -> None:
+    session = start(adapter__rank=8, adapter__conv_rank=2, adapter__rank_stabilized=True)
+    layers = session.adapter().layers["unet"]
+    assert {layer.rank for layer in layers.values()} == {8, 2}
+    for layer in layers.values():
+        assert layer.scale == pytest.approx(8 / 8**0.5)
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

@@ -34,7 +34,7 @@ def run(hub: object, tmp_path_factory: pytest.TempPathFactory) -> Path:
                 "adapter.text_encoder": True,
                 "adapter.rank": 2,
                 "adapter.alpha": 6,
-                "adapter.trigger_words": ["sks star"],
+                "adapter.trigger_words": ["star"],
                 "schedule.num_train_epochs": 1,
                 "optimizer.learning_rate": 1e-2,
                 "objective.snr_gamma": 5,

@@ -13,6 +13,7 @@ from hublora.training.config.sections import TrainingSettings
 
 Rule = tuple[Callable[[TrainingSettings], bool], str, str]
 
+MIN_PRODIGY_FACTOR = 0.1
 _LYCORIS = ("loha", "lokr")
 _SUBJECT_METHODS = ("dreambooth", "pivotal")
 _TOKEN_METHODS = ("textual-inversion", "pivotal")
@@ -85,6 +86,22 @@ RULES: tuple[Rule, ...] = (
         "--optimizer prodigy has one learning rate for all weights; optimizer.lora_plus_ratio and "
         "optimizer.text_encoder_learning_rate set several.",
         "Leave them out.",
+    ),
+    (
+        lambda c: c.optimizer.name == "prodigy" and c.optimizer.learning_rate < MIN_PRODIGY_FACTOR,
+        "--learning-rate is a factor on the rate that --optimizer prodigy estimates; it must be at "
+        f"least {MIN_PRODIGY_FACTOR}, and is usually 1.",
+        "Leave --learning-rate out.",
+    ),
+    (
+        lambda c: c.schedule.num_cycles != 1 and c.schedule.name != "cosine_with_restarts",
+        "schedule.num_cycles requires --lr-scheduler cosine_with_restarts.",
+        "Add --lr-scheduler cosine_with_restarts, or leave it out.",
+    ),
+    (
+        lambda c: c.schedule.power != 1 and c.schedule.name != "polynomial",
+        "schedule.power requires --lr-scheduler polynomial.",
+        "Add --lr-scheduler polynomial, or leave it out.",
     ),
     (
         lambda c: c.optimizer.name == "schedule-free" and c.schedule.name != "constant",

@@ -265,7 +265,8 @@ def _check_disk(config: TrainingConfig, trial: _Trial, steps: int) -> tuple[int,
 
 
 def measure_step(session: Session) -> float:
-    """Return the seconds of a step; the first one, which warms up, is not counted."""
+    """Return the seconds of a step, of the slowest phase if trainables start at several steps; the
+    first step, which warms up, is not counted."""
     import torch
 
     from hublora.training.events import StepDone
@@ -273,13 +274,19 @@ def measure_step(session: Session) -> float:
 
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
-    started = time.monotonic()
-    steps = (event for event in train_steps(session) if isinstance(event, StepDone))
-    seconds = 0.0
-    for event, _ in zip(steps, range(2), strict=False):
-        event.loss.item()  # waits for the device
-        started, seconds = time.monotonic(), time.monotonic() - started
-    return seconds
+    slowest = 0.0
+    for first in sorted({session.step, *session.start_step.values()}):
+        if first > session.step:  # a later phase; its schedule is that of its steps
+            session.step, session.schedule.last_epoch = first, first - 1
+            session.schedule.step()
+        session.is_over = False
+        started, seconds = time.monotonic(), 0.0
+        steps = (event for event in train_steps(session) if isinstance(event, StepDone))
+        for event, _ in zip(steps, range(2), strict=False):
+            event.loss.item()  # waits for the device
+            started, seconds = time.monotonic(), time.monotonic() - started
+        slowest = max(slowest, seconds)
+    return slowest
 
 
 def _step_of(checkpoint: Path | None) -> int:

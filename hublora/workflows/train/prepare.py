@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hublora.cards.format import format_count
+from hublora.errors import ConfigError
 from hublora.hub.push import check_can_push
 from hublora.progress import Callback, Note, Progress, no_callback
 from hublora.refs import BaseRef, is_repo
@@ -94,7 +95,7 @@ def _check(
     from hublora.training.accelerator import make_accelerator, weight_dtype
     from hublora.training.checkpoint import check_checkpoint
     from hublora.training.distributed import main_first, on_main
-    from hublora.training.setup import check_settings, split_images
+    from hublora.training.setup import check_schedule, check_settings, split_images
 
     if config.checkpoint.to_hub and checkpoint is None:
         on_main(lambda: check_no_checkpoint(str(config.hub.model_id)))
@@ -103,7 +104,9 @@ def _check(
     base_ref = BaseRef.parse(config.base.model, config.base.revision)
     resolved = on_main(lambda: resolve_base(base_ref))
     source = main_first(lambda: open_dataset(config, callback))
-    split_images(config, len(source.examples))
+    train_indices, _ = split_images(config, len(source.examples))
+    images_per_epoch = sum(source.examples[index].repeats for index in train_indices)
+    check_schedule(config, images_per_epoch, accelerator.num_processes)
     base = main_first(lambda: download_base(resolved, callback))
     callback(Note(f"Base: {base.label}"))
     config = pin_revisions(config, base, source)
@@ -133,8 +136,26 @@ def open_dataset(config: TrainingConfig, callback: Callback = no_callback) -> So
         lambda done, total: callback(Progress("Looking at images", done, total)),
     )
     source = method.caption(config, source)
+    _check_trigger_words(config, source)
     _report_source(source, callback)
     return source
+
+
+def _check_trigger_words(config: TrainingConfig, source: Source) -> None:
+    """Check that the captions contain the trigger words.
+
+    Raises:
+        ConfigError: One is in no caption, so that nothing would be learned under it.
+    """
+    captions = {caption.lower() for one in source.examples for caption in one.captions}
+    for word in config.adapter.trigger_words:
+        if not any(word.lower() in caption for caption in captions):
+            raise ConfigError(
+                f"No caption contains the trigger word {word!r} (--trigger), so it would not be "
+                "learned.",
+                f'Put it into the captions, or give all images one: --instance-prompt "a photo of '
+                f'{word}" --method dreambooth.',
+            )
 
 
 def encode(

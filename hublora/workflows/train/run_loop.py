@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hublora.errors import ConfigError
+from hublora.errors import ConfigError, Interrupted
 from hublora.progress import Callback, FileWritten, Note, StepProgress
 from hublora.refs import is_repo
 from hublora.resolution.base import Base
@@ -133,7 +134,11 @@ def train_to_end(
     started = reported = time.monotonic()
     away = 0.0  # seconds spent on previews
     try:
-        with asked_to_stop() as stop, explained(session.config, session.data.size[0]):
+        with (
+            asked_to_stop() as stop,
+            explained(session.config, session.data.size[0]),
+            _saved_on_failure(session, save),
+        ):
             for event in train_steps(session):
                 if isinstance(event, StepDone):
                     history.add(event)
@@ -162,6 +167,28 @@ def train_to_end(
         why = f"no lower held-out loss in {session.config.holdout.patience} measures"
         callback(Note(f"Stopped early after step {session.step}: {why}."))
     return time.monotonic() - started - away
+
+
+@contextmanager
+def _saved_on_failure(session: Session, save: Callable[[], object]) -> Iterator[None]:
+    """Save a checkpoint of the steps so far if anything fails, before the exception goes on.
+
+    A divergence is in the weights already, and a full disk has no place for a checkpoint. One of
+    several processes saves nothing, since the others do not know of its failure.
+    """
+    from hublora.training.failures import Diverged
+
+    first = session.step
+    try:
+        yield
+    except (Diverged, OSError, Interrupted):
+        raise
+    except Exception:
+        if session.step > first and session.accelerator.num_processes == 1:
+            # What broke the step may break this too; it is the step's exception that counts.
+            with suppress(Exception):
+                save()
+        raise
 
 
 def _measured(measure: Measure) -> Note:
