@@ -57,7 +57,7 @@ def test_one_small_image_with_a_caption_in_another_language_is_trained_on(
     assert result.final_loss > 0
     notes = [one.text for one in told if hasattr(one, "text")]
     assert "Images by shape (width×height): 1 of 64×64" in notes
-    assert any(note.startswith("1 of 1 images is enlarged") for note in notes)
+    assert any(note.startswith("1 of 1 images is upscaled") for note in notes)
 
 
 @pytest.mark.parametrize(

@@ -174,8 +174,8 @@ def test_words_and_adapters_compose(settings) -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"tokens__placeholders": ["cat"]}, "knows 'cat' already"),
-        ({"tokens__initializers": ["<|endoftext|>"]}, "no token for"),
+        ({"tokens__placeholders": ["cat"]}, "'cat' is a token of the base already"),
+        ({"tokens__initializers": ["<|endoftext|>"]}, "has no token in the base"),
         ({"tokens__initializers": ["cat cat"], "tokens__num_vectors": 1}, "is 2 tokens"),
     ],
 )
