@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from hublora.errors import ConfigError
 from hublora.filesystem import is_locked
 
 STATE = "state.json"  # the file of a checkpoint that is written last
@@ -21,6 +22,29 @@ def list_checkpoints(run: Path) -> list[Path]:
         if path.name.removeprefix(CHECKPOINT).isdigit() and (path / STATE).is_file()
     ]
     return sorted(found, key=lambda path: int(path.name.removeprefix(CHECKPOINT)))
+
+
+def check_own(run: Path) -> None:
+    """Refuse a folder with files that no training of hublora made: results replace what is there.
+
+    Args:
+        run: Run folder; may be missing or empty.
+
+    Raises:
+        ConfigError: The path is a file, or the folder has content and is no run folder.
+    """
+    if run.exists() and not run.is_dir():
+        raise ConfigError(f"output_dir must be a folder, got the file {run}.")
+    found = sorted(one.name for one in run.iterdir()) if run.is_dir() else []
+    lock = run / ".cache" / "hublora" / "lock"  # of a training that ran here
+    if not found or lock.is_file() or list_checkpoints(run) or read_history(run / HISTORY):
+        return
+    listed = ", ".join(found[:5]) + (", …" if len(found) > 5 else "")
+    raise ConfigError(
+        f"output_dir must be a new folder or one of an earlier training, but {run} has other "
+        f"files: {listed}.",
+        f"Write into a folder inside it: --output-dir {run / 'lora'}",
+    )
 
 
 def is_unused(run: Path) -> bool:

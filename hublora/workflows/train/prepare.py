@@ -68,8 +68,10 @@ def prepare_run(config: TrainingConfig, resume: str | None, callback: Callback) 
         HubloraError: The training cannot start.
     """
     from hublora.training.distributed import on_main
+    from hublora.training.run_folder import check_own
 
     config = on_main(lambda: resolve_destination(config, resume))
+    on_main(lambda: check_own(config.run_folder))
     if config.hub.push or config.checkpoint.to_hub:
         on_main(lambda: check_can_push(str(config.hub.model_id)))
     checkpoint = on_main(lambda: find_checkpoint(config, resume, callback))
