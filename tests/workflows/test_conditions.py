@@ -126,7 +126,7 @@ def test_what_is_drawn_from_images_is_drawn_again(
     assert "generated from 'start.png' (sha256 " in done.err
     assert "--image FILE" in done.err
     done = hublora_cli("replay", "first.png", "--image=white.png")
-    assert "white.png is not the image 'start.png'" in done.err
+    assert "white.png is not the input image 'start.png'" in done.err
     done = hublora_cli("replay", "first.png", "--image=moved.png")
     assert "the same image" in done.out
 
