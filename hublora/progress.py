@@ -78,8 +78,8 @@ class FileWritten:
     """A file or folder was written that a person may want to open.
 
     Attributes:
-        what: Its kind, e.g. "adapter".
-        path: Where it is.
+        what: Kind of the file, e.g. "adapter".
+        path: Path of the file.
     """
 
     what: str

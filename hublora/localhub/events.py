@@ -29,10 +29,10 @@ def announce(
 
     Args:
         call: The request that did it.
-        repo: As it is now; as it was, if it is gone.
+        repo: State of the repo after the event, or before it if it was deleted.
         scope: repo, repo.content, repo.config, discussion or discussion.comment.
         action: create, update, move or delete.
-        discussion: What it is about, if it is.
+        discussion: Discussion of the event; None for other events.
         comment: The words that were added or changed.
         facts: `updatedRefs` or `updatedConfig`.
     """

@@ -20,8 +20,8 @@ def lacking(problem: Exception, folder: Path) -> Refusal | None:
     """Return the refusal for a problem that comes from the machine, or None for any other.
 
     Args:
-        problem: What was raised.
-        folder: Where this Hub writes.
+        problem: Error that the system raised.
+        folder: Folder of the Hub's data.
     """
     if not isinstance(problem, OSError | sqlite3.Error | pygit2.GitError):
         return None
