@@ -8,6 +8,7 @@ from huggingface_hub import snapshot_download
 
 from hublora.hub.client import api, translated, without_bars
 from hublora.hub.repo_layout import PATTERNS, is_repo_file
+from hublora.hub.transport import repeated
 
 
 @without_bars()
@@ -22,13 +23,15 @@ def download_commit(repo_id: str, commit: str, folder: Path) -> None:
         OSError: A file arrived incomplete, or the disk is full.
     """
     with translated(f"model {repo_id}", commit):
-        snapshot_download(
-            repo_id,
-            revision=commit,
-            local_dir=folder,
-            cache_dir=folder / ".cache" / "hub",
-            allow_patterns=list(PATTERNS),
-            force_download=True,
+        repeated(
+            lambda: snapshot_download(
+                repo_id,
+                revision=commit,
+                local_dir=folder,
+                cache_dir=folder / ".cache" / "hub",
+                allow_patterns=list(PATTERNS),
+                force_download=True,
+            )
         )
 
 
@@ -39,6 +42,8 @@ def differing_files(repo_id: str, commit: str, folder: Path) -> list[str]:
         HubError: The Hub cannot be reached.
     """
     with translated(f"model {repo_id}", commit):
-        found = api().verify_repo_checksums(repo_id, revision=commit, local_dir=folder)
+        found = repeated(
+            lambda: api().verify_repo_checksums(repo_id, revision=commit, local_dir=folder)
+        )
     wrong = {*found.missing_paths, *(one["path"] for one in found.mismatches)}
     return sorted(name for name in wrong if is_repo_file(name))

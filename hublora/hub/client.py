@@ -18,12 +18,15 @@ from huggingface_hub.utils import (
 )
 
 from hublora.errors import AccessError, HubError, HubloraError, NotFoundError
+from hublora.hub.transport import configure_client, reason_of, repeated
 
 # Repos that were deleted from the Hub and that articles still name -> what to use instead.
 REPLACED_REPOS = {
     "runwayml/stable-diffusion-v1-5": "stable-diffusion-v1-5/stable-diffusion-v1-5",
     "lambdalabs/pokemon-blip-captions": "lambdalabs/naruto-blip-captions",
 }
+
+configure_client()
 
 
 def api() -> HfApi:
@@ -148,7 +151,7 @@ def _offline(error: Exception, what: str, revision: str | None) -> HubloraError:
 
 def _unreachable(error: Exception, what: str, revision: str | None) -> HubloraError:
     return HubError(
-        f"The Hub at {endpoint()} could not be reached for the {what}.",
+        f"The Hub at {endpoint()} could not be reached for the {what}: {reason_of(error)}.",
         "Check the network and HF_ENDPOINT; what is already cached works with HF_HUB_OFFLINE=1.",
     )
 
@@ -200,7 +203,7 @@ def whoami() -> dict[str, Any]:
         raise AccessError("There is no Hub token.", "Log in with: hf auth login (or set HF_TOKEN)")
     with translated("token's owner"):
         try:
-            return api().whoami()
+            return dict(repeated(api().whoami))
         except hf.HfHubHTTPError as error:
             if getattr(error.response, "status_code", None) == 401:
                 raise AccessError(

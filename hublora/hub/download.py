@@ -12,11 +12,14 @@ from huggingface_hub import constants, hf_hub_download, snapshot_download
 from huggingface_hub.file_download import repo_folder_name
 from tqdm.std import tqdm
 
-from hublora.errors import NotFoundError
+from hublora.errors import HubError, NotFoundError
+from hublora.filesystem import sha256_of
 from hublora.hub.client import translated
+from hublora.hub.transport import repeated
 
 Progress = Callable[[int, int], None]  # (bytes done, bytes in all)
 _HEAD_BYTES = 100_000  # 97 of 100 headers on the Hub are shorter (huggingface_hub's figure)
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
@@ -34,16 +37,41 @@ def download(
         NotFoundError: The commit has no such file.
         HubError: The Hub cannot be reached and the file is not cached.
     """
+    cached = (cache_folder(repo_id, repo_type) / "snapshots" / commit / path).exists()
     with translated(f"{repo_type} {repo_id}", commit):
         try:
-            copy = hf_hub_download(
-                repo_id, path, repo_type=repo_type, revision=commit, tqdm_class=_bars(progress)
+            copy = repeated(
+                lambda: hf_hub_download(
+                    repo_id, path, repo_type=repo_type, revision=commit, tqdm_class=_bars(progress)
+                )
             )
         except Exception as error:
             if type(error).__name__ == "RemoteEntryNotFoundError":
                 raise NotFoundError(f"{repo_id}@{commit[:8]} has no file {path!r}.") from error
             raise
+    if not cached:
+        _check_download(Path(copy), f"{repo_id}@{commit[:8]}/{path}")
     return Path(copy)
+
+
+def _check_download(copy: Path, label: str) -> None:
+    """Check a file that was just downloaded against the checksum that the Hub stated.
+
+    huggingface_hub names the cached content of a large file by the SHA-256 that the Hub states,
+    and compares only the size. The content stays cached only if both are equal.
+
+    Raises:
+        HubError: The file differs.
+    """
+    content = copy.resolve()
+    if not _SHA256.fullmatch(content.name) or sha256_of(content) == content.name:
+        return
+    copy.unlink(missing_ok=True)
+    content.unlink(missing_ok=True)
+    raise HubError(
+        f"{label} was damaged on its way: its SHA-256 is not the one that the Hub states.",
+        "Try again; it was not kept.",
+    )
 
 
 def download_pipeline(
@@ -98,11 +126,16 @@ def _download_files(
     progress: Progress | None,
 ) -> Path:
     cached = cache_folder(repo_id) / "snapshots" / commit
-    total = sum(files[name] or 0 for name in names if not (cached / name).exists())
+    missing = [name for name in names if not (cached / name).exists()]
+    total = sum(files[name] or 0 for name in missing)
     with translated(f"model {repo_id}", commit):
-        folder = snapshot_download(
-            repo_id, revision=commit, allow_patterns=names, tqdm_class=_bars(progress, total)
+        folder = repeated(
+            lambda: snapshot_download(
+                repo_id, revision=commit, allow_patterns=names, tqdm_class=_bars(progress, total)
+            )
         )
+    for name in missing:
+        _check_download(Path(folder) / name, f"{repo_id}@{commit[:8]}/{name}")
     return Path(folder)
 
 
@@ -120,13 +153,14 @@ def range_reader(repo_id: str, commit: str, path: str) -> Callable[[int, int], b
     start = b""
 
     def fetch(offset: int, length: int) -> bytes:
+        with translated(f"model {repo_id}", commit):
+            return repeated(lambda: fetch_once(offset, length))
+
+    def fetch_once(offset: int, length: int) -> bytes:
         headers = {**build_hf_headers(), "Range": f"bytes={offset}-{offset + length - 1}"}
         headers["Accept-Encoding"] = "identity"
         timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
-        with (
-            translated(f"model {repo_id}", commit),
-            get_session().stream("GET", url, headers=headers, timeout=timeout) as answer,
-        ):
+        with get_session().stream("GET", url, headers=headers, timeout=timeout) as answer:
             if answer.status_code == 416:  # the file is not that long
                 return b""
             if answer.is_error:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from hublora.hub.client import api, endpoint, is_offline, translated, whoami, wi
 from hublora.hub.download import download
 from hublora.hub.repo_layout import CARD, CONTENTS, WEIGHTS, is_repo_file, repo_files
 from hublora.hub.resolve import RepoSnapshot, inspect_repo
+from hublora.hub.transport import repeated
 from hublora.refs import RepoId, parse_repo_id
 
 
@@ -64,7 +67,8 @@ def check_can_push(name: str, repo_type: str = "model") -> RepoId:
     if role == "read":
         raise AccessError(f"The token of {person['name']} may only read.", _token_hint())
     owner, repo_name = repo_id.split("/")
-    owners = [person["name"], *(org["name"] for org in person.get("orgs", []))]
+    writable = [org for org in person.get("orgs", []) if org.get("roleInOrg") != "read"]
+    owners = [person["name"], *(org["name"] for org in writable)]
     if owner not in owners:
         raise AccessError(
             f"{person['name']} may not push to {owner}/….",
@@ -72,7 +76,7 @@ def check_can_push(name: str, repo_type: str = "model") -> RepoId:
         )
     try:
         with translated(f"{repo_type} {repo_id}"):
-            api().auth_check(repo_id, repo_type=repo_type, write=True)
+            repeated(lambda: api().auth_check(repo_id, repo_type=repo_type, write=True))
     except NotFoundError:
         pass  # it will be created
     return repo_id
@@ -123,14 +127,37 @@ def push_folder(
     try:
         with translated(f"model {repo_id}"):
             return _commit(folder, repo_id, names, message, private)
-    except AccessError:
-        raise
+    except AccessError as error:
+        raise AccessError(error.message, _kept(error, folder, repo_id)) from error
     # Besides hublora's own: disk, network, and the client's errors about a broken upload.
     except (HubloraError, OSError, RuntimeError, ValueError) as error:
         raise PushError(
             f"The push to {repo_id} did not complete: {_reason(error)}",
             f"All files are kept; try again with: {push_command(folder, repo_id)}",
         ) from error
+
+
+@contextmanager
+def files_kept(folder: Path, repo_id: str) -> Iterator[None]:
+    """Add to a Hub's refusal or failure that all files are kept, and how to push them later.
+
+    Raises:
+        HubError: As the block does.
+    """
+    try:
+        yield
+    except PushError:
+        raise
+    except HubError as error:
+        raise type(error)(error.message, _kept(error, folder, repo_id)) from error
+
+
+def _kept(error: HubloraError, folder: Path, repo_id: str) -> str:
+    again = f"All files are kept; try again with: {push_command(folder, repo_id)}"
+    hint = error.hint or ""
+    if again in hint:
+        return hint
+    return f"{hint.rstrip('.')}. {again}" if hint else again
 
 
 def push_command(folder: Path, repo_id: str) -> str:
@@ -142,7 +169,9 @@ def _commit(
     folder: Path, repo_id: RepoId, names: list[str], message: str, private: bool
 ) -> PushResult:
     client = api()
-    url: RepoUrl = client.create_repo(repo_id, private=private or None, exist_ok=True)
+    url: RepoUrl = repeated(
+        lambda: client.create_repo(repo_id, private=private or None, exist_ok=True)
+    )
     head = inspect_repo(repo_id)
     operations: list[Any] = [CommitOperationAdd(name, folder / name) for name in names]
     operations += [CommitOperationDelete(name) for name in _stale(head, names)]

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import constants, resolve_revision
+from huggingface_hub import ModelInfo, constants, resolve_revision
 from huggingface_hub.errors import RevisionResolutionError
 
 from hublora import strict_yaml
@@ -27,6 +27,7 @@ from hublora.filesystem import write_atomically
 from hublora.hub.client import REPLACED_REPOS, api, is_offline, translated
 from hublora.hub.download import PICKLES, cache_folder
 from hublora.hub.repo_layout import LOCK, WEIGHTS
+from hublora.hub.transport import TIMEOUT, repeated
 from hublora.refs import AdapterRef, RepoId, Revision
 
 MAX_CARD_BYTES = 2 << 20
@@ -87,7 +88,15 @@ def inspect_repo(
     if is_offline():
         return _inspect_cache(repo_id, repo_type, revision)
     with translated(f"{repo_type} {repo_id}", revision):
-        info = api().repo_info(repo_id, repo_type=repo_type, revision=revision, files_metadata=True)
+        info = repeated(
+            lambda: api().repo_info(
+                repo_id,
+                repo_type=repo_type,
+                revision=revision,
+                files_metadata=True,
+                timeout=TIMEOUT,
+            )
+        )
     if not info.sha or not _SHA.match(info.sha):
         raise HubError(f"The Hub named no commit for the {repo_type} {repo_id}.")
     _cache_commit(repo_id, repo_type, revision, info.sha)
@@ -110,11 +119,17 @@ def changed_files(repo_id: str, old: str, new: str) -> set[str] | None:
     for commit in (old, new):
         try:
             with translated(f"model {repo_id}", commit):
-                info = api().model_info(repo_id, revision=commit, files_metadata=True)
+                info = _model_info(repo_id, commit)
         except NotFoundError:
             return None
         files.append({(file.rfilename, file.blob_id) for file in info.siblings or []})
     return {name for name, _ in files[0] ^ files[1]}
+
+
+def _model_info(repo_id: str, commit: str) -> ModelInfo:
+    return repeated(
+        lambda: api().model_info(repo_id, revision=commit, files_metadata=True, timeout=TIMEOUT)
+    )
 
 
 def resolve_adapter(ref: AdapterRef) -> ResolvedAdapter:

@@ -11,7 +11,7 @@ from hublora.cards.facts import CardFacts
 from hublora.cards.write import merge_card, write_card
 from hublora.errors import NotFoundError
 from hublora.filesystem import write_atomically
-from hublora.hub.push import PushResult, check_can_push, push_folder, remote_card
+from hublora.hub.push import PushResult, check_can_push, files_kept, push_folder, remote_card
 from hublora.hub.repo_layout import CARD, CONTENTS, WEIGHTS
 from hublora.progress import Callback, Note, no_callback
 from hublora.workflows.verify import verify_push
@@ -46,11 +46,13 @@ def push(
     folder = Path(folder)
     if not any((folder / name).is_file() for name in CONTENTS):
         raise NotFoundError(f"{folder} has no {WEIGHTS}.", "Push the folder of a finished run.")
-    checked = check_can_push(repo_id)
+    with files_kept(folder, repo_id):
+        checked = check_can_push(repo_id)
+        current_card = remote_card(checked) or ""
     refresh_card(folder, checked)
     card = folder / CARD
     if card.is_file():
-        merged = merge_card(remote_card(checked) or "", card.read_text(encoding="utf-8"))
+        merged = merge_card(current_card, card.read_text(encoding="utf-8"))
         write_atomically(card, merged)
     callback(Note(f"Pushing to {repo_id} …"))
     pushed = push_folder(folder, checked, message="Upload adapter with hublora", private=private)
