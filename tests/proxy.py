@@ -5,11 +5,13 @@ from __future__ import annotations
 import http.client
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from threading import Event, Thread
 from types import TracebackType
+from typing import Literal
 from urllib.parse import urlsplit
 
 Change = Callable[[str, bytes], bytes]
+Failure = tuple[int, dict[str, str]] | Literal["reset", "stall"]
 _HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "content-encoding"}
 
 
@@ -22,6 +24,8 @@ class Proxy:
         sent: Bytes of answers' bodies.
         change: Gets path and body of each answer and returns the body to send.
         dies_at: Closes every connection from the first request on whose "METHOD path" this accepts.
+        fails: Returns what happens to a request in place of the Hub's answer: a status with
+            headers, "reset", "stall", or None for the Hub's answer.
     """
 
     def __init__(
@@ -29,12 +33,15 @@ class Proxy:
         target: str,
         change: Change = lambda path, body: body,
         dies_at: Callable[[str], bool] = lambda request: False,
+        fails: Callable[[str], Failure | None] = lambda request: None,
     ) -> None:
         self.requests: list[str] = []
         self.sent = 0
         self.change = change
         self.dies_at = dies_at
+        self.fails = fails
         self.dead = False
+        self.stopped = Event()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self, target))
         self._server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
@@ -49,6 +56,7 @@ class Proxy:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.stopped.set()
         self._server.shutdown()
         self._server.server_close()
 
@@ -67,6 +75,19 @@ def _handler(proxy: Proxy, target: str) -> type[BaseHTTPRequestHandler]:
                 self.close_connection = True
                 return
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            failure = proxy.fails(request)
+            if failure == "stall":
+                proxy.stopped.wait(60)
+            if failure in ("stall", "reset"):
+                self.close_connection = True
+                return
+            if isinstance(failure, tuple):
+                self.send_response(failure[0])
+                for name, value in failure[1].items():
+                    self.send_header(name, value)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
             # The Host header stays the proxy's: links in answers lead back here.
             headers = {k: v for k, v in self.headers.items() if k.lower() not in _HOP}
             headers["Accept-Encoding"] = "identity"

@@ -30,7 +30,6 @@ def download_commit(repo_id: str, commit: str, folder: Path) -> None:
                 local_dir=folder,
                 cache_dir=folder / ".cache" / "hub",
                 allow_patterns=list(PATTERNS),
-                force_download=True,
             )
         )
 
