@@ -6,6 +6,7 @@ All of it works on the folder itself, with or without a server running on it.
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -101,11 +102,17 @@ def import_snapshot(
     FOLDER, e.g. a model copied from a disk, becomes the newest commit of OWNER/NAME.
     """
     from hublora.localhub import import_folder
+    from hublora.localhub.snapshots import find
 
     os.umask(0o077)  # whatever is stored is this user's alone
     target = data_dir.expanduser()
     people = _names(target)
     commit = import_folder(target, repo_id, folder, repo_type, commit_message, private=private)
+    if find(folder):
+        out.note(
+            "This is a snapshot of the Hugging Face cache, and its commit has got a new id here; to"
+            f" keep the id: hublora hub mirror {shlex.quote(str(folder))}"
+        )
     for made in _names(target) - people:
         out.note(f"Made the user {made}. For a token: hublora hub token create {made}")
     out.result(f"{repo_id}@{commit}", {"repo_id": repo_id, "commit": commit}, [commit])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,6 +64,7 @@ def mirror(source: str, repo_id: str | None, data_dir: Path, **options: Any) -> 
     """
     from hublora.localhub.mirror import Target
 
+    os.umask(0o077)  # whatever is stored is this user's alone
     store, folder = _open_or_make(data_dir.expanduser()), Path(source).expanduser()
     facts = {"private": options["private"], "revisions": options["revisions"]}
     facts |= {"include": options["include"], "exclude": options["exclude"]}
@@ -89,12 +90,13 @@ def _from_hub(
 ) -> Mirrored:
     from hublora.localhub.large_sources import from_hub
     from hublora.localhub.mirror import mirror_git
+    from hublora.localhub.store.disk import workplace
     from hublora.localhub.store.names import check_repo_id
 
     check_repo_id(source)
     prefix = "" if target.kind == "model" else f"{target.kind}s/"
-    with tempfile.TemporaryDirectory(prefix="stage-", dir=store.folder / "uploads") as folder:
-        files = from_hub(endpoint, source, target.kind, token, Path(folder) / "files")
+    with workplace(store.folder / "uploads") as place:
+        files = from_hub(endpoint, source, target.kind, token, place / "files")
         address = f"{endpoint}/{prefix}{source}"
         return mirror_git(store, target, address, files, token=token, note=out.note)
 
@@ -129,6 +131,11 @@ def _tell(done: Mirrored) -> None:
         out.note(
             f"Made the organisation {done.made_owner}, of which nobody is a member yet:"
             f" hublora hub user join NAME {done.made_owner}"
+        )
+    if done.private and not done.made_repo:
+        out.note(
+            f"{done.repo_id} was here and is private, as a mirror is until it is whole; to show it:"
+            f" hublora hub repo settings {done.repo_id} --public"
         )
     if not done.history:
         out.note(

@@ -8,8 +8,6 @@ Hub writes it on the disk, with or without a server running.
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +17,7 @@ import pygit2
 from .large_sources import FetchFile
 from .snapshots import Snapshot, operations
 from .store import Store, packing
+from .store.disk import workplace
 from .store.errors import AlreadyExists, Conflict, NotThere, RepoNotFound, StoreError
 from .store.git import DEFAULT_BRANCH, Entry, GitRepo
 from .store.names import check_new_branch
@@ -52,6 +51,7 @@ class Mirrored:
     size: int = 0  # bytes of those
     left_out: list[str] = field(default_factory=list)  # paths whose content is not here
     made_repo: bool = False
+    private: bool = True
     made_owner: str | None = None
 
 
@@ -82,11 +82,10 @@ def mirror_git(
         NotThere: `address` does not answer, or has no such revision.
         Conflict: The repo is here with a history of its own.
     """
-    folder = Path(tempfile.mkdtemp(prefix="stage-", dir=store.folder / "uploads"))
-    try:
+    with workplace(store.folder / "uploads") as place:
         note(f"Fetching the git objects of {address} …")
-        _fetch(folder, address, token)
-        theirs = GitRepo(folder)
+        _fetch(place / "git", address, token)
+        theirs = GitRepo(place / "git")
         commits = [theirs.resolve(revision) for revision in target.revisions]
         repo, done = _repo(store, target)
         if store.git(repo).resolve(DEFAULT_BRANCH) not in store.aliases.of(repo.id).values():
@@ -99,8 +98,6 @@ def mirror_git(
         git = store.git(repo)
         done.commit = git.public(git.resolve(DEFAULT_BRANCH))
         done.history = done.commit in git.raw
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
     return _show(store, repo, target, done)
 
 
@@ -154,6 +151,7 @@ def _fetch(folder: Path, address: str, token: str | None) -> None:
         raw.remotes.create_anonymous(address).fetch(
             ["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"],
             callbacks=pygit2.RemoteCallbacks(credentials=who),
+            proxy=True,
         )
     except (pygit2.GitError, KeyError, ValueError) as problem:
         raise NotThere(f"{address} cannot be fetched: {problem}.") from problem
@@ -180,7 +178,9 @@ def _repo(store: Store, target: Target) -> tuple[Repo, Mirrored]:
 
 
 def _show(store: Store, repo: Repo, target: Target, done: Mirrored) -> Mirrored:
-    store.repos.update(repo, private=target.private)
+    if done.made_repo:
+        store.repos.update(repo, private=target.private)
+    done.private = store.repos.by_id(repo.id).private
     return done
 
 

@@ -87,6 +87,7 @@ DIFFERENCES = [
     "- A webhook is told once: what could not be delivered stands in the log of"
     " `hublora hub serve -v` and is not sent again.",
     "- Paths with a backslash are refused (422): on Windows they would lead out of a folder.",
+    "- `git push` is refused: uploads go by the API (`hf upload`, `hublora push`).",
     "",
 ]
 

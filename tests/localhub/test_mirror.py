@@ -121,6 +121,25 @@ def test_what_upstream_does_not_have_or_give_leaves_nothing(hub, api, mine, tmp_
     api.delete_repo("me/hidden")
 
 
+def test_an_interrupted_mirror_is_hidden_until_somebody_shows_it(
+    hub, api, upstream, mine, tmp_path
+):
+    store = Store(tmp_path / "mine")
+    (entry,) = api.get_paths_info(upstream, ["w.ckpt"])
+    there = Store(hub.data_dir).large.path(entry.lfs.sha256)
+    there.rename(there.with_name("away"))
+    failed = mirror(tmp_path, upstream, "--upstream", hub.url)
+    assert "w.ckpt" in str(failed.exception)
+    there.with_name("away").rename(there)
+    assert [repo.private for repo in store.repos.all()] == [True]
+    again = mirror(tmp_path, upstream, "--upstream", hub.url)
+    assert again.exit_code == 0, again.output
+    assert "hublora hub repo settings me/base --public" in again.stderr
+    store.repos.update(store.repos.all()[0], private=False)
+    assert "--public" not in mirror(tmp_path, upstream, "--upstream", hub.url).stderr
+    assert [repo.private for repo in store.repos.all()] == [False]
+
+
 def test_a_cached_snapshot_is_served_under_the_id_of_its_commit(hub, upstream, mine, tmp_path):
     cache = tmp_path / "upstream-cache"
     folder = snapshot_download(
@@ -131,6 +150,9 @@ def test_a_cached_snapshot_is_served_under_the_id_of_its_commit(hub, upstream, m
     assert done.exit_code == 0, done.output
     assert done.stdout == f"me/base@{sha}\n"
     assert "the files alone" in done.stderr
+    data = ("--data", str(tmp_path / "other"))
+    imported = CliRunner().invoke(command, ["import", folder, "me/base", *data])
+    assert f"to keep the id: hublora hub mirror {folder}" in imported.stderr
     there = HfApi(endpoint=mine.url, token=False)
     assert there.model_info(upstream).sha == there.model_info(upstream, revision=sha).sha == sha
     assert there.list_models(author="me").__next__().sha == sha

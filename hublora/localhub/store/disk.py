@@ -9,7 +9,9 @@ import contextlib
 import fcntl
 import logging
 import os
+import shutil
 import stat
+import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -96,6 +98,17 @@ def exclusive_if_free(lock: Path) -> Iterator[bool]:
             yield True
     except BlockingIOError:
         yield False
+
+
+@contextlib.contextmanager
+def workplace(uploads: Path) -> Iterator[Path]:
+    """Make a folder for the time of the block that no start takes for left over from a crash."""
+    folder = Path(tempfile.mkdtemp(prefix="stage-", dir=uploads))
+    try:
+        with exclusive(folder / "lock"):
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -6,7 +6,6 @@ reader that began before may still need them.
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +14,7 @@ import pygit2
 
 from hublora.filesystem import sync_folder, write_atomically
 
-from .disk import sync_file
+from .disk import sync_file, workplace
 
 JOIN_FROM = 40
 _SMALL_BYTES = 16 << 20
@@ -35,9 +34,11 @@ def join_packs(raw: pygit2.Repository, folder: Path, least: int = JOIN_FROM) -> 
     for index in indexes:
         for oid in object_ids(index):
             builder.add(pygit2.Oid(hex=oid))
-    with tempfile.TemporaryDirectory(prefix="stage-", dir=folder.parents[1] / "uploads") as made:
-        builder.write(made)
-        new = install(Path(made), packs)
+    with workplace(folder.parents[1] / "uploads") as place:
+        made = place / "pack"
+        made.mkdir()
+        builder.write(str(made))
+        new = install(made, packs)
     gone = [path.stem for path in indexes if path.stem not in new]
     write_atomically(packs / SUPERSEDED, "\n".join(gone).encode())
 
