@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from .markdown import inside
+from .markdown import inside, own_file
 
 MAX_PICTURES = 60
-FIRST_PICTURES = 12
+DATASET_PICTURES = 24  # on one page
 _CAPTIONS = ("text", "caption", "prompt")
 _PICTURE = re.compile(r".+\.(png|jpe?g|webp|gif|mp4|webm)", re.IGNORECASE)
-_OWN_RESOLVE = re.compile(r"https?://[^/]+/(?:datasets/|spaces/)?([^/]+/[^/]+)/resolve/[^/]+/(.+)")
+_OWN_RESOLVE = re.compile(
+    r"(?:https?://[^/]+)?/(?:datasets/|spaces/)?([^/]+/[^/]+)/resolve/[^/]+/(.+)"
+)
 
 
 @dataclass(frozen=True)
@@ -32,14 +36,14 @@ class Picture:
         return self.path.lower().endswith((".mp4", ".webm"))
 
 
-def pictures(card: dict[str, Any], repo_name: str) -> list[Picture]:
+def pictures(card: dict[str, Any], repo_name: str, origin: str) -> list[Picture]:
     """Return the pictures that a card shows, leaving out what is not a file of the repo."""
     widget = card.get("widget")
     found = []
     for item in widget if isinstance(widget, list) else []:
         output = item.get("output") if isinstance(item, dict) else None
         url = output.get("url") if isinstance(output, dict) else None
-        path = _path(url, repo_name)
+        path = _path(url, repo_name, origin)
         if path is None:
             continue
         parameters = item.get("parameters")
@@ -50,16 +54,42 @@ def pictures(card: dict[str, Any], repo_name: str) -> list[Picture]:
     return found
 
 
-def first_pictures(paths: Iterable[str], metadata: bytes) -> list[Picture]:
-    """Return the first pictures of an image folder with their captions.
+def dataset_pictures(
+    paths: Iterable[str], read: Callable[[str], bytes | None], skip: int
+) -> tuple[list[Picture], bool]:
+    """Return a page of the pictures of an image folder with their captions, and if there are more.
 
     Args:
         paths: Every file of the dataset.
-        metadata: Content of the repo's metadata.jsonl; empty without one.
+        read: The content of a small file, None when it is not there.
+        skip: How many pictures come before.
     """
-    captions = dict(_captions(metadata))
-    still = (Picture(path, captions.get(path, "")) for path in paths if _PICTURE.fullmatch(path))
-    return list(islice((picture for picture in still if not picture.moves), FIRST_PICTURES))
+    still = (path for path in paths if _PICTURE.fullmatch(path) and not Picture(path, "").moves)
+    found = list(islice(still, skip, skip + DATASET_PICTURES + 1))
+    shown = found[:DATASET_PICTURES]
+    captions: dict[str, str] = {}
+    for folder in dict.fromkeys(path.rpartition("/")[0] for path in shown):
+        place = f"{folder}/" if folder else ""
+        rows = _rows(read(f"{place}metadata.jsonl"), read(f"{place}metadata.csv"))
+        captions |= {f"{place}{name}": text for name, text in rows}
+    for path in shown:
+        if not captions.get(path):
+            beside = read(f"{path.rpartition('.')[0]}.txt") or b""
+            captions[path] = _text(beside.decode("utf-8", "replace"))
+    return [Picture(path, captions[path]) for path in shown], len(found) > len(shown)
+
+
+def _rows(jsonl: bytes | None, csv_text: bytes | None) -> Iterator[tuple[str, str]]:
+    """Yield path and caption of the rows of a folder's metadata."""
+    if jsonl is not None:
+        yield from _captions(jsonl)
+    elif csv_text is not None:
+        try:
+            for row in csv.DictReader(io.StringIO(csv_text.decode("utf-8-sig", "replace"))):
+                texts = (row[key] for key in _CAPTIONS if row.get(key))
+                yield str(row.get("file_name")), _text(next(texts, ""))
+        except csv.Error:
+            return
 
 
 def _captions(metadata: bytes) -> Iterator[tuple[str, str]]:
@@ -74,10 +104,10 @@ def _captions(metadata: bytes) -> Iterator[tuple[str, str]]:
             yield name, _text(next(texts, ""))
 
 
-def _path(url: object, repo_name: str) -> str | None:
+def _path(url: object, repo_name: str, origin: str) -> str | None:
     if not isinstance(url, str):
         return None
-    own = _OWN_RESOLVE.fullmatch(url)
+    own = _OWN_RESOLVE.fullmatch(own_file(url, origin) or url)
     if own and own[1].lower() == repo_name.lower():
         url = own[2].partition("?")[0]
     path = inside(url)

@@ -52,7 +52,7 @@ def _parser() -> MarkdownIt:
     return MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
 
 
-def render(text: str, *, file: Place, page: Place, gallery: str = "") -> str:
+def render(text: str, *, file: Place, page: Place, gallery: str = "", origin: str = "") -> str:
     """Return the HTML of a card's body.
 
     Args:
@@ -60,6 +60,7 @@ def render(text: str, *, file: Place, page: Place, gallery: str = "") -> str:
         file: Address of the content of a path in the repo, for pictures.
         page: Address of the page of a path in the repo, for links.
         gallery: Trusted HTML that stands where the author wrote `<Gallery />`.
+        origin: This Hub's address; pictures that begin with it are shown.
     """
     if len(text) > MAX_BYTES:
         return as_typed(text)
@@ -79,25 +80,30 @@ def render(text: str, *, file: Place, page: Place, gallery: str = "") -> str:
         tags=set(_TAGS.split()),
         clean_content_tags={"script", "style", "iframe", "object", "embed", "svg", "math"},
         attributes=_ATTRIBUTES,
-        attribute_filter=lambda tag, name, value: _address(tag, name, value, file, page),
+        attribute_filter=lambda tag, name, value: _address(tag, name, value, file, page, origin),
         url_schemes={"http", "https", "mailto"},
         link_rel="noopener noreferrer nofollow ugc",
         strip_comments=True,
     )
+    clean = clean.replace("<pre>", '<pre tabindex="0">')  # what scrolls is reached by keyboard
     first, *rest = clean.replace(f"<p>{mark}</p>", mark).split(mark)
     return first + (gallery + "".join(rest) if rest else "")
 
 
-def render_within_limits(text: str, *, file: Place, page: Place, gallery: str = "") -> str:
+def render_within_limits(
+    text: str, *, file: Place, page: Place, gallery: str = "", origin: str = ""
+) -> str:
     """Return what `render` does, or the text as it was typed where that takes too long."""
     try:
-        made: str = BENCH.do(render, text, file=file, page=page, gallery=gallery)
+        made: str = BENCH.do(render, text, file=file, page=page, gallery=gallery, origin=origin)
     except TooMuchWork:
         return as_typed(text)
     return made
 
 
-def render_all_within_limits(texts: list[str], *, file: Place, page: Place) -> list[str]:
+def render_all_within_limits(
+    texts: list[str], *, file: Place, page: Place, origin: str = ""
+) -> list[str]:
     """Return what `render` makes of each text; what is too much is shown as it was typed."""
     whole: list[str] = []
     size = 0
@@ -107,19 +113,19 @@ def render_all_within_limits(texts: list[str], *, file: Place, page: Place) -> l
             break
         whole.append(text)
     try:
-        made: list[str] = BENCH.do(_render_all, whole, file=file, page=page)
+        made: list[str] = BENCH.do(_render_all, whole, file=file, page=page, origin=origin)
     except TooMuchWork:
         made = []
     return made + [as_typed(text) for text in texts[len(made) :]]
 
 
-def _render_all(texts: list[str], file: Place, page: Place) -> list[str]:
-    return [render(text, file=file, page=page) for text in texts]
+def _render_all(texts: list[str], file: Place, page: Place, origin: str) -> list[str]:
+    return [render(text, file=file, page=page, origin=origin) for text in texts]
 
 
 def as_typed(text: str) -> str:
     """Return a text without its markup, at most as much as a card's."""
-    return f"<pre>{html.escape(text[:MAX_BYTES])}</pre>"
+    return f'<pre tabindex="0">{html.escape(text[:MAX_BYTES])}</pre>'
 
 
 def _size(tokens: list[Token]) -> int:
@@ -160,19 +166,35 @@ def _too_deep(raw: str) -> bool:
     return False
 
 
-def _address(tag: str, name: str, value: str, file: Place, page: Place) -> str | None:
+def _address(tag: str, name: str, value: str, file: Place, page: Place, origin: str) -> str | None:
     """Return an attribute as it may stand: addresses of the repo itself are made whole."""
     if name not in ("src", "href"):
         return value
     path = inside(value)
     if name == "src":
-        return file(path) if path else None
+        return file(path) if path else own_file(value, origin)
     if value.startswith("#") or urlsplit(value).scheme in ("http", "https", "mailto"):
         return value
     # Another page of this Hub: browsers drop blanks, so "/\t/host" would be another host.
     if re.fullmatch(r"/([^/\\\s][^\\\s]*)?", value):
         return value
     return page(path) if path else None
+
+
+_OWN_FILE = re.compile(
+    r"(/(?:(?:datasets|spaces)/)?[\w.-]+/[\w.-]+)/(?:resolve|blob|raw)/([^\\\s?#]+)(?:[?#].*)?"
+)
+
+
+def own_file(address: str, origin: str) -> str | None:
+    """Return the place of a file on this Hub that an absolute path or a full address means."""
+    place = address.strip()
+    if origin and place.lower().startswith(f"{origin.lower()}/"):
+        place = place[len(origin) :]
+    found = _OWN_FILE.fullmatch(place)
+    if found is None or ".." in unquote(found[2]).split("/"):
+        return None
+    return f"{found[1]}/resolve/{found[2]}"
 
 
 def inside(address: str) -> str | None:

@@ -127,7 +127,8 @@ def test_in_a_real_browser_nothing_of_a_hostile_repo_runs(world: World, tmp_path
     run = "document.title='HACKED'"
     card = f"""---
 tags: ["<script>{run}</script>"]
-license: "<img src=x onerror={run}>"
+license: other
+license_name: "<img src=x onerror={run}>"
 base_model: "javascript:{run}"
 widget:
 - text: "<script>{run}</script><img src=x onerror={run}>"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import html
 import json
 import re
@@ -57,8 +59,12 @@ def test_a_repo_page_shows_the_card_its_gallery_and_how_to_use_it(hub, lora):
     assert "evil.example" not in page.text
     assert f"hublora run {lora}" in page.text
     assert 'href="/hublora/tiny-sd"' in page.text
-    assert "script-src" not in page.headers["content-security-policy"]
-    assert "default-src 'none'" in page.headers["content-security-policy"]
+    policy = page.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    (script,) = re.findall(r"<script[^>]*>(.*?)</script>", page.text, re.S)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert re.findall(r"script-src [^;]*", policy) == [f"script-src 'sha256-{digest}'"]
+    assert "script-src" not in get(hub, "/models").headers["content-security-policy"]
 
 
 def test_code_that_would_leave_learned_words_out_is_not_shown(hub, api, lora):
@@ -93,21 +99,129 @@ def test_a_command_to_copy_holds_the_prompt_as_one_word_and_runs_nothing_of_it(h
     assert done.stdout == f"{repo}\n{hostile}\n"
 
 
-def test_a_dataset_of_pictures_shows_the_first_ones_with_their_captions(hub, api):
+def test_a_dataset_shows_all_its_pictures_page_by_page_with_their_captions(hub, api):
     api.create_repo("pictures", repo_type="dataset")
-    rows = [{"file_name": f"{n:02}.png", "text": f"<i>picture</i> {n}"} for n in range(20)]
+    rows = [{"file_name": f"{n:02}.png", "text": f"<i>picture</i> {n}"} for n in range(30)]
     files = {row["file_name"]: b"\x89PNG\0" + row["text"].encode() for row in rows}
     files["metadata.jsonl"] = "\n".join([*map(json.dumps, rows), "[]", "{"]).encode()
+    files["train/b.png"], files["train/b.txt"] = b"\x89PNG\0b", b"words beside it"
+    files["train/c.png"] = b"\x89PNG\0c"
+    files["train/metadata.csv"] = b"file_name,caption\nc.png,of a table\n"
     api.create_commit(
         "me/pictures",
         [CommitOperationAdd(name, content) for name, content in files.items()],
         repo_type="dataset",
         commit_message="Pictures",
     )
-    page = get(hub, "/datasets/me/pictures").text
-    assert page.count("<figure>") == 12
-    assert "&lt;i&gt;picture&lt;/i&gt; 11" in page
-    assert "<i>picture" not in page
+    first = get(hub, "/datasets/me/pictures").text
+    assert first.count("<figure>") == 24
+    assert "&lt;i&gt;picture&lt;/i&gt; 23" in first
+    assert "<i>picture" not in first
+    (following,) = re.findall(r'<a href="(\?pictures=[0-9]+)">More pictures', first)
+    second = get(hub, f"/datasets/me/pictures{following}").text
+    assert second.count("<figure>") == 8
+    for caption in ("picture&lt;/i&gt; 29", "words beside it", "of a table"):
+        assert caption in second
+    assert "More pictures" not in second
+
+
+def test_pictures_of_this_hub_show_wherever_their_address_says_so(hub, api, eve, lora):
+    sha = api.model_info(lora).sha
+    words = f"""
+![relative](images/0.png) ![blob](/{lora}/blob/main/images/0.png)
+![path](/{lora}/resolve/main/images/0.png) ![whole]({hub.url}/{lora}/resolve/main/images/0.png)
+<img alt="data" src="/datasets/me/x/raw/main/a%20b.png">
+![away](https://evil.example/x.png) ![up](/{lora}/resolve/main/../../x.png)
+![other]({hub.url}.evil.example/{lora}/resolve/main/x.png) ![api](/api/models)
+"""
+    number = eve.create_discussion(lora, "Pictures", description=words).num
+    card = f"---\ntags: [lora]\n---\n{words}"
+    api.upload_file(path_or_fileobj=card.encode(), path_in_repo="README.md", repo_id=lora)
+    newest = api.model_info(lora).sha
+    assert newest != sha
+    for page, rev in ((f"/{lora}", newest), (f"/{lora}/discussions/{number}", "main")):
+        tags = re.findall(r"<img [^>]*>", get(hub, page).text)
+        shown = {
+            re.findall(r'alt="(\w+)"', tag)[0]: re.findall(r' src="([^"]+)"', tag)[0]
+            for tag in tags
+            if " src=" in tag
+        }
+        here = f"/{lora}/resolve/main/images/0.png"
+        assert shown == {
+            "relative": f"/{lora}/resolve/{rev}/images/0.png",
+            "blob": here,
+            "path": here,
+            "whole": here,
+            "data": "/datasets/me/x/resolve/main/a%20b.png",
+        }
+
+
+def test_a_gallery_may_name_its_pictures_by_their_whole_address(hub, api, repo):
+    places = (f"{hub.url}/{repo}/resolve/main/a.png", f"/{repo}/blob/main/b.png")
+    widget = json.dumps([{"text": "x", "output": {"url": place}} for place in places])
+    api.create_commit(
+        repo,
+        [
+            CommitOperationAdd("README.md", f"---\nwidget: {widget}\n---\n".encode()),
+            CommitOperationAdd("a.png", b"\x89PNG\0a"),
+            CommitOperationAdd("b.png", b"\x89PNG\0b"),
+        ],
+        commit_message="gallery",
+    )
+    sha = api.model_info(repo).sha
+    page = get(hub, f"/{repo}").text
+    assert all(f'<img src="/{repo}/resolve/{sha}/{name}.png"' in page for name in "ab")
+
+
+def test_every_page_has_a_title_of_its_own_and_labels(hub, api, eve, lora):
+    number = eve.create_discussion(lora, "A question", description="Why?").num
+    sha = api.model_info(lora).sha
+    pages = [
+        "/models",
+        "/datasets",
+        "/spaces",
+        "/collections",
+        "/models?search=dots",
+        f"/{lora}",
+        f"/{lora}/tree/main",
+        f"/{lora}/tree/main/images",
+        f"/{lora}/blob/main/README.md",
+        f"/{lora}/commits/main",
+        f"/{lora}/commit/{sha}",
+        f"/{lora}/compare/main..main",
+        f"/{lora}/discussions",
+        f"/{lora}/discussions/{number}",
+        "/login",
+        "/logout",
+        "/nothing/here",
+    ]
+    texts = {place: get(hub, place).text for place in pages}
+    titles = {re.findall(r"<title>(.*?)</title>", text, re.S)[0] for text in texts.values()}
+    assert len(titles) == len(pages)
+    for place, text in texts.items():
+        assert "<nav>" not in text, place
+        assert re.findall(r"<pre(?! tabindex)", text) == [], place
+
+
+def test_a_code_block_of_a_card_is_reached_by_keyboard(hub, api, repo):
+    card = b"# X\n\n```\ncode\n```\n\n`<pre>`\n"
+    api.upload_file(path_or_fileobj=card, path_in_repo="README.md", repo_id=repo)
+    page = get(hub, f"/{repo}").text
+    assert '<pre tabindex="0"><code>code' in page
+    assert "<code>&lt;pre&gt;</code>" in page
+
+
+def test_signing_in_may_be_given_up_and_undone(hub):
+    given_up = get(hub, "/login?next=/datasets")
+    assert (given_up.status_code, given_up.headers["www-authenticate"][:5]) == (401, "Basic")
+    assert "You are not signed in" in given_up.text
+    assert 'href="/datasets"' in given_up.text
+    assert 'href="//evil' not in get(hub, "/login?next=//evil.example").text
+    signed_in = {"auth": ("me", hub.token), "headers": {"accept": "text/html"}}
+    assert 'href="/logout"' in httpx.get(f"{hub.url}/models", **signed_in).text
+    out = httpx.get(f"{hub.url}/logout", **signed_in)
+    assert (out.status_code, out.headers["www-authenticate"][:5]) == (401, "Basic")
+    assert "You are signed out" in out.text
 
 
 def test_a_space_is_shown_and_says_that_it_does_not_run(hub, api):
@@ -193,7 +307,8 @@ def test_a_gated_repos_page_shows_the_card_and_a_way_to_ask(hub, api, eve, lora)
 def test_a_private_repos_page_opens_only_after_signing_in(hub, api):
     api.create_repo("me/hidden", private=True, exist_ok=True)
     assert get(hub, "/me/hidden").status_code == 404
-    assert "hidden" not in get(hub, "/models?search=hidden").text.replace('value="hidden"', "")
+    found = get(hub, "/models?search=hidden").text
+    assert "hidden" not in found.replace('value="hidden"', "").replace("<title>hidden", "")
     asked = get(hub, "/login?next=/me/hidden")
     assert (asked.status_code, asked.headers["www-authenticate"][:5]) == (401, "Basic")
     signed_in = httpx.get(hub.url + "/login?next=/me/hidden", auth=("me", hub.token))

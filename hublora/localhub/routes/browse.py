@@ -17,8 +17,9 @@ from ..store.errors import EntryNotFound, Malformed
 from ..store.names import check_path
 from ..store.repos import Repo
 from ..store.tensors import read_header
+from .addresses import file_address
 from .lists import whole_number
-from .pages import file_address, page, writes
+from .pages import page, writes
 
 FILES_SHOWN = 500
 COMMITS_SHOWN = 50
@@ -63,7 +64,7 @@ def file_page(call: Call) -> Response:
         "file",
         **_place(repo, revision, path),
         entry=entry,
-        address=file_address(repo, commit, path),
+        address=file_address(repo.path, commit, path),
         picture=path.lower().endswith(_PICTURES),
         text=text_of(git, entry),
         tensors=tensors,
@@ -117,13 +118,13 @@ def compare_page(call: Call) -> Response:
         raise Malformed("Two revisions are compared: old..new")
     views = [View(call.store, repo, revision) for revision in (old, new)]
     sides = [
-        {picture.path: picture for picture in gallery.pictures(view.card, repo.name)}
+        {picture.path: picture for picture in gallery.pictures(view.card, repo.name, call.origin)}
         for view in views
     ]
     rows = []
     for path in dict.fromkeys([*sides[0], *sides[1]]):
         pair = [
-            {"prompt": side[path].prompt, "address": file_address(repo, view.sha, path)}
+            {"prompt": side[path].prompt, "address": file_address(repo.path, view.sha, path)}
             if path in side
             else None
             for side, view in zip(sides, views, strict=True)

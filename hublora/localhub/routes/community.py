@@ -44,16 +44,14 @@ def discussion_page(call: Call) -> Response:
         clashing = call.store.discussions.conflicting_files(git, found)
         merged = git.commit(found.merge_commit).parents[0] if found.merge_commit else None
         different = changes(git, merged or git.resolve(DEFAULT_BRANCH), git.resolve(found.ref))
+    said = comments_html(call, repo, found.events)
     return page(
         call,
         "discussion",
         repo=repo,
         tab="community",
         discussion=found,
-        events=[
-            _shown(event, html)
-            for event, html in zip(found.events, comments_html(found.events), strict=True)
-        ],
+        events=[_shown(event, html) for event, html in zip(found.events, said, strict=True)],
         changes=different,
         clashing=clashing,
         speaks=speaks(call, repo),

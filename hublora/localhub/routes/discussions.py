@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from .. import events, markdown
@@ -14,6 +15,7 @@ from ..store.errors import Conflict, Forbidden, NotThere
 from ..store.git import DEFAULT_BRANCH
 from ..store.merging import diff_text
 from ..store.repos import Repo
+from .addresses import file_address, page_address
 from .lists import whole_number
 
 PAGE = 50
@@ -55,7 +57,7 @@ def details(call: Call) -> dict[str, Any]:
     """GET …/discussions/{n}: `get_discussion_details`, with the diff of a pull request."""
     repo, found = found_discussion(call)
     facts = _summary(repo, found) | {
-        "events": _events(found.events),
+        "events": _events(call, repo, found.events),
         "filesWithConflicts": None,
     }
     if not found.is_pull_request:
@@ -77,7 +79,7 @@ def comment(call: Call) -> dict[str, Any]:
     _, found = found_discussion(call)
     said = call.store.discussions.comment(repo, found, call.json().get("comment"), author)
     _comment_told(call, repo, found, said, "create")
-    return {"newMessage": _event(said)}
+    return {"newMessage": _event(call, repo, said)}
 
 
 def edit(call: Call) -> dict[str, Any]:
@@ -88,7 +90,7 @@ def edit(call: Call) -> dict[str, Any]:
     text = call.json().get("content")
     changed = call.store.discussions.edit(repo, found, event.id, text, author)
     _comment_told(call, repo, found, changed, "update")
-    return {"updatedComment": _event(changed)}
+    return {"updatedComment": _event(call, repo, changed)}
 
 
 def hide(call: Call) -> dict[str, Any]:
@@ -100,7 +102,7 @@ def hide(call: Call) -> dict[str, Any]:
         _its_own(found, event_id, author)
     changed = call.store.discussions.hide(found, event_id, author)
     _comment_told(call, repo, found, changed, "update")
-    return {"updatedComment": _event(changed)}
+    return {"updatedComment": _event(call, repo, changed)}
 
 
 def rename(call: Call) -> dict[str, Any]:
@@ -108,7 +110,7 @@ def rename(call: Call) -> dict[str, Any]:
     repo, found, author = _in_charge(call)
     event = call.store.discussions.rename(repo, found, call.json().get("title"), author)
     _change_told(call, repo, found)
-    return {"newTitle": _event(event)}
+    return {"newTitle": _event(call, repo, event)}
 
 
 def set_status(call: Call) -> dict[str, Any]:
@@ -120,7 +122,7 @@ def set_status(call: Call) -> dict[str, Any]:
         _comment_told(call, repo, found, said, "create")
     event = call.store.discussions.set_status(repo, found, wanted.get("status"), author)
     _change_told(call, repo, found)
-    return {"newStatus": _event(event)}
+    return {"newStatus": _event(call, repo, event)}
 
 
 def merge(call: Call) -> dict[str, Any]:
@@ -188,13 +190,13 @@ def _summary(repo: Repo, found: Discussion) -> dict[str, Any]:
     }
 
 
-def _event(event: Event) -> dict[str, Any]:
-    return _events([event])[0]
+def _event(call: Call, repo: Repo, event: Event) -> dict[str, Any]:
+    return _events(call, repo, [event])[0]
 
 
-def _events(events: Sequence[Event]) -> list[dict[str, Any]]:
+def _events(call: Call, repo: Repo, events: Sequence[Event]) -> list[dict[str, Any]]:
     """Return events as `deserialize_event` of huggingface_hub reads them."""
-    pairs = zip(events, comments_html(events), strict=True)
+    pairs = zip(events, comments_html(call, repo, events), strict=True)
     return [_wire(event, html) for event, html in pairs]
 
 
@@ -212,14 +214,18 @@ def _wire(event: Event, html: str) -> dict[str, Any]:
     }
 
 
-def comments_html(events: Sequence[Event]) -> list[str]:
-    """Return the comment of each event, if it is one, as HTML that cannot do harm."""
+def comments_html(call: Call, repo: Repo, events: Sequence[Event]) -> list[str]:
+    """Return the comment of each event, if it is one, as HTML that cannot do harm.
+
+    Relative addresses mean files of `main`.
+    """
     texts = [event.data["latest"]["raw"] if event.kind == "comment" else "" for event in events]
-    return markdown.render_all_within_limits(texts, file=_nowhere, page=_nowhere)
-
-
-def _nowhere(path: str) -> str:
-    return ""
+    return markdown.render_all_within_limits(
+        texts,
+        file=partial(file_address, repo.path, DEFAULT_BRANCH),
+        page=partial(page_address, repo.path, DEFAULT_BRANCH),
+        origin=call.origin,
+    )
 
 
 _ONE = "/api/{kind}/{repo}/discussions/{number}"

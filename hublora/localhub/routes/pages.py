@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from functools import partial
+import base64
+from functools import cache, partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -21,10 +23,11 @@ from ..store import cards
 from ..store.access import Right
 from ..store.repos import Repo
 from ..store.search import search
-from .lists import read_query
+from .addresses import file_address, page_address
+from .lists import read_query, whole_number
 
 PAGE_SIZE = 30
-_METADATA_BYTES = 1 << 20
+_METADATA_BYTES = 16 << 20
 _LOCK = "hublora.lock.json"  # names the adapters of a composition, which holds no weights
 _POLICY = (
     "default-src 'none'; img-src 'self'; media-src 'self'; style-src 'self'; form-action 'self';"
@@ -47,7 +50,17 @@ def page(call: Call, template: str, status: int = 200, **facts: Any) -> Response
         url=markdown.quoted,
         **facts,
     )
-    return Response(text, status, _HEADERS, media_type="text/html; charset=utf-8")
+    headers = _HEADERS
+    if "script" in facts:  # this one text and no other runs, whatever else gets into the page
+        digest = base64.b64encode(sha256(facts["script"].encode()).digest()).decode()
+        headers = headers | {"Content-Security-Policy": f"{_POLICY}; script-src 'sha256-{digest}'"}
+    return Response(text, status, headers, media_type="text/html; charset=utf-8")
+
+
+@cache
+def copy_script() -> str:
+    """Return the script that puts a copy button beside each command of a page."""
+    return (Path(rendering.template_folder()) / "hub" / "copy.js").read_text("utf-8")
 
 
 def speaks(call: Call, repo: Repo) -> bool:
@@ -66,18 +79,29 @@ def home(call: Call) -> Response:
     return RedirectResponse("/models", 307)
 
 
+_ASK = {"WWW-Authenticate": 'Basic realm="hublora", charset="UTF-8"'}
+
+
 def login(call: Call) -> Response:
     """GET /login: makes the browser ask for a token (as password), then goes back."""
     if not call.caller.known:
-        raise Refusal(
-            401,
-            "Sign in with any user name and a token as the password.",
-            {"WWW-Authenticate": 'Basic realm="hublora", charset="UTF-8"'},
-        )
-    back = call.query("next", "/")
-    # A path of this server only: `//host` and `/\host` would lead elsewhere.
-    local = back.startswith("/") and not back.startswith(("//", "/\\"))
-    return RedirectResponse(back if local else "/", 303)
+        return _with(page(call, "login", 401, back=_local(call.query("next", "/"))), _ASK)
+    return RedirectResponse(_local(call.query("next", "/")), 303)
+
+
+def logout(call: Call) -> Response:
+    """GET /logout: refuses the token that the browser sent, which makes it forget it."""
+    return _with(page(call, "logout", 401, signed_out=True), _ASK)
+
+
+def _local(place: str) -> str:
+    """Return a path of this server only: `//host` and `/\\host` would lead elsewhere."""
+    return place if place.startswith("/") and not place.startswith(("//", "/\\")) else "/"
+
+
+def _with(response: Response, headers: dict[str, str]) -> Response:
+    response.headers.update(headers)
+    return response
 
 
 _STATIC = {"hub.css": "text/css", "icon.svg": "image/svg+xml"}
@@ -106,7 +130,7 @@ def list_page(call: Call) -> Response:
         call,
         "list",
         kind=call.kind,
-        repos=[{"repo": repo, "cover": cover(repo), "note": None} for repo in found],
+        repos=[{"repo": repo, "cover": cover(repo, call.origin), "note": None} for repo in found],
         author=call.query("author"),
         search=" ".join(call.queries("search")),
         tags=call.queries("filter"),
@@ -120,9 +144,9 @@ def owner_page(call: Call) -> Response:
     return RedirectResponse(f"/models?author={owner}", 303)
 
 
-def cover(repo: Repo) -> str | None:
+def cover(repo: Repo, origin: str) -> str | None:
     """Return the address of the first still picture of a repo's gallery."""
-    for picture in gallery.pictures(repo.card, repo.name):
+    for picture in gallery.pictures(repo.card, repo.name, origin):
         if not picture.moves and not repo.gated:
             return f"/{repo.path}/resolve/{repo.head}/{markdown.quoted(picture.path)}"
     return None
@@ -135,16 +159,17 @@ def repo_page(call: Call) -> Response:
     right = call.store.right(repo, call.caller)
     readme = view.git.read_file(view.sha, "README.md", cards.MAX_README_BYTES) or b""
     _, body = split_front_matter(readme.decode("utf-8", "replace"))
-    shown = _shown(repo, view) if right >= Right.READ else []
+    shown, following = _shown(call, repo, view) if right >= Right.READ else ([], None)
     pictures = rendering.render(
-        "hub/gallery.html.jinja", pictures=shown, file=partial(file_address, repo, view.sha)
+        "hub/gallery.html.jinja", pictures=shown, file=partial(file_address, repo.path, view.sha)
     )
     has_place = markdown.has_gallery(body)
     text = markdown.render_within_limits(
         body,
-        file=partial(file_address, repo, view.sha),
-        page=partial(page_address, repo, "main"),
+        file=partial(file_address, repo.path, view.sha),
+        page=partial(page_address, repo.path, "main"),
         gallery=pictures,
+        origin=call.origin,
     )
     return page(
         call,
@@ -154,6 +179,8 @@ def repo_page(call: Call) -> Response:
         card=view.card,
         body=text,
         gallery="" if has_place or not shown else pictures,
+        following=following,
+        script=copy_script(),
         prompt=shown[0].prompt if shown else "",
         bases=cards.adapter_of(view.card),
         **_usage(view),
@@ -179,28 +206,21 @@ def _usage(view: View) -> dict[str, Any]:
     return {"runs": words or composed or "lora" in view.tags, "weights": alone}
 
 
-def _shown(repo: Repo, view: View) -> list[gallery.Picture]:
-    """Return the pictures of the card, or the first ones of a dataset whose card has none."""
-    shown = gallery.pictures(view.card, repo.name)
+def _shown(call: Call, repo: Repo, view: View) -> tuple[list[gallery.Picture], str | None]:
+    """Return the pictures of the card, or a page of a dataset's own, and where the next one is."""
+    shown = gallery.pictures(view.card, repo.name, call.origin)
     if shown or repo.kind != "dataset":
-        return shown
-    metadata = view.git.read_file(view.sha, "metadata.jsonl", _METADATA_BYTES)
-    return gallery.first_pictures(view.paths, metadata or b"")
-
-
-def file_address(repo: Repo, sha: str, path: str) -> str:
-    """Return where the content of a file is."""
-    return f"/{repo.path}/resolve/{sha}/{markdown.quoted(path)}"
-
-
-def page_address(repo: Repo, revision: str, path: str) -> str:
-    """Return where the page about a file is."""
-    return f"/{repo.path}/blob/{markdown.quoted(revision)}/{markdown.quoted(path)}"
+        return shown, None
+    skip = whole_number(call, "pictures", 0)
+    read = partial(view.git.read_file, view.sha, limit=_METADATA_BYTES)
+    shown, more = gallery.dataset_pictures(view.paths, read, skip)
+    return shown, f"?pictures={skip + len(shown)}" if more else None
 
 
 ROUTES = [
     Route("GET", "/", home),
     Route("GET", "/login", login),
+    Route("GET", "/logout", logout),
     Route("GET", "/_static/{name}", static),
     Route("GET", "/{kind}", list_page),
     Route("GET", "/{prefix}{repo}", repo_page),

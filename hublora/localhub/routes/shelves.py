@@ -42,7 +42,7 @@ def collection_page(call: Call) -> Response:
         except RepoNotFound:  # a paper, or another collection: only its name is known here
             entries.append({"repo": None, "name": item.target, "note": item.note})
         else:
-            entries.append({"repo": repo, "cover": cover(repo), "note": item.note})
+            entries.append({"repo": repo, "cover": cover(repo, call.origin), "note": item.note})
     return page(call, "collection", collection=found, entries=entries)
 
 

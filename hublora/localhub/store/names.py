@@ -17,7 +17,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _REVISION = re.compile(r"[A-Za-z0-9_][\w.+@/-]{0,254}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _RESERVED_OWNERS = (
-    "api datasets spaces models collections health static settings login join new docs"
+    "api datasets spaces models collections health static settings login logout join new docs"
 )
 MAX_PATH_BYTES = 1024
 MAX_SEGMENT_BYTES = 255
