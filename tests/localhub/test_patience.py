@@ -19,7 +19,9 @@ import pytest
 from huggingface_hub import HfApi
 
 from hublora.localhub import LocalHub
+from hublora.localhub.app import Hub, Settings
 from hublora.localhub.serve import _listen
+from hublora.localhub.store import Store
 
 LARGE = os.urandom(1 << 20) * 24
 
@@ -209,3 +211,52 @@ def test_small_answers_are_sent_at_once():
         return answer
 
     assert asyncio.run(accepted()) != 0
+
+
+def test_all_small_bodies_together_have_a_limit(tmp_path):
+    store = Store(tmp_path)
+    store.people.add("me")
+    headers = {"authorization": f"Bearer {store.people.create_token('me')}"}
+    hub = Hub(store, Settings(max_bodies_bytes=3000))
+    body = b'{"name": "' + b"a" * 2000 + b'"}'
+
+    async def crowd() -> list[int]:
+        transport = httpx.ASGITransport(hub)
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
+            go_on = asyncio.Event()
+
+            async def slowly():
+                yield body[:1800]
+                await go_on.wait()
+                yield body[1800:]
+
+            path = "/api/repos/create"
+            first = asyncio.create_task(http.post(path, content=slowly(), headers=headers))
+            await asyncio.sleep(0.2)
+            second = await http.post(path, content=body, headers=headers)
+            go_on.set()
+            ended = await first
+            third = await http.post(path, content=body, headers=headers)
+            return [second.status_code, ended.status_code, third.status_code]
+
+    assert asyncio.run(crowd()) == [503, 400, 400]
+
+
+def test_a_stranger_sends_less_than_somebody(quick):
+    large = {"content": "a" * (5 << 20)}
+    answer = httpx.post(f"{quick.url}/api/validate-yaml", json=large)
+    assert answer.status_code == 413
+    headers = {"authorization": f"Bearer {quick.token}"}
+    answer = httpx.post(f"{quick.url}/api/validate-yaml", json=large, headers=headers)
+    assert answer.status_code == 400  # read, and no card of that length is taken
+
+
+def test_a_diff_that_difflib_would_take_hours_for_is_shown(quick):
+    api = HfApi(endpoint=quick.url, token=quick.token)
+    api.create_repo("diff", exist_ok=True)
+    for turn in (1, 2):
+        text = "".join(f"{(i * turn * 7919) % 120}\n" for i in range(30_000))
+        api.upload_file(path_or_fileobj=text.encode(), path_in_repo="a.txt", repo_id="me/diff")
+    answer = httpx.get(f"{quick.url}/me/diff/commit/main", timeout=60)
+    assert answer.status_code == 200
+    assert "@@" in answer.text
