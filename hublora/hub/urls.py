@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import ipaddress
 import json
 import os
 import socket
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
 from http import HTTPStatus
-from http.client import HTTPException, HTTPMessage
+from http.client import HTTPException, HTTPMessage, HTTPResponse, HTTPSConnection
 from pathlib import Path
 from typing import IO
 from urllib.parse import urlsplit
@@ -25,7 +27,7 @@ from hublora.hub.download import Progress
 
 MAX_BYTES = 2 << 30  # the largest LoRA adapters in use are well below 2 GiB
 _TIMEOUT = 30  # seconds without a byte
-_GRACE = 60  # seconds, after which a download must have `_MIN_SPEED`
+_GRACE = 60  # seconds for the headers, and after which a download must have `_MIN_SPEED`
 _MIN_SPEED = 1000  # bytes a second
 
 
@@ -103,7 +105,7 @@ def _fetch(url: str, file: IO[bytes], most: int, progress: Progress, tag: str) -
         _Unchanged: Its ETag is still `tag`.
     """
     where = url.partition("?")[0]  # a query may hold a signature
-    opener = urllib.request.build_opener(_SafeRedirects)
+    opener = urllib.request.build_opener(_SafeRedirects, _PatientHandler)
     request = urllib.request.Request(url, headers={"If-None-Match": tag} if tag else {})
     begun = time.monotonic()
     try:
@@ -134,6 +136,45 @@ def _fetch(url: str, file: IO[bytes], most: int, progress: Progress, tag: str) -
     if received < size:
         raise HubError(f"{where} ended after {received:,} of {size:,} bytes.", "Try again.")
     return found
+
+
+class _PatientConnection(HTTPSConnection):
+    """Gives a server `_GRACE` seconds for its headers, whatever it sends until then."""
+
+    def getresponse(self) -> HTTPResponse:
+        """Return the response once its headers are there.
+
+        Raises:
+            TimeoutError: They are not, though bytes may still come.
+        """
+        late = threading.Event()
+
+        def give_up(wire: socket.socket) -> None:
+            late.set()
+            with contextlib.suppress(OSError):  # it has ended by itself
+                wire.shutdown(socket.SHUT_RDWR)
+
+        watch = threading.Timer(_GRACE, give_up, [self.sock])
+        watch.daemon = True
+        watch.start()
+        failure: Exception | None = None
+        try:
+            response = super().getresponse()
+        except (OSError, HTTPException) as error:
+            failure = error
+        finally:
+            watch.cancel()
+        if late.is_set():  # headers that were cut off may even look like an end
+            raise TimeoutError(f"its headers did not come within {_GRACE} s") from failure
+        if failure:
+            raise failure
+        return response
+
+
+class _PatientHandler(urllib.request.HTTPSHandler):
+    def https_open(self, req: urllib.request.Request) -> HTTPResponse:
+        """Open an https URL."""
+        return self.do_open(_PatientConnection, req)
 
 
 class _SafeRedirects(urllib.request.HTTPRedirectHandler):

@@ -37,6 +37,9 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Location", REDIRECTS[kind].format(port=self.server.server_port))
             self.end_headers()
             return
+        if kind in NEVER_BEGIN:
+            self._go_on(0.05, NEVER_BEGIN[kind])
+            return
         body, stated = BODIES[kind]
         tag = TAGS.get(kind)
         if tag and self.headers.get("If-None-Match") == tag:
@@ -54,11 +57,11 @@ class Handler(BaseHTTPRequestHandler):
         if kind in ("hang", "drip"):
             self._go_on(0.05 if kind == "drip" else 2)
 
-    def _go_on(self, pause: float) -> None:
+    def _go_on(self, pause: float, piece: bytes = b"x") -> None:
         try:
             for _ in range(40 if pause < 1 else 1):
                 time.sleep(pause)
-                self.wfile.write(b"x")
+                self.wfile.write(piece)
                 self.wfile.flush()
         except OSError:
             pass  # the client has gone
@@ -79,6 +82,11 @@ BODIES: dict[str, tuple[bytes, int | None]] = {
     "huge": (GOOD, 3 << 30),
     "hang": (GOOD[:10], len(GOOD)),
     "drip": (GOOD[:10], len(GOOD)),
+}
+# Kind -> what comes again and again instead of the end of the headers.
+NEVER_BEGIN = {
+    "slow-headers": b"HTTP/1.1 200 OK\r\n",
+    "only-continue": b"HTTP/1.1 100 Continue\r\n\r\n",
 }
 TAGS: dict[str, str] = {}  # kind -> what the server says that it is now
 ASKED: list[str] = []  # tags that clients asked for
@@ -101,6 +109,8 @@ WRONG = {
     "huge": "larger than 2 GiB",
     "hang": "cannot be fetched: The read operation timed out",
     "drip": "arrives too slowly",
+    "slow-headers": "its headers did not come within",
+    "only-continue": "its headers did not come within",
     "plain": "it redirects to http://localhost",
     "file": "cannot be fetched",
     "private": "it redirects to 127.0.0.1, which is in a private network",
