@@ -9,73 +9,21 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hublora.errors import ConfigError, Interrupted
+from hublora.errors import Interrupted
 from hublora.progress import Callback, FileWritten, Note, StepProgress
-from hublora.refs import is_repo
 from hublora.resolution.base import Base
 from hublora.workflows.train.gallery import draw_preview
 from hublora.workflows.train.signals import asked_to_stop, interrupted
 
 if TYPE_CHECKING:
     from hublora.data import Source
-    from hublora.training.config.training_config import TrainingConfig
     from hublora.training.held_out_loss import Measure
     from hublora.training.metrics_log import MetricsLog
     from hublora.training.session import Session
     from hublora.workflows.train.hub_checkpoint import CheckpointUploader
 
-LATEST = "latest"
 _AGREE_EVERY = 10  # steps after which several processes agree on whether to stop
 _REPORT_EVERY = 0.5  # seconds between two reports of the loss, which wait for the device
-
-
-def find_checkpoint(config: TrainingConfig, resume: str | None, callback: Callback) -> Path | None:
-    """Return the folder of the checkpoint to resume from; None starts a new training.
-
-    Args:
-        config: Settings with the run folder.
-        resume: "latest", a checkpoint's folder or its name, or a repo with an uploaded one; None
-            starts a new training.
-        callback: Called with a warning if "latest" finds none.
-
-    Returns:
-        A folder in the run folder; that of a repo is a temporary one beside it.
-
-    Raises:
-        ConfigError: No such checkpoint, or nothing was to be resumed and the folder has a training
-            already.
-    """
-    from hublora.training.run_folder import STATE, list_checkpoints
-
-    folder = config.run_folder
-    found = list_checkpoints(folder)
-    if resume is None:
-        if found:
-            raise ConfigError(
-                f"{folder} contains a training already.",
-                "Resume it: --resume. Or start a new one in another folder: --output-dir …",
-            )
-        return None
-    if resume == LATEST:
-        if not found:
-            callback(Note(f"No checkpoint in {folder} yet; starting a new training.", True))
-        return found[-1] if found else None
-    if is_repo(resume):
-        from hublora.workflows.train.hub_checkpoint import download_checkpoint
-
-        if found:
-            raise ConfigError(
-                f"{folder} contains a training already; {resume} resumes in a new folder.",
-                "Resume the one here: --resume. Or name another folder: --output-dir …",
-            )
-        return download_checkpoint(resume, folder)
-    path = Path(resume)
-    for candidate in (path, *(one for one in found if one.name == path.name)):
-        if (candidate / STATE).is_file():
-            return candidate
-    raise ConfigError(
-        f"No checkpoint {resume!r} in {folder}.", "Use --resume without a name for the latest."
-    )
 
 
 def open_history(session: Session) -> MetricsLog:

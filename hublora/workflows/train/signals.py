@@ -7,20 +7,22 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hublora.errors import Interrupted
 
-if TYPE_CHECKING:
-    from hublora.workflows.train.hub_checkpoint import CheckpointUploader
 
+def interrupted(checkpoint: Path, elsewhere: str | None = None) -> Interrupted:
+    """Return the exception of a training that was stopped and saved in `checkpoint`.
 
-def interrupted(checkpoint: Path, uploader: CheckpointUploader | None = None) -> Interrupted:
-    """Return the exception of a training that was stopped and saved in `checkpoint`."""
-    elsewhere = f"\nOr on another machine: {uploader.command}" if uploader else ""
+    Args:
+        checkpoint: Folder of the checkpoint, in the run folder.
+        elsewhere: Command that resumes on another machine; None if nothing was uploaded.
+    """
+    command = f"\nOr on another machine: {elsewhere}" if elsewhere else ""
     return Interrupted(
         f"Stopped; everything so far is in {checkpoint}.",
-        f"Resume with the same command and: --output-dir {checkpoint.parent} --resume{elsewhere}",
+        f"Resume with the same command and: --output-dir {checkpoint.parent} --resume{command}",
         checkpoint,
     )
 
