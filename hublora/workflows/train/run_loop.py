@@ -108,7 +108,7 @@ def train_to_end(
                 elif isinstance(event, CheckpointDue):
                     callback(FileWritten("checkpoint", save()))
                 if not session.is_over and _all_stop(session, stop):
-                    raise interrupted(save(), uploader)
+                    raise interrupted(save(), uploader.command if uploader else None)
     finally:
         trackers.close()
     if session.step < session.total_steps:
