@@ -156,7 +156,7 @@ def test_stalled_readers_hold_little_memory(tmp_path):
         for wire in readers:
             wire.recv(1000)
         assert httpx.get(f"{hub.url}/health").is_success
-        assert resident() - before < 80  # MiB; it was more than 2 for each
+        assert resident() - before < 150  # MiB, less than one for each; it was more than two
         for wire in readers:
             wire.close()
 
