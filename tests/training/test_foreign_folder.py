@@ -61,3 +61,37 @@ def test_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     with pytest.raises(ConfigError, match="must be a folder"):
         check_own(tmp_path / "file")
+
+
+def test_files_that_a_person_put_into_a_run_folder_outlive_the_next_results(
+    settings: Callable[..., TrainingConfig], tmp_path: Path
+) -> None:
+    config = settings(validation__num_images=1)
+    folder = hublora.train(config).folder
+    own = {"images/cat.png": "mine", "comfyui/other.safetensors": "mine", "notes.md": "mine"}
+    for name, text in own.items():
+        (folder / name).write_text(text)
+    changed = folder / "images" / "0.png"
+    changed.write_text("edited by a person")
+    told: list[object] = []
+    hublora.train(config, resume="latest", callback=told.append)
+    for name, text in own.items():
+        assert (folder / name).read_text() == text
+    assert (folder / "images" / "0 (1).png").read_text() == "edited by a person"
+    assert changed.read_bytes().startswith(b"\x89PNG")
+    assert any("0 (1).png" in str(event) for event in told)
+
+
+def test_results_of_an_earlier_training_are_replaced(
+    settings: Callable[..., TrainingConfig], tmp_path: Path
+) -> None:
+    many = settings(validation__prompts=["a star"], validation__num_images=3)
+    folder = hublora.train(many).folder
+    assert (folder / "images" / "2.png").is_file()
+    few = settings(validation__prompts=["a star"], validation__num_images=1)
+    hublora.train(few, resume="latest")
+    assert sorted(path.name for path in (folder / "images").glob("*")) == [
+        "0.png",
+        "before-after.png",
+        "validation.png",
+    ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -24,10 +23,11 @@ from hublora.filesystem import sha256_of, write_atomically
 from hublora.generation.composition import Composition
 from hublora.generation.generate import save
 from hublora.hub.repo_layout import CARD, ENVIRONMENT, LEARNED_EMBEDDINGS, SETTINGS, WEIGHTS
-from hublora.progress import Callback, FileWritten
+from hublora.progress import Callback, FileWritten, Note
 from hublora.refs import AdapterRef
 from hublora.resolution.base import Base
 from hublora.resolution.composition_parts import LoadedAdapter
+from hublora.training.result_files import ResultFiles
 from hublora.weights import Weight
 from hublora.workflows.push import save_card
 from hublora.workflows.train.card_facts import (
@@ -107,10 +107,11 @@ def write_results(
         callback: Is told what happens.
     """
     folder = session.config.run_folder
-    kohya = _write_adapter(folder, session, base, source) if session.adapted else None
-    words = _write_words(folder, session, base, source) if session.tokens else None
+    files = ResultFiles(folder, lambda text: callback(Note(text, warning=True)))
+    kohya = _write_adapter(files, session, base, source) if session.adapted else None
+    words = _write_words(files, session, base, source) if session.tokens else None
     callback(FileWritten("adapter", folder / main_file(session)))
-    gallery = _write_images(folder, session, base, source, callback)
+    gallery = _write_images(files, session, base, source, callback)
     environment = describe_environment(session.accelerator.device.type)
     write_atomically(folder / ENVIRONMENT, json.dumps(environment, indent=2) + "\n")
     settings = yaml.safe_dump(_reproducible(session), sort_keys=False)
@@ -139,36 +140,37 @@ def _facts(session: Session, base: Base) -> AdapterFacts:
     )
 
 
-def _write_adapter(folder: Path, session: Session, base: Base, source: Source) -> Path:
+def _write_adapter(files: ResultFiles, session: Session, base: Base, source: Source) -> Path:
     """Write the adapter in both layouts; return the file in kohya's."""
     adapter = session.adapter(_facts(session, base))
     tensors, metadata = to_diffusers(adapter)
     metadata |= _metadata(session, base, source)
-    save_tensors(tensors, folder / WEIGHTS, metadata)
-    comfyui = folder / "comfyui"
-    shutil.rmtree(comfyui, ignore_errors=True)
-    kohya = comfyui / f"{title(session)}.safetensors"
+    folder = session.config.run_folder
+    save_tensors(tensors, files.make_way(folder / WEIGHTS), metadata)
+    files.add(folder / WEIGHTS)
+    files.clear("comfyui")
+    kohya = files.make_way(folder / "comfyui" / f"{title(session)}.safetensors")
     flat = {key: value for key, value in metadata.items() if key != "lora_adapter_metadata"}
     usual = Counter((one.rank, one.alpha) for m in adapter.layers.values() for one in m.values())
     ((rank, alpha), _), *_ = usual.most_common(1)
     flat["ss_network_dim"], flat["ss_network_alpha"] = str(rank), str(alpha)
     flat["ss_network_module"] = "networks.lora"
     save_tensors(to_kohya(adapter, base.family.names.kohya_prefixes), kohya, flat)
+    files.add(kohya)
     return kohya
 
 
-def _write_words(folder: Path, session: Session, base: Base, source: Source) -> Path:
+def _write_words(files: ResultFiles, session: Session, base: Base, source: Source) -> Path:
     """Write the learned words, beside the adapter or in its place; return the file.
 
     Of a base with one text encoder and without an adapter, it is the file that diffusers'
     `load_textual_inversion` looks for.
     """
     tokens = session.learned_tokens()
-    beside = folder / "embeddings"
-    shutil.rmtree(beside, ignore_errors=True)
-    path = (
-        beside / f"{title(session)}.safetensors" if session.adapted else folder / LEARNED_EMBEDDINGS
-    )
+    folder = session.config.run_folder
+    files.clear("embeddings")
+    name = f"embeddings/{title(session)}.safetensors" if session.adapted else LEARNED_EMBEDDINGS
+    path = files.make_way(folder / name)
     metadata = _metadata(session, base, source)
     if session.adapted or len(tokens[0].vectors) > 1:
         tensors, names = tokens_by_encoder(tokens)
@@ -176,6 +178,7 @@ def _write_words(folder: Path, session: Session, base: Base, source: Source) -> 
     else:
         tensors = tokens_by_name(tokens)
     save_tensors(tensors, path, metadata)
+    files.add(path)
     return path
 
 
@@ -204,7 +207,11 @@ def _architecture(session: Session, base: Base) -> str:
 
 
 def _write_images(
-    folder: Path, session: Session, base: Base, source: Source, callback: Callback
+    files: ResultFiles,
+    session: Session,
+    base: Base,
+    source: Source,
+    callback: Callback,
 ) -> list[tuple[str, Drawn]]:
     """Draw gallery and before/after; return the gallery's paths inside the repo."""
     plans = plan_gallery(session, base, source)
@@ -213,8 +220,8 @@ def _write_images(
     before = draw(
         session, [one.plan for one in few], callback, "Drawing the base alone", adapter=False
     )
-    images = folder / "images"
-    shutil.rmtree(images, ignore_errors=True)
+    folder = session.config.run_folder
+    files.clear("images")
     repo_id = session.config.hub.model_id
     ref = AdapterRef("repo", repo_id) if repo_id else AdapterRef("local", title(session))
     trained = Adapter({}, AdapterFacts(sha256=sha256_of(folder / main_file(session))))
@@ -224,12 +231,16 @@ def _write_images(
     gallery = []
     for index, one in enumerate(after):
         path = f"images/{index}.png"
-        save(one.image, folder / path, composition, one.plan)
+        save(one.image, files.make_way(folder / path), composition, one.plan)
+        files.add(folder / path)
         gallery.append((path, one))
-    gallery_sheet(after).save(images / "validation.png")
+    validation = files.make_way(folder / "images" / "validation.png")
+    gallery_sheet(after).save(validation)
+    files.add(validation)
     learned = "adapter" if session.adapted else "word"
-    before_after_sheet(before, few, learned).save(folder / BEFORE_AFTER)
-    callback(FileWritten("validation sheet", images / "validation.png"))
+    before_after_sheet(before, few, learned).save(files.make_way(folder / BEFORE_AFTER))
+    files.add(folder / BEFORE_AFTER)
+    callback(FileWritten("validation sheet", validation))
     callback(FileWritten("before and after", folder / BEFORE_AFTER))
     return gallery
 
