@@ -16,12 +16,12 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from hublora.adapter_weights import Weight
 from hublora.adapters.adapter import Adapter, LowRank
 from hublora.adapters.files import save_tensors
 from hublora.adapters.layouts import to_diffusers
 from hublora.generation.lora.manager import FittedAdapter, LoraManager, layer_shapes
 from hublora.generation.lora.schedule import AdapterSchedule
-from hublora.weights import Weight
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 

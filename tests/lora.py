@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 
+from hublora.adapter_weights import Weight
 from hublora.adapters.adapter import Adapter, AdapterFacts, LowRank
 from hublora.adapters.files import save_tensors
 from hublora.adapters.layouts import to_diffusers
 from hublora.generation.lora.manager import LoraManager
 from hublora.generation.lora.schedule import AdapterSchedule
-from hublora.weights import Weight
 
 ATTENTION = ("to_k", "to_q", "to_v", "to_out.0")
 WEIGHTS = "pytorch_lora_weights.safetensors"

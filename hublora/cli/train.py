@@ -159,9 +159,9 @@ def _recorded_config(
     with the given ones in place of theirs."""
     from hublora.cli.progress import ProgressReport
     from hublora.data.source import check_there
+    from hublora.workflows.train.destination import default_folder
     from hublora.workflows.train.hub_checkpoint import read_checkpoint_recipe
     from hublora.workflows.train.recipe import read_recipe, remake, report_changes
-    from hublora.workflows.train.settings import default_folder
 
     if made_from is not None and is_repo(resume):
         raise ConfigError(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hublora._version import __version__
+from hublora.adapter_weights import CompositionMode
 from hublora.adapters.licenses import LicenseSummary
 from hublora.errors import ConfigError
 from hublora.generation.lora.schedule import AdapterSchedule
@@ -15,7 +16,6 @@ from hublora.hub.resolve import license_of
 from hublora.progress import Callback, Note
 from hublora.resolution.base import Base
 from hublora.resolution.composition_parts import LoadedAdapter
-from hublora.weights import CompositionMode
 
 if TYPE_CHECKING:
     from hublora.generation.lora.cache import AdapterCache

@@ -13,10 +13,10 @@ from hublora.errors import ConfigError
 if TYPE_CHECKING:
     import torch
 
+    from hublora.adapter_weights import CompositionMode
     from hublora.generation.offload import Offload
     from hublora.generation.prompt_placeholders import TriggerMode
     from hublora.progress import Callback
-    from hublora.weights import CompositionMode
 
 
 class LoadOptions(TypedDict, total=False):

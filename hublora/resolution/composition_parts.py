@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hublora.adapter_weights import Weight
 from hublora.adapters.adapter import Adapter
 from hublora.errors import AdapterError, ConfigError
 from hublora.hub.repo_layout import LOCK, WEIGHTS
@@ -18,7 +19,6 @@ from hublora.resolution.adapter import (
     embedding_files,
     load_downloaded,
 )
-from hublora.weights import Weight
 
 if TYPE_CHECKING:
     from hublora.adapters.embeddings import LearnedToken

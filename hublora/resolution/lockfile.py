@@ -13,9 +13,9 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from hublora._version import __version__
+from hublora.adapter_weights import CompositionMode, Weight
 from hublora.errors import AdapterError, HubloraError
 from hublora.refs import AdapterRef, RepoId, Revision, parse_repo_id, parse_revision
-from hublora.weights import CompositionMode, Weight
 
 _MAX_BYTES = 1_000_000
 _HEX = r"^[0-9a-f]{%d}$"
@@ -39,7 +39,7 @@ class LockedPart(_Strict):
         commit: 40 hexadecimal digits.
         file: Path in the repo, ending in .safetensors.
         sha256: Hash of the file, 64 hexadecimal digits.
-        weight: A number or a schedule, as `hublora.weights` writes it.
+        weight: A number or a schedule, as `hublora.adapter_weights` writes it.
         license: Licence id of the card; None if that names none.
     """
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Unpack
 
+from hublora.adapter_weights import CompositionMode, Weight
 from hublora.errors import ConfigError
 from hublora.generation.composition import Composition, check_licenses
 from hublora.generation.lora.cache import DEFAULT_LIMIT, AdapterCache
@@ -22,7 +23,6 @@ from hublora.resolution.composition_parts import (
     parse_weighted_refs,
 )
 from hublora.resolution.device import check_device, default_device, parse_dtype
-from hublora.weights import CompositionMode, Weight
 
 
 def load(*refs: str, callback: Callback = no_callback, **options: Unpack[LoadOptions]) -> Any:
@@ -35,7 +35,7 @@ def load(*refs: str, callback: Callback = no_callback, **options: Unpack[LoadOpt
         compose: How several adapters act together: "sum", "switch" or "composite"; as a
             composition says, else "sum".
         weights: Place from 1, or ref -> weight, such as "0.2..0.9" over the steps or "1,mid:0" by
-            block (`hublora.weights`).
+            block (`hublora.adapter_weights`).
         commercial: Refuse adapters and bases whose licence forbids commercial use.
         device: A torch device; a GPU if there is one.
         dtype: Type of the weights, or its name; float16 on a GPU, float32 elsewhere.

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
+from hublora.adapter_weights import Weight
 from hublora.errors import ConfigError
 from hublora.generation.composition import Composition
 from hublora.generation.generate import cell_facts, generate, save
@@ -23,7 +24,6 @@ from hublora.generation.outputs import check_output, slug
 from hublora.generation.prompt_placeholders import TriggerMode
 from hublora.generation.sample import sampling_for
 from hublora.progress import Callback, Event, FileWritten, Note, Progress, no_callback
-from hublora.weights import Weight
 from hublora.workflows.load import load_pipeline, set_weights
 
 if TYPE_CHECKING:

@@ -9,11 +9,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from hublora.adapter_weights import Weight
 from hublora.adapters.embeddings import read_tokens
 from hublora.generation import prompts
 from hublora.generation.sample import Sampling, sample
 from hublora.generation.token_embeddings import add_tokens
-from hublora.weights import Weight
 from tests.lora import Weighted, apply_adapters, random_adapter
 
 

@@ -181,7 +181,7 @@ def test_a_training_is_refused_before_it_begins(
 
 
 def test_a_bare_name_is_pushed_to_ones_own_namespace(hub: object) -> None:
-    from hublora.workflows.train.settings import resolve_destination
+    from hublora.workflows.train.destination import resolve_destination
 
     config = hublora.TrainingConfig.from_settings(
         {"base.model": "bases/epsilon", "hub.push": True, "hub.model_id": "pokemon-lora"}

@@ -118,7 +118,7 @@ def test_batches_of_every_shape_train_on_both_families(start, given) -> None:
 
 
 def test_a_resumed_training_keeps_the_batches_that_it_began_with(start, settings, given) -> None:
-    from hublora.workflows.train.resolutions import resolve_bucket_batch
+    from hublora.workflows.train.image_sizes import resolve_bucket_batch
 
     config = resolve_bucket_batch(settings(**given, train_batch_size=4), None)
     assert config.data.bucket_batch == 4

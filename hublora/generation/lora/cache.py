@@ -8,12 +8,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from hublora.adapter_weights import CompositionMode, Weight
 from hublora.generation.lora.schedule import AdapterSchedule
 from hublora.generation.prompt_placeholders import AdapterTriggers
 from hublora.refs import AdapterRef
 from hublora.resolution.base import Base
 from hublora.resolution.composition_parts import LoadedAdapter
-from hublora.weights import CompositionMode, Weight
 
 if TYPE_CHECKING:
     from hublora.generation.lora.manager import FittedAdapter

@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from hublora.adapter_weights import CompositionMode, Weight, in_block
 from hublora.errors import ConfigError
 from hublora.families.registry import find_block
 from hublora.generation.lora.step_counter import StepCounter
-from hublora.weights import CompositionMode, Weight, in_block
 
 if TYPE_CHECKING:
     from hublora.generation.lora.manager import FittedAdapter, LoraManager

@@ -129,7 +129,7 @@ class TrainingConfig(TrainingSettings):
     @property
     def run_folder(self) -> Path:
         """Folder of the run; the workflow has chosen it before anything reads it."""
-        assert self.output_dir is not None, "workflows.train.settings chooses the folder first"
+        assert self.output_dir is not None, "workflows.train.destination chooses the folder first"
         return self.output_dir
 
     @property

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from hublora._version import __version__
+from hublora.adapter_weights import Weight
 from hublora.adapters.adapter import Adapter, AdapterFacts
 from hublora.adapters.embeddings import tokens_by_encoder, tokens_by_name
 from hublora.adapters.files import save_tensors
@@ -28,7 +29,6 @@ from hublora.refs import AdapterRef
 from hublora.resolution.base import Base
 from hublora.resolution.composition_parts import LoadedAdapter
 from hublora.training.result_files import ResultFiles
-from hublora.weights import Weight
 from hublora.workflows.push import save_card
 from hublora.workflows.train.card_facts import (
     BEFORE_AFTER,

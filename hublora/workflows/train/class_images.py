@@ -21,7 +21,7 @@ from hublora.generation.sample import sampling_for
 from hublora.progress import Callback, Note, Progress
 from hublora.resolution.base import Base
 from hublora.workflows.train.gallery import own_precision
-from hublora.workflows.train.resolutions import shapes
+from hublora.workflows.train.image_sizes import shapes
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

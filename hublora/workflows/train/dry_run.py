@@ -24,8 +24,8 @@ from hublora.workflows.train.card_facts import peak_memory
 from hublora.workflows.train.class_images import count_missing, plan_class_images
 from hublora.workflows.train.gallery import count_drawn
 from hublora.workflows.train.hub_checkpoint import download_checkpoint
+from hublora.workflows.train.image_sizes import shapes
 from hublora.workflows.train.prepare import PreparedRun, encode, initial_updates, prepare_run
-from hublora.workflows.train.resolutions import shapes
 
 if TYPE_CHECKING:
     from hublora.data.crops import Bucket

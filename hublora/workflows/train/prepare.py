@@ -13,6 +13,7 @@ from hublora.hub.push import check_can_push
 from hublora.progress import Callback, Note, Progress, no_callback
 from hublora.refs import BaseRef, is_repo
 from hublora.resolution.base import Base, download_base, resolve_base
+from hublora.workflows.train.destination import pin_revisions, resolve_destination
 from hublora.workflows.train.find_checkpoint import find_checkpoint
 from hublora.workflows.train.hub_checkpoint import (
     BRANCH,
@@ -21,13 +22,12 @@ from hublora.workflows.train.hub_checkpoint import (
     discard,
     install_checkpoint,
 )
-from hublora.workflows.train.resolutions import (
+from hublora.workflows.train.image_sizes import (
     bucket_note,
     enlarged_note,
     resolve_bucket_batch,
     shapes,
 )
-from hublora.workflows.train.settings import pin_revisions, resolve_destination
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

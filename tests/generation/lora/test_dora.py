@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
+from hublora.adapter_weights import Weight
 from hublora.adapters.adapter import Adapter, LowRank
-from hublora.weights import Weight
 from tests.generation.test_compose import fresh, outputs
 from tests.lora import Weighted, apply_adapters, random_adapter
 

@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from hublora.adapter_weights import Weight
 from hublora.adapters.adapter import Adapter
 from hublora.errors import AdapterError, ConfigError
 from hublora.generation.lora.manager import FittedAdapter, LoraManager
 from hublora.generation.lora.schedule import AdapterSchedule
 from hublora.generation.offload import keep_adapters
-from hublora.weights import Weight
 from tests.generation.lora.test_dora import with_magnitudes
 from tests.generation.test_compose import dense_sum, fresh, outputs
 from tests.lora import ATTENTION, Weighted, apply_adapters, random_adapter, save_adapter

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 import torch
 
+from hublora.adapter_weights import CompositionMode, Weight
 from hublora.adapters.adapter import Adapter
 from hublora.errors import ConfigError
 from hublora.generation.lora.manager import LoraManager
 from hublora.generation.lora.schedule import AdapterSchedule
 from hublora.generation.sample import Sampling, sample
-from hublora.weights import CompositionMode, Weight
 from tests.generation.test_compose import fresh
 from tests.lora import ATTENTION, Weighted, apply_adapters, random_adapter, save_adapter
 

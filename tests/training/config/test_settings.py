@@ -145,7 +145,7 @@ def test_a_diverged_training_stops_and_says_so(settings: Callable) -> None:
 
 
 def test_the_seed_of_the_crops_is_the_trainings_unless_it_has_its_own(settings: Callable) -> None:
-    from hublora.workflows.train.settings import resolve_destination
+    from hublora.workflows.train.destination import resolve_destination
 
     assert resolve_destination(settings(seed=5), None).data.seed == 5
     assert resolve_destination(settings(seed=5, data__seed=7), None).data.seed == 7

@@ -13,6 +13,7 @@ import hublora
 from hublora.errors import ConfigError, Interrupted
 from hublora.filesystem import locked
 from hublora.progress import FileWritten
+from hublora.workflows.train.destination import default_folder
 from hublora.workflows.train.hub_checkpoint import (
     BRANCH,
     ENVIRONMENT,
@@ -21,7 +22,6 @@ from hublora.workflows.train.hub_checkpoint import (
     STATE,
     download_checkpoint,
 )
-from hublora.workflows.train.settings import default_folder
 
 DEEP = b"[" * 200_000
 TREE = {"base": {"model": "bases/epsilon"}, "data": {"dataset": "bases/images"}}

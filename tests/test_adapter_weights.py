@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from hublora.adapter_weights import Weight
 from hublora.errors import ConfigError
-from hublora.weights import Weight
 
 WRITTEN = ["0.8", "-0.5", "0.2..0.9", "1..0", "1,mid:0", "0.5,down.1:0.2..0.9,text:0", "1,up:2"]
 
