@@ -1,4 +1,4 @@
-"""The pictures that a repo's page shows: a card's `widget` list, or a dataset's first ones."""
+"""The images that a repo's page shows: a card's `widget` list, or a dataset's first ones."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from typing import Any
 
 from .markdown import inside, own_file
 
-MAX_PICTURES = 60
-DATASET_PICTURES = 24  # on one page
+MAX_IMAGES = 60
+DATASET_IMAGES = 24  # on one page
 _CAPTIONS = ("text", "caption", "prompt")
-_PICTURE = re.compile(r".+\.(png|jpe?g|webp|gif|mp4|webm)", re.IGNORECASE)
+_IMAGE = re.compile(r".+\.(png|jpe?g|webp|gif|mp4|webm)", re.IGNORECASE)
 _OWN_RESOLVE = re.compile(
     r"(?:https?://[^/]+)?/(?:datasets/|spaces/)?([^/]+/[^/]+)/resolve/[^/]+/(.+)"
 )
 
 
 @dataclass(frozen=True)
-class Picture:
-    """One picture (or clip) of a gallery: a path in the repo and what made it."""
+class Image:
+    """One image (or clip) of a gallery: a path in the repo and what made it."""
 
     path: str
     prompt: str
@@ -36,8 +36,8 @@ class Picture:
         return self.path.lower().endswith((".mp4", ".webm"))
 
 
-def pictures(card: dict[str, Any], repo_name: str, origin: str) -> list[Picture]:
-    """Return the pictures that a card shows, leaving out what is not a file of the repo."""
+def images(card: dict[str, Any], repo_name: str, origin: str) -> list[Image]:
+    """Return the images that a card shows, leaving out what is not a file of the repo."""
     widget = card.get("widget")
     found = []
     for item in widget if isinstance(widget, list) else []:
@@ -48,25 +48,25 @@ def pictures(card: dict[str, Any], repo_name: str, origin: str) -> list[Picture]
             continue
         parameters = item.get("parameters")
         negative = parameters.get("negative_prompt") if isinstance(parameters, dict) else ""
-        found.append(Picture(path, _text(item.get("text")), _text(negative)))
-        if len(found) == MAX_PICTURES:
+        found.append(Image(path, _text(item.get("text")), _text(negative)))
+        if len(found) == MAX_IMAGES:
             break
     return found
 
 
-def dataset_pictures(
+def dataset_images(
     paths: Iterable[str], read: Callable[[str], bytes | None], skip: int
-) -> tuple[list[Picture], bool]:
-    """Return a page of the pictures of an image folder with their captions, and if there are more.
+) -> tuple[list[Image], bool]:
+    """Return a page of the images of an image folder with their captions, and if there are more.
 
     Args:
         paths: Every file of the dataset.
         read: The content of a small file, None when it is not there.
-        skip: How many pictures come before.
+        skip: How many images come before.
     """
-    still = (path for path in paths if _PICTURE.fullmatch(path) and not Picture(path, "").moves)
-    found = list(islice(still, skip, skip + DATASET_PICTURES + 1))
-    shown = found[:DATASET_PICTURES]
+    still = (path for path in paths if _IMAGE.fullmatch(path) and not Image(path, "").moves)
+    found = list(islice(still, skip, skip + DATASET_IMAGES + 1))
+    shown = found[:DATASET_IMAGES]
     captions: dict[str, str] = {}
     for folder in dict.fromkeys(path.rpartition("/")[0] for path in shown):
         place = f"{folder}/" if folder else ""
@@ -76,7 +76,7 @@ def dataset_pictures(
         if not captions.get(path):
             beside = read(f"{path.rpartition('.')[0]}.txt") or b""
             captions[path] = _text(beside.decode("utf-8", "replace"))
-    return [Picture(path, captions[path]) for path in shown], len(found) > len(shown)
+    return [Image(path, captions[path]) for path in shown], len(found) > len(shown)
 
 
 def _rows(jsonl: bytes | None, csv_text: bytes | None) -> Iterator[tuple[str, str]]:
@@ -111,7 +111,7 @@ def _path(url: object, repo_name: str, origin: str) -> str | None:
     if own and own[1].lower() == repo_name.lower():
         url = own[2].partition("?")[0]
     path = inside(url)
-    return path if path and _PICTURE.fullmatch(path) else None
+    return path if path and _IMAGE.fullmatch(path) else None
 
 
 def _text(value: object) -> str:

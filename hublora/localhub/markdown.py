@@ -1,7 +1,7 @@
 """Markdown to HTML that cannot do harm: CommonMark and tables, then an allow-list.
 
 Cards are written by anybody. Nothing that runs, styles, frames or loads from elsewhere survives:
-no scripts, no style, no forms, only pictures from the repo itself, only http(s) and mailto links.
+no scripts, no style, no forms, only images from the repo itself, only http(s) and mailto links.
 """
 
 from __future__ import annotations
@@ -57,10 +57,10 @@ def render(text: str, *, file: Place, page: Place, gallery: str = "", origin: st
 
     Args:
         text: Markdown, with whatever HTML its author put in.
-        file: Address of the content of a path in the repo, for pictures.
+        file: Address of the content of a path in the repo, for images.
         page: Address of the page of a path in the repo, for links.
         gallery: Trusted HTML that stands where the author wrote `<Gallery />`.
-        origin: This Hub's address; pictures that begin with it are shown.
+        origin: This Hub's address; images that begin with it are shown.
     """
     if len(text) > MAX_BYTES:
         return as_typed(text)

@@ -55,7 +55,7 @@ def test_licenses_of_the_hub_are_taken(api, repo, license):
 def test_evaluation_results_of_the_clients_own_card_are_taken(api, repo):
     result = {
         "task": {"type": "text-to-image"},
-        "dataset": {"type": "me/pictures", "name": "Pictures"},
+        "dataset": {"type": "me/images", "name": "Images"},
         "metrics": [{"type": "clip_score", "value": 0.3}],
     }
     card = ModelCard("---\nlicense: mit\n---\n")
@@ -109,10 +109,10 @@ def test_a_new_space_has_a_readme_of_its_sdk(api):
 
 def test_spaces_are_found_by_the_models_that_they_name(api, repo):
     made = api.create_repo("shows-a-model", repo_type="space", space_sdk="static").repo_id
-    card = f"---\nsdk: static\nmodels: [{repo}]\ndatasets: [me/pictures]\n---\n".encode()
+    card = f"---\nsdk: static\nmodels: [{repo}]\ndatasets: [me/images]\n---\n".encode()
     api.upload_file(path_or_fileobj=card, path_in_repo="README.md", repo_id=made, repo_type="space")
     assert [space.id for space in api.list_spaces(models=repo)] == [made]
-    assert [space.id for space in api.list_spaces(datasets="me/pictures")] == [made]
+    assert [space.id for space in api.list_spaces(datasets="me/images")] == [made]
     assert list(api.list_spaces(models="me/another")) == []
     api.delete_repo(made, repo_type="space")
 

@@ -14,7 +14,7 @@ def test_the_command_line_uploads_and_downloads(hub, api, repo, tmp_path):
     weights = os.urandom(20_000)
     (tmp_path / "out" / "images").mkdir(parents=True)
     (tmp_path / "out" / "w.safetensors").write_bytes(weights)
-    (tmp_path / "out" / "images" / "0.txt").write_text("picture")
+    (tmp_path / "out" / "images" / "0.txt").write_text("image")
 
     def hf(*args: str) -> str:
         program = Path(sys.executable).with_name("hf")
@@ -29,7 +29,7 @@ def test_the_command_line_uploads_and_downloads(hub, api, repo, tmp_path):
     assert api.list_repo_commits(repo)[0].title == "By hand"
     hf("download", repo, "--local-dir", str(tmp_path / "back"))
     assert (tmp_path / "back" / "w.safetensors").read_bytes() == weights
-    assert (tmp_path / "back" / "images" / "0.txt").read_text() == "picture"
+    assert (tmp_path / "back" / "images" / "0.txt").read_text() == "image"
 
 
 def test_diffusers_and_transformers_push_and_load(tmp_path):

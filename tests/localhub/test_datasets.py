@@ -6,11 +6,11 @@ from __future__ import annotations
 def test_an_image_folder_loads_with_its_captions(hub, api, tmp_path, run_python):
     from PIL import Image
 
-    folder = tmp_path / "pictures"
+    folder = tmp_path / "images"
     folder.mkdir()
     for i in range(3):
         Image.new("RGB", (8, 8), (i * 50, 0, 0)).save(folder / f"{i}.png")
-    lines = [f'{{"file_name": "{i}.png", "text": "picture {i}"}}\n' for i in range(3)]
+    lines = [f'{{"file_name": "{i}.png", "text": "image {i}"}}\n' for i in range(3)]
     (folder / "metadata.jsonl").write_text("".join(lines))
     api.create_repo("me/image-folder", repo_type="dataset")
     api.upload_folder(folder_path=folder, repo_id="me/image-folder", repo_type="dataset")
@@ -21,7 +21,7 @@ def test_an_image_folder_loads_with_its_captions(hub, api, tmp_path, run_python)
         print(ds[1]["text"], ds[1]["image"].size, len(ds))
         """
     )
-    assert printed.split("\n")[-2] == "picture 1 (8, 8) 3"
+    assert printed.split("\n")[-2] == "image 1 (8, 8) 3"
 
 
 def test_push_to_hub_loads_and_streams_as_parquet(run_python):

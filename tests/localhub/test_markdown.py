@@ -57,7 +57,7 @@ def test_nothing_runs_and_nothing_is_fetched_from_elsewhere(attack):
         assert tag not in html
 
 
-def test_pictures_and_links_of_the_repo_are_made_whole():
+def test_images_and_links_of_the_repo_are_made_whole():
     html = shown("![a](images/0.png) [b](./training/config.yaml) [c](#part) [d](https://x.example)")
     assert 'src="/file/images/0.png"' in html
     assert 'href="/page/training/config.yaml"' in html
@@ -67,9 +67,9 @@ def test_pictures_and_links_of_the_repo_are_made_whole():
 
 def test_the_gallery_stands_where_the_author_put_it_but_not_in_code():
     text = "# T\n<Gallery />\nafter\n```\n<Gallery />\n```\n"
-    html = shown(text, "<div>PICTURES</div>")
-    assert html.count("PICTURES") == 1
-    assert html.index("PICTURES") < html.index("after")
+    html = shown(text, "<div>IMAGES</div>")
+    assert html.count("IMAGES") == 1
+    assert html.index("IMAGES") < html.index("after")
     assert "&lt;Gallery /&gt;" in html
     assert has_gallery(text)
     assert not has_gallery("# T\n")

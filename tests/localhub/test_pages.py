@@ -99,33 +99,33 @@ def test_a_command_to_copy_holds_the_prompt_as_one_word_and_runs_nothing_of_it(h
     assert done.stdout == f"{repo}\n{hostile}\n"
 
 
-def test_a_dataset_shows_all_its_pictures_page_by_page_with_their_captions(hub, api):
-    api.create_repo("pictures", repo_type="dataset")
-    rows = [{"file_name": f"{n:02}.png", "text": f"<i>picture</i> {n}"} for n in range(30)]
+def test_a_dataset_shows_all_its_images_page_by_page_with_their_captions(hub, api):
+    api.create_repo("images", repo_type="dataset")
+    rows = [{"file_name": f"{n:02}.png", "text": f"<i>image</i> {n}"} for n in range(30)]
     files = {row["file_name"]: b"\x89PNG\0" + row["text"].encode() for row in rows}
     files["metadata.jsonl"] = "\n".join([*map(json.dumps, rows), "[]", "{"]).encode()
     files["train/b.png"], files["train/b.txt"] = b"\x89PNG\0b", b"words beside it"
     files["train/c.png"] = b"\x89PNG\0c"
     files["train/metadata.csv"] = b"file_name,caption\nc.png,of a table\n"
     api.create_commit(
-        "me/pictures",
+        "me/images",
         [CommitOperationAdd(name, content) for name, content in files.items()],
         repo_type="dataset",
-        commit_message="Pictures",
+        commit_message="Images",
     )
-    first = get(hub, "/datasets/me/pictures").text
+    first = get(hub, "/datasets/me/images").text
     assert first.count("<figure>") == 24
-    assert "&lt;i&gt;picture&lt;/i&gt; 23" in first
-    assert "<i>picture" not in first
-    (following,) = re.findall(r'<a href="(\?pictures=[0-9]+)">More pictures', first)
-    second = get(hub, f"/datasets/me/pictures{following}").text
+    assert "&lt;i&gt;image&lt;/i&gt; 23" in first
+    assert "<i>image" not in first
+    (following,) = re.findall(r'<a href="(\?images=[0-9]+)">More images', first)
+    second = get(hub, f"/datasets/me/images{following}").text
     assert second.count("<figure>") == 8
-    for caption in ("picture&lt;/i&gt; 29", "words beside it", "of a table"):
+    for caption in ("image&lt;/i&gt; 29", "words beside it", "of a table"):
         assert caption in second
-    assert "More pictures" not in second
+    assert "More images" not in second
 
 
-def test_pictures_of_this_hub_show_wherever_their_address_says_so(hub, api, eve, lora):
+def test_images_of_this_hub_show_wherever_their_address_says_so(hub, api, eve, lora):
     sha = api.model_info(lora).sha
     words = f"""
 ![relative](images/0.png) ![blob](/{lora}/blob/main/images/0.png)
@@ -134,7 +134,7 @@ def test_pictures_of_this_hub_show_wherever_their_address_says_so(hub, api, eve,
 ![away](https://evil.example/x.png) ![up](/{lora}/resolve/main/../../x.png)
 ![other]({hub.url}.evil.example/{lora}/resolve/main/x.png) ![api](/api/models)
 """
-    number = eve.create_discussion(lora, "Pictures", description=words).num
+    number = eve.create_discussion(lora, "Images", description=words).num
     card = f"---\ntags: [lora]\n---\n{words}"
     api.upload_file(path_or_fileobj=card.encode(), path_in_repo="README.md", repo_id=lora)
     newest = api.model_info(lora).sha
@@ -156,7 +156,7 @@ def test_pictures_of_this_hub_show_wherever_their_address_says_so(hub, api, eve,
         }
 
 
-def test_a_gallery_may_name_its_pictures_by_their_whole_address(hub, api, repo):
+def test_a_gallery_may_name_its_images_by_their_whole_address(hub, api, repo):
     places = (f"{hub.url}/{repo}/resolve/main/a.png", f"/{repo}/blob/main/b.png")
     widget = json.dumps([{"text": "x", "output": {"url": place}} for place in places])
     api.create_commit(

@@ -22,7 +22,7 @@ base_model: hublora/tiny-sd
 base_model_relation: adapter
 library_name: diffusers
 pipeline_tag: text-to-image
-datasets: [me/pictures]
+datasets: [me/images]
 tags: [lora, template:sd-lora]
 date: 2026-11-21
 ---
@@ -54,7 +54,7 @@ def test_info_has_card_tags_and_files(api, filled):
         "lora",
         "base_model:hublora/tiny-sd",
         "base_model:adapter:hublora/tiny-sd",
-        "dataset:me/pictures",
+        "dataset:me/images",
         "license:creativeml-openrail-m",
         "safetensors",
         "text-to-image",

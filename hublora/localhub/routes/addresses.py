@@ -6,7 +6,7 @@ from ..markdown import quoted
 
 
 def file_address(place: str, revision: str, path: str) -> str:
-    """Return where the content of a file is; `place` is the repo's, `datasets/me/pictures`."""
+    """Return where the content of a file is; `place` is the repo's, `datasets/me/images`."""
     return f"/{place}/resolve/{quoted(revision)}/{quoted(path)}"
 
 

@@ -23,7 +23,7 @@ from .pages import page, writes
 
 FILES_SHOWN = 500
 COMMITS_SHOWN = 50
-_PICTURES = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp")
+_IMAGES = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp")
 
 
 def files_page(call: Call) -> Response:
@@ -65,7 +65,7 @@ def file_page(call: Call) -> Response:
         **_place(repo, revision, path),
         entry=entry,
         address=file_address(repo.path, commit, path),
-        picture=path.lower().endswith(_PICTURES),
+        image=path.lower().endswith(_IMAGES),
         text=text_of(git, entry),
         tensors=tensors,
     )
@@ -111,14 +111,14 @@ def commit_page(call: Call) -> Response:
 
 
 def compare_page(call: Call) -> Response:
-    """GET /{repo}/compare/{a}..{b}: the galleries of two revisions, picture beside picture."""
+    """GET /{repo}/compare/{a}..{b}: the galleries of two revisions, image beside image."""
     repo = call.repo()
     old, dots, new = call.pieces["rev"].partition("..")
     if not dots:
         raise Malformed("Two revisions are compared: old..new")
     views = [View(call.store, repo, revision) for revision in (old, new)]
     sides = [
-        {picture.path: picture for picture in gallery.pictures(view.card, repo.name, call.origin)}
+        {image.path: image for image in gallery.images(view.card, repo.name, call.origin)}
         for view in views
     ]
     rows = []

@@ -145,10 +145,10 @@ def owner_page(call: Call) -> Response:
 
 
 def cover(repo: Repo, origin: str) -> str | None:
-    """Return the address of the first still picture of a repo's gallery."""
-    for picture in gallery.pictures(repo.card, repo.name, origin):
-        if not picture.moves and not repo.gated:
-            return f"/{repo.path}/resolve/{repo.head}/{markdown.quoted(picture.path)}"
+    """Return the address of the first still image of a repo's gallery."""
+    for image in gallery.images(repo.card, repo.name, origin):
+        if not image.moves and not repo.gated:
+            return f"/{repo.path}/resolve/{repo.head}/{markdown.quoted(image.path)}"
     return None
 
 
@@ -160,15 +160,15 @@ def repo_page(call: Call) -> Response:
     readme = view.git.read_file(view.sha, "README.md", cards.MAX_README_BYTES) or b""
     _, body = split_front_matter(readme.decode("utf-8", "replace"))
     shown, following = _shown(call, repo, view) if right >= Right.READ else ([], None)
-    pictures = rendering.render(
-        "hub/gallery.html.jinja", pictures=shown, file=partial(file_address, repo.path, view.sha)
+    images = rendering.render(
+        "hub/gallery.html.jinja", images=shown, file=partial(file_address, repo.path, view.sha)
     )
     has_place = markdown.has_gallery(body)
     text = markdown.render_within_limits(
         body,
         file=partial(file_address, repo.path, view.sha),
         page=partial(page_address, repo.path, "main"),
-        gallery=pictures,
+        gallery=images,
         origin=call.origin,
     )
     return page(
@@ -178,7 +178,7 @@ def repo_page(call: Call) -> Response:
         tab="card",
         card=view.card,
         body=text,
-        gallery="" if has_place or not shown else pictures,
+        gallery="" if has_place or not shown else images,
         following=following,
         script=copy_script(),
         prompt=shown[0].prompt if shown else "",
@@ -206,15 +206,15 @@ def _usage(view: View) -> dict[str, Any]:
     return {"runs": words or composed or "lora" in view.tags, "weights": alone}
 
 
-def _shown(call: Call, repo: Repo, view: View) -> tuple[list[gallery.Picture], str | None]:
-    """Return the pictures of the card, or a page of a dataset's own, and where the next one is."""
-    shown = gallery.pictures(view.card, repo.name, call.origin)
+def _shown(call: Call, repo: Repo, view: View) -> tuple[list[gallery.Image], str | None]:
+    """Return the images of the card, or a page of a dataset's own, and where the next one is."""
+    shown = gallery.images(view.card, repo.name, call.origin)
     if shown or repo.kind != "dataset":
         return shown, None
-    skip = whole_number(call, "pictures", 0)
+    skip = whole_number(call, "images", 0)
     read = partial(view.git.read_file, view.sha, limit=_METADATA_BYTES)
-    shown, more = gallery.dataset_pictures(view.paths, read, skip)
-    return shown, f"?pictures={skip + len(shown)}" if more else None
+    shown, more = gallery.dataset_images(view.paths, read, skip)
+    return shown, f"?images={skip + len(shown)}" if more else None
 
 
 ROUTES = [

@@ -151,7 +151,7 @@ _DATASET_FORMATS = {
     "arrow": "arrow",
     "txt": "text",
 }
-_PICTURES = frozenset({"png", "jpg", "jpeg", "webp", "gif", "bmp", "tiff"})
+_IMAGES = frozenset({"png", "jpg", "jpeg", "webp", "gif", "bmp", "tiff"})
 
 
 def _dataset_tags(card: dict[str, Any], files: list[str]) -> list[str]:
@@ -161,7 +161,7 @@ def _dataset_tags(card: dict[str, Any], files: list[str]) -> list[str]:
         found += [f"{name}:{value}" for value in strings(card.get(name))]
     for name in ("size_categories", "language_creators", "annotations_creators"):
         found += [f"{name}:{value}" for value in strings(card.get(name))]
-    if _PICTURES & set(suffixes):
+    if _IMAGES & set(suffixes):
         found += ["format:imagefolder", "modality:image"]
     else:
         found += [f"format:{_DATASET_FORMATS[s]}" for s in suffixes if s in _DATASET_FORMATS][:1]

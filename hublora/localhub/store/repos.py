@@ -50,7 +50,7 @@ class Repo:
 
     @property
     def path(self) -> str:
-        """The repo's place on the site: `datasets/me/pictures`, or plain `me/lora` for models."""
+        """The repo's place on the site: `datasets/me/images`, or plain `me/lora` for models."""
         return self.name if self.kind == "model" else f"{self.kind}s/{self.name}"
 
 
@@ -139,7 +139,7 @@ class Repos:
         return self.with_tags([row])[0]
 
     def at(self, path: str) -> Repo:
-        """Return the repo at a place on the site: `me/lora`, `datasets/me/pictures`."""
+        """Return the repo at a place on the site: `me/lora`, `datasets/me/images`."""
         prefix, _, name = path.partition("/")
         if prefix.endswith("s") and prefix[:-1] in KINDS and "/" in name:
             return self.find(prefix[:-1], name)
