@@ -14,6 +14,7 @@ from hublora.cards.facts import GalleryImage, SamplingFacts
 from hublora.cards.format import format_count, format_image_source, format_sampling
 from hublora.cards.user_sections import mark
 from hublora.filesystem import write_atomically
+from hublora.hub_licenses import license_entries
 from hublora.rendering import render
 
 TEMPLATE = "cards/composition.md.jinja"
@@ -107,7 +108,7 @@ def _front_matter(facts: CompositionFacts) -> dict[str, Any]:
         "library_name": library,
         "pipeline_tag": "text-to-image",
         "instance_prompt": words if facts.merged else None,
-        "license": facts.licenses.strictest,
+        **license_entries(facts.licenses.strictest),
         "tags": list(dict.fromkeys([*tags, *facts.family_tags, "hublora"])),
         "widget": [metadata.widget(image) for image in facts.gallery],
     }

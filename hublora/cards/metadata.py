@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from hublora.cards.facts import CardFacts, GalleryImage, LicenseFacts
+from hublora.hub_licenses import license_entries
 from hublora.quoting import one_line
 
 TAGS = ("text-to-image", "diffusers", "diffusers-training")
@@ -35,13 +36,14 @@ _BLOCK = re.compile(r"\A\ufeff?\s*---[ \t]*\n(.*?)(?:\n|^)---[ \t]*(?:\n|\Z)", r
 
 def front_matter(facts: CardFacts) -> dict[str, Any]:
     """Return the entries of the front matter; unknown facts have no key."""
+    license = license_of(facts)
     entries = {
         "base_model": facts.base.id,
         "base_model_relation": "adapter" if facts.base.id else None,
         "library_name": "diffusers",
         "pipeline_tag": "text-to-image",
         "instance_prompt": one_line(", ".join(facts.trigger_words)),
-        **_license(license_of(facts)),
+        **license_entries(license.id, license.name, license.link),
         "datasets": [facts.dataset.id] if facts.dataset.id else None,
         "tags": list(dict.fromkeys([*_kind_tags(facts), *facts.family_tags, "hublora"])),
         "widget": [widget(image) for image in facts.gallery],
@@ -76,12 +78,6 @@ def split(card: str) -> tuple[str, str]:
 def join(yaml_text: str, body: str) -> str:
     """Return the card of a YAML text and a body; the inverse of `split`."""
     return f"---\n{yaml_text.rstrip()}\n---\n\n{body.strip()}\n"
-
-
-def _license(license: LicenseFacts) -> dict[str, str | None]:
-    if license.id != "other":
-        return {"license": license.id}
-    return {"license": "other", "license_name": license.name, "license_link": license.link}
 
 
 def widget(image: GalleryImage) -> dict[str, Any]:

@@ -93,3 +93,11 @@ def test_equal_values_are_never_aliases(make_facts):
     gallery = tuple(GalleryImage(f"images/{number}.png", same, same) for number in range(3))
     yaml_text, _ = metadata.split(render_card(make_facts(gallery=gallery)))
     assert not any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(yaml_text))
+
+
+def test_a_licence_that_the_hub_does_not_list_is_named_as_other(hub, make_facts):
+    """Otherwise the push after the training would be refused."""
+    card = render_card(make_facts(license=LicenseFacts("studio-terms-2")))
+    found = entries(card)
+    assert (found["license"], found["license_name"]) == ("other", "studio-terms-2")
+    ModelCard(card).validate()
