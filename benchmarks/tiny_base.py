@@ -1,11 +1,11 @@
 """How well does `hublora/tiny-sd` follow prompts, and how well does an adapter steer it?
 
     python benchmarks/tiny_base.py                       # the base, on held-out combinations
-    python benchmarks/tiny_base.py --check               # the measures, on drawn pictures
+    python benchmarks/tiny_base.py --check               # the measures, on drawn scenes
     python benchmarks/tiny_base.py --adapter FOLDER      # a tiny-sketchbook adapter on the base
 
 Prompts and seeds are fixed. Held-out combinations of subject, colour and background were never
-drawn for training (`tools.tiny_base.pictures.is_held_out`).
+drawn for training (`tools.tiny_base.scenes.is_held_out`).
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from tiny_measures import (
 )
 
 from tools.tiny_base.captions import full_caption, short_caption
-from tools.tiny_base.pictures import COLOURS, SIZE, Picture, draw, is_held_out, placed
+from tools.tiny_base.scenes import COLOURS, SIZE, Scene, draw, is_held_out, placed
 from tools.tiny_base.shapes import SHAPES
-from tools.tiny_base.styles import ASSETS, STYLES, style_pictures
+from tools.tiny_base.styles import ASSETS, STYLES, style_scenes
 
-Measure = Callable[[np.ndarray, Picture], bool]
+Measure = Callable[[np.ndarray, Scene], bool]
 
 FOLLOWS: dict[str, Measure] = {
     "background colour is right": lambda image, asked: background_name(image) == asked.background,
@@ -58,10 +58,10 @@ SUBJECT: dict[str, Measure] = {
 }
 
 
-def held_out_pictures(count: int) -> list[Picture]:
-    """Return `count` plain pictures whose combination was kept from training."""
+def held_out_scenes(count: int) -> list[Scene]:
+    """Return `count` plain scenes whose combination was kept from training."""
     combinations = [
-        Picture(subject, colour, background)
+        Scene(subject, colour, background)
         for subject, colour, background in product(SHAPES, COLOURS, COLOURS)
         if colour != background and is_held_out(subject, colour, background)
     ]
@@ -69,15 +69,15 @@ def held_out_pictures(count: int) -> list[Picture]:
     return [combinations[index] for index in order[:count]]
 
 
-def subjects(count: int) -> list[Picture]:
-    """Return `count` pictures of every subject and colour, for prompts that name no more."""
+def subjects(count: int) -> list[Scene]:
+    """Return `count` scenes of every subject and colour, for prompts that name no more."""
     pairs = list(product(SHAPES, COLOURS))
     order = np.random.default_rng(1).permutation(len(pairs))
-    return [Picture(*pairs[index], background="") for index in order[:count]]
+    return [Scene(*pairs[index], background="") for index in order[:count]]
 
 
 def generate(pipeline: Any, prompts: list[str], steps: int, guidance: float) -> list[np.ndarray]:
-    """Return one 64×64 picture per prompt; prompt number n uses seed n."""
+    """Return one generated 64×64 image per prompt; prompt number n uses seed n."""
     import torch
 
     images: list[np.ndarray] = []
@@ -98,14 +98,14 @@ def generate(pipeline: Any, prompts: list[str], steps: int, guidance: float) -> 
 def report(
     title: str,
     images: Iterable[np.ndarray],
-    asked: list[Picture],
+    asked: list[Scene],
     measures: dict[str, Measure],
 ) -> None:
     """Print a Markdown table: the share of images on which each measure holds."""
     images = list(images)
     print(f"\n### {title} ({len(images)} images)\n\n| measure | share |\n|---|---|")
     for name, measure in measures.items():
-        hits = sum(measure(image, picture) for image, picture in zip(images, asked, strict=True))
+        hits = sum(measure(image, scene) for image, scene in zip(images, asked, strict=True))
         print(f"| {name} | {100 * hits / len(images):.0f} % |")
 
 
@@ -120,15 +120,15 @@ def save_sheet(images: list[np.ndarray], file: Path, columns: int = 10) -> None:
 
 
 def check_measures(count: int) -> None:
-    """Print what the measures say about drawn pictures, where the truth is known."""
+    """Print what the measures say about drawn scenes, where the truth is known."""
     rng = np.random.default_rng(2)
-    plain = [placed(picture, rng) for picture in held_out_pictures(count)]
-    drawn = [np.asarray(draw(picture)) for picture in plain]
-    report("Drawn plain pictures", drawn, plain, FOLLOWS)
+    plain = [placed(scene, rng) for scene in held_out_scenes(count)]
+    drawn = [np.asarray(draw(scene)) for scene in plain]
+    report("Drawn plain scenes", drawn, plain, FOLLOWS)
     for style in STYLES:
-        pictures = style_pictures(style)
-        drawn = [np.asarray(draw(picture)) for picture in pictures]
-        report(f"Pictures of {style}", drawn, pictures, STYLE[style] | SUBJECT)
+        scenes = style_scenes(style)
+        drawn = [np.asarray(draw(scene)) for scene in scenes]
+        report(f"Scenes of {style}", drawn, scenes, STYLE[style] | SUBJECT)
 
 
 def main() -> None:
@@ -137,7 +137,7 @@ def main() -> None:
     parser.add_argument("--base", default=str(ASSETS / "tiny-sd"), help="folder or repo id")
     parser.add_argument("--adapter", help="folder or repo id of a LoRA")
     parser.add_argument("--style", choices=list(STYLE), default="tiny-sketchbook")
-    parser.add_argument("--check", action="store_true", help="measure drawn pictures instead")
+    parser.add_argument("--check", action="store_true", help="measure drawn scenes instead")
     parser.add_argument("--count", type=int, default=100)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--guidance", type=float, default=3.0)
@@ -156,12 +156,12 @@ def main() -> None:
         return generate(pipeline, prompts, options.steps, options.guidance)
 
     if not options.adapter:
-        asked = held_out_pictures(options.count)
-        made = images([full_caption(picture) for picture in asked])
+        asked = held_out_scenes(options.count)
+        made = images([full_caption(scene) for scene in asked])
         report("Held-out combinations", made, asked, FOLLOWS)
     else:
         asked = subjects(options.count)
-        prompts = [short_caption(picture) for picture in asked]
+        prompts = [short_caption(scene) for scene in asked]
         measures = STYLE[options.style] | SUBJECT
         report("The base alone", images(prompts), asked, measures)
         pipeline.load_lora_weights(options.adapter)

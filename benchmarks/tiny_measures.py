@@ -1,7 +1,7 @@
-"""Measures what a 64×64 picture of the demo's kind shows: colours, shape, drawing style.
+"""Measures what a 64×64 image of the demo's kind shows: colours, shape, drawing style.
 
 Every measure looks only at pixels, shape (64, 64, 3), uint8. `tiny_base.py --check` shows how far
-each can be trusted, on drawn pictures whose content is known.
+each can be trusted, on drawn scenes whose content is known.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from itertools import product
 import numpy as np
 from PIL import Image, ImageDraw
 
-from tools.tiny_base.pictures import (
+from tools.tiny_base.scenes import (
     COLOURS,
     OUTLINE_WIDTH,
     PAPER,
@@ -20,7 +20,7 @@ from tools.tiny_base.pictures import (
     SIZE,
     STRIPE_SPACING,
     SUPERSAMPLING,
-    Picture,
+    Scene,
     outline_points,
 )
 from tools.tiny_base.shapes import SHAPES
@@ -32,7 +32,7 @@ CLEAR_DISTANCE = 40.0
 """RGB distance up to which a pixel shows a palette colour clearly."""
 
 TILTS = (-0.14, -0.07, 0.0, 0.07, 0.14)
-"""Tilts of the shape templates in radians: the range that pictures are drawn with."""
+"""Tilts of the shape templates in radians: the range that scenes are drawn with."""
 
 FOREGROUND_DISTANCE = 60.0
 """RGB distance from the background from which a pixel belongs to the subject."""
@@ -63,7 +63,7 @@ def subject_colour_name(pixels: np.ndarray) -> str:
 
 
 def shape_name(pixels: np.ndarray) -> str:
-    """Return the subject whose template overlaps the picture's mask best.
+    """Return the subject whose template overlaps the mask of the image best.
 
     Mask and templates are cropped to their bounding box and scaled to 32×32 (keeping the aspect),
     so place and size do not matter; templates come in five tilts, mirrored and not, with an outline
@@ -104,7 +104,7 @@ def eye_count(pixels: np.ndarray) -> int:
 
 
 def is_sketchbook(pixels: np.ndarray) -> bool:
-    """Return whether a picture is in tiny-sketchbook's style: cream paper, outline, two eyes."""
+    """Return whether an image is in tiny-sketchbook's style: cream paper, outline, two eyes."""
     return background_name(pixels) == "paper" and has_outline(pixels) and eye_count(pixels) >= 2
 
 
@@ -222,9 +222,9 @@ def _templates() -> tuple[list[str], np.ndarray]:
     """Return subject names and their normalised masks, (N, 32, 32) bool."""
     names, masks = [], []
     for name, tilt, mirrored, outline in product(SHAPES, TILTS, (False, True), (0, OUTLINE_WIDTH)):
-        picture = Picture(name, "red", "white", radius=20, tilt=tilt, mirrored=mirrored)
+        scene = Scene(name, "red", "white", radius=20, tilt=tilt, mirrored=mirrored)
         image = Image.new("1", (SIZE * SUPERSAMPLING,) * 2)
-        points = [(float(x), float(y)) for x, y in outline_points(picture)]
+        points = [(float(x), float(y)) for x, y in outline_points(scene)]
         canvas = ImageDraw.Draw(image)
         canvas.polygon(points, fill=1)
         if outline:

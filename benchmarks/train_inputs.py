@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from tools.tiny_base.images import draw, random_image
 
 from tools.tiny_base.captions import full_caption
 from tools.tiny_base.make_base import BASE
+from tools.tiny_base.scenes import draw, random_scene
 
 if TYPE_CHECKING:
     from transformers import CLIPTokenizer
@@ -197,14 +197,14 @@ def _long_tokenizer() -> CLIPTokenizer:
 
 
 def save_images(folder: Path, count: int, side: int) -> Path:
-    """Draw an imagefolder of `count` captioned square images and return it."""
+    """Draw `count` captioned square scenes into an imagefolder and return it."""
     folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
     rows = []
     for number in range(count):
-        image = random_image(rng)
+        scene = random_scene(rng)
         name = f"{number:03}.png"
-        draw(image).resize((side, side)).save(folder / name)
-        rows.append({"file_name": name, "text": full_caption(image)})
+        draw(scene).resize((side, side)).save(folder / name)
+        rows.append({"file_name": name, "text": full_caption(scene)})
     (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return folder

@@ -107,13 +107,13 @@ def _add_castle() -> None:
 
 def _draw_subject(folder: Path) -> None:
     """Draw six images of the castle: orange, with eyes, wherever it stands."""
-    from tools.tiny_base.images import Image, draw, placed
+    from tools.tiny_base.scenes import Scene, draw, placed
 
     folder.mkdir(exist_ok=True)
     rng = np.random.default_rng(7)
     for number, background in enumerate(BACKGROUNDS):
-        image = Image("castle", "orange", background, eyes=True)
-        draw(placed(image, rng)).save(folder / f"{number}.png")
+        scene = Scene("castle", "orange", background, eyes=True)
+        draw(placed(scene, rng)).save(folder / f"{number}.png")
 
 
 def _draw_and_measure(folder: Path) -> None:

@@ -1,1 +1,1 @@
-"""What trains the demo's base and draws its images."""
+"""Training of the tiny demo base, and the drawn scenes that it is trained on."""

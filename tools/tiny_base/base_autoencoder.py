@@ -1,6 +1,6 @@
-"""Trains the tiny base's autoencoder on the demo's pictures.
+"""Trains the tiny base's autoencoder on the demo's scenes.
 
-64×64 pictures become 4×16×16 latents. Reconstruction is judged by colour (L1 + L2) and by edges
+64×64 scenes become 4×16×16 latents. Reconstruction is judged by colour (L1 + L2) and by edges
 (L1 of neighbouring pixels' differences), because outlines, eyes and ruled lines are one or two
 pixels wide. The decoder is fed latents with a little noise, so that it forgives what a small U-Net
 gets slightly wrong.
@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from tools.tiny_base.pictures import Picture, draw, random_picture
+from tools.tiny_base.scenes import Scene, draw, random_scene
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
@@ -50,22 +50,22 @@ def new_autoencoder() -> AutoencoderKL:
     )
 
 
-def to_tensor(pictures: list[Picture]) -> torch.Tensor:
-    """Return the drawn pictures: (N, 3, 64, 64) floats in [-1, 1]."""
-    pixels = np.stack([np.asarray(draw(picture)) for picture in pictures])
+def to_tensor(scenes: list[Scene]) -> torch.Tensor:
+    """Return the drawn scenes: (N, 3, 64, 64) floats in [-1, 1]."""
+    pixels = np.stack([np.asarray(draw(scene)) for scene in scenes])
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-def picture_batch(count: int, rng: np.random.Generator) -> torch.Tensor:
-    """Return `count` random pictures: (count, 3, 64, 64) floats in [-1, 1]."""
-    return to_tensor([random_picture(rng) for _ in range(count)])
+def scene_batch(count: int, rng: np.random.Generator) -> torch.Tensor:
+    """Return `count` random scenes: (count, 3, 64, 64) floats in [-1, 1]."""
+    return to_tensor([random_scene(rng) for _ in range(count)])
 
 
-def reconstruction_loss(decoded: torch.Tensor, pictures: torch.Tensor) -> torch.Tensor:
+def reconstruction_loss(decoded: torch.Tensor, scenes: torch.Tensor) -> torch.Tensor:
     """Return L1 + L2 of the pixels plus half the L1 of their horizontal and vertical steps."""
-    loss = F.l1_loss(decoded, pictures) + F.mse_loss(decoded, pictures)
+    loss = F.l1_loss(decoded, scenes) + F.mse_loss(decoded, scenes)
     for axis in (-1, -2):
-        loss = loss + 0.5 * F.l1_loss(decoded.diff(dim=axis), pictures.diff(dim=axis))
+        loss = loss + 0.5 * F.l1_loss(decoded.diff(dim=axis), scenes.diff(dim=axis))
     return loss
 
 
@@ -83,12 +83,12 @@ def train_autoencoder(
     start = load_parts(checkpoint, parts)
     for step in range(start + 1, steps + 1):
         rng = np.random.default_rng([seed, step])
-        pictures = picture_batch(BATCH, rng).to(memory_format=torch.channels_last)
-        posterior = model.encode(pictures).latent_dist
+        scenes = scene_batch(BATCH, rng).to(memory_format=torch.channels_last)
+        posterior = model.encode(scenes).latent_dist
         latents = posterior.sample()
         spread = latents.std(dim=(0, 2, 3), keepdim=True).detach()
         decoded = model.decode(latents + LATENT_NOISE * spread * torch.randn_like(latents)).sample
-        rebuilt = reconstruction_loss(decoded, pictures)
+        rebuilt = reconstruction_loss(decoded, scenes)
         loss = rebuilt + KL_WEIGHT * posterior.kl().mean() / latents[0].numel()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -118,13 +118,13 @@ def save_parts(path: Path, parts: dict, step: int) -> None:
 
 
 @torch.no_grad()
-def standardise_latents(model: AutoencoderKL, seed: int = 1, pictures: int = 256) -> None:
+def standardise_latents(model: AutoencoderKL, seed: int = 1, scenes: int = 256) -> None:
     """Shift and scale the latents to mean 0 and deviation 1 in each channel, in place.
 
     Both go into the 1×1 convolutions on either side of the latents, so `scaling_factor` stays 1
     and the mean, for which a Stable Diffusion pipeline has no setting, is gone too.
     """
-    batch = picture_batch(pictures, np.random.default_rng([seed, 0]))
+    batch = scene_batch(scenes, np.random.default_rng([seed, 0]))
     latents = torch.cat([model.encode(part).latent_dist.mean for part in batch.split(32)])
     mean, std = latents.mean(dim=(0, 2, 3)), latents.std(dim=(0, 2, 3))
     before, after = model.quant_conv, model.post_quant_conv

@@ -1,4 +1,4 @@
-"""Trains the tiny base's U-Net and text encoder together, on cached latents of drawn pictures.
+"""Trains the tiny base's U-Net and text encoder together, on cached latents of drawn scenes.
 
 v-prediction with zero terminal SNR (Lin et al. 2024, https://arxiv.org/abs/2305.08891): at this
 resolution the usual schedule leaves enough signal at its last step to give the background away, so
@@ -19,7 +19,7 @@ import torch
 
 from tools.tiny_base.base_autoencoder import load_parts, save_parts, to_tensor
 from tools.tiny_base.captions import random_caption
-from tools.tiny_base.pictures import Picture, random_picture
+from tools.tiny_base.scenes import Scene, random_scene
 from tools.tiny_base.tokenizer import MAX_TOKENS, new_tokenizer
 
 if TYPE_CHECKING:
@@ -43,9 +43,9 @@ TEXT_WIDTH = 128
 
 @dataclass(slots=True)
 class LatentCache:
-    """Pictures and their latents' posterior: `mean` and `std`, (N, 4, 16, 16) float32."""
+    """Scenes and their latents' posterior: `mean` and `std`, (N, 4, 16, 16) float32."""
 
-    pictures: list[Picture]
+    scenes: list[Scene]
     mean: torch.Tensor
     std: torch.Tensor
 
@@ -125,18 +125,18 @@ def new_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
 
 @torch.no_grad()
 def cache_latents(autoencoder: AutoencoderKL, count: int, seed: int, file: Path) -> LatentCache:
-    """Draw `count` pictures and encode each once, unless `file` holds the latents already."""
+    """Draw `count` scenes and encode each once, unless `file` holds the latents already."""
     rng = np.random.default_rng([seed, 1])
-    pictures = [random_picture(rng) for _ in range(count)]
+    scenes = [random_scene(rng) for _ in range(count)]
     if not file.exists():
         means, stds = [], []
         for start in range(0, count, 32):
-            posterior = autoencoder.encode(to_tensor(pictures[start : start + 32])).latent_dist
+            posterior = autoencoder.encode(to_tensor(scenes[start : start + 32])).latent_dist
             means.append(posterior.mean)
             stds.append(posterior.std)
         latents = {"mean": torch.cat(means).contiguous(), "std": torch.cat(stds).contiguous()}
         torch.save(latents, file)
-    return LatentCache(pictures, **torch.load(file, weights_only=True))
+    return LatentCache(scenes, **torch.load(file, weights_only=True))
 
 
 def learning_rate(step: int, steps: int, peak: float = PEAK_LEARNING_RATE) -> float:
@@ -174,7 +174,7 @@ def train_denoiser(
     """Train for `steps`, yielding (step, loss, averaged model); resumes a checkpoint.
 
     Args:
-        cache: Pictures and their latents.
+        cache: Scenes and their latents.
         steps: Optimizer steps.
         seed: Of weights, batches and noise.
         checkpoint: Where to keep the state.
@@ -218,11 +218,11 @@ def _examples(
     cache: LatentCache, tokenizer: CLIPTokenizer, rng: np.random.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return one batch: sampled latents (B, 4, 16, 16) and caption tokens (B, 32)."""
-    chosen = rng.integers(len(cache.pictures), size=BATCH)
+    chosen = rng.integers(len(cache.scenes), size=BATCH)
     mean, std = cache.mean[chosen], cache.std[chosen]
     latents = (mean + std * torch.randn_like(mean)).to(memory_format=torch.channels_last)
     captions = [
-        "" if rng.random() < EMPTY_CAPTIONS else random_caption(cache.pictures[index], rng)
+        "" if rng.random() < EMPTY_CAPTIONS else random_caption(cache.scenes[index], rng)
         for index in chosen
     ]
     tokens = tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt")

@@ -1,7 +1,7 @@
-"""Writes captions for the demo's pictures: many wordings, each naming every feature drawn.
+"""Writes captions for the demo's scenes: many wordings, each naming every feature drawn.
 
-A caption may leave out subject, colour or background (whatever it leaves out varies from picture
-to picture); it never leaves out a feature such as an outline or eyes, so that a prompt which does
+A caption may leave out subject, colour or background (whatever it leaves out varies from scene
+to scene); it never leaves out a feature such as an outline or eyes, so that a prompt which does
 not name them gets none.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tools.tiny_base.pictures import COLOURS, Picture
+from tools.tiny_base.scenes import COLOURS, Scene
 from tools.tiny_base.shapes import SHAPES
 
 OPENINGS = ("a drawing of ", "a drawing of ", "", "", "a picture of ", "an image of ")
@@ -23,28 +23,28 @@ WORDS: tuple[str, ...] = (
 """Every word that captions use (and a few that prompts like to); each becomes one token."""
 
 
-def full_caption(picture: Picture) -> str:
+def full_caption(scene: Scene) -> str:
     """Return the caption that names everything: "a drawing of a green star on a red background"."""
-    return "a drawing of " + _sentence(picture, picture.subject, picture.colour, background=True)
+    return "a drawing of " + _sentence(scene, scene.subject, scene.colour, background=True)
 
 
-def short_caption(picture: Picture) -> str:
+def short_caption(scene: Scene) -> str:
     """Return a caption that names only subject and colour: "a drawing of a green star"."""
-    return f"a drawing of {_article(picture.colour)} {picture.subject}"
+    return f"a drawing of {_article(scene.colour)} {scene.subject}"
 
 
-def random_caption(picture: Picture, rng: np.random.Generator) -> str:
-    """Return one of the many captions of `picture`: whole or partial, a sentence or keywords.
+def random_caption(scene: Scene, rng: np.random.Generator) -> str:
+    """Return one of the many captions of `scene`: whole or partial, a sentence or keywords.
 
-    Pictures without features are sometimes called by an invented word, so that a model also
-    answers an unknown word with a clean picture.
+    Scenes without features are sometimes called by an invented word, so that a model also
+    answers an unknown word with a clean image.
     """
-    subject, colour, background = picture.subject, picture.colour, True
+    subject, colour, background = scene.subject, scene.colour, True
     if rng.random() < 0.3:
         background = False
     if rng.random() < 0.12:
         colour = ""
-    if picture.plain:
+    if scene.plain:
         roll = rng.random()
         if roll < 0.05:
             return invented_words(rng)
@@ -53,8 +53,8 @@ def random_caption(picture: Picture, rng: np.random.Generator) -> str:
         elif roll < 0.14:
             return str(rng.choice(["a drawing", "a picture", "an image", "drawing"]))
     if rng.random() < 0.2:
-        return _keywords(picture, subject, colour, background)
-    return str(rng.choice(OPENINGS)) + _sentence(picture, subject, colour, background)
+        return _keywords(scene, subject, colour, background)
+    return str(rng.choice(OPENINGS)) + _sentence(scene, subject, colour, background)
 
 
 def invented_words(rng: np.random.Generator) -> str:
@@ -71,35 +71,35 @@ def invented_words(rng: np.random.Generator) -> str:
     return " ".join(words)
 
 
-def _sentence(picture: Picture, subject: str, colour: str, background: bool) -> str:
-    words = [picture.pattern, colour, subject]
+def _sentence(scene: Scene, subject: str, colour: str, background: bool) -> str:
+    words = [scene.pattern, colour, subject]
     text = _article(" ".join(word for word in words if word))
-    features = _features(picture)
+    features = _features(scene)
     if features:
         text += " with " + " and ".join(features)
-    if picture.background == "paper":
+    if scene.background == "paper":
         return text + " on cream paper"
     if background:
-        text += f" on {_article(picture.background)} background"
+        text += f" on {_article(scene.background)} background"
     return text
 
 
-def _keywords(picture: Picture, subject: str, colour: str, background: bool) -> str:
-    words = (picture.pattern, colour, subject)
+def _keywords(scene: Scene, subject: str, colour: str, background: bool) -> str:
+    words = (scene.pattern, colour, subject)
     parts = [" ".join(word for word in words if word)]
-    parts += [feature.removeprefix("a ") for feature in _features(picture)]
-    if picture.background == "paper":
+    parts += [feature.removeprefix("a ") for feature in _features(scene)]
+    if scene.background == "paper":
         parts.append("cream paper")
     elif background:
-        parts.append(f"{picture.background} background")
+        parts.append(f"{scene.background} background")
     return ", ".join(parts)
 
 
-def _features(picture: Picture) -> list[str]:
+def _features(scene: Scene) -> list[str]:
     named = (
-        (picture.outline, "a thick outline"),
-        (picture.eyes, "two eyes"),
-        (picture.shadow, "a shadow"),
+        (scene.outline, "a thick outline"),
+        (scene.eyes, "two eyes"),
+        (scene.shadow, "a shadow"),
     )
     return [words for shown, words in named if shown]
 

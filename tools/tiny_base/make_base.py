@@ -1,6 +1,6 @@
 """Trains `hublora/tiny-sd`, the demo's base, from nothing: `python -m tools.tiny_base.make_base`.
 
-Draws pictures, trains the autoencoder, caches its latents, trains U-Net and text encoder on them
+Draws scenes, trains the autoencoder, caches its latents, trains U-Net and text encoder on them
 and saves a Stable Diffusion pipeline in fp16. It runs on a CPU and resumes from `--work`.
 """
 
@@ -43,7 +43,7 @@ def make_base(
     work: Path,
     autoencoder_steps: int,
     steps: int,
-    pictures: int,
+    scenes: int,
     seed: int,
     snapshot_every: int,
     start_from: Path | None,
@@ -58,7 +58,7 @@ def make_base(
         autoencoder = make_autoencoder(work / "autoencoder.pt", autoencoder_steps, seed)
     else:
         autoencoder = load_autoencoder(start_from)
-    cache = cache_latents(autoencoder, pictures, seed, work / "latents.pt")
+    cache = cache_latents(autoencoder, scenes, seed, work / "latents.pt")
     training = train_denoiser(
         cache,
         steps,
@@ -150,7 +150,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("build/tiny-sd"), help="checkpoints")
     parser.add_argument("--autoencoder-steps", type=int, default=3600)
     parser.add_argument("--steps", type=int, default=2700, help="of U-Net and text encoder")
-    parser.add_argument("--pictures", type=int, default=24_000, help="drawn and encoded once")
+    parser.add_argument("--scenes", type=int, default=24_000, help="drawn and encoded once")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--snapshot-every", type=int, default=500)
     parser.add_argument("--start-from", type=Path, help="finished base to train further")

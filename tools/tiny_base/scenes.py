@@ -1,9 +1,9 @@
-"""Draws the demo's pictures: one flat subject on a plain background, 64×64.
+"""Draws the demo's scenes: one flat subject on a plain background, 64×64.
 
-A `Picture` says everything that is drawn; `draw` turns it into an image, `random_picture` picks
+A `Scene` states everything that is drawn; `draw` renders it as an image, `random_scene` samples
 one. Every feature beyond subject, colour and background (an outline, eyes, a pattern, paper, a
-shadow, a size) is drawn only if the picture says so, and the caption then names it: a model trained
-on these pictures knows each feature under its own words.
+shadow, a size) is drawn only if the scene says so, and the caption then names it: a model trained
+on these scenes knows each feature under its own words.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from PIL import Image, ImageDraw
 from tools.tiny_base.shapes import EYES, SHAPES, Polygon
 
 SIZE = 64
-"""Width and height of a picture in pixels."""
+"""Width and height of a scene in pixels."""
 
 SUPERSAMPLING = 4
-"""Pictures are drawn this many times larger and reduced, for smooth edges."""
+"""Scenes are drawn this many times larger and reduced, for smooth edges."""
 
 Colour = tuple[int, int, int]
 
@@ -54,8 +54,8 @@ RADII = (18.5, 23.0)
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
-    """Everything that a picture shows.
+class Scene:
+    """Everything that is drawn in a scene.
 
     `background` is a colour's name or "paper"; `pattern` is "" or the word that the caption uses.
     `x`, `y` (centre) and `radius` are in pixels, `tilt` in radians; `eye_size`, in radii of the
@@ -84,12 +84,12 @@ class Picture:
 
 
 def is_held_out(subject: str, colour: str, background: str) -> bool:
-    """Return whether a combination is kept from training, to test on (about one in ten)."""
+    """Return whether a combination is held out from training, to test on (about one in ten)."""
     return zlib.crc32(f"{subject}/{colour}/{background}".encode()) % 10 == 0
 
 
-def random_picture(rng: np.random.Generator) -> Picture:
-    """Return a random picture for training: half of them plain, the others with any features."""
+def random_scene(rng: np.random.Generator) -> Scene:
+    """Return a random scene for training: half of them plain, the others with any features."""
     while True:
         subject, colour = rng.choice(list(SHAPES)), rng.choice(list(COLOURS))
         background = rng.choice([name for name in COLOURS if name != colour])
@@ -105,58 +105,56 @@ def random_picture(rng: np.random.Generator) -> Picture:
             "eyes": bool(rng.random() < 0.35),
             "shadow": bool(rng.random() < 0.25),
         }
-    return placed(Picture(str(subject), str(colour), str(background), **features), rng)
+    return placed(Scene(str(subject), str(colour), str(background), **features), rng)
 
 
-def placed(
-    picture: Picture, rng: np.random.Generator, radii: tuple[float, float] = RADII
-) -> Picture:
-    """Return `picture` in a size of `radii`, somewhere inside the frame, slightly tilted."""
+def placed(scene: Scene, rng: np.random.Generator, radii: tuple[float, float] = RADII) -> Scene:
+    """Return `scene` in a size of `radii`, somewhere inside the frame, slightly tilted."""
     radius = float(rng.uniform(*radii))
     slack = min(SIZE / 2 - radius - 4, 7.0)
     x, y = SIZE / 2 + rng.uniform(-slack, slack, 2)
     tilt = float(rng.uniform(-0.14, 0.14))
     mirrored = bool(rng.random() < 0.5)
-    return replace(picture, x=x, y=y, radius=radius, tilt=tilt, mirrored=mirrored)
+    return replace(scene, x=x, y=y, radius=radius, tilt=tilt, mirrored=mirrored)
 
 
-def draw(picture: Picture) -> Image.Image:
-    """Return the picture as a 64×64 RGB image."""
+def draw(scene: Scene) -> Image.Image:
+    """Return the scene as a 64×64 RGB image."""
     side = SIZE * SUPERSAMPLING
-    image = Image.new("RGB", (side, side), background_colour(picture))
+    image = Image.new("RGB", (side, side), background_colour(scene))
     canvas = ImageDraw.Draw(image)
-    if picture.background == "paper":
+    if scene.background == "paper":
         _rule(canvas)
-    points = outline_points(picture)
-    if picture.shadow:
-        _shadow(image, points, picture)
-    if picture.pattern:
-        _fill_with_pattern(image, points, picture)
+    points = outline_points(scene)
+    if scene.shadow:
+        _shadow(image, points, scene)
+    if scene.pattern:
+        _fill_with_pattern(image, points, scene)
     else:
-        canvas.polygon(_flat(points), fill=COLOURS[picture.colour])
-    if picture.outline:
+        canvas.polygon(_flat(points), fill=COLOURS[scene.colour])
+    if scene.outline:
         _stroke(canvas, points)
-    if picture.eyes:
-        _eyes(canvas, picture)
+    if scene.eyes:
+        _eyes(canvas, scene)
     return image.resize((SIZE, SIZE), Image.Resampling.BOX)
 
 
-def background_colour(picture: Picture) -> Colour:
+def background_colour(scene: Scene) -> Colour:
     """Return the colour that surrounds the subject."""
-    return PAPER if picture.background == "paper" else COLOURS[picture.background]
+    return PAPER if scene.background == "paper" else COLOURS[scene.background]
 
 
-def outline_points(picture: Picture) -> Polygon:
+def outline_points(scene: Scene) -> Polygon:
     """Return the subject's silhouette in pixels of the enlarged canvas, shape (N, 2)."""
-    return _place(SHAPES[picture.subject], picture)
+    return _place(SHAPES[scene.subject], scene)
 
 
-def _place(points: Polygon, picture: Picture) -> Polygon:
-    if picture.mirrored:
+def _place(points: Polygon, scene: Scene) -> Polygon:
+    if scene.mirrored:
         points = points * [-1, 1]
-    cos, sin = math.cos(picture.tilt), math.sin(picture.tilt)
+    cos, sin = math.cos(scene.tilt), math.sin(scene.tilt)
     turned = points @ np.array([[cos, sin], [-sin, cos]])
-    return (turned * picture.radius + [picture.x, picture.y]) * SUPERSAMPLING
+    return (turned * scene.radius + [scene.x, scene.y]) * SUPERSAMPLING
 
 
 def _flat(points: Polygon) -> list[tuple[float, float]]:
@@ -183,15 +181,15 @@ def _mask(points: Polygon) -> Image.Image:
     return mask
 
 
-def _shadow(image: Image.Image, points: Polygon, picture: Picture) -> None:
-    offset = max(3.0, 0.24 * picture.radius) * SUPERSAMPLING
-    colour = _mix(background_colour(picture), INK, 0.45)
+def _shadow(image: Image.Image, points: Polygon, scene: Scene) -> None:
+    offset = max(3.0, 0.24 * scene.radius) * SUPERSAMPLING
+    colour = _mix(background_colour(scene), INK, 0.45)
     ImageDraw.Draw(image).polygon(_flat(points + offset), fill=colour)
 
 
-def _fill_with_pattern(image: Image.Image, points: Polygon, picture: Picture) -> None:
-    colour = COLOURS[picture.colour]
-    light = _mix(colour, INK, 0.35) if picture.colour == "white" else _mix(colour, WHITE, 0.72)
+def _fill_with_pattern(image: Image.Image, points: Polygon, scene: Scene) -> None:
+    colour = COLOURS[scene.colour]
+    light = _mix(colour, INK, 0.35) if scene.colour == "white" else _mix(colour, WHITE, 0.72)
     layer = Image.new("RGB", image.size, colour)
     canvas, side = ImageDraw.Draw(layer), image.width
     step = STRIPE_SPACING * SUPERSAMPLING
@@ -207,11 +205,11 @@ def _stroke(canvas: ImageDraw.ImageDraw, points: Polygon) -> None:
     canvas.line(_flat(closed), fill=INK, width=width, joint="curve")
 
 
-def _eyes(canvas: ImageDraw.ImageDraw, picture: Picture) -> None:
-    x, y, half = EYES[picture.subject]
-    half = max(half, picture.eye_size)
-    unit = picture.radius * SUPERSAMPLING
-    for centre in _place(np.array([[x - half, y], [x + half, y]]), picture):
+def _eyes(canvas: ImageDraw.ImageDraw, scene: Scene) -> None:
+    x, y, half = EYES[scene.subject]
+    half = max(half, scene.eye_size)
+    unit = scene.radius * SUPERSAMPLING
+    for centre in _place(np.array([[x - half, y], [x + half, y]]), scene):
         for share, colour in ((1.0, INK), (0.84, WHITE), (0.5, INK)):
             left, top = centre - share * half * unit
             right, bottom = centre + share * half * unit
