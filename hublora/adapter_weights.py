@@ -1,10 +1,10 @@
-"""How strongly an adapter acts: a number, a way from one to another over the steps, by block.
+"""Weights of adapters: one number, a range over the denoising steps, or one per block.
 
     weight := range | [range ","] block ":" range ("," block ":" range)*
     range  := number [".." number]       from the first step to the last
-    block  := "text" | "down" | "mid" | "up" | "down.1" | … | the beginning of a layer's name
+    block  := "text" | "down" | "mid" | "up" | "down.1" | … | a prefix of layer names
 
-A block that is not named has the weight without a name, 1.0 if there is none.
+Blocks that are not named have the weight without a block, 1.0 by default.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from hublora.errors import ConfigError
 from hublora.families.registry import block_path
 from hublora.refs import MAX_WEIGHT
 
-# How several adapters act together (`hublora.generation.lora.schedule`).
+# How several adapters are combined (`hublora.generation.lora.schedule`).
 CompositionMode = Literal["sum", "switch", "composite"]
 
 _EXAMPLE = "0.8, 0.2..0.9 or 1,mid:0,up:0.2..0.9"
@@ -28,13 +28,18 @@ _BLOCK = re.compile(r"[a-z][\w.]*\Z")
 
 @dataclass(frozen=True)
 class Range:
-    """A weight at the first step and at the last."""
+    """A weight that changes linearly over the denoising steps.
+
+    Attributes:
+        start: Weight at the first step, -1000 to 1000.
+        end: Weight at the last step, -1000 to 1000; equal to `start` for a constant.
+    """
 
     start: float
     end: float
 
     def at(self, progress: float) -> float:
-        """Return the weight after a share of the steps, 0 to 1."""
+        """Return the weight at `progress`, the share of steps done, 0 to 1."""
         return self.start + (self.end - self.start) * progress
 
     def __str__(self) -> str:
@@ -45,11 +50,11 @@ class Range:
 
 @dataclass(frozen=True)
 class Weight:
-    """How strongly one adapter acts.
+    """Weight of one adapter.
 
     Attributes:
         rest: Weight of the blocks that are not named.
-        blocks: Block -> weight there.
+        blocks: Pairs of a block, as in the grammar above, and its weight.
     """
 
     rest: Range
@@ -57,6 +62,7 @@ class Weight:
 
     @classmethod
     def of(cls, number: float) -> Weight:
+        """Return the weight that is `number` at every step and block."""
         return cls(Range(number, number))
 
     @classmethod
@@ -64,7 +70,7 @@ class Weight:
         """Parse the grammar above.
 
         Raises:
-            ConfigError: It does not parse.
+            ConfigError: `text` does not parse, or a number is beyond -1000 to 1000.
         """
         rest, blocks = Range(1.0, 1.0), {}
         for index, part in enumerate(text.replace(" ", "").split(",")):
@@ -83,26 +89,26 @@ class Weight:
 
     @property
     def number(self) -> float | None:
-        """The weight where it is one number everywhere and always."""
+        """The weight if it is the same at every step and block; else None."""
         return self.rest.start if not self.blocks and not self.moves else None
 
     @property
     def moves(self) -> bool:
-        """Whether it changes over the steps."""
+        """Whether the weight changes over the steps."""
         return any(one.start != one.end for one in self._ranges)
 
     @property
     def positive(self) -> bool:
-        """Whether it is above 0 anywhere at any time."""
+        """Whether the weight is above 0 at any step of any block."""
         return any(max(one.start, one.end) > 0 for one in self._ranges)
 
     @property
     def acts(self) -> bool:
-        """Whether it is other than 0 anywhere at any time."""
+        """Whether the weight is not 0 at some step of some block."""
         return any(one.start or one.end for one in self._ranges)
 
     def times(self, factor: float) -> Weight:
-        """Return the weight times a number."""
+        """Return the weight multiplied by a number."""
         return replace(
             self,
             rest=_times(self.rest, factor),
@@ -110,9 +116,14 @@ class Weight:
         )
 
     def for_layer(self, component: str, module: str) -> Range:
-        """Return what holds for a layer: the longest block that names it decides."""
-        fitting = [one for one in self.blocks if in_block(one[0], component, module)]
-        return max(fitting, key=lambda one: len(one[0]))[1] if fitting else self.rest
+        """Return the weight of a layer, that of the longest block that contains it.
+
+        Args:
+            component: Component of the pipeline, e.g. "unet".
+            module: Name of the layer inside the component.
+        """
+        matching = [one for one in self.blocks if in_block(one[0], component, module)]
+        return max(matching, key=lambda one: len(one[0]))[1] if matching else self.rest
 
     @property
     def _ranges(self) -> list[Range]:

@@ -1,7 +1,7 @@
 """Image inputs of a pipeline: image-to-image, inpainting, ControlNet, IP-Adapter.
 
-Each is the ordinary diffusers pipeline for it, made of the components of the one in hand
-(`from_pipe`): nothing is loaded twice, and the adapters stay on.
+Each uses the diffusers pipeline for it, built from the components of the loaded pipeline
+(`from_pipe`): nothing is loaded twice, and adapters stay active.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Conditions:
-    """Image inputs in memory, besides the prompt.
+    """Loaded image inputs of a pipeline.
 
     Attributes:
         image: Image to start from.
@@ -33,7 +33,7 @@ class Conditions:
         controlnet: A loaded ControlNet.
         control_image: Conditioning image of the ControlNet.
         ip_adapter_image: Image prompt of the pipeline's IP-Adapter.
-        stated: Facts about them for the generated image's metadata.
+        stated: JSON "conditions" for the generated image's metadata.
     """
 
     image: Image.Image | None = None
@@ -46,34 +46,38 @@ class Conditions:
 
     def __post_init__(self) -> None:
         if self.image is None and (self.mask is not None or self.strength is not None):
-            raise ConfigError("A mask and a strength are of an image.", "Name it: --image FILE")
+            raise ConfigError("--mask and --strength require --image.", "Add --image FILE")
         if (self.controlnet is None) != (self.control_image is None):
-            raise ConfigError("--controlnet and --control-image go together.")
+            raise ConfigError(
+                "--controlnet and --control-image go together.", "Give both or neither."
+            )
         if self.strength is not None and not 0 < self.strength <= 1:
-            raise ConfigError(f"The strength {self.strength:g} is not in (0, 1].", "0.6 is usual.")
+            raise ConfigError(
+                f"--strength must be in (0, 1], got {self.strength:g}.", "0.6 is usual."
+            )
 
     @property
-    def some(self) -> bool:
+    def has_images(self) -> bool:
         """Whether there is any image input."""
-        return self.shape_it or self.ip_adapter_image is not None
+        return self.sets_size or self.ip_adapter_image is not None
 
     @property
-    def shape_it(self) -> bool:
+    def sets_size(self) -> bool:
         """Whether the size of the generated image is that of an input."""
         return self.image is not None or self.controlnet is not None
 
 
 def fingerprint(image: Image.Image) -> str:
-    """Return the SHA-256 of an image's size and pixels, whatever file it came from."""
+    """Return the SHA-256 of an image's size and pixels, in hex, equal for every file format."""
     size = f"{image.width}x{image.height} ".encode()
     return hashlib.sha256(size + image.tobytes()).hexdigest()
 
 
 def open_image(path: Path) -> Image.Image:
-    """Return an image in RGB, upright.
+    """Return an image in RGB, turned upright by its EXIF orientation.
 
     Raises:
-        ConfigError: It cannot be read.
+        ConfigError: The file is not an image that Pillow reads.
     """
     from PIL import Image, ImageOps
 
@@ -85,18 +89,23 @@ def open_image(path: Path) -> Image.Image:
 
 
 def conditioned(pipe: Any, conditions: Conditions) -> Any:
-    """Return the pipeline for these image inputs, of the same components as `pipe`.
+    """Return the pipeline for these image inputs, with the components of `pipe`.
+
+    Args:
+        pipe: Pipeline that `load` returned.
+        conditions: Image inputs.
 
     Raises:
-        ConfigError: The base inpaints, and there is no mask.
+        ConfigError: The base is for inpainting, and `conditions` has no mask.
     """
     import diffusers
 
-    if not conditions.shape_it:
+    if not conditions.sets_size:
         return pipe
     if conditions.mask is None and inpaints(pipe):
         raise ConfigError(
-            "This base fills in what a mask shows.", "Add --image photo.png --mask mask.png"
+            "This base is for inpainting and requires --image and --mask.",
+            "Add --image photo.png --mask mask.png",
         )
     if conditions.mask is not None:
         kind = diffusers.AutoPipelineForInpainting
@@ -104,22 +113,22 @@ def conditioned(pipe: Any, conditions: Conditions) -> Any:
         kind = diffusers.AutoPipelineForImage2Image
     else:
         kind = diffusers.AutoPipelineForText2Image
-    more = {}
+    components = {}
     if conditions.controlnet is not None:
         denoiser = getattr(pipe, family_of_pipeline(pipe).denoiser)
-        more["controlnet"] = conditions.controlnet.to(pipe._execution_device, denoiser.dtype)
-    made = kind.from_pipe(pipe, **more)
-    made.hublora = getattr(pipe, "hublora", None)
-    return made
+        components["controlnet"] = conditions.controlnet.to(pipe._execution_device, denoiser.dtype)
+    pipeline = kind.from_pipe(pipe, **components)
+    pipeline.hublora = getattr(pipe, "hublora", None)
+    return pipeline
 
 
 def inputs_of(conditions: Conditions, plan: Sampling, step: int) -> Mapping[str, Any]:
-    """Return further arguments of the pipeline's call, images in the size that is generated.
+    """Return the arguments of the pipeline's call for image inputs, resized to the generated size.
 
     Args:
-        conditions: The image inputs.
-        plan: Sampling settings, whose width and height replace the image's.
-        step: Pixels that sides are a multiple of.
+        conditions: Image inputs.
+        plan: Sampling settings, whose width and height replace those of the input.
+        step: Number of pixels of which width and height are a multiple.
     """
     inputs: dict[str, Any] = {}
     if conditions.ip_adapter_image is not None:
@@ -127,22 +136,25 @@ def inputs_of(conditions: Conditions, plan: Sampling, step: int) -> Mapping[str,
     first = conditions.image or conditions.control_image
     if first is None:
         return inputs
-    size = (plan.width or _fitting(first.width, step), plan.height or _fitting(first.height, step))
+    size = (
+        plan.width or _multiple(first.width, step),
+        plan.height or _multiple(first.height, step),
+    )
 
-    def fitted(image: Image.Image) -> Image.Image:
+    def resized(image: Image.Image) -> Image.Image:
         return image if image.size == size else image.resize(size)
 
     if conditions.image is not None:
-        inputs["image"] = fitted(conditions.image)
+        inputs["image"] = resized(conditions.image)
     if conditions.mask is not None:
-        inputs["mask_image"] = fitted(conditions.mask.convert("L"))
+        inputs["mask_image"] = resized(conditions.mask.convert("L"))
     if conditions.strength is not None:
         inputs["strength"] = conditions.strength
     if conditions.control_image is not None:
         name = "image" if conditions.image is None else "control_image"
-        inputs[name] = fitted(conditions.control_image)
+        inputs[name] = resized(conditions.control_image)
     return inputs
 
 
-def _fitting(side: int, step: int) -> int:
+def _multiple(side: int, step: int) -> int:
     return max(step, side // step * step)

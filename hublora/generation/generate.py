@@ -42,7 +42,7 @@ def generate(
     from hublora.generation.conditions import conditioned, inputs_of
     from hublora.generation.sample import sample
 
-    sized = conditions is not None and conditions.shape_it
+    sized = conditions is not None and conditions.sets_size
     with quiet_loading():
         pipeline = conditioned(pipe, conditions) if conditions else pipe
     step_size = pipe.hublora.base.family.size_step(pipe)
@@ -61,7 +61,7 @@ def generate(
         listener = no_callback if plan.prompt in noted else callback
         inputs = _inputs(pipe, plan, expansions[plan.prompt], listener)
         noted.add(plan.prompt)
-        if conditions is not None and conditions.some:
+        if conditions is not None and conditions.has_images:
             inputs = {**inputs, **inputs_of(conditions, plan, step_size)}
         yield sample(
             pipeline,
@@ -111,7 +111,7 @@ def save(
     from hublora.generation.metadata import save_image
 
     facts = cell_facts(composition, plan, trigger) | {"size": f"{image.width}x{image.height}"}
-    if conditions is not None and conditions.some:
+    if conditions is not None and conditions.has_images:
         facts["conditions"] = dict(conditions.stated)
     save_image(image, path, facts)
 

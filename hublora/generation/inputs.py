@@ -1,4 +1,4 @@
-"""Inputs besides the prompt: named by paths and refs, opened, and recorded in the image."""
+"""Image inputs besides the prompt: paths and refs, loaded, and recorded in the image's metadata."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hublora.resolution.controlnet_ip_adapter import IpAdapter, download_ip_adap
 if TYPE_CHECKING:
     from hublora.generation.conditions import Conditions
 
-# Field that names an image -> its flag.
+# Field of an input image -> its flag.
 FLAGS = {
     "image": "--image",
     "mask": "--mask",
@@ -26,7 +26,7 @@ _MOST_SCALE = 10.0
 
 @dataclass(frozen=True)
 class Inputs:
-    """Inputs besides the prompt, as paths and refs.
+    """Paths and refs of the inputs besides the prompt.
 
     Attributes:
         image: Image to start from.
@@ -50,24 +50,30 @@ class Inputs:
 
     def __post_init__(self) -> None:
         if (self.ip_adapter is None) != (self.ip_adapter_image is None):
-            raise ConfigError("--ip-adapter and --ip-adapter-image go together.")
+            raise ConfigError(
+                "--ip-adapter and --ip-adapter-image go together.", "Give both or neither."
+            )
         if (self.controlnet is None) != (self.control_image is None):
-            raise ConfigError("--controlnet and --control-image go together.")
+            raise ConfigError(
+                "--controlnet and --control-image go together.", "Give both or neither."
+            )
         if self.strength is not None and not isinstance(self.strength, int | float):
-            raise TypeError("a strength that is no number")
+            raise TypeError(f"strength must be a number, got {self.strength!r}")
         scale = self.ip_adapter_scale
         if scale is None:
             return
         if self.ip_adapter is None:
-            raise ConfigError("--ip-adapter-scale is of an IP-Adapter.", "Name it: --ip-adapter …")
+            raise ConfigError("--ip-adapter-scale requires --ip-adapter.", "Add --ip-adapter REPO.")
         if not (math.isfinite(scale) and abs(scale) <= _MOST_SCALE):
-            raise ConfigError(f"The IP-Adapter's scale {scale:g} is no such number.", "Try 0.6.")
+            raise ConfigError(
+                f"--ip-adapter-scale must be between -10 and 10, got {scale:g}.", "0.6 is usual."
+            )
 
     def open(self) -> OpenedInputs:
-        """Return the inputs in memory: images read, models downloaded.
+        """Load the inputs: read the images and download the models.
 
         Raises:
-            ConfigError: An image cannot be read, or something does not go together.
+            ConfigError: An image cannot be read, or inputs exclude each other.
             NotFoundError: A model does not exist.
         """
         from hublora.generation.conditions import Conditions, fingerprint, open_image
@@ -78,7 +84,7 @@ class Inputs:
             name: {"sha256": fingerprint(image), "name": paths[name].name}
             for name, image in images.items()
         }
-        fitting = Conditions(strength=self.strength, **images, controlnet=self.controlnet)
+        checked = Conditions(strength=self.strength, **images, controlnet=self.controlnet)
         controlnet = None
         if self.controlnet:
             controlnet, stated["controlnet"] = load_controlnet(self.controlnet)
@@ -88,18 +94,18 @@ class Inputs:
         scale = 0.6 if self.ip_adapter_scale is None else self.ip_adapter_scale
         if ip_adapter:
             stated |= {"ip_adapter": ip_adapter.name, "ip_adapter_scale": scale}
-        conditions = replace(fitting, controlnet=controlnet, stated=stated)
+        conditions = replace(checked, controlnet=controlnet, stated=stated)
         return OpenedInputs(conditions, ip_adapter, scale)
 
 
 @dataclass(frozen=True)
 class OpenedInputs:
-    """Inputs besides the prompt, in memory.
+    """Loaded inputs besides the prompt.
 
     Attributes:
         conditions: Image inputs of the pipeline.
         ip_adapter: Files of the IP-Adapter; None without one.
-        scale: Strength of the IP-Adapter.
+        scale: Strength of the IP-Adapter, -10 to 10.
     """
 
     conditions: Conditions
@@ -107,33 +113,35 @@ class OpenedInputs:
     scale: float = 0.6
 
     def prepare(self, pipe: Any) -> None:
-        """Put the IP-Adapter on a pipeline that is not yet on its device.
+        """Load the IP-Adapter into a pipeline that is not yet on its device.
 
         Raises:
-            AdapterError: It does not fit.
+            AdapterError: The IP-Adapter does not fit the base.
         """
         if self.ip_adapter is None:
             return
         from hublora.generation.ip_adapter import add_ip_adapter
         from hublora.quiet import quiet_loading
 
-        one = self.ip_adapter
+        adapter = self.ip_adapter
         with quiet_loading():
-            add_ip_adapter(pipe, one.folder, one.file, one.encoder, self.scale, one.name)
+            add_ip_adapter(
+                pipe, adapter.folder, adapter.file, adapter.encoder, self.scale, adapter.name
+            )
 
 
-def find_again(
+def restore_inputs(
     stated: Mapping[str, Any], near: Path, given: Mapping[str, Path | str | None]
 ) -> Inputs:
-    """Return the inputs that an image names, each image as it was.
+    """Return the inputs that a generated image records, after a check of each input image.
 
     Args:
-        stated: Conditions from the image's metadata.
-        near: Folder to look in; the current one is looked in too.
-        given: Paths and refs that replace the recorded ones, by the names in `Inputs`.
+        stated: JSON "conditions" of the image's metadata.
+        near: Folder to search for input images, before the current folder.
+        given: Field of `Inputs` -> path or ref that replaces the recorded one.
 
     Raises:
-        ConfigError: A file is missing, or is not the recorded one.
+        ConfigError: An input image is missing, or its pixels differ from the recorded ones.
     """
     found: dict[str, Any] = {
         name: stated[name]
@@ -148,7 +156,7 @@ def find_again(
                 found[name] = _find_image(stated[name], flag, near, given.get(name))
         return Inputs(**found)
     except (KeyError, TypeError) as error:
-        raise ConfigError("The image's metadata on its inputs is incomplete.") from error
+        raise ConfigError("The metadata on the inputs of this image is incomplete.") from error
 
 
 def _find_image(entry: Mapping[str, Any], flag: str, near: Path, given: Path | str | None) -> Path:

@@ -1,6 +1,6 @@
-"""Metadata of a generated image, in its PNG text chunks.
+"""Reads and writes the metadata of generated images, in PNG text chunks.
 
-`hublora` is JSON; `parameters` is the text that AUTOMATIC1111 and its kin show.
+The chunk `hublora` is JSON; `parameters` is text in the format of AUTOMATIC1111's web UI.
 """
 
 from __future__ import annotations
@@ -21,7 +21,13 @@ KEY = "hublora"
 
 
 def save_image(image: Image.Image, path: Path, facts: Mapping[str, Any]) -> None:
-    """Write a PNG that carries `facts` (JSON-able), whole or not at all."""
+    """Write a PNG with metadata, atomically.
+
+    Args:
+        image: Image to write.
+        path: Path of the PNG; replaced if it exists.
+        facts: JSON values for the chunk `hublora`.
+    """
     from PIL.PngImagePlugin import PngInfo
 
     info = PngInfo()
@@ -33,7 +39,7 @@ def save_image(image: Image.Image, path: Path, facts: Mapping[str, Any]) -> None
 
 
 def read_image(path: Path) -> dict[str, Any]:
-    """Return the facts in a PNG, empty when it carries none."""
+    """Return the JSON of the chunk `hublora` of a PNG, empty without one."""
     from PIL import Image
 
     with Image.open(path) as image:
@@ -42,7 +48,7 @@ def read_image(path: Path) -> dict[str, Any]:
 
 
 def _parameters(facts: Mapping[str, Any]) -> str:
-    """Return the text block of AUTOMATIC1111: prompt, negative prompt, then one line of pairs."""
+    """Return the chunk `parameters`: prompt, negative prompt, then one line of key-value pairs."""
     sampling = facts.get("sampling", {})
     adapters = facts.get("adapters", [])
     hashes = [f"{_tag(one)}: {one['sha256'][:12]}" for one in adapters if one.get("sha256")]
@@ -65,14 +71,14 @@ def _parameters(facts: Mapping[str, Any]) -> str:
 
 
 def _prompt(facts: Mapping[str, Any]) -> str:
-    """Return the prompt as other tools may use it: with trigger words, without our own tokens."""
+    """Return the prompt for other tools: with trigger words, without hublora's placeholders."""
     typed = str(facts.get("sampling", {}).get("prompt", ""))
     expanded = str(facts.get("expanded_prompt", typed))
     return typed if re.search(r"<a\d+-", expanded) else expanded
 
 
 def _tag(adapter: Mapping[str, Any]) -> str:
-    """Return what other tools would call the adapter's file."""
+    """Return the name of the adapter in other tools' prompts, for `<lora:name:weight>`."""
     named = str(adapter.get("ref") or adapter.get("title") or "adapter")
     owner, _, rest = named.partition("/")
     name = re.split(r"[@/]", rest)[0] if rest else owner

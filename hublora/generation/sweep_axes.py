@@ -1,10 +1,10 @@
-"""The axes of a sheet: what changes from row to row or from column to column.
+"""Axes of a sheet: the setting that varies over its rows or columns, and its values.
 
 axis    := name "=" values
 name    := "seed" | "weight" | "weight.2" | "steps" | "guidance" | "scheduler"
 values  := number ".." number ":" count      evenly spaced, both ends included
          | value ("," value)*
-         | count                              of seeds, from the first one on
+         | count                              for seed: that many consecutive seeds
 """
 
 from __future__ import annotations
@@ -32,7 +32,12 @@ _FIELDS: Mapping[str, tuple[str, Callable[[str], object]]] = {
 
 @dataclass(frozen=True)
 class Axis:
-    """A setting and its values, as they are written."""
+    """A setting and its values.
+
+    Attributes:
+        name: Setting, one of the names of the grammar above.
+        values: Values of the setting, as text, in order.
+    """
 
     name: str
     values: tuple[str, ...]
@@ -41,8 +46,12 @@ class Axis:
     def parse(cls, text: str, first_seed: int = 0) -> Axis:
         """Parse the grammar above.
 
+        Args:
+            text: An axis, e.g. "weight=0..1:5".
+            first_seed: First value of "seed=COUNT".
+
         Raises:
-            ConfigError: It does not parse.
+            ConfigError: `text` does not parse.
         """
         name, equals, values = text.partition("=")
         if not equals or not (name in _FIELDS or re.fullmatch(r"weight(\.[1-9]\d?)?", name)):
@@ -54,17 +63,17 @@ class Axis:
 
     @property
     def adapter(self) -> int | None:
-        """Index of the adapter whose weight changes; None for another axis."""
+        """Index of the adapter whose weight varies, from 0; None for other settings."""
         if not self.name.startswith("weight"):
             return None
         return int(self.name.partition(".")[2] or 1) - 1
 
     def label(self, value: str) -> str:
-        """Return what stands beside a row or above a column."""
+        """Return the label of the row or column with a value."""
         return value if self.name == "scheduler" else f"{self.name} {value}"
 
     def apply(self, plan: Sampling, value: str) -> Sampling:
-        """Return the plan with a value of this axis; weights are no part of it."""
+        """Return the sampling settings with a value of this axis; unchanged for a weight."""
         if self.name not in _FIELDS:
             return plan
         field, kind = _FIELDS[self.name]
@@ -88,7 +97,9 @@ def _values(name: str, text: str, first_seed: int) -> list[str]:
         try:
             start, end = float(spaced["start"]), float(spaced["end"])
         except ValueError as error:
-            raise ConfigError(f"{text!r} is no range.", f"Write it like {_EXAMPLE}.") from error
+            raise ConfigError(
+                f"{text!r} is not a range of numbers.", f"Write it like {_EXAMPLE}."
+            ) from error
         step = (end - start) / max(count - 1, 1)
         return [f"{round(start + step * index, 6):g}" for index in range(count)]
     if name == "seed" and text.isdecimal() and int(text) <= _MOST:

@@ -1,17 +1,17 @@
-"""Checkpoints that are whole or absent, and from which a training resumes exactly.
+"""Writes and loads checkpoints, atomically; a training resumes from one with the same bytes.
 
     checkpoint-N/
-      pytorch_lora_weights.safetensors   the adapter; `hublora run` can use it
+      pytorch_lora_weights.safetensors   the adapter; `hublora run` loads it
       embeddings/tokens.safetensors      the token embeddings, if any are trained
       optimizer.safetensors              the trained weights themselves, their moving average and
                                          the tensors of the optimizer's state
       state.json                         written last: step, schedule, settings, and the SHA-256 of
                                          the others and of itself
 
-Safetensors and JSON only: opening a checkpoint runs no code. Randomness needs no state
-(`hublora.training.rng`), except dropout inside the adapter, whose generators are kept.
+Safetensors and JSON only: loading a checkpoint runs no code. Random numbers need no state
+(`hublora.training.rng`), except for dropout inside the adapter, whose generator states are saved.
 
-Over 300 lines because what is written and what is read back and checked mirror each other.
+Over 300 lines because writing, checking and loading mirror each other.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ _FREE = (
     "dreambooth.class_folder",
 )
 
-# Raised while reading a state that this module did not write.
+# Exceptions while loading a state that this module did not write.
 _UNFIT = (
     *(AttributeError, KeyError, IndexError, TypeError, ValueError, RuntimeError),
     SafetensorError,
@@ -72,7 +72,7 @@ def save_checkpoint(session: Session) -> Path:
     """Write `checkpoint-<step>` into the run folder; remove the oldest beyond the limit.
 
     Returns:
-        The checkpoint's folder, on disk for good.
+        The checkpoint's folder, synced to disk.
 
     Raises:
         Diverged: The weights are not finite; nothing is written.
@@ -103,12 +103,12 @@ def save_checkpoint(session: Session) -> Path:
 
 
 def _hidden(folder: Path) -> Path:
-    """Make an empty folder beside `folder`, under a name that no checkpoint has."""
+    """Create an empty hidden folder beside `folder` and return it."""
     return Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
 
 
 def _remove(folder: Path) -> None:
-    """Delete a checkpoint so that its name never stands for half of one."""
+    """Delete a checkpoint; it is renamed first, so that its name never stands for a part of one."""
     hidden = _hidden(folder)
     os.rename(folder, hidden / folder.name)
     shutil.rmtree(hidden)
@@ -131,7 +131,7 @@ def check_checkpoint(
         label: Name of the checkpoint in messages (default: its folder).
 
     Raises:
-        ConfigError: It is damaged, or was made with other settings.
+        ConfigError: The checkpoint is damaged, or was written with other settings.
     """
     state = check_files(folder)
     _check_settings(
@@ -163,7 +163,7 @@ def check_files(
 
 
 def setting_of(folder: Path, key: str) -> Any:
-    """Return a setting that a checkpoint was made with, None where it has none.
+    """Return a setting of the training that wrote a checkpoint; None if it is not recorded.
 
     Raises:
         ConfigError: The checkpoint is damaged.
@@ -184,8 +184,9 @@ def load_checkpoint(session: Session, folder: Path) -> None:
         raise
     except _UNFIT as error:
         raise ConfigError(
-            f"The checkpoint {folder} does not fit this training: its tensors are other ones.",
-            f"Delete {folder} to go on from an earlier one, or to start anew.",
+            f"The checkpoint {folder} does not fit this training: its tensors have other names or "
+            "shapes.",
+            f"Delete {folder} to resume from an earlier one, or to start anew.",
         ) from error
 
 
@@ -239,7 +240,7 @@ def _write(session: Session, folder: Path) -> None:
 
 
 def _write_usable(session: Session, folder: Path) -> list[str]:
-    """Write the adapter and the token embeddings; return the files' names."""
+    """Write adapter and token embeddings, which `hublora run` loads; return the files' names."""
     written = []
     if session.adapted:
         weights, metadata = to_diffusers(session.adapter())
@@ -253,9 +254,9 @@ def _write_usable(session: Session, folder: Path) -> list[str]:
 
 
 def _about(session: Session) -> dict[str, str]:
-    """Return the metadata that lets an adapter's file be used by its name alone."""
+    """Return the adapter file's metadata: base, family and trigger words."""
     config = session.config
-    on_hub = config.base.revision is not None  # a folder is nobody else's, and has none
+    on_hub = config.base.revision is not None  # a local folder has no revision
     return metadata_of_facts(
         AdapterFacts(
             base_model=config.base.model if on_hub else None,
@@ -316,16 +317,16 @@ def _settings(
 ) -> dict[str, Any]:
     """Return the settings that must not change in a resumed training, under dotted keys.
 
-    Paths are reduced to names, since another machine has other paths; the fingerprint tells whether
-    the images are the same. How those of a step are split into
-    accumulation steps and processes may change: the images of a step are the same.
+    Paths are reduced to names, since they differ between machines; the fingerprint identifies the
+    images. Batch size, gradient accumulation steps and processes may change as long as their
+    product, the images of an optimizer step, is the same.
     """
-    kept = {key: value for key, value in flatten(config.shareable()).items() if not _is_free(key)}
+    fixed = {key: value for key, value in flatten(config.shareable()).items() if not _is_free(key)}
     split = ("train_batch_size", "gradient_accumulation_steps")
     images = accelerator.num_processes
     for key in split:
-        images *= kept.pop(key)
-    return kept | {
+        images *= fixed.pop(key)
+    return fixed | {
         "mixed_precision": accelerator.mixed_precision,
         "images a step": images,
         "images": data_fingerprint,
@@ -374,7 +375,7 @@ def unflatten_state(value: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
 
 
 def json_part(state: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the entries of a state that are JSON; the others are made anew with the object."""
+    """Return the JSON values of a state; the object's constructor recreates the others."""
     return {key: value for key, value in state.items() if _is_json(value)}
 
 

@@ -13,7 +13,7 @@ import torch
 
 from hublora.training import objectives
 from hublora.training.losses import Samples, masked, predict
-from hublora.training.rng import draw_more
+from hublora.training.rng import sample_extra_normals
 from hublora.training.session import Session
 
 BUCKETS = 10  # equal parts of the timesteps, the one with the least noise first
@@ -124,9 +124,11 @@ def _losses(
     data, each = session.data, session.config.holdout.timesteps
     indices = [session.held_out_indices[number // each] for number in numbers]
     shape = data.shape(indices[0])
-    drawn = draw_more(session.config.seed, "held out", numbers, 2 * prod(shape), generator)
+    normals = sample_extra_normals(
+        session.config.seed, "held out", numbers, 2 * prod(shape), generator
+    )
     uniforms = torch.tensor([(n % each + 0.5) / each for n in numbers], dtype=torch.float64)
-    noise, posterior_noise = drawn.view(len(numbers), 2, *shape).unbind(1)
+    noise, posterior_noise = normals.view(len(numbers), 2, *shape).unbind(1)
     samples = Samples(
         indices=indices,
         variants=[0] * len(numbers),

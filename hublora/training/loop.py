@@ -1,7 +1,7 @@
 """The training loop, for every family and method: a generator of events.
 
-Inside a step nothing waits for the device: losses are handed out as tensors, and what is random is
-drawn from the number of the sample (`hublora.training.rng`).
+Inside a step nothing waits for the device: losses are yielded as tensors, and random numbers are
+a function of the number of the sample (`hublora.training.rng`).
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from hublora.training.session import Session
 
 
 def train(session: Session) -> Iterator[Event]:
-    """Train from `session.step` to the end, telling what happens.
+    """Train from `session.step` to the last step, yielding events.
 
-    Whoever iterates may save or draw between two events: the session is then between two steps.
+    Between two events the session is between two steps, so checkpoints may be saved and images
+    generated.
     """
     config = session.config
     generator = torch.Generator(session.accelerator.device)

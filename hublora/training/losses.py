@@ -12,14 +12,14 @@ import torch
 from hublora.families import Conditioning, DenoiserInputs
 from hublora.training import objectives
 from hublora.training.accelerator import weight_dtype
-from hublora.training.rng import choose, draw_more, draw_normals, draw_whole
+from hublora.training.rng import choose, sample_extra_normals, sample_integer, sample_normals
 from hublora.training.session import SampleStream, Session
 from hublora.training.target_layers import encodes_prompts
 
 
 @dataclass(frozen=True)
 class Samples:
-    """B samples, before anything is drawn for them on the device.
+    """Indices, noise levels and noise of B samples.
 
     Attributes:
         indices: Indices of B images.
@@ -45,8 +45,8 @@ def training_losses(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the losses of the samples `numbers` of a training, and their noise levels.
 
-    A sample that shows several images, one of each stream, has the weighted sum of their losses.
-    They share a noise level, so that the sum belongs to one.
+    The loss of a sample is the weighted sum over its images, one of each stream. They share a noise
+    level.
 
     Returns:
         [B] in float32 with gradients, and [B], both on the device.
@@ -64,11 +64,11 @@ def _stream_losses(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return losses and noise levels, each [B], of one stream's share of the samples."""
     config = session.config
-    samples = _draw(session, stream, numbers, generator)
+    samples = _sample(session, stream, numbers, generator)
     added = samples.noise
     if config.objective.input_perturbation:
         size = prod(added.shape[1:])
-        other = draw_more(stream.seed, "perturbation", numbers, size, generator)
+        other = sample_extra_normals(stream.seed, "perturbation", numbers, size, generator)
         strength = config.objective.input_perturbation
         added = objectives.perturbed_input(added, other.view_as(added), strength)
     prediction, target, levels = predict(session, samples, added)
@@ -78,10 +78,10 @@ def _stream_losses(
     return objectives.per_sample(errors, weights), levels
 
 
-def _draw(
+def _sample(
     session: Session, stream: SampleStream, numbers: Sequence[int], generator: torch.Generator
 ) -> Samples:
-    """Return what the samples `numbers` show of one stream, and with which noise."""
+    """Return the samples `numbers` of one stream."""
     config, data = session.config, session.data
     dropout = config.data.caption_dropout
     images = len(stream.images)
@@ -92,7 +92,7 @@ def _draw(
         indices = stream.order.images(numbers)
     shape = data.shape(indices[0])
     levels = session.parameterization.levels(of_run.uniforms, shape)
-    noise, posterior_noise, offsets = draw_normals(stream.seed, numbers, shape, generator)
+    noise, posterior_noise, offsets = sample_normals(stream.seed, numbers, shape, generator)
     if config.objective.pyramid_noise:
         noise = _with_pyramid(session, stream, noise, numbers, generator)
     if config.objective.noise_offset:
@@ -102,7 +102,7 @@ def _draw(
         choices.variants,
         choices.captions,
         levels,
-        [draw_whole(stream.seed, "hole", number) for number in numbers],
+        [sample_integer(stream.seed, "hole", number) for number in numbers],
         noise,
         posterior_noise,
     )
@@ -183,10 +183,10 @@ def _with_pyramid(
     batch, channels, height, width = noise.shape
     sizes = objectives.pyramid_sizes(height, width)
     counts = [channels * rows * columns for rows, columns in sizes]
-    drawn = draw_more(stream.seed, "pyramid", numbers, sum(counts), generator)
+    normals = sample_extra_normals(stream.seed, "pyramid", numbers, sum(counts), generator)
     levels = [
         part.reshape(batch, channels, *size)
-        for part, size in zip(drawn.split(counts, dim=1), sizes, strict=True)
+        for part, size in zip(normals.split(counts, dim=1), sizes, strict=True)
     ]
     return objectives.pyramid_noise(noise, levels, session.config.objective.pyramid_noise)
 

@@ -1,8 +1,8 @@
-"""All randomness of a training as a function of the seed and the number of the sample.
+"""Random numbers of a training as a function of the seed and the number of the sample.
 
 Sample n of a run is the n-th image that is trained on, counted over all steps, batches and devices.
-What is random about it depends on (seed, n) alone, so a resumed run, another split into batches or
-more devices draw the same numbers, and no generator state needs to be saved.
+Its random numbers depend on (seed, n) alone, so they are the same in a resumed run, in another
+split into batches and on more devices, and no generator state needs to be saved.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Choices:
         variants: Crop and flip of each sample, B integers in [0, V).
         captions: Caption of each sample, B integers to be taken modulo the image's captions;
             negative where the caption is dropped.
-        uniforms: [B] in [0, 1), float64, on the CPU: what the noise levels are drawn from.
+        uniforms: [B] in [0, 1), float64, on the CPU, from which timesteps are computed.
     """
 
     indices: list[int]
@@ -40,7 +40,15 @@ def choose(
     variants: int,
     caption_dropout: float,
 ) -> Choices:
-    """Return the random choices on the host for the samples `numbers`."""
+    """Return the random choices on the host for the samples `numbers`.
+
+    Args:
+        seed: Seed of the run.
+        numbers: B sample numbers.
+        images: Number of training images N, repeats included.
+        variants: Number V of crops and flips per image.
+        caption_dropout: Probability of an empty caption, in [0, 1].
+    """
     rows = [_uniforms(seed, number) for number in numbers]
     return Choices(
         indices=[_order(seed, n // images, images)[n % images] for n in numbers],
@@ -50,13 +58,13 @@ def choose(
     )
 
 
-def draw_normals(
+def sample_normals(
     seed: int,
     numbers: Sequence[int],
     shape: Sequence[int],
     generator: torch.Generator,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Draw standard normals for the samples `numbers` on the generator's device.
+    """Sample standard normals for the samples `numbers` on the generator's device.
 
     Args:
         seed: Seed of the run.
@@ -73,17 +81,17 @@ def draw_normals(
     for number in numbers:
         generator.manual_seed(_hash(seed, "normals", number))
         rows.append(torch.randn(2 * size + channels, generator=generator, device=generator.device))
-    drawn = torch.stack(rows)
-    noise = drawn[:, :size].reshape(-1, channels, height, width)
-    posterior = drawn[:, size : 2 * size].reshape(-1, channels, height, width)
-    return noise, posterior, drawn[:, 2 * size :].reshape(-1, channels, 1, 1)
+    normals = torch.stack(rows)
+    noise = normals[:, :size].reshape(-1, channels, height, width)
+    posterior = normals[:, size : 2 * size].reshape(-1, channels, height, width)
+    return noise, posterior, normals[:, 2 * size :].reshape(-1, channels, 1, 1)
 
 
-def draw_more(
+def sample_extra_normals(
     seed: int, purpose: str, numbers: Sequence[int], size: int, generator: torch.Generator
 ) -> torch.Tensor:
-    """Draw further standard normals for the samples `numbers`, [B, size], independent of those of
-    any other purpose."""
+    """Sample further standard normals for the samples `numbers`, [B, size], float32, independent of
+    those of any other purpose."""
     rows = []
     for number in numbers:
         generator.manual_seed(_hash(seed, purpose, number))
@@ -102,23 +110,23 @@ def split(seed: int, images: int, held_out: float) -> tuple[list[int], list[int]
     count = int(held_out) if held_out >= 1 else max(1, round(held_out * images))
     if not held_out:
         return list(range(images)), []
-    apart = set(_order(seed, -1, images)[:count])
-    return [n for n in range(images) if n not in apart], sorted(apart)
+    held_out_indices = set(_order(seed, -1, images)[:count])
+    return [n for n in range(images) if n not in held_out_indices], sorted(held_out_indices)
 
 
 def shuffled(seed: int, purpose: str, number: int, count: int) -> list[int]:
-    """Return the numbers below `count` in an order that depends on the arguments alone."""
+    """Return a permutation of 0 … `count` - 1 that depends on the arguments alone."""
     generator = torch.Generator().manual_seed(_hash(seed, purpose, number))
     return torch.randperm(count, generator=generator).tolist()
 
 
-def draw_whole(seed: int, purpose: str, number: int) -> int:
-    """Draw a whole number from 0 for a sample, large enough to be taken modulo anything."""
+def sample_integer(seed: int, purpose: str, number: int) -> int:
+    """Return a random integer in [0, 2**48) for a sample, to be taken modulo a small number."""
     return _hash(seed, purpose, number) >> 15
 
 
 def derived_seed(seed: int, purpose: str) -> int:
-    """Return a seed whose draws are independent of those of `seed` and of any other purpose."""
+    """Return a seed whose random numbers are independent of those of `seed` and other purposes."""
     return _hash(seed, purpose, 0)
 
 

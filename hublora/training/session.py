@@ -39,13 +39,13 @@ class Trainable(Protocol):
         ...
 
     def without(self) -> AbstractContextManager[None]:
-        """Run the base without it inside this context."""
+        """Run the base without the trained weights inside this context."""
         ...
 
 
 @dataclass(frozen=True)
 class SampleStream:
-    """Images of which each sample of a training takes one.
+    """A sequence of images of which each sample of a training takes one.
 
     Attributes:
         images: Indices of an epoch; repeated images are listed several times.
@@ -82,8 +82,8 @@ class Session:
         held_out_indices: Indices of the held-out images.
         average: Moving average of the trained parameters; None without `adapter.ema_decay`.
         measures: Step and held-out loss of every measure.
-        best: Trainable -> its tensors at the lowest held-out loss; empty before.
-        step: Optimizer steps done.
+        best: Trainable -> its tensors at the lowest held-out loss, on the CPU; empty before.
+        step: Optimizer steps done, from 0.
         is_over: Whether no step is left.
         is_final: Whether the weights are those of the result: see `finalize`.
     """
@@ -150,6 +150,7 @@ class Session:
 
     @property
     def total_steps(self) -> int:
+        """Number of optimizer steps of the whole training."""
         return total_steps(self.config, len(self.train_indices), self.images_per_step)
 
     @property
@@ -197,7 +198,7 @@ class Session:
             yield
             return
         parameters = self.parameters
-        kept = [parameter.detach().clone() for parameter in parameters]
+        saved = [parameter.detach().clone() for parameter in parameters]
         if self.average is not None:
             self.average.copy_to(parameters)
         else:
@@ -207,7 +208,7 @@ class Session:
         finally:
             if averages:
                 optimizer.train()
-            torch._foreach_copy_([parameter.data for parameter in parameters], kept)
+            torch._foreach_copy_([parameter.data for parameter in parameters], saved)
 
     @contextmanager
     def base_alone(self) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""Trained token embeddings: rows beside the frozen embedding tables of the text encoders."""
+"""Trained token embeddings: extra rows of the text encoders' frozen embedding tables."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class LearnedRows(torch.nn.Module):
     Args:
         known: The base's embedding table, frozen.
         first: Token id of the first trained row.
-        rows: [n, width], their initial values.
+        rows: [n, width], initial values of the trained rows.
     """
 
     def __init__(self, known: torch.nn.Embedding, first: int, rows: torch.Tensor) -> None:
@@ -43,7 +43,7 @@ class Tokens:
     Attributes:
         lengths: Placeholder token -> number of its vectors.
         rows: Text encoder -> its trained rows, token after token.
-        initial: Text encoder -> initial values of its rows.
+        initial: Text encoder -> initial values of its rows, [n, width].
     """
 
     lengths: Mapping[str, int]
@@ -60,8 +60,8 @@ class Tokens:
         rows = [one.rows.detach().float().cpu().clone() for one in self.rows.values()]
         parts = [one.split(list(self.lengths.values())) for one in rows]
         return [
-            LearnedToken(word, {number: part[index] for number, part in enumerate(parts)})
-            for index, word in enumerate(self.lengths)
+            LearnedToken(name, {number: part[index] for number, part in enumerate(parts)})
+            for index, name in enumerate(self.lengths)
         ]
 
     def state(self) -> dict[str, torch.Tensor]:
@@ -77,19 +77,20 @@ class Tokens:
     @contextmanager
     def without(self) -> Iterator[None]:
         """Use the initial values inside this context."""
-        kept = {component: tensor.clone() for component, tensor in self.state().items()}
+        saved = {component: tensor.clone() for component, tensor in self.state().items()}
         self.load_state(self.initial)
         try:
             yield
         finally:
-            self.load_state(kept)
+            self.load_state(saved)
 
 
 def check_tokens(settings: TokenSettings, family: Family, pipe: Any) -> None:
-    """Check that placeholder tokens are new to the base and initializer tokens are known to it.
+    """Check that the base has no token for a placeholder, and tokens for each initializer.
 
     Raises:
-        ConfigError: A placeholder is known, or an initializer has no token or too many.
+        ConfigError: A placeholder is a token of the base, or an initializer has no token or more
+            than `num_vectors`.
     """
     vectors = len(settings.placeholders) * settings.num_vectors
     longest = family.max_tokens(pipe) - family.count_tokens(pipe, [""])[0]
@@ -100,10 +101,10 @@ def check_tokens(settings: TokenSettings, family: Family, pipe: Any) -> None:
             f"Use --num-vectors {longest // len(settings.placeholders)} or fewer.",
         )
     for tokenizer in _tokenizers(pipe, family).values():
-        for word in settings.placeholders:
-            if word in tokenizer.get_vocab() or len(_ids(tokenizer, word)) == 1:
+        for placeholder in settings.placeholders:
+            if placeholder in tokenizer.get_vocab() or len(_ids(tokenizer, placeholder)) == 1:
                 raise ConfigError(
-                    f"--placeholder-token {word!r} is a token of the base already.",
+                    f"--placeholder-token {placeholder!r} is a token of the base already.",
                     "Choose one in angle brackets: --placeholder-token '<my-thing>'",
                 )
         for word in settings.initializers:
@@ -122,18 +123,18 @@ def check_tokens(settings: TokenSettings, family: Family, pipe: Any) -> None:
 
 
 def add_tokens(settings: TokenSettings, family: Family, pipe: Any, seed: int) -> Tokens:
-    """Add placeholder tokens to the pipeline, under the names that `load_textual_inversion` gives.
+    """Add placeholder tokens to the pipeline, under the names that `load_textual_inversion` uses.
 
     Args:
         settings: Placeholder tokens and their initializers.
         family: Family of the base.
-        pipe: Pipeline of the base; its prompts may contain the tokens afterwards.
+        pipe: Pipeline of the base; prompts may contain the tokens afterwards.
         seed: Seed of random initial values.
     """
     lengths = dict.fromkeys(settings.placeholders, settings.num_vectors)
     names = [
-        f"{word}_{number}" if number else word
-        for word, length in lengths.items()
+        f"{name}_{number}" if number else name
+        for name, length in lengths.items()
         for number in range(length)
     ]
     tokens = Tokens(lengths, {})

@@ -1,4 +1,4 @@
-"""Lists and removes what hublora cached on this machine: latents, prompt embeddings, downloads."""
+"""Lists and removes cache entries of this machine: latents, prompt embeddings, downloads."""
 
 from __future__ import annotations
 
@@ -64,10 +64,10 @@ def list_cache(root: Path | str | None = None) -> list[CacheEntry]:
 
 
 def remove_cached(entries: Sequence[CacheEntry]) -> int:
-    """Remove entries that `list_cache` returned and return the bytes that were freed.
+    """Remove entries that `list_cache` returned and return the freed bytes.
 
-    An entry is renamed before it is removed, so that a kill leaves none half removed under its
-    name. A training that uses an entry right now keeps its open files and encodes anew afterwards.
+    An entry is renamed before it is removed, so that a killed process leaves no half of it under
+    its name. A training that uses an entry reads its open files on and encodes again afterwards.
     """
     for entry in entries:
         doomed = entry.path.with_name(f".removed-{entry.path.name}")

@@ -1,4 +1,4 @@
-"""Caption: images ─ captioning model ─▶ a .txt beside each ─ (share) ─▶ a dataset on the Hub."""
+"""Captions images: images ─ model ─▶ a .txt file beside each ─ push (optional) ─▶ a dataset."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from hublora.cards.dataset import dataset_card
 from hublora.cards.format import format_count
 from hublora.errors import DataError
 from hublora.filesystem import write_atomically
-from hublora.hub.push import PushResult
 from hublora.hub.push_dataset import push_dataset_files
 from hublora.hub.repo_layout import CARD
 from hublora.progress import Callback, Note, Progress, downloading, no_callback
@@ -28,14 +27,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Captioned:
-    """What became of the images.
+    """Result of captioning.
 
     Attributes:
         folder: Folder in which each image has a .txt file beside it.
-        written: Captions that were made now.
-        kept: Images that had one already.
-        skipped: Images that cannot be read.
-        pushed: The dataset's commit, None if it was not pushed.
+        written: Number of captions generated now.
+        kept: Number of images that had a caption already.
+        skipped: Number of images that cannot be read.
+        pushed: Repo and commit of the dataset; None without a push.
     """
 
     folder: Path
@@ -59,24 +58,26 @@ def caption(
     private: bool = False,
     callback: Callback = no_callback,
 ) -> Captioned:
-    """Write a caption for every image that has none; a stopped run goes on where it was.
+    """Generate a caption for every image that has none.
+
+    Captions are written batch by batch, so a stopped run resumes at the first missing one.
 
     Args:
-        source: A folder, which gets the captions itself; a .zip by path or https URL, or a dataset
-            on the Hub, whose images are copied to `output` first.
-        model: Hub id or folder of the captioning model; BLIP base if not given.
+        source: A folder, in which the captions are written by default; or a .zip file by path or
+            https URL, or a dataset on the Hub, whose images are copied to `output`.
+        model: Repo id or folder of the captioning model; BLIP base by default.
         revision: Branch, tag or commit of the model.
         output: Folder of the captioned images; None writes beside a folder's own images.
-        prefix: Put in front of every caption, such as a trigger word and a comma.
-        overwrite: Write anew what was captioned before.
-        batch_size: Images that the model sees at once.
+        prefix: Text in front of every caption, e.g. a trigger word and a comma.
+        overwrite: Replace captions that exist.
+        batch_size: Images per forward pass of the model, at least 1.
         device: A torch device; a GPU if there is one.
-        push_to: owner/name of a dataset repo to push the result to.
+        push_to: owner/name of a dataset repo to push to; None pushes nothing.
         private: Create that repo private.
-        callback: Is told what happens.
+        callback: Called with each event (`hublora.progress.Event`).
 
     Raises:
-        HubloraError: Source or model cannot be used, or the push did not complete.
+        HubloraError: Source or model cannot be loaded, or the push failed.
     """
     from hublora.data.captioner import DEFAULT_MODEL, Captioner
     from hublora.hub.push import check_can_push
@@ -87,19 +88,19 @@ def caption(
     examples, name = _list_images(source)
     folder = _output_folder(source, output, name)
     names = _file_names(examples)
-    waiting = [
+    missing = [
         (example, folder / file)
         for example, file in zip(examples, names, strict=True)
         if overwrite or not (folder / file).with_suffix(".txt").is_file()
     ]
     written = 0
     model = model or DEFAULT_MODEL
-    if waiting:
+    if missing:
         found = _fetch_model(model, revision, callback)
         captioner = Captioner(found, device or default_device())
-        written = _caption_all(captioner, waiting, prefix, batch_size, callback)
-    skipped = len(waiting) - written
-    done = Captioned(folder, written, len(examples) - len(waiting), skipped)
+        written = _caption_all(captioner, missing, prefix, batch_size, callback)
+    skipped = len(missing) - written
+    done = Captioned(folder, written, len(examples) - len(missing), skipped)
     if push_to is None:
         return done
 
@@ -110,7 +111,7 @@ def caption(
 
 
 def _list_images(source: str) -> tuple[Sequence[Example], str]:
-    """Return the images of a folder, a .zip or a Hub dataset, and what it is called."""
+    """Return the images of a folder, a .zip file or a Hub dataset, and its name."""
     from hublora.data.archive import fetch_archive
     from hublora.data.config import DataConfig
     from hublora.data.folder import list_images
@@ -138,10 +139,10 @@ def _output_folder(source: str, output: Path | None, name: str) -> Path:
 
 
 def _file_names(examples: Sequence[Example]) -> list[str]:
-    """Return a relative file name for each image; a dataset's rows get numbers.
+    """Return a relative file name for each image; numbers for the rows of a dataset.
 
     Raises:
-        DataError: Two images would share one .txt.
+        DataError: Two images would share one .txt file.
     """
     from hublora.data.folder import ENDINGS
 
@@ -155,7 +156,9 @@ def _file_names(examples: Sequence[Example]) -> list[str]:
     for name in names:
         stem = str(PurePosixPath(name).with_suffix(""))
         if stem in stems:
-            raise DataError(f"{stems[stem]} and {name} would share one caption.", "Rename one.")
+            raise DataError(
+                f"{stems[stem]} and {name} would share the caption file {stem}.txt.", "Rename one."
+            )
         stems[stem] = name
     return names
 
@@ -177,28 +180,28 @@ def _fetch_model(model: str, revision: str | None, callback: Callback) -> Path:
 
 def _caption_all(
     captioner: Captioner,
-    waiting: Sequence[tuple[Example, Path]],
+    missing: Sequence[tuple[Example, Path]],
     prefix: str,
     batch_size: int,
     callback: Callback,
 ) -> int:
-    """Caption image by image, each on the disk before the next batch; return how many."""
+    """Write the missing captions, each batch before the next one; return their number."""
     written = 0
-    for batch in _readable_batches(waiting, batch_size, callback):
+    for batch in _readable_batches(missing, batch_size, callback):
         captions = captioner.describe([image for _, _, image in batch])
         for (example, path, image), text in zip(batch, captions, strict=True):
-            _keep_image(example, image, path)
+            _save_image(example, image, path)
             write_atomically(path.with_suffix(".txt"), f"{prefix}{text}\n")
         written += len(batch)
-        callback(Progress("Captioning", written, len(waiting)))
+        callback(Progress("Captioning", written, len(missing)))
     return written
 
 
 def _readable_batches(
-    waiting: Sequence[tuple[Example, Path]], size: int, callback: Callback
+    missing: Sequence[tuple[Example, Path]], size: int, callback: Callback
 ) -> Iterator[list[tuple[Example, Path, Image]]]:
     batch = []
-    for example, path in waiting:
+    for example, path in missing:
         try:
             batch.append((example, path, example.open()))
         except DataError as error:
@@ -211,8 +214,8 @@ def _readable_batches(
         yield batch
 
 
-def _keep_image(example: Example, image: Image, path: Path) -> None:
-    """Put the image at `path` unless it is there: its own bytes, or as PNG if it is a row."""
+def _save_image(example: Example, image: Image, path: Path) -> None:
+    """Write the image to `path` unless it exists: the original bytes, for a dataset's row a PNG."""
     if path.is_file():
         return
     if path.name != PurePosixPath(example.name).name:
@@ -236,12 +239,12 @@ def push_dataset(
     """Push the images that have a caption as an image folder with metadata.jsonl and a card.
 
     Args:
-        folder: Holds the images and, beside each, its .txt.
-        images: Paths inside it.
-        repo_id: owner/name of the dataset repo; created if it is not there.
-        captioned_by: The captioning model, for the card.
-        private: Create it private.
-        callback: Is told what happens.
+        folder: Folder of the images, each with a .txt file beside it.
+        images: Paths inside `folder`.
+        repo_id: owner/name of the dataset repo; created if it does not exist.
+        captioned_by: Repo id of the captioning model, for the card; None if unknown.
+        private: Create the repo private.
+        callback: Called with each event (`hublora.progress.Event`).
 
     Raises:
         HubloraError: As `push_dataset_files`.

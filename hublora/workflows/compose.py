@@ -1,4 +1,4 @@
-"""Compositions: adapter refs ─ compose ─▶ lockfile or merged adapter ─ share ─▶ me/mix@commit."""
+"""Composes adapters: adapter refs ─ compose ─▶ lockfile and card ─ push ─▶ me/mix@commit."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ class Composed:
     """A composition, or a merged adapter, that was written.
 
     Attributes:
-        folder: Folder of the repo; None where it was only pushed.
+        folder: Folder of the repo; None if it was only pushed.
         error: Relative error of a merged adapter against the exact weighted sum; else None.
-        pushed: Repo and commit; None where it was not pushed.
+        pushed: Repo and commit; None without a push.
     """
 
     folder: Path | None
@@ -60,42 +60,42 @@ def compose(
     callback: Callback = no_callback,
     **options: Unpack[ComposeOptions],
 ) -> Composed:
-    """Write, and push if `push_to` is given, a composition that is used as if it were one adapter.
+    """Write, and push if `push_to` is given, a composition that loads like one adapter.
 
     Args:
-        refs: Adapters on the Hub.
+        refs: Refs of adapters on the Hub, with their weights.
         output: Folder to write; at least one of `output` and `push_to` is needed.
         push_to: owner/name of the repo.
-        private: Create it private.
-        template: Template of prompts, in which `{prompt}` is what a person types.
-        callback: Called with progress, notes and files.
+        private: Create the repo private.
+        template: Prompt template; `{prompt}` stands for the prompt that is typed.
+        callback: Called with each event (`hublora.progress.Event`).
         options: Keywords of `load`, sampling keywords of `run`, and the following.
-        prompts: Prompts of the gallery; from the adapters' own cards by default.
+        prompts: Prompts of the gallery; those of the adapters' cards by default.
         gallery: Generate images for the card; True by default.
 
     Raises:
-        HubloraError: As `load` and `push`; ConfigError where a part is not on the Hub.
+        HubloraError: As `load` and `push`; ConfigError if an adapter is not on the Hub.
     """
     check_options(options, ComposeOptions, compose)
     output = None if output is None else Path(output)
-    need_a_place(output, push_to)
+    check_destination(output, push_to)
     if template is not None and "{prompt}" not in template:
-        raise ConfigError(f"The template {template!r} has no {{prompt}}.", "Put it in.")
+        raise ConfigError(f"The template must contain {{prompt}}, got {template!r}.", "Add it.")
     if push_to:
         check_can_push(push_to)
     pipe = load_pipeline(refs, pick(options, LoadOptions), callback)
     lock = make_lock(pipe.hublora, template)
-    typed = list(options.get("prompts", ())) or usual_prompts(pipe.hublora.adapters)
+    typed = list(options.get("prompts", ())) or default_prompts(pipe.hublora.adapters)
     plans = gallery_plans(pipe, [lock.fill(text) for text in typed], options)
     with tempfile.TemporaryDirectory(prefix="hublora-") as temporary:
         folder = output or Path(temporary)
         write_atomically(folder / LOCK, lock.render())
-        shown = (
+        gallery = (
             generate_gallery(pipe, plans, folder, callback)
             if options.get("gallery", True)
             else Gallery()
         )
-        card = _card(pipe.hublora, lock, push_to, folder, shown, typed[0])
+        card = _card(pipe.hublora, lock, push_to, folder, gallery, typed[0])
         write_composition_card(folder, card)
         if output:
             callback(FileWritten("composition", output))
@@ -104,15 +104,16 @@ def compose(
 
 
 def make_lock(composition: Composition, template: str | None) -> Lockfile:
-    """Return the lockfile of what a pipeline was put together from.
+    """Return the lockfile of a pipeline's base and adapters.
 
     Raises:
-        ConfigError: A part or the base is not on the Hub.
+        ConfigError: An adapter or the base is not on the Hub.
     """
     base = composition.base
     if base.commit is None:
         raise ConfigError(
-            f"The base {base.name} is a folder, which nobody else has.", "Name one on the Hub."
+            f"The base {base.name} is a local folder and cannot be pinned.",
+            "Name a base on the Hub.",
         )
     parts = tuple(_lock_part(part) for part in composition.adapters)
     if not parts:
@@ -131,8 +132,8 @@ def _lock_part(part: LoadedAdapter) -> LockedPart:
     ref, facts = part.ref, part.adapter.facts
     if ref.kind != "repo" or ref.revision is None or ref.path is None or facts.sha256 is None:
         raise ConfigError(
-            f"{part.title} is not on the Hub, so nobody else could use the composition.",
-            "Push it first, or make one adapter with --merge cat.",
+            f"{part.title} is not on the Hub and cannot be pinned.",
+            "Push it first, or merge the adapters with --merge cat.",
         )
     followed = part.asked.revision if part.asked.revision != ref.revision else None
     return LockedPart(
@@ -154,7 +155,7 @@ def _card(
     gallery: Gallery,
     example: str,
 ) -> CompositionFacts:
-    words = (word for part in composition.adapters for word in part.adapter.facts.trigger_words)
+    triggers = (word for part in composition.adapters for word in part.adapter.facts.trigger_words)
     return CompositionFacts(
         title=(repo_id or folder.resolve().name).split("/")[-1],
         repo_id=repo_id,
@@ -166,7 +167,7 @@ def _card(
         mode=lock.compose,
         licenses=composition.licenses,
         family_tags=composition.base.family.card_tags,
-        trigger_words=tuple(dict.fromkeys(words)),
+        trigger_words=tuple(dict.fromkeys(triggers)),
         hublora_version=__version__,
         example=example,
         template=lock.prompt,
@@ -175,35 +176,36 @@ def _card(
     )
 
 
-def need_a_place(output: Path | None, push_to: str | None) -> None:
-    """Check that the repo has a folder or a repo id, and that the folder is empty.
+def check_destination(output: Path | None, push_to: str | None) -> None:
+    """Check that a folder or a repo id is given, and that the folder is empty or new.
 
     Raises:
-        ConfigError: It has neither, or the folder is not empty.
+        ConfigError: Neither is given, or the folder is not empty.
     """
     if output is None and push_to is None:
         raise ConfigError(
-            "Nowhere to put the composition.", "Add -o FOLDER, --push-to-hub owner/name or both."
+            "A composition needs a folder or a repo.",
+            "Add -o FOLDER, --push-to-hub owner/name or both.",
         )
     if output is not None and output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ConfigError(
-            f"{output} is there already and is not empty.", "Name another folder: -o FOLDER."
+            f"{output} exists and is not an empty folder.", "Name another folder: -o FOLDER."
         )
 
 
 if TYPE_CHECKING:
     from hublora.generation.sample import Sampling
 
-_GALLERY = 4  # images
+_GALLERY = 4  # most prompts of a gallery
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """Images of a card and their settings.
+    """Gallery of a card.
 
     Attributes:
-        images: In order; empty where none were generated.
-        sampling: Settings of the images.
+        images: Path, prompt and seed of each image, in order; empty without a gallery.
+        sampling: Sampling settings that all images share.
     """
 
     images: tuple[GalleryImage, ...] = ()
@@ -213,26 +215,33 @@ class Gallery:
 def generate_gallery(
     pipe: Any, plans: Sequence[Sampling], folder: Path, callback: Callback
 ) -> Gallery:
-    """Generate the plans, which differ in prompt and seed, into the folder of a repo."""
-    shown, sampling = [], SamplingFacts()
+    """Generate the images of a gallery into the folder of a repo.
+
+    Args:
+        pipe: Pipeline that `load` returned.
+        plans: Sampling settings of each image, which differ in prompt and seed.
+        folder: Folder of the repo; the images are written to images/ inside.
+        callback: Called with each event (`hublora.progress.Event`).
+    """
+    images, sampling = [], SamplingFacts()
     for index, image in enumerate(generate(pipe, plans, "auto", callback)):
         name, plan = f"images/{index}.png", plans[index]
         save(image, folder / name, pipe.hublora, plan, "auto")
         added = pipe.hublora.expand(plan.prompt).added
-        shown.append(GalleryImage(name, plan.prompt, plan.negative_prompt, plan.seed, added))
+        images.append(GalleryImage(name, plan.prompt, plan.negative_prompt, plan.seed, added))
         sampling = SamplingFacts(
             plan.num_inference_steps,
             plan.guidance_scale,
             plan.scheduler or pipe.hublora.scheduler,
             *image.size,
         )
-    return Gallery(tuple(shown), sampling)
+    return Gallery(tuple(images), sampling)
 
 
 def gallery_plans(
     pipe: Any, prompts: Sequence[str], options: GalleryOptions | ComposeOptions
 ) -> list[Sampling]:
-    """Return how the prompts of a gallery are sampled, one seed after the other."""
+    """Return the sampling settings of a gallery's prompts, with consecutive seeds."""
     sampling = pick_sampling(options)
     seed = sampling.pop("seed", 0)
     return [
@@ -241,11 +250,11 @@ def gallery_plans(
     ]
 
 
-def usual_prompts(parts: Sequence[LoadedAdapter]) -> list[str]:
-    """Return the prompts that the adapters' own galleries show, the first of each first."""
-    shown = [_widget_prompts(part.card) for part in parts]
-    longest = max(map(len, shown), default=0)
-    mixed = [texts[i] for i in range(longest) for texts in shown if i < len(texts)]
+def default_prompts(parts: Sequence[LoadedAdapter]) -> list[str]:
+    """Return up to 4 prompts of the adapters' card galleries, the first of each adapter first."""
+    prompts = [_widget_prompts(part.card) for part in parts]
+    longest = max(map(len, prompts), default=0)
+    mixed = [texts[i] for i in range(longest) for texts in prompts if i < len(texts)]
     return list(dict.fromkeys(mixed))[:_GALLERY] or ["a landscape"]
 
 

@@ -1,4 +1,4 @@
-"""Look at trainings: folder ─ what is on the disk ─▶ how far each is, and a sheet of them all."""
+"""Lists trainings: folder ─ files of each run ─▶ state, step and loss, and a sheet of images."""
 
 from __future__ import annotations
 
@@ -28,27 +28,28 @@ if TYPE_CHECKING:
 State = Literal["finished", "running", "stopped", "broken"]
 
 _SOURCES = ("data.dataset", "data.folder", "data.archive")
-_IMAGES = 4  # of a run on a sheet
+_IMAGES = 4  # most images of a run on a sheet
 _GALLERY = "validation.png"
 
 
 @dataclass(frozen=True)
 class FoundRun:
-    """A training, as its folder shows it.
+    """State of a training, read from its run folder.
 
     Attributes:
-        folder: Folder of the run.
-        state: "finished"; "running" in some process now; "stopped" on the way; or "broken".
+        folder: Run folder.
+        state: "finished"; "running", locked by a process; "stopped" before its last step; or
+            "broken".
         problem: Sentence about what is broken or missing; None if nothing is.
-        step: Optimizer steps that are recorded.
-        steps: How many there are to be; None if that is not recorded.
-        loss: Mean over the last tenth of the recorded steps.
-        held_out: Lowest loss on held-out images.
-        base: Name of the base.
-        dataset: Name of the images' source.
-        size: Bytes of the adapter, of the newest checkpoint's where there is no other.
-        disk: Bytes of everything in the folder.
-        image: The gallery's sheet, or the newest preview.
+        step: Last recorded optimizer step, from 0.
+        steps: Optimizer steps of the whole training; None if not recorded.
+        loss: Mean loss over the last tenth of the recorded steps; None without steps.
+        held_out: Lowest loss on held-out images; None if not measured.
+        base: Repo id or folder of the base; None if not recorded.
+        dataset: Repo id, folder or archive of the images; None if not recorded.
+        size: Bytes of the adapter file, else of that in the newest checkpoint; None without both.
+        disk: Bytes of all files in the run folder.
+        image: Path of the gallery sheet, else of the newest preview; None without both.
     """
 
     folder: Path
@@ -66,21 +67,21 @@ class FoundRun:
 
 
 def list_runs(folder: Path) -> list[FoundRun]:
-    """Return the trainings in or below a folder, by name.
+    """Return the trainings in or below a folder, in the order of their paths.
 
     Raises:
-        NotFoundError: There is no such folder.
+        NotFoundError: The folder does not exist.
     """
     if not folder.is_dir():
-        raise NotFoundError(f"There is no folder {folder}.", "Name the one that the runs are in.")
-    return [_look(run) for run in _run_folders(folder)]
+        raise NotFoundError(f"The folder {folder} does not exist.", "Name the folder of the runs.")
+    return [_read_run(run) for run in _run_folders(folder)]
 
 
 def runs_sheet(runs: Sequence[FoundRun]) -> Image.Image:
-    """Return one image with a row of images for each run that has any.
+    """Return a sheet with one row of images per run that has any.
 
     Raises:
-        NotFoundError: None has.
+        NotFoundError: No run has an image.
     """
     from PIL import Image
 
@@ -101,7 +102,7 @@ def runs_sheet(runs: Sequence[FoundRun]) -> Image.Image:
 
 
 def progress(run: FoundRun) -> str:
-    """Return how far a run is, for people."""
+    """Return step and loss of a run as text, e.g. "step 4/6, loss 0.1234"."""
     steps = f"step {run.step}" if run.steps in (None, run.step) else f"step {run.step}/{run.steps}"
     return steps if run.loss is None else f"{steps}, loss {run.loss:.4f}"
 
@@ -123,7 +124,7 @@ def _is_run(folder: Path, below: Sequence[str], files: Sequence[str]) -> bool:
     )
 
 
-def _look(folder: Path) -> FoundRun:
+def _read_run(folder: Path) -> FoundRun:
     rows = read_history(folder / HISTORY)
     losses = [row["loss"] for row in rows if isinstance(row.get("loss"), float)]
     last = losses[-max(1, len(losses) // 10) :]
@@ -146,17 +147,17 @@ def _look(folder: Path) -> FoundRun:
     try:
         return _with_settings(run, adapter)
     except (ConfigError, AdapterError) as error:
-        # What a running process is just writing is not broken.
+        # A running process may be writing this file now: not broken.
         state: State = "running" if run.state == "running" else "broken"
         return replace(run, state=state, problem=error.message)
 
 
 def _with_settings(run: FoundRun, adapter: Path | None) -> FoundRun:
-    """Return the run with what its result or its newest checkpoint says.
+    """Return the run with the settings of its result, else of its newest checkpoint.
 
     Raises:
-        AdapterError: The adapter is damaged.
-        ConfigError: The settings are.
+        AdapterError: The adapter is damaged or missing.
+        ConfigError: The settings do not parse.
     """
     if adapter is not None:
         read_file_header(adapter)
@@ -166,13 +167,13 @@ def _with_settings(run: FoundRun, adapter: Path | None) -> FoundRun:
         settings: dict[str, Any] = flatten(read_settings_file(run.folder / SETTINGS))
         run = replace(run, state="finished")
         if adapter is None:
-            raise AdapterError("The adapter is not there.")
+            raise AdapterError("The adapter file is missing.")
     elif checkpoints:
         settings = _newest_settings(checkpoints)
         run = replace(run, step=max(run.step, _step(checkpoints[-1])))
     else:
-        told = None if run.state == "running" else "No checkpoint was saved."
-        return replace(run, problem=told)
+        problem = None if run.state == "running" else "No checkpoint was saved."
+        return replace(run, problem=problem)
     steps = settings.get("schedule.max_train_steps")
     source = next((v for k in _SOURCES if (v := settings.get(k))), None)
     return replace(
@@ -184,7 +185,7 @@ def _with_settings(run: FoundRun, adapter: Path | None) -> FoundRun:
 
 
 def _newest_settings(checkpoints: Sequence[Path]) -> dict[str, Any]:
-    """Return the settings in the newest checkpoint; if it is damaged, say from where it goes on."""
+    """Return the settings in the newest checkpoint; if it is damaged, the error names another."""
     try:
         return _settings_of(checkpoints[-1])
     except (AdapterError, ConfigError) as error:
@@ -195,11 +196,11 @@ def _newest_settings(checkpoints: Sequence[Path]) -> dict[str, Any]:
 
 
 def _settings_of(checkpoint: Path) -> dict[str, Any]:
-    """Return the settings in a checkpoint whose files are whole.
+    """Return the settings in a checkpoint, after a check of its files.
 
     Raises:
-        AdapterError: A file of it is damaged.
-        ConfigError: Its state does not parse.
+        AdapterError: A file is missing or damaged.
+        ConfigError: The state does not parse.
     """
     try:
         state = json.loads((checkpoint / STATE).read_bytes())
@@ -227,7 +228,7 @@ def _step(checkpoint: Path) -> int:
 
 
 def _adapter(folder: Path) -> Path | None:
-    """Return what a run has learned: the result, else that of the newest checkpoint."""
+    """Return the path of the trained weights: the result, else those of the newest checkpoint."""
     places = [folder, *reversed(list_checkpoints(folder))]
     paths = (place / name for place in places for name in (WEIGHTS, LEARNED_EMBEDDINGS))
     return next((path for path in paths if path.is_file()), None)
@@ -240,6 +241,6 @@ def _image(folder: Path) -> Path | None:
 
 
 def _images(run: FoundRun) -> list[Path]:
-    """Return the first images of a run's gallery, else its newest preview."""
+    """Return the paths of the gallery's first images, else of the newest preview."""
     gallery = sorted(run.folder.glob("images/[0-9]*.png"), key=lambda path: (len(path.name), path))
     return gallery[:_IMAGES] or ([run.image] if run.image else [])

@@ -1,4 +1,4 @@
-"""Merges: adapter refs ─ merge ─▶ one adapter ─ generate ─▶ card, gallery ─ push ─▶ me/merged."""
+"""Merges adapters: refs ─ merge ─▶ one adapter ─ generate ─▶ card, gallery ─ push ─▶ me/merged."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from hublora.refs import parse_repo_id
 from hublora.resolution.composition_parts import LoadedAdapter, load_adapters, parse_weighted_refs
 from hublora.workflows.compose import (
     Composed,
+    check_destination,
+    default_prompts,
     gallery_plans,
     generate_gallery,
-    need_a_place,
-    usual_prompts,
 )
 from hublora.workflows.load import load_pipeline
 from hublora.workflows.push import push
@@ -44,33 +44,33 @@ def merge(
     callback: Callback = no_callback,
     **options: Unpack[MergeOptions],
 ) -> Composed:
-    """Write, and push if `push_to` is given, one adapter that is made of several.
+    """Write, and push if `push_to` is given, one adapter merged from several.
 
     Args:
-        refs: Adapters and their weights.
-        output: Folder of the new adapter; at least one of `output` and `push_to` is needed.
+        refs: Adapter refs with their weights.
+        output: Folder of the merged adapter; at least one of `output` and `push_to` is needed.
         method: One of `hublora.adapters.merging.METHODS`.
-        rank: The largest rank; that of the largest adapter unless given.
-        density: Share of the values that ties, dare and magnitude_prune retain.
+        rank: Largest rank of a layer, at least 1; that of the largest adapter by default.
+        density: Share of the values that ties, dare and magnitude_prune retain, in (0, 1].
         push_to: owner/name of a repo.
-        callback: Called with progress, notes and files.
+        callback: Called with each event (`hublora.progress.Event`).
         options: Sampling keywords of `run` for the gallery, and the following.
-        seed: Seed of what dare drops, and of the gallery's first image; 0 by default.
+        seed: Seed of the values that dare drops, and of the gallery's first image; 0 by default.
         private: Create the repo private.
-        base: Hub id of the base; the one that the adapters name by default.
+        base: Repo id of the base; the one that the adapters name by default.
         device: As for `load`.
-        prompts: Prompts of the gallery; from the adapters' own cards by default.
-        gallery: Generate images for the card, where the base is known; True by default.
+        prompts: Prompts of the gallery; those of the adapters' cards by default.
+        gallery: Generate images for the card, if the base is known; True by default.
 
     Raises:
-        HubloraError: A ref cannot be opened, or the adapters cannot be merged that way.
+        HubloraError: A ref cannot be loaded, or `method` cannot merge the adapters.
     """
     from hublora.adapters.merging import common_facts
     from hublora.adapters.merging import merge as merge_adapters
 
     check_options(options, MergeOptions, merge)
     output = None if output is None else Path(output)
-    need_a_place(output, push_to)
+    check_destination(output, push_to)
     if push_to:
         check_can_push(push_to)
     parts = _open_plain(refs, callback)
@@ -88,15 +88,15 @@ def merge(
         if options.get("gallery", True) and name:
             loading: LoadOptions = {"base": name, "device": options.get("device")}
             pipe = load_pipeline([str(folder.resolve())], loading, callback)
-            plans = gallery_plans(pipe, options.get("prompts") or usual_prompts(parts), options)
-            shown = generate_gallery(pipe, plans, folder, callback)
+            plans = gallery_plans(pipe, options.get("prompts") or default_prompts(parts), options)
+            images = generate_gallery(pipe, plans, folder, callback)
             tags = pipe.hublora.base.family.card_tags
             del pipe
             card = replace(
                 card,
-                gallery=shown.images,
-                sampling=shown.sampling,
-                example=shown.images[0].prompt,
+                gallery=images.images,
+                sampling=images.sampling,
+                example=images.images[0].prompt,
                 family_tags=tags,
             )
             write_composition_card(folder, card)
@@ -109,13 +109,17 @@ def merge(
 
 
 def _open_plain(refs: Sequence[str], callback: Callback) -> tuple[LoadedAdapter, ...]:
-    """Load adapters, which must have no learned tokens."""
+    """Load adapters that have no token embeddings.
+
+    Raises:
+        ConfigError: An adapter has token embeddings.
+    """
     parts = load_adapters(parse_weighted_refs(refs), callback).adapters
     for part in parts:
         if part.tokens:
             raise ConfigError(
-                f"{part.title} brings learned tokens, which a merged adapter cannot hold.",
-                "Leave --merge out: a composition keeps them.",
+                f"{part.title} has token embeddings, which cannot be merged.",
+                "Leave --merge out: a composition loads them.",
             )
     return parts
 
@@ -165,11 +169,11 @@ def _merged_card(
 
 
 def _base_license(repo_id: str) -> str | None:
-    """Return the licence of a base that need not be downloaded for this."""
+    """Return the licence of a base, from its card on the Hub; None if unknown."""
     try:
         return license_of(inspect_repo(parse_repo_id(repo_id)).card)
     except HubloraError:
-        return None  # away or gone: unknown
+        return None  # the Hub cannot be reached, or the base was deleted
 
 
 def _metadata(
@@ -190,7 +194,7 @@ def _metadata(
 def _plain(part: LoadedAdapter) -> float:
     if part.weight.number is None:
         raise ConfigError(
-            f"The weight {part.weight} of {part.title} moves or differs by block.",
-            "Leave --merge out: a composition keeps it.",
+            f"The weight of {part.title} must be one number to be merged, got {part.weight}.",
+            "Leave --merge out: a composition keeps weights by step or block.",
         )
     return part.weight.number

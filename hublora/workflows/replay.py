@@ -11,7 +11,7 @@ from hublora._version import __version__
 from hublora.errors import ConfigError, NotFoundError
 from hublora.filesystem import sha256_of
 from hublora.generation.generate import generate, library_versions, save
-from hublora.generation.inputs import OpenedInputs, find_again
+from hublora.generation.inputs import OpenedInputs, restore_inputs
 from hublora.generation.options import (
     InputOptions,
     LoadOptions,
@@ -85,7 +85,7 @@ def replay(
     output = Path(output) if output else png.with_stem(png.stem + suffix)
     check_output(output)
     given = pick(options, InputOptions)
-    inputs = find_again(facts["conditions"], png.parent, given).open()
+    inputs = restore_inputs(facts["conditions"], png.parent, given).open()
     pipe = _load_again(facts, [Path(one) for one in adapters], options, inputs, drift, callback)
     plan = plan if seed is None else plan.with_seed(seed)
     (made,) = generate(pipe, [plan], facts["trigger"], callback, inputs.conditions)

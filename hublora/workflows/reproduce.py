@@ -1,4 +1,4 @@
-"""Is it made again? Adapter ─ its recipe ─▶ the same training ─▶ how alike both adapters are."""
+"""Reproduces trainings: adapter ─ recorded settings ─▶ same training ─▶ similarity of both."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from hublora.workflows.train.recipe import drift_since, read_recipe, remake, rep
 from hublora.workflows.train.train import train
 from hublora.workflows.verify import downloaded_repo
 
-# Two trainings of one recipe in another precision are more alike than this, with another seed far
-# less (docs/training.md has figures).
+# Least cosine of two trainings with the same settings. Another precision stays above it, another
+# seed falls far below (figures in docs/training.md).
 MIN_COSINE = 0.95
 
 
 @dataclass(frozen=True)
 class Reproduced:
-    """An adapter and the one that its recipe gives now.
+    """Comparison of an adapter with the one that its recorded settings give now.
 
     Attributes:
-        label: The repo at its commit, or the folder.
-        same_bytes: Whether both files are the same.
-        similarity: Cosine and difference of the updates.
+        label: Repo id and commit, or the folder.
+        same_bytes: Whether the files of the weights are equal.
+        similarity: Cosine and relative difference of the updates.
         images: Mean difference of the galleries' images in 8-bit levels; None without any.
         drift: Sentences about versions and devices that differ.
-        exact: Whether the bytes had to be the same: on a CPU, where nothing drifted.
-        folder: Run folder of the new training; None if it was removed.
+        exact: Whether the bytes must be equal: on a CPU, without drift.
+        folder: Run folder of the new training; None if it was temporary.
     """
 
     label: str
@@ -50,7 +50,7 @@ class Reproduced:
 
     @property
     def holds(self) -> bool:
-        """Whether the recipe gives the adapter."""
+        """Whether the training reproduces the adapter."""
         return self.same_bytes or (not self.exact and self.similarity.cosine >= MIN_COSINE)
 
 
@@ -61,25 +61,25 @@ def reproduce(
     output: Path | None = None,
     callback: Callback = no_callback,
 ) -> Reproduced:
-    """Train an adapter again as its repo says it was made, and compare.
+    """Repeat the training of an adapter from its recorded settings, and compare both adapters.
 
     Args:
-        ref: owner/name, with @revision if it is not the newest; or the folder of a run.
-        given: Settings that win over the recorded ones, such as where a folder of images is.
-        output: Folder to train in, which is kept; a temporary one if not given.
-        callback: Is told what happens.
+        ref: owner/name, optionally with @revision; or a run folder.
+        given: Dotted settings that replace the recorded ones, e.g. {"data.folder": "images"}.
+        output: Folder to train in; a temporary one by default, removed afterwards.
+        callback: Called with each event (`hublora.progress.Event`).
 
     Raises:
-        HubloraError: It does not say how it was made, or cannot be trained here.
+        HubloraError: No settings are recorded, or the training cannot run here.
     """
     recipe = read_recipe(ref)
     drift = drift_since(recipe)
-    with downloaded_repo(ref, callback) as copy, _somewhere(output) as above:
+    with downloaded_repo(ref, callback) as copy, _output_folder(output) as above:
         original = copy.folder
         header = read_file_header(original / trained_files(original)[0])
-        # The adapter's file says its title, which is its folder's name.
+        # The title in the adapter file is the name of its run folder.
         folder = above / Path(header.metadata.get("modelspec.title", recipe.name)).name
-        # A cache of its own: what an older VAE encoded would hide what a newer one does.
+        # A cache of its own: cached latents of an older VAE would hide a difference.
         own = {"output_dir": folder, "data.cache_dir": above / "cache"}
         changes = {**(given or {}), **own}
         config = TrainingConfig.from_settings(remake(recipe, changes))
@@ -89,7 +89,7 @@ def reproduce(
             label=copy.label,
             same_bytes=_hashes(original) == _hashes(folder),
             similarity=compare(original, folder),
-            images=_images_apart(original, folder),
+            images=_image_difference(original, folder),
             drift=drift,
             exact=not drift and "cpu_threads" in recipe.environment,
             folder=folder if output else None,
@@ -101,25 +101,25 @@ def _hashes(folder: Path) -> dict[str, str]:
 
 
 def compare(one: Path, other: Path) -> Similarity:
-    """Return how alike what two folders have learned is: the adapters or the words, whichever are
-    less so.
+    """Return the similarity of the weights in two run folders: the lower one of adapter and token
+    embeddings.
 
     Raises:
         AdapterError: A file is damaged.
-        NotFoundError: The first one has learned nothing.
+        NotFoundError: `one` has no weights.
     """
     both = [name for name in trained_files(one) if (other / name).is_file()]
     found = [
         similarity_of(load_adapter(one / name), load_adapter(other / name))
         if name == WEIGHTS
-        else _of_words(one / name, other / name)
+        else _token_similarity(one / name, other / name)
         for name in both
     ]
     return min(found, key=lambda like: like.cosine, default=Similarity(0.0, 1.0))
 
 
-def _of_words(one: Path, other: Path) -> Similarity:
-    """Compare the vectors of learned words as one long vector."""
+def _token_similarity(one: Path, other: Path) -> Similarity:
+    """Return the similarity of token embeddings, as one vector each."""
     import torch
     from safetensors.torch import load_file
 
@@ -137,7 +137,7 @@ def _of_words(one: Path, other: Path) -> Similarity:
 
 
 @contextmanager
-def _somewhere(output: Path | None) -> Iterator[Path]:
+def _output_folder(output: Path | None) -> Iterator[Path]:
     if output is not None:
         yield output
         return
@@ -145,7 +145,7 @@ def _somewhere(output: Path | None) -> Iterator[Path]:
         yield Path(folder)
 
 
-def _images_apart(one: Path, other: Path) -> float | None:
+def _image_difference(one: Path, other: Path) -> float | None:
     """Return the mean difference of the images that both galleries have."""
     from PIL import Image
 

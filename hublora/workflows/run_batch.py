@@ -1,4 +1,4 @@
-"""Batches: prompts × rows × columns ─ generate what is missing ─▶ images, labelled sheets."""
+"""Generates batches: prompts × rows × columns ─ missing images ─▶ images, labelled sheets."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from hublora.generation.sample import Sampling
     from hublora.generation.sweep_axes import Axis
 
-# What may differ between two images that are the same.
+# Facts that may differ between two equal images.
 _PASSING = ("versions", "hublora", "device", "size")
 
 
@@ -41,10 +41,10 @@ class Cell:
     """One image of a batch.
 
     Attributes:
-        prompt: Number of its prompt.
-        row: Number of its row in the prompt's sheet.
-        column: Number of its column there.
-        plan: Settings of the image.
+        prompt: Index of the prompt, from 0.
+        row: Index of the row in the prompt's sheet, from 0.
+        column: Index of the column in the prompt's sheet, from 0.
+        plan: Sampling settings of the image.
         weights: Weights of the adapters, in order.
     """
 
@@ -82,15 +82,15 @@ def run_batch(
     callback: Callback = no_callback,
     **options: Unpack[BatchOptions],
 ) -> Iterator[BatchItem]:
-    """Generate every prompt at every row and column; images that the folder has are not made again.
+    """Generate every prompt at every row and column, except images that exist in the folder.
 
     Args:
-        refs: Adapter refs.
-        prompts: Texts of the images.
-        output: A folder; the current one if not given.
+        refs: Adapter refs with their weights.
+        prompts: Prompts of the images.
+        output: Folder of the images; the current one by default.
         rows: Axis of the rows (`hublora.generation.sweep_axes`), e.g. "weight=0..1:5".
-        columns: Axis of the columns; `num_images` seeds if not given.
-        callback: Called with progress, notes and files.
+        columns: Axis of the columns; `num_images` seeds by default.
+        callback: Called with each event (`hublora.progress.Event`).
         options: Keywords of `load`, sampling keywords and `trigger` of `run`, and the following.
         num_images: Number of seeds where no axis is "seed"; 1 by default.
         grid: Write a sheet for each prompt even without rows and columns.
@@ -109,7 +109,9 @@ def run_batch(
     for prompt in prompts:
         Sampling(prompt, **sampling)  # checked before anything is loaded
     if output is not None and output.suffix:
-        raise ConfigError(f"A batch is written to a folder, not to {output}.", "Name a folder.")
+        raise ConfigError(
+            f"A batch needs a folder, got the file {output}.", "Name a folder: -o FOLDER"
+        )
     check_output(output)
     seed, trigger = sampling.get("seed", 0), options.get("trigger", "auto")
     across = Axis.parse(columns or f"seed={options.get('num_images', 1)}", seed)
@@ -132,14 +134,14 @@ def run_batch(
 
 
 def read_prompts(lines: Sequence[str]) -> list[str]:
-    """Return the prompts in a file, one a line.
+    """Return the prompts in the lines of a file, without empty and repeated ones.
 
     Raises:
-        ConfigError: There are none.
+        ConfigError: The file has no prompts.
     """
     prompts = [line.strip() for line in lines if line.strip()]
     if not prompts:
-        raise ConfigError("The file holds no prompts.", "Write one on each line.")
+        raise ConfigError("The file has no prompts.", "Write one on each line.")
     return list(dict.fromkeys(prompts))
 
 
@@ -180,7 +182,8 @@ def _set_weight(weights: list[Weight], axis: Axis, value: str) -> None:
         return
     if axis.adapter >= len(weights):
         raise ConfigError(
-            f"The axis {axis.name} is of adapter {axis.adapter + 1}, and there are {len(weights)}."
+            f"The axis {axis.name} names adapter {axis.adapter + 1} of {len(weights)}.",
+            "Adapters are counted from 1: weight.1, weight.2, …",
         )
     weights[axis.adapter] = Weight.of(float(value))
 
@@ -193,9 +196,9 @@ def _generate_cell(
     from hublora.generation.sample import use_scheduler
 
     set_weights(pipe, cell.weights)
-    facts = _lasting(cell_facts(pipe.hublora, cell.plan, trigger))
+    facts = _stable(cell_facts(pipe.hublora, cell.plan, trigger))
     path = folder / f"{slug(cell.plan.prompt)}-{cell.plan.seed}-{_digest(facts)}.png"
-    if _holds(path, facts):
+    if _exists(path, facts):
         with Image.open(path) as existing:
             return BatchItem(path, True, cell.plan.prompt, cell.plan.seed), existing.copy()
     use_scheduler(pipe, cell.plan.scheduler)
@@ -204,20 +207,20 @@ def _generate_cell(
     return BatchItem(path, False, cell.plan.prompt, cell.plan.seed), image
 
 
-def _holds(path: Path, facts: Mapping[str, Any]) -> bool:
-    """Return whether an undamaged image with these facts exists."""
+def _exists(path: Path, facts: Mapping[str, Any]) -> bool:
+    """Tell whether an undamaged image with these facts exists."""
     from hublora.generation.metadata import read_image
 
     try:
-        return path.is_file() and _lasting(read_image(path)) == facts
+        return path.is_file() and _stable(read_image(path)) == facts
     except (OSError, ValueError, SyntaxError):
         return False  # damaged: generated anew
 
 
-def _lasting(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the facts that make an image what it is."""
-    kept = {key: value for key, value in facts.items() if key not in _PASSING}
-    return json.loads(json.dumps(kept))
+def _stable(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the facts that determine an image, as JSON values."""
+    stable = {key: value for key, value in facts.items() if key not in _PASSING}
+    return json.loads(json.dumps(stable))
 
 
 def _digest(facts: Mapping[str, Any]) -> str:
@@ -253,10 +256,10 @@ def _write_sheet(
 
 
 def _once(callback: Callback) -> Callback:
-    """Return a callback that passes a note on once, and no steps of single images."""
+    """Return a callback that forwards each note once, and no progress of single images."""
     seen: set[str] = set()
 
-    def tell(event: Event) -> None:
+    def forward(event: Event) -> None:
         if isinstance(event, Progress):
             return
         if isinstance(event, Note):
@@ -265,4 +268,4 @@ def _once(callback: Callback) -> Callback:
             seen.add(event.text)
         callback(event)
 
-    return tell
+    return forward

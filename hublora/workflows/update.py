@@ -1,4 +1,4 @@
-"""Updates of compositions: lockfile ─ Hub ─▶ what changed ─ generate both ─▶ sheet, new pins."""
+"""Updates compositions: lockfile ─ Hub ─▶ newer commits ─ generate both ─▶ sheet, new pins."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from hublora.resolution.adapter import download_adapter
 from hublora.resolution.composition_parts import LoadedAdapter, parse_weighted_refs
 from hublora.resolution.composition_parts import load_adapters as open_refs
 from hublora.resolution.lockfile import Lockfile, read_lockfile
-from hublora.workflows.compose import Composed, compose, usual_prompts
+from hublora.workflows.compose import Composed, compose, default_prompts
 from hublora.workflows.load import load
 
 if TYPE_CHECKING:
@@ -30,13 +30,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class VersionChange:
-    """One adapter of a composition, or its base, then and now.
+    """Pinned and current commit of an adapter or base of a composition.
 
     Attributes:
         repo: owner/name.
-        pinned: The commit in the lockfile.
-        now: The commit that its branch or tag stands for now.
-        changed: Whether its file is another one; of a base, any of its weights or settings.
+        pinned: Commit in the lockfile, 40 hex digits.
+        now: Commit that the branch or tag resolves to now, 40 hex digits.
+        changed: Whether the adapter's file differs; for a base, any weights or settings.
     """
 
     repo: str
@@ -46,17 +46,18 @@ class VersionChange:
 
     @property
     def moved(self) -> bool:
+        """Whether the branch or tag resolves to another commit now."""
         return self.pinned != self.now
 
 
 @dataclass(frozen=True)
 class Outdated:
-    """How a composition's parts and its base moved, and what the parts' moving changes.
+    """Version changes of a composition's adapters and base.
 
     Attributes:
-        parts: One for each adapter.
-        base: Change of the base.
-        sheet: Path of the sheet; None where nothing was generated.
+        parts: Version change of each adapter, in order.
+        base: Version change of the base.
+        sheet: Path of the sheet; None without images.
     """
 
     parts: tuple[VersionChange, ...]
@@ -73,30 +74,30 @@ def outdated(
     callback: Callback = no_callback,
     **sampling: Unpack[SamplingOptions],
 ) -> Outdated:
-    """Return which adapters of a composition, and whether its base, moved since it was pinned.
+    """Return which adapters of a composition, and whether its base, have newer commits.
 
     Args:
-        ref: A composition's repo id, or a folder.
-        sheet: Path of a grid of the same prompts and seeds, pinned and as of now; written
-            if a file changed.
-        prompts: Prompts of the sheet; from the adapters' own cards if not given.
+        ref: Repo id or folder of a composition.
+        sheet: Path of a PNG with the same prompts and seeds at the pinned and the current commits;
+            written if a file changed.
+        prompts: Prompts of the sheet; those of the adapters' cards by default.
         device: As for `load`.
-        callback: Called with progress, notes and files.
+        callback: Called with each event (`hublora.progress.Event`).
         sampling: As for `run`.
 
     Raises:
-        AdapterError: It is no composition.
-        HubError: The Hub is away, or a part is gone.
+        AdapterError: `ref` is not a composition.
+        HubError: The Hub cannot be reached, or an adapter was deleted.
     """
     check_options(sampling, SamplingOptions, outdated)
     sheet = None if sheet is None else Path(sheet)
     name, lock = _read(ref)
-    parts = _now(lock, callback)
-    movements = tuple(_movement(lock, index, part) for index, part in enumerate(parts))
-    base = _base_movement(lock)
-    if sheet is None or not any(one.changed for one in movements):
-        return Outdated(movements, base)
-    texts = [lock.fill(text) for text in prompts or usual_prompts(parts)]
+    parts = _load_current(lock, callback)
+    changes = tuple(_version_change(lock, index, part) for index, part in enumerate(parts))
+    base = _base_change(lock)
+    if sheet is None or not any(one.changed for one in changes):
+        return Outdated(changes, base)
+    texts = [lock.fill(text) for text in prompts or default_prompts(parts)]
     generated, plans = [], []
     for refs in ([str(one.ref) for one in lock.parts], [str(part.ref) for part in parts]):
         pipe = load(
@@ -110,10 +111,10 @@ def outdated(
         )
         plans = [sampling_for(pipe.hublora.base, text, **pick_sampling(sampling)) for text in texts]
         generated.append(list(generate(pipe, plans, "auto", callback)))
-        del pipe  # one of them in memory at a time
+        del pipe  # one pipeline in memory at a time
     _write_sheet(sheet, name, plans, generated)
     callback(FileWritten("sheet", sheet))
-    return Outdated(movements, base, sheet)
+    return Outdated(changes, base, sheet)
 
 
 def update(
@@ -125,20 +126,20 @@ def update(
     callback: Callback = no_callback,
     **sampling: Unpack[SamplingOptions],
 ) -> Composed | None:
-    """Pin a composition's adapters to what their branches and tags stand for now, and push it.
+    """Pin a composition's adapters to the current commits of their branches and tags, and push it.
 
-    Returns None if nothing has moved.
+    Returns None if no commit is newer.
 
     Args:
-        ref: A composition's repo id, or a folder.
-        base: Pin its base anew too; it stays where it is otherwise.
-        prompts: Prompts of the new gallery.
+        ref: Repo id or folder of a composition.
+        base: Pin the base to its current commit too.
+        prompts: Prompts of the new gallery; those of the adapters' cards by default.
         device: As for `load`.
-        callback: Called with progress, notes and files.
+        callback: Called with each event (`hublora.progress.Event`).
         sampling: As for `run`.
 
     Raises:
-        AdapterError: It is no composition.
+        AdapterError: `ref` is not a composition.
         HubloraError: As `compose`.
     """
     check_options(sampling, SamplingOptions, update)
@@ -169,24 +170,24 @@ def _read(ref: str) -> tuple[str, Lockfile]:
     _, path = download_adapter(replace(parsed, weight=1.0))
     if path.name != LOCK:
         raise AdapterError(
-            f"{ref} is one adapter, not a composition.", "Only compositions pin others."
+            f"{ref} is one adapter, not a composition.", "Name the repo of a composition."
         )
     return parsed.location, read_lockfile(path, parsed.location)
 
 
-def _now(lock: Lockfile, callback: Callback) -> tuple[LoadedAdapter, ...]:
+def _load_current(lock: Lockfile, callback: Callback) -> tuple[LoadedAdapter, ...]:
     return open_refs(
         parse_weighted_refs([str(part.followed) for part in lock.parts]), callback
     ).adapters
 
 
-def _movement(lock: Lockfile, index: int, part: LoadedAdapter) -> VersionChange:
+def _version_change(lock: Lockfile, index: int, part: LoadedAdapter) -> VersionChange:
     locked = lock.parts[index]
     changed = part.adapter.facts.sha256 != locked.sha256
     return VersionChange(locked.repo, locked.commit, str(part.ref.revision), changed)
 
 
-def _base_movement(lock: Lockfile) -> VersionChange:
+def _base_change(lock: Lockfile) -> VersionChange:
     base = lock.base
     now = inspect_repo(base.repo).commit
     if now == base.commit:

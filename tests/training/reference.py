@@ -1,6 +1,6 @@
-"""A LoRA training as one plain loop of diffusers, peft and torch, to hold ours against.
+"""A LoRA training as one plain loop of diffusers, peft and torch, to compare ours with.
 
-It shares with `hublora.training` what is drawn (`hublora.training.rng`) and the weights that
+It shares with `hublora.training` the random numbers (`hublora.training.rng`) and the weights that
 the adapter starts from, and nothing else: images and captions are encoded anew at every step.
 Images are resized, mirrored half of the time and cut in the middle, as the diffusers scripts do.
 """
@@ -21,7 +21,7 @@ from peft import LoraConfig
 from PIL import Image, ImageOps
 
 from hublora.training.config.training_config import TrainingConfig
-from hublora.training.rng import Choices, choose, draw_normals
+from hublora.training.rng import Choices, choose, sample_normals
 
 TARGETS = ["to_k", "to_q", "to_v", "to_out.0"]
 
@@ -76,14 +76,14 @@ class Reference:
             config.schedule.name, optimizer, num_warmup_steps=0, num_training_steps=steps
         )
         batch, accumulation_steps = config.train_batch_size, config.gradient_accumulation_steps
-        losses, shown = [], 0
+        losses, done = [], 0
         for _ in range(steps):
             total = 0.0
             for _ in range(accumulation_steps):
-                loss = self._loss(range(shown, shown + batch)) / accumulation_steps
+                loss = self._loss(range(done, done + batch)) / accumulation_steps
                 loss.backward()
                 total += loss.item()
-                shown += batch
+                done += batch
             torch.nn.utils.clip_grad_norm_(self.parameters, config.optimizer.max_grad_norm)
             optimizer.step()
             schedule.step()
@@ -93,22 +93,22 @@ class Reference:
 
     def _loss(self, numbers: range) -> torch.Tensor:
         seed, pipe = self.config.seed, self.pipe
-        drawn = choose(seed, numbers, len(self.images), self.flips, 0.0)
-        timesteps = (drawn.uniforms * 1000).long()
+        choices = choose(seed, numbers, len(self.images), self.flips, 0.0)
+        timesteps = (choices.uniforms * 1000).long()
         pixels = torch.stack(
             [
                 self._pixels(self.images[index], flip == 1)
-                for index, flip in zip(drawn.indices, drawn.variants, strict=True)
+                for index, flip in zip(choices.indices, choices.variants, strict=True)
             ]
         )
         with torch.no_grad():
             posterior = pipe.vae.encode(pixels).latent_dist
             shape = posterior.mean.shape[1:]
-            noise, posterior_noise, _ = draw_normals(seed, numbers, shape, torch.Generator())
+            noise, posterior_noise, _ = sample_normals(seed, numbers, shape, torch.Generator())
             latents = posterior.mean + posterior.std * posterior_noise
             latents = latents * pipe.vae.config.scaling_factor
         noisy = self.scheduler.add_noise(latents, noise, timesteps)
-        prediction = self._predict(noisy, timesteps, drawn)
+        prediction = self._predict(noisy, timesteps, choices)
         velocity = self.scheduler.config.prediction_type == "v_prediction"
         target = noise
         if velocity:
@@ -121,9 +121,9 @@ class Reference:
         return (F.mse_loss(prediction, target, reduction="none").mean((1, 2, 3)) * weights).mean()
 
     def _predict(
-        self, noisy: torch.Tensor, timesteps: torch.Tensor, drawn: Choices
+        self, noisy: torch.Tensor, timesteps: torch.Tensor, choices: Choices
     ) -> torch.Tensor:
-        captions = [self.captions[index] for index in drawn.indices]
+        captions = [self.captions[index] for index in choices.indices]
         with torch.no_grad():
             hidden = self.pipe.text_encoder(_tokens(self.pipe.tokenizer, captions))
         return self.pipe.unet(noisy, timesteps, hidden.last_hidden_state).sample
@@ -144,11 +144,11 @@ class XLReference(Reference):
     pipeline = StableDiffusionXLPipeline
 
     def _predict(
-        self, noisy: torch.Tensor, timesteps: torch.Tensor, drawn: Choices
+        self, noisy: torch.Tensor, timesteps: torch.Tensor, choices: Choices
     ) -> torch.Tensor:
-        captions = [self.captions[index] for index in drawn.indices]
+        captions = [self.captions[index] for index in choices.indices]
         embeds, pooled = self._encode(captions)
-        time_ids = torch.tensor([self._time_ids(self.images[index]) for index in drawn.indices])
+        time_ids = torch.tensor([self._time_ids(self.images[index]) for index in choices.indices])
         conditions = {"time_ids": time_ids, "text_embeds": pooled}
         return self.pipe.unet(
             noisy, timesteps, embeds, added_cond_kwargs=conditions, return_dict=False

@@ -1,4 +1,4 @@
-"""DreamBooth: plain images under one prompt, and images of the class, drawn once."""
+"""DreamBooth: plain images under one prompt, and class images that are generated once."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def plain(tmp_path: Path) -> Path:
     return folder
 
 
-def test_images_of_the_class_are_drawn_once(settings, plain: Path, tmp_path: Path) -> None:
+def test_class_images_are_generated_once(settings, plain: Path, tmp_path: Path) -> None:
     def train(name: str, **changes) -> list[str]:
         config = settings(
             **SUBJECT,
@@ -44,17 +44,17 @@ def test_images_of_the_class_are_drawn_once(settings, plain: Path, tmp_path: Pat
             output_dir=tmp_path / name,
             **changes,
         )
-        told: list[str] = []
-        hublora.train(config, callback=lambda one: told.append(getattr(one, "text", "")))
-        return [text for text in told if text.startswith("Drawing ")]
+        notes: list[str] = []
+        hublora.train(config, callback=lambda one: notes.append(getattr(one, "text", "")))
+        return [text for text in notes if text.startswith("Generating ")]
 
-    assert "Drawing 3 images of 'a photo of a cat'" in train("first")[0]
+    assert "Generating 3 class images of 'a photo of a cat'" in train("first")[0]
     (folder,) = (tmp_path / "cache" / "class").iterdir()
-    drawn = {path.name: path.read_bytes() for path in folder.iterdir()}
-    assert len(set(drawn.values())) == 3
+    generated = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert len(set(generated.values())) == 3
     (folder / "00001.png").unlink()
-    assert "Drawing 1 image of" in train("second")[0], "what is there is used"
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == drawn
+    assert "Generating 1 class image of" in train("second")[0], "the others are reused"
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == generated
     card = (tmp_path / "second" / "README.md").read_text()
     assert "instance_prompt: sks cat\n" in card
     assert "| class images | 3 |" in card
@@ -73,7 +73,7 @@ def test_a_folder_of_ones_own_is_filled_up(settings, plain: Path, tmp_path: Path
     )
     notes: list[Note] = []
     hublora.train(config, callback=notes.append)
-    assert any("Drawing 1 image of" in getattr(one, "text", "") for one in notes)
+    assert any("Generating 1 class image of" in getattr(one, "text", "") for one in notes)
     assert (own / "0.png").read_bytes() == before
     assert len(list(own.glob("*.png"))) == 3
 
@@ -105,7 +105,7 @@ def test_captions_stay_where_their_column_is_named(start: Callable[..., Session]
     assert len(set(named)) == 6
 
 
-def test_a_dry_run_draws_nothing_and_counts_what_is_missing(
+def test_a_dry_run_generates_nothing_and_counts_what_is_missing(
     settings, plain: Path, tmp_path: Path
 ) -> None:
     from hublora.workflows.train.dry_run import dry_run

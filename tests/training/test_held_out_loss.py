@@ -66,7 +66,7 @@ def test_a_measure_is_the_mean_error_at_fixed_noise_and_timesteps(
     start: Callable[..., Session],
 ) -> None:
     """Against the equation, written out for each image and timestep alone."""
-    from hublora.training.rng import draw_more
+    from hublora.training.rng import sample_extra_normals
 
     session = start(holdout__images=2, holdout__timesteps=4, train_batch_size=3)
     alphas = session.parameterization.alphas_cumprod
@@ -74,7 +74,7 @@ def test_a_measure_is_the_mean_error_at_fixed_noise_and_timesteps(
     for number in range(8):
         image, part = session.held_out_indices[number // 4], number % 4
         time = int((part + 0.5) / 4 * 1000)
-        drawn = draw_more(0, "held out", [number], 2 * 4 * 16 * 16, torch.Generator())
+        drawn = sample_extra_normals(0, "held out", [number], 2 * 4 * 16 * 16, torch.Generator())
         noise, posterior = drawn.view(2, 1, 4, 16, 16)
         mean, std = session.data.latents([image], [0])
         noisy = alphas[time].sqrt() * (mean + std * posterior) + (1 - alphas[time]).sqrt() * noise

@@ -1,4 +1,4 @@
-"""What is random depends on the seed and the number of the sample, and on nothing else."""
+"""Random numbers depend on the seed and the number of the sample, and on nothing else."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from hublora.training.losses import training_losses
-from hublora.training.rng import choose, draw_normals
+from hublora.training.rng import choose, sample_normals
 
 
-def draw(seed: int, numbers: range, shape: tuple[int, ...] = (4, 8, 8)) -> torch.Tensor:
+def normals(seed: int, numbers: range, shape: tuple[int, ...] = (4, 8, 8)) -> torch.Tensor:
     return torch.cat(
-        [part.flatten(1) for part in draw_normals(seed, numbers, shape, torch.Generator())], 1
+        [part.flatten(1) for part in sample_normals(seed, numbers, shape, torch.Generator())], 1
     )
 
 
@@ -48,12 +48,12 @@ def test_loss_and_gradients_do_not_depend_on_the_split_into_batches(start, chang
 
 
 def test_no_two_samples_share_noise() -> None:
-    drawn = draw(0, range(2000), (1, 2, 2))
-    assert len(torch.unique(drawn.flatten())) == drawn.numel()
+    noise = normals(0, range(2000), (1, 2, 2))
+    assert len(torch.unique(noise.flatten())) == noise.numel()
 
 
-def test_samples_are_drawn_alike_wherever_they_stand_in_a_batch() -> None:
-    assert torch.equal(draw(3, range(10, 14))[2], draw(3, range(12, 13))[0])
+def test_samples_do_not_depend_on_their_position_in_a_batch() -> None:
+    assert torch.equal(normals(3, range(10, 14))[2], normals(3, range(12, 13))[0])
     alone = choose(3, range(12, 13), 5, 4, 0.5)
     together = choose(3, range(10, 14), 5, 4, 0.5)
     assert alone.indices[0] == together.indices[2]
@@ -62,31 +62,31 @@ def test_samples_are_drawn_alike_wherever_they_stand_in_a_batch() -> None:
     assert alone.uniforms[0] == together.uniforms[2]
 
 
-def test_another_seed_draws_something_else() -> None:
-    assert not torch.equal(draw(0, range(2)), draw(1, range(2)))
+def test_another_seed_gives_other_numbers() -> None:
+    assert not torch.equal(normals(0, range(2)), normals(1, range(2)))
     assert choose(0, range(50), 50, 1, 0).indices != choose(1, range(50), 50, 1, 0)
 
 
 def test_noise_is_standard_normal() -> None:
-    drawn = draw(0, range(200))
-    assert drawn.mean().item() == pytest.approx(0, abs=0.01)
-    assert drawn.std().item() == pytest.approx(1, abs=0.01)
+    noise = normals(0, range(200))
+    assert noise.mean().item() == pytest.approx(0, abs=0.01)
+    assert noise.std().item() == pytest.approx(1, abs=0.01)
 
 
 def test_the_posterior_does_not_repeat_the_noise() -> None:
-    noise, posterior, _ = draw_normals(0, range(50), (4, 8, 8), torch.Generator())
+    noise, posterior, _ = sample_normals(0, range(50), (4, 8, 8), torch.Generator())
     correlation = (noise * posterior).mean().item()
     assert correlation == pytest.approx(0, abs=0.03)
 
 
-def test_every_image_is_shown_once_per_pass() -> None:
-    shown = [choose(9, [n], 7, 1, 0).indices[0] for n in range(28)]
-    epochs = [shown[start : start + 7] for start in range(0, 28, 7)]
+def test_every_image_is_sampled_once_per_epoch() -> None:
+    indices = [choose(9, [n], 7, 1, 0).indices[0] for n in range(28)]
+    epochs = [indices[start : start + 7] for start in range(0, 28, 7)]
     assert all(sorted(one) == list(range(7)) for one in epochs)
     assert len({tuple(one) for one in epochs}) > 1, "each epoch has an order of its own"
 
 
-def test_a_batch_may_reach_into_the_next_pass() -> None:
+def test_a_batch_may_reach_into_the_next_epoch() -> None:
     assert len(choose(0, range(5), 2, 1, 0).indices) == 5
 
 
@@ -98,10 +98,12 @@ def test_captions_are_left_out_at_the_asked_rate(rate: float) -> None:
 
 
 def test_choices_are_uniform() -> None:
-    drawn = choose(0, range(8000), 10, 4, 0)
-    assert all(count == pytest.approx(2000, rel=0.1) for count in Counter(drawn.variants).values())
-    assert drawn.uniforms.min() >= 0
-    assert drawn.uniforms.max() < 1
-    assert drawn.uniforms.mean().item() == pytest.approx(0.5, rel=0.03)
-    odd = sum(caption % 2 for caption in drawn.captions) / 8000
+    choices = choose(0, range(8000), 10, 4, 0)
+    assert all(
+        count == pytest.approx(2000, rel=0.1) for count in Counter(choices.variants).values()
+    )
+    assert choices.uniforms.min() >= 0
+    assert choices.uniforms.max() < 1
+    assert choices.uniforms.mean().item() == pytest.approx(0.5, rel=0.03)
+    odd = sum(caption % 2 for caption in choices.captions) / 8000
     assert odd == pytest.approx(0.5, abs=0.03)

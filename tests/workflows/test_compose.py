@@ -209,7 +209,7 @@ def test_merging_makes_an_adapter_that_draws_what_the_sum_draws(
     for more in ([], ["--merge=cat"]):
         again = hublora_cli("compose", refs[0], "./one:0.5", *more, "-o", "one", *flags)
         assert again.status == 1
-        assert "one is there already" in again.err
+        assert "one exists and is not an empty folder" in again.err
     assert (tmp_path / "one" / "pytorch_lora_weights.safetensors").read_bytes() == before
     pushed = hublora_cli("compose", *refs, "--merge=cat", "--push-to-hub=me/cat-both", "-q", *flags)
     assert pushed.status == 0, pushed.err
@@ -223,10 +223,10 @@ def test_merging_makes_an_adapter_that_draws_what_the_sum_draws(
 def test_what_nobody_else_has_cannot_be_locked(bases: Path, tmp_path: Path, publish: Any) -> None:
     from hublora.workflows.compose import compose
 
-    with pytest.raises(ConfigError, match="Nowhere to put"):
+    with pytest.raises(ConfigError, match="needs a folder or a repo"):
         compose(["me/mix-ink"])
     name = publish("lone", 5)
-    with pytest.raises(ConfigError, match="is a folder, which nobody else has"):
+    with pytest.raises(ConfigError, match="is a local folder and cannot be pinned"):
         compose([name], output=tmp_path / "x", base=str(bases / "epsilon"))
     assert not (tmp_path / "x").exists()
 

@@ -173,12 +173,15 @@ def test_sdxl_draws_from_images(
 def test_what_does_not_go_together_is_refused(adapter: str, hublora_cli: Any) -> None:
     for more, words in (
         (["--mask=black.png"], "--image FILE"),
-        (["--image=start.png", "--strength=2"], "not in (0, 1]"),
+        (["--image=start.png", "--strength=2"], "must be in (0, 1], got 2"),
         (["--controlnet=me/x", "--control-image=black.png"], "no model me/x"),
         (["--controlnet=me/x"], "go together"),
         (["--ip-adapter=me/x"], "go together"),
-        (["--ip-adapter-scale=1"], "--ip-adapter"),
-        (["--ip-adapter=me/x", "--ip-adapter-image=black.png", "--ip-adapter-scale=nan"], "nan"),
+        (["--ip-adapter-scale=1"], "requires --ip-adapter"),
+        (
+            ["--ip-adapter=me/x", "--ip-adapter-image=black.png", "--ip-adapter-scale=nan"],
+            "got nan",
+        ),
         (["--control-image=black.png"], "go together"),
     ):
         done = hublora_cli("run", adapter, "a", *more)

@@ -106,7 +106,7 @@ def test_a_person_reads_a_table(runs: Path, hublora_cli: Cli, tmp_path: Path) ->
     assert "There are no trainings" in hublora_cli("runs", str(tmp_path)).out
     missing = hublora_cli("runs", str(tmp_path / "nowhere"))
     assert missing.status == 1
-    assert "There is no folder" in missing.err
+    assert "does not exist" in missing.err
 
 
 def test_looking_at_runs_loads_no_torch() -> None:

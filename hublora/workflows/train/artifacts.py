@@ -1,4 +1,4 @@
-"""Writes what a training made: exactly the layout of an adapter repo, inside the run folder."""
+"""Writes the results of a training into the run folder, in the layout of an adapter repo."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ from hublora.workflows.train.card_facts import (
 )
 from hublora.workflows.train.gallery import (
     BEFORE,
-    Drawn,
+    GeneratedImage,
     before_after_sheet,
-    draw,
     gallery_sheet,
+    generate_images,
     plan_gallery,
 )
 from hublora.workflows.train.recipe import recorded_settings
@@ -58,12 +58,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainingStats:
-    """What a training did.
+    """Steps, duration and metrics of a training in this process.
 
     Attributes:
         history: Metrics of the run's steps.
-        steps: Steps that this process did (a resumed training did the others before).
-        seconds: How long they took.
+        steps: Optimizer steps done by this process; before a resume, others did the rest.
+        seconds: Wall time of `steps`.
     """
 
     history: MetricsLog
@@ -73,13 +73,13 @@ class TrainingStats:
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What a training made.
+    """Result of a training.
 
     Attributes:
-        folder: The run folder; its repo files are what is pushed.
-        steps: Optimizer steps that were done now; a resumed training did the others before.
-        seconds: How long they took.
-        final_loss: Mean over the last tenth of the steps.
+        folder: Run folder, with the files of the adapter repo.
+        steps: Optimizer steps done by this process; before a resume, others did the rest.
+        seconds: Wall time of `steps`, previews excluded.
+        final_loss: Mean loss over the last tenth of the steps.
         pushed: Repo and commit on the Hub; None without a push.
     """
 
@@ -97,19 +97,19 @@ def write_results(
     done: TrainingStats,
     callback: Callback,
 ) -> TrainingResult:
-    """Write adapter, images, plot, settings and card; tell where each is.
+    """Write adapter, token embeddings, images, loss plot, settings and card to the run folder.
 
     Args:
-        session: The finished training.
+        session: Session of the finished training.
         base: Base model of the run.
-        source: Images of the run.
-        done: Steps and duration of the run.
-        callback: Is told what happens.
+        source: Images and captions of the run.
+        done: Steps, duration and metrics of the run.
+        callback: Called with each event (`hublora.progress.Event`).
     """
     folder = session.config.run_folder
     files = ResultFiles(folder, lambda text: callback(Note(text, warning=True)))
     kohya = _write_adapter(files, session, base, source) if session.adapted else None
-    words = _write_words(files, session, base, source) if session.tokens else None
+    embeddings = _write_embeddings(files, session, base, source) if session.tokens else None
     callback(FileWritten("adapter", folder / main_file(session)))
     gallery = _write_images(files, session, base, source, callback)
     environment = describe_environment(session.accelerator.device.type)
@@ -121,7 +121,7 @@ def write_results(
     callback(FileWritten("loss plot", folder / LOSS_PLOT))
     losses = [row["loss"] for row in rows[-max(1, len(rows) // 10) :]]
     final_loss = sum(losses) / len(losses)
-    paths = (one.relative_to(folder).as_posix() if one else None for one in (kohya, words))
+    paths = (one.relative_to(folder).as_posix() if one else None for one in (kohya, embeddings))
     run = FinishedTraining(
         session, base, source, done.steps, done.seconds, final_loss, gallery, *paths
     )
@@ -141,7 +141,7 @@ def _facts(session: Session, base: Base) -> AdapterFacts:
 
 
 def _write_adapter(files: ResultFiles, session: Session, base: Base, source: Source) -> Path:
-    """Write the adapter in both layouts; return the file in kohya's."""
+    """Write the adapter in the layouts of diffusers and kohya; return the path of the latter."""
     adapter = session.adapter(_facts(session, base))
     tensors, metadata = to_diffusers(adapter)
     metadata |= _metadata(session, base, source)
@@ -160,11 +160,11 @@ def _write_adapter(files: ResultFiles, session: Session, base: Base, source: Sou
     return kohya
 
 
-def _write_words(files: ResultFiles, session: Session, base: Base, source: Source) -> Path:
-    """Write the learned words, beside the adapter or in its place; return the file.
+def _write_embeddings(files: ResultFiles, session: Session, base: Base, source: Source) -> Path:
+    """Write the token embeddings, beside the adapter or in its place; return the path of the file.
 
-    Of a base with one text encoder and without an adapter, it is the file that diffusers'
-    `load_textual_inversion` looks for.
+    Without an adapter, and for a base with one text encoder, it is the file that diffusers'
+    `load_textual_inversion` reads.
     """
     tokens = session.learned_tokens()
     folder = session.config.run_folder
@@ -183,8 +183,10 @@ def _write_words(files: ResultFiles, session: Session, base: Base, source: Sourc
 
 
 def _metadata(session: Session, base: Base, source: Source) -> dict[str, str]:
-    """Return what the file says about itself: nothing of when and where, so that the same training
-    gives the same bytes. Keys: https://github.com/Stability-AI/ModelSpec, and hublora's own."""
+    """Return the safetensors metadata, without time and host, so that equal trainings are equal.
+
+    Keys: https://github.com/Stability-AI/ModelSpec, and hublora's own.
+    """
     found: dict[str, str | None] = {
         "modelspec.sai_model_spec": MODELSPEC_VERSION,
         "modelspec.architecture": _architecture(session, base),
@@ -201,24 +203,20 @@ def _metadata(session: Session, base: Base, source: Source) -> dict[str, str]:
 
 
 def _architecture(session: Session, base: Base) -> str:
-    """Return the modelspec name of what the run's main file holds."""
+    """Return the modelspec architecture of the run's main file."""
     name = base.family.architecture(session.pipe)
     return name if session.adapted else f"{name.partition('/')[0]}/textual-inversion"
 
 
 def _write_images(
-    files: ResultFiles,
-    session: Session,
-    base: Base,
-    source: Source,
-    callback: Callback,
-) -> list[tuple[str, Drawn]]:
-    """Draw gallery and before/after; return the gallery's paths inside the repo."""
+    files: ResultFiles, session: Session, base: Base, source: Source, callback: Callback
+) -> list[tuple[str, GeneratedImage]]:
+    """Generate gallery and before/after sheet; return path inside the repo and image, in order."""
     plans = plan_gallery(session, base, source)
-    after = draw(session, plans, callback, "Drawing the gallery")
+    after = generate_images(session, plans, callback, "Generating the gallery")
     few = _one_per_prompt(after)
-    before = draw(
-        session, [one.plan for one in few], callback, "Drawing the base alone", adapter=False
+    before = generate_images(
+        session, [one.plan for one in few], callback, "Generating with the base", adapter=False
     )
     folder = session.config.run_folder
     files.clear("images")
@@ -245,15 +243,15 @@ def _write_images(
     return gallery
 
 
-def _one_per_prompt(drawn: Sequence[Drawn], least: int = BEFORE) -> list[Drawn]:
-    """Return the first image of each prompt, filled up to `least` with the next ones."""
-    first = list({one.plan.prompt: one for one in reversed(drawn)}.values())[::-1]
-    rest = [one for one in drawn if one not in first]
+def _one_per_prompt(images: Sequence[GeneratedImage], least: int = BEFORE) -> list[GeneratedImage]:
+    """Return the first image of each prompt, and further ones up to a number of `least`."""
+    first = list({one.plan.prompt: one for one in reversed(images)}.values())[::-1]
+    rest = [one for one in images if one not in first]
     return first + rest[: max(0, least - len(first))]
 
 
 def _reproducible(session: Session) -> dict[str, Any]:
-    """Return the settings that make the adapter again, which push nothing."""
+    """Return the settings that reproduce the training without a push, as nested sections."""
     tree = recorded_settings(session)
     tree["hub"] = {"push": False, "model_id": None, "private": False}
     tree["checkpoint"]["to_hub"] = False

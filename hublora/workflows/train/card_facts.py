@@ -1,4 +1,4 @@
-"""Puts together what a training's card says."""
+"""Collects the facts of a training for its card."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from hublora.cards.facts import (
 from hublora.hub.repo_layout import LEARNED_EMBEDDINGS, WEIGHTS
 from hublora.resolution.base import Base
 from hublora.training.config.training_config import flatten
-from hublora.workflows.train.gallery import Drawn
+from hublora.workflows.train.gallery import GeneratedImage
 from hublora.workflows.train.recipe import unpublished
 
 if TYPE_CHECKING:
@@ -35,18 +35,18 @@ _DTYPES = {"no": "float32", "fp16": "float16", "bf16": "bfloat16"}
 
 @dataclass(frozen=True)
 class FinishedTraining:
-    """A finished training, as its card needs it.
+    """A finished training, as the input of `card_facts`.
 
     Attributes:
         session: Finished training session.
-        base: On which base.
-        source: On which images.
-        steps: Optimizer steps that were done now.
-        seconds: How long they took.
-        final_loss: Mean over the last tenth of the steps.
-        gallery: Path inside the repo and image.
+        base: Base model of the run.
+        source: Images and captions of the run.
+        steps: Optimizer steps done by this process.
+        seconds: Wall time of `steps`.
+        final_loss: Mean loss over the last tenth of the steps.
+        gallery: Path inside the repo and image, in order.
         kohya_path: Path inside the repo of the adapter in kohya's layout; None without adapter.
-        words_path: Path inside the repo of the learned words; None without any.
+        embeddings_path: Path inside the repo of the token embeddings; None without any.
     """
 
     session: Session
@@ -55,13 +55,18 @@ class FinishedTraining:
     steps: int
     seconds: float
     final_loss: float
-    gallery: Sequence[tuple[str, Drawn]]
+    gallery: Sequence[tuple[str, GeneratedImage]]
     kohya_path: str | None
-    words_path: str | None = None
+    embeddings_path: str | None = None
 
 
 def card_facts(run: FinishedTraining, environment: Mapping[str, Value]) -> CardFacts:
-    """Return everything that the card says."""
+    """Return the facts of the card.
+
+    Args:
+        run: Finished training, its files written.
+        environment: Versions and hardware by name (`describe_environment`).
+    """
     session, base, source = run.session, run.base, run.source
     settings = session.config.adapter
     return CardFacts(
@@ -96,13 +101,13 @@ def card_facts(run: FinishedTraining, environment: Mapping[str, Value]) -> CardF
 
 
 def title(session: Session) -> str:
-    """Return what the adapter is called: its repo's name, else its folder's."""
+    """Return the title of the adapter: the name of its repo, else of its run folder."""
     config = session.config
     return config.hub.model_id.split("/")[-1] if config.hub.model_id else config.run_folder.name
 
 
 def main_file(session: Session) -> str:
-    """Return the one safetensors file at the top of the repo."""
+    """Return the name of the safetensors file at the root of the repo."""
     return WEIGHTS if session.adapted else LEARNED_EMBEDDINGS
 
 
@@ -115,23 +120,23 @@ def _targets(session: Session) -> tuple[str, ...]:
 
 def _token_embeddings(run: FinishedTraining) -> TokenEmbeddingFacts | None:
     tokens = run.session.tokens
-    if tokens is None or run.words_path is None:
+    if tokens is None or run.embeddings_path is None:
         return None
     adapted = run.session.adapted
     keys = () if not adapted and len(tokens.rows) == 1 else KEYS[: len(tokens.rows)]
-    file = run.session.config.run_folder / run.words_path
+    file = run.session.config.run_folder / run.embeddings_path
     size = file.stat().st_size if adapted else None
-    return TokenEmbeddingFacts(run.words_path, tokens.lengths, keys, size)
+    return TokenEmbeddingFacts(run.embeddings_path, tokens.lengths, keys, size)
 
 
 def dtype_name(session: Session) -> str:
-    """Return torch's name of the frozen weights' type."""
+    """Return the dtype of the frozen weights, e.g. "bfloat16"."""
     return _DTYPES[session.accelerator.mixed_precision]
 
 
 def _training(run: FinishedTraining) -> TrainingFacts:
     session = run.session
-    whole = run.steps == session.step  # else an earlier process did a part, untimed
+    whole = run.steps == session.step  # else earlier steps were not timed
     return TrainingFacts(
         steps=session.step,
         images=len(run.source.examples),
@@ -146,17 +151,17 @@ def _training(run: FinishedTraining) -> TrainingFacts:
 
 
 def _settings_table(session: Session) -> dict[str, object]:
-
+    """Return label -> value of the card's table; rows without a value are left out later."""
     config = session.config
-    words = session.tokens
+    tokens = session.tokens
     return {
         "method": config.method,
         "preset": config.preset,
         "class images": len(session.streams[1].images) if len(session.streams) > 1 else None,
-        "learned words": ", ".join(words.lengths) if words else None,
-        "vectors a word": config.tokens.num_vectors if words else None,
+        "learned words": ", ".join(tokens.lengths) if tokens else None,
+        "vectors a word": config.tokens.num_vectors if tokens else None,
         "learning rate": config.optimizer.learning_rate,
-        "learning rate of the words": config.token_embedding_lr if words else None,
+        "learning rate of the words": config.token_embedding_lr if tokens else None,
         "schedule": config.schedule.name,
         "warm-up steps": config.schedule.warmup_steps,
         "optimizer": config.optimizer.name,
@@ -184,7 +189,7 @@ def _settings_table(session: Session) -> dict[str, object]:
     }
 
 
-def _sampling(gallery: Sequence[tuple[str, Drawn]]) -> SamplingFacts:
+def _sampling(gallery: Sequence[tuple[str, GeneratedImage]]) -> SamplingFacts:
     plan = gallery[0][1].plan
     return SamplingFacts(
         plan.num_inference_steps, plan.guidance_scale, plan.scheduler, plan.width, plan.height
@@ -197,7 +202,7 @@ def _license(base: Base) -> LicenseFacts:
 
 
 def peak_memory() -> int:
-    """Return the peak of the GPU's memory, or of this process's where there is no GPU, in bytes."""
+    """Return the peak memory in bytes, of the GPU, or of this process without a GPU."""
     import sys
 
     import torch

@@ -1,9 +1,9 @@
-"""Images of the class that prior preservation shows, drawn once by the base alone.
+"""Class images for prior preservation, generated once by the base alone.
 
     <cache>/class/<key>/00000.png …   image k has the seed `seed + k`
 
-The key is made of everything that decides what an image shows, so that the next training with the
-same base and prompt finds them. A folder of one's own is filled up with what it lacks.
+The key is a hash of all that determines the images, so that the next training with the same base
+and prompt reuses them. In a folder that the settings name, only missing images are generated.
 """
 
 from __future__ import annotations
@@ -32,13 +32,16 @@ if TYPE_CHECKING:
 
 
 def count_missing(folder: Path, count: int) -> int:
-    """Return how many of `count` class images are still to be drawn."""
+    """Return how many of `count` class images `folder` lacks."""
     return max(0, count - len(list_images(folder)))
 
 
 def plan_class_images(config: TrainingConfig, base: Base, pipe: Any) -> tuple[Sampling, Path]:
-    """Return how the first image of the class is drawn (the others differ by their seed), and
-    the folder of all of them: the one that was named, else one in the cache."""
+    """Return the sampling settings of the first class image and the folder of all of them.
+
+    The other images differ by their seed. The folder is `dreambooth.class_folder`, else one in the
+    cache.
+    """
     (height, width), _ = shapes(config, base, pipe)
     prompt = str(config.dreambooth.class_prompt)
     plan = sampling_for(base, prompt, seed=config.seed, width=width, height=height)
@@ -57,27 +60,28 @@ def open_class_images(
     accelerator: Accelerator,
     callback: Callback,
 ) -> Source | None:
-    """Return the class images, drawing those that are missing; None if none are wanted.
+    """Return the class images, generating the missing ones; None without prior preservation.
 
-    A process that dies keeps what it has drawn, and the next one goes on.
+    Every image is written when it is generated, so an interrupted process loses at most one.
 
     Args:
-        config: The settings.
-        base: The base.
+        config: Settings of the training.
+        base: Base model of the run.
         pipe: Pipeline of the base without any adapter, on the CPU before and after.
         accelerator: Device and precision.
-        callback: Is told what happens.
+        callback: Called with each event (`hublora.progress.Event`).
     """
     from hublora.data import first, open_source, with_captions
 
-    wanted = config.dreambooth
-    if not wanted.prior_preservation:
+    dreambooth = config.dreambooth
+    if not dreambooth.prior_preservation:
         return None
     plan, folder = plan_class_images(config, base, pipe)
     folder.mkdir(parents=True, exist_ok=True)
-    if missing := count_missing(folder, wanted.num_class_images):
-        callback(Note(f"Drawing {format_count(missing, 'image')} of {plan.prompt!r} into {folder}"))
-        _draw(folder, missing, plan, base, pipe, accelerator, callback)
+    if missing := count_missing(folder, dreambooth.num_class_images):
+        images = format_count(missing, "class image")
+        callback(Note(f"Generating {images} of {plan.prompt!r} into {folder}"))
+        _generate(folder, missing, plan, base, pipe, accelerator, callback)
     settings = config.data.model_copy(
         update={
             **dict.fromkeys(("dataset", "archive", "revision", "caption_column")),
@@ -92,10 +96,10 @@ def open_class_images(
         }
     )
     source = with_captions(open_source(settings), lambda example: (plan.prompt,))
-    return first(source, wanted.num_class_images)
+    return first(source, dreambooth.num_class_images)
 
 
-def _draw(
+def _generate(
     folder: Path,
     missing: int,
     plan: Sampling,
@@ -114,5 +118,5 @@ def _draw(
             encoded = io.BytesIO()
             image.save(encoded, "PNG")
             write_atomically(folder / f"{number:05d}.png", encoded.getvalue())
-            callback(Progress("Drawing images of the class", done + 1, missing))
+            callback(Progress("Generating class images", done + 1, missing))
     pipe.to("cpu")

@@ -22,7 +22,7 @@ from hublora.progress import Callback, Note, no_callback
 from hublora.refs import is_repo
 from hublora.workflows.train.card_facts import peak_memory
 from hublora.workflows.train.class_images import count_missing, plan_class_images
-from hublora.workflows.train.gallery import count_drawn
+from hublora.workflows.train.gallery import count_generated
 from hublora.workflows.train.hub_checkpoint import download_checkpoint
 from hublora.workflows.train.image_sizes import shapes
 from hublora.workflows.train.prepare import PreparedRun, encode, initial_updates, prepare_run
@@ -127,7 +127,7 @@ def dry_run(
     steps = total_steps(config, images_per_epoch, images)
     done = _step_of(ready.checkpoint)
     left = steps - done
-    previews, gallery = count_drawn(
+    previews, gallery = count_generated(
         trial.session, ready.base, source, images_per_epoch, (done, steps)
     )
     disk, free = _check_disk(config, trial, steps)

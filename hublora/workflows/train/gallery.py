@@ -1,4 +1,4 @@
-"""Images of a training: previews on the way, the gallery and before/after at its end."""
+"""Generates images during a training: previews, the gallery and the before/after sheet."""
 
 from __future__ import annotations
 
@@ -18,24 +18,29 @@ if TYPE_CHECKING:
     from hublora.data import Source
     from hublora.training.session import Session
 
-BEFORE = 3  # images of the base alone, at least, if there are so many
-_CAPTIONS = 4  # prompts at most when no validation prompt was given
+BEFORE = 3  # images of the base alone: at least this many, if the gallery has them
+_CAPTIONS = 4  # most captions that serve as prompts without validation prompts
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """An image and how it was drawn."""
+class GeneratedImage:
+    """A generated image.
+
+    Attributes:
+        image: RGB image.
+        plan: Sampling settings of the image.
+    """
 
     image: Image.Image
     plan: Sampling
 
 
 def plan_gallery(session: Session, base: Base, source: Source) -> list[Sampling]:
-    """Return what the gallery shows: the validation prompts, else some of the captions."""
+    """Return the sampling settings of the gallery: of validation prompts, else of some captions."""
     settings = session.config.validation
     prompts = settings.prompts or _some_captions(source, settings.num_images)
     count = settings.num_images
-    if not settings.prompts:  # that many in all, and one prompt may be all that there is
+    if not settings.prompts:  # `num_images` in all, over one or more captions
         count = -(-count // len(prompts))
     height, width = session.data.size
     return [
@@ -60,17 +65,17 @@ def _some_captions(source: Source, most: int) -> list[str]:
     return list(dict.fromkeys(captions))[: min(most, _CAPTIONS)]
 
 
-def count_drawn(
-    session: Session, base: Base, source: Source, shown: int, steps: tuple[int, int]
+def count_generated(
+    session: Session, base: Base, source: Source, images_per_epoch: int, steps: tuple[int, int]
 ) -> tuple[int, int]:
-    """Return how many images a training draws on the way and at its end.
+    """Return the numbers of preview images and of final images that a training generates.
 
     Args:
-        session: The training, or one like it.
+        session: Session with the settings of the training.
         base: Base model of the run.
-        source: Images of the run.
-        shown: Images of one pass.
-        steps: The one that it begins after, and its last.
+        source: Images and captions of the run.
+        images_per_epoch: Training images, repeats included.
+        steps: Optimizer steps done before the training, and its last step.
     """
     settings, plans = session.config.validation, plan_gallery(session, base, source)
     first, last = steps
@@ -78,45 +83,60 @@ def count_drawn(
     if settings.steps is not None:
         times = (last - 1) // settings.steps - first // settings.steps
     elif settings.epochs is not None:
-        images, every = session.images_per_step, settings.epochs * shown
+        images, every = session.images_per_step, settings.epochs * images_per_epoch
         times = (last - 1) * images // every - first * images // every
     prompts = len({plan.prompt for plan in plans})
     return times * len(plans), len(plans) + min(len(plans), max(prompts, BEFORE))
 
 
-def draw(
+def generate_images(
     session: Session, plans: Sequence[Sampling], callback: Callback, name: str, adapter: bool = True
-) -> list[Drawn]:
-    """Draw the plans with the adapter as it is now, or with the base alone."""
-    with _drawing(session, adapter) as pipe:
+) -> list[GeneratedImage]:
+    """Generate images with the current weights, or with the base alone.
+
+    Args:
+        session: Session between two steps; unchanged afterwards.
+        plans: Sampling settings of each image.
+        callback: Called with progress.
+        name: Name of the progress.
+        adapter: Whether adapter and token embeddings are active.
+    """
+    with _inference(session, adapter) as pipe:
         images = sample_many(
             pipe, list(plans), lambda done, total: callback(Progress(name, done, total))
         )
-        return [Drawn(image, plan) for image, plan in zip(images, plans, strict=True)]
+        return [GeneratedImage(image, plan) for image, plan in zip(images, plans, strict=True)]
 
 
-def draw_preview(session: Session, base: Base, source: Source, callback: Callback) -> Path:
-    """Draw the gallery into one sheet in the run folder; return its path."""
-    drawn = draw(session, plan_gallery(session, base, source), callback, "Drawing a preview")
+def generate_preview(session: Session, base: Base, source: Source, callback: Callback) -> Path:
+    """Generate the gallery as one sheet in the run folder; return its path."""
+    plans = plan_gallery(session, base, source)
+    images = generate_images(session, plans, callback, "Generating a preview")
     path = session.config.run_folder / "previews" / f"step-{session.step:06d}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
-    gallery_sheet(drawn, f"Step {session.step}").save(path)
+    gallery_sheet(images, f"Step {session.step}").save(path)
     return path
 
 
-def gallery_sheet(drawn: Sequence[Drawn], title: str | None = None) -> Image.Image:
+def gallery_sheet(images: Sequence[GeneratedImage], title: str | None = None) -> Image.Image:
     """Return a sheet with one row per prompt."""
     from hublora.image_grid import sheet
 
-    prompts = list(dict.fromkeys(one.plan.prompt for one in drawn))
-    rows = [[one.image for one in drawn if one.plan.prompt == prompt] for prompt in prompts]
+    prompts = list(dict.fromkeys(one.plan.prompt for one in images))
+    rows = [[one.image for one in images if one.plan.prompt == prompt] for prompt in prompts]
     return sheet(rows, row_labels=prompts, title=title)
 
 
 def before_after_sheet(
-    before: Sequence[Drawn], after: Sequence[Drawn], learned: str = "adapter"
+    before: Sequence[GeneratedImage], after: Sequence[GeneratedImage], learned: str = "adapter"
 ) -> Image.Image:
-    """Return a sheet that shows the base and what was learned at the same prompts and seeds."""
+    """Return a sheet of two columns, base and trained, at the same prompts and seeds.
+
+    Args:
+        before: Images of the base alone.
+        after: Images with the trained weights, of the same sampling settings.
+        learned: Noun of the second column's label.
+    """
     from hublora.image_grid import sheet
 
     rows = [[old.image, new.image] for old, new in zip(before, after, strict=True)]
@@ -125,13 +145,13 @@ def before_after_sheet(
 
 
 @contextmanager
-def _drawing(session: Session, adapter: bool) -> Iterator[Any]:
-    """Lend the pipeline for drawing, then put everything back as the loop needs it."""
+def _inference(session: Session, adapter: bool) -> Iterator[Any]:
+    """Yield the pipeline in evaluation mode, then restore the training state."""
     import torch
 
     pipe, accelerator = session.pipe, session.accelerator
     models = list(session.trained.values())
-    random_state = torch.get_rng_state()  # dropout draws from it; drawing must not change it
+    random_state = torch.get_rng_state()  # dropout samples from it; inference must not change it
     for model in models:
         model.eval()
     pipe.to(accelerator.device)
@@ -153,7 +173,7 @@ def _drawing(session: Session, adapter: bool) -> Iterator[Any]:
 
 @contextmanager
 def own_precision(vae: Any) -> Iterator[None]:
-    """Let the VAE decode in the precision of its weights; some overflow in autocast's float16."""
+    """Decode in the dtype of the VAE's weights inside this context; some overflow in float16."""
     import torch
 
     decode = vae.decode

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from hublora.errors import Interrupted
 from hublora.progress import Callback, FileWritten, Note, StepProgress
 from hublora.resolution.base import Base
-from hublora.workflows.train.gallery import draw_preview
+from hublora.workflows.train.gallery import generate_preview
 from hublora.workflows.train.signals import asked_to_stop, interrupted
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def train_to_end(
         return folder
 
     started = reported = time.monotonic()
-    away = 0.0  # seconds spent on previews
+    previews = 0.0  # seconds spent on previews
     try:
         with (
             asked_to_stop() as stop,
@@ -101,10 +101,10 @@ def train_to_end(
                 elif isinstance(event, ValidationDue):
                     before = time.monotonic()
                     record()
-                    sheet = on_main(lambda: draw_preview(session, base, source, callback))
+                    sheet = on_main(lambda: generate_preview(session, base, source, callback))
                     trackers.log_image("validation", sheet, event.step)
                     callback(FileWritten("preview", sheet))
-                    away += time.monotonic() - before
+                    previews += time.monotonic() - before
                 elif isinstance(event, CheckpointDue):
                     callback(FileWritten("checkpoint", save()))
                 if not session.is_over and _all_stop(session, stop):
@@ -114,7 +114,7 @@ def train_to_end(
     if session.step < session.total_steps:
         why = f"no lower held-out loss in {session.config.holdout.patience} measures"
         callback(Note(f"Stopped early after step {session.step}: {why}."))
-    return time.monotonic() - started - away
+    return time.monotonic() - started - previews
 
 
 @contextmanager
