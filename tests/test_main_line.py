@@ -30,7 +30,7 @@ def adapter(hub: object, tmp_path_factory: pytest.TempPathFactory) -> str:
     return result.pushed.repo_id
 
 
-def test_run_draws_and_the_image_says_how(adapter, cli, tmp_path: Path) -> None:
+def test_run_generates_and_the_image_says_how(adapter, cli, tmp_path: Path) -> None:
     done = cli("run", adapter, "Totoro", "--seed", "5", "--json")
     assert done.returncode == 0, done.stderr
     (name,) = json.loads(done.stdout)["files"]

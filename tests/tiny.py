@@ -1,4 +1,4 @@
-"""Builds what tests train on: random pipelines of diffusers' own classes, and images."""
+"""Builds pipelines with random weights, of diffusers' own classes, and folders of images."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def save_pipeline(
     """Save a Stable Diffusion pipeline with random weights (64×64 images) and return its folder.
 
     Args:
-        folder: Where to.
+        folder: Folder to write.
         prediction: "epsilon", or "v_prediction" with zero terminal SNR.
-        width: Channels of the U-Net's first level; another width is another, unfitting base.
-        inpaints: Whether the U-Net sees a mask and what is around it too.
+        width: Channels of the U-Net's first level; adapters of another width do not fit.
+        inpaints: Whether the U-Net has 9 input channels, for a mask and masked-image latents too.
     """
     import torch
     from diffusers import (
@@ -67,10 +67,11 @@ def save_pipeline(
 
 
 def save_xl_pipeline(folder: Path, *, inpaints: bool = False) -> Path:
-    """Save a Stable Diffusion XL pipeline with random weights (64×64 images), return its folder.
+    """Save a Stable Diffusion XL pipeline with random weights (64×64 images) and return its folder.
 
-    Its parts differ where SDXL's do: the second tokenizer pads with another token, the text
-    encoders have widths of their own, and the U-Net is told sizes and pooled embeddings.
+    Its components differ where those of SDXL do: the second tokenizer pads with another token, the
+    text encoders have widths of their own, and the U-Net is conditioned on sizes and pooled
+    embeddings.
     """
     import torch
     from diffusers import (
@@ -142,7 +143,7 @@ def _scheduler(prediction: str) -> Any:
 
 
 def _text_parts(width: int = 32, projected: bool = False) -> tuple[Any, Any]:
-    """Return a tokenizer and a random text encoder, with a projection of 32 if it is asked for."""
+    """Return a tokenizer and a random text encoder, with a projection to 32 if `projected`."""
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
     from tools.tiny_base.tokenizer import new_tokenizer
@@ -167,10 +168,10 @@ def save_images(folder: Path, count: int = 6, side: int = 64, height: int | None
     """Save an imagefolder of `count` captioned images of noise and return it.
 
     Args:
-        folder: Where to.
-        count: How many.
-        side: Their width in pixels.
-        height: The same as their width unless given.
+        folder: Folder to write.
+        count: Number of images.
+        side: Width in pixels.
+        height: Height in pixels; the width by default.
     """
     folder.mkdir(parents=True, exist_ok=True)
     rows = []

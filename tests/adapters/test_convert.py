@@ -132,7 +132,7 @@ def test_kohyas_file_for_sdxl_has_its_block_names(bases: Path, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("config", [SD_1_5, SDXL], ids=["sd 1.5", "sdxl"])
-def test_flat_names_of_the_published_unets_are_told_without_the_base(config: Any) -> None:
+def test_flat_names_of_the_published_unets_are_parsed_without_the_base(config: Any) -> None:
     layers = list(layer_shapes(real_unet(config)))
     native = native_names(layers)
     for layer in layers:
@@ -141,7 +141,7 @@ def test_flat_names_of_the_published_unets_are_told_without_the_base(config: Any
         assert unflatten(native[layer].replace(".", "_")) == layer
 
 
-def test_flat_names_of_text_encoders_are_told_without_the_base(bases: Path) -> None:
+def test_flat_names_of_text_encoders_are_parsed_without_the_base(bases: Path) -> None:
     pipe = base_of("xl", bases)
     for model in (pipe.text_encoder, pipe.text_encoder_2):
         for name, module in model.named_modules():
@@ -164,7 +164,7 @@ def test_a_name_that_tells_no_layer_asks_for_the_base(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("kind", "to"), itertools.product(KINDS, LAYOUTS))
-def test_what_was_converted_draws_the_same(
+def test_a_converted_adapter_generates_the_same_image(
     pipe: Any, other: Any, tmp_path: Path, kind: str, to: Any
 ) -> None:
     start = tmp_path / "adapter_model.safetensors"

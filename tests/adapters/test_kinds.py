@@ -25,7 +25,7 @@ class Kind:
     """Draws a layer's tensors, and the weight that the layer has with them, from the definition.
 
     Args:
-        seed: Of the numbers drawn.
+        seed: Seed of the random numbers.
     """
 
     def __init__(self, seed: int = 0) -> None:
@@ -125,10 +125,10 @@ def file_and_base(
     pipe: Any, path: Path, kind: str, name: Callable[[str], str], modules: Sequence[str]
 ) -> Mapping[str, torch.Tensor]:
     """Write the file and return the weights that the U-Net's layers have with it."""
-    draw, tensors, adapted = Kind(), {}, {}
+    random_kind, tensors, adapted = Kind(), {}, {}
     for module, layer in pipe.unet.named_modules():
         if module.endswith(tuple(modules)):
-            own, adapted[module] = getattr(draw, kind)(layer.weight.detach())
+            own, adapted[module] = getattr(random_kind, kind)(layer.weight.detach())
             tensors |= {name(module) + part: tensor for part, tensor in own.items()}
     assert adapted
     save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, path)
@@ -164,7 +164,7 @@ def test_a_kind_acts_as_it_is_defined(
     assert difference <= (0.02 if adapter.error else 1e-4) * change
 
 
-def test_what_a_product_loses_is_told(pipe: Any, tmp_path: Path) -> None:
+def test_the_error_of_a_product_is_reported(pipe: Any, tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     file_and_base(pipe, path, "lokr", kohya_name, (ATTENTION,))
     adapter = load_adapter(path)

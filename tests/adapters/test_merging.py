@@ -52,7 +52,7 @@ def relative_error(adapter: Adapter) -> float:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_the_error_told_is_the_error(method: str, tmp_path: Path) -> None:
+def test_the_reported_error_is_the_error(method: str, tmp_path: Path) -> None:
     merged = merge(PARTS, method, density=0.7)
     assert merged.error == pytest.approx(relative_error(merged.adapter), abs=1e-6)
     tensors, metadata = to_diffusers(merged.adapter)
@@ -80,7 +80,7 @@ def test_svd_is_the_best_of_its_rank_and_exact_when_the_rank_is_enough() -> None
     assert merge(PARTS, "svd", rank=8).error < 1e-6
 
 
-def test_all_values_kept_is_the_sum_again() -> None:
+def test_retaining_all_values_gives_the_sum() -> None:
     for method in ("dare_linear", "magnitude_prune"):
         assert merge(PARTS, method, density=1.0, rank=8).error < 1e-5
 

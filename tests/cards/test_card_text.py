@@ -50,7 +50,7 @@ def test_python_on_the_card_compiles(make_facts):
         ast.parse(block)
 
 
-def test_diffusers_is_told_the_file_and_both_revisions(make_facts):
+def test_the_diffusers_code_names_the_file_and_both_revisions(make_facts):
     block = code_blocks(render_card(make_facts()), "python")[1]
     calls = {
         node.func.attr: {
@@ -177,8 +177,8 @@ def test_what_is_not_published_is_asked_for_where_the_adapter_is_made_again(make
     commands = code_blocks(card, "sh")[1]
     start = "--from me/dog" if repo_id else "--config training/config.yaml"
     assert f"hublora train {start} --folder ./your-images\n" in commands
-    told = "hublora verify me/dog --reproduce --set data.folder=./your-images\n"
-    assert (told in commands) == bool(repo_id)
+    command = "hublora verify me/dog --reproduce --set data.folder=./your-images\n"
+    assert (command in commands) == bool(repo_id)
     assert "Not published, but needed to train it again: the images. Replace" in card
     assert "your-images" not in render_card(make_facts())
 
@@ -206,7 +206,7 @@ def test_everything_that_may_be_unpublished_is_asked_for(make_facts):
     assert unpublished({**open_again, "adapter.start_from": "c/d@main"}) == ()
 
 
-def test_the_words_file_beside_the_adapter_is_counted(make_facts):
+def test_the_token_embedding_file_beside_the_adapter_is_counted(make_facts):
     words = TokenEmbeddingFacts("embeddings/dog.safetensors", {"<dog>": 1}, ("clip_l",), 1_000)
     card = render_card(make_facts(token_embeddings=words, size=149_000))
     assert (

@@ -53,7 +53,7 @@ def test_plot_of_nothing_is_refused(tmp_path):
         loss_plot([{"step": 1, "loss": math.inf}], tmp_path / "loss.png")
 
 
-def test_average_keeps_constants_and_lags_in_neither_direction():
+def test_average_preserves_constants_and_lags_in_neither_direction():
     assert smooth([3.0] * 7, 5) == pytest.approx([3.0] * 7)
     peak = smooth([0.0] * 200 + [1.0] + [0.0] * 200, 9)
     assert peak.index(max(peak)) == 200

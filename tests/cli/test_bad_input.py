@@ -126,14 +126,14 @@ def test_a_known_failure_is_a_sentence_with_the_mend(
     assert not list(tmp_path.rglob("*.safetensors"))
 
 
-def test_a_misspelt_command_is_told_the_right_one(hublora_cli: Cli) -> None:
+def test_a_misspelt_command_is_refused_with_the_right_one(hublora_cli: Cli) -> None:
     done = hublora_cli("trian")
     assert done.status == 2
     assert "Did you mean 'train'?" in done.err
 
 
 @pytest.mark.parametrize("token", [None, "read"])
-def test_a_token_that_will_not_do_is_told_before_the_training(
+def test_an_unusable_token_is_refused_before_the_training(
     hublora_cli: Cli, hub_data: Path, token: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = create_token(hub_data, "me", token) if token else ""

@@ -34,10 +34,10 @@ def test_run_prints_paths_and_overwrites_nothing(
     asked = ["run", f"{adapter}:0.5|{adapter}:-0.2", "A cat, sitting!", "--steps", "1"]
     first = hublora_cli(*asked, "--json")
     assert first.status == 0, first.err
-    told = json.loads(first.out)
-    assert told["files"] == ["a-cat-sitting-0.png"]
-    (made,) = told["images"]
-    assert (made["path"], made["sampling"]["prompt"]) == (told["files"][0], "A cat, sitting!")
+    result = json.loads(first.out)
+    assert result["files"] == ["a-cat-sitting-0.png"]
+    (made,) = result["images"]
+    assert (made["path"], made["sampling"]["prompt"]) == (result["files"][0], "A cat, sitting!")
     assert [one["weight"] for one in made["adapters"]] == [0.5, -0.2]
     assert first.out.count("\n") == 1
     content = (tmp_path / "a-cat-sitting-0.png").read_bytes()
@@ -90,7 +90,7 @@ def test_an_image_says_how_it_was_made(
     assert "Size: 64x64" in lines[2]
 
 
-def test_the_same_seed_draws_the_same_image_in_another_process(
+def test_the_same_seed_generates_the_same_image_in_another_process(
     hublora_cli: Cli, cli: Cli, adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

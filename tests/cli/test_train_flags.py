@@ -159,7 +159,7 @@ VALUES = {
 
 
 @pytest.mark.parametrize(("flag", "kind"), sorted({(flag, kind) for _, flag, kind in SCRIPT_FLAGS}))
-def test_every_flag_of_the_scripts_is_set_or_told(
+def test_every_flag_of_the_scripts_is_set_or_refused(
     flag: str, kind: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", "")
@@ -372,7 +372,7 @@ def test_every_command_shows_examples() -> None:
     check(root, Context(root, info_name="hublora"))
 
 
-def test_the_command_that_draws_has_the_learned_words_in_its_prompt() -> None:
+def test_the_suggested_run_command_has_the_placeholders_in_its_prompt() -> None:
     from hublora.cli.train import _use_line
 
     words = {"method": "pivotal", "tokens.placeholders": ["<my-dog>"]}

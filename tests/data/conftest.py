@@ -9,12 +9,12 @@ import pytest
 from PIL import Image
 
 from hublora.data import DataConfig
-from tests.data.images import draw
+from tests.data.images import noise_image
 
 
 @pytest.fixture
 def make_image() -> Callable[..., Image.Image]:
-    return draw
+    return noise_image
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def photos(tmp_path: Path) -> Path:
     folder = tmp_path / "photos"
     folder.mkdir()
     for number in range(5):
-        draw(number, width=40 + 10 * number, height=48).save(folder / f"{number}.png")
+        noise_image(number, width=40 + 10 * number, height=48).save(folder / f"{number}.png")
         (folder / f"{number}.txt").write_text(f"image {number % 3}")
     return folder
 

@@ -159,7 +159,7 @@ def test_only_https_is_fetched(tmp_path: Path, given: str) -> None:
         open_source(DataConfig(archive=given, cache_dir=tmp_path))
 
 
-def test_a_zip_that_was_given_as_a_folder_is_told_the_flag(tmp_path: Path) -> None:
+def test_a_zip_given_as_a_folder_is_refused_with_the_flag(tmp_path: Path) -> None:
     made = make_zip(tmp_path / "a.zip", {"a.png": png()})
     with pytest.raises(DataError) as caught:
         open_source(DataConfig(folder=made, cache_dir=tmp_path))

@@ -9,7 +9,7 @@ from hublora.data import Encoders, build_cache, open_source, row_file
 from hublora.data.buckets import bucket_sizes, default_step, nearest
 from hublora.data.crops import assign_buckets, plan_crops
 from hublora.data.images import prepare
-from tests.data.images import draw
+from tests.data.images import noise_image
 
 # Width and height, from https://huggingface.co/papers/2307.01952, appendix I.
 SDXL = [
@@ -58,7 +58,7 @@ def album(tmp_path):
     folder.mkdir()
     sizes = [(64, 64), (96, 40), (40, 96), (64, 60), (110, 60), (64, 64)]
     for number, size in enumerate(sizes):
-        draw(number, *size).save(folder / f"{number}.png")
+        noise_image(number, *size).save(folder / f"{number}.png")
         (folder / f"{number}.txt").write_text(f"image {number}")
     return folder
 
@@ -127,7 +127,7 @@ def test_a_build_that_stopped_in_one_shape_goes_on_and_ends_in_the_same_bytes(
         assert (ours / row_file.ROWS).read_bytes() == (theirs / row_file.ROWS).read_bytes()
 
 
-def test_few_crops_are_kept_where_little_sticks_out(album, configure):
+def test_there_are_few_crops_where_little_sticks_out(album, configure):
     config = configure(folder=album, aspect_buckets=True)
     source = open_source(config)
     counts = {b.size: [len(one) for one in b.plan.crops] for b in arrange_all(source, config)}

@@ -163,7 +163,7 @@ def test_captions_stay_text_when_the_text_encoder_is_trained(settle):
     assert len(data.folders) == 1
 
 
-def test_half_precision_latents_are_kept_as_they_are(settle):
+def test_half_precision_latents_are_stored_unchanged(settle):
     source, config = settle(center_crop=True)
     for dtype in (torch.bfloat16, torch.float16):
         data = build(source, config, CountingEncoders(dtype), image_key={"dtype": str(dtype)})
@@ -176,11 +176,11 @@ def test_half_precision_latents_are_kept_as_they_are(settle):
 def test_the_second_build_encodes_nothing(settle):
     source, config = settle(random_flip=True)
     first = build(source, config, CountingEncoders())
-    encoders, told = CountingEncoders(), []
-    again = build(source, config, encoders, progress=lambda *counts: told.append(counts))
+    encoders, reported = CountingEncoders(), []
+    again = build(source, config, encoders, progress=lambda *counts: reported.append(counts))
     assert (first.reused, again.reused) == (False, True)
     assert (encoders.image_count, encoders.texts) == (0, [])
-    assert told == [(38, 38)]
+    assert reported == [(38, 38)]
     for before, after in zip(
         first.latents([0, 3], [1, 5]), again.latents([0, 3], [1, 5]), strict=True
     ):
@@ -189,9 +189,9 @@ def test_the_second_build_encodes_nothing(settle):
 
 def test_progress_counts_images_and_texts(settle):
     source, config = settle(center_crop=True)
-    told = []
-    build(source, config, CountingEncoders(), progress=lambda *counts: told.append(counts))
-    assert told == [(0, 9), (3, 9), (5, 9), (8, 9), (9, 9)]
+    reported = []
+    build(source, config, CountingEncoders(), progress=lambda *counts: reported.append(counts))
+    assert reported == [(0, 9), (3, 9), (5, 9), (8, 9), (9, 9)]
 
 
 def images_encoded(source, config, **changes):
@@ -295,7 +295,7 @@ def test_an_image_that_changed_since_it_was_seen_is_named(settle, photos):
         build(source, config, CountingEncoders())
 
 
-def test_nothing_is_drawn_from_global_random_numbers(settle):
+def test_no_global_random_numbers_are_used(settle):
     torch.manual_seed(7)
     np.random.seed(7)
     before = torch.get_rng_state(), np.random.get_state()[1].copy()

@@ -15,7 +15,7 @@ cv2 = pytest.importorskip("cv2")
 WIDTH, HEIGHT, LARGER = 200, 100, 4
 
 
-def draw_face(middle: int) -> Image.Image:
+def face_image(middle: int) -> Image.Image:
     """Return a wide grey image with a drawn face around column `middle`."""
     page = Image.new("L", (WIDTH * LARGER, HEIGHT * LARGER), 120)
     canvas = ImageDraw.Draw(page)
@@ -47,7 +47,7 @@ def config(tmp_path: Path) -> DataConfig:
     folder = tmp_path / "faces"
     folder.mkdir()
     for middle in (50, 150):
-        draw_face(middle).save(folder / f"{middle:03d}.png")
+        face_image(middle).save(folder / f"{middle:03d}.png")
     noise = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH), dtype=np.uint8)
     Image.fromarray(noise).save(folder / "none.png")
     return DataConfig(
@@ -69,11 +69,11 @@ def test_crops_are_around_faces(config: DataConfig) -> None:
 
 def test_what_was_found_is_remembered(config: DataConfig) -> None:
     first = [example.crop_center for example in open_source(config).examples]
-    (kept,) = (config.cache_root / "faces").iterdir()
-    kept.write_text(kept.read_text().replace(str(first[0][0]), "0.3"))
+    (cached,) = (config.cache_root / "faces").iterdir()
+    cached.write_text(cached.read_text().replace(str(first[0][0]), "0.3"))
     second = [example.crop_center for example in open_source(config).examples]
     assert second[0][0] == 0.3, "it was read, not looked for"
-    kept.write_text("{")
+    cached.write_text("{")
     assert [example.crop_center for example in open_source(config).examples] == first
 
 

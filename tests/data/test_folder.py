@@ -176,10 +176,10 @@ def test_images_that_the_metadata_does_not_name_are_named(photos, configure):
     )
 
 
-def test_progress_is_told_while_images_are_read(photos, configure):
-    told = []
-    open_source(configure(folder=photos), lambda *counts: told.append(counts))
-    assert told == [(n, 5) for n in range(1, 6)]
+def test_progress_is_reported_while_images_are_read(photos, configure):
+    reported = []
+    open_source(configure(folder=photos), lambda *counts: reported.append(counts))
+    assert reported == [(n, 5) for n in range(1, 6)]
 
 
 def test_unknown_caption_column_lists_those_there_are(photos, configure):
@@ -246,7 +246,7 @@ def test_exactly_one_of_dataset_and_folder(photos, configure):
             open_source(config)
 
 
-def test_a_part_is_drawn_with_the_seed(photos, configure):
+def test_a_subset_is_sampled_with_the_seed(photos, configure):
     parts = [
         names(open_source(configure(folder=photos, max_train_samples=3, seed=seed)))
         for seed in (0, 0, 1)

@@ -10,7 +10,7 @@ from PIL import Image
 from hublora.data import Skipped, open_source
 from hublora.data.captions import as_captions
 from hublora.errors import DataError
-from tests.data.images import draw
+from tests.data.images import noise_image
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_metadata_without_captions_can_be_given_one(photos, configure):
 
 def test_a_tenth_that_is_damaged_is_left_out_and_named(tmp_path, configure):
     for number in range(20):
-        draw(number, 32, 32).save(tmp_path / f"{number:02}.png")
+        noise_image(number, 32, 32).save(tmp_path / f"{number:02}.png")
         (tmp_path / f"{number:02}.txt").write_text("a")
     for number in (3, 17):
         path = tmp_path / f"{number:02}.png"
@@ -82,6 +82,6 @@ def test_a_long_image_is_used(photos, configure):
 
 
 def test_one_image_is_enough(tmp_path, configure):
-    draw(0).save(tmp_path / "only.png")
+    noise_image(0).save(tmp_path / "only.png")
     (tmp_path / "only.txt").write_text("a")
     assert len(open_source(configure(folder=tmp_path)).examples) == 1

@@ -128,18 +128,18 @@ def test_rows_that_cannot_be_used_are_named(read):
 def test_splits_and_parts_of_them(read):
     assert len(read("me/parquet", split="test").examples) == 1
     assert len(read("me/parquet", split="train[1:3]").examples) == 2
-    drawn = read("me/parquet", max_train_samples=2)
-    assert len(drawn.examples) == 2
-    assert drawn.fingerprint != read("me/parquet").fingerprint
+    sampled = read("me/parquet", max_train_samples=2)
+    assert len(sampled.examples) == 2
+    assert sampled.fingerprint != read("me/parquet").fingerprint
 
 
-def test_a_part_is_the_one_that_datasets_would_draw(read):
+def test_a_subset_is_the_one_that_datasets_samples(read):
     import datasets
 
     whole = datasets.load_dataset("me/parquet", split="train")
     expected = whole.shuffle(seed=3).select(range(2))["text"]
-    drawn = read("me/parquet", max_train_samples=2, seed=3)
-    assert [one.captions[0] for one in drawn.examples] == list(expected)
+    sampled = read("me/parquet", max_train_samples=2, seed=3)
+    assert [one.captions[0] for one in sampled.examples] == list(expected)
 
 
 def test_an_unknown_split_lists_those_there_are(read):

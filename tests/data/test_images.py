@@ -227,12 +227,12 @@ def test_an_image_that_is_cut_short_is_refused(make_image, format):
 
 
 def test_flipped_bytes_never_raise_anything_else(make_image):
-    draw = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     for format in ("PNG", "JPEG", "TIFF", "GIF"):
         whole = np.frombuffer(saved(make_image(0, 16, 16), format).getvalue(), np.uint8)
         for _ in range(60):
             broken = whole.copy()
-            broken[draw.integers(0, len(whole), 4)] = draw.integers(0, 256, 4)
+            broken[rng.integers(0, len(whole), 4)] = rng.integers(0, 256, 4)
             try:
                 to_rgb(load_image(io.BytesIO(broken.tobytes())))
             except (DataError, ValueError):

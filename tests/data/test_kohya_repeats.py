@@ -1,4 +1,4 @@
-"""Folders' names say how often images are shown, where nothing else can be meant."""
+"""Folders' names say how often images are repeated."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 
 from hublora.data import open_source
 from hublora.errors import DataError
-from tests.data.images import draw
+from tests.data.images import noise_image
 
 
 @pytest.fixture
@@ -16,7 +16,7 @@ def shelf(tmp_path):
     def make(*names):
         for number, name in enumerate(names):
             (tmp_path / "all" / name).mkdir(parents=True, exist_ok=True)
-            draw(number).save(tmp_path / "all" / name / f"{number}.png")
+            noise_image(number).save(tmp_path / "all" / name / f"{number}.png")
         (tmp_path / "all" / names[0] / "0.txt").write_text("mine")
         return tmp_path / "all"
 

@@ -13,7 +13,7 @@ from hublora.data import Encoders, Skipped, build_cache, open_source
 from hublora.data.crops import plan_crops
 from hublora.data.images import cut, resize
 from hublora.errors import DataError
-from tests.data.images import draw
+from tests.data.images import noise_image
 
 SIZE = (16, 24)
 
@@ -67,7 +67,7 @@ def test_an_image_that_is_only_called_like_a_mask_is_an_image(photos, configure)
 def test_masks_are_cut_and_mirrored_as_the_images_are(photos, configure):
     """An image that is its own mask has latents of the mask's own values."""
     for number in range(5):
-        grey = draw(number, 40 + 10 * number, 48).convert("L")
+        grey = noise_image(number, 40 + 10 * number, 48).convert("L")
         grey.save(photos / f"{number}.png")
         grey.save(photos / f"{number}.mask.png")
     config = configure(folder=photos, masks=True, random_flip=True, interpolation="bilinear")

@@ -71,7 +71,7 @@ def read(configure):
     return stream
 
 
-def kept(tmp_path: Path) -> Path:
+def stored_folder(tmp_path: Path) -> Path:
     [folder] = [path for path in (tmp_path / "cache" / "streams").iterdir() if path.is_dir()]
     return folder
 
@@ -102,7 +102,7 @@ def test_no_more_is_read_than_asked_and_a_second_run_reads_nothing(read, tmp_pat
     source = read("me/streamed-table", 3)
     assert [one.captions for one in source.examples] == [(f"cap {n}",) for n in range(3)]
     assert source.notes == ["Streaming: at most the first 3 rows are used."]
-    folder = kept(tmp_path)
+    folder = stored_folder(tmp_path)
     assert (folder / IMAGES).stat().st_size == sum(len(png(n)) for n in range(3))
     before = (folder / PROGRESS).stat().st_mtime_ns
     assert read("me/streamed-table", 2).examples == source.examples[:2]
@@ -111,16 +111,16 @@ def test_no_more_is_read_than_asked_and_a_second_run_reads_nothing(read, tmp_pat
 
 
 def test_what_was_stopped_goes_on_and_ends_in_the_same_bytes(read, tmp_path, configure):
-    told = []
+    reported = []
     for most in (2, 5):
         read("me/streamed-table", most)
-        folder = kept(tmp_path)
+        folder = stored_folder(tmp_path)
         for name in (IMAGES, ROWS):  # as a process leaves it that was killed while writing
             with open(folder / name, "ab") as file:
                 file.write(b"half a row")
     config = configure(dataset="me/streamed-table", streaming=True, max_train_samples=8)
-    open_source(config, progress=lambda *counts: told.append(counts))
-    assert told[0] == (6, 8), "the first five were there"
+    open_source(config, progress=lambda *counts: reported.append(counts))
+    assert reported[0] == (6, 8), "the first five were there"
     whole = configure(
         dataset="me/streamed-table",
         streaming=True,
@@ -129,7 +129,9 @@ def test_what_was_stopped_goes_on_and_ends_in_the_same_bytes(read, tmp_path, con
     )
     open_source(whole)
     for name in (IMAGES, ROWS):
-        assert (folder / name).read_bytes() == (kept(tmp_path / "whole") / name).read_bytes()
+        assert (folder / name).read_bytes() == (
+            stored_folder(tmp_path / "whole") / name
+        ).read_bytes()
 
 
 def test_rows_that_cannot_be_used_are_named_and_nothing_else_is_opened(read):

@@ -16,7 +16,7 @@ PARTS = {"unet", "text_encoder", "text_encoder_2"}
 
 @pytest.fixture(scope="module")
 def trained(hub: object, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A training of all three parts, pushed; pushing draws an image again and compares."""
+    """A training of all three parts, pushed; a push generates an image again and compares."""
     return hublora.train(
         hublora.TrainingConfig.from_tree(
             {
@@ -51,9 +51,9 @@ def test_it_is_loaded_as_plain_diffusers_loads_it(trained: Any, bases: Path) -> 
     images = []
     for pipe in (ours, plain):
         if pipe is plain:
-            images.append(_draw(plain, torch.Generator().manual_seed(1)))
+            images.append(_generate(plain, torch.Generator().manual_seed(1)))
             plain.load_lora_weights(trained.folder, weight_name="pytorch_lora_weights.safetensors")
-        images.append(_draw(pipe, torch.Generator().manual_seed(1)))
+        images.append(_generate(pipe, torch.Generator().manual_seed(1)))
     with_ours, base_alone, with_plain = images
     assert np.array_equal(with_ours, with_plain)
     assert not np.array_equal(with_ours, base_alone)
@@ -72,11 +72,11 @@ def test_kohyas_layout_tells_the_text_encoders_apart(trained: Any) -> None:
     assert about["modelspec.architecture"] == "stable-diffusion-xl-v1-base/lora"
 
 
-def test_an_image_is_drawn_by_the_repo_id(trained: Any, tmp_path: Path) -> None:
+def test_an_image_is_generated_by_the_repo_id(trained: Any, tmp_path: Path) -> None:
     (path,) = hublora.run([REPO], "Totoro", output=tmp_path / "x.png", num_inference_steps=2)
     assert path.is_file()
 
 
-def _draw(pipe: Any, generator: Any) -> Any:
+def _generate(pipe: Any, generator: Any) -> Any:
     pipe.set_progress_bar_config(disable=True)
     return pipe("Totoro", num_inference_steps=2, generator=generator, output_type="np").images[0]

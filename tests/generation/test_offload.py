@@ -17,7 +17,7 @@ def test_half_precision_is_for_gpus() -> None:
     assert default_dtype("cuda:1") == default_dtype("mps") == torch.float16
 
 
-def test_a_tiled_decoder_draws_nearly_the_same(pipe: Any) -> None:
+def test_a_tiled_decoder_gives_nearly_the_same_image(pipe: Any) -> None:
     latents = torch.randn(1, 4, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         whole = pipe.vae.decode(latents).sample

@@ -46,7 +46,7 @@ def test_off_replaces_places_and_adds_nothing() -> None:
     assert expand("a <1>", [DOG, INK], "off").text == "a sks dog"
 
 
-def test_a_place_without_adapter_or_without_words_is_refused() -> None:
+def test_a_placeholder_without_adapter_or_trigger_words_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"<2> stands for adapter 2, and there are 1"):
         expand("a <2>", [DOG])
     with pytest.raises(ConfigError, match=r"me/plain, which names no trigger words"):

@@ -102,7 +102,7 @@ def test_a_hub_that_never_answers_is_not_waited_for(
 
 @pytest.mark.parametrize("status", [401, 403])
 @pytest.mark.parametrize("at", ["/api/whoami-v2", "/commit/main", "/api/repos/create"])
-def test_a_refused_push_says_that_the_files_are_kept(
+def test_a_refused_push_says_that_no_files_are_lost(
     run_folder: Path, repo_id: str, through: Callable[..., Proxy], at: str, status: int
 ) -> None:
     through(fails=lambda request: (status, {}) if at in request else None)

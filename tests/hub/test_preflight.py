@@ -79,7 +79,7 @@ def test_a_folder_is_a_base_too(adapters: Path, bases: Path) -> None:
     assert one.fit.fraction == 1.0
 
 
-def test_the_share_that_would_apply_is_told_with_a_layer_that_would_not(adapters: Path) -> None:
+def test_the_share_that_would_apply_is_reported_with_a_layer_that_would_not(adapters: Path) -> None:
     (one,) = preflight(str(adapters / "wide"), base="bases/epsilon").adapters
     assert one.fit is not None
     text = [name for name in one.fit.matched if name[0] == "text_encoder"]
@@ -106,7 +106,7 @@ def test_the_alpha_of_a_kohya_file_is_read_from_its_first_tensor(adapters: Path)
         (320, None, None),
     ],
 )
-def test_the_family_is_told_from_shapes(
+def test_the_family_is_inferred_from_shapes(
     tmp_path: Path, width: int, architecture: str | None, family: str | None
 ) -> None:
     (one,) = preflight(str(real_width(tmp_path / "a.safetensors", width))).adapters
@@ -114,7 +114,7 @@ def test_the_family_is_told_from_shapes(
     assert not one.problems
 
 
-def test_a_base_on_the_card_that_the_tensors_contradict_is_told(tmp_path: Path) -> None:
+def test_a_base_on_the_card_that_the_tensors_contradict_is_reported(tmp_path: Path) -> None:
     path = real_width(tmp_path / "a.safetensors", 2048, ss_base_model_version="sd_v1")
     (tmp_path / "README.md").write_text(
         "---\nbase_model: stable-diffusion-v1-5/stable-diffusion-v1-5\n---\n"
@@ -126,7 +126,7 @@ def test_a_base_on_the_card_that_the_tensors_contradict_is_told(tmp_path: Path) 
     assert "its metadata names the architecture (stable-diffusion-v1)" in by_metadata
 
 
-def test_a_card_and_a_file_that_name_different_bases_are_told(tmp_path: Path) -> None:
+def test_a_card_and_a_file_that_name_different_bases_are_reported(tmp_path: Path) -> None:
     path = real_width(tmp_path / "a.safetensors", 768, **{"hublora.base_model": "me/one"})
     (tmp_path / "README.md").write_text("---\nbase_model: me/two\n---\n")
     assert preflight(str(path)).adapters[0].problems == (

@@ -136,10 +136,10 @@ def test_an_adapter_that_generates_something_else_is_caught(run_folder: Path, re
     save_image(Image.new("RGB", (64, 64), "white"), image, read_image(image))
     with pytest.raises(VerificationError, match=r"generates another image than 0.png") as caught:
         hublora.push(run_folder, repo_id)
-    kept = Path(caught.value.message.split()[-1].rstrip("."))
-    with Image.open(kept) as drawn:
-        assert drawn.size == (64, 64)
-    kept.unlink()
+    image_path = Path(caught.value.message.split()[-1].rstrip("."))
+    with Image.open(image_path) as image:
+        assert image.size == (64, 64)
+    image_path.unlink()
 
 
 def test_no_token_no_right_no_name_are_refused_before_anything_is_made(
@@ -173,10 +173,10 @@ def test_a_training_is_refused_before_it_begins(
             "output_dir": tmp_path / "run",
         }
     )
-    told: list[object] = []
+    events: list[object] = []
     with pytest.raises(AccessError, match=r"no Hub token"):
-        hublora.train(config, callback=told.append)
-    assert not told
+        hublora.train(config, callback=events.append)
+    assert not events
     assert not (tmp_path / "run").exists()
 
 

@@ -172,9 +172,9 @@ def test_a_folder_that_hides_a_repo_says_so(
         hublora.inspect(repo_id)
     (tmp_path / repo_id / "a.safetensors").write_bytes(adapter_bytes(3))
     assert (rank_of(repo_id), rank_of(f"hf://{repo_id}")) == (3, 2)
-    told: list[Any] = []
-    open_adapter(AdapterRef.parse(repo_id), told.append)
-    (note,) = told
+    events: list[Any] = []
+    open_adapter(AdapterRef.parse(repo_id), events.append)
+    (note,) = events
     assert isinstance(note, Note)
     assert note.text == f"{repo_id} is a local folder; the repo on the Hub is hf://{repo_id}."
 
@@ -270,16 +270,16 @@ def test_big_downloads_tell_how_far_they_are(upload: Callable[..., str], repo_id
     from hublora.resolution.adapter import open_adapter
 
     upload({"a.safetensors": adapter_bytes(64, 40_000)})
-    told: list[Any] = []
-    open_adapter(AdapterRef.parse(repo_id), told.append)
-    assert {(one.name, one.total, one.unit) for one in told} == {("Downloading", 20, "MB")}
-    done = [one.done for one in told]
+    events: list[Any] = []
+    open_adapter(AdapterRef.parse(repo_id), events.append)
+    assert {(one.name, one.total, one.unit) for one in events} == {("Downloading", 20, "MB")}
+    done = [one.done for one in events]
     assert done == sorted(done)
     assert done[-1] == 20
-    assert all(isinstance(one, Progress) for one in told)
-    told.clear()
-    open_adapter(AdapterRef.parse(repo_id), told.append)
-    assert not told
+    assert all(isinstance(one, Progress) for one in events)
+    events.clear()
+    open_adapter(AdapterRef.parse(repo_id), events.append)
+    assert not events
 
 
 def test_bases_tell_how_far_they_are(
@@ -292,18 +292,18 @@ def test_bases_tell_how_far_they_are(
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     snapshot = inspect_repo("bases/epsilon")
-    told: list[tuple[int, int]] = []
+    events: list[tuple[int, int]] = []
 
     def tell(done: int, total: int) -> None:
-        told.append((done, total))
+        events.append((done, total))
 
     folder = download_pipeline("bases/epsilon", snapshot.commit, snapshot.files, progress=tell)
     here = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    assert told[-1] == (here, here)
-    assert {total for _, total in told} == {here}
-    told.clear()
+    assert events[-1] == (here, here)
+    assert {total for _, total in events} == {here}
+    events.clear()
     download_pipeline("bases/epsilon", snapshot.commit, snapshot.files, progress=tell)
-    assert not told
+    assert not events
 
 
 def test_the_hub_is_asked_once_for_one_base(

@@ -52,7 +52,7 @@ def test_name_base_and_author_narrow(listed: None, hublora_cli: Callable[..., An
     assert ids(hublora_cli("search", "--base=sdxl", *mine)) == []
 
 
-def test_triggers_and_licence_are_shown_and_nothing_obeyed(
+def test_triggers_and_licence_are_printed_and_nothing_obeyed(
     listed: None, hublora_cli: Callable[..., Any]
 ) -> None:
     done = hublora_cli("search", "pixel", "--author=finders", "--sort=created", "--json")

@@ -162,7 +162,7 @@ def test_what_is_right_is_downloaded_once(address: str, kind: str) -> None:
         BODIES["good"] = before
 
 
-def test_what_changed_is_downloaded_anew_and_what_did_not_is_kept_once(
+def test_only_changed_files_are_downloaded_again_and_each_is_stored_once(
     address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = save(
@@ -180,7 +180,7 @@ def test_what_changed_is_downloaded_anew_and_what_did_not_is_kept_once(
     assert (first.read_bytes(), second.read_bytes()) == (GOOD, other)
     monkeypatch.setitem(TAGS, "tagged", '"three"')
     monkeypatch.setitem(BODIES, "tagged", (b"<html>", 6))
-    with pytest.raises(AdapterError):  # it is something else now, and that is told
+    with pytest.raises(AdapterError):  # the new content is not an adapter
         fetch(address, "tagged")
     monkeypatch.setitem(BODIES, "tagged", (GOOD[:10], len(GOOD)))
     assert fetch(address, "tagged")[1] == second  # the server is away

@@ -1,4 +1,4 @@
-"""Batches are of one shape, every image is shown equally often, and a resumed run goes on so."""
+"""Batches are of one shape, every image is sampled equally often, and a resumed run goes on so."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ BUCKETS = [list(range(7)), [7], [8, 9, 10]]
 
 
 @pytest.mark.parametrize("batch", [1, 2, 4, 5])
-def test_batches_are_of_one_shape_and_images_are_shown_equally_often(batch: int) -> None:
+def test_batches_are_of_one_shape_and_images_are_sampled_equally_often(batch: int) -> None:
     order = BucketSampler(3, BUCKETS, batch)
-    shown = order.images(range(11 * 20 * batch))
+    indices = order.images(range(11 * 20 * batch))
     shape = {image: number for number, bucket in enumerate(BUCKETS) for image in bucket}
-    for start in range(0, len(shown), batch):
-        assert len({shape[image] for image in shown[start : start + batch]}) == 1
-    counts = Counter(shown)
+    for start in range(0, len(indices), batch):
+        assert len({shape[image] for image in indices[start : start + batch]}) == 1
+    counts = Counter(indices)
     assert counts.keys() == shape.keys()
     assert max(counts.values()) - min(counts.values()) <= batch
     assert sum(counts.values()) == 20 * batch * 11
 
 
-def test_without_batches_a_pass_shows_every_image_once() -> None:
+def test_without_batches_an_epoch_has_every_image_once() -> None:
     order = BucketSampler(0, BUCKETS, 1)
     epochs = [order.images(range(start, start + 11)) for start in (0, 11, 22)]
     assert all(sorted(one) == list(range(11)) for one in epochs)
@@ -76,7 +76,9 @@ def advance(session: Session, to: int) -> list[float]:
     return losses
 
 
-def test_a_training_stopped_in_the_middle_of_a_pass_is_the_uninterrupted_one(start, given) -> None:
+def test_a_training_stopped_in_the_middle_of_an_epoch_is_the_uninterrupted_one(
+    start, given
+) -> None:
     """With accumulation, an average and held-out images; resumed with smaller batches."""
     given |= {
         "train_batch_size": 2,
@@ -129,7 +131,7 @@ def test_a_resumed_training_keeps_the_batches_that_it_began_with(start, settings
         resolve_bucket_batch(settings(**given, train_batch_size=3), folder)
 
 
-def test_repeated_images_are_shown_as_often(start, album: Path) -> None:
+def test_repeated_images_are_sampled_as_often(start, album: Path) -> None:
     for number, folder in enumerate(("3_a", "3_a", "1_b", "1_b")):
         (album / folder).mkdir(exist_ok=True)
         (album / f"{number}.png").rename(album / folder / f"{number}.png")
@@ -142,8 +144,8 @@ def test_repeated_images_are_shown_as_often(start, album: Path) -> None:
         assert session.total_steps == 3 * 8
         numbers = range(8, 16)
         if session.streams[0].order is not None:
-            shown = session.streams[0].order.images(numbers)
+            indices = session.streams[0].order.images(numbers)
         else:
             choices = choose(0, numbers, len(session.train_indices), 1, 0)
-            shown = [session.train_indices[index] for index in choices.indices]
-        assert sorted(shown) == [0, 1, *[2] * 3, *[3] * 3]
+            indices = [session.train_indices[index] for index in choices.indices]
+        assert sorted(indices) == [0, 1, *[2] * 3, *[3] * 3]

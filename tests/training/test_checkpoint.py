@@ -78,7 +78,7 @@ def test_a_resumed_training_is_the_uninterrupted_one(start, changes) -> None:
     losses += advance(whole, 6)
 
     resumed = start(**changes)
-    torch.rand(7)  # whatever was drawn before
+    torch.rand(7)  # whatever was sampled before
     check(folder, resumed)
     load_checkpoint(resumed, folder)
     assert resumed.step == 3
@@ -213,11 +213,11 @@ def test_being_killed_while_saving_leaves_only_whole_checkpoints(start) -> None:
     advance(session, 1)
     run = session.config.run_folder
     save_checkpoint(session)
-    draw = random.Random(0)
+    rng = random.Random(0)
     for _ in range(8):
         process = multiprocessing.get_context("fork").Process(target=save_for_ever, args=[session])
         process.start()
-        time.sleep(draw.uniform(0.02, 0.2))
+        time.sleep(rng.uniform(0.02, 0.2))
         os.kill(process.pid or 0, signal.SIGKILL)
         process.join()
         found = list_checkpoints(run)

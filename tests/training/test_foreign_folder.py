@@ -73,13 +73,13 @@ def test_files_that_a_person_put_into_a_run_folder_outlive_the_next_results(
         (folder / name).write_text(text)
     changed = folder / "images" / "0.png"
     changed.write_text("edited by a person")
-    told: list[object] = []
-    hublora.train(config, resume="latest", callback=told.append)
+    events: list[object] = []
+    hublora.train(config, resume="latest", callback=events.append)
     for name, text in own.items():
         assert (folder / name).read_text() == text
     assert (folder / "images" / "0 (1).png").read_text() == "edited by a person"
     assert changed.read_bytes().startswith(b"\x89PNG")
-    assert any("0 (1).png" in str(event) for event in told)
+    assert any("0 (1).png" in str(event) for event in events)
 
 
 def test_results_of_an_earlier_training_are_replaced(

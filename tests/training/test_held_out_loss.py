@@ -1,4 +1,4 @@
-"""When to stop is measured on images that are kept apart, always in the same way."""
+"""When to stop is measured on held-out images, always in the same way."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ def test_held_out_images_are_never_trained_on(
 
 
 @pytest.mark.parametrize(("held_out", "count"), [(2, 2), (0.5, 3), (0.01, 1), (0, 0)])
-def test_a_number_or_a_share_is_kept_apart(held_out: float, count: int) -> None:
-    shown, apart = split(0, 6, held_out)
-    assert len(apart) == count
-    assert sorted(shown + apart) == list(range(6))
+def test_a_number_or_a_share_is_held_out(held_out: float, count: int) -> None:
+    train, held_out_indices = split(0, 6, held_out)
+    assert len(held_out_indices) == count
+    assert sorted(train + held_out_indices) == list(range(6))
 
 
 def test_all_images_cannot_be_held_out(start: Callable[..., Session]) -> None:
@@ -74,8 +74,8 @@ def test_a_measure_is_the_mean_error_at_fixed_noise_and_timesteps(
     for number in range(8):
         image, part = session.held_out_indices[number // 4], number % 4
         time = int((part + 0.5) / 4 * 1000)
-        drawn = sample_extra_normals(0, "held out", [number], 2 * 4 * 16 * 16, torch.Generator())
-        noise, posterior = drawn.view(2, 1, 4, 16, 16)
+        normals = sample_extra_normals(0, "held out", [number], 2 * 4 * 16 * 16, torch.Generator())
+        noise, posterior = normals.view(2, 1, 4, 16, 16)
         mean, std = session.data.latents([image], [0])
         noisy = alphas[time].sqrt() * (mean + std * posterior) + (1 - alphas[time]).sqrt() * noise
         hidden = session.data.prompts([image], [0])["encoder_hidden_states"]

@@ -46,11 +46,11 @@ def test_an_image_and_its_mask_look_as_in_the_pipelines_own_call(
         base__model=str(base), data__dataset=None, data__folder=folder, data__masks=True
     )
     session.pipe.set_progress_bar_config(disable=True)
-    with torch.no_grad():  # theirs is drawn from the VAE's distribution; ours is its mean
+    with torch.no_grad():  # theirs is sampled from the VAE's distribution; ours is its mean
         session.pipe.vae.quant_conv.weight[4:] = 0
         session.pipe.vae.quant_conv.bias[4:] = -30
 
-    def draw() -> None:
+    def generate() -> None:
         with torch.no_grad(), Image.open(folder / "0.png") as image:
             session.pipe(
                 "x", image=image, mask_image=Image.fromarray(mask), strength=1.0,
@@ -58,7 +58,7 @@ def test_an_image_and_its_mask_look_as_in_the_pipelines_own_call(
                 generator=torch.Generator().manual_seed(0),
             )  # fmt: skip
 
-    theirs = seen_by_unet(session, draw)
+    theirs = seen_by_unet(session, generate)
     ours = seen_by_unet(session, lambda: training_losses(session, [0], torch.Generator()))
     assert ours.shape == theirs.shape == (1, 9, 16, 16)
     assert torch.equal(ours[:, 4], theirs[:, 4])
@@ -74,11 +74,11 @@ def test_masks_are_random_and_the_same_again(start: Callable[..., Session], base
     assert 0 < shares.min() < shares.max() == 1, "some show all"
     assert len({tensor.numpy().tobytes() for tensor in masks}) > 5
     assert len({tensor.numpy().tobytes() for tensor in around}) > 5
-    shown = [
+    network_inputs = [
         seen_by_unet(session, lambda n=n: training_losses(session, [n], torch.Generator()))
         for n in range(6)
     ]
-    assert len({one[:, 4].numpy().tobytes() for one in shown}) > 2
+    assert len({one[:, 4].numpy().tobytes() for one in network_inputs}) > 2
 
 
 def test_an_adapter_is_trained_pushed_verified_and_fills_in(
@@ -97,8 +97,8 @@ def test_an_adapter_is_trained_pushed_verified_and_fills_in(
     Image.new("RGB", (64, 64), "red").save(photo)
     Image.fromarray(np.eye(64, dtype=np.uint8) * 255).save(mask)
     how = {"base": str(base), "num_inference_steps": 2, "output": tmp_path / "out.png"}
-    (drawn,) = hublora.run([repo], "a star", image=photo, mask=mask, **how)
-    with Image.open(drawn) as image:
+    (path,) = hublora.run([repo], "a star", image=photo, mask=mask, **how)
+    with Image.open(path) as image:
         assert image.size == (64, 64)
     with pytest.raises(ConfigError, match="requires --image and --mask"):
         hublora.run([repo], "a star", image=photo, **how)

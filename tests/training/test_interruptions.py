@@ -71,15 +71,15 @@ def test_a_killed_training_ends_in_the_same_bytes(
 ) -> None:
     flags = [*FLAGS, *HARD]
     whole = train_here(tmp_path / "whole", flags, monkeypatch)
-    run, draw = tmp_path / "run", random.Random()
+    run, rng = tmp_path / "run", random.Random()
     for least in (2, 10):
         process = begin(tmp_path, [*flags, "--resume"])
-        wait_for_step(process, run, least + draw.randrange(6))
-        time.sleep(draw.uniform(0, 0.1))
+        wait_for_step(process, run, least + rng.randrange(6))
+        time.sleep(rng.uniform(0, 0.1))
         process.kill()
-        told = process.communicate()[1]
+        stderr = process.communicate()[1]
         said = "starting a new training" if least == 2 else "Resuming from"
-        assert said in told
+        assert said in stderr
         assert not (run / WEIGHTS).exists()
     done = cli("train", *flags, "--resume", env=ONE_THREAD)
     assert done.returncode == 0, done.stderr
@@ -96,25 +96,25 @@ def test_ctrl_c_saves_says_how_to_go_on_and_going_on_ends_in_the_same_bytes(
     process = begin(tmp_path, FLAGS)
     wait_for_step(process, tmp_path / "run", 4)
     process.send_signal(signal.SIGINT)
-    told = process.communicate(timeout=120)[1]
-    assert process.returncode == 130, told
-    assert "--output-dir run --resume" in told
-    assert "Traceback" not in told
+    stderr = process.communicate(timeout=120)[1]
+    assert process.returncode == 130, stderr
+    assert "--output-dir run --resume" in stderr
+    assert "Traceback" not in stderr
     run = train_here(tmp_path, FLAGS, monkeypatch, resume="latest")
     assert (run / WEIGHTS).read_bytes() == (whole / WEIGHTS).read_bytes()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_stop_before_the_first_step_says_what_is_kept(
+def test_a_stop_before_the_first_step_says_what_is_cached(
     number: int, settings, request: pytest.FixtureRequest
 ) -> None:
     # A shell without job control lets what it starts in the background ignore Ctrl-C.
     usual = signal.signal(signal.SIGINT, signal.default_int_handler)
     request.addfinalizer(lambda: signal.signal(signal.SIGINT, usual))
-    told = []
+    events = []
 
     def stop(event: object) -> None:
-        told.append(event)
+        events.append(event)
         if isinstance(event, Progress) and event.name == "Encoding":
             os.kill(os.getpid(), number)
 
@@ -125,7 +125,7 @@ def test_a_stop_before_the_first_step_says_what_is_kept(
     assert "The same command continues" in str(caught.value)
     assert not list(config.run_folder.glob("checkpoint-*"))
     assert signal.getsignal(signal.SIGTERM) is before
-    assert hublora.train(config, callback=told.append).steps == 4
+    assert hublora.train(config, callback=events.append).steps == 4
 
 
 def test_two_trainings_do_not_write_to_one_folder(

@@ -43,7 +43,7 @@ def test_losses_equal_those_of_the_plain_loop(
 
 
 def test_losses_on_xl_equal_those_of_its_plain_loop(start, bases: Path, tmp_path: Path) -> None:
-    """Images that are not square: sizes and crops are part of what the base is told."""
+    """Images that are not square: sizes and crops condition the base."""
     from tests.training.reference import XLReference
 
     images = save_images(tmp_path / "wide", side=160, height=128)

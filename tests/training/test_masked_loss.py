@@ -30,8 +30,11 @@ def losses(session) -> torch.Tensor:
 
 
 def test_the_weighted_error_is_the_equation() -> None:
-    draw = torch.Generator().manual_seed(0)
-    errors, mask = torch.rand(2, 4, 3, 3, generator=draw), torch.rand(2, 1, 3, 3, generator=draw)
+    generator = torch.Generator().manual_seed(0)
+    errors, mask = (
+        torch.rand(2, 4, 3, 3, generator=generator),
+        torch.rand(2, 1, 3, 3, generator=generator),
+    )
     expected = sum(
         errors[:, :, y, x] * (mask[:, :, y, x] + 0.2 * (1 - mask[:, :, y, x]))
         for y in range(3)

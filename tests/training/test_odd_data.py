@@ -32,17 +32,17 @@ def album(tmp_path: Path) -> Callable[..., Path]:
 
 
 def refusal(config: TrainingConfig, kind: type[Exception]) -> str:
-    told: list[Any] = []
+    reported: list[Any] = []
     with pytest.raises(kind) as caught:
-        hublora.train(config, callback=told.append)
-    assert not any(getattr(one, "name", "") == "Encoding" for one in told), "no long work before"
+        hublora.train(config, callback=reported.append)
+    assert not any(getattr(one, "name", "") == "Encoding" for one in reported), "no work before"
     return str(caught.value)
 
 
 def test_one_small_image_with_a_caption_in_another_language_is_trained_on(
     settings: Settings, album: Callable[..., Path]
 ) -> None:
-    told: list[Any] = []
+    reported: list[Any] = []
     config = settings(
         data__dataset=None,
         data__folder=album("写真の猫, 赤い, 小さい", side=40),
@@ -53,9 +53,9 @@ def test_one_small_image_with_a_caption_in_another_language_is_trained_on(
         schedule__max_train_steps=2,
         **LITTLE,
     )
-    result = hublora.train(config, callback=told.append)
+    result = hublora.train(config, callback=reported.append)
     assert result.final_loss > 0
-    notes = [one.text for one in told if hasattr(one, "text")]
+    notes = [one.text for one in reported if hasattr(one, "text")]
     assert "Images by shape (width×height): 1 of 64×64" in notes
     assert any(note.startswith("1 of 1 images is upscaled") for note in notes)
 

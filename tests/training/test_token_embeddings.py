@@ -32,7 +32,7 @@ def weights(module: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {name: tensor.clone() for name, tensor in module.state_dict().items()}
 
 
-def test_only_the_words_learn(start: Callable[..., Session]) -> None:
+def test_only_the_token_embeddings_are_trained(start: Callable[..., Session]) -> None:
     session = start(method="textual-inversion", **WORDS)
     before = weights(session.pipe.unet) | weights(session.pipe.text_encoder)
     list(train(session))
@@ -45,25 +45,25 @@ def test_only_the_words_learn(start: Callable[..., Session]) -> None:
     assert (word.name, word.length) == (WORD, 2)
 
 
-def test_a_word_begins_as_its_initialiser_and_is_that_for_the_base_alone(
+def test_a_placeholder_begins_as_its_initializer_and_is_that_for_the_base_alone(
     start: Callable[..., Session],
 ) -> None:
     session = start(method="textual-inversion", **WORDS | {"tokens__num_vectors": 1})
     meaning = session.family.encode_prompts(session.pipe, ["a cat"])["encoder_hidden_states"]
 
-    def word() -> torch.Tensor:
+    def encoded() -> torch.Tensor:
         return session.family.encode_prompts(session.pipe, [f"a {WORD}"])["encoder_hidden_states"]
 
-    assert torch.equal(word(), meaning)
+    assert torch.equal(encoded(), meaning)
     list(train(session))
-    learned = word()
+    learned = encoded()
     assert not torch.allclose(learned, meaning, atol=1e-3)
     with session.base_alone():
-        assert torch.equal(word(), meaning)
-    assert torch.equal(word(), learned)
+        assert torch.equal(encoded(), meaning)
+    assert torch.equal(encoded(), learned)
 
 
-def test_captions_name_the_word(start: Callable[..., Session], tmp_path: Path) -> None:
+def test_captions_contain_the_placeholder(start: Callable[..., Session], tmp_path: Path) -> None:
     named = start(method="textual-inversion", **WORDS).data.captions
     assert named[0] == (f"{WORD}, a red star number 0",)
     folder = save_images(tmp_path / "plain", 2)
@@ -76,24 +76,24 @@ def test_captions_name_the_word(start: Callable[..., Session], tmp_path: Path) -
     assert f"a painting in the style of {WORD}" in captions[1]
 
 
-def test_the_adapter_waits_for_the_words(start: Callable[..., Session]) -> None:
+def test_the_adapter_is_frozen_for_the_first_steps(start: Callable[..., Session]) -> None:
     session = start(
         method="pivotal", **WORDS, tokens__first_steps=2, schedule__warmup_steps=1,
         schedule__name="constant_with_warmup", schedule__max_train_steps=5,
     )  # fmt: skip
     begun = [p.detach().clone() for p in session.adapted["unet"].parameters.values()]
-    rates, of_words, moved, learned = [], [], [], []
+    rates, token_rates, moved, learned = [], [], [], []
     for event in train(session):
         if isinstance(event, StepDone):
             rates.append(event.learning_rate)
-            of_words.append(event.token_embedding_lr)
+            token_rates.append(event.token_embedding_lr)
             now = session.adapted["unet"].parameters.values()
             moved.append(any(not torch.equal(*pair) for pair in zip(begun, now, strict=True)))
             learned.append(session.learned_tokens()[0].vectors[0])
     assert moved == [False, False, False, True, True], "the third step is its warm-up's first"
     assert rates == [0.0, 0.0, 0.0, 1e-2, 1e-2]
-    assert of_words[0] == 0
-    assert min(of_words[1:]) > 0, "what learns is told of from the beginning"
+    assert token_rates[0] == 0
+    assert min(token_rates[1:]) > 0, "their learning rate is reported from the first steps"
     assert all(not torch.equal(one, two) for one, two in pairwise(learned))
 
 
@@ -107,7 +107,7 @@ def test_a_pivotal_run_is_pushed_verified_and_read_by_diffusers(
         validation__prompts=[PROMPT], validation__num_images=1, hub__push=True,
         validation__num_inference_steps=1, hub__model_id=repo, schedule__max_train_steps=3,
     )  # fmt: skip
-    result = hublora.train(config)  # verified: the pushed adapter draws the same image
+    result = hublora.train(config)  # verified: the pushed adapter generates the same image
     name = f"embeddings/pivotal-run-{base}.safetensors"
     keys = ["clip_l"] if base == "epsilon" else ["clip_l", "clip_g"]
     learned = load_file(result.folder / name)
@@ -138,7 +138,7 @@ def _as_the_card_says(card: str) -> Any:
 
 
 @pytest.mark.parametrize(("base", "words"), [("epsilon", 1), ("epsilon", 2), ("xl", 1)])
-def test_learned_words_are_a_repo_of_their_own(settings, base: str, words: int) -> None:
+def test_token_embeddings_are_a_repo_of_their_own(settings, base: str, words: int) -> None:
     placeholders = [WORD, "<other>"][:words]
     repo = f"me/words-{base}-{words}"
     config = settings(
@@ -163,7 +163,7 @@ def test_learned_words_are_a_repo_of_their_own(settings, base: str, words: int) 
         assert torch.equal(ours, encode(plain, f"a {word}"))
 
 
-def test_words_and_adapters_compose(settings) -> None:
+def test_token_embeddings_and_adapters_compose(settings) -> None:
     """After the pushes above: words of one repo with the adapter and words of another."""
     pipe = hublora.load("me/words-epsilon-1", "me/pivotal-run-epsilon:0.5")
     text = pipe.hublora.prompt("<1> beside <2>")
@@ -179,7 +179,7 @@ def test_words_and_adapters_compose(settings) -> None:
         ({"tokens__initializers": ["cat cat"], "tokens__num_vectors": 1}, "is 2 tokens"),
     ],
 )
-def test_words_that_cannot_be_learned_are_named_before_any_work(
+def test_placeholders_that_cannot_be_trained_are_refused_before_any_work(
     settings, changes: dict[str, Any], words: str, tmp_path: Path
 ) -> None:
     config = settings(method="textual-inversion", **WORDS | changes)

@@ -84,12 +84,12 @@ def test_a_tracker_that_is_not_installed_says_how_to_install_it(
 ) -> None:
     if name in [str(one) for one in get_available_trackers()]:
         pytest.skip(f"{name} is installed")
-    told: list[object] = []
+    reported: list[object] = []
     with pytest.raises(ConfigError) as caught:
-        hublora.train(settings(report_to=[name]), callback=told.append)
+        hublora.train(settings(report_to=[name]), callback=reported.append)
     package = name if name == "comet_ml" else f"'hublora[{name}]'"
     assert caught.value.hint == f"Install it: pip install {package}"
-    assert not told, "before any work"
+    assert not reported, "before any work"
 
 
 def test_tensorboard_shows_the_curve_and_the_previews(settings: Callable) -> None:

@@ -34,8 +34,8 @@ def pipe(bases: Path) -> Any:
 
 def image(pipe: Any) -> bytes:
     noise = torch.Generator().manual_seed(0)
-    drawn = pipe("a red star", num_inference_steps=1, guidance_scale=1.0, generator=noise)
-    return drawn.images[0].tobytes()
+    result = pipe("a red star", num_inference_steps=1, guidance_scale=1.0, generator=noise)
+    return result.images[0].tobytes()
 
 
 def state(pipe: Any) -> tuple[Any, ...]:

@@ -92,10 +92,10 @@ def test_captions_do_not_depend_on_the_batch(photos: Path, model: Path) -> None:
 
 def test_a_damaged_image_is_named_and_the_others_are_captioned(photos: Path, model: Path) -> None:
     (photos / "b.jpg").write_bytes(b"")
-    told: list[object] = []
-    done = caption(str(photos), model=str(model), device="cpu", callback=told.append)
+    events: list[object] = []
+    done = caption(str(photos), model=str(model), device="cpu", callback=events.append)
     assert (done.written, done.skipped) == (2, 1)
-    assert any("b.jpg" in str(one) for one in told)
+    assert any("b.jpg" in str(one) for one in events)
 
 
 def test_a_zip_is_captioned_into_a_folder(photos: Path, model: Path, tmp_path: Path) -> None:
@@ -134,11 +134,11 @@ def test_a_model_from_the_hub_is_pinned_and_its_pickles_stay_there(
     from hublora.localhub import import_folder
 
     import_folder(hub_data, "me/captioner", model)
-    told: list[object] = []
-    caption(str(photos), model="me/captioner", device="cpu", callback=told.append)
+    events: list[object] = []
+    caption(str(photos), model="me/captioner", device="cpu", callback=events.append)
     commit = HfApi().model_info("me/captioner").sha
     assert commit
-    assert any(f"me/captioner@{commit[:8]}" in str(one) for one in told)
+    assert any(f"me/captioner@{commit[:8]}" in str(one) for one in events)
     assert len(captions(photos)) == 3
 
     HfApi().delete_file("model.safetensors", "me/captioner")

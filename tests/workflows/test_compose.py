@@ -74,7 +74,7 @@ def test_its_card_credits_licenses_and_escapes(mix: str) -> None:
     assert "hublora puts them in front of a prompt" in text
 
 
-def test_words_put_in_front_of_prompts_are_told_once_and_on_the_card(
+def test_added_trigger_words_are_reported_once_and_on_the_card(
     publish: Publish, hublora_cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -101,7 +101,7 @@ def test_without_images_nothing_is_warned_of_and_the_card_has_no_gallery(
     assert 'Use it: hublora run me/bare-mix "…"' in done.out
 
 
-def test_run_draws_it_as_if_it_were_one_adapter(
+def test_run_generates_with_it_like_with_one_adapter(
     mix: str, hublora_cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -125,7 +125,7 @@ def test_it_is_found_and_its_page_shows_what_works(mix: str, hub: Any) -> None:
     assert "DiffusionPipeline" not in aside
 
 
-def test_what_wants_one_adapter_is_told(mix: str, tmp_path: Path) -> None:
+def test_what_needs_one_adapter_refuses_a_composition(mix: str, tmp_path: Path) -> None:
     from hublora.refs import AdapterRef
     from hublora.resolution.adapter import open_adapter
 
@@ -177,7 +177,7 @@ def test_a_wrong_lockfile_is_one_sentence(mix: str, tmp_path: Path, change: Any)
     assert "\n" not in str(caught.value)
 
 
-def test_merging_makes_an_adapter_that_draws_what_the_sum_draws(
+def test_a_merged_adapter_generates_what_the_sum_generates(
     hub: Any,
     publish: Publish,
     hublora_cli: Any,
@@ -201,10 +201,10 @@ def test_merging_makes_an_adapter_that_draws_what_the_sum_draws(
     card = (tmp_path / "one" / "README.md").read_text()
     assert "me/cat-a" in card
     assert "url: images/0.png" in card
-    shown = read_image(tmp_path / "one" / "images" / "0.png")
-    assert shown["sampling"]["prompt"] == "a red hill"
-    assert shown["sampling"]["seed"] == 4
-    assert shown["license"]["commercial_use"] is True
+    facts = read_image(tmp_path / "one" / "images" / "0.png")
+    assert facts["sampling"]["prompt"] == "a red hill"
+    assert facts["sampling"]["seed"] == 4
+    assert facts["license"]["commercial_use"] is True
     before = (tmp_path / "one" / "pytorch_lora_weights.safetensors").read_bytes()
     for more in ([], ["--merge=cat"]):
         again = hublora_cli("compose", refs[0], "./one:0.5", *more, "-o", "one", *flags)

@@ -28,7 +28,7 @@ def adapter(publish: Callable[..., str], tmp_path: Path, monkeypatch: Any) -> st
 
 
 @pytest.fixture
-def drawn(adapter: str, hublora_cli: Any) -> Callable[..., Image.Image]:
+def generate(adapter: str, hublora_cli: Any) -> Callable[..., Image.Image]:
     def run(*more: str) -> Image.Image:
         done = hublora_cli("run", adapter, "a hill", "--steps=4", "-o", "out.png", *more)
         assert done.status == 0, done.err
@@ -38,54 +38,58 @@ def drawn(adapter: str, hublora_cli: Any) -> Callable[..., Image.Image]:
     return run
 
 
-def test_strength_is_how_much_is_drawn_anew(drawn: Callable[..., Image.Image]) -> None:
+def test_strength_is_how_much_is_generated_anew(generate: Callable[..., Image.Image]) -> None:
     def moved(strength: float) -> float:
         command = ["--image=start.png", f"--strength={strength}"]
-        return image_difference(drawn(*command, "--seed=1"), drawn(*command, "--seed=2"))
+        return image_difference(generate(*command, "--seed=1"), generate(*command, "--seed=2"))
 
     assert moved(0.25) < moved(1.0)
-    assert drawn("--image=start.png").size == (64, 64)
+    assert generate("--image=start.png").size == (64, 64)
     facts = read_image(Path("out.png"))
     assert len(facts["conditions"]["image"]["sha256"]) == 64
 
 
-def test_a_black_mask_keeps_and_a_white_one_draws(drawn: Callable[..., Image.Image]) -> None:
+def test_a_black_mask_preserves_and_a_white_one_generates(
+    generate: Callable[..., Image.Image],
+) -> None:
     def moved(mask: str) -> float:
         command = ["--image=start.png", f"--mask={mask}.png", "--strength=1", "--seed=1"]
-        return image_difference(drawn(*command), drawn(*command, "--guidance=9"))
+        return image_difference(generate(*command), generate(*command, "--guidance=9"))
 
     assert moved("black") == 0 < moved("white")
 
 
 def test_a_controlnet_is_followed(
-    drawn: Callable[..., Image.Image], hub_data: Path, bases: Path, tmp_path: Path
+    generate: Callable[..., Image.Image], hub_data: Path, bases: Path, tmp_path: Path
 ) -> None:
     publish_controlnet(hub_data, "me/control", bases / "epsilon", tmp_path)
     command = ["--controlnet=me/control", "--width=64", "--height=64"]
-    one, other = (drawn(*command, f"--control-image={name}.png") for name in ("black", "white"))
+    one, other = (generate(*command, f"--control-image={name}.png") for name in ("black", "white"))
     assert image_difference(one, other) > 0
 
 
 def test_an_ip_adapter_looks_at_an_image(
-    drawn: Callable[..., Image.Image], hub_data: Path, bases: Path, tmp_path: Path
+    generate: Callable[..., Image.Image], hub_data: Path, bases: Path, tmp_path: Path
 ) -> None:
     publish_ip_adapter(hub_data, "me/ip", bases / "epsilon", tmp_path / "ip")
     command = ["--ip-adapter=me/ip/models/ip.safetensors", "--ip-adapter-scale=1"]
-    words = drawn()
-    one, other = (drawn(*command, f"--ip-adapter-image={name}.png") for name in ("start", "white"))
-    assert image_difference(one, other) > 0 < image_difference(one, words)
+    plain = generate()
+    one, other = (
+        generate(*command, f"--ip-adapter-image={name}.png") for name in ("start", "white")
+    )
+    assert image_difference(one, other) > 0 < image_difference(one, plain)
     stated = read_image(Path("out.png"))["conditions"]
     assert stated["ip_adapter"].startswith("me/ip@")
     assert stated["ip_adapter_scale"] == 1
     nothing = [*command[:1], "--ip-adapter-scale=0", "--ip-adapter-image=start.png"]
-    assert image_difference(drawn(*nothing), words) < 1
+    assert image_difference(generate(*nothing), plain) < 1
     local = [f"--ip-adapter={tmp_path}/ip/models/ip.safetensors", *command[1:]]
-    assert image_difference(drawn(*local, "--ip-adapter-image=start.png"), one) == 0
+    assert image_difference(generate(*local, "--ip-adapter-image=start.png"), one) == 0
     both = [*command, "--ip-adapter-image=start.png", "--image=start.png"]
-    assert drawn(*both).size == (64, 64)
+    assert generate(*both).size == (64, 64)
 
 
-def test_an_ip_adapter_that_is_none_is_told(
+def test_a_file_that_is_not_an_ip_adapter_is_refused(
     adapter: str, hublora_cli: Any, hub_data: Path, bases: Path, tmp_path: Path
 ) -> None:
     publish_ip_adapter(hub_data, "me/ip-two", bases / "epsilon", tmp_path / "two", "a", "b")
@@ -104,7 +108,7 @@ def test_an_ip_adapter_that_is_none_is_told(
         assert not Path("none.png").exists()
 
 
-def test_what_is_drawn_from_images_is_drawn_again(
+def test_an_image_generated_from_images_is_replayed(
     adapter: str, hublora_cli: Any, hub_data: Path, bases: Path, tmp_path: Path
 ) -> None:
     publish_controlnet(hub_data, "me/control-again", bases / "epsilon", tmp_path)
@@ -141,7 +145,7 @@ def xl_adapter(hub_data: Path, bases: Path, tmp_path: Path) -> str:
     return "me/xl-images"
 
 
-def test_sdxl_draws_from_images(
+def test_sdxl_generates_from_images(
     adapter: str,  # for its files
     xl_adapter: str,
     hublora_cli: Any,

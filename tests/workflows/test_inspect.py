@@ -58,13 +58,15 @@ def test_a_composition_is_inspected_part_by_part(mix: Path) -> None:
 
 def test_a_suggestion_names_adapters_as_they_were_typed(mix: Path, hublora_cli: Any) -> None:
     for refs in (["me/looked-at"], ["me/looked-a:0.5", f"hf://me/looked-b/{WEIGHTS}"]):
-        told = hublora_cli("inspect", *refs, "--overlap").out.partition("Overlap")[2]
-        assert "  me/looked-a and me/looked-b: " in told
-        assert re.search(r'Try: hublora run me/looked-a\S* me/looked-b\S* "…"', told)
-        assert "@" not in told
+        overlap = hublora_cli("inspect", *refs, "--overlap").out.partition("Overlap")[2]
+        assert "  me/looked-a and me/looked-b: " in overlap
+        assert re.search(r'Try: hublora run me/looked-a\S* me/looked-b\S* "…"', overlap)
+        assert "@" not in overlap
 
 
-def test_a_place_without_trigger_words_is_told_by_the_name_that_was_typed(mix: Path) -> None:
+def test_a_placeholder_without_trigger_words_is_refused_by_the_name_that_was_typed(
+    mix: Path,
+) -> None:
     pipe = hublora.load("me/looked-a")
     with pytest.raises(ConfigError, match="<1> stands for me/looked-a, which names no trigger"):
         pipe.hublora.prompt("a <1>")
@@ -83,8 +85,8 @@ def test_loading_a_product_tells_what_low_rank_costs(tmp_path: Path) -> None:
         f"{stem}.lokr_w2": torch.diag(torch.tensor([1.0, 0.5, 0.1, 0.005])),
     }
     save_file(tensors, tmp_path / "a.safetensors")
-    told: list[Any] = []
-    hublora.load(str(tmp_path / "a.safetensors"), base="bases/epsilon", callback=told.append)
-    (note,) = (one for one in told if isinstance(one, Note) and "low rank" in one.text)
+    events: list[Any] = []
+    hublora.load(str(tmp_path / "a.safetensors"), base="bases/epsilon", callback=events.append)
+    (note,) = (one for one in events if isinstance(one, Note) and "low rank" in one.text)
     assert "uses lokr, which is rewritten as low rank" in note.text
     assert "differs by up to 0.4" in note.text

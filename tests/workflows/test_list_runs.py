@@ -64,7 +64,7 @@ def runs(hub: object, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_each_run_is_shown_as_it_is(runs: Path, hublora_cli: Cli, tmp_path: Path) -> None:
+def test_the_state_of_each_run_is_listed(runs: Path, hublora_cli: Cli, tmp_path: Path) -> None:
     with locked(runs / "early"):
         running = json.loads(hublora_cli("runs", str(runs / "early"), "--json").out)
     assert [run["state"] for run in running] == ["running"]

@@ -35,7 +35,7 @@ def said() -> Iterator[list[str]]:
         of_diffusers.disable_progress_bar()
 
 
-def test_loading_shows_no_bars_and_leaves_them_on(said: list[str], capfd: Any) -> None:
+def test_loading_prints_no_bars_and_leaves_them_on(said: list[str], capfd: Any) -> None:
     from diffusers.utils import logging as of_diffusers
 
     hublora.load(base="bases/epsilon")
@@ -43,7 +43,7 @@ def test_loading_shows_no_bars_and_leaves_them_on(said: list[str], capfd: Any) -
     assert of_diffusers.is_progress_bar_enabled()
 
 
-def test_pushing_shows_no_bars_and_leaves_them_on(
+def test_pushing_prints_no_bars_and_leaves_them_on(
     publish: Any, capfd: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars
@@ -71,7 +71,7 @@ def test_only_what_nobody_needs_is_not_said(said: list[str]) -> None:
     ]
 
 
-def test_training_from_python_tells_of_itself_and_keeps_silent_when_asked(
+def test_training_from_python_prints_progress_and_nothing_when_asked(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from diffusers.utils import logging as of_diffusers
@@ -91,12 +91,12 @@ def test_training_from_python_tells_of_itself_and_keeps_silent_when_asked(
         "validation.num_images": 1,
         "validation.num_inference_steps": 1,
     }
-    for name, how in (("told", {}), ("silent", {"callback": no_callback})):
+    for name, how in (("default", {}), ("silent", {"callback": no_callback})):
         chosen = hublora.TrainingConfig.from_settings({**settings, "output_dir": tmp_path / name})
         hublora.train(chosen, **how)
         said = capsys.readouterr().err
-        assert ("Training: 1/1  loss " in said) == (name == "told")
-        assert ("weights for 1 step of 1 image on" in said) == (name == "told")
+        assert ("Training: 1/1  loss " in said) == (name == "default")
+        assert ("weights for 1 step of 1 image on" in said) == (name == "default")
         assert len(list((tmp_path / name / "images").glob("[0-9]*.png"))) == 1
     logging.getLogger("diffusers").removeHandler(handler)
     of_diffusers.set_verbosity(level)

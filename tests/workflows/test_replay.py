@@ -1,4 +1,4 @@
-"""An image is made again from its own metadata, and what drifted is told."""
+"""An image is reproduced from its own metadata, and drift is reported."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_the_same_image_comes_again(png: Path, hublora_cli: Any) -> None:
     assert read_image(png.with_name("other.png"))["sampling"]["seed"] == 6
 
 
-def test_what_drifted_is_told(png: Path, hublora_cli: Any) -> None:
+def test_drift_is_reported(png: Path, hublora_cli: Any) -> None:
     facts = read_image(png)
     facts["versions"]["diffusers"] = "0.1.0"
     facts["adapters"][0]["ref"] = facts["adapters"][0]["ref"].replace(

@@ -81,11 +81,11 @@ def test_train_from_a_repo_gives_the_same_bytes(
     assert done.status == 0, done.err
     assert done.out.strip() == "runs/made-again"
     assert Path(done.out.strip(), WEIGHTS).read_bytes() == (run / WEIGHTS).read_bytes()
-    told = hublora_cli("train", "--from", REPO, "--rank", "2", "--seed", "0", "--dry-run", "--json")
-    assert told.status == 0, told.err
-    assert "adapter.rank is 2 (was 4)" in told.err
-    assert "seed is" not in told.err, "it is what it was"
-    settings = json.loads(told.out)["settings"]
+    done = hublora_cli("train", "--from", REPO, "--rank", "2", "--seed", "0", "--dry-run", "--json")
+    assert done.status == 0, done.err
+    assert "adapter.rank is 2 (was 4)" in done.err
+    assert "seed is" not in done.err, "it is what it was"
+    settings = json.loads(done.out)["settings"]
     assert settings["adapter.rank"] == 2
     assert settings["optimizer.learning_rate"] == 1e-2
 
@@ -132,7 +132,7 @@ def test_what_is_not_as_the_repo_says_is_named(
 
 
 @pytest.mark.parametrize("method", ["textual-inversion", "pivotal"])
-def test_learned_words_are_verified_and_made_again(
+def test_token_embeddings_are_verified_and_reproduced(
     bases: Path, method: str, tmp_path: Path
 ) -> None:
     """On a base that is a folder, which only its owner can name."""
@@ -219,7 +219,7 @@ def test_another_source_brings_its_own_revision_and_columns() -> None:
     assert "base.revision" not in other
 
 
-def test_a_repo_that_does_not_say_how_it_was_made_is_told(run: Path, api: HfApi) -> None:
+def test_a_repo_without_recorded_settings_is_refused(run: Path, api: HfApi) -> None:
     with pytest.raises(NotFoundError, match=r"no training/config\.yaml"):
         read_recipe("bases/epsilon")
     with pytest.raises(NotFoundError, match="me/nobody"):

@@ -39,7 +39,7 @@ def test_a_sheet_of_weights_and_seeds(adapter: str, hublora_cli: Any, tmp_path: 
     ]
     with Image.open(tmp_path / sheet["path"]) as image:
         assert image.width < image.height
-    # An image of the sheet is what a run with that weight and seed draws.
+    # An image of the sheet equals that of a run with its weight and seed.
     alone = hublora_cli(
         "run", f"{adapter}:0.5", "a sks hill", "--seed=6", "--steps=1", "-o", "alone.png"
     )
@@ -62,7 +62,7 @@ def test_a_folder_is_gone_on_with(adapter: str, hublora_cli: Any, tmp_path: Path
     assert [one["skipped"] for one in lines(hublora_cli(*command, "--guidance=3"))] == [False] * 4
 
 
-def test_a_wrong_axis_is_told_before_anything_is_drawn(
+def test_a_wrong_axis_is_refused_before_anything_is_generated(
     adapter: str, hublora_cli: Any, tmp_path: Path
 ) -> None:
     for axis in ("weight.2=0,1", "scheduler=DDIM,Best", "steps=1,5000", "mood=good"):

@@ -1,4 +1,4 @@
-"""What `hublora run` refuses is one sentence, told before anything is drawn; nothing is left."""
+"""Invalid input of `hublora run` is refused in one sentence, before anything is generated."""
 
 from __future__ import annotations
 
@@ -63,12 +63,12 @@ def adapter(publish: Callable[..., str], tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_flags_that_cannot_be_are_refused(adapter: str, hublora_cli: Any) -> None:
-    def draw() -> bytes:
+    def generate() -> bytes:
         done = hublora_cli("run", adapter, "a hill", "--steps=1", "-o", "a.png")
         assert done.status == 0, done.err
         return Path("a.png").read_bytes()
 
-    before = draw()
+    before = generate()
     there = sorted(Path().rglob("*"))
     for flags, words in FLAGS.items():
         refuse(hublora_cli("run", adapter, "a hill", "--steps=1", *flags), words)
@@ -78,7 +78,7 @@ def test_flags_that_cannot_be_are_refused(adapter: str, hublora_cli: Any) -> Non
         assert sorted(Path().rglob("*")) == there, ref
     for axes in ((), ("--rows=seed=2",)):
         refuse(hublora_cli("run", adapter, "a \udcff dog", *axes), "not valid UTF-8")
-    assert draw() == before
+    assert generate() == before
 
 
 def refuse(done: Any, words: str) -> None:

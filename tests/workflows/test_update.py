@@ -1,4 +1,4 @@
-"""What a composition pinned may move; it is told, shown and pinned anew."""
+"""Newer commits of what a composition pins are reported, compared and pinned."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from PIL import Image
 from hublora.localhub import import_folder
 
 
-def test_what_moved_is_told_shown_and_pinned_anew(
+def test_newer_commits_are_reported_compared_and_pinned(
     publish: Callable[..., str],
     hublora_cli: Any,
     tmp_path: Path,
@@ -50,7 +50,7 @@ def test_what_moved_is_told_shown_and_pinned_anew(
     )["parts"])  # fmt: skip
 
 
-def test_a_base_that_moved_is_told_and_pinned_anew_when_asked(
+def test_a_newer_commit_of_the_base_is_reported_and_pinned_when_asked(
     publish: Callable[..., str], hublora_cli: Any, bases: Path, hub_data: Path, tmp_path: Path
 ) -> None:
     copy = shutil.copytree(bases / "epsilon", tmp_path / "base")

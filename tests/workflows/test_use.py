@@ -23,37 +23,37 @@ def refs(publish: Callable[..., str]) -> list[str]:
     return [publish(f"using-{name}", seed) for seed, name in enumerate("abc", 1)]
 
 
-def drawn(pipe: Any) -> bytes:
+def generated(pipe: Any) -> bytes:
     generator = torch.Generator().manual_seed(0)
     return pipe("a hill", num_inference_steps=1, generator=generator).images[0].tobytes()
 
 
-def test_other_adapters_draw_what_they_draw_alone(refs: list[str], hub_data: Path) -> None:
+def test_other_adapters_generate_what_they_generate_alone(refs: list[str], hub_data: Path) -> None:
     pipe = hublora.load(refs[0])
-    first = drawn(pipe)
+    first = generated(pipe)
     hublora.use(pipe, f"{refs[1]}:0.5", refs[2], compose="switch", weights={"2": "0.1..0.9"})
     assert pipe.hublora.mode == "switch"
     assert [one["weight"] for one in pipe.hublora.facts()["adapters"]] == [0.5, "0.1..0.9"]
     hublora.use(pipe, f"{refs[1]}:0.5")
-    assert drawn(pipe) == drawn(hublora.load(f"{refs[1]}:0.5")) != first
+    assert generated(pipe) == generated(hublora.load(f"{refs[1]}:0.5")) != first
     hublora.use(pipe, refs[0])
-    assert drawn(pipe) == first
+    assert generated(pipe) == first
     assert pipe.hublora.adapter_cache.names == ["me/using-c", "me/using-b", "me/using-a"]
     hublora.use(pipe)
-    assert drawn(pipe) == drawn(hublora.load(base="bases/epsilon"))
+    assert generated(pipe) == generated(hublora.load(base="bases/epsilon"))
 
 
 def test_a_pipeline_keeps_to_the_commit_that_it_had(
     refs: list[str], hub_data: Path, bases: Path, tmp_path: Path
 ) -> None:
     pipe = hublora.load(refs[0], cache_bytes=0)
-    first, facts = drawn(pipe), pipe.hublora.facts()
+    first, facts = generated(pipe), pipe.hublora.facts()
     save_adapter(random_adapter(pipe, seed=9, size=0.1), tmp_path, "bases/epsilon")
     import_folder(hub_data, refs[0], tmp_path)
     hublora.use(pipe, refs[1])
     assert pipe.hublora.adapter_cache.names == ["me/using-b"]  # what acts stays, the other left
     hublora.use(pipe, refs[0])
-    assert (drawn(pipe), pipe.hublora.facts()) == (first, facts)
+    assert (generated(pipe), pipe.hublora.facts()) == (first, facts)
 
 
 def test_what_is_over_the_limit_leaves_in_the_order_of_use(refs: list[str]) -> None:
@@ -72,10 +72,10 @@ def test_what_is_over_the_limit_leaves_in_the_order_of_use(refs: list[str]) -> N
 
 def test_a_file_that_changed_is_read_again(pipe_file: Path) -> None:
     pipe = hublora.load(str(pipe_file))
-    first = drawn(pipe)
+    first = generated(pipe)
     save_adapter(random_adapter(pipe, seed=9, size=0.1), pipe_file.parent, "bases/epsilon")
     hublora.use(pipe, str(pipe_file))
-    assert drawn(pipe) != first
+    assert generated(pipe) != first
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ def test_what_cannot_be_used_leaves_the_image_as_it_was(
     wide = StableDiffusionPipeline.from_pretrained(bases / "wide", safety_checker=None)
     misfit = save_adapter(random_adapter(wide), tmp_path, "bases/wide")
     pipe = hublora.load(refs[0])
-    first, facts = drawn(pipe), pipe.hublora.facts()
+    first, facts = generated(pipe), pipe.hublora.facts()
     wrong: list[tuple[list[str], dict[str, Any]]] = [
         ([refs[1], "me/not-there"], {}),
         ([refs[1], str(misfit)], {}),
@@ -106,10 +106,10 @@ def test_what_cannot_be_used_leaves_the_image_as_it_was(
     for names, settings in wrong:
         with pytest.raises(HubloraError):
             hublora.use(pipe, *names, **settings)
-        assert (drawn(pipe), pipe.hublora.facts()) == (first, facts)
+        assert (generated(pipe), pipe.hublora.facts()) == (first, facts)
 
 
-def test_a_pipeline_from_elsewhere_is_told_apart(bases: Path) -> None:
+def test_a_pipeline_from_elsewhere_is_refused(bases: Path) -> None:
     with pytest.raises(HubloraError, match=r"hublora\.load"):
         hublora.use(object(), "me/ink")
 
@@ -133,17 +133,17 @@ def test_a_switch_needs_no_callback_and_says_so(refs: list[str]) -> None:
     assert generate() != switched
 
 
-def test_what_diffusers_was_told_does_not_outlive_use(refs: list[str]) -> None:
+def test_weights_set_through_diffusers_do_not_outlive_use(refs: list[str]) -> None:
     pipe = hublora.load(refs[0])
-    first = drawn(pipe)
+    first = generated(pipe)
     pipe.set_adapters("hublora", 0.5)
-    assert drawn(pipe) != first
+    assert generated(pipe) != first
     hublora.use(pipe, refs[0])
-    assert drawn(pipe) == first
+    assert generated(pipe) == first
     pipe.disable_lora()
-    assert drawn(pipe) != first
+    assert generated(pipe) != first
     hublora.use(pipe, refs[0])
-    assert drawn(pipe) == first
+    assert generated(pipe) == first
     names = [name for name, one in pipe.unet.named_parameters() if one.requires_grad]
     assert not [name for name in names if "lora_" in name]
 
@@ -153,11 +153,11 @@ def test_threads_that_share_a_pipeline_get_the_adapters_that_they_name(refs: lis
     alone = []
     for ref in refs[:2]:
         hublora.use(pipe, ref)
-        alone.append(drawn(pipe))
+        alone.append(generated(pipe))
 
     def generate(index: int) -> bool:
         with hublora.using(pipe, refs[index % 2]) as mine:
-            return drawn(mine) == alone[index % 2]
+            return generated(mine) == alone[index % 2]
 
     with ThreadPoolExecutor(4) as pool:
         assert all(pool.map(generate, range(8)))
@@ -165,7 +165,7 @@ def test_threads_that_share_a_pipeline_get_the_adapters_that_they_name(refs: lis
 
 def test_a_call_whose_adapters_another_thread_changes_raises(refs: list[str]) -> None:
     pipe = hublora.load(refs[0])
-    first = drawn(pipe)
+    first = generated(pipe)
 
     def change(_pipe: Any, step: int, _t: Any, tensors: dict[str, Any]) -> dict[str, Any]:
         thread = Thread(target=hublora.use, args=(pipe, refs[1]))
@@ -176,4 +176,4 @@ def test_a_call_whose_adapters_another_thread_changes_raises(refs: list[str]) ->
     with pytest.raises(HubloraError, match=r"Another thread .* hublora\.using"):
         pipe("a hill", num_inference_steps=2, callback_on_step_end=change)
     hublora.use(pipe, refs[0])
-    assert drawn(pipe) == first
+    assert generated(pipe) == first

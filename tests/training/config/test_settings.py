@@ -30,7 +30,7 @@ def test_an_unknown_setting_is_refused_with_the_nearest_known_one(key: str, near
     assert caught.value.hint == f"Did you mean {nearest}?"
 
 
-def test_a_misspelt_key_is_told_before_the_one_that_it_leaves_out() -> None:
+def test_a_misspelt_key_is_reported_before_the_missing_one() -> None:
     with pytest.raises(ConfigError, match=r"base\.modle"):
         TrainingConfig.from_settings({"base.modle": "a/b"})
 
@@ -78,12 +78,12 @@ def test_a_file_without_settings_is_named(tmp_path: Path, text: str) -> None:
 
 
 def refusal(config: TrainingConfig) -> tuple[ConfigError, list[object]]:
-    """Return why a training is refused, and what it told until then."""
-    told: list[object] = []
+    """Return why a training is refused, and the events until then."""
+    events: list[object] = []
     with pytest.raises(ConfigError) as caught:
-        hublora.train(config, callback=told.append)
-    assert not any(getattr(one, "name", "") == "Encoding" for one in told), "no long work before"
-    return caught.value, told
+        hublora.train(config, callback=events.append)
+    assert not any(getattr(one, "name", "") == "Encoding" for one in events), "no long work before"
+    return caught.value, events
 
 
 def test_a_target_that_matches_nothing_lists_those_there_are(settings: Callable) -> None:
@@ -115,9 +115,9 @@ def test_half_precision_without_a_gpu_is_refused(settings: Callable) -> None:
 
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
-    error, told = refusal(settings(mixed_precision="fp16"))
+    error, events = refusal(settings(mixed_precision="fp16"))
     assert "fp16 needs a GPU" in error.message
-    assert not told
+    assert not events
 
 
 def test_an_optimizer_that_is_not_installed_says_how_to_install_it(settings: Callable) -> None:

@@ -73,13 +73,13 @@ def test_the_fastest_that_fits_is_chosen(limit: int, batch: int, checkpointing: 
     assert len(tried) <= 9
 
 
-def test_what_cannot_fit_is_told_with_what_the_least_needs() -> None:
+def test_what_cannot_fit_gives_the_least_that_is_needed() -> None:
     splits = _splits(config())
     assert choose(device(100, 20, 5, 10**6, []), splits, 50) == Cost(105, 36.0)
     assert choose(lambda split: None, splits, 50) == Cost(0, 0.0)
 
 
-def test_images_of_several_shapes_share_no_pass() -> None:
+def test_images_of_several_shapes_share_no_batch() -> None:
     assert {split.batch_size for split in _splits(config())} == {1, 2, 4, 8}
     assert {split.batch_size for split in _splits(config(data__aspect_buckets=True))} == {1, 2, 4}
     assert {split.checkpointing for split in _splits(config(gradient_checkpointing=True))} == {True}

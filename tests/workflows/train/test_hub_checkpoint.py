@@ -116,7 +116,7 @@ def test_a_stopped_training_goes_on_elsewhere_and_ends_in_the_same_bytes(
     assert str(tmp_path) not in state, "nothing of this machine"
 
     pipe = hublora.load(f"{repo_id}@{BRANCH}")
-    assert pipe.hublora.base.name == "bases/epsilon", "what is learned so far can be drawn with"
+    assert pipe.hublora.base.name == "bases/epsilon", "the checkpoint generates images"
 
     with pytest.raises(ConfigError, match=f"--resume {repo_id}"):
         train(tmp_path / "anew", repo_id)
@@ -149,18 +149,18 @@ def test_a_stopped_training_goes_on_elsewhere_and_ends_in_the_same_bytes(
 
 
 def test_a_hub_that_goes_away_stops_nothing(through: Proxy, bases: Path, tmp_path: Path) -> None:
-    told: list[str] = []
+    notes: list[str] = []
 
     def watch(event: object) -> None:
         if isinstance(event, Note):
-            told.append(event.text)
+            notes.append(event.text)
         if isinstance(event, FileWritten) and event.path.name == "checkpoint-2":
             through.dies_at = lambda request: True
 
     train(tmp_path / "lost", "me/kept-lost", watch, **on_this_disk(bases))
     assert (tmp_path / "lost" / WEIGHTS).is_file()
     assert (tmp_path / "lost" / "checkpoint-6").is_dir()
-    lost = [text for text in told if "on this disk only" in text]
+    lost = [text for text in notes if "on this disk only" in text]
     assert len(lost) == 1, "said once, not at every checkpoint"
     for thread in threading.enumerate():
         if thread.name == "hublora-uploader":
@@ -180,17 +180,17 @@ def test_an_upload_that_is_slow_holds_up_no_step(
             assert go.wait(60)
         return body
 
-    kept = []
+    uploads = []
 
     def watch(event: object) -> None:
         if isinstance(event, FileWritten) and event.path.name == "checkpoint-6":
             go.set()
         if isinstance(event, Note) and event.text.startswith("Uploaded"):
-            kept.append(event.text)
+            uploads.append(event.text)
 
     through.change = answer
     train(tmp_path / "slow", "me/kept-slowly", watch, **on_this_disk(bases))
-    assert [text.split(" at ")[0] for text in kept] == [
+    assert [text.split(" at ")[0] for text in uploads] == [
         "Uploaded the checkpoint of step 2",
         "Uploaded the checkpoint of step 6",
     ]

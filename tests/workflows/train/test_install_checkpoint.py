@@ -134,7 +134,7 @@ def test_other_settings_are_refused_and_leave_the_folder_free(
         hublora.train(hublora.TrainingConfig.from_settings(given), callback=watch)
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    for _ in range(2):  # the second try is told the same
+    for _ in range(2):  # the second try gives the same message
         done = hublora_cli("train", "--resume", repo, "--rank", "8")
         assert done.status == 1
         assert (
