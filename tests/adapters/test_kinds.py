@@ -22,7 +22,7 @@ Tensors = dict[str, torch.Tensor]
 
 
 class Kind:
-    """Draws a layer's tensors, and the weight that the layer has with them, from the definition.
+    """Samples a layer's tensors, and computes the adapted weight from the definition.
 
     Args:
         seed: Seed of the random numbers.
