@@ -89,6 +89,7 @@ class TrainingFacts:
     Attributes:
         steps: Optimizer steps.
         images: Number of distinct images.
+        captions_from: Where their captions are, such as "column 'text'"; None where all have one.
         final_loss: Smoothed loss at the end.
         seconds: Duration in seconds, encoding included.
         images_per_second: Throughput after warm-up.
@@ -102,6 +103,7 @@ class TrainingFacts:
 
     steps: int | None = None
     images: int | None = None
+    captions_from: str | None = None
     final_loss: float | None = None
     seconds: float | None = None
     images_per_second: float | None = None

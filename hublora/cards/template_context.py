@@ -147,6 +147,7 @@ def _made(facts: CardFacts) -> list[tuple[str, str]]:
     ]
     texts = [
         ("Images", format_value(training.images)),
+        ("Captions", format_value(training.captions_from)),
         ("Components", format_value(facts.components)),
         ("Target layers", format_value(facts.targets)),
         ("Rank", format_value(facts.rank)),

@@ -39,6 +39,7 @@ def plan_lines(plan: DryRunReport) -> list[str]:
         "Base": f"{plan.base} (licence: {plan.base_license or 'not stated'})",
         "Images": f"{plan.images} of {plan.dataset}{held_out} "
         f"(licence: {plan.dataset_license or 'not stated'})",
+        "Captions": plan.captions_from or "one for all images",
         "Method": f"{plan.settings['method']}, learning rate {_rates(plan)}, {_resolution(plan)}",
         "Training": f"{plan.weights:,} weights, {format_count(plan.steps, 'step')} of "
         f"{format_count(plan.images_per_step, 'image')} on {plan.device}",

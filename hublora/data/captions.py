@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, Literal
+
+CaptionLines = Literal["first", "join", "any"]
+_LINE_END = re.compile(r"[\r\n\u2028\u2029]+")
 
 
 def clean(caption: str) -> str:
@@ -20,16 +24,24 @@ def clean(caption: str) -> str:
     return " ".join("".join(visible).split()).strip("\ufeff")
 
 
-def as_captions(value: Any) -> tuple[str, ...]:
+def as_captions(value: Any, lines: CaptionLines = "join", tags: bool = False) -> tuple[str, ...]:
     """Return the cleaned captions of a table cell: a string, a list of strings or lists, or None.
 
     Empty captions are left out; `data.caption_dropout` trains on the empty caption.
+
+    Args:
+        value: Cell of a table, or the text of a file.
+        lines: What a text of several lines is: its first line, all lines joined into one caption,
+            or a caption in each.
+        tags: Whether a list of strings is one caption, whose parts are joined by commas.
     """
     if isinstance(value, str):
-        cleaned = clean(value)
-        return (cleaned,) if cleaned else ()
+        cleaned = [clean(value)] if lines == "join" else list(map(clean, _LINE_END.split(value)))
+        filled = tuple(filter(None, cleaned))
+        return filled[:1] if lines == "first" else filled
     if isinstance(value, (list, tuple)):
-        return tuple(caption for one in value for caption in as_captions(one))
+        captions = tuple(caption for one in value for caption in as_captions(one, lines))
+        return (", ".join(captions),) if tags and captions else captions
     return ()
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,26 +15,19 @@ from hublora.errors import DataError
 IMAGE_NAMES = ("image", "images", "img", "picture", "photo", "jpg", "jpeg", "png", "webp")
 CAPTION_NAMES = (
     *("text", "caption", "captions", "prompt", "prompts", "txt"),
-    *("description", "descriptions", "title", "alt_text", "alt"),
+    *("description", "descriptions", "alt_text", "alt"),
 )
-CAPTION_ENDINGS = ("caption", "captions", "text", "prompt", "description")
-# Strings that describe a file rather than the content of the image.
-NEVER_CAPTIONS = (
-    *("id", "_id", "uid", "uuid", "key", "__key__", "__url__", "url", "uri", "path", "file"),
-    *("file_name", "filename", "image_id", "image_url", "hash", "md5", "sha1", "sha256", "phash"),
-    *(
-        "mask",
-        "split",
-        "license",
-        "licence",
-        "source",
-        "author",
-        "date",
-        "format",
-        "mode",
-        "language",
-    ),
+# Last words of names such as blip_caption, captionText and caption_2.
+CAPTION_WORDS = (
+    *("caption", "captions", "text", "texts", "prompt", "prompts"),
+    *("description", "descriptions"),
 )
+# Last words of columns whose lists are the parts of one caption.
+TAG_WORDS = ("tag", "tags", "keyword", "keywords", "label", "labels")
+_SHOWN = 3  # values of each candidate in an error
+_SHOWN_LENGTH = 40  # characters of a value in an error
+
+Values = Callable[[str], Sequence[Any]]
 
 
 def find_image_column(
@@ -68,34 +62,73 @@ def find_image_column(
 
 
 def find_caption_column(
-    wanted: str | None, text_columns: Sequence[str], all_columns: Sequence[str], where: str
+    wanted: str | None,
+    text_columns: Sequence[str],
+    all_columns: Sequence[str],
+    where: str,
+    values: Values,
 ) -> str:
-    """Return the column with the captions: by name, else the first one that could be captions.
+    """Return the column with the captions: the named one, else one whose name says caption.
 
     Args:
         wanted: Column that the config names; None finds it.
         text_columns: Columns with strings or lists of strings.
         all_columns: All columns, for the message.
         where: Name of the dataset, for the message.
+        values: Column -> some of its values, for the message.
 
     Raises:
-        DataError: No column has captions.
+        DataError: No column's name says caption, or `wanted` has no text.
     """
     if wanted is not None:
         if wanted in text_columns:
             return wanted
-        raise _unknown("caption", wanted, text_columns or all_columns, where)
-    possible = [name for name in text_columns if name.lower() not in NEVER_CAPTIONS]
-    best = _first_known(possible, CAPTION_NAMES) or next(
-        (name for name in possible if name.lower().endswith(CAPTION_ENDINGS)), None
-    )
-    if best or possible:
-        return best or possible[0]
+        raise _unknown("caption", wanted, text_columns or all_columns, where, all_columns)
+    named = find_named_captions(text_columns)
+    if named is not None:
+        return named
+    fill = 'give all images one caption with --set data.default_caption="…".'
+    if not text_columns:
+        raise DataError(
+            f"{where} has no column with captions, only {_listed(all_columns)}.",
+            f"Name one with --caption-column, or {fill}",
+        )
+    shown = "; ".join(f"{name!r}: {_sampled(values(name))}" for name in text_columns)
     raise DataError(
-        f"{where} has no column with captions, only {_listed(all_columns)}.",
-        "Name one with --caption-column, or give all images one caption with "
-        '--set data.default_caption="…".',
+        f"{where} has no column whose name says caption. Columns with text are {shown}.",
+        f"If one has the captions, name it: --caption-column {text_columns[0]}. Or {fill}",
     )
+
+
+def find_named_captions(text_columns: Sequence[str]) -> str | None:
+    """Return the column whose name says that it has captions; None without one."""
+    return _first_known(text_columns, CAPTION_NAMES) or next(
+        (name for name in text_columns if _says_caption(name)), None
+    )
+
+
+def has_tags(column: str | None) -> bool:
+    """Return whether a column's name says that its lists are tags of one caption."""
+    return column is not None and _words(column)[-1:] in [[word] for word in TAG_WORDS]
+
+
+def _says_caption(column: str) -> bool:
+    words = _words(column)
+    return bool(words) and words[-1] in CAPTION_WORDS and "negative" not in words
+
+
+def _words(column: str) -> list[str]:
+    """Return the lower-case words of a column's name, without numbers."""
+    return [word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", column)]
+
+
+def _sampled(values: Sequence[Any]) -> str:
+    """Return the first distinct values of a column, shortened."""
+    filled = [one for one in values if one is not None]
+    texts = [", ".join(map(str, one)) if isinstance(one, list) else str(one) for one in filled]
+    some = list(dict.fromkeys(text for text in texts if text))[:_SHOWN]
+    cut = [text if len(text) <= _SHOWN_LENGTH else text[: _SHOWN_LENGTH - 1] + "…" for text in some]
+    return ", ".join(map(repr, cut)) or "empty"
 
 
 def _first_known(columns: Sequence[str], names: Sequence[str]) -> str | None:
@@ -103,8 +136,21 @@ def _first_known(columns: Sequence[str], names: Sequence[str]) -> str | None:
     return next((lowered[name] for name in names if name in lowered), None)
 
 
-def _unknown(kind: str, wanted: str, columns: Sequence[str], where: str) -> DataError:
+def _unknown(
+    kind: str,
+    wanted: str,
+    columns: Sequence[str],
+    where: str,
+    all_columns: Sequence[str] = (),
+) -> DataError:
     from difflib import get_close_matches
+
+    if wanted in all_columns:
+        return DataError(
+            f"The column {wanted!r} of {where} has no text; its columns are {_listed(columns)}.",
+            "Name a column of strings, or leave out --caption-column and set "
+            'data.default_caption="…".',
+        )
 
     close = get_close_matches(wanted, columns, 1) or columns[:1]
     return DataError(
@@ -132,12 +178,13 @@ class Columns:
     mask: str | None
 
 
-def choose_columns(config: DataConfig, features: Mapping[str, Any]) -> Columns:
+def choose_columns(config: DataConfig, features: Mapping[str, Any], values: Values) -> Columns:
     """Return the columns to read.
 
     Args:
         config: Names of columns that are set, and whether masks are used.
         features: Column -> type of the `datasets` library.
+        values: Column -> some of its values, for messages.
 
     Raises:
         DataError: A column does not exist, or several columns are possible.
@@ -151,9 +198,10 @@ def choose_columns(config: DataConfig, features: Mapping[str, Any]) -> Columns:
     if not config.masks or mask == image:
         mask = None
     texts = [name for name in names if _is_text(features[name])]
-    if config.default_caption is not None and config.caption_column is None and not texts:
-        return Columns(image, None, mask)
-    return Columns(image, find_caption_column(config.caption_column, texts, names, where), mask)
+    if config.caption_column is None and config.default_caption is not None:
+        return Columns(image, find_named_captions(texts), mask)
+    caption = find_caption_column(config.caption_column, texts, names, where, values)
+    return Columns(image, caption, mask)
 
 
 def _is_image(feature: Any) -> bool:

@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from hublora.data.captions import CaptionLines
 from hublora.filesystem import cache_root
 
 Interpolation = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
@@ -51,7 +52,13 @@ class DataConfig(BaseModel):
         None, description="Column with the images (default: found by its type)."
     )
     caption_column: str | None = Field(
-        None, description="Column with the captions (default: found by its name)."
+        None,
+        description="Column with the captions (default: the one whose name says caption).",
+    )
+    caption_lines: CaptionLines = Field(
+        "join",
+        description="What a caption of several lines is: first (its first line, as kohya's scripts "
+        "read it), join (one caption), or any (one line is chosen per sample).",
     )
     masks: bool = Field(
         False,

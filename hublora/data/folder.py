@@ -18,8 +18,8 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from hublora.data.captions import as_captions
-from hublora.data.columns import find_caption_column
+from hublora.data.captions import CaptionLines, as_captions
+from hublora.data.columns import find_caption_column, find_named_captions, has_tags
 from hublora.data.config import DataConfig
 from hublora.data.examples import Example, Listing, Skipped
 from hublora.data.kohya_repeats import read_repeats
@@ -65,7 +65,7 @@ def list_folder(config: DataConfig, folder: Path, name: str) -> Listing:
         reason = f"is not named in {tables[0].name}"
         left_out = [Skipped(path.relative_to(folder).as_posix(), reason) for path in others]
     else:
-        column, examples, left_out = _from_names(folder, images, beside)
+        column, examples, left_out = _from_names(folder, images, beside, config.caption_lines)
     notes = [] if config.masks or not masks else [_unused(len(masks))]
     repeated, said = read_repeats(config, examples)
     return Listing(
@@ -79,7 +79,15 @@ def list_folder(config: DataConfig, folder: Path, name: str) -> Listing:
         examples=repeated,
         left_out=left_out,
         notes=[*notes, *said],
+        captions_from=_origin(column, sorted({path.name for path in tables})),
     )
+
+
+def _origin(column: str | None, tables: Sequence[str]) -> str | None:
+    """Return where the captions are, for log and card."""
+    if column is None:
+        return None
+    return f"column {column!r} of {', '.join(tables)}" if tables else "the .txt beside each image"
 
 
 def _find_tables(folder: Path) -> list[Path]:
@@ -164,9 +172,16 @@ def _from_tables(
     texts = [name for name in columns if name != FILE_COLUMN and _holds_text(name, rows)]
     mask_column = find_mask_column(config.mask_column, texts, str(listed))
     texts = [name for name in texts if name != mask_column]
-    column = None
-    if texts or config.caption_column is not None or config.default_caption is None:
-        column = find_caption_column(config.caption_column, texts, columns, str(listed))
+    if config.caption_column is None and config.default_caption is not None:
+        column = find_named_captions(texts)
+    else:
+        column = find_caption_column(
+            config.caption_column,
+            texts,
+            columns,
+            str(listed),
+            lambda name: [row[name] for _, row in rows if row.get(name)],
+        )
     examples: list[Example] = []
     used: set[Path] = set()
     for table, row in rows:
@@ -176,20 +191,24 @@ def _from_tables(
             mask = _resolve_name(folder, table.parent, row[mask_column], table.name)
         used |= {one for one in (path, mask) if one is not None}
         mask = mask if config.masks else None
-        captions = as_captions(row[column]) if column in row else ()
+        text = row.get(column) if column else None
+        captions = as_captions(text, config.caption_lines, has_tags(column))
         examples.append(_example(folder, path, captions, mask))
     return column, examples, used
 
 
 def _from_names(
-    folder: Path, images: Sequence[Path], masks: Mapping[Path, Path]
+    folder: Path,
+    images: Sequence[Path],
+    masks: Mapping[Path, Path],
+    lines: CaptionLines = "join",
 ) -> tuple[str, list[Example], list[Skipped]]:
     for path in images:
         _check_link(folder, path)
     examples, left_out = [], []
     for path in images:
         try:
-            captions = _read_sidecar(folder, path)
+            captions = _read_sidecar(folder, path, lines)
             examples.append(_example(folder, path, captions, masks.get(path)))
         except UnicodeDecodeError:
             name = path.relative_to(folder).as_posix()
@@ -218,12 +237,12 @@ def _open(path: Path) -> IO[bytes]:
     return path.open("rb")
 
 
-def _read_sidecar(folder: Path, image: Path) -> tuple[str, ...]:
+def _read_sidecar(folder: Path, image: Path, lines: CaptionLines) -> tuple[str, ...]:
     sidecar = image.with_suffix(SIDECAR_ENDING)
     if not sidecar.is_file():
         return ()
     _check_link(folder, sidecar)
-    return as_captions(sidecar.read_text(encoding="utf-8-sig"))
+    return as_captions(sidecar.read_text(encoding="utf-8-sig"), lines)
 
 
 def _resolve_name(folder: Path, start: Path, name: Any, listed_in: str) -> Path:

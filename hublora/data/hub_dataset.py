@@ -17,13 +17,16 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from hublora.data.captions import as_captions
-from hublora.data.columns import Columns, choose_columns
+from hublora.data.columns import Columns, choose_columns, has_tags
 from hublora.data.config import DataConfig
 from hublora.data.examples import Example, Listing
 from hublora.errors import DataError, HubError, HubloraError
 
 if TYPE_CHECKING:
     from hublora.hub.resolve import RepoSnapshot
+
+
+_VALUES = 100  # rows that are read for an example of a column's values
 
 
 def list_dataset(config: DataConfig) -> Listing:
@@ -45,8 +48,10 @@ def list_dataset(config: DataConfig) -> Listing:
         parse_revision(config.revision) if config.revision else None,
     )
     table = _load(config, snapshot.commit)
-    columns = choose_columns(config, table.features)
-    return listing_of(config, snapshot, columns, _list_examples(table, columns))
+    columns = choose_columns(
+        config, table.features, lambda name: table.select_columns([name])[:_VALUES][name]
+    )
+    return listing_of(config, snapshot, columns, _list_examples(config, table, columns))
 
 
 def listing_of(
@@ -68,6 +73,7 @@ def listing_of(
         mask_digest=columns.mask or "",
         examples=examples,
         notes=notes,
+        captions_from=None if columns.caption is None else f"column {columns.caption!r}",
     )
 
 
@@ -197,15 +203,16 @@ def _choose(
     )
 
 
-def _list_examples(table: Any, columns: Columns) -> list[Example]:
+def _list_examples(config: DataConfig, table: Any, columns: Columns) -> list[Example]:
     captions = table[columns.caption] if columns.caption else [None] * len(table)
+    tags = has_tags(columns.caption)
     images = _undecoded(table, columns.image)
     masks = _undecoded(table, columns.mask) if columns.mask else None
     has_mask = _is_set(masks, columns.mask) if masks else [False] * len(table)
     return [
         Example(
             row_name(row, path),
-            as_captions(text),
+            as_captions(text, config.caption_lines, tags),
             partial(_open_row, images, row, columns.image),
             mask=partial(_open_row, masks, row, str(columns.mask)) if masked else None,
         )

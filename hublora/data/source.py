@@ -35,6 +35,8 @@ class Source:
         skipped: Images that are left out, with reasons.
         notes: Sentences for the log about how the dataset was read.
         masks_fingerprint: Hash of the masks; "" without masks.
+        captions_from: Where the captions are, such as "column 'text' of metadata.csv"; None
+            where all images get one caption.
     """
 
     id: str
@@ -48,6 +50,7 @@ class Source:
     skipped: Sequence[Skipped]
     notes: Sequence[str] = ()
     masks_fingerprint: str = ""
+    captions_from: str | None = None
 
     def skipped_note(self, most: int = 5) -> str | None:
         """Return a sentence that names up to `most` skipped images; None if none are skipped."""
@@ -149,6 +152,7 @@ def open_source(config: DataConfig, progress: Callable[[int, int], None] | None 
         examples=usable,
         skipped=skipped,
         notes=notes,
+        captions_from=listing.captions_from if any(e.captions for e in examples) else None,
     )
 
 

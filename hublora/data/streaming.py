@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hublora.data.captions import as_captions
-from hublora.data.columns import Columns, choose_columns
+from hublora.data.columns import Columns, choose_columns, has_tags
 from hublora.data.config import DataConfig
 from hublora.data.examples import Listing
 from hublora.data.hub_dataset import builder_of, listing_of, row_name, translated_errors
@@ -32,9 +32,10 @@ if TYPE_CHECKING:
     from hublora.hub.resolve import RepoSnapshot
 
 # Increased whenever the format of the written files changes.
-FORMAT = 1
+FORMAT = 2
 MAX_BYTES = 256 << 20  # of one encoded image
 _SMALL = 1 << 20
+_VALUES = 10  # rows that are read for an example of a column's values
 
 Count = Callable[[int, int], None]
 
@@ -117,7 +118,8 @@ def _read_on(
         noted = time.monotonic()
         for row in islice(stream, limit - done):
             cell = row[columns.image] or {}
-            captions = as_captions(row[columns.caption]) if columns.caption else ()
+            text = row[columns.caption] if columns.caption else None
+            captions = as_captions(text, config.caption_lines, has_tags(columns.caption))
             mask = row[columns.mask] if columns.mask else None
             store.add(
                 row_name(done, cell.get("path")),
@@ -139,9 +141,14 @@ def _open_stream(config: DataConfig, commit: str) -> tuple[Any, Columns]:
     stream = builder_of(config, commit).as_streaming_dataset(split=config.split)
     if stream.features is None:
         stream = stream._resolve_features()  # for formats whose types come with the first row
-    columns = choose_columns(config, stream.features or {})
+    undecoded = stream.decode(False)
+    columns = choose_columns(
+        config,
+        stream.features or {},
+        lambda name: [row[name] for row in undecoded.select_columns([name]).take(_VALUES)],
+    )
     wanted = [name for name in asdict(columns).values() if name is not None]
-    return stream.decode(False).select_columns(wanted), columns
+    return undecoded.select_columns(wanted), columns
 
 
 def _content(config: DataConfig, commit: str, cell: Mapping[str, Any]) -> Content:
@@ -193,5 +200,6 @@ def _key(config: DataConfig, commit: str) -> str:
         FORMAT,
         *(config.dataset, commit, config.config_name, config.split, config.image_column),
         *(config.caption_column, config.default_caption is None, config.masks, config.mask_column),
+        config.caption_lines,
     )
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]

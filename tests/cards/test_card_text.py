@@ -214,3 +214,10 @@ def test_the_token_embedding_file_beside_the_adapter_is_counted(make_facts):
         in card
     )
     assert "It is one file of 149 kB; the" in render_card(make_facts(size=149_000))
+
+
+def test_the_column_of_the_captions_is_in_the_table(make_facts) -> None:
+    training = TrainingFacts(captions_from="column 'prompt' of metadata.csv")
+    assert "| Captions | column 'prompt' of metadata.csv |" in render_card(
+        make_facts(training=training)
+    )

@@ -105,6 +105,7 @@ def test_a_person_reads_what_it_takes_and_every_setting_that_was_chosen() -> Non
             dataset="me/images",
             dataset_license=None,
             images=90,
+            captions_from="column 'text'",
             skipped=2,
             held_out=10,
             buckets={"1024×1024": 60, "832×1216": 30},
@@ -134,6 +135,7 @@ def test_a_person_reads_what_it_takes_and_every_setting_that_was_chosen() -> Non
         "90 of me/images, 2 skipped, 10 held out, 7 class images to generate first (licence: not"
         in text
     )
+    assert "Captions   column 'text'" in text
     assert "797,184 weights, 1,500 steps of 4 images on a GPU" in text
     assert (
         "text-to-image, learning rate 1 and 0.002 of the token embeddings, about 1024×1024 pixels"

@@ -16,11 +16,15 @@ def parquet(rows: list[dict[str, object]], **types: str) -> bytes:
     known = {
         "Image": pyarrow.struct({"bytes": pyarrow.binary(), "path": pyarrow.string()}),
         "string": pyarrow.string(),
+        "strings": pyarrow.list_(pyarrow.string()),
     }
-    features = {
-        name: {"_type": "Image"} if kind == "Image" else {"dtype": kind, "_type": "Value"}
-        for name, kind in types.items()
+    string = {"dtype": "string", "_type": "Value"}
+    described = {
+        "Image": {"_type": "Image"},
+        "string": string,
+        "strings": {"feature": string, "_type": "List"},
     }
+    features = {name: described[kind] for name, kind in types.items()}
     schema = pyarrow.schema(
         [(name, known[kind]) for name, kind in types.items()],
         metadata={"huggingface": json.dumps({"info": {"features": features}})},

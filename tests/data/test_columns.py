@@ -4,8 +4,21 @@ from __future__ import annotations
 
 import pytest
 
-from hublora.data.columns import find_caption_column, find_image_column
+from hublora.data.columns import find_caption_column, find_image_column, has_tags
 from hublora.errors import DataError
+
+VALUES = {
+    "artist": ["Ada", "Ada", "Bo", "Cy", "Di"],
+    "image_name": ["a.png", "b.png"],
+    "width": ["512", "640"],
+    "tags": [["1girl", "red"], None],
+}
+
+
+def find(wanted, texts, columns=None):
+    return find_caption_column(
+        wanted, texts, columns or texts, "It", lambda name: VALUES.get(name, ["x" * 60])
+    )
 
 
 @pytest.mark.parametrize(
@@ -16,24 +29,58 @@ from hublora.errors import DataError
         (["id", "url", "Caption"], "Caption"),
         (["url", "blip_caption"], "blip_caption"),
         (["url", "short", "llava_text"], "llava_text"),
-        (["file_name", "what_it_shows"], "what_it_shows"),
+        (["artist", "captionText"], "captionText"),
+        (["negative_prompt", "caption_2"], "caption_2"),
         (["__key__", "__url__", "txt"], "txt"),
     ],
 )
 def test_captions_are_found_by_name(columns, expected):
-    assert find_caption_column(None, columns, columns, "It") == expected
+    assert find(None, columns) == expected
 
 
-def test_addresses_and_hashes_are_not_taken_for_captions():
-    with pytest.raises(DataError, match="no column with captions, only 'image', 'url', 'md5'"):
-        find_caption_column(None, ["url", "md5"], ["image", "url", "md5"], "It")
+@pytest.mark.parametrize(
+    "column",
+    ["artist", "image_name", "width", "tags", "title", "context", "negative_prompt", "aesthetics"],
+)
+def test_a_column_is_no_caption_unless_its_name_says_so(column):
+    with pytest.raises(DataError, match=r"It has no column whose name says caption\.") as caught:
+        find(None, [column])
+    assert f"--caption-column {column}" in caught.value.hint
+
+
+def test_three_values_of_each_candidate_are_shown():
+    with pytest.raises(DataError) as caught:
+        find(None, ["artist", "image_name", "tags", "long"])
+    assert caught.value.message == (
+        "It has no column whose name says caption. Columns with text are "
+        "'artist': 'Ada', 'Bo', 'Cy'; 'image_name': 'a.png', 'b.png'; 'tags': '1girl, red'; "
+        f"'long': '{'x' * 39}…'."
+    )
+
+
+def test_a_table_without_text_lists_its_columns():
+    with pytest.raises(DataError, match="no column with captions, only 'image', 'md5'"):
+        find(None, [], ["image", "md5"])
 
 
 def test_unknown_column_lists_those_there_are_and_the_nearest():
     with pytest.raises(DataError) as caught:
-        find_caption_column("captoin", ["text", "caption"], ["image", "text", "caption"], "It")
+        find("captoin", ["text", "caption"], ["image", "text", "caption"])
     assert caught.value.message == "It has no caption column 'captoin'; it has 'text', 'caption'."
     assert caught.value.hint == "Name one with --caption-column caption."
+
+
+def test_a_named_column_without_text_is_said_to_have_none():
+    with pytest.raises(DataError, match="The column 'label' of It has no text"):
+        find("label", [], ["image", "label"])
+
+
+@pytest.mark.parametrize(
+    ("column", "expected"),
+    [("tags", True), ("wd_tags", True), ("Keywords", True), ("captions", False), (None, False)],
+)
+def test_lists_of_tags_are_told_from_lists_of_captions(column, expected):
+    assert has_tags(column) is expected
 
 
 def test_images_are_found_by_type_then_name():

@@ -286,3 +286,44 @@ def test_the_cache_folder_is_found(monkeypatch, tmp_path):
     assert DataConfig().cache_root == tmp_path / "mine"
     assert DataConfig(cache_dir=tmp_path / "set").cache_root == tmp_path / "set"
     assert DataConfig().cache_dir is None
+
+
+def test_the_column_of_the_captions_is_told(photos, configure):
+    assert open_source(configure(folder=photos)).captions_from == "the .txt beside each image"
+    write_jsonl(photos, {"file_name": "0.png", "artist": "Ada", "prompt": "a cat"})
+    source = open_source(configure(folder=photos))
+    assert source.captions_from == "column 'prompt' of metadata.jsonl"
+
+
+@pytest.mark.parametrize("column", ["artist", "image_name", "width", "label"])
+def test_a_column_that_does_not_say_caption_is_asked_for(photos, configure, column):
+    (photos / "metadata.csv").write_text(f"file_name,{column}\n0.png,7\n1.png,8\n")
+    with pytest.raises(DataError, match=f"name says caption.*'{column}': '7', '8'"):
+        open_source(configure(folder=photos))
+    named = open_source(configure(folder=photos, caption_column=column))
+    assert named.examples[0].captions == ("7",)
+    filled = open_source(configure(folder=photos, default_caption="a cat"))
+    assert [one.captions for one in filled.examples] == [("a cat",)] * 2
+    assert filled.captions_from is None
+
+
+def test_a_list_of_tags_is_one_caption(photos, configure):
+    write_jsonl(photos, {"file_name": "0.png", "tags": ["1girl", "red hair", ""]})
+    source = open_source(configure(folder=photos, caption_column="tags"))
+    assert source.examples[0].captions == ("1girl, red hair",)
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ("join", ("a cat on a mat",)),
+        ("first", ("a cat",)),
+        ("any", ("a cat", "on a mat")),
+    ],
+)
+def test_captions_of_several_lines(photos, configure, lines, expected):
+    (photos / "0.txt").write_text("\n  a cat\r\n\non a  mat\n")
+    settings = {"folder": photos, "caption_lines": lines}
+    assert open_source(configure(**settings)).examples[0].captions == expected
+    write_jsonl(photos, {"file_name": "0.png", "text": "a cat\non a mat"})
+    assert open_source(configure(**settings)).examples[0].captions == expected

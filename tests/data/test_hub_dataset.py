@@ -59,6 +59,14 @@ def repos() -> dict[str, dict[str, bytes]]:
             "large.parquet": parquet(many, **IMAGES),
         },
         "me/texts": {"train.parquet": parquet([{"text": "a"}], text="string")},
+        "me/artists": {
+            "train.parquet": parquet(
+                [row(n, None, artist=f"artist {n}", tags=["red", "cat"]) for n in range(5)],
+                image="Image",
+                artist="string",
+                tags="strings",
+            )
+        },
         "me/no-captions": {"train.parquet": parquet([row(0, "a")], image="Image")},
         "me/no-rows": {"train.parquet": parquet([], **IMAGES)},
         "me/no-files": {},
@@ -173,6 +181,18 @@ def test_an_unknown_column_lists_those_there_are(read):
 def test_a_dataset_without_images_says_so(read):
     with pytest.raises(DataError, match="has no column with images, only 'text'"):
         read("me/texts")
+
+
+@pytest.mark.parametrize("settings", [{}, {"streaming": True, "max_train_samples": 2}])
+def test_a_column_that_does_not_say_caption_is_asked_for(read, settings):
+    with pytest.raises(DataError, match=r"'artist 0', 'artist [1-9]'.*'tags': 'red, cat'"):
+        read("me/artists", **settings)
+    named = read("me/artists", caption_column="tags", **settings)
+    assert named.examples[0].captions == ("red, cat",)
+    assert named.captions_from == "column 'tags'"
+    filled = read("me/artists", default_caption="a cat", **settings)
+    assert filled.examples[0].captions == ("a cat",)
+    assert filled.captions_from is None
 
 
 def test_a_dataset_without_captions_can_be_given_one(read):

@@ -6,6 +6,8 @@ class images besides, which the base itself generated: `Session.streams`.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hublora.data import DataConfig, Source, with_captions
 from hublora.training.config.training_config import TrainingConfig
 from hublora.training.methods.text_to_image import TextToImage
@@ -27,4 +29,5 @@ class DreamBooth(TextToImage):
         prompt = config.dreambooth.instance_prompt
         if prompt is None or config.data.caption_column is not None:
             return source
-        return with_captions(source, lambda example: (prompt,))
+        captioned = with_captions(source, lambda example: (prompt,))
+        return replace(captioned, captions_from=None)

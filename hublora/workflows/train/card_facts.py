@@ -140,6 +140,7 @@ def _training(run: FinishedTraining) -> TrainingFacts:
     return TrainingFacts(
         steps=session.step,
         images=len(run.source.examples),
+        captions_from=run.source.captions_from,
         final_loss=run.final_loss,
         seconds=run.seconds if whole else None,
         images_per_second=run.steps * session.images_per_step / run.seconds if whole else None,

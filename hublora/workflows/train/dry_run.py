@@ -46,6 +46,8 @@ class DryRunReport:
         dataset: Source of the images.
         dataset_license: Licence in the dataset's card; None if it states none.
         images: Number of training images.
+        captions_from: Where the captions are, such as "column 'text' of metadata.csv"; None where
+            all images get one caption.
         skipped: Number of unusable images.
         held_out: Number of held-out images.
         buckets: "width×height" -> number of images; empty without aspect buckets.
@@ -76,6 +78,7 @@ class DryRunReport:
     dataset: str
     dataset_license: str | None
     images: int
+    captions_from: str | None
     skipped: int
     held_out: int
     buckets: dict[str, int]
@@ -138,6 +141,7 @@ def dry_run(
         dataset=source.id,
         dataset_license=source.license,
         images=len(train_indices),
+        captions_from=source.captions_from,
         skipped=len(source.skipped),
         held_out=len(held_out),
         buckets={f"{b.size[1]}×{b.size[0]}": len(b.members) for b in trial.buckets}

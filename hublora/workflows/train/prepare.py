@@ -264,6 +264,8 @@ def _report_destination(config: TrainingConfig, callback: Callback) -> str | Non
 def _report_source(source: Source, callback: Callback) -> None:
     at = f"@{source.revision[:8]}" if source.revision else ""
     callback(Note(f"Data: {source.id}{at}, {format_count(len(source.examples), 'image')}"))
+    if source.captions_from is not None:
+        callback(Note(f"Captions: {source.captions_from}"))
     for said in source.notes:
         callback(Note(said))
     if note := source.skipped_note():
