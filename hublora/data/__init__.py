@@ -11,6 +11,7 @@ from hublora.data.cached_dataset import CachedDataset
 from hublora.data.config import DataConfig
 from hublora.data.examples import Example, Skipped
 from hublora.data.source import Source, first, join, open_source, with_captions
+from hublora.data.uncaptioned import open_uncaptioned
 
 __all__ = [
     "CachedDataset",
@@ -23,5 +24,6 @@ __all__ = [
     "first",
     "join",
     "open_source",
+    "open_uncaptioned",
     "with_captions",
 ]

@@ -15,7 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
-from hublora.data.folder import ENDINGS, SIDECAR_ENDING
+from hublora.data.folder import SIDECAR_ENDING
+from hublora.data.folder_files import ENDINGS
 from hublora.data.metadata import METADATA
 from hublora.errors import DataError
 from hublora.filesystem import sha256_of, sync_folder

@@ -33,7 +33,9 @@ class DataConfig(BaseModel):
         None, description="Configuration of the dataset, where it has several."
     )
     split: str = Field(
-        "train", min_length=1, description='Split of the dataset; "train[:100]" uses a part.'
+        "train",
+        min_length=1,
+        description='Split of the dataset; "train[:100]" uses a part. Of a folder, the subfolder.',
     )
     streaming: bool = Field(
         False,

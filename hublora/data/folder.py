@@ -5,15 +5,13 @@
       cat.png                              cat.txt
 
 Each line of the metadata has a `file_name`, relative to the metadata's folder, and a caption;
-subfolders may have metadata of their own. A subfolder named like the split ("train") is used
-instead of the whole folder.
+subfolders may have metadata of their own. `hublora.data.folder_files` finds the files.
 """
 
 from __future__ import annotations
 
-import hashlib
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
@@ -22,16 +20,20 @@ from hublora.data.captions import CaptionLines, as_captions
 from hublora.data.columns import find_caption_column, find_named_captions, has_tags
 from hublora.data.config import DataConfig
 from hublora.data.examples import Example, Listing, Skipped
+from hublora.data.folder_files import (
+    FolderLayout,
+    check_link,
+    digest_files,
+    find_images,
+    find_layout,
+    find_linked_folders,
+    find_tables,
+)
 from hublora.data.kohya_repeats import read_repeats
 from hublora.data.masks import find_mask_column, pair_up
-from hublora.data.metadata import METADATA, read_metadata
+from hublora.data.metadata import read_metadata
 from hublora.errors import DataError
 
-ENDINGS = (
-    *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".webp", ".avif", ".heic", ".heif"),
-    *(".gif", ".bmp", ".dib", ".tif", ".tiff", ".jp2", ".jxl", ".ppm", ".pgm", ".pbm", ".pnm"),
-    *(".tga", ".qoi", ".ico"),
-)
 SIDECAR_ENDING = ".txt"
 FILE_COLUMN = "file_name"
 # The published command lines of diffusers' scripts call a folder's image column "image".
@@ -51,22 +53,23 @@ def list_folder(config: DataConfig, folder: Path, name: str) -> Listing:
         DataError: The folder does not exist; its metadata cannot be read; a name or link leads
             out of the folder; or a column does not exist.
     """
-    folder = find_root(folder, config.split)
-    tables = _find_tables(folder)
+    layout = find_layout(folder, config.split)
+    folder, tables = layout.root, find_tables(layout)
     _check_columns(config, name, bool(tables))
-    images, masks = pair_up(_find_images(folder))
+    images, masks = pair_up(find_images(layout.part))
     beside = masks if config.masks else {}
     for path in beside.values():
-        _check_link(folder, path)
+        check_link(folder, path)
     left_out: list[Skipped] = []
     if tables:
-        column, examples, used = _from_tables(config, folder, tables, beside)
+        column, examples, used = _from_tables(config, layout, tables, beside)
         others = [path for path in images if path not in used]
         reason = f"is not named in {tables[0].name}"
         left_out = [Skipped(path.relative_to(folder).as_posix(), reason) for path in others]
     else:
         column, examples, left_out = _from_names(folder, images, beside, config.caption_lines)
-    notes = [] if config.masks or not masks else [_unused(len(masks))]
+    left_out += find_linked_folders(layout)
+    notes = [*layout.notes, *([] if config.masks or not masks else [_unused(len(masks))])]
     repeated, said = read_repeats(config, examples)
     return Listing(
         id=name,
@@ -74,8 +77,10 @@ def list_folder(config: DataConfig, folder: Path, name: str) -> Listing:
         license=None,
         image_column=FILE_COLUMN,
         caption_column=column,
-        digest=_digest([(one.name, one.file) for one in examples], config.num_workers),
-        mask_digest=_digest([(e.name, e.mask) for e in examples if e.mask], config.num_workers),
+        digest=digest_files([(one.name, one.file) for one in examples], config.num_workers),
+        mask_digest=digest_files(
+            [(e.name, e.mask) for e in examples if e.mask], config.num_workers
+        ),
         examples=repeated,
         left_out=left_out,
         notes=[*notes, *said],
@@ -88,15 +93,6 @@ def _origin(column: str | None, tables: Sequence[str]) -> str | None:
     if column is None:
         return None
     return f"column {column!r} of {', '.join(tables)}" if tables else "the .txt beside each image"
-
-
-def _find_tables(folder: Path) -> list[Path]:
-    return [
-        path
-        for name in METADATA
-        for path in sorted(folder.rglob(name))
-        if not _is_hidden(path.relative_to(folder))
-    ]
 
 
 def _check_columns(config: DataConfig, name: str, has_tables: bool) -> None:
@@ -132,35 +128,25 @@ def _unused(masks: int) -> str:
 
 def list_images(folder: Path) -> list[Example]:
     """Return all images in `folder` and below, sorted by name, with their .txt captions."""
-    images, _ = pair_up(_find_images(folder))
+    images, _ = pair_up(find_images(folder))
     return _from_names(folder, images, {})[1]
 
 
-def find_root(folder: Path, split: str) -> Path:
-    """Return the folder of a split's images: the subfolder of that name, else `folder`.
-
-    Raises:
-        DataError: `folder` does not exist or is a file.
-    """
-    if not folder.is_dir():
-        if folder.suffix.lower() == ".zip" and folder.is_file():
-            raise DataError(f"{folder} is a .zip, not a folder.", f"Use: --archive {folder}")
-        if folder.exists():
-            raise DataError(f"{folder} is a file, not a folder of images.")
-        hint = None
-        if re.fullmatch(r"[\w.-]+/[\w.-]+", folder.as_posix()):
-            hint = f"For a dataset on the Hub, use: --dataset {folder.as_posix()}"
-        raise DataError(f"The folder {folder} does not exist.", hint)
-    has_split = re.fullmatch(r"\w+", split) and (folder / split).is_dir()
-    return folder / split if has_split else folder
+def list_uncaptioned(folder: Path) -> list[Example]:
+    """Return all images in `folder` and below, sorted by name, whatever is said about them."""
+    images, _ = pair_up(find_images(folder))
+    for path in images:
+        check_link(folder, path)
+    return [_example(folder, path, (), None) for path in images]
 
 
 def _from_tables(
-    config: DataConfig, folder: Path, tables: Sequence[Path], masks: Mapping[Path, Path]
+    config: DataConfig, layout: FolderLayout, tables: Sequence[Path], masks: Mapping[Path, Path]
 ) -> tuple[str | None, list[Example], set[Path]]:
     """Return the caption column, the examples, and all files that are named in a row."""
+    folder = layout.root
     for table in tables:
-        _check_link(folder, table)
+        check_link(folder, table)
     rows = [(table, row) for table in tables for row in read_metadata(table)]
     columns = list(dict.fromkeys(name for _, row in rows for name in row))
     listed = tables[0].relative_to(folder)
@@ -184,8 +170,15 @@ def _from_tables(
         )
     examples: list[Example] = []
     used: set[Path] = set()
+    named_in: dict[Path, Path] = {}
     for table, row in rows:
         path = _resolve_name(folder, table.parent, row.get(FILE_COLUMN), table.name)
+        if not path.is_relative_to(layout.part):
+            within = layout.part / path.relative_to(table.parent)
+            if path.exists() or not within.exists():
+                continue
+            path = within
+        _check_named_once(folder, path, table, named_in.setdefault(path, table))
         mask = masks.get(path)
         if mask_column is not None and row.get(mask_column):
             mask = _resolve_name(folder, table.parent, row[mask_column], table.name)
@@ -197,6 +190,20 @@ def _from_tables(
     return column, examples, used
 
 
+def _check_named_once(folder: Path, path: Path, table: Path, first: Path) -> None:
+    """Refuse an image that two files of metadata name, which would count twice.
+
+    Raises:
+        DataError: `first` is another file than `table`.
+    """
+    if first != table:
+        one, other = (file.relative_to(folder).as_posix() for file in (first, table))
+        raise DataError(
+            f"{path.relative_to(folder).as_posix()} is named in {one} and in {other}.",
+            "Remove one of the two files, or the rows that are in both.",
+        )
+
+
 def _from_names(
     folder: Path,
     images: Sequence[Path],
@@ -204,7 +211,7 @@ def _from_names(
     lines: CaptionLines = "join",
 ) -> tuple[str, list[Example], list[Skipped]]:
     for path in images:
-        _check_link(folder, path)
+        check_link(folder, path)
     examples, left_out = [], []
     for path in images:
         try:
@@ -214,17 +221,6 @@ def _from_names(
             name = path.relative_to(folder).as_posix()
             left_out.append(Skipped(name, "has a caption that is not UTF-8 text"))
     return SIDECAR_COLUMN, examples, left_out
-
-
-def _find_images(folder: Path) -> list[Path]:
-    """Return the files with an image suffix in `folder` and below, sorted by name."""
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in ENDINGS
-        and not _is_hidden(path.relative_to(folder))
-        and (path.is_file() or path.is_symlink())
-    )
 
 
 def _example(folder: Path, path: Path, captions: tuple[str, ...], mask: Path | None) -> Example:
@@ -241,7 +237,7 @@ def _read_sidecar(folder: Path, image: Path, lines: CaptionLines) -> tuple[str, 
     sidecar = image.with_suffix(SIDECAR_ENDING)
     if not sidecar.is_file():
         return ()
-    _check_link(folder, sidecar)
+    check_link(folder, sidecar)
     return as_captions(sidecar.read_text(encoding="utf-8-sig"), lines)
 
 
@@ -261,49 +257,10 @@ def _resolve_name(folder: Path, start: Path, name: Any, listed_in: str) -> Path:
             f"{listed_in} names {name!r}, which is outside of the folder.",
             "Write names relative to the folder, without '..'.",
         )
-    _check_link(folder, start / name)
+    check_link(folder, start / name)
     return start / name
-
-
-def _check_link(folder: Path, path: Path) -> None:
-    """Refuse a link that leads out of the folder, since it may expose any file of this computer.
-
-    Raises:
-        DataError: `path` is such a link.
-    """
-    if not path.resolve().is_relative_to(folder.resolve()):
-        raise DataError(
-            f"{path.relative_to(folder)} is a link that leads out of the folder.",
-            "Copy the file itself into the folder.",
-        )
 
 
 def _holds_text(column: str, rows: Iterable[tuple[Path, dict[str, Any]]]) -> bool:
     filled = [row[column] for _, row in rows if row.get(column) is not None]
     return bool(filled) and all(isinstance(value, (str, list)) for value in filled)
-
-
-def _is_hidden(path: Path) -> bool:
-    return any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
-
-
-def _digest(files: Sequence[tuple[str, Callable[[], IO[bytes]]]], workers: int) -> str:
-    """Return the hash of the names and contents of files; "" without files."""
-    from hublora.data.image_check import ordered_map
-
-    whole = hashlib.sha256()
-    opens = [file for _, file in files]
-    for (name, _), digest in zip(files, ordered_map(_hash, opens, workers), strict=True):
-        whole.update(f"{name}\0{digest}\n".encode(errors="surrogateescape"))
-    return whole.hexdigest() if files else ""
-
-
-def _hash(opens: Callable[[], IO[bytes]]) -> str:
-    digest = hashlib.sha256()
-    try:
-        with opens() as file:
-            for block in iter(lambda: file.read(1 << 20), b""):
-                digest.update(block)
-    except OSError as error:  # `scan_images` reports it
-        return str(error.errno)
-    return digest.hexdigest()

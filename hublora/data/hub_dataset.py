@@ -7,19 +7,16 @@ Code in the dataset's repo is never run.
 from __future__ import annotations
 
 import errno
-import io
-import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
-from hublora.data.captions import as_captions
-from hublora.data.columns import Columns, choose_columns, has_tags
+from hublora.data.columns import Columns, choose_columns
 from hublora.data.config import DataConfig
 from hublora.data.examples import Example, Listing
+from hublora.data.table_rows import list_rows
 from hublora.errors import DataError, HubError, HubloraError
 
 if TYPE_CHECKING:
@@ -51,7 +48,7 @@ def list_dataset(config: DataConfig) -> Listing:
     columns = choose_columns(
         config, table.features, lambda name: table.select_columns([name])[:_VALUES][name]
     )
-    return listing_of(config, snapshot, columns, _list_examples(config, table, columns))
+    return listing_of(config, snapshot, columns, list_rows(config, table, columns))
 
 
 def listing_of(
@@ -201,92 +198,6 @@ def _choose(
         f"The dataset {config.dataset} {problem}; choose from {listed}.",
         f"Name one with {flag}" + (f" {names[0]}." if names else "."),
     )
-
-
-def _list_examples(config: DataConfig, table: Any, columns: Columns) -> list[Example]:
-    captions = table[columns.caption] if columns.caption else [None] * len(table)
-    tags = has_tags(columns.caption)
-    images = _undecoded(table, columns.image)
-    masks = _undecoded(table, columns.mask) if columns.mask else None
-    has_mask = _is_set(masks, columns.mask) if masks else [False] * len(table)
-    return [
-        Example(
-            row_name(row, path),
-            as_captions(text, config.caption_lines, tags),
-            partial(_open_row, images, row, columns.image),
-            mask=partial(_open_row, masks, row, str(columns.mask)) if masked else None,
-        )
-        for row, (path, text, masked) in enumerate(
-            zip(_paths(images, columns.image), captions, has_mask, strict=True)
-        )
-    ]
-
-
-def _undecoded(table: Any, column: str) -> Any:
-    """Return a table with one column of images that are not decoded."""
-    from datasets import Image
-
-    return table.select_columns([column]).cast_column(column, Image(decode=False))
-
-
-def _is_set(table: Any, column: str | None) -> list[bool]:
-    """Return for each row whether its cell is set, without reading the cell."""
-    return table.data.column(column).is_valid().to_pylist()
-
-
-def _paths(images: Any, column: str) -> list[str | None]:
-    """Return the `path` of every image without reading any image's bytes."""
-    import pyarrow.compute
-
-    return pyarrow.compute.struct_field(images.data.column(column), "path").to_pylist()
-
-
-def row_name(row: int, path: str | None) -> str:
-    """Return the name of a row in messages: its number and the image's file name, if any."""
-    name = os.path.basename(path.split("::")[0]) if path else ""
-    return f"row {row} ({name})" if name else f"row {row}"
-
-
-def _open_row(images: Any, row: int, column: str) -> IO[bytes]:
-    """Open the encoded bytes of one row.
-
-    Raises:
-        DataError: The cell is empty, or names a file outside of the dataset. The message is a
-            clause.
-    """
-    cell = images[row][column] or {}
-    if cell.get("bytes") is not None:
-        return io.BytesIO(cell["bytes"])
-    path = cell.get("path")
-    if not path:
-        raise DataError("is missing")
-    if not _is_downloaded(path):
-        raise DataError(f"is only a link ({path[:200]})")
-    if "::" in path:
-        from datasets.utils.file_utils import xopen
-
-        with xopen(path, "rb") as file:
-            return io.BytesIO(file.read())
-    return open(path, "rb")
-
-
-def _is_downloaded(path: str) -> bool:
-    """Return whether a path is in the caches that `datasets` downloads to.
-
-    Rows are untrusted: without this check, a dataset could name any file of this computer or any
-    address in its network.
-    """
-    import datasets
-    from huggingface_hub import constants
-
-    archive, _, container = path.rpartition("::")
-    if archive and not archive.startswith("zip://"):
-        return False
-    if "://" in container:
-        return False
-    real = Path(container).resolve()
-    roots = (constants.HF_HUB_CACHE, datasets.config.HF_DATASETS_CACHE)
-    return any(real.is_relative_to(Path(root).resolve()) for root in roots)
 
 
 def _digest_of(config: DataConfig, commit: str, columns: Columns) -> str:

@@ -71,7 +71,7 @@ def with_captions(source: Source, caption: Callable[[Example], tuple[str, ...]])
     """
     examples = [replace(one, captions=tuple(map(clean, caption(one)))) for one in source.examples]
     captions = [example.captions for example in examples]
-    return replace(source, examples=examples, fingerprint=_hash(source.fingerprint, captions))
+    return replace(source, examples=examples, fingerprint=hash_parts(source.fingerprint, captions))
 
 
 def join(source: Source, other: Source) -> Source:
@@ -79,8 +79,8 @@ def join(source: Source, other: Source) -> Source:
     return replace(
         source,
         examples=[*source.examples, *other.examples],
-        fingerprint=_hash(source.fingerprint, other.fingerprint),
-        images_fingerprint=_hash(source.images_fingerprint, other.images_fingerprint),
+        fingerprint=hash_parts(source.fingerprint, other.fingerprint),
+        images_fingerprint=hash_parts(source.images_fingerprint, other.images_fingerprint),
     )
 
 
@@ -90,8 +90,8 @@ def first(source: Source, count: int) -> Source:
     return replace(
         source,
         examples=examples,
-        fingerprint=_hash(source.fingerprint, len(examples)),
-        images_fingerprint=_hash(source.images_fingerprint, len(examples)),
+        fingerprint=hash_parts(source.fingerprint, len(examples)),
+        images_fingerprint=hash_parts(source.images_fingerprint, len(examples)),
     )
 
 
@@ -120,7 +120,7 @@ def open_source(config: DataConfig, progress: Callable[[int, int], None] | None 
     captioned, uncaptioned = _with_captions(examples, config.default_caption)
     chosen = _sample(captioned, config.max_train_samples, config.seed)
     named = [example.name for example in chosen]
-    chosen_hash = _hash(listing.digest, listing.mask_digest, named)
+    chosen_hash = hash_parts(listing.digest, listing.mask_digest, named)
     usable, damaged = scan_images(
         chosen, chosen_hash, config.cache_root, config.num_workers, progress
     )
@@ -135,7 +135,7 @@ def open_source(config: DataConfig, progress: Callable[[int, int], None] | None 
             f"None of the {_count(skipped)} of {listing.id} can be used: {_name(skipped, 5)}.",
             None if damaged else _caption_hint(listing),
         )
-    images = _hash(listing.digest, [example.name for example in usable])
+    images = hash_parts(listing.digest, [example.name for example in usable])
     notes = [*listing.notes, *(_mask_notes(listing.id, usable) if config.masks else ())]
     if config.crop_on_faces:
         usable, note = _centered(usable, images, config)
@@ -146,7 +146,7 @@ def open_source(config: DataConfig, progress: Callable[[int, int], None] | None 
         license=listing.license,
         image_column=listing.image_column,
         caption_column=listing.caption_column,
-        fingerprint=_hash(images, listing.mask_digest, [one.captions for one in usable]),
+        fingerprint=hash_parts(images, listing.mask_digest, [one.captions for one in usable]),
         images_fingerprint=images,
         masks_fingerprint=listing.mask_digest,
         examples=usable,
@@ -157,15 +157,15 @@ def open_source(config: DataConfig, progress: Callable[[int, int], None] | None 
 
 
 def check_there(config: DataConfig) -> None:
-    """Check that a local folder or archive exists, without reading it.
+    """Check that a local folder or archive exists, and the folder its split, without reading it.
 
     Raises:
-        DataError: The folder or archive does not exist.
+        DataError: The folder, its split or the archive does not exist.
     """
-    from hublora.data.folder import find_root
+    from hublora.data.folder_files import find_layout
 
     if config.folder is not None:
-        find_root(config.folder.expanduser(), config.split)
+        find_layout(config.folder.expanduser(), config.split)
     if config.archive is not None and "://" not in config.archive:
         archive = Path(config.archive).expanduser()
         if not archive.is_file():
@@ -272,5 +272,6 @@ def _name(skipped: Sequence[Skipped], most: int) -> str:
     return named + (f" and {len(skipped) - most} more" if len(skipped) > most else "")
 
 
-def _hash(*parts: Any) -> str:
+def hash_parts(*parts: Any) -> str:
+    """Return the SHA-256 of values that JSON can hold, as 64 hexadecimal digits."""
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

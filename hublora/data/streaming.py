@@ -22,9 +22,10 @@ from hublora.data.captions import as_captions
 from hublora.data.columns import Columns, choose_columns, has_tags
 from hublora.data.config import DataConfig
 from hublora.data.examples import Listing
-from hublora.data.hub_dataset import builder_of, listing_of, row_name, translated_errors
+from hublora.data.hub_dataset import builder_of, listing_of, translated_errors
 from hublora.data.row_file import SECONDS_BETWEEN_SYNCS, translated_disk_errors
 from hublora.data.stream_store import Content, RowStore, read_progress, stored_examples
+from hublora.data.table_rows import row_name
 from hublora.errors import HubError
 from hublora.hub.repo_layout import CARD
 

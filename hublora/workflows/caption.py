@@ -144,7 +144,7 @@ def _file_names(examples: Sequence[Example]) -> list[str]:
     Raises:
         DataError: Two images would share one .txt file.
     """
-    from hublora.data.folder import ENDINGS
+    from hublora.data.folder_files import ENDINGS
 
     names = [
         example.name

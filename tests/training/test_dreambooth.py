@@ -63,6 +63,7 @@ def test_class_images_are_generated_once(settings, plain: Path, tmp_path: Path) 
 
 def test_a_folder_of_ones_own_is_filled_up(settings, plain: Path, tmp_path: Path) -> None:
     own = save_images(tmp_path / "class", 2)
+    (own / "damaged.png").write_bytes(b"")
     before = (own / "0.png").read_bytes()
     config = settings(
         **SUBJECT,
@@ -73,9 +74,11 @@ def test_a_folder_of_ones_own_is_filled_up(settings, plain: Path, tmp_path: Path
     )
     notes: list[Note] = []
     hublora.train(config, callback=notes.append)
-    assert any("Generating 1 class image of" in getattr(one, "text", "") for one in notes)
+    texts = [getattr(one, "text", "") for one in notes]
+    assert any("Generating 1 class image of" in text for text in texts)
+    assert any("damaged.png is empty (0 bytes)" in text for text in texts)
     assert (own / "0.png").read_bytes() == before
-    assert len(list(own.glob("*.png"))) == 3
+    assert len(list(own.glob("*.png"))) == 4
 
 
 def test_the_loss_is_that_of_the_image_and_the_weighted_one_of_its_class(

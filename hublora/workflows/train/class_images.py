@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hublora.cards.format import format_count
-from hublora.data.folder import list_images
 from hublora.filesystem import write_atomically
 from hublora.generation.sample import sampling_for
 from hublora.progress import Callback, Note, Progress
@@ -31,9 +30,12 @@ if TYPE_CHECKING:
     from hublora.training.config.training_config import TrainingConfig
 
 
-def count_missing(folder: Path, count: int) -> int:
-    """Return how many of `count` class images `folder` lacks."""
-    return max(0, count - len(list_images(folder)))
+def count_missing(config: TrainingConfig, folder: Path, prompt: str) -> int:
+    """Return how many class images are still to be generated: damaged ones do not count."""
+    from hublora.data import open_uncaptioned
+
+    usable = open_uncaptioned(folder, prompt, config.data).examples if folder.is_dir() else ()
+    return max(0, config.dreambooth.num_class_images - len(usable))
 
 
 def plan_class_images(config: TrainingConfig, base: Base, pipe: Any) -> tuple[Sampling, Path]:
@@ -71,31 +73,20 @@ def open_class_images(
         accelerator: Device and precision.
         callback: Called with each event (`hublora.progress.Event`).
     """
-    from hublora.data import first, open_source, with_captions
+    from hublora.data import first, open_uncaptioned
 
     dreambooth = config.dreambooth
     if not dreambooth.prior_preservation:
         return None
     plan, folder = plan_class_images(config, base, pipe)
     folder.mkdir(parents=True, exist_ok=True)
-    if missing := count_missing(folder, dreambooth.num_class_images):
+    if missing := count_missing(config, folder, plan.prompt):
         images = format_count(missing, "class image")
         callback(Note(f"Generating {images} of {plan.prompt!r} into {folder}"))
         _generate(folder, missing, plan, base, pipe, accelerator, callback)
-    settings = config.data.model_copy(
-        update={
-            **dict.fromkeys(("dataset", "archive", "revision", "caption_column")),
-            "folder": folder,
-            "default_caption": plan.prompt,
-            "max_train_samples": None,
-            "masks": False,
-            "streaming": False,
-            "folder_repeats": False,
-            "crop_on_faces": False,
-            "repeats": 1,
-        }
-    )
-    source = with_captions(open_source(settings), lambda example: (plan.prompt,))
+    source = open_uncaptioned(folder, plan.prompt, config.data)
+    if note := source.skipped_note():
+        callback(Note(f"Of the class images in {folder}, {note}", warning=True))
     return first(source, dreambooth.num_class_images)
 
 

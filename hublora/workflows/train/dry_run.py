@@ -301,8 +301,8 @@ def _missing_class_images(ready: PreparedRun) -> int:
     """Return the number of class images to generate."""
     if not ready.config.dreambooth.prior_preservation:
         return 0
-    _, folder = plan_class_images(ready.config, ready.base, ready.pipe)
-    return count_missing(folder, ready.config.dreambooth.num_class_images)
+    plan, folder = plan_class_images(ready.config, ready.base, ready.pipe)
+    return count_missing(ready.config, folder, plan.prompt)
 
 
 def _is_cached(ready: PreparedRun, buckets: Sequence[Bucket]) -> bool:
