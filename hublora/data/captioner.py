@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hublora.data.captions import clean
 from hublora.errors import DataError
+from hublora.quiet import quiet_loading
+from hublora.resolution.model_folder import check_names_no_code
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -28,16 +30,20 @@ class Captioner:
 
     Raises:
         DataError: The folder has no captioning model, or lacks files.
+        AdapterError: It names code, or weights that are no safetensors.
     """
 
     def __init__(self, folder: Path, device: str = "cpu", max_tokens: int = 40) -> None:
         from transformers import AutoModelForImageTextToText, AutoProcessor
 
+        check_names_no_code(folder, str(folder))
+        options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
         try:
-            self._processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
-            model = AutoModelForImageTextToText.from_pretrained(
-                folder, local_files_only=True, use_safetensors=True
-            )
+            with quiet_loading():
+                self._processor = AutoProcessor.from_pretrained(folder, **options)
+                model = AutoModelForImageTextToText.from_pretrained(
+                    folder, use_safetensors=True, **options
+                )
         except (OSError, ValueError, KeyError) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise DataError(

@@ -136,6 +136,9 @@ class Family(Protocol):
             default.
         convolutions: Component -> ends of the names of its convolutions.
         card_tags: Tags by which the Hub groups the family's adapters.
+        component_classes: Component of the pipeline -> (library, class) that it may have.
+        optional_component_classes: The same for components that a pipeline may lack.
+        unloaded_components: Components of `model_index.json` that are never opened.
         half_dtype: Half precision that does not overflow.
         autocast: Whether training runs the denoiser under autocast.
         sampling: Usual sampling settings.
@@ -151,6 +154,9 @@ class Family(Protocol):
     text_encoders: tuple[str, ...]
     convolutions: Mapping[str, tuple[str, ...]]
     card_tags: tuple[str, ...]
+    component_classes: Mapping[str, tuple[tuple[str, str], ...]]
+    optional_component_classes: Mapping[str, tuple[tuple[str, str], ...]]
+    unloaded_components: tuple[str, ...]
     half_dtype: Literal["float16", "bfloat16"]
     autocast: bool
     sampling: SamplingDefaults

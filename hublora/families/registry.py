@@ -48,10 +48,16 @@ def family_of_folder(folder: Path) -> Family:
     """Return the family of the pipeline in a local folder.
 
     Raises:
-        AdapterError: Its pipeline class belongs to no family.
+        AdapterError: Its pipeline class belongs to no family, or its index does not parse.
     """
-    index = json.loads((folder / "model_index.json").read_text())
-    return _by_class(str(index.get("_class_name")))
+    try:
+        index = json.loads((folder / "model_index.json").read_bytes())
+        name = str(index.get("_class_name"))
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise AdapterError(
+            f"The model_index.json of {folder} does not parse.", "Download it again."
+        ) from error
+    return _by_class(name)
 
 
 def family_of_pipeline(pipe: Pipeline) -> Family:

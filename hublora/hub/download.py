@@ -91,7 +91,7 @@ def download_pipeline(
     """
     check_pipeline(repo_id, files)
     names = [name for name in files if _is_pipeline_file(name, files)]
-    return _download_files(repo_id, commit, files, names, progress)
+    return download_files(repo_id, commit, files, names, progress)
 
 
 def download_model(
@@ -115,16 +115,28 @@ def download_model(
         )
     endings = (".json", ".txt", ".model", ".jinja", ".safetensors")
     names = [name for name in files if "/" not in name and name.endswith(endings)]
-    return _download_files(repo_id, commit, files, names, progress)
+    return download_files(repo_id, commit, files, names, progress)
 
 
-def _download_files(
+def download_files(
     repo_id: str,
     commit: str,
     files: Mapping[str, int | None],
     names: list[str],
-    progress: Progress | None,
+    progress: Progress | None = None,
 ) -> Path:
+    """Return the local folder of a model repo's commit, with these files in it.
+
+    Args:
+        repo_id: owner/name.
+        commit: 40 hexadecimal digits.
+        files: All files of the commit: path -> size in bytes.
+        names: Paths of those to download.
+        progress: Called with (bytes done, bytes in all).
+
+    Raises:
+        HubError: The Hub cannot be reached, or a file was damaged on its way.
+    """
     cached = cache_folder(repo_id) / "snapshots" / commit
     missing = [name for name in names if not (cached / name).exists()]
     total = sum(files[name] or 0 for name in missing)

@@ -10,16 +10,29 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
-from hublora.errors import NotFoundError
+from hublora.errors import HubloraError, NotFoundError
 from hublora.families import Family, family_of_folder
 from hublora.hub.download import check_pipeline, download_pipeline
 from hublora.hub.resolve import inspect_repo, read_card
 from hublora.progress import Callback, downloading, no_callback
 from hublora.quiet import quiet_loading
 from hublora.refs import BaseRef
+from hublora.resolution.model_folder import check_pipeline_folder
 
 if TYPE_CHECKING:
     import torch
+
+# What diffusers and transformers raise on files of strangers.
+_LOAD_ERRORS = (
+    OSError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    RuntimeError,
+    SafetensorError,
+)
 
 
 @dataclass(frozen=True)
@@ -61,15 +74,22 @@ class Base:
 
         Raises:
             NotFoundError: A file is missing or damaged.
+            AdapterError: It names code, a pickle, or sizes that its weights do not have.
         """
+        from hublora.resolution.parameter_count import check_parameter_counts
+
         try:
+            check_pipeline_folder(self.folder, self.family, self.label)
             with quiet_loading():
+                check_parameter_counts(self.folder, self.family, self.label)
                 return self.family.load(self.folder, dtype)
-        except (OSError, ValueError, SafetensorError) as error:
+        except HubloraError:
+            raise
+        except _LOAD_ERRORS as error:
             if isinstance(error, OSError) and error.errno == errno.ENOSPC:
                 raise
             raise NotFoundError(
-                f"The base {self.label} cannot be loaded: {str(error).splitlines()[0]}",
+                f"The base {self.label} cannot be loaded: {' '.join(str(error).split())[:200]}",
                 f"Remove {self.folder} to download it again."
                 if self.commit
                 else "Check the folder.",

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hublora.errors import NotFoundError
-from hublora.hub.download import download
+from hublora.adapters.header import read_file_header
+from hublora.errors import AdapterError, NotFoundError
+from hublora.hub.download import download, download_files
 from hublora.hub.resolve import inspect_repo
 from hublora.quiet import quiet_loading
 from hublora.refs import AdapterRef
+from hublora.resolution.model_folder import check_model_folder
 
 _ENCODER = "image_encoder"
+_CONTROLNET_FILE = re.compile(
+    r"config\.json|diffusion_pytorch_model(-\d+-of-\d+)?\.safetensors(\.index\.json)?"
+)
 
 
 def load_controlnet(ref: str) -> tuple[Any, str]:
@@ -24,10 +30,11 @@ def load_controlnet(ref: str) -> tuple[Any, str]:
 
     Raises:
         NotFoundError: The repo has no ControlNet, or only pickle weights.
+        AdapterError: It names code, a pickle, or sizes that its weights do not have.
     """
     from diffusers import ControlNetModel
 
-    from hublora.hub.client import translated
+    from hublora.resolution.parameter_count import check_parameter_count
 
     parsed = AdapterRef.parse(f"hf://{ref.removeprefix('hf://')}")
     repo_id = parsed.repo_id
@@ -36,10 +43,12 @@ def load_controlnet(ref: str) -> tuple[Any, str]:
         name.endswith(".safetensors") for name in snapshot.files
     ):
         raise NotFoundError(f"{repo_id} has no ControlNet in safetensors.")
-    with translated(f"model {repo_id}", snapshot.commit), quiet_loading():
-        model = ControlNetModel.from_pretrained(
-            repo_id, revision=snapshot.commit, use_safetensors=True
-        )
+    names = [name for name in snapshot.files if _CONTROLNET_FILE.fullmatch(name)]
+    folder = download_files(repo_id, snapshot.commit, snapshot.files, names)
+    check_model_folder(folder, repo_id)
+    with quiet_loading():
+        check_parameter_count(ControlNetModel, folder, repo_id)
+        model = ControlNetModel.from_pretrained(folder, use_safetensors=True, local_files_only=True)
     return model, f"{repo_id}@{snapshot.commit}"
 
 
@@ -68,7 +77,19 @@ def download_ip_adapter(ref: str) -> IpAdapter:
 
     Raises:
         NotFoundError: It does not exist, or has no image encoder in safetensors.
+        AdapterError: It is no safetensors, or its image encoder does not pass
+            `check_model_folder`.
     """
+    found = _download_ip_adapter(ref)
+    path = found.folder / found.file
+    if path.suffix != ".safetensors":  # diffusers unpickles any other
+        raise AdapterError(f"{path.name} is not a .safetensors file.", "Name one that is.")
+    read_file_header(path)
+    check_model_folder(found.folder / found.encoder, f"{found.name}/{found.encoder}")
+    return found
+
+
+def _download_ip_adapter(ref: str) -> IpAdapter:
     parsed = AdapterRef.parse(ref)
     if parsed.kind == "local":
         return _local(Path(parsed.location).expanduser())

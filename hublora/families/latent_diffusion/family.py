@@ -14,6 +14,11 @@ from hublora.families.base import LayerInputs, LoraNames, SamplingDefaults
 from hublora.families.blocks import Blocks
 from hublora.families.known_bases import KnownBases
 from hublora.families.latent_diffusion.blocks import UNET_BLOCKS
+from hublora.families.latent_diffusion.components import (
+    COMPONENT_CLASSES,
+    OPTIONAL_COMPONENT_CLASSES,
+    Classes,
+)
 from hublora.families.parameterization import Parameterization, discrete_of_scheduler
 from hublora.families.pipeline import Pipeline
 
@@ -46,6 +51,9 @@ class LatentDiffusion:
     denoiser = "unet"
     vae = "vae"
     convolutions: Mapping[str, tuple[str, ...]] = {"unet": UNET_CONVOLUTIONS}
+    component_classes: Mapping[str, Classes] = COMPONENT_CLASSES
+    optional_component_classes: Mapping[str, Classes] = OPTIONAL_COMPONENT_CLASSES
+    unloaded_components: tuple[str, ...] = ("safety_checker",)
     half_dtype: Literal["float16", "bfloat16"] = "float16"
     autocast = True
     sampling = SamplingDefaults(num_inference_steps=30, guidance_scale=7.5)

@@ -29,6 +29,7 @@ class StableDiffusion(LatentDiffusion):
     card_tags: tuple[str, ...] = ("stable-diffusion", "stable-diffusion-diffusers")
     names: LoraNames = NAMES
     known_bases = KNOWN_BASES
+    unloaded_components: tuple[str, ...] = ("safety_checker", "feature_extractor")
     load_options: ClassVar = {
         "safety_checker": None,
         "feature_extractor": None,

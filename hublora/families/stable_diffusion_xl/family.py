@@ -6,10 +6,11 @@ Sources: https://huggingface.co/papers/2307.01952; diffusers' `StableDiffusionXL
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from hublora.families.base import Conditioning, DenoiserInputs, LayerInputs, LoraNames
+from hublora.families.latent_diffusion.components import XL_COMPONENT_CLASSES, Classes
 from hublora.families.latent_diffusion.family import LatentDiffusion, tokenize
 from hublora.families.pipeline import Pipeline
 from hublora.families.stable_diffusion_xl.known_bases import KNOWN_BASES, XL
@@ -32,6 +33,7 @@ class StableDiffusionXL(LatentDiffusion):
     card_tags: tuple[str, ...] = ("stable-diffusion-xl", "stable-diffusion-xl-diffusers")
     names: LoraNames = NAMES
     known_bases = KNOWN_BASES
+    component_classes: Mapping[str, Classes] = XL_COMPONENT_CLASSES
     # A watermark would make images depend on which packages are installed.
     load_options: ClassVar = {"add_watermarker": False}
 
