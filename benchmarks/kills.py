@@ -4,8 +4,8 @@
 
 For each method a small training on the demo's base is done once without a stop. Then it is started
 again and again in an empty folder with an empty cache, killed with SIGKILL at a random moment
-(while it encodes, steps, writes a checkpoint, draws or writes its result), taken up with --resume
-until it ends, and compared: what was learned and the record of the losses must have the same bytes.
+(while it encodes, steps, writes a checkpoint, generates images or writes its result), resumed with
+--resume until it ends, and compared: the weights and the recorded losses must have the same bytes.
 Printed is a Markdown table.
 """
 
@@ -148,7 +148,7 @@ def moment(folder: Path) -> str:
     return "before the first checkpoint"
 
 
-def measure(method: str, kills: int, images: Path, draw: random.Random) -> Outcome:
+def measure(method: str, kills: int, images: Path, rng: random.Random) -> Outcome:
     """Train once whole, then kill and go on as often as asked."""
     outcome = Outcome()
     with tempfile.TemporaryDirectory() as above:
@@ -161,7 +161,7 @@ def measure(method: str, kills: int, images: Path, draw: random.Random) -> Outco
         with tempfile.TemporaryDirectory() as above:
             folder = Path(above, "run")
             child = in_a_child(lambda folder=folder: train(method, images, folder))
-            time.sleep(draw.uniform(0, seconds))
+            time.sleep(rng.uniform(0, seconds))
             os.kill(child, signal.SIGKILL)
             ended = wait_for(child)
             outcome.moments["not at all" if ended else moment(folder)] += 1
@@ -182,14 +182,14 @@ def main() -> None:
     torch.set_num_threads(1)
     diffusers.logging.set_verbosity_error()
     diffusers.logging.disable_progress_bar()
-    draw = random.Random(arguments.seed)
+    rng = random.Random(arguments.seed)
     names = ("before the first checkpoint", "between checkpoints", "after the steps", "not at all")
     print(f"| method | kills | {' | '.join(names)} | same bytes |")
     print("| --- | --- | " + "--- | " * len(names) + "--- |")
     with tempfile.TemporaryDirectory() as folder:
         images = save_images(Path(folder, "images"))
         for method in arguments.methods:
-            outcome = measure(method, arguments.kills, images, draw)
+            outcome = measure(method, arguments.kills, images, rng)
             counts = " | ".join(str(outcome.moments[name]) for name in names)
             print(f"| {method} | {arguments.kills} | {counts} | {outcome.same} |", flush=True)
 

@@ -4,7 +4,7 @@
 
 Both train on the demo's base and on the demo's drawings without some of them, with the same
 settings, once for each seed. Then plain diffusers loads each adapter and measures the loss on the
-drawings that were kept apart, with the same noise at the same timesteps for all. Printed is a
+held-out drawings, with the same noise at the same timesteps for all. Printed is a
 Markdown table; the goal is that hublora's loss is at most 1.02 times the other one.
 """
 
@@ -32,7 +32,7 @@ from tools.tiny_base.styles import ASSETS
 IMAGES = ASSETS / "tiny-sketchbook"
 SIDE = 64
 GOAL = 1.02
-HELD_OUT = 5  # every fifth drawing is kept apart
+HELD_OUT = 5  # every fifth drawing is held out
 TIMESTEPS = 10  # the middles of as many equal parts
 NOISES = 4  # for each drawing and timestep
 
@@ -40,7 +40,7 @@ Drawing = tuple[Path, str]  # and its caption
 
 
 def split_drawings(folder: Path) -> tuple[list[Drawing], list[Drawing]]:
-    """Return the drawings to train on and those that are kept apart."""
+    """Return the drawings to train on and the held-out ones."""
     lines = (folder / "metadata.jsonl").read_text().splitlines()
     rows = [json.loads(line) for line in lines]
     drawings = [(folder / row["file_name"], _caption(row)) for row in rows]
@@ -78,13 +78,13 @@ def held_out_loss(adapter: Path | None, drawings: Sequence[Drawing]) -> float:
     with torch.no_grad():
         for path, caption in drawings:
             latent = _encode(pipe, path)
-            words = pipe.encode_prompt(caption, pipe.device, 1, False)[0]
+            embeddings = pipe.encode_prompt(caption, pipe.device, 1, False)[0]
             for _ in range(NOISES):
                 latents = latent.expand(TIMESTEPS, -1, -1, -1)
                 noise = torch.randn(latents.shape, generator=generator)
                 noisy = schedule.add_noise(latents, noise, times)
-                told = words.expand(TIMESTEPS, -1, -1)
-                predicted = pipe.unet(noisy, times, told).sample
+                conditions = embeddings.expand(TIMESTEPS, -1, -1)
+                predicted = pipe.unet(noisy, times, conditions).sample
                 target = noise
                 if schedule.config.prediction_type == "v_prediction":
                     target = schedule.get_velocity(latents, noise, times)
@@ -139,12 +139,12 @@ def main() -> None:
     arguments = parser.parse_args()
     diffusers.logging.set_verbosity_error()
     diffusers.logging.disable_progress_bar()
-    shown, apart = split_drawings(IMAGES)
+    train, apart = split_drawings(IMAGES)
     with tempfile.TemporaryDirectory() as folder:
         template = {
             "reference": str(arguments.reference.resolve()),
             "base": str(BASE),
-            "images": str(save_drawings(shown, Path(folder, "images"))),
+            "images": str(save_drawings(train, Path(folder, "images"))),
             "resolution": SIDE,
             "batch": arguments.batch,
             "rank": arguments.rank,
@@ -155,7 +155,7 @@ def main() -> None:
         }
         found = {seed: train_both(template, seed, apart) for seed in arguments.seeds}
     print(
-        f"{arguments.steps} steps of {arguments.batch} on {len(shown)} drawings, rank "
+        f"{arguments.steps} steps of {arguments.batch} on {len(train)} drawings, rank "
         f"{arguments.rank}, AdamW at {arguments.learning_rate}; measured on {len(apart)} drawings, "
         f"{TIMESTEPS} timesteps, {NOISES} noises each\n"
     )

@@ -1,4 +1,4 @@
-"""How fast does hublora draw with adapters, beside plain diffusers?
+"""How fast does hublora generate with adapters, beside plain diffusers?
 
     python benchmarks/run.py [--runs 5] [--device cuda]
 
@@ -93,7 +93,7 @@ def looking(folder: Path) -> Iterator[object]:
 
 
 def processes(folder: Path, device: str, runs: int) -> Iterator[object]:
-    """Draw the same image with `hublora run` and with the shortest script, in turns."""
+    """Generate the same image with `hublora run` and with the shortest script, in turns."""
     import run_adapters as adapters
 
     from hublora.demo.seed import seed

@@ -1,4 +1,4 @@
-"""The demo's embedded Hub, for the scripts that draw the images of these pages."""
+"""The demo's embedded Hub, for the scripts that generate the images of these pages."""
 
 from __future__ import annotations
 

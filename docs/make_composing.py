@@ -1,9 +1,9 @@
-"""Draws the images of docs/composing.md with the demo's base and adapters.
+"""Generates the images of docs/composing.md with the demo's base and adapters.
 
     python docs/make_composing.py [folder]
 
-The folder keeps the Hub and the trained adapter, so that a second run only draws. A few minutes on
-two cores.
+The folder keeps the Hub and the trained adapter, so that a second run only generates. A few minutes
+on two cores.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ def main() -> int:
 
         if not repo_exists(FIRST):
             _train(folder)
-        _draw_sheet(WAYS, IMAGES / "composing-ways.png")
-        _draw_sheet(WEIGHTS, IMAGES / "composing-weights.png")
-        draw_from_images(folder, IMAGES / "composing-images.png")
+        _generate_sheet(WAYS, IMAGES / "composing-ways.png")
+        _generate_sheet(WEIGHTS, IMAGES / "composing-weights.png")
+        generate_from_images(folder, IMAGES / "composing-images.png")
         _run(
             folder, "run", SECOND, PROMPTS[1], "--rows", "weight=0..1:3", "--columns", "seed=4",
             "-o", "axes", "-q",
@@ -63,25 +63,27 @@ def _train(folder: Path) -> None:
     )  # fmt: skip
 
 
-def _draw_sheet(columns: Mapping[str, tuple[tuple[str, ...], dict[str, Any]]], path: Path) -> None:
+def _generate_sheet(
+    columns: Mapping[str, tuple[tuple[str, ...], dict[str, Any]]], path: Path
+) -> None:
     import hublora
     from hublora.generation.generate import generate
     from hublora.generation.sample import sampling_for
     from hublora.image_grid import sheet
 
-    drawn = []
+    generated = []
     for refs, settings in columns.values():
         pipe = hublora.load(*refs, **settings)
         plans = [sampling_for(pipe.hublora.base, prompt, seed=3) for prompt in PROMPTS]
-        drawn.append(list(generate(pipe, plans, "auto")))
-    rows = [list(row) for row in zip(*drawn, strict=True)]
+        generated.append(list(generate(pipe, plans, "auto")))
+    rows = [list(row) for row in zip(*generated, strict=True)]
     labels = [prompt.removeprefix("a drawing of ") for prompt in PROMPTS]
     page = sheet(rows, row_labels=labels, column_labels=list(columns), cell=128)
     page.quantize(128).save(path, optimize=True)
 
 
-def draw_from_images(folder: Path, path: Path) -> None:
-    """Draw with the second adapter from an image: with three strengths, and where a mask is."""
+def generate_from_images(folder: Path, path: Path) -> None:
+    """Generate with the second adapter from an image: with three strengths, and where a mask is."""
     from PIL import Image
 
     import hublora

@@ -1,10 +1,10 @@
-"""Draws the images of docs/training.md and measures what they show: one new subject, each method.
+"""Generates the images of docs/training.md and measures them: one new subject, each method.
 
     python docs/make_training.py [folder]
 
 The subject is a castle, drawn with the demo's own tools; the demo's base has never seen one. Shares
 are of 8 seeds a prompt. The folder keeps the Hub and what was trained, so that a second run only
-draws. About ten minutes on two cores.
+generates. About ten minutes on two cores.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def main() -> int:
     with demo_hub() as folder:
         _add_castle()
         _draw_subject(folder / "castle")
-        _draw_and_measure(folder)
+        _generate_and_measure(folder)
     return 0
 
 
@@ -116,7 +116,7 @@ def _draw_subject(folder: Path) -> None:
         draw(placed(scene, rng)).save(folder / f"{number}.png")
 
 
-def _draw_and_measure(folder: Path) -> None:
+def _generate_and_measure(folder: Path) -> None:
     from hublora.image_grid import sheet
 
     rows: list[list[Image.Image]] = [[] for _ in range(len(ASKED) + 1)]
@@ -124,13 +124,13 @@ def _draw_and_measure(folder: Path) -> None:
         _learn(folder, name, way)
     for name, way in WAYS.items():
         pipe = _open(folder, name, way)
-        castles = [list(_draw(pipe, f"{_asked(way)} on a {one} background")) for one in ASKED]
-        houses = list(_draw(pipe, "a drawing of a house"))
+        castles = [list(_generate(pipe, f"{_asked(way)} on a {one} background")) for one in ASKED]
+        houses = list(_generate(pipe, "a drawing of a house"))
         for row, images in zip(rows, [*castles, houses], strict=True):
             row.append(images[0])
-        drawn = [image for images in castles for image in images]
+        generated = [image for images in castles for image in images]
         print(
-            f"| {way.label} | {_share(drawn, 'castle'):.0%} | {_kept(castles):.0%} "
+            f"| {way.label} | {_share(generated, 'castle'):.0%} | {_kept(castles):.0%} "
             f"| {_share(houses, 'house'):.0%} |",
             flush=True,
         )
@@ -169,7 +169,7 @@ def _asked(way: Way) -> str:
     return f"a drawing of a {way.subject}"
 
 
-def _draw(pipe: Any, prompt: str) -> Iterator[Image.Image]:
+def _generate(pipe: Any, prompt: str) -> Iterator[Image.Image]:
     from hublora.generation.generate import generate
     from hublora.generation.sample import sampling_for
 
@@ -185,7 +185,7 @@ def _share(images: Sequence[Image.Image], shape: str) -> float:
 
 
 def _kept(castles: Sequence[Sequence[Image.Image]]) -> float:
-    """Return how many images have the background that was asked for."""
+    """Return how many images have the background that the prompt names."""
     from benchmarks.tiny_measures import background_name
 
     found = [

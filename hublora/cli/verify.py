@@ -77,7 +77,7 @@ def verify(
     lines = [found.label, *(_line(found)), *(_again(again) if again else ())]
     data = asdict(found) | {"passed": found.passed}
     if again is not None:
-        data["reproduced"] = asdict(again) | {"holds": again.holds}
+        data["reproduced"] = asdict(again) | {"holds": again.is_reproduced}
     out.result("\n".join(lines), data, [found.label])
     _fail(found, again)
 
@@ -124,7 +124,7 @@ def _again(again: Reproduced) -> list[str]:
     told += f"difference {again.similarity.difference:.1%} of the length"
     if again.images is not None:
         told += f", images {again.images:.1f} of 255 levels apart"
-    verdict = "alike" if again.holds else "another adapter"
+    verdict = "alike" if again.is_reproduced else "another adapter"
     lines = [*since, f"Trained again: {verdict} ({told})."]
     if again.exact:
         lines.append("Nothing drifted, so the bytes should be the same.")
@@ -138,5 +138,5 @@ def _fail(found: VerificationReport, again: Reproduced | None) -> None:
     wrong = [check.name for check in found.checks if check.passed is False]
     if wrong:
         raise VerificationError(f"{found.label} fails verification: {', '.join(wrong)}.")
-    if again is not None and not again.holds:
+    if again is not None and not again.is_reproduced:
         raise VerificationError(f"{again.label} was not reproduced by its recorded settings.")

@@ -33,7 +33,7 @@ def generate(
         pipe: The pipeline.
         plans: Settings of each image.
         trigger: As for `run`.
-        callback: Called with progress and notes.
+        callback: Called with each event (`hublora.progress.Event`).
         conditions: Image inputs.
 
     Raises:

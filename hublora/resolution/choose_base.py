@@ -22,7 +22,7 @@ def choose_base(parts: Sequence[LoadedAdapter], base: BaseRef | None, callback: 
     Args:
         parts: The adapters.
         base: The base; None for the one that the adapters state.
-        callback: Called with progress and notes.
+        callback: Called with each event (`hublora.progress.Event`).
 
     Raises:
         NotFoundError: The base does not exist.

@@ -80,7 +80,7 @@ def convert(
             layer names are ambiguous.
         base_revision: Branch, tag or commit of `base`.
         rank: Largest rank; layers above it are truncated, which `Conversion.error` includes.
-        callback: Called with progress and notes.
+        callback: Called with each event (`hublora.progress.Event`).
 
     Raises:
         ConfigError: `output` exists, or the ref has a weight.

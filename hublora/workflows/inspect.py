@@ -128,7 +128,7 @@ def measure_overlap(
         refs: Two or more adapter refs; their weights are ignored.
         base: Hub id or folder of a base; only needed where flattened layer names are ambiguous.
         base_revision: Branch, tag or commit of `base`.
-        callback: Called with progress and notes.
+        callback: Called with each event (`hublora.progress.Event`).
 
     Raises:
         ConfigError: Fewer than two adapters are given.

@@ -44,7 +44,7 @@ def load(*refs: str, callback: Callback = no_callback, **options: Unpack[LoadOpt
         cache_bytes: Memory that adapters may take which `use` changes between.
         max_rank: Rank of every layer's buffers, at least, so that a compiled pipeline is not
             compiled again when `use` activates others; 0 for the rank of the active adapters.
-        callback: Called with progress and notes.
+        callback: Called with each event (`hublora.progress.Event`).
 
     Raises:
         RefError: A ref does not parse.
@@ -125,7 +125,7 @@ def use(
         compose: As for `load`.
         weights: As for `load`.
         commercial: As for `load`.
-        callback: Called with progress and notes.
+        callback: Called with each event (`hublora.progress.Event`).
 
     Raises:
         HubloraError: As `load`; the pipeline is unchanged then.

@@ -36,7 +36,7 @@ def push(
         repo_id: owner/name; created if it does not exist.
         private: Whether a repo that is created becomes private.
         base: Hub id or folder of the base; None for the one that the images record.
-        callback: Called with progress and notes.
+        callback: Called with each event (`hublora.progress.Event`).
 
     Raises:
         AccessError: The token may not write there.

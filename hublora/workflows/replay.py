@@ -63,7 +63,7 @@ def replay(
         seed: Another one than the image's.
         output: A .png file or a folder; beside the image if not given.
         adapters: Files of the adapters that were not on the Hub.
-        callback: Called with progress, notes and files.
+        callback: Called with each event (`hublora.progress.Event`).
         options: The following.
         base: Folder of the base, if it was a folder.
         device: As for `load`.

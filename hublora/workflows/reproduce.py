@@ -49,7 +49,7 @@ class Reproduced:
     folder: Path | None
 
     @property
-    def holds(self) -> bool:
+    def is_reproduced(self) -> bool:
         """Whether the training reproduces the adapter."""
         return self.same_bytes or (not self.exact and self.similarity.cosine >= MIN_COSINE)
 

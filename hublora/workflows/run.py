@@ -41,7 +41,7 @@ def run(
         output: A .png file, or a folder; the current folder if not given.
         num_images: Number of images; the k-th has the seed `seed + k`.
         grid: Write one labelled sheet besides.
-        callback: Called with progress, notes and files.
+        callback: Called with each event (`hublora.progress.Event`).
         options: Keywords of `load`, and the following; None is the base's own.
         negative_prompt: Text that images avoid.
         seed: Seed of the first image; 0 by default.

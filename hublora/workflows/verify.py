@@ -94,7 +94,7 @@ def verify(
         ref: owner/name, with @revision if it is not the newest; or a folder.
         base: Hub id or folder of the base; None for the one that the images record.
         device: A torch device; None for a GPU if there is one.
-        callback: Called with progress and notes.
+        callback: Called with each event (`hublora.progress.Event`).
 
     Raises:
         HubloraError: It cannot be verified: the repo does not exist, has no adapter, or the Hub
@@ -160,7 +160,7 @@ def verify_copy(
         base: Hub id or folder of the base; None for the one that the images record.
         device: A torch device; None for a GPU if there is one.
         images: How many images of the gallery are generated again; None for all.
-        callback: Called with progress and notes.
+        callback: Called with each event (`hublora.progress.Event`).
     """
     folder = copy.folder
     checks = [

@@ -177,7 +177,7 @@ def test_another_adapter_is_not_called_made_again(
     found = reproduce(str(copied), output=tmp_path / "again")
     assert not found.same_bytes
     assert not found.exact
-    assert not found.holds
+    assert not found.is_reproduced
     assert found.similarity.cosine < 0.5
     assert found.images is not None
     assert found.drift[0] == f"The device was Abacus and is {facts['device']}."
@@ -191,8 +191,8 @@ def test_where_nothing_drifted_only_the_same_bytes_will_do() -> None:
     from hublora.workflows.reproduce import Reproduced
 
     alike = Similarity(0.999, 0.01)
-    assert Reproduced("x", False, alike, 1.0, ("torch was 1 and is 2.",), False, None).holds
-    assert not Reproduced("x", False, alike, 1.0, (), True, None).holds
+    assert Reproduced("x", False, alike, 1.0, ("torch was 1 and is 2.",), False, None).is_reproduced
+    assert not Reproduced("x", False, alike, 1.0, (), True, None).is_reproduced
 
 
 def test_what_is_not_on_the_hub_must_be_named() -> None:
@@ -220,7 +220,7 @@ def test_another_source_brings_its_own_revision_and_columns() -> None:
 
 
 def test_a_repo_without_recorded_settings_is_refused(run: Path, api: HfApi) -> None:
-    with pytest.raises(NotFoundError, match=r"no training/config\.yaml"):
+    with pytest.raises(NotFoundError, match=r"no recorded settings \(training/config\.yaml\)"):
         read_recipe("bases/epsilon")
     with pytest.raises(NotFoundError, match="me/nobody"):
         read_recipe("me/nobody")

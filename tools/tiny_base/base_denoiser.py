@@ -51,7 +51,7 @@ class LatentCache:
 
 
 class Denoiser(torch.nn.Module):
-    """The two parts that learn together: U-Net and text encoder."""
+    """U-Net and text encoder, trained together."""
 
     def __init__(self, tokenizer: CLIPTokenizer) -> None:
         super().__init__()
@@ -142,14 +142,14 @@ def cache_latents(autoencoder: AutoencoderKL, count: int, seed: int, file: Path)
 def learning_rate(step: int, steps: int, peak: float = PEAK_LEARNING_RATE) -> float:
     """Return the learning rate of a step: warm-up, constant, then a linear fall to 0.
 
-    The constant part does not depend on `steps`, so a resumed run may change its mind about them.
+    The constant part does not depend on `steps`, so a resumed run may have another number of steps.
     """
     left = (steps - step) / max(1, round(COOL_DOWN * steps))
     return peak * min(1.0, (step + 1) / WARM_UP_STEPS, left)
 
 
 def load_fitting(model: Denoiser, base: Path) -> None:
-    """Take the weights of a finished base for every layer that is still there in the same shape."""
+    """Load the weights of a finished base into every layer of the same name and shape."""
     from diffusers import StableDiffusionPipeline
 
     pipe = StableDiffusionPipeline.from_pretrained(base)
@@ -176,9 +176,9 @@ def train_denoiser(
     Args:
         cache: Scenes and their latents.
         steps: Optimizer steps.
-        seed: Of weights, batches and noise.
-        checkpoint: Where to keep the state.
-        start_from: A finished base to start from, instead of random weights.
+        seed: Seed of weights, batches and noise.
+        checkpoint: File of the training state; None saves none.
+        start_from: Folder of a finished base to start from; None is random weights.
         peak: Learning rate after the warm-up.
     """
     tokenizer, scheduler = new_tokenizer(), new_scheduler()
@@ -239,8 +239,8 @@ def _velocity(
     scheduler: DDIMScheduler, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor
 ) -> torch.Tensor:
     """Return v = √ᾱ·ε - √(1-ᾱ)·x₀ (Salimans & Ho 2022, https://arxiv.org/abs/2202.00512)."""
-    kept = scheduler.alphas_cumprod[timesteps].view(-1, 1, 1, 1)
-    return kept.sqrt() * noise - (1 - kept).sqrt() * latents
+    alphas = scheduler.alphas_cumprod[timesteps].view(-1, 1, 1, 1)
+    return alphas.sqrt() * noise - (1 - alphas).sqrt() * latents
 
 
 def _weights(scheduler: DDIMScheduler, timesteps: torch.Tensor) -> torch.Tensor:
@@ -248,8 +248,8 @@ def _weights(scheduler: DDIMScheduler, timesteps: torch.Tensor) -> torch.Tensor:
 
     Min-SNR (Hang et al. 2023, https://arxiv.org/abs/2303.09556) with 1 added on both sides.
     """
-    kept = scheduler.alphas_cumprod[timesteps]
-    snr = kept / (1 - kept)
+    alphas = scheduler.alphas_cumprod[timesteps]
+    snr = alphas / (1 - alphas)
     return (snr.clamp(max=MIN_SNR_GAMMA) + 1) / (snr + 1)
 
 

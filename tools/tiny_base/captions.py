@@ -101,7 +101,7 @@ def _features(scene: Scene) -> list[str]:
         (scene.eyes, "two eyes"),
         (scene.shadow, "a shadow"),
     )
-    return [words for shown, words in named if shown]
+    return [words for present, words in named if present]
 
 
 def _article(words: str) -> str:

@@ -51,7 +51,7 @@ def make_base(
 ) -> None:
     """Train all parts and save the pipeline to `out`; every `snapshot_every` steps, too.
 
-    With `start_from`, a finished base, its autoencoder is kept and the rest is trained further.
+    With `start_from`, a finished base, its autoencoder is reused and the rest is trained further.
     """
     work.mkdir(parents=True, exist_ok=True)
     if start_from is None:
@@ -128,7 +128,7 @@ def save_pipeline(autoencoder: AutoencoderKL, model: Denoiser, folder: Path) -> 
 
 
 def _declare_single_precision(config: Path) -> None:
-    """Write float32 as a transformers model's dtype, whatever its file holds.
+    """Write float32 as a transformers model's dtype, whatever the dtype of its file.
 
     transformers loads a model in the dtype that its config names, diffusers in float32: without
     this a plain `from_pretrained` would mix the two and fail.

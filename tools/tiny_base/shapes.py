@@ -114,4 +114,4 @@ EYES: dict[str, tuple[float, float, float]] = {
     "cat": (0.0, 0.08, 0.38),
     "mushroom": (0.0, -0.34, 0.34),
 }
-"""Where two eyes sit: the point between them (x, y) and half of their distance."""
+"""Position of two eyes: the point between them (x, y) and half of their distance, in radii."""

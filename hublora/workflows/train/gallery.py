@@ -97,7 +97,7 @@ def generate_images(
     Args:
         session: Session between two steps; unchanged afterwards.
         plans: Sampling settings of each image.
-        callback: Called with progress.
+        callback: Called with each event (`hublora.progress.Event`).
         name: Name of the progress.
         adapter: Whether adapter and token embeddings are active.
     """

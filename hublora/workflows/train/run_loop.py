@@ -51,7 +51,7 @@ def train_to_end(
         base: Base of the session.
         source: Images of the session.
         history: Metrics log that steps are added to.
-        callback: Called with each event.
+        callback: Called with each event (`hublora.progress.Event`).
         uploader: Uploads every checkpoint; None uploads none.
 
     Raises:

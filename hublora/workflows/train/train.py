@@ -43,7 +43,7 @@ def train(
         config: Settings of the training.
         resume: "latest", a checkpoint folder, or a repo with an uploaded checkpoint, to resume
             from; None starts a new training.
-        callback: Called with each event (default: events are printed to stderr).
+        callback: Called with each event (`hublora.progress.Event`); prints to stderr by default.
 
     Raises:
         HubloraError: The training cannot start; raised before any long work.
