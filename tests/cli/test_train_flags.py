@@ -255,6 +255,8 @@ NEEDED = {
     **dict.fromkeys(("--class-data-dir", "--num-class-images", "--prior-loss-weight"), SUBJECT),
     "--instance-prompt": SUBJECT[:2],
     "--text-encoder-lr": ["--train-text-encoder"],
+    "--lr-num-cycles": ["--lr-scheduler=cosine_with_restarts"],
+    "--lr-power": ["--lr-scheduler=polynomial"],
     "--with-prior-preservation": SUBJECT,
     "--checkpoint-to-hub": ["--hub-model-id=me/lora"],
     "--method": ["--caption-column=text"],

@@ -60,5 +60,5 @@ def test_another_width_is_refused_and_nothing_changes(pipe: Any, tmp_path: Path)
 @pytest.mark.parametrize("tensor", [torch.tensor([float("nan")]), torch.ones(1, 1, 1)])
 def test_broken_embeddings_are_refused(tensor: torch.Tensor, tmp_path: Path) -> None:
     save_file({"<toy>": tensor}, tmp_path / "toy.safetensors")
-    with pytest.raises(AdapterError, match=r"no usable vectors for '<toy>'"):
+    with pytest.raises(AdapterError, match=r"no usable token embeddings for '<toy>'"):
         read_tokens(tmp_path / "toy.safetensors")

@@ -225,7 +225,12 @@ def test_a_peft_repo_is_read_with_its_settings(upload: Callable[..., str], repo_
     config = {"peft_type": "LORA", "lora_alpha": 8, "base_model_name_or_path": "bases/epsilon"}
     upload(
         {
-            "adapter_model.safetensors": adapter_bytes(),
+            "adapter_model.safetensors": save(
+                {
+                    "base_model.model.a.to_q.lora_A.weight": torch.ones(2, 4),
+                    "base_model.model.a.to_q.lora_B.weight": torch.ones(4, 2),
+                }
+            ),
             "adapter_config.json": json.dumps(config).encode(),
         }
     )

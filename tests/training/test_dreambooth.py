@@ -104,6 +104,8 @@ def test_the_loss_is_that_of_the_image_and_the_weighted_one_of_its_class(
 def test_captions_stay_where_their_column_is_named(start: Callable[..., Session]) -> None:
     prompt = {"method": "dreambooth", "dreambooth__instance_prompt": "a photo of sks cat"}
     assert set(start(**prompt).data.captions) == {("a photo of sks cat",)}
+    # Captions that lack the subject are refused: it would not be learned.
+    prompt["dreambooth__instance_prompt"] = "a photo of star"
     named = start(**prompt, data__caption_column="text").data.captions
     assert len(set(named)) == 6
 

@@ -54,10 +54,9 @@ REFS: dict[str, str] = {
     "https://[::1/a.safetensors": "not a URL",
     "http://example.com/a.safetensors": "not an https URL",
     "https://example.com/a.bin": "does not end in .safetensors",
-    "https://me:secret@example.com/a.safetensors": "a name or a password",
+    "https://me:secret@example.com/a.safetensors": "a user name or password",
     "https://huggingface.co/datasets/me/x": "page of a dataset",
     "https://huggingface.co/me/x/commits/main": "not the page of a repo",
-    "https://huggingface.co/me/x/blob": "not the page of a repo",
     # this machine
     "./nowhere": "no file or folder",
     "../nowhere.safetensors": "no file or folder",

@@ -190,7 +190,7 @@ def test_an_upload_that_is_slow_holds_up_no_step(
 
     through.change = answer
     train(tmp_path / "slow", "me/kept-slowly", watch, **on_this_disk(bases))
-    assert [text.split(" at ")[0] for text in uploads] == [
+    assert [text.split(" to ")[0] for text in uploads] == [
         "Uploaded the checkpoint of step 2",
         "Uploaded the checkpoint of step 6",
     ]
