@@ -89,7 +89,7 @@ class TrainingFacts:
     Attributes:
         steps: Optimizer steps.
         images: Number of distinct images.
-        captions_from: Where their captions are, such as "column 'text'"; None where all have one.
+        captions_from: Place of their captions, such as "column 'text'"; None where all have one.
         final_loss: Smoothed loss at the end.
         seconds: Duration in seconds, encoding included.
         images_per_second: Throughput after warm-up.

@@ -31,7 +31,7 @@ def as_captions(value: Any, lines: CaptionLines = "join", tags: bool = False) ->
 
     Args:
         value: Cell of a table, or the text of a file.
-        lines: What a text of several lines is: its first line, all lines joined into one caption,
+        lines: Use of a text of several lines: its first line, all lines joined into one caption,
             or a caption in each.
         tags: Whether a list of strings is one caption, whose parts are joined by commas.
     """

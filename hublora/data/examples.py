@@ -80,7 +80,7 @@ class Listing:
         left_out: Images of the folder that are not listed in its metadata or cannot be captioned.
         notes: Sentences for the log about how the dataset was read.
         mask_digest: Hash of the masks' names and bytes; "" without masks.
-        captions_from: Where the captions are, such as "column 'text' of metadata.csv"; None
+        captions_from: Place of the captions, such as "column 'text' of metadata.csv"; None
             where all images get the default caption.
     """
 

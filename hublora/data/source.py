@@ -35,7 +35,7 @@ class Source:
         skipped: Images that are left out, with reasons.
         notes: Sentences for the log about how the dataset was read.
         masks_fingerprint: Hash of the masks; "" without masks.
-        captions_from: Where the captions are, such as "column 'text' of metadata.csv"; None
+        captions_from: Place of the captions, such as "column 'text' of metadata.csv"; None
             where all images get one caption.
     """
 

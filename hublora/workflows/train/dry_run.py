@@ -46,7 +46,7 @@ class DryRunReport:
         dataset: Source of the images.
         dataset_license: Licence in the dataset's card; None if it states none.
         images: Number of training images.
-        captions_from: Where the captions are, such as "column 'text' of metadata.csv"; None where
+        captions_from: Place of the captions, such as "column 'text' of metadata.csv"; None where
             all images get one caption.
         skipped: Number of unusable images.
         held_out: Number of held-out images.
