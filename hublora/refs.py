@@ -287,8 +287,8 @@ def _endpoint() -> str:
 
 def _parse_page(url: str, weight: float, text: str) -> AdapterRef:
     # Here, because huggingface_hub takes as long to import as all of hublora's command line.
-    from huggingface_hub.errors import HfUriError
     from huggingface_hub import parse_hf_uri
+    from huggingface_hub.errors import HfUriError
 
     try:
         page = parse_hf_uri(url, endpoint=_endpoint() or None)

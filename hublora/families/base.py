@@ -137,8 +137,8 @@ class Family(Protocol):
         convolutions: Component -> ends of the names of its convolutions.
         card_tags: Tags by which the Hub groups the family's adapters.
         component_classes: Component of the pipeline -> (library, class) that it may have.
-        optional_component_classes: Allowed class names by component, for components that a pipeline may
-            lack.
+        optional_component_classes: Component that a pipeline may lack -> (library, class) that it
+            may have.
         unloaded_components: Components of `model_index.json` that are never opened.
         half_dtype: Half precision that does not overflow.
         autocast: Whether training runs the denoiser under autocast.
