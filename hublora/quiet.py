@@ -9,13 +9,24 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from hublora.module_lock import MODULE_LOCK
+
 # diffusers imports these classes whether they are used or not; hublora reads images with Pillow.
 _IRRELEVANT = "requires torchvision (not installed)"
 
 
 @contextmanager
 def quiet_loading() -> Iterator[None]:
-    """Disable progress bars of diffusers and transformers and the notice about torchvision."""
+    """Disable progress bars of diffusers and transformers and the notice about torchvision.
+
+    One thread at a time loads: these switches, and what loading changes in torch, are global.
+    """
+    with MODULE_LOCK, _quiet():
+        yield
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
     from diffusers.utils import logging as of_diffusers
     from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars
     from transformers.utils import logging as of_transformers

@@ -8,6 +8,7 @@ from typing import Any
 
 from hublora.adapters.embeddings import LearnedToken
 from hublora.errors import AdapterError
+from hublora.module_lock import MODULE_LOCK
 
 
 def add_tokens(pipe: Any, tokens: Iterable[LearnedToken], label: str) -> dict[str, tuple[str, ...]]:
@@ -42,7 +43,7 @@ def add_tokens(pipe: Any, tokens: Iterable[LearnedToken], label: str) -> dict[st
             for name, row in zip(names[token.name], token.vectors[number], strict=False)
         }
         if learned:
-            with _quiet_transformers():
+            with MODULE_LOCK, _quiet_transformers():
                 pipe.load_textual_inversion(
                     [{name: row} for name, row in learned.items()],
                     token=list(learned),

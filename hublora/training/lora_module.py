@@ -16,6 +16,7 @@ from hublora.adapters.layer_names import file_prefix
 from hublora.adapters.lycoris import hadamard, kronecker
 from hublora.adapters.match import reshape_update
 from hublora.errors import ConfigError
+from hublora.module_lock import MODULE_LOCK
 from hublora.training.config.sections import AdapterSettings
 
 ADAPTER_NAME = "default"
@@ -116,7 +117,8 @@ def adapt(
     adapted = LoraModule(model, settings.method)
     if settings.init != "gaussian":
         adapted.originals = _set_aside(model, ranks, settings.init)
-    model.add_adapter(_peft_config(settings, ranks), adapter_name=ADAPTER_NAME)
+    with MODULE_LOCK:
+        model.add_adapter(_peft_config(settings, ranks), adapter_name=ADAPTER_NAME)
     cast_training_params([model], dtype=torch.float32)
     for name, layer in tuned(model):
         if name in adapted.originals:

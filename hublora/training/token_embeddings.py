@@ -12,6 +12,7 @@ import torch
 from hublora.adapters.embeddings import LearnedToken
 from hublora.errors import ConfigError
 from hublora.families import Family
+from hublora.module_lock import MODULE_LOCK
 from hublora.training.config.sections import TokenSettings
 
 
@@ -151,7 +152,8 @@ def add_tokens(settings: TokenSettings, family: Family, pipe: Any, seed: int) ->
         )
         if tokenizer.add_tokens(names) != len(names):
             raise ConfigError("A --placeholder-token is a token of the base already.", "Rename it.")
-        learned = LearnedRows(known, first, rows)
+        with MODULE_LOCK:
+            learned = LearnedRows(known, first, rows)
         encoder.set_input_embeddings(learned)
         tokens.rows[component] = learned
         tokens.initial[component] = learned.rows.detach().clone()

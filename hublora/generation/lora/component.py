@@ -22,6 +22,7 @@ from peft import LoraConfig
 from hublora.errors import ConfigError
 from hublora.generation.lora.layer import LayerLora, wrap
 from hublora.generation.lora.packed import PackedLora
+from hublora.module_lock import MODULE_LOCK
 
 Factors = float | list[float]  # one for the whole component, or one for each layer of an adapter
 Active = tuple[PackedLora, Factors]
@@ -85,7 +86,7 @@ class ComponentLora:
                 before = needed.get(layer, 0)
                 needed[layer] = before + rank if together else max(before, rank)
         dora_layers = {layer for one in adapters if one.dora_scales for layer in one.layers}
-        with torch.inference_mode(False), torch.no_grad():
+        with MODULE_LOCK, torch.inference_mode(False), torch.no_grad():
             self._resize(needed, dora_layers)
 
     @torch.compiler.disable
