@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from hublora.hub.resolve import inspect_repo, read_card
 from hublora.progress import Callback, downloading, no_callback
 from hublora.quiet import quiet_loading
 from hublora.refs import BaseRef
+from hublora.resolution.base_contents import components_of, hash_components
 from hublora.resolution.model_folder import check_pipeline_folder
 
 if TYPE_CHECKING:
@@ -68,6 +69,25 @@ class Base:
     def label(self) -> str:
         """The name in messages, with the first digits of the commit."""
         return f"{self.name}@{self.commit[:8]}" if self.commit else self.name
+
+    @property
+    def encodes_prompts(self) -> list[str]:
+        """Components in a local folder that may affect prompt embeddings: tokenizers, text
+        encoders and whatever else is neither denoiser nor VAE."""
+        others = (self.family.denoiser, self.family.vae)
+        return [name for name in components_of(self.folder) if name not in others]
+
+    def version(self, components: Collection[str] | None = None) -> str:
+        """Return what tells this base from all others of its name: its commit, or the hash of a
+        folder's files.
+
+        Args:
+            components: The components that matter; all by default.
+        """
+        if self.commit is not None:
+            return self.commit
+        chosen = components_of(self.folder) if components is None else components
+        return hash_components(self.folder, chosen)
 
     def load(self, dtype: torch.dtype | dict[str, torch.dtype]) -> Any:
         """Return the pipeline on the CPU, weights in `dtype`; see `Family.load`.

@@ -41,7 +41,7 @@ from hublora.hub.repo_layout import WEIGHTS
 from hublora.training.config.training_config import TrainingConfig, flatten
 from hublora.training.failures import Diverged
 from hublora.training.run_folder import CHECKPOINT, STATE, list_checkpoints
-from hublora.training.session import Session
+from hublora.training.session import InputHashes, Session
 
 EMBEDDINGS = "embeddings/tokens.safetensors"
 OPTIMIZER = "optimizer.safetensors"
@@ -60,6 +60,8 @@ _FREE = (
     "data.archive",
     "dreambooth.class_folder",
 )
+
+_BASE_FILES = "base files"  # setting with the hash of a local base
 
 # Exceptions while loading a state that this module did not write.
 _UNFIT = (
@@ -117,7 +119,7 @@ def _remove(folder: Path) -> None:
 def check_checkpoint(
     folder: Path,
     config: TrainingConfig,
-    data_fingerprint: str,
+    inputs: InputHashes,
     accelerator: Accelerator,
     label: str = "",
 ) -> None:
@@ -126,7 +128,7 @@ def check_checkpoint(
     Args:
         folder: Folder of the checkpoint.
         config: Settings of the training.
-        data_fingerprint: Hash of the images and captions.
+        inputs: Hashes of base, images and captions.
         accelerator: Device, precision and processes.
         label: Name of the checkpoint in messages (default: its folder).
 
@@ -134,9 +136,7 @@ def check_checkpoint(
         ConfigError: The checkpoint is damaged, or was written with other settings.
     """
     state = check_files(folder)
-    _check_settings(
-        _settings(config, data_fingerprint, accelerator), state["settings"], label or str(folder)
-    )
+    _check_settings(_settings(config, inputs, accelerator), state["settings"], label or str(folder))
 
 
 def check_files(
@@ -233,7 +233,7 @@ def _write(session: Session, folder: Path) -> None:
         "average": averages,
         "schedule": json_part(session.schedule.state_dict()),
         "scaler": scaler.state_dict() if scaler is not None else None,
-        "settings": _settings(session.config, session.data_fingerprint, session.accelerator),
+        "settings": _settings(session.config, session.inputs, session.accelerator),
         "sha256": {name: sha256_of(folder / name) for name in (*usable, OPTIMIZER)},
     }
     write_atomically(folder / STATE, json.dumps({**state, "state": _digest(state)}))
@@ -313,12 +313,12 @@ def _damaged(folder: Path, name: str) -> ConfigError:
 
 
 def _settings(
-    config: TrainingConfig, data_fingerprint: str, accelerator: Accelerator
+    config: TrainingConfig, inputs: InputHashes, accelerator: Accelerator
 ) -> dict[str, Any]:
     """Return the settings that must not change in a resumed training, under dotted keys.
 
-    Paths are reduced to names, since they differ between machines; the fingerprint identifies the
-    images. Batch size, gradient accumulation steps and processes may change as long as their
+    Paths are reduced to names, since they differ between machines; the hashes identify base
+    and images. Batch size, gradient accumulation steps and processes may change as long as their
     product, the images of an optimizer step, is the same.
     """
     fixed = {key: value for key, value in flatten(config.shareable()).items() if not _is_free(key)}
@@ -329,7 +329,8 @@ def _settings(
     return fixed | {
         "mixed_precision": accelerator.mixed_precision,
         "images a step": images,
-        "images": data_fingerprint,
+        "images": inputs.images,
+        **({_BASE_FILES: inputs.base} if inputs.base is not None else {}),
     }
 
 
@@ -339,6 +340,12 @@ def _is_free(key: str) -> bool:
 
 def _check_settings(now: Mapping[str, Any], then: Mapping[str, Any], label: str) -> None:
     changed = [key for key in now if key in then and now[key] != then[key]]
+    if _BASE_FILES in changed:
+        raise ConfigError(
+            f"The checkpoint {label} was made with another base: the folder named "
+            f"{now['base.model']!r} had other files.",
+            "Resume with that base, or start anew in another --output-dir.",
+        )
     if changed:
         listed = ", ".join(f"{key} (was {then[key]}, is {now[key]})" for key in changed[:4])
         raise ConfigError(

@@ -60,6 +60,19 @@ class SampleStream:
     order: BucketSampler | None = None
 
 
+@dataclass(frozen=True)
+class InputHashes:
+    """What a training read, which a resumed one needs again.
+
+    Attributes:
+        images: Hash of the images and captions.
+        base: Hash of the files of a local base; None for one at a commit of the Hub.
+    """
+
+    images: str
+    base: str | None = None
+
+
 @dataclass
 class Session:
     """The state of one training.
@@ -69,7 +82,7 @@ class Session:
         family: Family of the base.
         pipe: Pipeline of the base, with the adapter in its components.
         data: Encoded images and captions.
-        data_fingerprint: Hash of the images and captions; a resumed run needs the same.
+        inputs: Hashes of base, images and captions; a resumed run needs the same.
         adapted: Component -> its adapter; empty if only token embeddings are trained.
         tokens: Token embeddings; None if none are trained.
         start_step: Trainable -> step from which on it is trained; 0 if it is not listed.
@@ -92,7 +105,7 @@ class Session:
     family: Family
     pipe: Any
     data: CachedDataset
-    data_fingerprint: str
+    inputs: InputHashes
     adapted: dict[str, LoraModule]
     tokens: Tokens | None
     start_step: Mapping[str, int]

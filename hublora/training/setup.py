@@ -25,7 +25,7 @@ from hublora.training.optimizers import (
     token_group,
 )
 from hublora.training.rng import derived_seed, split
-from hublora.training.session import SampleStream, Session, total_steps
+from hublora.training.session import InputHashes, SampleStream, Session, total_steps
 from hublora.training.target_layers import find_targets, trained_components
 from hublora.training.token_embeddings import Tokens, add_tokens, check_tokens
 
@@ -80,7 +80,7 @@ def start_session(
     family: Family,
     pipe: Any,
     data: CachedDataset,
-    data_fingerprint: str,
+    inputs: InputHashes,
     accelerator: Accelerator,
     initial_updates: Mapping[str, Mapping[str, LowRank]] | None = None,
     class_images: int = 0,
@@ -92,7 +92,7 @@ def start_session(
         family: Family of the base.
         pipe: Pipeline of the base.
         data: Encoded images and captions.
-        data_fingerprint: Hash of the images and captions.
+        inputs: Hashes of base, images and captions.
         accelerator: Device, precision and processes.
         initial_updates: Component -> layer, as the base names it -> initial update.
         class_images: Number of images at the end of `data` that are class images.
@@ -124,7 +124,7 @@ def start_session(
         family=family,
         pipe=pipe,
         data=data,
-        data_fingerprint=data_fingerprint,
+        inputs=inputs,
         adapted=adapted,
         tokens=tokens,
         start_step=start_step,

@@ -22,6 +22,7 @@ KINDS = {
     "archives": "unpacked .zip files",
     "image_checks": "results of checking images",
     "faces": "positions of faces",
+    "base_hashes": "hashes of the files of local bases",
     "urls": "adapters downloaded from https URLs",
 }
 

@@ -55,7 +55,12 @@ def start(settings: Callable[..., TrainingConfig]) -> Callable[..., Session]:
         from hublora.resolution.base import download_base, resolve_base
         from hublora.training.accelerator import make_accelerator, weight_dtype
         from hublora.training.setup import start_session
-        from hublora.workflows.train.prepare import encode, initial_updates, open_dataset
+        from hublora.workflows.train.prepare import (
+            encode,
+            initial_updates,
+            input_hashes,
+            open_dataset,
+        )
 
         config = settings(**changes)
         accelerator = make_accelerator(config)
@@ -69,7 +74,7 @@ def start(settings: Callable[..., TrainingConfig]) -> Callable[..., Session]:
             base.family,
             pipe,
             data,
-            source.fingerprint,
+            input_hashes(base, source),
             accelerator,
             initial,
             class_images=class_images,

@@ -95,7 +95,7 @@ def test_a_training_stopped_in_the_middle_of_an_epoch_is_the_uninterrupted_one(
     folder = save_checkpoint(whole)
     losses += advance(whole, 6)
     resumed = start(**given)
-    check_checkpoint(folder, resumed.config, resumed.data_fingerprint, resumed.accelerator)
+    check_checkpoint(folder, resumed.config, resumed.inputs, resumed.accelerator)
     load_checkpoint(resumed, folder)
     assert advance(resumed, 6) == losses[4:]
     assert whole.measures == resumed.measures

@@ -47,7 +47,7 @@ def advance(session: Session, to: int) -> list[float]:
 
 
 def check(folder: Path, session: Session) -> None:
-    check_checkpoint(folder, session.config, session.data_fingerprint, session.accelerator)
+    check_checkpoint(folder, session.config, session.inputs, session.accelerator)
 
 
 @pytest.mark.parametrize(
@@ -176,7 +176,7 @@ def test_other_settings_are_refused_by_name(start, settings) -> None:
     folder = save_checkpoint(session)
     other = settings(optimizer__learning_rate=0.5, adapter__rank=8, seed=3)
     with pytest.raises(ConfigError) as caught:
-        check_checkpoint(folder, other, session.data_fingerprint, session.accelerator)
+        check_checkpoint(folder, other, session.inputs, session.accelerator)
     for text in ("optimizer.learning_rate (was 0.001, is 0.5)", "adapter.rank (was 4, is 8)"):
         assert text in caught.value.message
     assert "seed (was 0, is 3)" in caught.value.message
@@ -198,7 +198,7 @@ def test_what_does_not_change_the_result_may_change(start, settings) -> None:
         hub__push=True,
         output_dir=folder.parent.parent / "moved",
     )
-    check_checkpoint(folder, other, session.data_fingerprint, session.accelerator)
+    check_checkpoint(folder, other, session.inputs, session.accelerator)
 
 
 def save_for_ever(session: Session) -> None:

@@ -101,11 +101,11 @@ def test_what_is_advised_can_be_resumed(start: Callable[..., Session]) -> None:
     next(train(first))
     folder = save_checkpoint(first)
     halves = start(train_batch_size=2, gradient_accumulation_steps=2, schedule__max_train_steps=3)
-    check_checkpoint(folder, halves.config, halves.data_fingerprint, halves.accelerator)
+    check_checkpoint(folder, halves.config, halves.inputs, halves.accelerator)
     load_checkpoint(halves, folder)
     list(train(halves))
     for one, other in zip(whole.parameters, halves.parameters, strict=True):
         assert torch.allclose(one, other, atol=1e-4)
     less = start(train_batch_size=2)
     with pytest.raises(ConfigError, match="images a step"):
-        check_checkpoint(folder, less.config, less.data_fingerprint, less.accelerator)
+        check_checkpoint(folder, less.config, less.inputs, less.accelerator)

@@ -48,7 +48,7 @@ def test_a_checkpoint_that_does_not_fit_leaves_the_others(
     with largest_file(size), pytest.raises(OSError, match="File too large"):
         save_checkpoint(session)
     assert list_checkpoints(session.config.run_folder) == [good]
-    check_checkpoint(good, session.config, session.data_fingerprint, session.accelerator)
+    check_checkpoint(good, session.config, session.inputs, session.accelerator)
     assert sorted(path.name for path in good.parent.iterdir()) == ["checkpoint-1"], "no rest of it"
     assert save_checkpoint(session).name == "checkpoint-2"
 

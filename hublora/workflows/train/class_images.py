@@ -50,7 +50,7 @@ def plan_class_images(config: TrainingConfig, base: Base, pipe: Any) -> tuple[Sa
     if config.dreambooth.class_folder is not None:
         return plan, config.dreambooth.class_folder.expanduser()
     dtype = str(getattr(pipe, base.family.denoiser).dtype)
-    about = {"base": base.name, "commit": base.commit, "dtype": dtype, **plan.facts()}
+    about = {"base": base.name, "commit": base.version(), "dtype": dtype, **plan.facts()}
     key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:32]
     return plan, config.data.cache_root / "class" / key
 

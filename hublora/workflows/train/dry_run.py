@@ -5,7 +5,6 @@ Over 300 lines because every figure of the report is measured or derived here.
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 import time
@@ -15,7 +14,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hublora.data.row_file import INDEX
 from hublora.errors import ConfigError
 from hublora.filesystem import nearest_folder
 from hublora.progress import Callback, Note, no_callback
@@ -25,7 +23,13 @@ from hublora.workflows.train.class_images import count_missing, plan_class_image
 from hublora.workflows.train.gallery import count_generated
 from hublora.workflows.train.hub_checkpoint import download_checkpoint
 from hublora.workflows.train.image_sizes import shapes
-from hublora.workflows.train.prepare import PreparedRun, encode, initial_updates, prepare_run
+from hublora.workflows.train.prepare import (
+    PreparedRun,
+    encode,
+    image_key,
+    initial_updates,
+    prepare_run,
+)
 
 if TYPE_CHECKING:
     from hublora.data.crops import Bucket
@@ -233,7 +237,7 @@ def trial(ready: PreparedRun, images: int) -> Iterator[tuple[Session, float]]:
             base.family,
             ready.pipe,
             data,
-            source.fingerprint,
+            ready.inputs,
             ready.accelerator,
             initial,
             class_images=of_class,
@@ -306,18 +310,12 @@ def _missing_class_images(ready: PreparedRun) -> int:
 
 
 def _is_cached(ready: PreparedRun, buckets: Sequence[Bucket]) -> bool:
-    """Tell whether the cache has these images in these shapes from this base."""
-    wanted = {
-        "images": ready.source.images_fingerprint,
-        "base": ready.base.name,
-        "commit": ready.base.commit,
-    }
-    cached = set()
-    for index in (ready.config.data.cache_root / "latents").glob(f"*/{INDEX}"):
-        about = json.loads(index.read_text())
-        if all(about.get(key) == value for key, value in wanted.items()):
-            cached.add((*about["size"], about["rows"]))
-    return all((*bucket.size, bucket.plan.rows) in cached for bucket in buckets)
+    """Tell whether the cache has the latents of all images."""
+    from hublora.data.latent_cache import BucketCache
+
+    key = image_key(ready.base, ready.accelerator.device)
+    caches = [BucketCache(ready.source, ready.config.data, one, key) for one in buckets]
+    return all(cache.done == cache.rows for cache in caches)
 
 
 def _output_bytes(session: Session, steps: int) -> int:

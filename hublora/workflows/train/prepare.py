@@ -30,11 +30,13 @@ from hublora.workflows.train.image_sizes import (
 )
 
 if TYPE_CHECKING:
+    import torch
     from accelerate import Accelerator
 
     from hublora.adapters.adapter import LowRank
     from hublora.data import CachedDataset, Source
     from hublora.training.config.training_config import TrainingConfig
+    from hublora.training.session import InputHashes
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class PreparedRun:
         pipe: Pipeline of the base, on the CPU.
         checkpoints_at: Branch of the Hub repo that checkpoints are uploaded to, and whether it is
             public or private; None without `checkpoint.to_hub`.
+        inputs: Hashes of base, images and captions.
     """
 
     config: TrainingConfig
@@ -59,6 +62,7 @@ class PreparedRun:
     base: Base
     pipe: Any
     checkpoints_at: str | None
+    inputs: InputHashes
 
 
 def prepare_run(config: TrainingConfig, resume: str | None, callback: Callback) -> PreparedRun:
@@ -113,14 +117,22 @@ def _check(
     callback(Note(f"Base: {base.label}"))
     config = pin_revisions(config, base, source)
     config = resolve_bucket_batch(config, checkpoint)
+    inputs = main_first(lambda: input_hashes(base, source))
     if checkpoint is not None:
-        check_checkpoint(checkpoint, config, source.fingerprint, accelerator, label)
+        check_checkpoint(checkpoint, config, inputs, accelerator, label)
     # The VAE is only needed for encoding, and half precision shows in the latents of some bases.
     dtype = weight_dtype(accelerator)
     pipe = base.load({"default": dtype, base.family.vae: torch.float32})
     check_settings(config, base.family, pipe)
     shapes(config, base, pipe)
-    return PreparedRun(config, checkpoint, accelerator, source, base, pipe, checkpoints_at)
+    return PreparedRun(config, checkpoint, accelerator, source, base, pipe, checkpoints_at, inputs)
+
+
+def input_hashes(base: Base, source: Source) -> InputHashes:
+    """Return the hashes of what a training reads."""
+    from hublora.training.session import InputHashes
+
+    return InputHashes(source.fingerprint, None if base.commit else base.version())
 
 
 def open_dataset(config: TrainingConfig, callback: Callback = no_callback) -> Source:
@@ -204,15 +216,14 @@ def encode(
             encoded = family.encode_prompts(pipe, prompts)
         return {name: tensor.cpu() for name, tensor in encoded.items()}
 
-    key = {"base": base.name, "commit": base.commit, "family": family.name}
     data = build_cache(
         source,
         config.data,
         Encoders(
             encode_images,
             None if encodes_prompts(config) else encode_prompts,
-            image_key=key,
-            prompt_key={**key, "dtype": str(dtype), "tokens": longest},
+            image_key=image_key(base, device),
+            prompt_key=_prompt_key(base, device, dtype, longest),
             batch_size=4 if device.type == "cuda" else 1,
             inpaints=family.inpaints(pipe),
         ),
@@ -230,6 +241,26 @@ def encode(
     if note := enlarged_note(data, [example.size for example in source.examples]):
         callback(Note(note, warning=True))
     return data
+
+
+def image_key(base: Base, device: torch.device) -> dict[str, Any]:
+    """Return all that determines the latents of given pixels."""
+    return {**_base_key(base, device), "commit": base.version([base.family.vae])}
+
+
+def _prompt_key(
+    base: Base, device: torch.device, dtype: torch.dtype, tokens: int
+) -> dict[str, Any]:
+    """Return all that determines the embeddings of given texts."""
+    version = base.version(base.encodes_prompts)
+    of_base = {**_base_key(base, device), "commit": version}
+    return {**of_base, "dtype": str(dtype), "tokens": tokens}
+
+
+def _base_key(base: Base, device: torch.device) -> dict[str, Any]:
+    # Kinds of devices round differently; the key of a processor is the older one without it.
+    on = {} if device.type == "cpu" else {"device": device.type}
+    return {"base": base.name, "family": base.family.name, **on}
 
 
 def initial_updates(

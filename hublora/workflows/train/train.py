@@ -91,7 +91,7 @@ def _start_session(ready: PreparedRun, callback: Callback) -> tuple[Session, Met
         base.family,
         ready.pipe,
         data,
-        source.fingerprint,
+        ready.inputs,
         ready.accelerator,
         initial,
         class_images=len(trained_on.examples) - len(source.examples),
