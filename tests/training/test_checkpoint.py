@@ -24,7 +24,7 @@ from hublora.training.checkpoint import (
 )
 from hublora.training.events import StepDone
 from hublora.training.loop import train
-from hublora.training.session import Session
+from hublora.training.session import InputHashes, Session
 
 SUBJECT = {
     "method": "dreambooth",
@@ -186,7 +186,7 @@ def test_other_images_are_refused(start) -> None:
     session = start()
     folder = save_checkpoint(session)
     with pytest.raises(ConfigError, match="images"):
-        check_checkpoint(folder, session.config, "other", session.accelerator)
+        check_checkpoint(folder, session.config, InputHashes("other"), session.accelerator)
 
 
 def test_what_does_not_change_the_result_may_change(start, settings) -> None:

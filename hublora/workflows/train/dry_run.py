@@ -18,6 +18,7 @@ from hublora.errors import ConfigError
 from hublora.filesystem import nearest_folder
 from hublora.progress import Callback, Note, no_callback
 from hublora.refs import is_repo
+from hublora.workflows.train.cache_keys import image_key
 from hublora.workflows.train.card_facts import peak_memory
 from hublora.workflows.train.class_images import count_missing, plan_class_images
 from hublora.workflows.train.gallery import count_generated
@@ -26,7 +27,6 @@ from hublora.workflows.train.image_sizes import shapes
 from hublora.workflows.train.prepare import (
     PreparedRun,
     encode,
-    image_key,
     initial_updates,
     prepare_run,
 )

@@ -13,6 +13,7 @@ from hublora.hub.push import check_can_push
 from hublora.progress import Callback, Note, Progress, no_callback
 from hublora.refs import BaseRef, is_repo
 from hublora.resolution.base import Base, download_base, resolve_base
+from hublora.workflows.train.cache_keys import image_key, prompt_key
 from hublora.workflows.train.destination import pin_revisions, resolve_destination
 from hublora.workflows.train.find_checkpoint import find_checkpoint
 from hublora.workflows.train.hub_checkpoint import (
@@ -30,7 +31,6 @@ from hublora.workflows.train.image_sizes import (
 )
 
 if TYPE_CHECKING:
-    import torch
     from accelerate import Accelerator
 
     from hublora.adapters.adapter import LowRank
@@ -223,7 +223,7 @@ def encode(
             encode_images,
             None if encodes_prompts(config) else encode_prompts,
             image_key=image_key(base, device),
-            prompt_key=_prompt_key(base, device, dtype, longest),
+            prompt_key=prompt_key(base, device, dtype, longest),
             batch_size=4 if device.type == "cuda" else 1,
             inpaints=family.inpaints(pipe),
         ),
@@ -241,26 +241,6 @@ def encode(
     if note := enlarged_note(data, [example.size for example in source.examples]):
         callback(Note(note, warning=True))
     return data
-
-
-def image_key(base: Base, device: torch.device) -> dict[str, Any]:
-    """Return all that determines the latents of given pixels."""
-    return {**_base_key(base, device), "commit": base.version([base.family.vae])}
-
-
-def _prompt_key(
-    base: Base, device: torch.device, dtype: torch.dtype, tokens: int
-) -> dict[str, Any]:
-    """Return all that determines the embeddings of given texts."""
-    version = base.version(base.encodes_prompts)
-    of_base = {**_base_key(base, device), "commit": version}
-    return {**of_base, "dtype": str(dtype), "tokens": tokens}
-
-
-def _base_key(base: Base, device: torch.device) -> dict[str, Any]:
-    # Kinds of devices round differently; the key of a processor is the older one without it.
-    on = {} if device.type == "cpu" else {"device": device.type}
-    return {"base": base.name, "family": base.family.name, **on}
 
 
 def initial_updates(
