@@ -24,7 +24,7 @@ from hublora.training.loop import train
 from hublora.training.session import Session
 from hublora.workflows.cache import list_cache
 from hublora.workflows.train.dry_run import dry_run
-from tests.data.images import draw
+from tests.data.images import noise_image
 
 Start = Callable[..., Session]
 BUCKETS = {"data__aspect_buckets": True, "data__crop_variants": 2}
@@ -75,7 +75,7 @@ def place(tmp_path: Path, bases: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         for index, size in enumerate(((100, 70), (70, 100), (90, 70))):
             path = tmp_path / folder / f"{index}.png"
             path.parent.mkdir(exist_ok=True)
-            draw(index, *size).save(path)
+            noise_image(index, *size).save(path)
             path.with_suffix(".txt").write_text(f"{caption} {index}")
     monkeypatch.chdir(tmp_path)
     return tmp_path
