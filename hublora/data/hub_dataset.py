@@ -10,12 +10,14 @@ import errno
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hublora.data.columns import Columns, choose_columns
 from hublora.data.config import DataConfig
 from hublora.data.examples import Example, Listing
+from hublora.data.hub_pairs import has_pairs, list_pairs
 from hublora.data.table_rows import list_rows
 from hublora.errors import DataError, HubError, HubloraError
 
@@ -44,6 +46,8 @@ def list_dataset(config: DataConfig) -> Listing:
         "dataset",
         parse_revision(config.revision) if config.revision else None,
     )
+    if has_pairs(snapshot):
+        return replace(list_pairs(config, snapshot), license=_license_of(snapshot.card))
     table = _load(config, snapshot.commit)
     columns = choose_columns(
         config, table.features, lambda name: table.select_columns([name])[:_VALUES][name]

@@ -13,7 +13,7 @@ from hublora.data.examples import Example, Skipped
 from hublora.errors import DataError
 from hublora.filesystem import write_atomically
 
-FORMAT = 2
+FORMAT = 3
 
 # Of the longer side to the shorter. Resized to cover a square of 1024, an image then has at most
 # 32 megapixels; one of 30,000×10 would have 3,000.

@@ -8,8 +8,11 @@ Normalize(0.5, 0.5). The VAE gets the same pixels, so that losses can be compare
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
 from typing import IO, TYPE_CHECKING, Any
 
+from hublora.data.image_bytes import is_heic, without_text
 from hublora.errors import DataError
 
 if TYPE_CHECKING:
@@ -64,11 +67,13 @@ def load_image(file: IO[bytes]) -> Image:
         raise DataError("is empty (0 bytes)")
     file.seek(0)
     try:
-        image: Image.Image = Image.open(file, formats=_known_formats())
+        image: Image.Image = Image.open(without_text(file), formats=_known_formats())
         if image.width * image.height > MAX_PIXELS:
             raise Image.DecompressionBombError
         image.load()
     except UnidentifiedImageError as error:
+        if is_heic(file):
+            raise DataError("is HEIC, which needs pip install pillow-heif") from error
         raise DataError("is not an image of a known format") from error
     except Image.DecompressionBombError as error:
         raise DataError(f"has more than {MAX_PIXELS // 10**6} million pixels") from error
@@ -157,6 +162,8 @@ def _known_formats() -> tuple[str, ...]:
     from PIL import Image
 
     Image.init()
+    if "HEIF" not in Image.OPEN and find_spec("pillow_heif"):
+        import_module("pillow_heif").register_heif_opener()
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 

@@ -71,8 +71,8 @@ def open_mask(example: Example) -> Image | None:
     """Return an example's mask as 8-bit grey; None without one.
 
     Raises:
-        DataError: The mask is damaged or has another aspect ratio than the image. The message is a
-            clause.
+        DataError: The mask is damaged, all black or has another aspect ratio than the image. The
+            message is a clause.
     """
     if example.mask is None:
         return None
@@ -83,6 +83,8 @@ def open_mask(example: Example) -> Image | None:
         raise DataError(f"has a mask that {error.message}") from error
     except OSError as error:
         raise DataError(f"has a mask that cannot be read ({error.strerror or error})") from error
+    if image.getextrema()[1] == 0:
+        raise DataError("has a mask that is all black, so nothing of it would be learned")
     width, height = example.size
     stretch = (image.width * height) / (image.height * width) if width and height else 1.0
     if max(stretch, 1 / stretch) > _MAX_STRETCH:

@@ -23,10 +23,11 @@ from hublora.data.columns import Columns, choose_columns, has_tags
 from hublora.data.config import DataConfig
 from hublora.data.examples import Listing
 from hublora.data.hub_dataset import builder_of, listing_of, translated_errors
+from hublora.data.hub_pairs import has_pairs
 from hublora.data.row_file import SECONDS_BETWEEN_SYNCS, translated_disk_errors
 from hublora.data.stream_store import Content, RowStore, read_progress, stored_examples
 from hublora.data.table_rows import row_name
-from hublora.errors import HubError
+from hublora.errors import DataError, HubError
 from hublora.hub.repo_layout import CARD
 
 if TYPE_CHECKING:
@@ -67,6 +68,11 @@ def list_stream(config: DataConfig, report: Count | None = None) -> Listing:
         "dataset",
         parse_revision(config.revision) if config.revision else None,
     )
+    if has_pairs(snapshot):
+        raise DataError(
+            f"The dataset {config.dataset} has a .txt beside each image, which is not streamed.",
+            "Leave out --streaming.",
+        )
     folder = config.cache_root / "streams" / _key(config, snapshot.commit)
     with translated_disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)

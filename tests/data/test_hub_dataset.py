@@ -67,6 +67,11 @@ def repos() -> dict[str, dict[str, bytes]]:
                 tags="strings",
             )
         },
+        "me/pairs": {
+            "README.md": b"---\nlicense: cc0-1.0\n---\n",
+            **{f"cats/{n}[a].png": png(n) for n in range(2)},
+            **{f"cats/{n}[a].txt": f"a {n}".encode() for n in range(2)},
+        },
         "me/no-captions": {"train.parquet": parquet([row(0, "a")], image="Image")},
         "me/no-rows": {"train.parquet": parquet([], **IMAGES)},
         "me/no-files": {},
@@ -117,6 +122,21 @@ def test_an_imagefolder_dataset_is_read(read, repo):
     assert (source.image_column, source.caption_column) == ("image", "captions")
     assert listed(source) == [(f"row {n} ({n}.png)", (f"a {n}", "b"), (48, 32)) for n in range(2)]
     assert source.license is None
+
+
+def test_images_with_text_beside_them_are_read(read, configure):
+    from huggingface_hub import snapshot_download
+
+    source = read("me/pairs")
+    expected = [(f"cats/{n}[a].png", (f"a {n}",), (48, 32)) for n in range(2)]
+    assert listed(source) == expected
+    assert (source.id, source.license) == ("me/pairs", "cc0-1.0")
+    assert len(source.revision) == 40
+    assert source.captions_from == "the .txt beside each image"
+    folder = snapshot_download("me/pairs", repo_type="dataset")
+    assert listed(open_source(configure(folder=folder))) == expected
+    with pytest.raises(DataError, match="is not streamed"):
+        read("me/pairs", streaming=True, max_train_samples=1)
 
 
 def test_rows_that_cannot_be_used_are_named(read):

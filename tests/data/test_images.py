@@ -237,3 +237,24 @@ def test_flipped_bytes_never_raise_anything_else(make_image):
                 to_rgb(load_image(io.BytesIO(broken.tobytes())))
             except (DataError, ValueError):
                 pass
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_png_with_much_text_is_a_good_image(make_image, compressed, turned):
+    from PIL.PngImagePlugin import PngInfo
+
+    image, file, texts = make_image(0), io.BytesIO(), PngInfo()
+    for number in range(70):
+        texts.add_text(f"workflow {number}", "x" * (2 << 20), zip=compressed)
+    exif = image.getexif()
+    exif[0x0112] = 6 if turned else 1
+    image.save(file, "PNG", pnginfo=texts, exif=exif)
+    file.seek(0)
+    expected = image.transpose(Image.Transpose.ROTATE_270) if turned else image
+    assert load_image(file).tobytes() == expected.tobytes()
+
+
+def test_heic_without_its_plugin_names_the_plugin():
+    with pytest.raises(DataError, match="is HEIC, which needs pip install pillow-heif"):
+        load_image(io.BytesIO(b"\0\0\0\x18ftypheic" + bytes(100)))

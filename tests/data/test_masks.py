@@ -138,3 +138,15 @@ def test_masks_that_are_asked_for_must_be_there(photos, configure):
     assert "x.mask.png" in str(caught.value.hint)
     with pytest.raises(DataError, match=r"photos has no metadata.*no column of masks 'm'"):
         open_source(configure(folder=photos, masks=True, mask_column="m"))
+
+
+def test_a_mask_that_is_all_black_is_named(photos, configure):
+    for number in range(5):
+        with Image.open(photos / f"{number}.png") as image:
+            size = image.size
+        Image.new("L", size, 0 if number == 3 else 1).save(photos / f"{number}.mask.png")
+    source = open_source(configure(folder=photos, masks=True))
+    assert [(one.name, one.reason) for one in source.skipped] == [
+        ("3.png", "has a mask that is all black, so nothing of it would be learned")
+    ]
+    assert open_source(configure(folder=photos)).skipped == []
