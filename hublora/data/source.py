@@ -16,7 +16,7 @@ from typing import Any
 from hublora.data.captions import clean
 from hublora.data.config import DataConfig
 from hublora.data.examples import Example, Listing, Skipped
-from hublora.errors import DataError
+from hublora.errors import DataError, NotFoundError
 
 
 @dataclass(frozen=True)
@@ -160,10 +160,13 @@ def check_there(config: DataConfig) -> None:
     """Check that a local folder or archive exists, and the folder its split, without reading it.
 
     Raises:
-        DataError: The folder, its split or the archive does not exist.
+        DataError: The folder, its split or the archive does not exist, or `data.dataset` is the
+            path of a folder.
     """
     from hublora.data.folder_files import find_layout
 
+    if config.dataset is not None:
+        _check_no_folder(config)
     if config.folder is not None:
         find_layout(config.folder.expanduser(), config.split)
     if config.archive is not None and "://" not in config.archive:
@@ -205,13 +208,27 @@ def _read_listing(config: DataConfig, progress: Callable[[int, int], None] | Non
         return list_folder(config, folder, folder.resolve().name)
     if config.archive is not None:
         return list_folder(config, *fetch_archive(config.archive, config.cache_root))
-    dataset = str(config.dataset)
+    _check_no_folder(config)
+    try:
+        return list_stream(config, progress) if config.streaming else list_dataset(config)
+    except NotFoundError as error:
+        if Path(str(config.dataset)).is_dir():
+            hint = f"For the folder, use: --folder {config.dataset}"
+            raise NotFoundError(error.message, hint) from error
+        raise
+
+
+def _check_no_folder(config: DataConfig) -> None:
+    """Check that `data.dataset` is no path of a folder.
+
+    Raises:
+        DataError: It is one.
+    """
+    dataset = str(config.dataset or "")
     if dataset.startswith((".", "/", "~")) or (dataset.count("/") != 1 and Path(dataset).is_dir()):
         raise DataError(
-            f"{dataset!r} is a folder, not a dataset on the Hub.",
-            f"Use: --folder {dataset}",
+            f"{dataset!r} is a folder, not a dataset on the Hub.", f"Use: --folder {dataset}"
         )
-    return list_stream(config, progress) if config.streaming else list_dataset(config)
 
 
 def _sample(examples: Sequence[Example], most: int | None, seed: int) -> Sequence[Example]:

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from hublora.data import DataConfig, Skipped, open_source
+from hublora.data.source import check_there
 from hublora.errors import DataError
 
 
@@ -238,6 +239,8 @@ def test_a_folder_given_as_a_hub_id_says_so(configure):
     with pytest.raises(DataError) as caught:
         open_source(configure(dataset="./photos"))
     assert caught.value.hint.endswith("--folder ./photos")
+    with pytest.raises(DataError, match="is a folder, not a dataset"):
+        check_there(configure(dataset="./photos"))
 
 
 def test_exactly_one_of_dataset_and_folder(photos, configure):

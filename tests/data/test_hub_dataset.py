@@ -139,6 +139,14 @@ def test_images_with_text_beside_them_are_read(read, configure):
         read("me/pairs", streaming=True, max_train_samples=1)
 
 
+def test_a_folder_that_is_not_on_the_hub_is_hinted(read, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "toys" / "car").mkdir(parents=True)
+    with pytest.raises(NotFoundError) as caught:
+        read("toys/car")
+    assert caught.value.hint == "For the folder, use: --folder toys/car"
+
+
 def test_rows_that_cannot_be_used_are_named(read):
     source = read("me/unusable")
     assert [one.name for one in source.examples] == ["row 0 (0.png)"]
