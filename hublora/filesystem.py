@@ -9,6 +9,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+# Files in a folder that a training or composition wrote, which say that hublora did.
+LOCK = ".cache/hublora/lock"
+RUN_RECORD = ".cache/hublora/results.json"
+RUN_CARD = ".cache/hublora/card.json"
+RUN_MARKERS = (LOCK, RUN_RECORD, RUN_CARD)
+
 
 def cache_root() -> Path:
     """Return the folder of caches that can be rebuilt: $HUBLORA_CACHE or ~/.cache/hublora."""
@@ -47,7 +53,7 @@ def locked(folder: Path) -> Iterator[bool]:
     except ImportError:
         yield True
         return
-    lock = folder / ".cache" / "hublora" / "lock"
+    lock = folder / LOCK
     lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.open("w") as file:
         try:
@@ -62,7 +68,7 @@ def locked(folder: Path) -> Iterator[bool]:
 
 def is_locked(folder: Path) -> bool:
     """Return whether a process has locked `folder`; writes nothing."""
-    lock = folder / ".cache" / "hublora" / "lock"
+    lock = folder / LOCK
     try:
         import fcntl
 

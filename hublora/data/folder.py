@@ -32,6 +32,7 @@ from hublora.data.folder_files import (
 from hublora.data.kohya_repeats import read_repeats
 from hublora.data.masks import find_mask_column, pair_up
 from hublora.data.metadata import read_metadata
+from hublora.data.own_output import generated_note, results_note
 from hublora.errors import DataError
 
 SIDECAR_ENDING = ".txt"
@@ -70,6 +71,8 @@ def list_folder(config: DataConfig, folder: Path, name: str) -> Listing:
         column, examples, left_out = _from_names(folder, images, beside, config.caption_lines)
     left_out += find_linked_folders(layout)
     notes = [*layout.notes, *([] if config.masks or not masks else [_unused(len(masks))])]
+    notes += results_note(layout.part)
+    notes += generated_note([(one.name, folder / one.name) for one in examples])
     repeated, said = read_repeats(config, examples)
     return Listing(
         id=name,

@@ -16,6 +16,7 @@ from typing import IO
 
 from hublora.data.examples import Skipped
 from hublora.data.metadata import METADATA
+from hublora.data.own_output import find_results
 from hublora.errors import DataError
 
 ENDINGS = (
@@ -64,9 +65,11 @@ def find_layout(folder: Path, split: str) -> FolderLayout:
             f"{', '.join(map(repr, names)) or 'none'}.",
             "Name a subfolder, or leave out --split; --max-train-samples uses a part of it.",
         )
-    part = folder / split
+    part, results = folder / split, find_results(folder)
     others = {
-        f"{one.name}/": found for one in inside if one != part and (found := len(find_images(one)))
+        f"{one.name}/": found
+        for one in inside
+        if one not in {part, *results} and (found := len(find_images(one)))
     }
     loose = sum(_is_image(one) for one in folder.iterdir())
     if split == TRAIN and (loose or any(name.rstrip("/") not in SPLITS for name in others)):
@@ -107,20 +110,25 @@ def _check_folder(folder: Path) -> None:
 def find_tables(layout: FolderLayout) -> list[Path]:
     """Return the metadata files: all in the part, and those of the root itself."""
     above = [layout.root / name for name in METADATA] if layout.root != layout.part else []
+    results = find_results(layout.part)
     return [one for one in above if one.is_file()] + [
         path
         for name in METADATA
         for path in sorted(layout.part.rglob(name))
-        if not _is_hidden(path.relative_to(layout.part))
+        if not _is_hidden(path.relative_to(layout.part)) and results.isdisjoint(path.parents)
     ]
 
 
 def find_images(folder: Path) -> list[Path]:
-    """Return the files with an image suffix in `folder` and below, sorted by name."""
+    """Return the files with an image suffix in `folder` and below, sorted by name, except those in
+    folders of results that hublora wrote."""
+    results = find_results(folder)
     return sorted(
         path
         for path in folder.rglob("*")
-        if _is_image(path) and not _is_hidden(path.relative_to(folder))
+        if _is_image(path)
+        and not _is_hidden(path.relative_to(folder))
+        and results.isdisjoint(path.parents)
     )
 
 

@@ -6,9 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from hublora.filesystem import sha256_of, write_atomically
-
-RECORD = ".cache/hublora/results.json"
+from hublora.filesystem import RUN_RECORD, sha256_of, write_atomically
 
 
 class ResultFiles:
@@ -21,7 +19,7 @@ class ResultFiles:
 
     def __init__(self, run: Path, warn: Callable[[str], None]) -> None:
         self._run, self._warn = run, warn
-        self._written = _read(run / RECORD)
+        self._written = _read(run / RUN_RECORD)
 
     def clear(self, folder: str) -> None:
         """Remove the recorded files of a subfolder that nobody has changed since.
@@ -61,7 +59,7 @@ class ResultFiles:
         return is_plain and self._written.get(name) == sha256_of(path)
 
     def _save(self) -> None:
-        write_atomically(self._run / RECORD, json.dumps(self._written, indent=1))
+        write_atomically(self._run / RUN_RECORD, json.dumps(self._written, indent=1))
 
 
 def _read(record: Path) -> dict[str, str]:

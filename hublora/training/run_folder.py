@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hublora.errors import ConfigError
-from hublora.filesystem import is_locked
+from hublora.filesystem import LOCK, is_locked
 
 STATE = "state.json"  # the file of a checkpoint that is written last
 HISTORY = "training/history.jsonl"
@@ -36,7 +36,7 @@ def check_own(run: Path) -> None:
     if run.exists() and not run.is_dir():
         raise ConfigError(f"output_dir must be a folder, got the file {run}.")
     found = sorted(one.name for one in run.iterdir()) if run.is_dir() else []
-    lock = run / ".cache" / "hublora" / "lock"  # of a training that ran here
+    lock = run / LOCK  # of a training that ran here
     if not found or lock.is_file() or list_checkpoints(run) or read_history(run / HISTORY):
         return
     listed = ", ".join(found[:5]) + (", …" if len(found) > 5 else "")

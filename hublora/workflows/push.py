@@ -10,13 +10,13 @@ from pydantic import TypeAdapter
 from hublora.cards.facts import CardFacts
 from hublora.cards.write import merge_card, write_card
 from hublora.errors import NotFoundError
-from hublora.filesystem import write_atomically
+from hublora.filesystem import RUN_CARD, write_atomically
 from hublora.hub.push import PushResult, check_can_push, files_kept, push_folder, remote_card
 from hublora.hub.repo_layout import CARD, CONTENTS, WEIGHTS
 from hublora.progress import Callback, Note, no_callback
 from hublora.workflows.verify import verify_push
 
-CARD_FACTS = ".cache/hublora/card.json"  # beside huggingface_hub's .cache/huggingface
+CARD_FACTS = RUN_CARD  # beside huggingface_hub's .cache/huggingface
 
 
 def push(

@@ -56,7 +56,8 @@ def _run_name(config: TrainingConfig) -> str:
         return config.hub.model_id.split("/")[-1]
     data = config.data
     archive = Path((data.archive or "").partition("?")[0]).stem
-    return Path(data.dataset or data.folder or archive or "adapter").name + "-lora"
+    folder = data.folder.expanduser().resolve().name if data.folder else ""  # "." has no name
+    return Path(data.dataset or folder or archive or "adapter").name + "-lora"
 
 
 def default_folder(name: str, resume: str | None) -> Path:
