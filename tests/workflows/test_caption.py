@@ -158,5 +158,5 @@ def test_what_is_no_captioner_is_said_in_a_sentence(photos: Path, bases: Path) -
 
 def test_two_images_cannot_share_a_caption(photos: Path) -> None:
     Image.new("RGB", (8, 8)).save(photos / "a.bmp")
-    with pytest.raises(DataError, match="share one caption"):
+    with pytest.raises(DataError, match="share the caption file"):
         caption(str(photos))
