@@ -64,9 +64,15 @@ def list_folder(config: DataConfig, folder: Path, name: str) -> Listing:
     left_out: list[Skipped] = []
     if tables:
         column, examples, used = _from_tables(config, layout, tables, beside)
-        others = [path for path in images if path not in used]
-        reason = f"is not named in {tables[0].name}"
-        left_out = [Skipped(path.relative_to(folder).as_posix(), reason) for path in others]
+        # Metadata is about the images in its own folder and below: others have their own captions.
+        places = [table.parent for table in tables]
+        inside = [path for path in images if any(map(path.is_relative_to, places))]
+        outside = [path for path in images if path not in {*inside, *used}]
+        _, more, left_out = _from_names(folder, outside, beside, config.caption_lines)
+        examples += more
+        reason = f"is not named in {tables[0].relative_to(folder).as_posix()}"
+        others = [path.relative_to(folder).as_posix() for path in inside if path not in used]
+        left_out += [Skipped(name, reason) for name in others]
     else:
         column, examples, left_out = _from_names(folder, images, beside, config.caption_lines)
     left_out += find_linked_folders(layout)

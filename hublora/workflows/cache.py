@@ -59,7 +59,7 @@ def list_cache(root: Path | str | None = None) -> list[CacheEntry]:
         _entry(kind, path)
         for kind in KINDS
         for path in sorted((folder / kind).glob("*"))
-        if not path.is_symlink()
+        if not path.is_symlink() and path.suffix != ".lock"
     ]
     return sorted(entries, key=lambda entry: -entry.size)
 

@@ -224,7 +224,8 @@ def _gallery(
 
     from hublora.generation.sample import image_difference
 
-    images = gallery_images(folder)[:limit]
+    gallery = gallery_images(folder)
+    images = gallery[:limit]
     if not images:
         return None, "no image records how it was generated"
     if base is None and not images[0][1].get("base_revision"):
@@ -241,8 +242,11 @@ def _gallery(
                 f"apart on average): {_keep(generated)}"
             )
         worst = max(worst, difference)
-    generated_again = every(images, "image is", "images are")
-    return True, f"{generated_again} generated again, at most {worst:.1f} levels of 255 apart"
+    if len(images) < len(gallery):
+        repeated = f"{len(images)} of {len(gallery)} images is"
+    else:
+        repeated = every(images, "image is", "images are")
+    return True, f"{repeated} generated again, at most {worst:.1f} levels of 255 apart"
 
 
 def _keep(image: Any) -> str:

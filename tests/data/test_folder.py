@@ -68,7 +68,10 @@ def test_metadata_in_a_folder_within(photos, configure):
     inner.mkdir()
     (photos / "0.png").rename(inner / "0.png")
     write_jsonl(inner, {"file_name": "0.png", "text": "a"})
-    assert names(open_source(configure(folder=photos))) == ["inner/0.png"]
+    assert names(open_source(configure(folder=photos))) == [
+        "inner/0.png",
+        *(f"{n}.png" for n in range(1, 5)),
+    ]
 
 
 def test_a_subfolder_named_as_the_split_is_taken(photos, configure):
@@ -330,3 +333,18 @@ def test_captions_of_several_lines(photos, configure, lines, expected):
     assert open_source(configure(**settings)).examples[0].captions == expected
     write_jsonl(photos, {"file_name": "0.png", "text": "a cat\non a mat"})
     assert open_source(configure(**settings)).examples[0].captions == expected
+
+
+def test_metadata_is_about_its_own_folder_alone(photos, configure):
+    """A folder with metadata somewhere below does not take the captions of all others away."""
+    below = photos / "cats"
+    below.mkdir()
+    Image.new("RGB", (48, 48)).save(below / "a.png")
+    Image.new("RGB", (48, 48), "red").save(below / "b.png")
+    write_jsonl(below, {"file_name": "a.png", "text": "a cat"})
+    source = open_source(configure(folder=photos))
+    captions = {example.name: example.captions for example in source.examples}
+    assert captions["cats/a.png"] == ("a cat",)
+    assert captions["0.png"] == ("image 0",)
+    assert len(captions) == 6
+    assert [one.name for one in source.skipped] == ["cats/b.png"]
