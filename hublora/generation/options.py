@@ -115,6 +115,15 @@ class ReplayOptions(TypedDict, total=False):
     ip_adapter_image: Path | str | None
 
 
+class CaptionOptions(TypedDict, total=False):
+    """Keywords of `caption`: its model and where the result is pushed to."""
+
+    revision: str | None
+    batch_size: int
+    device: str | None
+    private: bool
+
+
 def check_options(given: Mapping[str, Any], kind: type, call: Callable[..., Any]) -> None:
     """Check that every keyword is known.
 

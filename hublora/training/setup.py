@@ -12,7 +12,7 @@ from accelerate.utils import set_seed
 from hublora.adapters.adapter import LowRank
 from hublora.data.cache import CachedDataset
 from hublora.errors import ConfigError
-from hublora.families import Family
+from hublora.families import Family, family_of_pipeline
 from hublora.training.bucket_sampler import BucketSampler
 from hublora.training.config.training_config import TrainingConfig
 from hublora.training.lora_module import LoraModule, adapt, start_from
@@ -77,7 +77,6 @@ def check_schedule(config: TrainingConfig, images_per_epoch: int, processes: int
 
 def start_session(
     config: TrainingConfig,
-    family: Family,
     pipe: Any,
     data: CachedDataset,
     inputs: InputHashes,
@@ -89,7 +88,6 @@ def start_session(
 
     Args:
         config: Settings of the training.
-        family: Family of the base.
         pipe: Pipeline of the base.
         data: Encoded images and captions.
         inputs: Hashes of base, images and captions.
@@ -101,6 +99,7 @@ def start_session(
         ConfigError: `initial_updates` do not fit what is trained, or no image is left to train on.
     """
     set_seed(config.seed)
+    family = family_of_pipeline(pipe)
     adapted = _adapt_all(config, family, pipe, accelerator.device, initial_updates or {})
     tokens = _add_token_embeddings(config, family, pipe, accelerator.device)
     denoiser = _to_device(getattr(pipe, family.denoiser), accelerator.device)

@@ -7,12 +7,13 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 from hublora.cards.dataset import dataset_card
 from hublora.cards.format import format_count
 from hublora.errors import DataError
 from hublora.filesystem import write_atomically
+from hublora.generation.options import CaptionOptions, check_options
 from hublora.hub.push_dataset import push_dataset_files
 from hublora.hub.repo_layout import CARD
 from hublora.progress import Callback, Note, Progress, downloading, no_callback
@@ -48,15 +49,12 @@ def caption(
     source: str,
     *,
     model: str | None = None,
-    revision: str | None = None,
     output: Path | None = None,
     prefix: str = "",
     overwrite: bool = False,
-    batch_size: int = 4,
-    device: str | None = None,
     push_to: str | None = None,
-    private: bool = False,
     callback: Callback = no_callback,
+    **options: Unpack[CaptionOptions],
 ) -> Captioned:
     """Generate a caption for every image that has none.
 
@@ -66,23 +64,26 @@ def caption(
         source: A folder, in which the captions are written by default; or a .zip file by path or
             https URL, or a dataset on the Hub, whose images are copied to `output`.
         model: Repo id or folder of the captioning model; BLIP base by default.
-        revision: Branch, tag or commit of the model.
         output: Folder of the captioned images; None writes beside a folder's own images.
         prefix: Text in front of every caption, e.g. a trigger word and a comma.
         overwrite: Replace captions that exist.
-        batch_size: Images per forward pass of the model, at least 1.
-        device: A torch device; a GPU if there is one.
         push_to: owner/name of a dataset repo to push to; None pushes nothing.
-        private: Create that repo private.
         callback: Called with each event (`hublora.progress.Event`).
+        options: The following.
+        revision: Branch, tag or commit of the model.
+        batch_size: Images per forward pass of the model, at least 1; 4 by default.
+        device: A torch device; a GPU if there is one.
+        private: Create that repo private.
 
     Raises:
+        ConfigError: A keyword is unknown; the nearest known one is named.
         HubloraError: Source or model cannot be loaded, or the push failed.
     """
     from hublora.data.captioner import DEFAULT_MODEL, Captioner
     from hublora.hub.push import check_can_push
     from hublora.resolution.device import default_device
 
+    check_options(options, CaptionOptions, caption)
     if push_to is not None:
         check_can_push(push_to, "dataset")
     examples, name = _list_images(source)
@@ -96,16 +97,21 @@ def caption(
     written = 0
     model = model or DEFAULT_MODEL
     if missing:
-        found = _fetch_model(model, revision, callback)
-        captioner = Captioner(found, device or default_device())
-        written = _caption_all(captioner, missing, prefix, batch_size, callback)
+        found = _fetch_model(model, options.get("revision"), callback)
+        captioner = Captioner(found, options.get("device") or default_device())
+        written = _caption_all(captioner, missing, prefix, options.get("batch_size", 4), callback)
     skipped = len(missing) - written
     done = Captioned(folder, written, len(examples) - len(missing), skipped)
     if push_to is None:
         return done
 
     pushed = push_dataset(
-        folder, names, push_to, captioned_by=model, private=private, callback=callback
+        folder,
+        names,
+        push_to,
+        captioned_by=model,
+        private=options.get("private", False),
+        callback=callback,
     )
     return replace(done, pushed=pushed)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import fields
-from inspect import signature
+from inspect import isfunction, signature
 from typing import Any
 
 import pytest
@@ -28,6 +28,7 @@ WRONG = {
     "run_batch": (
         lambda: next(iter(hublora.run_batch(["me/a"], ["a hill"], colums="seed=2"))), "columns"
     ),
+    "caption": (lambda: hublora.caption("folder", batchsize=2), "Did you mean batch_size?"),
     "replay": (lambda: hublora.replay("a.png", masks="b.png"), "Did you mean mask?"),
     "compose": (lambda: hublora.compose(["me/a"], pushto="me/mix"), "Did you mean push_to?"),
     "merge": (lambda: hublora.merge(["me/a"], wideth=64), "Did you mean width?"),
@@ -57,9 +58,7 @@ def test_steps_is_short_for_its_long_name() -> None:
 
 
 def public() -> Iterator[Callable[..., Any]]:
-    for name in ("load", "use", "run", "run_batch", "replay", "compose", "merge", "outdated",
-                 "update"):  # fmt: skip
-        yield getattr(hublora, name)
+    yield from filter(isfunction, (getattr(hublora, name) for name in hublora.__all__))
 
 
 @pytest.mark.parametrize("call", public(), ids=lambda call: call.__name__)

@@ -71,7 +71,6 @@ def start(settings: Callable[..., TrainingConfig]) -> Callable[..., Session]:
         initial = initial_updates(config, base, pipe)
         return start_session(
             config,
-            base.family,
             pipe,
             data,
             input_hashes(base, source),

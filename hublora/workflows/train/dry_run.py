@@ -234,7 +234,6 @@ def trial(ready: PreparedRun, images: int) -> Iterator[tuple[Session, float]]:
         initial = initial_updates(alone, base, ready.pipe)
         session = start_session(
             alone,
-            base.family,
             ready.pipe,
             data,
             ready.inputs,

@@ -88,7 +88,6 @@ def _start_session(ready: PreparedRun, callback: Callback) -> tuple[Session, Met
     initial = main_first(lambda: initial_updates(config, base, ready.pipe, callback))
     session = start_session(
         config,
-        base.family,
         ready.pipe,
         data,
         ready.inputs,
