@@ -94,6 +94,6 @@ def test_many_comments_are_rendered_and_what_is_too_much_is_shown_as_typed():
     texts = ["**a**", "x" * markdown.MAX_ALL_BYTES, "<b>"]
     assert markdown.render_all_within_limits(texts, file=nowhere, page=nowhere) == [
         "<p><strong>a</strong></p>\n",
-        f"<pre>{'x' * markdown.MAX_BYTES}</pre>",
-        "<pre>&lt;b&gt;</pre>",
+        f'<pre tabindex="0">{"x" * markdown.MAX_BYTES}</pre>',
+        '<pre tabindex="0">&lt;b&gt;</pre>',
     ]
