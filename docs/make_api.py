@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from generated_page import write_or_check
+
 PAGE = Path(__file__).parent / "python-api.md"
 HEAD = """# Python API
 
@@ -131,16 +133,5 @@ def page() -> str:
     return "\n".join([HEAD, *entries().values()])
 
 
-def main() -> int:
-    text = page()
-    if sys.argv[1:] == ["--check"]:
-        if PAGE.is_file() and PAGE.read_text(encoding="utf-8") == text:
-            return 0
-        print(f"{PAGE.name} is out of step with the code: run `make docs`", file=sys.stderr)
-        return 1
-    PAGE.write_text(text, encoding="utf-8")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(write_or_check(PAGE, page(), "the code"))

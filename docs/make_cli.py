@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import click
+from generated_page import write_or_check
 
 PAGE = Path(__file__).parent / "cli.md"
 WIDTH = 100
@@ -47,16 +48,5 @@ def page() -> str:
     return "\n".join([HEAD, *sections])
 
 
-def main() -> int:
-    text = page()
-    if sys.argv[1:] == ["--check"]:
-        if PAGE.is_file() and PAGE.read_text(encoding="utf-8") == text:
-            return 0
-        print(f"{PAGE.name} is out of step with --help: run `make docs`", file=sys.stderr)
-        return 1
-    PAGE.write_text(text, encoding="utf-8")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(write_or_check(PAGE, page(), "--help"))

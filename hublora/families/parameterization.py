@@ -12,6 +12,7 @@ of signal variance left at timestep t; s in (0, 1] is the noise level of flow ma
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from hublora.errors import AdapterError, ConfigError
@@ -79,7 +80,7 @@ class Parameterization(Protocol):
         ...
 
 
-class _Discrete:
+class _Discrete(ABC):
     """Noise of DDPM, https://huggingface.co/papers/2006.11239.
 
     Attributes:
@@ -100,7 +101,9 @@ class _Discrete:
         signal, spread = self._mixture(levels, clean)
         return signal * clean + spread * noise
 
-    def check_weighting(self, snr_gamma: float | None, debiased: bool) -> None:
+    def check_weighting(  # noqa: B027  (nothing to refuse: every weighting is defined)
+        self, snr_gamma: float | None, debiased: bool
+    ) -> None:
         """Every weighting is defined."""
 
     def weight(
@@ -118,15 +121,15 @@ class _Discrete:
         alphas = self.alphas_cumprod[levels]
         return alphas / (1 - alphas)
 
+    @abstractmethod
     def min_snr_weight(self, levels: torch.Tensor, gamma: float) -> torch.Tensor:
         """Return the Min-SNR-γ weights, [B], in [0, 1]: the weight min(SNR, γ) of the x-prediction
         (https://huggingface.co/papers/2303.09556, section 3.4) carried over to the target."""
-        raise NotImplementedError
 
+    @abstractmethod
     def debiased_weight(self, levels: torch.Tensor) -> torch.Tensor:
         """Return the weights of debiased estimation, [B], in [0, ∞): √SNR on the error of the
         x-prediction (https://huggingface.co/papers/2310.08442, section 3.3), carried over."""
-        raise NotImplementedError
 
     def _mixture(
         self, levels: torch.Tensor, like: torch.Tensor

@@ -181,28 +181,16 @@ def test_a_large_file_is_not_taken_over_from_a_repo_that_goes(tmp_path: Path):
 
 # Backs up to copies of a target, each time in a process that dies before one file operation.
 SCRIPT = """
-    import os, shutil, signal, sys
+    import os, shutil, sys
     from pathlib import Path
     from hublora.localhub.store import Store
     from hublora.localhub.store.backup import back_up
+    from tests.localhub.sudden_death import die_before
 
     def work(folder, target, last):
-        count = 0
-
-        def step(event, details):
-            nonlocal count
-            changes = event in ("os.rename", "os.remove", "os.mkdir", "os.rmdir") or (
-                event == "open" and isinstance(details[2], int)
-                and details[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
-            )
-            if changes and str(details[0]).startswith(str(target)):
-                count += 1
-                if count == last:
-                    os.kill(os.getpid(), signal.SIGKILL)
-
-        sys.addaudithook(step)
+        changes = die_before(last, target)
         back_up(Store(folder), target)
-        return count
+        return changes()
 
     data, backup = map(Path, sys.argv[1:])
     steps, last = 0, 0

@@ -81,27 +81,15 @@ def test_what_an_older_kill_left_among_the_refs_hurts_nobody_and_goes(hub, api, 
 # Does what a Hub does all day on copies of a data folder, each in a process of its own that dies
 # before one of its file operations; prints the copies, the first of which nobody died on.
 SCRIPT = """
-    import os, shutil, signal, sys
+    import os, shutil, sys
     from pathlib import Path
     from hublora.localhub.store import Store
     from tests.localhub.test_refs import commit
+    from tests.localhub.sudden_death import die_before
 
     def work(folder, last):
         store = Store(folder)
-        count = 0
-
-        def step(event, details):
-            nonlocal count
-            changes = event in ("os.rename", "os.remove", "os.mkdir", "os.rmdir") or (
-                event == "open" and isinstance(details[2], int)
-                and details[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
-            )
-            if changes and str(details[0]).startswith(str(folder)):
-                count += 1
-                if count == last:
-                    os.kill(os.getpid(), signal.SIGKILL)
-
-        sys.addaudithook(step)
+        changes = die_before(last, folder)
         commit(store, "me/old", "b.txt")
         repo = store.repos.find("model", "me/old")
         store.branches.create(repo, "x/y", None)
@@ -110,7 +98,7 @@ SCRIPT = """
         store.create_repo("model", "me", "new")
         store.duplicate_repo(repo, "me", "twin", private=False, sdk=None)
         store.delete_repo(repo)
-        return count
+        return changes()
 
     origin = Path(sys.argv[1])
     steps, last = 0, 0
