@@ -39,7 +39,7 @@ def save_pipeline(
     )
 
     torch.manual_seed(0)
-    tokenizer, text_encoder = _text_parts()
+    tokenizer, text_encoder = clip_parts()
     unet = UNet2DConditionModel(
         sample_size=16,
         in_channels=9 if inpaints else 4,
@@ -81,8 +81,8 @@ def save_xl_pipeline(folder: Path, *, inpaints: bool = False) -> Path:
     )
 
     torch.manual_seed(0)
-    tokenizer, text_encoder = _text_parts()
-    tokenizer_2, text_encoder_2 = _text_parts(width=48, projected=True)
+    tokenizer, text_encoder = clip_parts()
+    tokenizer_2, text_encoder_2 = clip_parts(width=48, projection=32)
     tokenizer_2.pad_token = "!"
     unet = UNet2DConditionModel(
         sample_size=16,
@@ -142,8 +142,13 @@ def _scheduler(prediction: str) -> Any:
     )
 
 
-def _text_parts(width: int = 32, projected: bool = False) -> tuple[Any, Any]:
-    """Return a tokenizer and a random text encoder, with a projection to 32 if `projected`."""
+def clip_parts(width: int = 32, projection: int | None = None) -> tuple[Any, Any]:
+    """Return a tokenizer and a random CLIP text encoder with 2 blocks.
+
+    Args:
+        width: Width of its hidden states, even.
+        projection: Width that its pooled output is projected to; none is projected by default.
+    """
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
     from tools.tiny_base.tokenizer import new_tokenizer
@@ -156,12 +161,12 @@ def _text_parts(width: int = 32, projected: bool = False) -> tuple[Any, Any]:
         num_hidden_layers=2,
         num_attention_heads=2,
         max_position_embeddings=32,
-        projection_dim=32,
+        projection_dim=projection or 32,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    return tokenizer, (CLIPTextModelWithProjection if projected else CLIPTextModel)(config)
+    return tokenizer, (CLIPTextModelWithProjection if projection else CLIPTextModel)(config)
 
 
 def save_images(folder: Path, count: int = 6, side: int = 64, height: int | None = None) -> Path:

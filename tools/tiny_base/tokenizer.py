@@ -45,12 +45,16 @@ def byte_symbols() -> list[str]:
     return [chr(code) for code in printable] + [chr(0x100 + n) for n in range(others)]
 
 
-def learn_merges(words: Iterable[str]) -> list[Pair]:
+def learn_merges(words: Iterable[str], end_of_word: str = END_OF_WORD) -> list[Pair]:
     """Return byte-pair merges, most frequent pair first, until every word is one token.
 
     Sennrich et al. 2016, Algorithm 1 (https://arxiv.org/abs/1508.07909), each word counted once.
+
+    Args:
+        words: Words, each spelled with the vocabulary's symbols.
+        end_of_word: What a word's last symbol ends in; empty in GPT-2's and Qwen's vocabularies.
     """
-    spellings = [[*word[:-1], word[-1] + END_OF_WORD] for word in sorted(set(words))]
+    spellings = [[*word[:-1], word[-1] + end_of_word] for word in sorted(set(words))]
     merges: list[Pair] = []
     while pairs := Counter(pair for word in spellings for pair in pairwise(word)):
         best = min(pairs, key=lambda pair: (-pairs[pair], pair))
