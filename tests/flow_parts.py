@@ -1,4 +1,4 @@
-"""Builds what the tiny pipelines of flow-matching families share: tokenizers, encoders, VAEs."""
+"""Builds the parts that the tiny pipelines of flow-matching families share, and fills them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from tools.tiny_base.captions import WORDS
 from tools.tiny_base.tokenizer import byte_symbols, learn_merges
 
 if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
     from torch import nn
     from transformers import PreTrainedModel, T5Tokenizer
 
@@ -28,6 +29,13 @@ CHAT_TEMPLATE = (
     "{% if enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}{% endif %}"
 )
 """Qwen3's chat template for one question; without thinking, it ends in an empty thought."""
+
+PARTS_TEMPLATE = (
+    "{% for message in messages %}"
+    "<|im_start|>{{ message.role }}\n{% for part in message.content %}{{ part.text }}{% endfor %}"
+    "<|im_end|>\n{% endfor %}"
+)
+"""A chat template for messages whose content is a list of parts, as FLUX.2 dev writes them."""
 
 
 def qwen_tokenizer(chat_template: str | None = None) -> Any:
@@ -83,7 +91,7 @@ def t5_encoder(tokenizer: T5Tokenizer, width: int) -> PreTrainedModel:
 
 
 def _qwen_text_config(tokenizer: Any, width: int, layers: int) -> dict[str, Any]:
-    """Return the settings that the configurations of Qwen2.5-VL, Qwen3 and Qwen3-VL share.
+    """Return the settings that the configurations of Qwen2.5-VL, Qwen3, Qwen3-VL, Mistral share.
 
     Args:
         tokenizer: Tokenizer whose tokens the encoder reads.
@@ -138,6 +146,26 @@ def qwen3_vl(tokenizer: Any, width: int, layers: int) -> PreTrainedModel:
         "deepstack_visual_indexes": [0],
     }
     return Qwen3VLModel(Qwen3VLConfig(text_config=text, vision_config=vision))
+
+
+def mistral3(tokenizer: Any, width: int, layers: int) -> PreTrainedModel:
+    """Return a Mistral3ForConditionalGeneration, whose vision tower is as small as it can be."""
+    from transformers import Mistral3Config, Mistral3ForConditionalGeneration
+
+    text = {**_qwen_text_config(tokenizer, width, layers), "model_type": "mistral"}
+    vision = {
+        "model_type": "pixtral",
+        "hidden_size": 16,
+        "intermediate_size": 24,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "head_dim": 8,
+        "image_size": 28,
+        "patch_size": 14,
+    }
+    return Mistral3ForConditionalGeneration(
+        Mistral3Config(text_config=text, vision_config=vision, tie_word_embeddings=False)
+    )
 
 
 def _vision_config(width: int) -> dict[str, Any]:
@@ -204,7 +232,35 @@ def qwen_vae() -> Any:
     return AutoencoderKLQwenImage(base_dim=6, z_dim=16, num_res_blocks=1)
 
 
-def randomize(*modules: nn.Module, seed: int = 0) -> None:
+def scheduler(shift: float, longest: int | None = None, **settings: Any) -> Any:
+    """Return a FlowMatchEulerDiscreteScheduler.
+
+    Args:
+        shift: Static shift, which a dynamic one replaces.
+        longest: Number of image tokens at which a dynamic shift reaches `max_shift` (1.15 unless
+            in `settings`); from 256 tokens on it is 0.5. The shift is static by default.
+        settings: Further settings of the scheduler.
+    """
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+    if longest is not None:
+        settings |= {"use_dynamic_shifting": True, "max_image_seq_len": longest}
+    return FlowMatchEulerDiscreteScheduler(shift=shift, **settings)
+
+
+def filled(pipe: DiffusionPipeline) -> DiffusionPipeline:
+    """Return `pipe` with random weights, in evaluation mode and without a progress bar."""
+    from torch import nn
+
+    models = [part for _, part in sorted(pipe.components.items()) if isinstance(part, nn.Module)]
+    _randomize(*models)
+    for model in models:
+        model.eval()
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def _randomize(*modules: nn.Module, seed: int = 0) -> None:
     """Set every parameter of `modules` to random values that neither vanish nor explode.
 
     Matrices and kernels keep the variance of what they read; biases and the scales of norms are

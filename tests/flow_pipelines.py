@@ -27,9 +27,9 @@ def z_image() -> DiffusionPipeline:
     from diffusers import ZImagePipeline, ZImageTransformer2DModel
 
     tokenizer = parts.qwen_tokenizer(parts.CHAT_TEMPLATE)
-    return _filled(
+    return parts.filled(
         ZImagePipeline(
-            scheduler=_scheduler(6.0),
+            scheduler=parts.scheduler(6.0),
             vae=parts.flux_vae(),
             text_encoder=parts.qwen3(tokenizer, width=40, layers=3),
             tokenizer=tokenizer,
@@ -60,9 +60,9 @@ def sd3() -> DiffusionPipeline:
     tokenizer_2, text_encoder_2 = clip_parts(width=48, projection=40)
     tokenizer_2.pad_token = "!"
     tokenizer_3 = parts.t5_tokenizer()
-    return _filled(
+    return parts.filled(
         StableDiffusion3Pipeline(
-            scheduler=_scheduler(3.0),
+            scheduler=parts.scheduler(3.0),
             vae=parts.sd3_vae(),
             text_encoder=text_encoder,
             tokenizer=tokenizer,
@@ -92,14 +92,14 @@ def flux_dev() -> DiffusionPipeline:
     CLIP gives only its pooled embedding, and T5 the tokens. Latents are packed 2×2.
     """
     return _flux(
-        _scheduler(3.0, longest=4096),
+        parts.scheduler(3.0, longest=4096),
         guidance_embeds=True,
     )
 
 
 def flux_schnell() -> DiffusionPipeline:
     """Return a FluxPipeline in the manner of FLUX.1 schnell: no guidance at all, and no shift."""
-    return _flux(_scheduler(1.0), guidance_embeds=False)
+    return _flux(parts.scheduler(1.0), guidance_embeds=False)
 
 
 def _flux(scheduler: Any, *, guidance_embeds: bool) -> DiffusionPipeline:
@@ -107,7 +107,7 @@ def _flux(scheduler: Any, *, guidance_embeds: bool) -> DiffusionPipeline:
 
     tokenizer, text_encoder = clip_parts(width=24)
     tokenizer_2 = parts.t5_tokenizer()
-    return _filled(
+    return parts.filled(
         FluxPipeline(
             scheduler=scheduler,
             vae=parts.flux_vae(),
@@ -139,9 +139,9 @@ def qwen_image() -> DiffusionPipeline:
     from diffusers import QwenImagePipeline, QwenImageTransformer2DModel
 
     tokenizer = parts.qwen_tokenizer()
-    return _filled(
+    return parts.filled(
         QwenImagePipeline(
-            scheduler=_scheduler(1.0, longest=8192, max_shift=0.9, shift_terminal=0.02),
+            scheduler=parts.scheduler(1.0, longest=8192, max_shift=0.9, shift_terminal=0.02),
             vae=parts.qwen_vae(),
             text_encoder=parts.qwen25_vl(tokenizer, width=40, layers=3),
             tokenizer=tokenizer,
@@ -163,27 +163,55 @@ def flux2_klein() -> DiffusionPipeline:
     states of the 9th, 18th and 27th and puts them side by side. Latents are normalized by the
     VAE's batch norm, and `output_type="latent"` gives them unpacked and no longer normalized.
     """
-    from diffusers import Flux2KleinPipeline, Flux2Transformer2DModel
+    from diffusers import Flux2KleinPipeline
 
     tokenizer = parts.qwen_tokenizer(parts.CHAT_TEMPLATE)
-    return _filled(
+    return parts.filled(
         Flux2KleinPipeline(
-            scheduler=_scheduler(3.0, longest=4096),
+            scheduler=parts.scheduler(3.0, longest=4096),
             vae=parts.flux2_vae(),
             text_encoder=parts.qwen3(tokenizer, width=20, layers=28, head=True),
             tokenizer=tokenizer,
-            transformer=Flux2Transformer2DModel(
-                num_layers=2,
-                num_single_layers=2,
-                attention_head_dim=16,
-                num_attention_heads=2,
-                joint_attention_dim=3 * 20,
-                timestep_guidance_channels=28,
-                axes_dims_rope=(4, 4, 4, 4),
-                guidance_embeds=False,
-            ),
+            transformer=_flux2_transformer(text_width=3 * 20, guidance_embeds=False),
             is_distilled=False,
         )
+    )
+
+
+def flux2_dev() -> DiffusionPipeline:
+    """Return a Flux2Pipeline in the manner of FLUX.2 dev: guidance is an input.
+
+    The text encoder is a Mistral3ForConditionalGeneration of 31 blocks, read at the 10th, 20th and
+    30th. A plain tokenizer, whose template reads messages of parts, stands where the real one has
+    a PixtralProcessor: that class needs torchvision. Latents come out of `output_type="latent"`
+    packed and normalized, unlike klein's.
+    """
+    from diffusers import Flux2Pipeline
+
+    tokenizer = parts.qwen_tokenizer(parts.PARTS_TEMPLATE)
+    return parts.filled(
+        Flux2Pipeline(
+            scheduler=parts.scheduler(3.0, longest=4096),
+            vae=parts.flux2_vae(),
+            text_encoder=parts.mistral3(tokenizer, width=16, layers=31),
+            tokenizer=tokenizer,
+            transformer=_flux2_transformer(text_width=3 * 16, guidance_embeds=True),
+        )
+    )
+
+
+def _flux2_transformer(*, text_width: int, guidance_embeds: bool) -> Any:
+    from diffusers import Flux2Transformer2DModel
+
+    return Flux2Transformer2DModel(
+        num_layers=2,
+        num_single_layers=2,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=text_width,
+        timestep_guidance_channels=28,
+        axes_dims_rope=(4, 4, 4, 4),
+        guidance_embeds=guidance_embeds,
     )
 
 
@@ -197,9 +225,9 @@ def krea2() -> DiffusionPipeline:
     from diffusers import Krea2Pipeline, Krea2Transformer2DModel
 
     tokenizer = parts.qwen_tokenizer()
-    return _filled(
+    return parts.filled(
         Krea2Pipeline(
-            scheduler=_scheduler(1.0, longest=6400),
+            scheduler=parts.scheduler(1.0, longest=6400),
             vae=parts.qwen_vae(),
             text_encoder=parts.qwen3_vl(tokenizer, width=40, layers=4),
             tokenizer=tokenizer,
@@ -232,9 +260,9 @@ def chroma() -> DiffusionPipeline:
     from diffusers import ChromaPipeline, ChromaTransformer2DModel
 
     tokenizer = parts.t5_tokenizer()
-    return _filled(
+    return parts.filled(
         ChromaPipeline(
-            scheduler=_scheduler(1.0),
+            scheduler=parts.scheduler(1.0),
             vae=parts.flux_vae(),
             text_encoder=parts.t5_encoder(tokenizer, width=40),
             tokenizer=tokenizer,
@@ -253,34 +281,6 @@ def chroma() -> DiffusionPipeline:
     )
 
 
-def _scheduler(shift: float, longest: int | None = None, **settings: Any) -> Any:
-    """Return a FlowMatchEulerDiscreteScheduler.
-
-    Args:
-        shift: Static shift, which a dynamic one replaces.
-        longest: Number of image tokens at which a dynamic shift reaches `max_shift` (1.15 unless
-            in `settings`); from 256 tokens on it is 0.5. The shift is static by default.
-        settings: Further settings of the scheduler.
-    """
-    from diffusers import FlowMatchEulerDiscreteScheduler
-
-    if longest is not None:
-        settings |= {"use_dynamic_shifting": True, "max_image_seq_len": longest}
-    return FlowMatchEulerDiscreteScheduler(shift=shift, **settings)
-
-
-def _filled(pipe: DiffusionPipeline) -> DiffusionPipeline:
-    """Return `pipe` with random weights, in evaluation mode and without a progress bar."""
-    from torch import nn
-
-    models = [part for _, part in sorted(pipe.components.items()) if isinstance(part, nn.Module)]
-    parts.randomize(*models)
-    for model in models:
-        model.eval()
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
-
-
 FLOW_PIPELINES: dict[str, Callable[[], DiffusionPipeline]] = {
     "z-image": z_image,
     "sd3": sd3,
@@ -288,6 +288,7 @@ FLOW_PIPELINES: dict[str, Callable[[], DiffusionPipeline]] = {
     "flux-schnell": flux_schnell,
     "qwen-image": qwen_image,
     "flux2-klein": flux2_klein,
+    "flux2-dev": flux2_dev,
     "krea2": krea2,
     "chroma": chroma,
 }
