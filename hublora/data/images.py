@@ -7,6 +7,7 @@ Normalize(0.5, 0.5). The VAE gets the same pixels, so that losses can be compare
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
@@ -92,16 +93,14 @@ def to_rgb(image: Image) -> Image:
     Transparency becomes white. 16-bit, 32-bit and float greys are scaled by their full range,
     which Pillow's own conversion would clip.
     """
-    from PIL import Image
-
     image = _turn_upright(image)
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode.startswith("I") or image.mode == "F":
-        return _scale_grey(image).convert("RGB")
+        full = _full_scale(image)
+        return _in_strips(image, lambda strip: _scale_grey(strip, full))
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
-        layer = image.convert("RGBA") if image.mode != "La" else image.convert("LA").convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", layer.size, WHITE), layer).convert("RGB")
+        return _in_strips(image, _on_white)
     return image.convert("RGB")
 
 
@@ -184,18 +183,58 @@ _FULL_SCALES: dict[str, tuple[float, ...]] = {
 }
 
 
-def _scale_grey(image: Image) -> Image:
+# Rows are converted this many pixels at a time: working copies of a large image in float64 or RGBA
+# would take several GB.
+_STRIP_PIXELS = 1 << 20
+
+
+def _in_strips(image: Image, convert: Callable[[Image], Image]) -> Image:
+    """Return `image` as RGB, converted a strip of rows at a time."""
+    from PIL import Image
+
+    converted = Image.new("RGB", image.size)
+    for top, strip in _strips(image):
+        converted.paste(convert(strip).convert("RGB"), (0, top))
+    return converted
+
+
+def _strips(image: Image) -> Iterator[tuple[int, Image]]:
+    """Yield strips of rows from the top, each with the number of its first row."""
+    rows = max(_STRIP_PIXELS // max(image.width, 1), 1)
+    for top in range(0, image.height, rows):
+        yield top, image.crop((0, top, image.width, min(top + rows, image.height)))
+
+
+def _on_white(image: Image) -> Image:
+    from PIL import Image
+
+    layer = image.convert("RGBA") if image.mode != "La" else image.convert("LA").convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", layer.size, WHITE), layer)
+
+
+def _full_scale(image: Image) -> float:
+    """Return the value that becomes white in a high-precision grey image."""
+    if image.mode.startswith("I;16"):
+        return 65535.0
+    highest = max(float(_grey_values(strip).max(initial=0.0)) for _, strip in _strips(image))
+    scales = _FULL_SCALES[image.mode[0]]
+    return next((scale for scale in scales if highest <= scale), highest)
+
+
+def _grey_values(image: Image) -> Any:
+    """Return the values of a grey image as float64 [h, w], 0 where they are not finite."""
+    import numpy as np
+
+    values = np.asarray(image, dtype=np.float64)
+    return np.nan_to_num(values, posinf=0.0, neginf=0.0)
+
+
+def _scale_grey(image: Image, full: float) -> Image:
     import numpy as np
     from PIL import Image
 
-    values: Any = np.nan_to_num(np.asarray(image, dtype=np.float64), posinf=0.0, neginf=0.0)
-    highest = float(values.max(initial=0.0))
-    if image.mode.startswith("I;16"):
-        full = 65535.0
-    else:
-        scales = _FULL_SCALES[image.mode[0]]
-        full = next((scale for scale in scales if highest <= scale), highest)
-    return Image.fromarray(np.clip(np.rint(values * (255 / full)), 0, 255).astype(np.uint8))
+    scaled = np.rint(_grey_values(image) * (255 / full))
+    return Image.fromarray(np.clip(scaled, 0, 255).astype(np.uint8))
 
 
 def _first_line(error: Exception) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import struct
+import tracemalloc
 import zlib
 
 import numpy as np
@@ -258,3 +259,26 @@ def test_a_png_with_much_text_is_a_good_image(make_image, compressed, turned):
 def test_heic_without_its_plugin_names_the_plugin():
     with pytest.raises(DataError, match="is HEIC, which needs pip install pillow-heif"):
         load_image(io.BytesIO(b"\0\0\0\x18ftypheic" + bytes(100)))
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I", "F"])
+def test_working_copies_of_a_large_grey_image_stay_small(mode):
+    image = Image.fromarray(np.full((1500, 3000), 1, np.uint16)).convert(mode)
+    tracemalloc.start()
+    to_rgb(image)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 6 * 8 * (1 << 20) < 2 * 8 * 1500 * 3000  # less than two whole copies in float64
+
+
+@pytest.mark.parametrize("mode", ["I;16", "F", "RGBA", "LA"])
+def test_strips_join_without_a_seam(mode, monkeypatch, make_image):
+    image = make_image(3, 40, 30)
+    if mode in ("I;16", "F"):
+        image = Image.fromarray(np.asarray(image.convert("L"), np.uint16) * 257).convert(mode)
+    else:
+        image.putalpha(make_image(4, 40, 30).convert("L"))
+        image = image.convert(mode)
+    whole = pixels(image)
+    monkeypatch.setattr("hublora.data.images._STRIP_PIXELS", 7 * 40)
+    assert np.array_equal(pixels(image), whole)
