@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from hublora.data.columns import Columns, choose_columns
 from hublora.data.config import DataConfig
+from hublora.data.dataset_files import check_named_files, check_sizes, download_file
 from hublora.data.examples import Example, Listing
+from hublora.data.folder_files import ENDINGS
 from hublora.data.hub_pairs import has_pairs, list_pairs
 from hublora.data.table_rows import list_rows
 from hublora.errors import DataError, HubError, HubloraError
@@ -48,7 +50,7 @@ def list_dataset(config: DataConfig) -> Listing:
     )
     if has_pairs(snapshot):
         return replace(list_pairs(config, snapshot), license=_license_of(snapshot.card))
-    table = _load(config, snapshot.commit)
+    table = _load(config, snapshot)
     columns = choose_columns(
         config, table.features, lambda name: table.select_columns([name])[:_VALUES][name]
     )
@@ -78,13 +80,16 @@ def listing_of(
     )
 
 
-def _load(config: DataConfig, commit: str) -> Any:
+def _load(config: DataConfig, snapshot: RepoSnapshot) -> Any:
     """Return the `datasets.Dataset` of the split."""
     from hublora.hub.client import is_offline
 
-    prepare = _find_prepared if is_offline() else _prepare
-    with translated_errors(config, commit):
-        return prepare(config, commit).as_dataset(split=config.split)
+    with translated_errors(config, snapshot.commit):
+        if is_offline():
+            builder = _find_prepared(config, snapshot.commit)
+        else:
+            builder = _prepare(config, snapshot)
+        return builder.as_dataset(split=config.split)
 
 
 @contextmanager
@@ -110,22 +115,52 @@ def translated_errors(config: DataConfig, commit: str) -> Iterator[None]:
         raise _explain(error, config) from error
 
 
-def _prepare(config: DataConfig, commit: str) -> Any:
+def _prepare(config: DataConfig, snapshot: RepoSnapshot) -> Any:
     """Return a builder after downloading the commit into the cache of `datasets`."""
-    builder = builder_of(config, commit)
+    builder = builder_of(config, snapshot)
+    if not Path(builder.cache_dir).is_dir():
+        check_sizes(snapshot.repo_id, _download_files(builder, snapshot))
     builder.download_and_prepare()
     return builder
 
 
-def builder_of(config: DataConfig, commit: str) -> Any:
-    """Return the `datasets` builder of a commit; only the list of files is read."""
+def _download_files(builder: Any, snapshot: RepoSnapshot) -> Iterator[Path]:
+    """Yield a builder's files, but images, each when it is in the cache that `datasets` uses."""
+    for name in named_files(builder, snapshot):
+        if not name.lower().endswith(ENDINGS):
+            yield download_file(snapshot, name)
+
+
+def named_files(builder: Any, snapshot: RepoSnapshot) -> Iterator[str]:
+    """Yield the paths in the repo of the files that a builder reads.
+
+    Raises:
+        DataError: One is not in the repo at the commit.
+    """
+    root = f"hf://datasets/{snapshot.repo_id}@{snapshot.commit}/"
+    for files in (builder.config.data_files or {}).values():
+        for file in files:
+            if not file.startswith(root):
+                raise DataError(
+                    f"The dataset {snapshot.repo_id} has a file that is not in it: {file[:200]}."
+                )
+            yield file.removeprefix(root)
+
+
+def builder_of(config: DataConfig, snapshot: RepoSnapshot) -> Any:
+    """Return the `datasets` builder of a commit; only the list of files is read.
+
+    Raises:
+        DataError: The dataset's metadata names files outside of it.
+    """
     import datasets
 
     assert config.dataset is not None
+    check_named_files(snapshot)
     builder = datasets.load_dataset_builder(
-        _unambiguous(config.dataset), config.config_name, revision=commit
+        _unambiguous(config.dataset), config.config_name, revision=snapshot.commit
     )
-    if builder.hash != commit:  # datasets took another commit out of its cache instead
+    if builder.hash != snapshot.commit:  # datasets took another commit out of its cache instead
         raise HubError(f"The dataset {config.dataset} could not be downloaded.")
     return builder
 

@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, Any
 from hublora.data.captions import as_captions
 from hublora.data.columns import Columns, choose_columns, has_tags
 from hublora.data.config import DataConfig
+from hublora.data.dataset_files import STREAMED_ROWS, check_stream
 from hublora.data.examples import Listing
-from hublora.data.hub_dataset import builder_of, listing_of, translated_errors
+from hublora.data.hub_dataset import builder_of, listing_of, named_files, translated_errors
 from hublora.data.hub_pairs import has_pairs
 from hublora.data.row_file import SECONDS_BETWEEN_SYNCS, translated_disk_errors
 from hublora.data.stream_store import Content, RowStore, read_progress, stored_examples
@@ -80,7 +81,7 @@ def list_stream(config: DataConfig, report: Count | None = None) -> Listing:
         progress = read_progress(folder)
         if not progress.get("ended") and progress.get("rows", 0) < config.max_train_samples:
             _check_online(config, progress)
-            progress = _read_on(config, snapshot.commit, folder, progress, report)
+            progress = _read_on(config, snapshot, folder, progress, report)
             _cache_card(config, snapshot)
     columns = Columns(**progress["columns"])
     return listing_of(
@@ -109,12 +110,17 @@ def _check_online(config: DataConfig, progress: Mapping[str, Any]) -> None:
 
 
 def _read_on(
-    config: DataConfig, commit: str, folder: Path, progress: Mapping[str, Any], report: Count | None
+    config: DataConfig,
+    snapshot: RepoSnapshot,
+    folder: Path,
+    progress: Mapping[str, Any],
+    report: Count | None,
 ) -> dict[str, Any]:
     """Read rows from where an earlier process stopped and return the new progress."""
     done, limit = progress.get("rows", 0), int(config.max_train_samples or 0)
+    commit = snapshot.commit
     with translated_errors(config, commit), RowStore(folder) as store:
-        stream, columns = _open_stream(config, commit)
+        stream, columns = _open_stream(config, snapshot)
         if done:
             stream.load_state_dict(progress["state"])
 
@@ -143,9 +149,13 @@ def _read_on(
         return note(ended=done < limit)
 
 
-def _open_stream(config: DataConfig, commit: str) -> tuple[Any, Columns]:
+def _open_stream(config: DataConfig, snapshot: RepoSnapshot) -> tuple[Any, Columns]:
     """Return the undecoded rows of the split and the columns to read."""
-    stream = builder_of(config, commit).as_streaming_dataset(split=config.split)
+    builder = builder_of(config, snapshot)
+    check_stream(snapshot, named_files(builder, snapshot), int(config.max_train_samples or 0))
+    if hasattr(builder.config, "batch_size"):  # a table; else a whole row group is decoded at once
+        builder.config.batch_size = STREAMED_ROWS
+    stream = builder.as_streaming_dataset(split=config.split)
     if stream.features is None:
         stream = stream._resolve_features()  # for formats whose types come with the first row
     undecoded = stream.decode(False)

@@ -17,6 +17,17 @@ from hublora.errors import DataError, NotFoundError
 from tests.data.images import png
 from tests.data.tables import IMAGES, parquet, row
 
+# Places outside of a dataset's own repo, as `data_files` may name them.
+FOREIGN = (
+    "http://127.0.0.1:9/a.parquet",
+    "hf://datasets/me/parquet/data/*.parquet",
+    "zip://a.txt::data.zip",
+    "/etc/hostname",
+    "~/a.csv",
+    "../parquet/a.csv",
+    "file:///etc/hostname",
+)
+
 CONFIGS = """---
 configs:
 - config_name: small
@@ -26,6 +37,15 @@ configs:
 ---
 """
 CAPTIONED = [{"file_name": f"{n}.png", "captions": [f"a {n}", "b"]} for n in range(2)]
+
+
+def configs_naming(path: str, name: str) -> bytes:
+    """Return metadata whose second configuration names `path`."""
+    text = json.dumps({"configs": [
+        {"config_name": "a", "data_files": "a.csv"},
+        {"config_name": "b", "data_files": [{"split": "train", "path": ["a.csv", path]}]},
+    ]})  # fmt: skip
+    return (f"---\n{text}\n---\n" if name == "README.md" else text).encode()
 
 
 def repos() -> dict[str, dict[str, bytes]]:
@@ -72,6 +92,13 @@ def repos() -> dict[str, dict[str, bytes]]:
             **{f"cats/{n}[a].png": png(n) for n in range(2)},
             **{f"cats/{n}[a].txt": f"a {n}".encode() for n in range(2)},
         },
+        **{
+            f"me/foreign-{n}": {name: configs_naming(path, name), "a.csv": b"text\na\n"}
+            for n, (path, name) in enumerate(
+                [*((path, "README.md") for path in FOREIGN), (FOREIGN[0], ".huggingface.yaml")]
+            )
+        },
+        "me/bomb": {"train.parquet": parquet([row(0, "a" * (1 << 20))] * 160, **IMAGES)},
         "me/no-captions": {"train.parquet": parquet([row(0, "a")], image="Image")},
         "me/no-rows": {"train.parquet": parquet([], **IMAGES)},
         "me/no-files": {},
@@ -303,3 +330,19 @@ def test_what_was_read_once_is_there_offline(read, tmp_path: Path):
     for kind, message in answers[4:]:
         assert kind == "HubError"
         assert "HF_HUB_OFFLINE" in message
+
+
+@pytest.mark.parametrize("number", range(len(FOREIGN) + 1))
+@pytest.mark.parametrize("streaming", [False, True])
+def test_files_outside_of_the_dataset_are_refused(read, number, streaming):
+    settings = {"streaming": True, "max_train_samples": 1} if streaming else {}
+    with pytest.raises(DataError, match="names a file outside of itself in") as caught:
+        read(f"me/foreign-{number}", config_name="a", **settings)
+    assert repr((*FOREIGN, FOREIGN[0])[number]) in str(caught.value)
+
+
+def test_a_small_file_that_unpacks_to_a_large_one_is_refused(read):
+    with pytest.raises(
+        DataError, match=r"train\.parquet .* unpacks to over 128 MiB, more than 200"
+    ):
+        read("me/bomb")
