@@ -16,6 +16,7 @@ MAX_WIDTH = 2400
 _CELL = 256  # pixels that small images are enlarged to
 _LARGEST_CELL = 512
 _LABEL_LINES = 6
+_CAPTION_LINES = 3
 
 _PAPER = "white"
 _INK = "#1f2328"
@@ -50,6 +51,7 @@ def sheet(
     column_labels: Sequence[str] | None = None,
     title: str | None = None,
     cell: int | None = None,
+    captions: Sequence[Sequence[str]] | None = None,
 ) -> Image.Image:
     """Return one image with `rows` of images and their labels.
 
@@ -62,15 +64,18 @@ def sheet(
         column_labels: Text above each column, such as "base"; None without labels.
         title: Text above the grid; None without a title.
         cell: Side of a cell in pixels; None derives it from the images.
+        captions: Text below each image, by row; None without captions.
 
     Raises:
-        ValueError: There are no images, or not as many labels as rows or columns.
+        ValueError: There are no images, or not as many labels or captions as images.
     """
     columns = max((len(row) for row in rows), default=0)
     if not columns:
         raise ValueError("A grid needs at least one image.")
     _check_count("row", row_labels, len(rows))
     _check_count("column", column_labels, columns)
+    if captions is not None and list(map(len, captions)) != list(map(len, rows)):
+        raise ValueError("A grid with captions needs one for each image.")
 
     widest = max(image.width for row in rows for image in row)
     tallest = max(image.height for row in rows for image in row)
@@ -78,7 +83,9 @@ def sheet(
     scale = _scale(max(widest, tallest), side)
     width, height = max(1, round(widest * scale)), max(1, round(tallest * scale))
     metrics = _Metrics.of(side, row_labels is not None)
-    return _Grid(metrics, columns, width, height).draw(rows, row_labels, column_labels, title)
+    return _Grid(metrics, columns, width, height).draw(
+        rows, row_labels, column_labels, title, captions
+    )
 
 
 def _check_count(kind: str, labels: Sequence[str] | None, count: int) -> None:
@@ -126,6 +133,7 @@ class _Grid:
         row_labels: Sequence[str] | None,
         column_labels: Sequence[str] | None,
         title: str | None,
+        captions: Sequence[Sequence[str]] | None,
     ) -> Image.Image:
         from PIL import Image, ImageDraw
 
@@ -137,15 +145,17 @@ class _Grid:
         top = m.margin + (heading.height + m.gap * 2 if title else 0)
         head_height = max((head.height for head in heads), default=0)
         first = top + (head_height + m.gap if heads else 0)
-        bottom = first + len(rows) * self.height + (len(rows) - 1) * m.gap
+        below = self._below(captions or [()] * len(rows))
+        caption_heights = [max((one.height for one in row), default=0) for row in below]
+        bottom = first + len(rows) * self.height + (len(rows) - 1) * m.gap + sum(caption_heights)
         paper = Image.new("RGB", (page, bottom + m.margin), _PAPER)
         pen = ImageDraw.Draw(paper)
 
         heading.draw(pen, m.margin, m.margin, _INK)
         for column, head in enumerate(heads):
             head.draw(pen, self._column(column), top + head_height - head.height, _QUIET)
+        y = first
         for index, row in enumerate(rows):
-            y = first + index * (self.height + m.gap)
             if row_labels is not None:
                 label = Lettering(
                     row_labels[index], m.text, m.label_width, _LABEL_LINES, self.height
@@ -153,7 +163,17 @@ class _Grid:
                 label.draw(pen, m.margin, y + (self.height - label.height) // 2, _INK)
             for column, image in enumerate(row):
                 self._place(paper, image, self._column(column), y)
+            for column, caption in enumerate(below[index]):
+                caption.draw(pen, self._column(column), y + self.height, _QUIET)
+            y += self.height + caption_heights[index] + m.gap
         return paper
+
+    def _below(self, captions: Sequence[Sequence[str]]) -> list[list[Lettering]]:
+        """Return the captions below the images of each row."""
+        return [
+            [Lettering(text, self.m.text, self.width, _CAPTION_LINES) for text in row]
+            for row in captions
+        ]
 
     def _column(self, column: int) -> int:
         return self.left + column * (self.width + self.m.gap)

@@ -141,6 +141,8 @@ class BaseRef:
     def parse(cls, text: RefText, revision: str | None = None) -> BaseRef:
         """Parse a Hub id or the path of a folder; a folder that exists takes precedence.
 
+        `hf://owner/name` is always the repo.
+
         Raises:
             RefError: The text is empty, or neither a path nor of the form owner/name.
         """
@@ -152,9 +154,8 @@ class BaseRef:
             )
         if isinstance(text, os.PathLike) or _is_local(name):
             return cls(None, Path(name).expanduser())
-        return cls(
-            parse_repo_id(name, "The base"), None, parse_revision(revision) if revision else None
-        )
+        repo_id = parse_repo_id(name.removeprefix("hf://"), "The base")
+        return cls(repo_id, None, parse_revision(revision) if revision else None)
 
     @property
     def name(self) -> str:

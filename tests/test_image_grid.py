@@ -89,3 +89,14 @@ def test_a_wrong_number_of_labels_is_refused():
 
 def test_a_no_break_space_holds_words_together_and_is_written_as_a_space():
     assert Lettering("a cat (seed\N{NO-BREAK SPACE}0)", 14, 60, 3).lines == ["a cat", "(seed 0)"]
+
+
+def test_captions_are_written_below_their_images():
+    rows = [[plain_image()] * 2, [plain_image()]]
+    captioned = sheet(rows, captions=[["seed 1", "seed 2"], ["seed 3 " * 40]])
+    bare = sheet(rows)
+    assert captioned.width == bare.width
+    assert captioned.height > bare.height
+    assert count(captioned, (255, 0, 0)) == 3 * 256 * 256
+    with pytest.raises(ValueError, match="one for each image"):
+        sheet(rows, captions=[["seed 1", "seed 2"]])

@@ -87,8 +87,14 @@ def _additions(expansions: Mapping[str, Expanded]) -> Iterator[str]:
         yield f"Trigger words put in front{where}: {', '.join(added)}"
 
 
-def cell_facts(composition: Composition, plan: Sampling, trigger: TriggerMode) -> dict[str, Any]:
-    """Return an image's metadata, but for its size and image inputs."""
+def image_facts(
+    composition: Composition,
+    plan: Sampling,
+    trigger: TriggerMode,
+    conditions: Conditions | None = None,
+) -> dict[str, Any]:
+    """Return an image's metadata, but for its size."""
+    stated = conditions.stated if conditions is not None and conditions.has_images else {}
     expanded = composition.expand(plan.prompt, trigger).text
     return composition.facts() | {
         "sampling": plan.facts(),
@@ -96,6 +102,7 @@ def cell_facts(composition: Composition, plan: Sampling, trigger: TriggerMode) -
         "versions": library_versions(),
         "trigger": trigger,
         **({"expanded_prompt": expanded} if expanded != plan.prompt else {}),
+        **({"conditions": dict(stated)} if stated else {}),
     }
 
 
@@ -110,10 +117,8 @@ def save(
     """Write a PNG with its metadata."""
     from hublora.generation.metadata import save_image
 
-    facts = cell_facts(composition, plan, trigger) | {"size": f"{image.width}x{image.height}"}
-    if conditions is not None and conditions.has_images:
-        facts["conditions"] = dict(conditions.stated)
-    save_image(image, path, facts)
+    facts = image_facts(composition, plan, trigger, conditions)
+    save_image(image, path, facts | {"size": f"{image.width}x{image.height}"})
 
 
 @functools.cache

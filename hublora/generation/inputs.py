@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hublora.errors import ConfigError
+from hublora.errors import ConfigError, RefError
+from hublora.refs import AdapterRef
 from hublora.resolution.controlnet_ip_adapter import IpAdapter, download_ip_adapter, load_controlnet
 
 if TYPE_CHECKING:
@@ -148,15 +149,35 @@ def restore_inputs(
         for name in ("strength", "controlnet", "ip_adapter", "ip_adapter_scale")
         if name in stated
     }
-    if given.get("ip_adapter"):
-        found["ip_adapter"] = given["ip_adapter"]
     try:
+        for name in ("controlnet", "ip_adapter"):
+            if not isinstance(found.get(name, ""), str):
+                raise TypeError(name)
+        if given.get("ip_adapter"):
+            found["ip_adapter"] = given["ip_adapter"]
+        elif "ip_adapter" in found:
+            found["ip_adapter"] = _recorded_repo(found["ip_adapter"])
         for name, flag in FLAGS.items():
             if name in stated:
                 found[name] = _find_image(stated[name], flag, near, given.get(name))
         return Inputs(**found)
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError, OverflowError) as error:
         raise ConfigError("The metadata on the inputs of this image is incomplete.") from error
+
+
+def _recorded_repo(name: str) -> str:
+    """Return the ref of a recorded IP-Adapter, which names no file of this computer.
+
+    Raises:
+        ConfigError: It was a local file.
+    """
+    try:
+        return f"hf://{AdapterRef.parse(f'hf://{name}')}"
+    except RefError as error:
+        raise ConfigError(
+            f"The image was generated with an IP-Adapter that was not on the Hub: {name!r}.",
+            "Give its file: --ip-adapter FILE",
+        ) from error
 
 
 def _find_image(entry: Mapping[str, Any], flag: str, near: Path, given: Path | str | None) -> Path:

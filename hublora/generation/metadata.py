@@ -8,10 +8,12 @@ from __future__ import annotations
 import io
 import json
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hublora.errors import ConfigError
 from hublora.filesystem import write_atomically
 
 if TYPE_CHECKING:
@@ -39,12 +41,28 @@ def save_image(image: Image.Image, path: Path, facts: Mapping[str, Any]) -> None
 
 
 def read_image(path: Path) -> dict[str, Any]:
-    """Return the JSON of the chunk `hublora` of a PNG, empty without one."""
+    """Return the JSON of the chunk `hublora` of a PNG, empty without one; no pixel is decoded.
+
+    Raises:
+        ConfigError: The file is no PNG, damaged, or its chunk is no JSON object.
+    """
     from PIL import Image
 
-    with Image.open(path) as image:
-        text = getattr(image, "text", {}).get(KEY)
-    return json.loads(text) if text else {}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path, formats=("PNG",)) as image:
+                text = image.info.get(KEY)
+        facts = json.loads(text) if isinstance(text, str) else {}
+    except MemoryError:
+        raise
+    except Exception as error:  # decoders raise anything for hostile bytes
+        if isinstance(error, OSError) and error.strerror:
+            raise ConfigError(f"{path} cannot be read: {error.strerror.lower()}.") from error
+        raise ConfigError(f"{path} is not a PNG image that can be read.") from error
+    if not isinstance(facts, dict):
+        raise ConfigError(f"{path} does not say how it was made.")
+    return facts
 
 
 def _parameters(facts: Mapping[str, Any]) -> str:
@@ -63,15 +81,15 @@ def _parameters(facts: Mapping[str, Any]) -> str:
         ("Version", f"hublora {facts.get('hublora', '')}".strip()),
     ]
     tags = [f"<lora:{_tag(one)}:{one['weight']}>" for one in adapters]
-    lines = [" ".join([_prompt(facts), *tags])]
+    lines = [" ".join([shown_prompt(facts), *tags])]
     if sampling.get("negative_prompt"):
         lines.append(f"Negative prompt: {sampling['negative_prompt']}")
     lines.append(", ".join(f"{key}: {_quoted(value)}" for key, value in pairs if value is not None))
     return "\n".join(lines)
 
 
-def _prompt(facts: Mapping[str, Any]) -> str:
-    """Return the prompt for other tools: with trigger words, without hublora's placeholders."""
+def shown_prompt(facts: Mapping[str, Any]) -> str:
+    """Return an image's prompt for people: with trigger words, without hublora's placeholders."""
     typed = str(facts.get("sampling", {}).get("prompt", ""))
     expanded = str(facts.get("expanded_prompt", typed))
     return typed if re.search(r"<a\d+-", expanded) else expanded

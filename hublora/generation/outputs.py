@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from hublora._version import __version__
 from hublora.errors import ConfigError
-
-if TYPE_CHECKING:
-    from PIL import Image
-
-    from hublora.generation.sample import Sampling
 
 _OTHER_FORMATS = (".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
 
@@ -64,7 +56,7 @@ def check_replaceable(output: Path | None) -> None:
         return
     try:
         facts = read_image(output)
-    except (OSError, ValueError, SyntaxError):  # not an image, or a damaged one
+    except ConfigError:  # not an image, or a damaged one
         facts = {}
     if not facts:
         raise ConfigError(
@@ -88,33 +80,10 @@ def output_paths(output: Path | None, prompt: str, seeds: Sequence[int]) -> list
     if output is not None and output.suffix.lower() == ".png":
         if len(seeds) == 1:
             return [output]
-        return [_unused(output.with_stem(f"{output.stem}-{seed}")) for seed in seeds]
+        return [unused(output.with_stem(f"{output.stem}-{seed}")) for seed in seeds]
     folder = output or Path()
     stem = slug(prompt)
-    return [_unused(folder / f"{stem}-{seed}.png") for seed in seeds]
-
-
-def save_grid(images: Sequence[Image.Image], plans: Sequence[Sampling], first: Path) -> Path:
-    """Write a sheet of all images beside the first one; return its path.
-
-    Args:
-        images: Images of one size, at least one.
-        plans: Sampling settings of each image.
-        first: Path of the first image.
-    """
-    from hublora.generation.metadata import save_image
-    from hublora.image_grid import sheet
-
-    columns = math.ceil(len(images) ** 0.5)
-    rows = [list(images[i : i + columns]) for i in range(0, len(images), columns)]
-    path = _unused(first.with_stem(first.stem + "-grid"))
-    facts: Mapping[str, Any] = {
-        "hublora": __version__,
-        "seeds": [plan.seed for plan in plans],
-        "sampling": {"prompt": plans[0].prompt},
-    }
-    save_image(sheet(rows, title=plans[0].prompt), path, facts)
-    return path
+    return [unused(folder / f"{stem}-{seed}.png") for seed in seeds]
 
 
 def slug(prompt: str) -> str:
@@ -123,7 +92,8 @@ def slug(prompt: str) -> str:
     return "-".join(words)[:48].strip("-") or "image"
 
 
-def _unused(path: Path) -> Path:
+def unused(path: Path) -> Path:
+    """Return a path at which nothing is: `path`, else `path` with a number."""
     candidate, number = path, 1
     while candidate.exists():
         number += 1

@@ -10,7 +10,7 @@ values  := number ".." number ":" count      evenly spaced, both ends included
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -54,9 +54,26 @@ class Axis:
             ConfigError: `text` does not parse.
         """
         name, equals, values = text.partition("=")
-        if not equals or not (name in _FIELDS or re.fullmatch(r"weight(\.[1-9]\d?)?", name)):
+        if not equals:
             raise ConfigError(f"{text!r} is not an axis.", f"Write it like {_EXAMPLE}.")
-        axis = cls(name, tuple(_values(name, values, first_seed)))
+        return cls.of(name, _values(name, values, first_seed), text)
+
+    @classmethod
+    def of(cls, name: str, values: Sequence[str], text: str | None = None) -> Axis:
+        """Return the axis of a setting with these values.
+
+        Args:
+            name: Setting, one of the names of the grammar above.
+            values: Values of the setting, as text, in order.
+            text: The axis as it was typed, for messages.
+
+        Raises:
+            ConfigError: The name or a value is none of the grammar.
+        """
+        text = text or f"{name}={','.join(values)}"
+        if not (name in _FIELDS or re.fullmatch(r"weight(\.[1-9]\d?)?", name)):
+            raise ConfigError(f"{text!r} is not an axis.", f"Write it like {_EXAMPLE}.")
+        axis = cls(name, tuple(values))
         for value in axis.values:
             axis._check(value, text)
         return axis
@@ -68,9 +85,20 @@ class Axis:
             return None
         return int(self.name.partition(".")[2] or 1) - 1
 
-    def label(self, value: str) -> str:
-        """Return the label of the row or column with a value."""
-        return value if self.name == "scheduler" else f"{self.name} {value}"
+    def label(self, value: str, titles: Sequence[str] = ()) -> str:
+        """Return the label of the row or column with a value.
+
+        Args:
+            value: Value of the setting.
+            titles: Names of the adapters, of which a weight is one's.
+        """
+        if self.name == "scheduler":
+            return value
+        if self.adapter is None or self.adapter >= len(titles):
+            return f"{self.name} {value}"
+        short = [title.rpartition("/")[2] for title in titles]
+        name = short[self.adapter]
+        return f"{name if short.count(name) == 1 else titles[self.adapter]} {value}"
 
     def apply(self, plan: Sampling, value: str) -> Sampling:
         """Return the sampling settings with a value of this axis; unchanged for a weight."""

@@ -13,11 +13,12 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from http import HTTPStatus
 from http.client import HTTPException, HTTPMessage, HTTPResponse, HTTPSConnection
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 from urllib.parse import urlsplit
 
 from hublora.errors import HubError
@@ -29,6 +30,7 @@ MAX_BYTES = 2 << 30  # the largest LoRA adapters in use are well below 2 GiB
 _TIMEOUT = 30  # seconds without a byte
 _GRACE = 60  # seconds for the headers, and after which a download must have `_MIN_SPEED`
 _MIN_SPEED = 1000  # bytes a second
+_only_public = ContextVar("only_public", default=False)
 
 
 def download_url(
@@ -83,6 +85,16 @@ def download_url(
     return final
 
 
+@contextlib.contextmanager
+def public_addresses_only() -> Iterator[None]:
+    """Refuse, within the block, to fetch URLs from a private network, which a stranger named."""
+    token = _only_public.set(True)
+    try:
+        yield
+    finally:
+        _only_public.reset(token)
+
+
 class _Unchanged(Exception):
     """The server answered that the cached copy is current."""
 
@@ -105,7 +117,8 @@ def _fetch(url: str, file: IO[bytes], most: int, progress: Progress, tag: str) -
         _Unchanged: Its ETag is still `tag`.
     """
     where = url.partition("?")[0]  # a query may hold a signature
-    opener = urllib.request.build_opener(_SafeRedirects, _PatientHandler)
+    trusted = None if _only_public.get() else urlsplit(url).hostname
+    opener = urllib.request.build_opener(_SafeRedirects, _PatientHandler(trusted))
     request = urllib.request.Request(url, headers={"If-None-Match": tag} if tag else {})
     begun = time.monotonic()
     try:
@@ -139,7 +152,24 @@ def _fetch(url: str, file: IO[bytes], most: int, progress: Progress, tag: str) -
 
 
 class _PatientConnection(HTTPSConnection):
-    """Gives a server `_GRACE` seconds for its headers, whatever it sends until then."""
+    """Gives a server `_GRACE` seconds for its headers, whatever it sends until then.
+
+    Attributes:
+        trusted: Host that may be in a private network; None for none.
+    """
+
+    trusted: str | None = None
+
+    def connect(self) -> None:
+        """Connect to the host, whose name is resolved once.
+
+        Raises:
+            PermissionError: It is in a private network, and not the trusted one.
+        """
+        # With a proxy, the proxy resolves the name.
+        if self._tunnel_host is None and self.host != self.trusted:  # type: ignore[attr-defined]
+            self._create_connection = _connect_publicly
+        super().connect()
 
     def getresponse(self) -> HTTPResponse:
         """Return the response once its headers are there.
@@ -172,9 +202,39 @@ class _PatientConnection(HTTPSConnection):
 
 
 class _PatientHandler(urllib.request.HTTPSHandler):
+    def __init__(self, trusted: str | None) -> None:
+        super().__init__()
+        self._trusted = trusted
+
     def https_open(self, req: urllib.request.Request) -> HTTPResponse:
         """Open an https URL."""
-        return self.do_open(_PatientConnection, req)
+
+        def connect(host: str, **options: Any) -> _PatientConnection:
+            connection = _PatientConnection(host, **options)
+            connection.trusted = self._trusted
+            return connection
+
+        return self.do_open(connect, req)
+
+
+def _connect_publicly(address: tuple[str, int], *options: Any) -> socket.socket:
+    """Return a connection to a host in the public internet.
+
+    Raises:
+        PermissionError: It is in a private network.
+    """
+    host, port = address
+    # Resolved here, and connected to by number: a second answer may differ.
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    if any(_is_private_number(str(info[4][0])) for info in found):
+        raise PermissionError(f"{host} is in a private network")
+    failure: OSError = OSError(f"{host} has no address")
+    for info in found:
+        try:
+            return socket.create_connection((str(info[4][0]), port), *options)
+        except OSError as error:
+            failure = error
+    raise failure
 
 
 class _SafeRedirects(urllib.request.HTTPRedirectHandler):
@@ -203,4 +263,8 @@ def _is_private(host: str) -> bool:
         found = {info[4][0] for info in socket.getaddrinfo(host, None)}
     except OSError:
         return False  # it cannot be connected to either
-    return any(not ipaddress.ip_address(str(one).partition("%")[0]).is_global for one in found)
+    return any(_is_private_number(str(one)) for one in found)
+
+
+def _is_private_number(number: str) -> bool:
+    return not ipaddress.ip_address(number.partition("%")[0]).is_global

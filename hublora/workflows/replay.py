@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from hublora._version import __version__
-from hublora.errors import ConfigError, NotFoundError
+from hublora.data.images import load_image
+from hublora.errors import ConfigError, DataError, NotFoundError
 from hublora.filesystem import sha256_of
-from hublora.generation.generate import generate, library_versions, save
+from hublora.generation.generate import generate, image_facts, library_versions, save
 from hublora.generation.inputs import OpenedInputs, restore_inputs
 from hublora.generation.options import (
     InputOptions,
@@ -19,17 +20,18 @@ from hublora.generation.options import (
     check_options,
     pick,
 )
-from hublora.generation.outputs import check_output, output_paths
-from hublora.progress import Callback, FileWritten, Note, no_callback
-from hublora.refs import AdapterRef, parse_revision
+from hublora.generation.outputs import check_output, check_replaceable, output_paths, unused
+from hublora.generation.recorded import RecordedAdapter, RecordedImage, read_recorded
+from hublora.generation.sample import check_plan, image_difference, use_scheduler
+from hublora.generation.sheet import SheetAxes, save_sheet
+from hublora.hub.urls import public_addresses_only
+from hublora.progress import Callback, FileWritten, Note, Progress, no_callback
+from hublora.refs import AdapterRef
 from hublora.resolution.adapter import download_adapter
-from hublora.resolution.device import DTYPES
-from hublora.workflows.load import load_pipeline
+from hublora.workflows.load import load_pipeline, set_weights
 
 if TYPE_CHECKING:
     from PIL import Image
-
-    from hublora.generation.sample import Sampling
 
 
 @dataclass(frozen=True)
@@ -79,25 +81,84 @@ def replay(
     """
     check_options(options, ReplayOptions, replay)
     png = Path(png)
-    facts = _read(png)
-    plan, drift = _plan(facts), _version_drift(facts)
-    suffix = "-replay" if seed is None else f"-{seed}"
-    output = Path(output) if output else png.with_stem(png.stem + suffix)
-    check_output(output)
+    recorded = read_recorded(png)
+    before = _pixels(png)
+    if seed is not None and recorded.sheet is not None:
+        raise ConfigError("A sheet is generated again with its own seeds.", "Leave the seed out.")
+    plan = recorded.plan if seed is None else recorded.plan.with_seed(seed)
+    path = _output(png, output, plan.prompt, seed)
+    drift = _version_drift(recorded)
     given = pick(options, InputOptions)
-    inputs = restore_inputs(facts["conditions"], png.parent, given).open()
-    pipe = _load_again(facts, [Path(one) for one in adapters], options, inputs, drift, callback)
-    plan = plan if seed is None else plan.with_seed(seed)
-    (made,) = generate(pipe, [plan], facts["trigger"], callback, inputs.conditions)
-    (path,) = output_paths(output, plan.prompt, [plan.seed])
-    save(made, path, pipe.hublora, plan, facts["trigger"], inputs.conditions)
-    callback(FileWritten("image", path))
-    same_seed = seed in (None, facts["sampling"].get("seed"))
-    return Replayed(path, tuple(drift), _difference(made, png) if same_seed else None)
+    inputs = restore_inputs(recorded.conditions, png.parent, given).open()
+    pipe = _load_again(recorded, [Path(one) for one in adapters], options, inputs, drift, callback)
+    if recorded.sheet is not None:
+        made = _make_sheet(pipe, recorded, recorded.sheet, inputs, path, callback)
+    else:
+        check_plan(pipe, pipe.hublora.base.family.size_step(pipe), plan)
+        use_scheduler(pipe, plan.scheduler)
+        (made,) = generate(pipe, [plan], recorded.trigger, callback, inputs.conditions)
+        save(made, path, pipe.hublora, plan, recorded.trigger, inputs.conditions)
+        callback(FileWritten("image", path))
+    same_seed = seed in (None, recorded.plan.seed)
+    return Replayed(path, tuple(drift), image_difference(made, before) if same_seed else None)
+
+
+def _output(png: Path, output: Path | str | None, prompt: str, seed: int | None) -> Path:
+    """Return the path of the new image; only an image of hublora's that is named is replaced."""
+    if output is None:
+        suffix = "-replay" if seed is None else f"-{seed}"
+        path = unused(png.with_stem(png.stem + suffix))
+        check_output(path)
+        return path
+    check_output(Path(output))
+    check_replaceable(Path(output))
+    (path,) = output_paths(Path(output), prompt, [seed or 0])
+    return path
+
+
+def _pixels(png: Path) -> Image.Image:
+    """Return the decoded image.
+
+    Raises:
+        ConfigError: It is damaged, or too large.
+    """
+    with png.open("rb") as file:
+        try:
+            return load_image(file)
+        except DataError as error:
+            raise ConfigError(f"{png} {error.message}.") from error
+
+
+def _make_sheet(
+    pipe: Any,
+    recorded: RecordedImage,
+    axes: SheetAxes,
+    inputs: OpenedInputs,
+    path: Path,
+    callback: Callback,
+) -> Image.Image:
+    """Generate all images of a sheet, and write it; return it."""
+    composition = pipe.hublora
+    plan = replace(recorded.plan, scheduler=recorded.plan.scheduler or composition.scheduler)
+    cells = axes.cells(plan, [part.weight for part in composition.adapters])
+    step = composition.base.family.size_step(pipe)
+    for cell in cells:
+        use_scheduler(pipe, cell.plan.scheduler)
+        check_plan(pipe, step, cell.plan)
+    facts = image_facts(composition, recorded.plan, recorded.trigger, inputs.conditions)
+    images: list[Image.Image] = []
+    for number, cell in enumerate(cells):
+        set_weights(pipe, cell.weights)
+        use_scheduler(pipe, cell.plan.scheduler)
+        images += generate(pipe, [cell.plan], recorded.trigger, _notes(callback), inputs.conditions)
+        callback(Progress("Images", number + 1, len(cells)))
+    save_sheet(path, axes, images, composition, facts)
+    callback(FileWritten("sheet", path))
+    return axes.draw(images, composition, facts)
 
 
 def _load_again(
-    facts: Mapping[str, Any],
+    recorded: RecordedImage,
     adapters: Sequence[Path],
     options: ReplayOptions,
     inputs: OpenedInputs,
@@ -105,84 +166,35 @@ def _load_again(
     callback: Callback,
 ) -> Any:
     """Return the pipeline of an image; report, and add to `drift`, what differs from the record."""
-    from hublora.generation.sample import use_scheduler
-
-    refs = [_find(one, adapters, drift) for one in facts["adapters"]]
     base = options.get("base")
-    loading: LoadOptions = {
-        "base": base or _base(facts),
-        "base_revision": None if base else facts["base_revision"],
-        "compose": facts["compose"],
-        "weights": {str(i + 1): one["weight"] for i, one in enumerate(facts["adapters"])},
-        "dtype": facts["dtype"],
-        "device": options.get("device"),
-    }
-    pipe = load_pipeline(refs, loading, callback, inputs.prepare)
-    for part, entry in zip(pipe.hublora.adapters, facts["adapters"], strict=True):
-        if part.ref.kind == "url" and part.adapter.facts.sha256 != entry.get("sha256"):
+    if base is None and recorded.has_base_folder:
+        raise ConfigError(
+            f"The image was generated with a folder as base, {recorded.base.name!r}.",
+            "Name it: --base FOLDER",
+        )
+    with public_addresses_only():
+        refs = [_find(one, adapters, drift) for one in recorded.adapters]
+        loading: LoadOptions = {
+            "base": base or f"hf://{recorded.base.name}",
+            "base_revision": None if base else recorded.base.revision,
+            "compose": recorded.compose,
+            "weights": {str(i + 1): str(one.weight) for i, one in enumerate(recorded.adapters)},
+            "dtype": recorded.dtype,
+            "device": options.get("device"),
+        }
+        pipe = load_pipeline(refs, loading, callback, inputs.prepare)
+    for part, entry in zip(pipe.hublora.adapters, recorded.adapters, strict=True):
+        if part.ref.kind == "url" and part.adapter.facts.sha256 != entry.sha256:
             drift.append(f"{part.title} is another file now.")
-    if pipe.hublora.facts()["device"] != facts.get("device"):
-        drift.append(f"It was generated on {facts.get('device')}, now on {pipe.hublora.device}.")
+    if pipe.hublora.facts()["device"] != recorded.device:
+        drift.append(f"It was generated on {recorded.device}, now on {pipe.hublora.device}.")
     for sentence in drift:
         callback(Note(sentence, warning=True))
-    use_scheduler(pipe, facts["sampling"].get("scheduler"))
     return pipe
 
 
-def _difference(made: Image.Image, png: Path) -> float:
-    from PIL import Image
-
-    from hublora.generation.sample import image_difference
-
-    with Image.open(png) as recorded:
-        return image_difference(made, recorded)
-
-
-def _read(png: Path) -> dict[str, Any]:
-    """Return what the image says, checked as far as it is used."""
-    from PIL import UnidentifiedImageError
-
-    from hublora.generation.metadata import read_image
-
-    try:
-        facts = read_image(png)
-    except (UnidentifiedImageError, OSError, ValueError) as error:
-        raise ConfigError(f"{png} is not an image that can be read.") from error
-    whole = (
-        isinstance(facts, dict)
-        and isinstance(facts.get("base"), str)
-        and isinstance(facts.get("sampling"), dict)
-        and isinstance(facts.get("adapters"), list)
-        and all(isinstance(one, dict) and "weight" in one for one in facts["adapters"])
-        and facts.get("dtype") in DTYPES
-        and isinstance(facts.get("conditions", {}), dict)
-    )
-    if not whole:
-        raise ConfigError(
-            f"{png} does not say how it was made.",
-            "Only images from `hublora run` can be replayed, and only as they were written.",
-        )
-    usual: dict[str, Any] = {
-        "compose": "sum",
-        "trigger": "off",
-        "base_revision": None,
-        "conditions": {},
-    }
-    return {**usual, **facts}
-
-
-def _plan(facts: Mapping[str, Any]) -> Sampling:
-    from hublora.generation.sample import Sampling
-
-    known = {field.name for field in fields(Sampling)}
-    try:
-        return Sampling(**{k: v for k, v in facts["sampling"].items() if k in known})
-    except TypeError as error:
-        raise ConfigError("The image does not say what its prompt was.") from error
-
-
-def _version_drift(facts: Mapping[str, Any]) -> list[str]:
-    then = {"hublora": facts.get("hublora"), **(facts.get("versions") or {})}
+def _version_drift(recorded: RecordedImage) -> list[str]:
+    then = recorded.versions
     now = {"hublora": __version__, **library_versions()}
     return [
         f"{name} was {then[name]} and is {now[name]}."
@@ -191,45 +203,39 @@ def _version_drift(facts: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _base(facts: Mapping[str, Any]) -> str:
-    if facts["base_revision"] is None:
-        raise ConfigError(
-            f"The image was generated with a folder as base, {facts['base']!r}.",
-            "Name it: --base FOLDER",
-        )
-    return str(facts["base"])
-
-
-def _find(entry: Mapping[str, Any], files: Sequence[Path], drift: list[str]) -> str:
+def _find(entry: RecordedAdapter, files: Sequence[Path], drift: list[str]) -> str:
     """Return a ref for an adapter that an image names."""
-    if "ref" not in entry:
+    if entry.ref is None:
         return _find_file(entry, files)
-    ref = AdapterRef.parse(str(entry["ref"]))
-    if ref.kind != "repo":
+    ref = entry.ref
+    if ref.kind == "url":
         return str(ref)
     try:
         download_adapter(ref)
     except NotFoundError:
-        followed_revision = entry.get("revision")
-        revision = parse_revision(str(followed_revision)) if followed_revision else None
-        followed = AdapterRef("repo", ref.location, revision, ref.path)
+        followed = AdapterRef("repo", ref.location, entry.followed, ref.path)
         _, path = download_adapter(followed)
-        same = "the same file" if sha256_of(path) == entry.get("sha256") else "another file"
+        same = "the same file" if sha256_of(path) == entry.sha256 else "another file"
         drift.append(
             f"{ref.location} has no commit {str(ref.revision)[:8]} any more; "
             f"{followed.revision or 'main'} has {same}."
         )
-        return str(followed)
-    return str(ref)
+        return f"hf://{followed}"
+    return f"hf://{ref}"
 
 
-def _find_file(entry: Mapping[str, Any], files: Sequence[Path]) -> str:
+def _find_file(entry: RecordedAdapter, files: Sequence[Path]) -> str:
     for file in files:
         _, path = download_adapter(AdapterRef("local", str(file)))
-        if sha256_of(path) == entry.get("sha256"):
+        if sha256_of(path) == entry.sha256:
             return str(file.resolve())
     raise ConfigError(
-        f"The image was generated with an adapter that was not on the Hub: {entry.get('title')!r} "
-        f"(sha256 {str(entry.get('sha256'))[:12]}…).",
+        f"The image was generated with an adapter that was not on the Hub: {entry.title!r} "
+        f"(sha256 {entry.sha256[:12]}…).",
         "Give its file: --adapter FILE",
     )
+
+
+def _notes(callback: Callback) -> Callback:
+    """Return a callback without the progress of single images."""
+    return lambda event: None if isinstance(event, Progress) else callback(event)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Unpack
 
-from hublora.generation.generate import generate, save
+from hublora.generation.generate import generate, image_facts, save
 from hublora.generation.inputs import Inputs
 from hublora.generation.options import (
     InputOptions,
@@ -16,7 +16,7 @@ from hublora.generation.options import (
     pick,
     pick_sampling,
 )
-from hublora.generation.outputs import check_output, check_replaceable, output_paths, save_grid
+from hublora.generation.outputs import check_output, check_replaceable, output_paths, unused
 from hublora.progress import Callback, FileWritten, no_callback
 from hublora.workflows.load import load_pipeline
 
@@ -67,6 +67,7 @@ def run(
         HubloraError: As `load`, and ConfigError for a scheduler that does not fit.
     """
     from hublora.generation.sample import Sampling, check_plan, sampling_for, use_scheduler
+    from hublora.generation.sheet import SheetAxes, save_sheet
 
     check_options(options, RunOptions, run)
     output = None if output is None else Path(output)
@@ -93,6 +94,10 @@ def run(
         callback(FileWritten("image", path))
         images.append(image)
     if grid:
-        paths.append(save_grid(images, plans, paths[0]))
-        callback(FileWritten("sheet", paths[-1]))
+        axes = SheetAxes.of_seeds([one.seed for one in plans])
+        facts = image_facts(pipe.hublora, plan, trigger, inputs.conditions)
+        path = unused(paths[0].with_stem(paths[0].stem + "-grid"))
+        save_sheet(path, axes, images, pipe.hublora, facts)
+        callback(FileWritten("sheet", path))
+        paths.append(path)
     return paths

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-from hublora.adapter_weights import Weight
 from hublora.errors import ConfigError
 from hublora.generation.composition import Composition
-from hublora.generation.generate import cell_facts, generate, save
+from hublora.generation.generate import generate, image_facts, save
 from hublora.generation.options import (
     BatchOptions,
     LoadOptions,
@@ -30,29 +29,10 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from hublora.generation.sample import Sampling
-    from hublora.generation.sweep_axes import Axis
+    from hublora.generation.sheet import Cell, SheetAxes
 
 # Facts that may differ between two equal images.
 _PASSING = ("versions", "hublora", "device", "size")
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One image of a batch.
-
-    Attributes:
-        prompt: Index of the prompt, from 0.
-        row: Index of the row in the prompt's sheet, from 0.
-        column: Index of the column in the prompt's sheet, from 0.
-        plan: Sampling settings of the image.
-        weights: Weights of the adapters, in order.
-    """
-
-    prompt: int
-    row: int
-    column: int
-    plan: Sampling
-    weights: tuple[Weight, ...]
 
 
 @dataclass(frozen=True)
@@ -102,6 +82,7 @@ def run_batch(
         HubloraError: As `run`; ConfigError for an axis that does not parse.
     """
     from hublora.generation.sample import Sampling
+    from hublora.generation.sheet import SheetAxes, save_sheet
     from hublora.generation.sweep_axes import Axis
 
     check_options(options, BatchOptions, run_batch)
@@ -115,22 +96,30 @@ def run_batch(
     check_output(output)
     seed, trigger = sampling.get("seed", 0), options.get("trigger", "auto")
     across = Axis.parse(columns or f"seed={options.get('num_images', 1)}", seed)
-    down = Axis.parse(rows, seed) if rows else None
+    axes = SheetAxes(across, Axis.parse(rows, seed) if rows else None)
     pipe = load_pipeline(refs, pick(options, LoadOptions), callback)
-    cells = _plan(pipe, prompts, down, across, sampling)
-    folder, images = output or Path(), []
-    quiet = _once(callback)
-    for index, cell in enumerate(cells):
-        item, image = _generate_cell(pipe, cell, folder, trigger, quiet)
-        callback(Progress("Images", index + 1, len(cells)))
-        images.append(image)
-        yield item
+    plans = _plans(pipe, prompts, axes, sampling)
+    folder, quiet = output or Path(), _once(callback)
+    total = sum(len(cells) for _, cells in plans)
+    # Before any weight is varied.
+    stated = [image_facts(pipe.hublora, plan, trigger) for plan, _ in plans]
+    sheets, done = [], 0
+    for (plan, cells), facts in zip(plans, stated, strict=True):
+        images = []
+        for cell in cells:
+            item, image = _generate_cell(pipe, cell, folder, trigger, quiet)
+            done += 1
+            callback(Progress("Images", done, total))
+            images.append(image)
+            yield item
+        sheets.append((plan, facts, images))
     if options.get("grid") or rows or columns:
-        for number, prompt in enumerate(prompts):
-            mine = [(c, i) for c, i in zip(cells, images, strict=True) if c.prompt == number]
-            path = _write_sheet(folder, prompt, mine, down, across, pipe.hublora)
+        for plan, facts, images in sheets:
+            named = _digest(_stable({**facts, "sheet": axes.facts()}))
+            path = folder / f"{slug(plan.prompt)}-sheet-{named}.png"
+            save_sheet(path, axes, images, pipe.hublora, facts)
             callback(FileWritten("sheet", path))
-            yield BatchItem(path, False, prompt)
+            yield BatchItem(path, False, plan.prompt)
 
 
 def read_prompts(lines: Sequence[str]) -> list[str]:
@@ -145,47 +134,27 @@ def read_prompts(lines: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(prompts))
 
 
-def _plan(
-    pipe: Any,
-    prompts: Sequence[str],
-    down: Axis | None,
-    across: Axis,
-    sampling: Mapping[str, Any],
-) -> list[Cell]:
-    """Return every cell, checked against the pipeline before anything is generated."""
+def _plans(
+    pipe: Any, prompts: Sequence[str], axes: SheetAxes, sampling: Mapping[str, Any]
+) -> list[tuple[Sampling, list[Cell]]]:
+    """Return each prompt's settings and cells, checked before anything is generated."""
     from hublora.generation.sample import check_plan, use_scheduler
 
     composition: Composition = pipe.hublora
     sampling = {"scheduler": composition.scheduler, **sampling}
-    step = composition.base.family.size_step(pipe)
-    cells = []
-    for number, prompt in enumerate(prompts):
+    weights = [part.weight for part in composition.adapters]
+    plans = []
+    for prompt in prompts:
         typed = composition.lock.fill(prompt) if composition.lock else prompt
         composition.expand(typed)
-        base = sampling_for(composition.base, typed, **sampling)
-        for row, below in enumerate(down.values if down else [""]):
-            for column, beside in enumerate(across.values):
-                plan, weights = base, [part.weight for part in composition.adapters]
-                for axis, value in ((down, below), (across, beside)):
-                    if axis is not None:
-                        plan = axis.apply(plan, value)
-                        _set_weight(weights, axis, value)
-                cells.append(Cell(number, row, column, plan, tuple(weights)))
-    for cell in cells:
-        use_scheduler(pipe, cell.plan.scheduler)
-        check_plan(pipe, step, cell.plan)
-    return cells
-
-
-def _set_weight(weights: list[Weight], axis: Axis, value: str) -> None:
-    if axis.adapter is None:
-        return
-    if axis.adapter >= len(weights):
-        raise ConfigError(
-            f"The axis {axis.name} names adapter {axis.adapter + 1} of {len(weights)}.",
-            "Adapters are counted from 1: weight.1, weight.2, …",
-        )
-    weights[axis.adapter] = Weight.of(float(value))
+        plan = sampling_for(composition.base, typed, **sampling)
+        plans.append((plan, axes.cells(plan, weights)))
+    step = composition.base.family.size_step(pipe)
+    for _, cells in plans:
+        for cell in cells:
+            use_scheduler(pipe, cell.plan.scheduler)
+            check_plan(pipe, step, cell.plan)
+    return plans
 
 
 def _generate_cell(
@@ -196,7 +165,7 @@ def _generate_cell(
     from hublora.generation.sample import use_scheduler
 
     set_weights(pipe, cell.weights)
-    facts = _stable(cell_facts(pipe.hublora, cell.plan, trigger))
+    facts = _stable(image_facts(pipe.hublora, cell.plan, trigger))
     path = folder / f"{slug(cell.plan.prompt)}-{cell.plan.seed}-{_digest(facts)}.png"
     if _exists(path, facts):
         with Image.open(path) as existing:
@@ -209,12 +178,18 @@ def _generate_cell(
 
 def _exists(path: Path, facts: Mapping[str, Any]) -> bool:
     """Tell whether an undamaged image with these facts exists."""
+    from PIL import Image
+
     from hublora.generation.metadata import read_image
 
     try:
-        return path.is_file() and _stable(read_image(path)) == facts
+        if not path.is_file() or _stable(read_image(path)) != facts:
+            return False
+        with Image.open(path) as image:
+            image.load()
     except (OSError, ValueError, SyntaxError):
         return False  # damaged: generated anew
+    return True
 
 
 def _stable(facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -225,34 +200,6 @@ def _stable(facts: Mapping[str, Any]) -> dict[str, Any]:
 
 def _digest(facts: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:8]
-
-
-def _write_sheet(
-    folder: Path,
-    prompt: str,
-    generated: Sequence[tuple[Cell, Image.Image]],
-    down: Axis | None,
-    across: Axis,
-    composition: Composition,
-) -> Path:
-    from hublora.generation.metadata import save_image
-    from hublora.image_grid import sheet
-
-    images: list[list[Image.Image]] = []
-    for cell, image in generated:
-        if cell.row == len(images):
-            images.append([])
-        images[cell.row].append(image)
-    laid_out = sheet(
-        images,
-        row_labels=[down.label(value) for value in down.values] if down else None,
-        column_labels=[across.label(value) for value in across.values],
-        title=prompt,
-    )
-    named = _digest({"cells": [cell.plan.facts() for cell, _ in generated], **composition.facts()})
-    path = folder / f"{slug(prompt)}-sheet-{named}.png"
-    save_image(laid_out, path, {"sampling": {"prompt": prompt}})
-    return path
 
 
 def _once(callback: Callback) -> Callback:
