@@ -61,7 +61,7 @@ class RecordedImage:
         trigger: "auto" adds missing trigger words.
         conditions: JSON of the inputs besides the prompt (`hublora.generation.inputs`).
         versions: Version of hublora and of each library.
-        sheet: What varies, if it is a sheet of images; else None.
+        sheet: Settings that vary over a sheet of images; None for one image.
     """
 
     base: BaseRef

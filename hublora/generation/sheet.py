@@ -149,7 +149,7 @@ def save_sheet(
 
     Args:
         path: Path of the PNG; replaced if it exists.
-        axes: What varies over the sheet.
+        axes: Settings that vary over the sheet.
         images: Images of the axes' cells, in their order.
         composition: Base and adapters.
         facts: Metadata that the images have in common.

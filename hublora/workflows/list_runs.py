@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from hublora.adapters.header import read_file_header
 from hublora.errors import AdapterError, ConfigError, NotFoundError
 from hublora.filesystem import is_locked
+from hublora.generation.metadata import read_image
 from hublora.hub.repo_layout import CARD, LEARNED_EMBEDDINGS, SETTINGS, WEIGHTS
 from hublora.training.config.training_config import flatten, read_settings_file
 from hublora.training.run_folder import (
@@ -78,7 +79,7 @@ def list_runs(folder: Path) -> list[FoundRun]:
 
 
 def runs_sheet(runs: Sequence[FoundRun]) -> Image.Image:
-    """Return a sheet with one row of images per run that has any.
+    """Return a sheet with one row of images per run that has any, each above its prompt.
 
     Raises:
         NotFoundError: No run has an image.
@@ -87,18 +88,30 @@ def runs_sheet(runs: Sequence[FoundRun]) -> Image.Image:
 
     from hublora.image_grid import sheet
 
-    rows, labels = [], []
+    rows, labels, captions = [], [], []
     for run in runs:
-        images = []
-        for path in _images(run):
+        images, paths = [], _images(run)
+        for path in paths:
             with Image.open(path) as image:
                 images.append(image.convert("RGB"))
         if images:
             rows.append(images)
+            captions.append([_caption(path) for path in paths])
             labels.append(f"{run.folder.name}: {progress(run)}, {run.state}")
     if not rows:
         raise NotFoundError("None of these runs has an image yet.", "Leave --sheet out.")
-    return sheet(rows, row_labels=labels)
+    return sheet(rows, row_labels=labels, captions=captions)
+
+
+def _caption(path: Path) -> str:
+    """Return an image's prompt and seed; empty if it does not record them."""
+    try:
+        sampling = read_image(path).get("sampling")
+    except ConfigError:
+        sampling = None
+    if not isinstance(sampling, dict) or "prompt" not in sampling:
+        return ""
+    return f"{sampling['prompt']} (seed\N{NO-BREAK SPACE}{sampling.get('seed', 0)})"
 
 
 def progress(run: FoundRun) -> str:

@@ -98,6 +98,17 @@ def test_the_state_of_each_run_is_listed(runs: Path, hublora_cli: Cli, tmp_path:
         assert sheet.width > 128
 
 
+def test_images_on_the_sheet_have_their_prompts(runs: Path) -> None:
+    from hublora.workflows.list_runs import list_runs, runs_sheet
+
+    (whole,) = list_runs(runs / "deep")
+    labelled = runs_sheet([whole])
+    for path in (whole.folder / "images").glob("[0-9].png"):
+        with Image.open(path) as image:
+            image.save(path)  # without metadata
+    assert runs_sheet([whole]).height < labelled.height
+
+
 def test_a_person_reads_a_table(runs: Path, hublora_cli: Cli, tmp_path: Path) -> None:
     lines = hublora_cli("runs", str(runs)).out.splitlines()
     assert lines[0].split()[:5] == ["RUN", "STATE", "STEP", "LOSS", "HELD"]
