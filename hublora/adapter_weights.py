@@ -2,7 +2,7 @@
 
     weight := range | [range ","] block ":" range ("," block ":" range)*
     range  := number [".." number]       from the first step to the last
-    block  := "text" | "down" | "mid" | "up" | "down.1" | … | a prefix of layer names
+    block  := "text" | "down" | "mid" | "up" | "down.1" | … | the name of a layer, or its beginning
 
 Blocks that are not named have the weight without a block, 1.0 by default.
 """
@@ -44,8 +44,8 @@ class Range:
 
     def __str__(self) -> str:
         if self.start == self.end:
-            return f"{self.start:g}"
-        return f"{self.start:g}..{self.end:g}"
+            return _shortest(self.start)
+        return f"{_shortest(self.start)}..{_shortest(self.end)}"
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,11 @@ class Weight:
         return self.rest.start if not self.blocks and not self.moves else None
 
     @property
+    def mean(self) -> float:
+        """Mean over the steps of the blocks that are not named."""
+        return (self.rest.start + self.rest.end) / 2
+
+    @property
     def moves(self) -> bool:
         """Whether the weight changes over the steps."""
         return any(one.start != one.end for one in self._ranges)
@@ -134,7 +139,14 @@ def in_block(block: str, component: str, module: str) -> bool:
     """Tell whether a layer is in a block, e.g. "down.1" for "down_blocks.1.attentions.0.…"."""
     if component.startswith("text_encoder"):
         return block in ("text", component)
-    return module.startswith(f"{block_path(block)}.")
+    path = block_path(block)
+    return module == path or module.startswith(f"{path}.")
+
+
+def _shortest(number: float) -> str:
+    """Return the shortest text that is parsed as the same number."""
+    short = f"{number:g}"
+    return short if float(short) == number else repr(number)
 
 
 def _times(one: Range, factor: float) -> Range:

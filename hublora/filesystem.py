@@ -98,7 +98,8 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def sha256_of(path: Path) -> str:
-    """Return the hexadecimal SHA-256 of a file."""
+def sha256_of(path: Path, offset: int = 0) -> str:
+    """Return the hexadecimal SHA-256 of a file's bytes from an offset on."""
     with open(path, "rb") as file:
+        file.seek(offset)
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -7,7 +7,17 @@ import pytest
 from hublora.adapter_weights import Weight
 from hublora.errors import ConfigError
 
-WRITTEN = ["0.8", "-0.5", "0.2..0.9", "1..0", "1,mid:0", "0.5,down.1:0.2..0.9,text:0", "1,up:2"]
+WRITTEN = [
+    "0.8",
+    "-0.5",
+    "0.2..0.9",
+    "1..0",
+    "1,mid:0",
+    "0.5,down.1:0.2..0.9,text:0",
+    "1,up:2",
+    "0.1234567891",
+    "1e-07..1",
+]
 
 
 @pytest.mark.parametrize("text", WRITTEN)
@@ -37,6 +47,13 @@ def test_the_longest_block_decides() -> None:
         ]
     ]
     assert at == [0.5, 0.2, 0.5, 1.0, 0.3]
+
+
+def test_a_layer_is_named_exactly() -> None:
+    name = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
+    weight = Weight.parse(f"1,{name}:0.25")
+    layers = (name, f"{name}2", name.replace("to_q", "to_k"))
+    assert [weight.for_layer("unet", layer).start for layer in layers] == [0.25, 1.0, 1.0]
 
 
 def test_a_weight_moves_from_start_to_end() -> None:

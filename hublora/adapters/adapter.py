@@ -64,6 +64,7 @@ class AdapterFacts:
         title: Display name.
         source: Pinned ref of its file.
         sha256: SHA-256 of the file, hexadecimal.
+        data_hash: Hash of the tensors alone, hexadecimal, as AUTOMATIC1111's web UI computes it.
         size: Size of the file in bytes.
         parameters: Number of weights.
         dtype: Safetensors name of the weights' type, e.g. "F32".
@@ -85,6 +86,7 @@ class AdapterFacts:
     title: str | None = None
     source: str | None = None
     sha256: str | None = None
+    data_hash: str | None = None
     size: int | None = None
     parameters: int | None = None
     dtype: str | None = None

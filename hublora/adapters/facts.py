@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +14,9 @@ from hublora.adapters.layer_specs import LayerSpec, read_layer_specs
 from hublora.adapters.metadata import facts_of_metadata
 from hublora.adapters.tensor_names import detect_layout
 from hublora.families.registry import architecture_of_kohya, architecture_of_layers
+
+# Modules right around a layer, which a dotted name leaves out.
+_OWNERS = re.compile(r"\A(?:.*_)?(?:attn\d?|self_attn|mlp|ff)_(?=\D)")
 
 
 def facts_from_header(
@@ -79,8 +83,9 @@ def stated_architecture(metadata: Mapping[str, str]) -> str | None:
 
 
 def _target(module: str, layout: str) -> str:
-    if layout == "kohya":  # the last separator is lost: name the part after the block's number
-        return module.rsplit("_attn", 1)[-1].split("_", 1)[-1]
+    if layout == "kohya":  # with _ for .: the name after the last number is the layer's own
+        own = _OWNERS.sub("", re.split(r"_\d+_(?=\D)", module)[-1])
+        return re.sub(r"_(\d+)\Z", r".\1", own)
     parts = module.split(".")
     return ".".join(parts[-2:]) if parts[-1].isdigit() else parts[-1]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import struct
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from hublora.adapters.adapter import Adapter
 from hublora.adapters.embeddings import has_learned_tokens
 from hublora.adapters.facts import facts_from_header, facts_of_tokens
-from hublora.adapters.header import read_file_header
+from hublora.adapters.header import Header, read_file_header
 from hublora.adapters.parse import read_layers
-from hublora.adapters.tensor_names import uses_peft_config
+from hublora.adapters.tensor_names import parse_name, unknown_tensor, uses_peft_config
 from hublora.errors import AdapterError
 from hublora.filesystem import sha256_of, write_atomically
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     import torch
 
 PEFT_CONFIG = "adapter_config.json"
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _PEFT_TYPES = ("LORA", "LOHA", "LOKR")
 
 
@@ -82,7 +84,12 @@ def load_adapter(path: Path, **more: Any) -> Adapter:
         return Adapter({}, facts, header.metadata)
     config = read_peft_config(path) if uses_peft_config(header.shapes) else None
     facts = facts_from_header(
-        header, config, sha256=sha256_of(path), size=path.stat().st_size, **more
+        header,
+        config,
+        sha256=sha256_of(path),
+        data_hash=_data_hash(path, header),
+        size=path.stat().st_size,
+        **more,
     )
     try:
         tensors = load_file(path)
@@ -92,6 +99,13 @@ def load_adapter(path: Path, **more: Any) -> Adapter:
         ) from error
     _check_finite(tensors, path.name)
     return Adapter(read_layers(tensors, header.metadata, config), facts, header.metadata)
+
+
+def _data_hash(path: Path, header: Header) -> str:
+    """Return the hash by which AUTOMATIC1111's web UI finds a file: the one in its metadata, else
+    the SHA-256 of what follows the header."""
+    stated = header.metadata.get("sshs_model_hash", "")
+    return stated if _SHA256.fullmatch(stated) else sha256_of(path, header.header_bytes)
 
 
 def save_tensors(
@@ -120,6 +134,8 @@ def _check_finite(tensors: Mapping[str, torch.Tensor], name: str) -> None:
     import torch
 
     for key, tensor in tensors.items():
+        if parse_name(key) is None:
+            raise unknown_tensor(key)
         if not tensor.is_floating_point() and not key.endswith(".alpha"):
             raise AdapterError(
                 f"The tensor {key!r} of {name} must have a floating-point type, got "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,8 @@ Examples:
   hublora inspect me/pokemon-lora someone/ink-lora --base me/my-base
   hublora inspect me/pokemon-lora someone/ink-lora --overlap
 """
+
+_MOST_NUMBERS = 6  # values that are listed one by one
 
 
 @click.command(epilog=EXAMPLES)
@@ -111,8 +114,8 @@ def _describe_one(one: InspectedAdapter, found: Preflight) -> str:
         "family": facts.family,
         "kind": ", ".join(facts.methods),
         "changes": _changes(facts),
-        "rank": ", ".join(str(rank) for rank in facts.ranks),
-        "alpha": ", ".join(f"{alpha:g}" for alpha in facts.alphas),
+        "rank": _numbers(facts.ranks),
+        "alpha": _numbers(facts.alphas),
         "trigger words": ", ".join(facts.trigger_words) or "none",
         "licence": facts.license or "unknown",
         "size": _size(facts),
@@ -122,6 +125,12 @@ def _describe_one(one: InspectedAdapter, found: Preflight) -> str:
     lines = [click.style(str(facts.source), bold=True)]
     lines += [f"  {name:<14} {value}" for name, value in rows.items() if value]
     return "\n".join(lines + _bullets(one.problems))
+
+
+def _numbers(values: Sequence[float]) -> str:
+    if len(values) <= _MOST_NUMBERS:
+        return ", ".join(f"{value:g}" for value in values)
+    return f"{min(values):g} to {max(values):g} ({len(values)} different)"
 
 
 def _changes(facts: AdapterFacts) -> str | None:

@@ -8,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hublora.errors import ConfigError
 from hublora.generation.prompt_placeholders import Expanded, TriggerMode
 from hublora.progress import Callback, Note, Progress, no_callback
 from hublora.quiet import quiet_loading
@@ -132,6 +133,17 @@ def _inputs(pipe: Any, plan: Sampling, expanded: Expanded, callback: Callback) -
     from hublora.generation import prompts
 
     texts = (expanded.text, pipe.hublora.expand(plan.negative_prompt, "off").text)
+    if (
+        not prompts.can_encode()
+        and prompts.has_weights(texts[0])
+        and not prompts.has_weights(plan.prompt)
+    ):
+        raise ConfigError(
+            f"The trigger words {', '.join(expanded.added) or texts[0]} of its card have weights, "
+            "which need the library compel.",
+            "Install it with pip install 'hublora[prompts]', or write the words into the prompt "
+            'without weights and set trigger="off".',
+        )
     tokens = max((prompts.too_long(pipe, text) or 0 for text in texts), default=0)
     if not tokens and not any(prompts.has_weights(text) for text in texts):
         return {"prompt": texts[0], "negative_prompt": texts[1] or None}

@@ -1,6 +1,8 @@
 """Reads and writes the metadata of generated images, in PNG text chunks.
 
-The chunk `hublora` is JSON; `parameters` is text in the format of AUTOMATIC1111's web UI.
+The chunk `hublora` is JSON; `parameters` is text in the format of AUTOMATIC1111's web UI, which
+knows one number as an adapter's weight (here of a schedule its mean) and finds adapters by a hash
+of their tensors alone, without the header.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hublora.adapter_weights import Weight
 from hublora.errors import ConfigError
 from hublora.filesystem import write_atomically
 
@@ -69,7 +72,7 @@ def _parameters(facts: Mapping[str, Any]) -> str:
     """Return the chunk `parameters`: prompt, negative prompt, then one line of key-value pairs."""
     sampling = facts.get("sampling", {})
     adapters = facts.get("adapters", [])
-    hashes = [f"{_tag(one)}: {one['sha256'][:12]}" for one in adapters if one.get("sha256")]
+    hashes = [f"{_tag(one)}: {one['data_hash'][:12]}" for one in adapters if one.get("data_hash")]
     pairs = [
         ("Steps", sampling.get("num_inference_steps")),
         ("Sampler", str(facts.get("scheduler", "")).removesuffix("Scheduler") or None),
@@ -80,7 +83,7 @@ def _parameters(facts: Mapping[str, Any]) -> str:
         ("Lora hashes", ", ".join(hashes) or None),
         ("Version", f"hublora {facts.get('hublora', '')}".strip()),
     ]
-    tags = [f"<lora:{_tag(one)}:{one['weight']}>" for one in adapters]
+    tags = [f"<lora:{_tag(one)}:{Weight.parse(str(one['weight'])).mean:g}>" for one in adapters]
     lines = [" ".join([shown_prompt(facts), *tags])]
     if sampling.get("negative_prompt"):
         lines.append(f"Negative prompt: {sampling['negative_prompt']}")

@@ -6,8 +6,8 @@
     typed      a <1> in the style of <2>
     expanded   a sks dog in the style of <a2-s0-0><a2-s1-0>
 
-Learned tokens have names of their own for each adapter, so that two adapters that both call theirs
-`<s0>` compose.
+`\\<1>` stands for the text <1> itself. Learned tokens have names of their own for each adapter, so
+that two adapters that both call theirs `<s0>` compose.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from hublora.errors import ConfigError
 
 TriggerMode = Literal["auto", "off"]
 
-_PLACE = r"<(?P<place>[1-9]\d?)>"
+_PLACE = r"\\(?P<literal><[1-9]\d?>)|<(?P<place>[1-9]\d?)>"
 
 
 @dataclass(frozen=True)
@@ -88,10 +88,12 @@ def expand(
         ConfigError: A placeholder stands for nothing, or a learned token for two adapters.
     """
     if not triggers:
-        return Expanded(prompt)
+        return Expanded(re.sub(_PLACE, lambda found: found["literal"] or found[0], prompt))
     named: set[int] = set()
 
     def replace(found: re.Match[str]) -> str:
+        if found["literal"]:
+            return found["literal"]
         if found["place"]:
             index = int(found["place"]) - 1
             words = _words_at(index, triggers)
@@ -117,7 +119,8 @@ def _words_at(index: int, triggers: Sequence[AdapterTriggers]) -> str:
     if index >= len(triggers):
         raise ConfigError(
             f"<{index + 1}> stands for adapter {index + 1}, and there are {len(triggers)}.",
-            "Adapters are counted from 1 in the order they are given.",
+            "Adapters are counted from 1 in the order they are given. For the text itself write "
+            f"\\<{index + 1}>.",
         )
     words = triggers[index].words
     if not words:

@@ -47,7 +47,10 @@ def can_encode() -> bool:
     """Tell whether compel is installed."""
     from importlib.util import find_spec
 
-    return find_spec("compel") is not None
+    try:
+        return find_spec("compel") is not None
+    except ValueError:  # a module of that name without a spec
+        return False
 
 
 def encode(pipe: Any, prompt: str, negative_prompt: str) -> Mapping[str, torch.Tensor]:

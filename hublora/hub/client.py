@@ -36,6 +36,10 @@ def api() -> HfApi:
     return HfApi(library_name="hublora", library_version=__version__)
 
 
+class MissingRevisionError(NotFoundError):
+    """A repo that is there has no branch, tag or commit of that name."""
+
+
 @contextmanager
 def without_bars() -> Iterator[None]:
     """Disable huggingface_hub's progress bars, one for each file: workflows report progress.
@@ -132,7 +136,7 @@ def _gated(error: Exception, what: str, revision: str | None) -> HubloraError:
 
 
 def _revision_missing(error: Exception, what: str, revision: str | None) -> HubloraError:
-    return NotFoundError(
+    return MissingRevisionError(
         f"The {what} has no revision {revision!r}.",
         f"Its branches and tags are listed at {_page(what)}",
     )

@@ -14,7 +14,7 @@ from tqdm.std import tqdm
 
 from hublora.errors import HubError, NotFoundError
 from hublora.filesystem import sha256_of
-from hublora.hub.client import translated
+from hublora.hub.client import is_offline, translated
 from hublora.hub.transport import repeated
 
 Progress = Callable[[int, int], None]  # (bytes done, bytes in all)
@@ -37,7 +37,14 @@ def download(
         NotFoundError: The commit has no such file.
         HubError: The Hub cannot be reached and the file is not cached.
     """
-    cached = (cache_folder(repo_id, repo_type) / "snapshots" / commit / path).exists()
+    place = cache_folder(repo_id, repo_type) / "snapshots" / commit / path
+    cached = place.exists()
+    if place.is_symlink() and not cached and is_offline():
+        raise HubError(
+            f"The cached copy of {repo_id}@{commit[:8]}/{path} is gone: {place} is a link to a "
+            "file that does not exist, and HF_HUB_OFFLINE is set.",
+            "Unset HF_HUB_OFFLINE once to download it again.",
+        )
     with translated(f"{repo_type} {repo_id}", commit):
         try:
             copy = repeated(

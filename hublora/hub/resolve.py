@@ -12,6 +12,8 @@ https://huggingface.co/docs/huggingface_hub/guides/manage-cache
 
 from __future__ import annotations
 
+import contextlib
+import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -23,8 +25,8 @@ from huggingface_hub.errors import RevisionResolutionError
 
 from hublora import strict_yaml
 from hublora.errors import AdapterError, HubError, NotFoundError
-from hublora.filesystem import write_atomically
-from hublora.hub.client import REPLACED_REPOS, api, is_offline, translated
+from hublora.filesystem import cache_root, write_atomically
+from hublora.hub.client import REPLACED_REPOS, MissingRevisionError, api, is_offline, translated
 from hublora.hub.download import PICKLES, cache_folder
 from hublora.hub.repo_layout import LOCK, WEIGHTS
 from hublora.hub.transport import TIMEOUT, repeated
@@ -143,12 +145,37 @@ def resolve_adapter(ref: AdapterRef) -> ResolvedAdapter:
     """
     try:
         snapshot = inspect_repo(ref.repo_id, "model", ref.revision)
+    except MissingRevisionError as error:
+        if ref.path:  # which may be the rest of a branch's name
+            whole = replace(ref, revision=Revision(f"{ref.revision}/{ref.path}"), path=None)
+            error.hint = f"If {whole.revision} is the branch, write {whole}"
+        raise
     except NotFoundError as error:
         if Path(ref.location).is_dir():  # such as the run folder of a training
             raise NotFoundError(error.message, f"For the folder write ./{ref.location}") from error
         raise
-    path = _choose_file(ref, snapshot.files)
+    path = _choose_file(ref, _with_uncached(snapshot))
     return ResolvedAdapter(ref.at(snapshot.commit, path), snapshot.card, snapshot.files)
+
+
+def _with_uncached(snapshot: RepoSnapshot) -> Mapping[str, int | None]:
+    """Return the repo's files: offline also the adapters of the commit that are not cached.
+
+    Without these, a repo of several adapters would seem to have the one that was downloaded.
+    """
+    safe = [name for name in snapshot.files if name.endswith(".safetensors")]
+    record = cache_root() / "listings" / f"{snapshot.commit}.json"
+    if not is_offline():
+        if len(safe) > 1 and not record.is_file():
+            with contextlib.suppress(OSError):  # a read-only cache works online
+                record.parent.mkdir(parents=True, exist_ok=True)
+                write_atomically(record, json.dumps(safe))
+        return snapshot.files
+    try:
+        listed = [str(name) for name in json.loads(record.read_text("utf-8"))]
+    except (OSError, ValueError, TypeError):
+        listed = []
+    return {**dict.fromkeys(listed), **snapshot.files}
 
 
 def _choose_file(ref: AdapterRef, files: Mapping[str, int | None]) -> str:
@@ -221,9 +248,9 @@ def _inspect_cache(repo_id: RepoId, repo_type: str, revision: Revision) -> RepoS
             "Unset HF_HUB_OFFLINE once to download it.",
         )
     files = {
-        path.relative_to(folder).as_posix(): path.stat().st_size
+        path.relative_to(folder).as_posix(): path.stat().st_size if path.is_file() else None
         for path in folder.rglob("*")
-        if path.is_file()
+        if path.is_file() or path.is_symlink()  # a broken one is reported when it is read
     }
     return RepoSnapshot(repo_id, commit, files, read_card(folder / "README.md"))
 

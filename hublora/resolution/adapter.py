@@ -145,6 +145,11 @@ def _local_file(ref: AdapterRef) -> Path:
             )
         return path
     if not path.is_dir():
+        if path.is_symlink():
+            raise NotFoundError(
+                f"{path} is a link to a file that does not exist: {path.readlink()}.",
+                "Download or copy the file again.",
+            )
         raise NotFoundError(f"There is no file or folder {path}.")
     if (path / LOCK).is_file():
         if (path / WEIGHTS).is_file():

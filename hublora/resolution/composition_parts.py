@@ -76,7 +76,10 @@ class LoadedAdapter:
         asked = {"revision": followed} if followed not in (None, self.ref.revision) else {}
         number = self.weight.number
         weight = str(self.weight) if number is None else number
-        return {**named, **asked, "weight": weight, "sha256": facts.sha256}
+        hashes = {"sha256": facts.sha256}
+        if facts.data_hash:
+            hashes["data_hash"] = facts.data_hash
+        return {**named, **asked, "weight": weight, **hashes}
 
 
 def parse_weighted_refs(

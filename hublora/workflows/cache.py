@@ -23,6 +23,7 @@ KINDS = {
     "image_checks": "results of checking images",
     "faces": "positions of faces",
     "base_hashes": "hashes of the files of local bases",
+    "listings": "lists of the files of repos with several adapters",
     "urls": "adapters downloaded from https URLs",
 }
 

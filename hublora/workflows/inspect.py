@@ -52,6 +52,7 @@ from hublora.resolution.base_layers import BaseLayers, read_base_layers
 if TYPE_CHECKING:
     from hublora.adapters.similarity import Overlap
 
+_SPAN = 1 << 16  # bytes of a file that are read at once for the alphas in them
 _CONFIG_BYTES = 100_000  # more than any adapter_config.json has
 
 
@@ -224,20 +225,40 @@ def _adapter_header(
         facts = facts_of_tokens(header, **facts_from_card(resolved), size=size)
         return _AdapterHeader(asked, resolved.ref, facts, header, {}, resolved.card)
     facts = facts_from_header(header, config, **facts_from_card(resolved), size=size)
-    alphas = facts.alphas or _first_alpha(read, header)
+    alphas = facts.alphas or _read_alphas(read, header, None if resolved.ref.kind != "repo" else 16)
     facts = replace(facts, alphas=alphas, family=_family(facts))
     return _AdapterHeader(
         asked, resolved.ref, facts, header, read_layer_specs(header.shapes), resolved.card
     )
 
 
-def _first_alpha(read: ReadRange, header: Header) -> tuple[float, ...]:
-    """Return the first alpha tensor, which mostly stands right after the header."""
-    alphas = [name for name in header.shapes if name.endswith(".alpha")]
-    if not alphas:
-        return ()
-    number = read_number(read, header, min(alphas, key=header.offsets.__getitem__))
-    return () if number is None else (number,)
+def _read_alphas(read: ReadRange, header: Header, most: int | None) -> tuple[float, ...]:
+    """Return the distinct values of a file's alpha tensors, sorted.
+
+    Args:
+        read: As for `read_header`.
+        header: Header of the same file.
+        most: Ranges that may be read, which are then spread over the file; None for all of them.
+    """
+    spans: list[list[str]] = []
+    for name in sorted(header.shapes, key=lambda name: header.offsets[name]):
+        if name.endswith(".alpha"):
+            if spans and header.offsets[name] - header.offsets[spans[-1][0]] < _SPAN:
+                spans[-1].append(name)
+            else:
+                spans.append([name])
+    if most is not None and len(spans) > most:
+        spans = [spans[index * len(spans) // most] for index in range(most)]
+    found = set()
+    for span in spans:
+        start = header.offsets[span[0]]
+        data = read(start, header.offsets[span[-1]] - start + 8)
+
+        def part(offset: int, length: int, data: bytes = data, start: int = start) -> bytes:
+            return data[offset - start : offset - start + length]
+
+        found |= {read_number(part, header, name) for name in span}
+    return tuple(sorted(number for number in found if number is not None))
 
 
 def _family(facts: AdapterFacts) -> str | None:

@@ -13,7 +13,7 @@ from hublora.generation.composition import Composition, check_licenses
 from hublora.generation.lora.cache import DEFAULT_LIMIT, AdapterCache
 from hublora.generation.offload import check_offload, place
 from hublora.generation.options import LoadOptions, UseOptions, check_options
-from hublora.progress import Callback, no_callback
+from hublora.progress import Callback, Note, no_callback
 from hublora.refs import BaseRef
 from hublora.resolution.choose_base import choose_base
 from hublora.resolution.composition_parts import (
@@ -80,6 +80,7 @@ def load_pipeline(
     base, base_revision = options.get("base"), options.get("base_revision")
     opened_refs = [load_adapters([one], callback) for one in wanted]
     found = _join(opened_refs)
+    _report_lost_mode(opened_refs, options.get("compose"), callback)
     if found.lock and base is None:
         base, base_revision = found.lock.base.repo, found.lock.base.commit
     opened = choose_base(
@@ -137,6 +138,7 @@ def use(
         composition = _composition_of(pipe)
         opened = [_load_or_find(adapter_cache, one, callback) for one in wanted]
         found = _join(opened)
+        _report_lost_mode(opened, compose, callback)
         check_licenses(composition.base, found.adapters, commercial, callback)
         pipe.hublora = _activate(composition, found, compose)
         _remember(adapter_cache, wanted, opened)
@@ -214,6 +216,25 @@ def _join(opened: Sequence[ResolvedRefs]) -> ResolvedRefs:
     if len(opened) == 1:
         return opened[0]
     return ResolvedRefs(tuple(adapter for one in opened for adapter in one.adapters))
+
+
+def _report_lost_mode(
+    opened: Sequence[ResolvedRefs], mode: CompositionMode | None, callback: Callback
+) -> None:
+    """Report compositions whose own mode does not apply because other adapters are beside them."""
+    if len(opened) == 1 or mode is not None:
+        return
+    for one in opened:
+        if one.lock and one.lock.compose != "sum":
+            name = one.composition or "A composition"
+            callback(
+                Note(
+                    f"{name} combines its adapters by {one.lock.compose}; with other adapters "
+                    f'beside it, all are combined by sum. compose="{one.lock.compose}" combines '
+                    f"all of them by {one.lock.compose}.",
+                    warning=True,
+                )
+            )
 
 
 def _remember(

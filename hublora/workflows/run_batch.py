@@ -128,7 +128,8 @@ def read_prompts(lines: Sequence[str]) -> list[str]:
     Raises:
         ConfigError: The file has no prompts.
     """
-    prompts = [line.strip() for line in lines if line.strip()]
+    # Editors on Windows begin a file with a byte order mark.
+    prompts = [line.strip() for line in (line.lstrip("\ufeff") for line in lines) if line.strip()]
     if not prompts:
         raise ConfigError("The file has no prompts.", "Write one on each line.")
     return list(dict.fromkeys(prompts))

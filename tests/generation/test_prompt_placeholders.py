@@ -31,6 +31,8 @@ EXPANSIONS = {
     "nothing for a weight of nothing": (
         "a hill", [AdapterTriggers("me/dog", ("sks dog",), automatic=False)], "a hill", ()
     ),
+    "a backslash makes it the text itself": (r"a \<1> by <1>", [DOG], "a <1> by sks dog", ()),
+    "a backslash without adapters": (r"a \<2>", [], "a <2>", ()),
     "without adapters nothing stands for anything": ("a <1>", [], "a <1>", ()),
 }  # fmt: skip
 

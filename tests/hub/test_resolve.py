@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +16,8 @@ from safetensors.torch import save
 
 import hublora
 from hublora.errors import AccessError, AdapterError, HubError, NotFoundError
+from hublora.hub.download import download
+from hublora.hub.resolve import resolve_adapter
 from hublora.localhub import add_user, create_token, import_folder
 from hublora.progress import Progress
 from hublora.refs import AdapterRef
@@ -49,9 +54,6 @@ def upload(api: HfApi, repo_id: str) -> Callable[..., str]:
 def test_a_push_between_resolving_and_reading_changes_nothing(
     upload: Callable[..., str], repo_id: str
 ) -> None:
-    from hublora.hub.download import download
-    from hublora.hub.resolve import resolve_adapter
-
     commit = upload({"a.safetensors": adapter_bytes(2)})
     pinned = resolve_adapter(AdapterRef.parse(f"{repo_id}:0.5")).ref
     assert str(pinned) == f"{repo_id}@{commit}/a.safetensors:0.5"
@@ -336,3 +338,56 @@ def test_a_hub_that_is_away_is_a_sentence(repo_id: str, through: Callable[..., P
     through(dies_at=lambda request: True)
     with pytest.raises(HubError, match=r"could not be reached"):
         hublora.inspect(repo_id)
+
+
+def test_a_branch_with_a_slash_is_hinted_at(
+    api: HfApi, upload: Callable[..., str], repo_id: str
+) -> None:
+    upload({"a.safetensors": adapter_bytes(2)})
+    api.create_branch(repo_id, branch="feature/ink")
+    with pytest.raises(NotFoundError, match="has no revision 'feature'") as caught:
+        hublora.inspect(f"{repo_id}@feature/ink")
+    assert f"If feature/ink is the branch, write {repo_id}@feature%2Fink" in str(caught.value)
+    assert rank_of(f"{repo_id}@feature%2Fink") == 2
+
+
+INSPECT = """
+import sys
+import hublora
+
+for ref in sys.argv[1:]:
+    try:
+        print(hublora.inspect(ref)[0].source)
+    except hublora.HubloraError as error:
+        print(type(error).__name__, " ".join(str(error).split()))
+"""
+
+
+def test_offline_what_is_ambiguous_or_gone_is_not_taken_for_another(
+    upload: Callable[..., str], repo_id: str
+) -> None:
+    commit = upload({"a.safetensors": adapter_bytes(2), "b.safetensors": adapter_bytes(3)})
+    copy = download(repo_id, commit, "a.safetensors")
+    resolve_adapter(AdapterRef.parse(f"{repo_id}/a.safetensors"))
+    refs = [repo_id, f"{repo_id}/a.safetensors", f"{repo_id}/b.safetensors", str(copy)]
+
+    def inspect() -> list[str]:
+        done = subprocess.run(
+            [sys.executable, "-c", INSPECT, *refs],
+            env=os.environ | {"HF_HUB_OFFLINE": "1"},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+        return done.stdout.splitlines()
+
+    ambiguous, one, missing, local = inspect()
+    assert ambiguous.startswith(f"AdapterError {repo_id} has 2 adapters. Name one:")
+    assert one == f"{repo_id}@{commit}/a.safetensors"
+    assert "is not in the local cache and HF_HUB_OFFLINE is set" in missing
+    assert local == str(copy)
+    copy.resolve().unlink()
+    _, one, _, local = inspect()
+    assert "is a link to a file that does not exist, and HF_HUB_OFFLINE is set" in one
+    assert "is a link to a file that does not exist" in local

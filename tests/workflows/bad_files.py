@@ -225,7 +225,7 @@ CONTAINERS: dict[str, tuple[Build, str]] = {
     "a folder called like a file": (folder_called_like_a_file, "got: none"),
     "a folder without adapters": (lambda folder: folder, "got: none"),
     "a folder with two": (two_files, "a.safetensors"),
-    "a link to itself": (loop, "no file or folder"),
+    "a link to itself": (loop, "is a link to a file that does not exist"),
 }  # fmt: skip
 
 TENSORS: dict[str, tuple[Build, str]] = {
@@ -305,6 +305,12 @@ TENSORS: dict[str, tuple[Build, str]] = {
         "do not match",
     ),
     "OFT": (flat(oft_blocks=(4, 4, 4)), "contains OFT"),
+    "IA3 with integers": (
+        tensors(
+            lambda: {f"{FLAT}.weight": torch.ones(16, 1), f"{FLAT}.on_input": torch.tensor(1)}
+        ),
+        "contains IA3",
+    ),
     "IA3": (flat(weight=(16,), on_input=(1,)), "contains IA3"),
     "full weights": (flat(diff=(16, 16)), "contains full weights"),
     "biases": (more(diff_b=torch.ones(16)), "contains full biases"),

@@ -94,6 +94,7 @@ SHOWN = {
     "LoKr of numbers",
     "OFT",
     "IA3",
+    "IA3 with integers",
     "full weights",
     "biases",
 }

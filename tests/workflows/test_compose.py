@@ -17,6 +17,7 @@ from hublora.adapters.licenses import LicenseSummary
 from hublora.errors import AdapterError, ConfigError
 from hublora.generation.metadata import read_image
 from hublora.hub.search import search
+from hublora.progress import Note
 from hublora.resolution.lockfile import read_lockfile
 
 Publish = Callable[..., str]
@@ -255,3 +256,25 @@ def test_commercial_refuses_what_is_forbidden_and_warns_of_the_unknown(
     done = hublora_cli("run", publish("mute", 7, None), "a", "--commercial", "--steps=1", "-q")
     assert done.status == 0
     assert "Warning: Licences: apache-2.0 (bases/epsilon), unknown (me/mute)" in done.err
+
+
+def test_a_composition_beside_another_adapter_says_what_becomes_of_its_mode(
+    mix: str, publish: Publish
+) -> None:
+    other = publish("mix-other", 3)
+    notes: list[str] = []
+
+    def listen(event: object) -> None:
+        if isinstance(event, Note):
+            notes.append(event.text)
+
+    said = "combines its adapters by switch; with other adapters beside it, all are combined by sum"
+    pipe = hublora.load(mix, other, callback=listen)
+    assert pipe.hublora.mode == "sum"
+    assert any(said in text for text in notes)
+    notes.clear()
+    hublora.use(pipe, mix, callback=listen)
+    hublora.use(pipe, mix, other, compose="switch", callback=listen)
+    assert not any(said in text for text in notes)
+    hublora.use(pipe, mix, other, callback=listen)
+    assert any(said in text for text in notes)

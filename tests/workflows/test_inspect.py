@@ -90,3 +90,29 @@ def test_loading_a_product_tells_what_low_rank_costs(tmp_path: Path) -> None:
     (note,) = (one for one in events if isinstance(one, Note) and "low rank" in one.text)
     assert "uses lokr, which is rewritten as low rank" in note.text
     assert "differs by up to 0.4" in note.text
+
+
+def test_a_kohya_file_is_summed_up_with_all_of_its_alphas(tmp_path: Path, hub_data: Path) -> None:
+    tensors = {}
+    layers = {
+        "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q": 1.0,
+        "lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn2_to_out_0": 8.0,
+        "lora_unet_up_blocks_1_attentions_0_transformer_blocks_0_ff_net_0_proj": 8.0,
+        "lora_unet_up_blocks_1_attentions_0_transformer_blocks_0_ff_net_2": 4.0,
+        "lora_unet_mid_block_attentions_0_proj_in": 2.0,
+        "lora_unet_down_blocks_0_resnets_0_conv1": 0.5,
+        "lora_te_text_model_encoder_layers_0_self_attn_q_proj": 2.0,
+        "lora_te_text_model_encoder_layers_1_mlp_fc1": 2.0,
+    }
+    for name, alpha in layers.items():
+        tensors[f"{name}.lora_down.weight"] = torch.ones(2, 30_000)
+        tensors[f"{name}.lora_up.weight"] = torch.ones(4, 2)
+        tensors[f"{name}.alpha"] = torch.tensor(alpha)
+    save_file(tensors, tmp_path / "kohya.safetensors")
+    import_folder(hub_data, "me/kohya-alphas", tmp_path)
+    for ref in (str(tmp_path / "kohya.safetensors"), "me/kohya-alphas"):
+        (facts,) = hublora.inspect(ref)
+        assert facts.alphas == (0.5, 1, 2, 4, 8)
+        assert facts.targets == (
+            *("conv1", "fc1", "net.2", "proj", "proj_in", "q_proj", "to_out.0", "to_q"),
+        )

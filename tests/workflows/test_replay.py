@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 import struct
 import zlib
@@ -15,6 +16,8 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from hublora.generation.metadata import read_image, save_image
+from hublora.hub.download import download
+from hublora.hub.repo_layout import WEIGHTS
 
 RUN = ["a (red:1.3) <2>", "--steps=3", "--guidance=3", "--seed=5", "--negative-prompt=blue"]
 
@@ -56,13 +59,25 @@ def test_drift_is_reported(png: Path, hublora_cli: Any) -> None:
     assert len(json.loads(done.out)["drift"]) == 2
 
 
+def addnet_hash(path: Path) -> str:
+    """Return a file's hash as AUTOMATIC1111 computes it (modules/hashes.py, addnet_hash)."""
+    content = path.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    return hashlib.sha256(content[8 + length :]).hexdigest()
+
+
 def test_other_tools_read_the_parameters(png: Path) -> None:
     with Image.open(png) as image:
         lines = image.text["parameters"].split("\n")
-    assert lines[0] == "a (red:1.3) sks <lora:again-a:0.2..0.9> <lora:again-b:0.5>"
+    assert lines[0] == "a (red:1.3) sks <lora:again-a:0.55> <lora:again-b:0.5>"
     assert lines[1] == "Negative prompt: blue"
     assert lines[2].startswith("Steps: 3, Sampler: EulerDiscrete, CFG scale: 3.0, Seed: 5, ")
-    assert 'Lora hashes: "again-a: ' in lines[2]
+    named = [one["ref"].partition("@") for one in read_image(png)["adapters"]]
+    hashes = [
+        f"{repo.removeprefix('me/')}: {addnet_hash(download(repo, rest[:40], WEIGHTS))[:12]}"
+        for repo, _, rest in named
+    ]
+    assert f'Lora hashes: "{", ".join(hashes)}"' in lines[2]
 
 
 def test_a_local_adapter_is_found_by_what_it_holds(

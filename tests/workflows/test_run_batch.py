@@ -70,3 +70,11 @@ def test_a_wrong_axis_is_refused_before_anything_is_generated(
         assert done.status == 1
         assert "Traceback" not in done.err
     assert not (tmp_path / "s").exists()
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_prompt(
+    adapter: str, hublora_cli: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "prompts.txt").write_bytes(b"\xef\xbb\xbfa sks hill\r\na sks star\r\n")
+    command = ["run", adapter, "--prompts=prompts.txt", "--steps=1", "-o", "p", "--json"]
+    assert [one["prompt"] for one in lines(hublora_cli(*command))] == ["a sks hill", "a sks star"]

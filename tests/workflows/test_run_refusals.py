@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -99,3 +100,18 @@ def test_a_path_may_hold_a_colon(adapter: str, hublora_cli: Any, bases: Path) ->
     for ref in ("./in:1", "in:1", "./in:1:0.5", "./in:1/pytorch_lora_weights.safetensors"):
         done = hublora_cli("run", ref, "a", "--steps=1", "-o", "a.png")
         assert done.status == 0, done.err
+
+
+def test_weights_in_a_cards_trigger_words_are_named_as_such(
+    publish: Callable[..., str], hublora_cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "compel", None)
+    name = publish("weighted-trigger", 1, trigger="(zz:1.2)")
+    done = hublora_cli("run", name, "a hill", "--steps=1", "-o", "a.png")
+    assert done.status == 1
+    assert "The trigger words (zz:1.2) of its card have weights, which need the library" in done.err
+    done = hublora_cli("run", name, "a hill", "--steps=1", "-o", "a.png", "--trigger=off")
+    assert done.status == 0, done.err
+    done = hublora_cli("run", name, "a (red:1.2) zz", "--steps=1", "-o", "a.png", "--trigger=off")
+    assert "Prompts with weights need the library compel" in done.err

@@ -177,3 +177,13 @@ def test_a_call_whose_adapters_another_thread_changes_raises(refs: list[str]) ->
         pipe("a hill", num_inference_steps=2, callback_on_step_end=change)
     hublora.use(pipe, refs[0])
     assert generated(pipe) == first
+
+
+def test_a_path_is_a_local_file(pipe_file: Path) -> None:
+    pipe = hublora.load(pipe_file, base="bases/epsilon")
+    assert [one.ref.kind for one in pipe.hublora.adapters] == ["local"]
+    hublora.use(pipe, pipe_file.parent)
+    (images,) = hublora.run(
+        pipe_file, "a", base="bases/epsilon", steps=1, output=pipe_file.with_name("a.png")
+    )
+    assert images.is_file()

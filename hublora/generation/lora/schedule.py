@@ -46,10 +46,11 @@ class AdapterSchedule:
 
     def __init__(self, manager: LoraManager, denoiser: Any) -> None:
         self._manager, self._denoiser = manager, denoiser
-        self._mode: CompositionMode = "sum"
+        self._asked: CompositionMode = "sum"
+        self._mode: CompositionMode = "sum"  # as asked, if several adapters act
         self.adapters: tuple[FittedAdapter, ...] = ()
         self._weights: tuple[Weight, ...] = ()
-        self._layered: list[int] = []  # indices of the adapters that have layers
+        self._layered: list[int] = []  # indices of the adapters that have layers and act
         self.moves = False
         self._counter = StepCounter()
         self._step: int | None = None  # that the denoiser's buffers are set for
@@ -92,8 +93,9 @@ class AdapterSchedule:
         for adapter, weight in zip(adapters, weights, strict=True):
             _check_blocks(weight, adapter)
         self.adapters, self._weights = tuple(adapters), tuple(weights)
-        self._layered = [index for index, adapter in enumerate(adapters) if adapter.packed]
-        self._mode = mode if len(self._layered) > 1 else "sum"
+        pairs = enumerate(zip(adapters, weights, strict=True))
+        self._layered = [i for i, (adapter, weight) in pairs if adapter.packed and weight.acts]
+        self._asked, self._mode = mode, mode if len(self._layered) > 1 else "sum"
         self.moves = self._mode == "switch" or any(weight.moves for weight in weights)
         if self._mode == "composite" and not self._averages:
             self._average()
@@ -111,7 +113,7 @@ class AdapterSchedule:
         Raises:
             ConfigError: A weight names a block that its adapter has no layers in.
         """
-        self.activate(self.adapters, weights, self._mode)
+        self.activate(self.adapters, weights, self._asked)
 
     def check_unchanged(self) -> None:
         """Check that no other thread has changed the adapters since the current image began.

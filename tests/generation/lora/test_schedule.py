@@ -327,3 +327,21 @@ def test_a_denoiser_that_is_follows_its_steps_is_of_the_same_class(
     pipe.scheduler.set_timesteps(STEPS)
     for model in (other, pickle.loads(pickle.dumps(other))):
         model(torch.randn(1, 4, 16, 16), 13, torch.randn(1, 32, 32))  # follows nothing
+
+
+@pytest.mark.parametrize("mode", ["switch", "composite"])
+def test_an_adapter_of_weight_0_takes_no_turn(
+    pipe: Any, adapters: list[Adapter], mode: CompositionMode
+) -> None:
+    calls = []
+    pipe.unet.register_forward_hook(lambda *_: calls.append(1))
+    mix(pipe, adapters[:1], ["0.9"])
+    alone, count = latents(pipe), len(calls)
+    adapter_schedule = mix(pipe, adapters, ["0.9", "0"], mode)
+    assert torch.equal(latents(pipe), alone)
+    assert len(calls) == 2 * count
+    adapter_schedule.set_weights([Weight.of(0.9), Weight.of(0.5)])  # and takes turns again
+    both = latents(pipe)
+    adapter_schedule.activate(adapter_schedule.adapters, [Weight.of(0.9), Weight.of(0.5)], mode)
+    assert torch.equal(latents(pipe), both)
+    assert not torch.equal(alone, both)
