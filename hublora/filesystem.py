@@ -9,10 +9,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-# Files in a folder that a training or composition wrote, which say that hublora did.
-LOCK = ".cache/hublora/lock"
-RUN_RECORD = ".cache/hublora/results.json"
-RUN_CARD = ".cache/hublora/card.json"
+# Files in a folder that a training or composition wrote, which say that hublora did. Every upload
+# of huggingface_hub leaves `.cache/huggingface` out, and refuses other paths below `.cache`.
+OWN_FOLDER = ".cache/huggingface/hublora"
+LOCK = f"{OWN_FOLDER}/lock"
+RUN_RECORD = f"{OWN_FOLDER}/results.json"
+RUN_CARD = f"{OWN_FOLDER}/card.json"
 RUN_MARKERS = (LOCK, RUN_RECORD, RUN_CARD)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from hublora.filesystem import RUN_MARKERS
+from hublora.filesystem import OWN_FOLDER, RUN_MARKERS
 
 # How the metadata of a generated PNG begins; see `hublora.generation.metadata`.
 _METADATA = b"iTXthublora\0"
@@ -15,7 +15,8 @@ _HEAD = 4096  # bytes; Pillow writes text right after the size and the colour pr
 def find_results(folder: Path) -> set[Path]:
     """Return the folders below `folder` that hold results of trainings or compositions."""
     found = (path for marker in RUN_MARKERS for path in folder.rglob(marker))
-    return {path.parents[2] for path in found if path.is_file()} - {folder}
+    depth = OWN_FOLDER.count("/") + 1
+    return {path.parents[depth] for path in found if path.is_file()} - {folder}
 
 
 def results_note(folder: Path) -> list[str]:

@@ -10,7 +10,8 @@ from accelerate.state import AcceleratorState
 
 from hublora.errors import ConfigError
 from hublora.training.config.training_config import TrainingConfig
-from hublora.training.trackers import FOLDER, choose_trackers
+from hublora.training.run_folder import TRACKER_LOGS
+from hublora.training.trackers import choose_trackers
 
 _DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -32,7 +33,7 @@ def make_accelerator(config: TrainingConfig) -> Accelerator:
     return Accelerator(
         mixed_precision=precision,
         log_with=choose_trackers(config.report_to) or None,
-        project_dir=config.run_folder / FOLDER,
+        project_dir=config.run_folder / TRACKER_LOGS,
     )
 
 

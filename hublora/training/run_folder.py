@@ -7,11 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from hublora.errors import ConfigError
-from hublora.filesystem import LOCK, is_locked
+from hublora.filesystem import LOCK, OWN_FOLDER, is_locked, write_atomically
 
 STATE = "state.json"  # the file of a checkpoint that is written last
 HISTORY = "training/history.jsonl"
 CHECKPOINT = "checkpoint-"
+PREVIEWS = "previews"
+TRACKER_LOGS = "logs"  # of the trackers that write files
+_IGNORED = ".gitignore"  # git and every upload of huggingface_hub obey it
+_NOT_SHARED = (f"/{CHECKPOINT}*/", f"/{PREVIEWS}/", f"/{TRACKER_LOGS}/")
 
 
 def list_checkpoints(run: Path) -> list[Path]:
@@ -47,12 +51,19 @@ def check_own(run: Path) -> None:
     )
 
 
+def keep_from_uploads(run: Path) -> None:
+    """Write which folders of a run are not to be shared into its `.gitignore`; one that is there
+    stays."""
+    if not (run / _IGNORED).exists():
+        write_atomically(run / _IGNORED, "\n".join(_NOT_SHARED) + "\n")
+
+
 def is_unused(run: Path) -> bool:
     """Tell whether a folder holds only the remains of a training that failed before its first step,
     and no training runs in it."""
     if not run.is_dir() or is_locked(run):
         return False
-    kept = {".cache", HISTORY.split("/")[0]}
+    kept = {OWN_FOLDER.split("/")[0], _IGNORED, HISTORY.split("/")[0]}
     if any(
         one.name not in kept and not one.name.startswith(".checkpoint-") for one in run.iterdir()
     ):

@@ -14,7 +14,6 @@ from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 from hublora.errors import ConfigError
 
 PROJECT = "hublora"
-FOLDER = "logs"  # inside the run folder, for the trackers that write files
 _EXTRAS = ("tensorboard", "trackio", "wandb")  # of hublora's own package
 
 # Tracker -> how its `log_images` takes images as [1, h, w, 3]; the others get numbers only.

@@ -18,6 +18,7 @@ from hublora.training.config.training_config import flatten, read_settings_file
 from hublora.training.run_folder import (
     CHECKPOINT,
     HISTORY,
+    PREVIEWS,
     STATE,
     list_checkpoints,
     read_history,
@@ -249,7 +250,7 @@ def _adapter(folder: Path) -> Path | None:
 
 def _image(folder: Path) -> Path | None:
     gallery = folder / "images" / _GALLERY
-    previews = sorted(folder.glob("previews/*.png"))
+    previews = sorted(folder.glob(f"{PREVIEWS}/*.png"))
     return gallery if gallery.is_file() else previews[-1] if previews else None
 
 

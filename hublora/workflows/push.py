@@ -16,8 +16,6 @@ from hublora.hub.repo_layout import CARD, CONTENTS, WEIGHTS
 from hublora.progress import Callback, Note, no_callback
 from hublora.workflows.verify import verify_push
 
-CARD_FACTS = RUN_CARD  # beside huggingface_hub's .cache/huggingface
-
 
 def push(
     folder: Path | str,
@@ -64,12 +62,12 @@ def push(
 def save_card(folder: Path, facts: CardFacts) -> None:
     """Write the card, and its facts, so that a push to another repo can write it again."""
     write_card(folder, facts, previous=_read(folder / CARD))
-    write_atomically(folder / CARD_FACTS, TypeAdapter(CardFacts).dump_json(facts))
+    write_atomically(folder / RUN_CARD, TypeAdapter(CardFacts).dump_json(facts))
 
 
 def refresh_card(folder: Path, repo_id: str) -> None:
     """Write the card again if it was written for another repo."""
-    kept = folder / CARD_FACTS
+    kept = folder / RUN_CARD
     if not kept.is_file():
         return
     facts = TypeAdapter(CardFacts).validate_json(kept.read_bytes())

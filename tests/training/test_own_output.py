@@ -10,6 +10,7 @@ import pytest
 import hublora
 from hublora.data import DataConfig, open_source
 from hublora.data.folder import list_images
+from hublora.filesystem import OWN_FOLDER
 from hublora.generation.metadata import save_image
 from hublora.progress import Note
 from hublora.training.config.training_config import TrainingConfig
@@ -58,8 +59,8 @@ def test_metadata_in_a_folder_of_results_is_not_read(tmp_path: Path) -> None:
         run = tmp_path / marker
         save(run / "b.png", 1)
         (run / "metadata.jsonl").write_text('{"file_name": "b.png", "text": "a moon"}\n')
-        (run / ".cache" / "hublora").mkdir(parents=True)
-        (run / ".cache" / "hublora" / marker).touch()
+        (run / OWN_FOLDER).mkdir(parents=True)
+        (run / OWN_FOLDER / marker).touch()
     assert [one.captions for one in open_source(DataConfig(folder=tmp_path)).examples] == [
         ("a star",)
     ]

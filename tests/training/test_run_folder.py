@@ -7,15 +7,21 @@ import json
 import os
 import re
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+from huggingface_hub import HfApi
 from safetensors import safe_open
 
 import hublora
+from hublora.hub.repo_layout import repo_files
 
+WHOLE = "me/whole-run"
 BROAD = ["to_q", "to_out.0", "proj_in", "conv1", "ff.net.0.proj", "time_emb_proj", "conv_shortcut"]
 
 
@@ -52,6 +58,7 @@ def run(hub: object, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_folder_holds_the_repo_and_beside_it_checkpoints_and_previews(run: Path) -> None:
     files = {path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file()}
     beside = {name for name in files if name.startswith(("checkpoint-", "previews/", ".cache/"))}
+    beside.add(".gitignore")
     assert files - beside == {
         "README.md",
         "pytorch_lora_weights.safetensors",
@@ -70,7 +77,21 @@ def test_the_folder_holds_the_repo_and_beside_it_checkpoints_and_previews(run: P
         "checkpoint-6",
         "previews",
         ".cache",
+        ".gitignore",
     }
+
+
+def test_an_upload_of_the_whole_folder_shares_no_checkpoint_and_nothing_hidden(
+    run: Path, hub: Any
+) -> None:
+    """The command line of huggingface_hub, as it is: it refuses some hidden paths."""
+    program = Path(sys.executable).with_name("hf")
+    done = subprocess.run(
+        [program, "upload", WHOLE, run], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    shared = set(HfApi().list_repo_files(WHOLE))
+    assert shared - {".gitattributes", ".gitignore"} == set(repo_files(run))
 
 
 def test_nothing_in_it_tells_whose_machine_it_was(run: Path) -> None:

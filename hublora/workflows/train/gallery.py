@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from hublora.generation.sample import Sampling, sample_many, sampling_for
 from hublora.progress import Callback, Progress
 from hublora.resolution.base import Base
+from hublora.training.run_folder import PREVIEWS
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -112,7 +113,7 @@ def generate_preview(session: Session, base: Base, source: Source, callback: Cal
     """Generate the gallery as one sheet in the run folder; return its path."""
     plans = plan_gallery(session, base, source)
     images = generate_images(session, plans, callback, "Generating a preview")
-    path = session.config.run_folder / "previews" / f"step-{session.step:06d}.png"
+    path = session.config.run_folder / PREVIEWS / f"step-{session.step:06d}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
     gallery_sheet(images, f"Step {session.step}").save(path)
     return path

@@ -13,6 +13,7 @@ from hublora.errors import ConfigError
 from hublora.filesystem import locked
 from hublora.progress import Callback, Note, no_callback, report_on_stderr
 from hublora.resolution.base import Base
+from hublora.training.run_folder import keep_from_uploads
 from hublora.workflows.push import push
 from hublora.workflows.train.artifacts import TrainingResult, TrainingStats, write_results
 from hublora.workflows.train.class_images import open_class_images
@@ -69,6 +70,7 @@ def _claim(folder: Path, until: ExitStack) -> None:
             f"Another training is writing to {folder}.",
             "Let it end, or use another folder: --output-dir …",
         )
+    keep_from_uploads(folder)
 
 
 def _start_session(ready: PreparedRun, callback: Callback) -> tuple[Session, MetricsLog]:
