@@ -11,7 +11,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 Change = Callable[[str, bytes], bytes]
-Failure = tuple[int, dict[str, str]] | Literal["reset", "stall"]
+Failure = tuple[int, dict[str, str]] | tuple[int, dict[str, str], bytes] | Literal["reset", "stall"]
 _HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "content-encoding"}
 
 
@@ -25,7 +25,7 @@ class Proxy:
         change: Gets path and body of each answer and returns the body to send.
         dies_at: Closes every connection from the first request on whose "METHOD path" this accepts.
         fails: Returns what happens to a request in place of the Hub's answer: a status with
-            headers, "reset", "stall", or None for the Hub's answer.
+            headers and perhaps a body, "reset", "stall", or None for the Hub's answer.
     """
 
     def __init__(
@@ -82,11 +82,15 @@ def _handler(proxy: Proxy, target: str) -> type[BaseHTTPRequestHandler]:
                 self.close_connection = True
                 return
             if isinstance(failure, tuple):
-                self.send_response(failure[0])
-                for name, value in failure[1].items():
+                status, named, *content = failure
+                said = b"".join(content)
+                self.send_response(status)
+                for name, value in named.items():
                     self.send_header(name, value)
-                self.send_header("Content-Length", "0")
+                self.send_header("Content-Length", str(len(said)))
                 self.end_headers()
+                if self.command != "HEAD":
+                    self.wfile.write(said)
                 return
             # The Host header stays the proxy's: links in answers lead back here.
             headers = {k: v for k, v in self.headers.items() if k.lower() not in _HOP}

@@ -19,8 +19,8 @@ def download_commit(repo_id: str, commit: str, folder: Path) -> None:
     downloads files of equal content once.
 
     Raises:
-        HubError: The Hub cannot be reached.
-        OSError: A file arrived incomplete, or the disk is full.
+        HubError: The Hub cannot be reached, or a file arrived incomplete.
+        OSError: The disk is full.
     """
     with translated(f"model {repo_id}", commit):
         repeated(

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from huggingface_hub import HfApi, constants
 from huggingface_hub import errors as hf
@@ -18,11 +17,20 @@ from huggingface_hub.utils import (
 )
 
 from hublora.errors import AccessError, HubError, HubloraError, NotFoundError
-from hublora.hub.transport import configure_client, reason_of, repeated
+from hublora.hub.transport import (
+    configure_client,
+    is_cut_off,
+    is_misread,
+    is_of_xet,
+    reason_of,
+    words_of,
+)
 
-# Repos that were deleted from the Hub and that articles still name -> what to use instead.
+# Repos that were deleted from the Hub, and that articles and cards still name -> what to use
+# instead.
 REPLACED_REPOS = {
     "runwayml/stable-diffusion-v1-5": "stable-diffusion-v1-5/stable-diffusion-v1-5",
+    "runwayml/stable-diffusion-inpainting": "stable-diffusion-v1-5/stable-diffusion-inpainting",
     "lambdalabs/pokemon-blip-captions": "lambdalabs/naruto-blip-captions",
 }
 
@@ -84,8 +92,8 @@ def translated(what: str, revision: str | None = None) -> Iterator[None]:
     except HubloraError:
         raise
     except Exception as error:
-        for kind, translate in _TRANSLATIONS:
-            if isinstance(error, kind):
+        for applies, translate in _TRANSLATIONS:
+            if applies(error):
                 raise translate(error, what, revision) from error
         raise
 
@@ -174,44 +182,64 @@ def _http(error: Exception, what: str, revision: str | None) -> HubloraError:
     return HubError(f"The Hub answered {status} for the {what}: {said}")
 
 
+def _misread(error: Exception, what: str, revision: str | None) -> HubloraError:
+    said = words_of(error)[:200]
+    return HubError(
+        f"What {endpoint()} answered for the {what} is not an answer of a Hub "
+        f"({type(error).__name__}: {said}).",
+        "Open that address in a browser: the network may want a login first. Else check HF_ENDPOINT"
+        " and the proxy.",
+    )
+
+
 def _not_cached(error: Exception, what: str, revision: str | None) -> HubloraError:
-    return (_offline if is_offline() else _unreachable)(error, what, revision)
+    translate = _offline if is_offline() else _misread if is_misread(error) else _unreachable
+    return translate(error, what, revision)
 
 
+def _cut_off(error: Exception, what: str, revision: str | None) -> HubloraError:
+    said = (str(error).splitlines() or [""])[0].rstrip(".")  # the rest is advice for a programmer
+    return HubError(f"A file of the {what} arrived incomplete: {said}.", "Try again.")
+
+
+def _xet(error: Exception, what: str, revision: str | None) -> HubloraError:
+    return HubError(
+        f"Xet, which moves large files of the Hub, failed for the {what}: {words_of(error)}.",
+        "Try again, or without Xet: HF_HUB_DISABLE_XET=1",
+    )
+
+
+def _refused(error: Exception, what: str, revision: str | None) -> HubloraError:
+    return HubError(f"The Hub refuses the {what}: {words_of(error)}.")
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Return whether huggingface_hub worded an answer itself, as that of validate-yaml."""
+    return isinstance(error, ValueError) and isinstance(error.__cause__, hf.HfHubHTTPError)
+
+
+_Applies = Callable[[Exception], bool]
 _Translate = Callable[[Exception, str, "str | None"], HubloraError]
 
+
+def _is(kind: type[BaseException]) -> _Applies:
+    return lambda error: isinstance(error, kind)
+
+
 # The first match applies: subclasses stand above their parents.
-_TRANSLATIONS: tuple[tuple[type[BaseException], _Translate], ...] = (
-    (hf.OfflineModeIsEnabled, _offline),
-    (hf.GatedRepoError, _gated),
-    (hf.RepositoryNotFoundError, _repo_missing),
-    (hf.RevisionNotFoundError, _revision_missing),
-    (hf.LocalEntryNotFoundError, _not_cached),
-    (hf.EntryNotFoundError, _entry_missing),
-    (hf.HfHubHTTPError, _http),
+_TRANSLATIONS: tuple[tuple[_Applies, _Translate], ...] = (
+    (_is(hf.OfflineModeIsEnabled), _offline),
+    (is_of_xet, _xet),
+    (_is(hf.GatedRepoError), _gated),
+    (_is(hf.RepositoryNotFoundError), _repo_missing),
+    (_is(hf.RevisionNotFoundError), _revision_missing),
+    (_is(hf.LocalEntryNotFoundError), _not_cached),
+    (_is(hf.EntryNotFoundError), _entry_missing),
+    (_is(hf.HfHubHTTPError), _http),
     # Transport errors of whichever HTTP library this huggingface_hub uses.
-    (hf.HTTPError, _unreachable),
-    (ConnectionError, _unreachable),
+    (_is(hf.HTTPError), _unreachable),
+    (_is(ConnectionError), _unreachable),
+    (_is_refusal, _refused),
+    (is_misread, _misread),
+    (is_cut_off, _cut_off),
 )
-
-
-def whoami() -> dict[str, Any]:
-    """Return the owner and the rights of the token, as the Hub's `whoami-v2` has them.
-
-    Raises:
-        AccessError: No token is set, or the Hub does not know it.
-    """
-    from huggingface_hub import get_token
-
-    if not get_token():
-        raise AccessError("There is no Hub token.", "Log in with: hf auth login (or set HF_TOKEN)")
-    with translated("token's owner"):
-        try:
-            return dict(repeated(api().whoami))
-        except hf.HfHubHTTPError as error:
-            if getattr(error.response, "status_code", None) == 401:
-                raise AccessError(
-                    f"The Hub at {endpoint()} does not know this token.",
-                    "Log in again with: hf auth login",
-                ) from error
-            raise

@@ -23,11 +23,12 @@ from hublora.errors import (
     NotFoundError,
     PushError,
 )
-from hublora.hub.client import api, endpoint, is_offline, translated, whoami, without_bars
+from hublora.hub.client import api, endpoint, is_offline, translated, without_bars
 from hublora.hub.download import download
 from hublora.hub.repo_layout import CARD, CONTENTS, WEIGHTS, is_repo_file, repo_files
 from hublora.hub.resolve import RepoSnapshot, inspect_repo
-from hublora.hub.transport import repeated
+from hublora.hub.token_owner import TokenOwner, forget_owner, token_owner
+from hublora.hub.transport import repeated, words_of
 from hublora.refs import RepoId, parse_repo_id
 
 
@@ -62,24 +63,38 @@ def check_can_push(name: str, repo_type: str = "model") -> RepoId:
             "HF_HUB_OFFLINE is set, so nothing can be pushed.",
             "Unset it, or leave --push-to-hub out.",
         )
-    person = whoami()
-    role = person.get("auth", {}).get("accessToken", {}).get("role")
-    if role == "read":
-        raise AccessError(f"The token of {person['name']} may only read.", _token_hint())
-    owner, repo_name = repo_id.split("/")
-    writable = [org for org in person.get("orgs", []) if org.get("roleInOrg") != "read"]
-    owners = [person["name"], *(org["name"] for org in writable)]
-    if owner not in owners:
-        raise AccessError(
-            f"{person['name']} may not push to {owner}/….",
-            f"Use one of: {', '.join(f'{name}/{repo_name}' for name in owners)}",
-        )
+    try:
+        _check_owner(repo_id, token_owner())
+    except AccessError:
+        forget_owner()
+        raise
     try:
         with translated(f"{repo_type} {repo_id}"):
             repeated(lambda: api().auth_check(repo_id, repo_type=repo_type, write=True))
     except NotFoundError:
         pass  # it will be created
     return repo_id
+
+
+def _check_owner(repo_id: RepoId, person: TokenOwner) -> None:
+    """Check what the token alone says about its rights to a repo, existing or not.
+
+    Raises:
+        AccessError: It may not write there.
+    """
+    if person.is_read_only:
+        raise AccessError(f"The token of {person.name} may only read.", _token_hint())
+    owner, repo_name = repo_id.split("/")
+    owners = [person.name, *person.organisations]
+    if owner not in owners:
+        raise AccessError(
+            f"{person.name} may not push to {owner}/….",
+            f"Use one of: {', '.join(f'{name}/{repo_name}' for name in owners)}",
+        )
+    if not person.may_write(repo_id):
+        raise AccessError(
+            f"The fine-grained token of {person.name} may not write to {repo_id}.", _token_hint()
+        )
 
 
 def _token_hint() -> str:
@@ -132,8 +147,8 @@ def push_folder(
     # Besides hublora's own: disk, network, and the client's errors about a broken upload.
     except (HubloraError, OSError, RuntimeError, ValueError) as error:
         raise PushError(
-            f"The push to {repo_id} did not complete: {_reason(error)}",
-            f"All files are kept; try again with: {push_command(folder, repo_id)}",
+            f"The push to {repo_id} did not complete: {reason_for_push(error)}",
+            _kept(error, folder, repo_id),
         ) from error
 
 
@@ -152,9 +167,9 @@ def files_kept(folder: Path, repo_id: str) -> Iterator[None]:
         raise type(error)(error.message, _kept(error, folder, repo_id)) from error
 
 
-def _kept(error: HubloraError, folder: Path, repo_id: str) -> str:
+def _kept(error: Exception, folder: Path, repo_id: str) -> str:
     again = f"All files are kept; try again with: {push_command(folder, repo_id)}"
-    hint = error.hint or ""
+    hint = (error.hint if isinstance(error, HubloraError) else None) or ""
     if again in hint:
         return hint
     return f"{hint.rstrip('.')}. {again}" if hint else again
@@ -181,13 +196,13 @@ def _commit(
     return PushResult(repo_id, commit.oid, str(url), tuple(names))
 
 
-def _reason(error: BaseException) -> str:
-    """Return the first line of an error's message, of its cause where it only wraps one."""
+def reason_for_push(error: BaseException) -> str:
+    """Return what an error says in one line; its cause's words where it only wraps one."""
     if isinstance(error, HubloraError):
         return error.message
     if isinstance(error, RuntimeError) and error.__cause__ is not None:
         error = error.__cause__
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    return words_of(error)
 
 
 def _stale(head: RepoSnapshot, names: list[str]) -> list[str]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from hublora.families.registry import SHORT_NAMES
-from hublora.hub.client import api, translated
+from hublora.hub.client import REPLACED_REPOS, api, translated
 from hublora.hub.resolve import license_of
 
 # Sort order -> its name in the list API.
@@ -53,7 +54,8 @@ def search(
 
     Args:
         text: Part of the repo's name; empty for all.
-        base: Hub id or short name (`SHORT_NAMES`) of the base that they were trained on.
+        base: Hub id or short name (`SHORT_NAMES`) of the base that they were trained on; those
+            whose card has an earlier id of it are found too.
         author: User or organisation.
         sort: A key of `SORTS`.
         limit: Largest number of results.
@@ -61,17 +63,38 @@ def search(
     Raises:
         HubError: The Hub cannot be reached.
     """
-    name = SHORT_NAMES.get((base or "").lower(), base)
-    with translated("adapters"):
-        found = api().list_models(
-            search=text or None,
-            author=author,
-            filter=f"base_model:adapter:{name}" if name else "lora",
-            sort=SORTS[sort],  # type: ignore[arg-type]
-            limit=limit,
-            cardData=True,
-        )
-        return [_adapter(info) for info in found]
+    found: dict[str, Any] = {}
+    for tag in _tags(base):
+        with translated("adapters"):
+            listed = api().list_models(
+                search=text or None,
+                author=author,
+                filter=tag,
+                sort=SORTS[sort],  # type: ignore[arg-type]
+                limit=limit,
+                cardData=True,
+            )
+            found |= {info.id: info for info in listed}
+    # One list is in the Hub's own order; several are merged by what that order is by.
+    ordered = list(found.values())
+    if len(_tags(base)) > 1:
+        ordered.sort(key=lambda info: _sort_value(info, SORTS[sort]), reverse=True)
+    return [_adapter(info) for info in ordered[:limit]]
+
+
+def _tags(base: str | None) -> list[str]:
+    """Return the tags to search by: one for each id that a base has had."""
+    if not base:
+        return ["lora"]
+    name = SHORT_NAMES.get(base.lower(), base)
+    name = REPLACED_REPOS.get(name, name)
+    earlier = [old for old, new in REPLACED_REPOS.items() if new == name]
+    return [f"base_model:adapter:{one}" for one in (name, *earlier)]
+
+
+def _sort_value(info: Any, attribute: str) -> float:
+    value = getattr(info, attribute, None)
+    return float(value.timestamp() if isinstance(value, datetime) else value or 0)
 
 
 def _adapter(info: Any) -> FoundAdapter:

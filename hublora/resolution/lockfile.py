@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from hublora._version import __version__
 from hublora.adapter_weights import CompositionMode, Weight
-from hublora.errors import AdapterError, HubloraError
+from hublora.errors import AdapterError, HubloraError, NotFoundError
 from hublora.refs import AdapterRef, RepoId, Revision, parse_repo_id, parse_revision
 
 _MAX_BYTES = 1_000_000
@@ -107,8 +107,11 @@ def read_lockfile(path: Path, name: str) -> Lockfile:
         name: Name of the composition in messages.
 
     Raises:
+        NotFoundError: There is none.
         AdapterError: It is not a valid lockfile.
     """
+    if not path.is_file():
+        raise NotFoundError(f"{name} has no {path.name}.")
     if path.stat().st_size > _MAX_BYTES:
         raise AdapterError(f"The lockfile of {name} is larger than {_MAX_BYTES:,} bytes.")
     try:

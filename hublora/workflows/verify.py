@@ -15,7 +15,7 @@ from typing import Any
 from hublora.errors import HubError, HubloraError, NotFoundError, VerificationError
 from hublora.generation.gallery import gallery_images, image_tolerance
 from hublora.hub.checksums import differing_files, download_commit
-from hublora.hub.push import PushResult, push_command
+from hublora.hub.push import PushResult, push_command, reason_for_push
 from hublora.hub.repo_layout import LEARNED_EMBEDDINGS, LOCK, WEIGHTS
 from hublora.hub.resolve import inspect_repo
 from hublora.progress import Callback, Note, Progress, no_callback
@@ -126,14 +126,12 @@ def verify_push(
     with tempfile.TemporaryDirectory(prefix="hublora-verify-") as fresh:
         try:
             download_commit(pushed.repo_id, pushed.commit, Path(fresh))
-        except HubError as error:
+        except (HubError, OSError) as error:
             raise HubError(
-                f"{label} was pushed, but could not be downloaded to verify it: {error.message}",
+                f"{label} was pushed, but could not be downloaded to verify it: "
+                f"{reason_for_push(error)}",
                 f"Verify it later with: hublora verify {pushed.repo_id}@{pushed.commit}",
             ) from error
-        except OSError as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise VerificationError(f"{label} cannot be read back: {reason}", again) from error
         copy = RepoCopy(Path(fresh), label, (pushed.repo_id, pushed.commit))
         report = verify_copy(copy, pushed_from=folder, base=base, images=1, callback=callback)
     if not report.passed:

@@ -117,11 +117,11 @@ def test_a_private_repo_needs_a_token(
 
 
 def test_a_token_that_the_hub_does_not_know_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    from hublora.hub.client import whoami
+    from hublora.hub.token_owner import token_owner
 
     monkeypatch.setenv("HF_TOKEN", "hf_wrongwrongwrong")
     with pytest.raises(AccessError) as caught:
-        whoami()
+        token_owner()
     assert "does not know this token" in str(caught.value)
     assert "wrongwrong" not in str(caught.value)
 

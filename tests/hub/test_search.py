@@ -27,6 +27,8 @@ def listed(hub: object, hub_data: Path, tmp_path_factory: pytest.TempPathFactory
         ("pixel-hills", "bases/epsilon", "mit", "pixel style"),
         ("pixel-cats", "bases/velocity", "openrail", "\x1b[31mpixel \x07cats"),
         ("ink", "bases/epsilon", "mit", "ink"),
+        ("old", "runwayml/stable-diffusion-v1-5", "mit", "old"),
+        ("new", "stable-diffusion-v1-5/stable-diffusion-v1-5", "mit", "new"),
     ):
         folder = tmp_path_factory.mktemp("listed")
         text = CARD.format(base=base, license=license, trigger=json.dumps(trigger))
@@ -50,6 +52,19 @@ def test_name_base_and_author_narrow(listed: None, hublora_cli: Callable[..., An
     ]
     assert len(ids(hublora_cli("search", "--limit=2", *mine))) == 2
     assert ids(hublora_cli("search", "--base=sdxl", *mine)) == []
+
+
+@pytest.mark.parametrize(
+    "base",
+    ["sd15", "runwayml/stable-diffusion-v1-5", "stable-diffusion-v1-5/stable-diffusion-v1-5"],
+)
+def test_a_base_is_found_under_the_ids_that_it_has_had(
+    listed: None, hublora_cli: Callable[..., Any], base: str
+) -> None:
+    found = ids(hublora_cli("search", f"--base={base}", "--author=finders", "-q"))
+    assert sorted(found) == ["finders/new", "finders/old"]
+    newest = ids(hublora_cli("search", f"--base={base}", "--sort=created", "--limit=1", "-q"))
+    assert newest == ["finders/new"]
 
 
 def test_triggers_and_licence_are_printed_and_nothing_obeyed(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hublora.hub.client import whoami
 from hublora.hub.resolve import resolve_adapter
+from hublora.hub.token_owner import token_owner
 from hublora.refs import AdapterRef, is_repo
 from hublora.resolution.base import Base
 from hublora.training.run_folder import is_unused
@@ -30,7 +30,7 @@ def resolve_destination(config: TrainingConfig, resume: str | None) -> TrainingC
     if (config.hub.push or config.checkpoint.to_hub) and "/" not in (name or ""):
         # A bare name means one's own namespace, as in the diffusers scripts.
         name = name or (config.output_dir.name if config.output_dir else run_name)
-        chosen["hub.model_id"] = f"{whoami()['name']}/{name}"
+        chosen["hub.model_id"] = f"{token_owner().name}/{name}"
     return config.updated(chosen)
 
 
