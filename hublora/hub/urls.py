@@ -31,6 +31,7 @@ _TIMEOUT = 30  # seconds without a byte
 _GRACE = 60  # seconds for the headers, and after which a download must have `_MIN_SPEED`
 _MIN_SPEED = 1000  # bytes a second
 _only_public = ContextVar("only_public", default=False)
+_of_strangers: set[str] = set()  # URLs that may not be in a private network
 
 
 def download_url(
@@ -95,6 +96,11 @@ def public_addresses_only() -> Iterator[None]:
         _only_public.reset(token)
 
 
+def set_trust(url: str, trusted: bool) -> None:
+    """Say whether a URL may be in a private network: not if a stranger's settings name it."""
+    (_of_strangers.discard if trusted else _of_strangers.add)(url)
+
+
 class _Unchanged(Exception):
     """The server answered that the cached copy is current."""
 
@@ -117,7 +123,8 @@ def _fetch(url: str, file: IO[bytes], most: int, progress: Progress, tag: str) -
         _Unchanged: Its ETag is still `tag`.
     """
     where = url.partition("?")[0]  # a query may hold a signature
-    trusted = None if _only_public.get() else urlsplit(url).hostname
+    stranger = _only_public.get() or url in _of_strangers
+    trusted = None if stranger else urlsplit(url).hostname
     opener = urllib.request.build_opener(_SafeRedirects, _PatientHandler(trusted))
     request = urllib.request.Request(url, headers={"If-None-Match": tag} if tag else {})
     begun = time.monotonic()

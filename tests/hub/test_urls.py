@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import socket
 import ssl
 import subprocess
 import time
@@ -204,6 +205,35 @@ def test_an_unknown_certificate_is_refused(
     monkeypatch.delenv("SSL_CERT_FILE")
     with pytest.raises(HubError, match="certificate"):
         fetch(address, "good")
+
+
+def test_a_name_is_resolved_once_and_connected_to_by_number(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its server may answer with another address the second time."""
+    public, private = "93.184.215.14", "127.0.0.1"
+    asked: list[str] = []
+    reached: list[str] = []
+    resolve = socket.getaddrinfo
+
+    def rebinding(host: str, port: Any, *rest: Any, **more: Any) -> Any:
+        if host != "rebind.example":
+            return resolve(host, port, *rest, **more)
+        asked.append(host)
+        return resolve(public if len(asked) == 1 else private, port, *rest, **more)
+
+    def connect(target: tuple[str, int], *rest: Any, **more: Any) -> socket.socket:
+        reached.append(target[0])
+        raise ConnectionRefusedError("refused")
+
+    monkeypatch.setattr(socket, "getaddrinfo", rebinding)
+    monkeypatch.setattr(socket, "create_connection", connect)
+    with urls.public_addresses_only(), pytest.raises(HubError, match="refused"):
+        fetch("https://rebind.example", "good")
+    assert (asked, reached) == (["rebind.example"], [public])
+    with urls.public_addresses_only(), pytest.raises(HubError, match="in a private network"):
+        fetch("https://rebind.example", "good")
+    assert reached == [public]
 
 
 def test_plain_http_is_not_fetched() -> None:

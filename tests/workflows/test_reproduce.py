@@ -242,6 +242,25 @@ def test_a_repo_does_not_choose_among_files_of_this_machine(key: str, value: str
         remake(recipe(**{"data.dataset": None, key: value}), {})
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1:9", "localhost:9", "[::1]:9"])
+def test_a_repo_does_not_choose_addresses_in_a_private_network(tmp_path: Path, host: str) -> None:
+    from hublora.data.archive import fetch_archive
+    from hublora.errors import HubError
+    from hublora.refs import AdapterRef
+    from hublora.resolution.adapter import download_adapter
+
+    archive, adapter = f"https://{host}/a.zip", f"https://{host}/a.safetensors"
+    theirs = {"data.dataset": None, "data.archive": archive, "adapter.start_from": f"{adapter}:0.5"}
+    remake(recipe(**theirs), {})
+    with pytest.raises(HubError, match="is in a private network"):
+        fetch_archive(archive, tmp_path)
+    with pytest.raises(HubError, match="is in a private network"):
+        download_adapter(AdapterRef.parse(adapter))
+    remake(recipe(**theirs), {"data.archive": archive})  # the person names it too
+    with pytest.raises(HubError, match=r"cannot be fetched: .*(refused|assign)"):
+        fetch_archive(archive, tmp_path)
+
+
 def test_a_repo_does_not_choose_where_things_go(copied: Path) -> None:
     hostile = "hub: {push: true, model_id: eve/stolen}\noutput_dir: /home/you\nreport_to: [wandb]\n"
     settings = copied / "training" / "config.yaml"

@@ -12,6 +12,7 @@ from hublora.errors import ConfigError, NotFoundError, RefError
 from hublora.hub.download import download
 from hublora.hub.repo_layout import ENVIRONMENT, SETTINGS
 from hublora.hub.resolve import inspect_repo
+from hublora.hub.urls import set_trust
 from hublora.progress import Callback, Note
 from hublora.refs import AdapterRef, parse_repo_id
 from hublora.training.config.resolve import without_dependent_defaults
@@ -98,6 +99,8 @@ def remake(recipe: Recipe, given: Mapping[str, Any]) -> dict[str, Any]:
     torch.
 
     A path is refused even where this machine has such a file: a repo does not choose among those.
+    Nor does it choose an address in a private network: such a URL will not be fetched, unless it
+    is given.
 
     Args:
         recipe: The recorded settings.
@@ -116,7 +119,23 @@ def remake(recipe: Recipe, given: Mapping[str, Any]) -> dict[str, Any]:
                 f"{recipe.label} was made with {str(recorded[key])!r}, which is not on the Hub.",
                 f"Name it: {flag}" if "--set" in flag else f"Name it: {flag}, or {by_key}",
             )
+    for settings, trusted in ((recorded, False), (given, True)):
+        for key in _PRIVATE:
+            if url := _url_of(settings.get(key)):
+                set_trust(url, trusted)
     return {**recorded, **given}
+
+
+def _url_of(value: Any) -> str | None:
+    """Return the URL that a setting names, None for anything else."""
+    named = str(value or "")
+    if "://" not in named:
+        return None
+    try:
+        ref = AdapterRef.parse(named)
+    except RefError:
+        return named  # of an archive
+    return ref.location if ref.kind == "url" else None
 
 
 def report_changes(recipe: Recipe, given: Mapping[str, Any], callback: Callback) -> None:
