@@ -57,10 +57,11 @@ def read_tokens(path: Path) -> list[LearnedToken]:
     """
     import torch
     from safetensors import SafetensorError, safe_open
-    from safetensors.torch import load_file
+
+    from hublora.adapters.tensor_file import read_tensors
 
     try:
-        tensors = load_file(path)
+        tensors = read_tensors(path)
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
     except (SafetensorError, OSError, ValueError) as error:

@@ -75,7 +75,8 @@ def load_adapter(path: Path, **more: Any) -> Adapter:
         AdapterError: It is damaged, not an adapter, or has values that are not finite.
     """
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
+
+    from hublora.adapters.tensor_file import read_tensors
 
     header = read_file_header(path)
     if has_learned_tokens(header):
@@ -92,7 +93,7 @@ def load_adapter(path: Path, **more: Any) -> Adapter:
         **more,
     )
     try:
-        tensors = load_file(path)
+        tensors = read_tensors(path)
     except (SafetensorError, KeyError, ValueError) as error:
         raise AdapterError(
             f"{path.name} is damaged: {str(error).splitlines()[0]}.", "Download it again."

@@ -92,7 +92,7 @@ def download_adapter(
             ref.location, progress=downloading(callback), check=lambda path: _check_file(path, ref)
         )
         return ResolvedAdapter(ref), path
-    path = _local_file(ref)
+    path = local_file(ref)
     if repo := ref.hidden_repo:
         callback(Note(f"{ref.location} is a local folder; the repo on the Hub is {repo}."))
     return ResolvedAdapter(ref, read_card(path.parent / CARD)), path
@@ -133,7 +133,13 @@ def _companion(name: str, other: str) -> str:
     return folder + slash + other
 
 
-def _local_file(ref: AdapterRef) -> Path:
+def local_file(ref: AdapterRef) -> Path:
+    """Return the file of a local ref: an adapter, or the lockfile of a composition.
+
+    Raises:
+        NotFoundError: There is no such file or folder.
+        AdapterError: It is no safetensors file, or a folder without exactly one.
+    """
     try:
         path = Path(ref.location).expanduser()
     except RuntimeError as error:  # ~user without a home

@@ -146,10 +146,10 @@ def _write_peft(adapter: Adapter, output: Path) -> tuple[Path, ...]:
 
 
 def _copy_kohya(adapter: Adapter, source: Path, output: Path) -> tuple[Path, ...]:
-    from safetensors.torch import load_file
+    from hublora.adapters.tensor_file import read_tensors
 
     file = _kohya_file(adapter, output)
-    save_tensors(load_file(source), file, kohya_metadata(adapter) | _metadata(adapter))
+    save_tensors(read_tensors(source), file, kohya_metadata(adapter) | _metadata(adapter))
     return (file,)
 
 
@@ -157,12 +157,12 @@ def _write_kohya(
     adapter: Adapter, names: Mapping[str, Mapping[str, str]], source: Path | None, output: Path
 ) -> Path:
     """Write kohya's layout, with the tensors of the file `source`, or low rank without one."""
-    from safetensors.torch import load_file
+    from hublora.adapters.tensor_file import read_tensors
 
     file = _kohya_file(adapter, output)
     tensors: dict[str, torch.Tensor] = {}
     if source is not None:
-        tensors = kohya_tensors(load_file(source), adapter, names)
+        tensors = kohya_tensors(read_tensors(source), adapter, names)
     else:
         for component, modules in adapter.layers.items():
             for module, layer in modules.items():

@@ -9,10 +9,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from hublora.adapter_weights import CompositionMode, Weight
+from hublora.errors import HubloraError
 from hublora.generation.lora.schedule import AdapterSchedule
 from hublora.generation.prompt_placeholders import AdapterTriggers
 from hublora.refs import AdapterRef
+from hublora.resolution.adapter import local_file
 from hublora.resolution.base import Base
+from hublora.resolution.base_contents import remembered_sha256
 from hublora.resolution.composition_parts import LoadedAdapter
 
 if TYPE_CHECKING:
@@ -90,7 +93,9 @@ class AdapterCache:
         return replace(found, weight=ref.weight)
 
     def find(self, ref: AdapterRef) -> CachedAdapter | None:
-        """Return the adapter of a ref, None if it is not in memory."""
+        """Return the adapter of a ref, None if it is not in memory or its file has changed."""
+        if ref.kind == "local":
+            return self._cached.get(_local_key(ref))
         _, key = self._pinned.get(_unweighted(ref), (ref, ""))
         return self._cached.get(key)
 
@@ -143,6 +148,14 @@ class AdapterCache:
 
 def _key(loaded: LoadedAdapter) -> str:
     return f"{_unweighted(loaded.ref)} {loaded.adapter.facts.sha256}"
+
+
+def _local_key(ref: AdapterRef) -> str:
+    """Return the `_key` of a local adapter as it is on disk, "" if there is none."""
+    try:
+        return f"{_unweighted(ref)} {remembered_sha256(local_file(ref))}"
+    except (OSError, HubloraError):
+        return ""  # loading it says what is wrong
 
 
 def _unweighted(ref: AdapterRef) -> str:

@@ -26,6 +26,7 @@ from hublora.module_lock import MODULE_LOCK
 
 Factors = float | list[float]  # one for the whole component, or one for each layer of an adapter
 Active = tuple[PackedLora, Factors]
+_MOST_PLACEMENTS = 32  # each has two views a layer, about 1 kB together
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,6 +143,8 @@ class ComponentLora:
         layout = tuple(one.layout for one in adapters)
         placement = self._placements.get(layout)
         if placement is None:
+            if len(self._placements) >= _MOST_PLACEMENTS:
+                self._placements.clear()
             placement = self._placements[layout] = self._views(adapters)
         if placement is not self._placement:
             self._placement, self._active = placement, ()
