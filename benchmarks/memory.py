@@ -70,7 +70,9 @@ def measure(way: str, changes: int, folder: Path) -> None:
         adapter = random_adapter(plain, targets, rank=rank, seed=seed, size=0.01)
         refs.append(str(save_adapter(adapter, folder / str(seed)).parent))
     del plain
-    pipe = hublora.load(*refs[:2], base=base, cache_bytes=0 if way in ("disk", "ranks") else 1 << 30)
+    pipe = hublora.load(
+        *refs[:2], base=base, cache_bytes=0 if way in ("disk", "ranks") else 1 << 30
+    )
     for number in range(changes + 1):
         if number % (changes // 10) == 0:
             print(_resident(), flush=True)

@@ -70,7 +70,16 @@ _IMAGES = (
 @click.option("--guidance", "guidance_scale", type=float, help="Classifier-free guidance.")
 @click.option("--width", type=click.IntRange(8), help="Width of the image in pixels.")
 @click.option("--height", type=click.IntRange(8), help="Height of the image in pixels.")
-@click.option("--scheduler", help="A diffusers scheduler, e.g. EulerDiscrete.")
+@click.option(
+    "--scheduler",
+    help="A scheduler as in diffusers or AUTOMATIC1111, e.g. EulerDiscrete, LCM, TCD or "
+    "'DPM++ 2M Karras'.",
+)
+@click.option(
+    "--timestep-spacing",
+    type=click.Choice(["leading", "linspace", "trailing"]),
+    help="Timesteps that the steps are at; many adapters for few steps need trailing.",
+)
 @click.option(
     "--compose",
     type=click.Choice(["sum", "switch", "composite"]),

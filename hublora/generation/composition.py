@@ -37,6 +37,7 @@ class Composition:
         name: The composition's pinned ref.
         device: Torch device of the pipeline.
         scheduler: Class name of the base's own scheduler.
+        base_scheduler: The base's own scheduler; None where nothing was loaded.
     """
 
     base: Base
@@ -49,6 +50,7 @@ class Composition:
     name: str | None = None
     device: str = "cpu"
     scheduler: str | None = None
+    base_scheduler: Any = None
 
     def __repr__(self) -> str:
         parts = ", ".join(f"{part.label}:{part.weight}" for part in self.adapters) or "no adapter"

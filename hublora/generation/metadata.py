@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from hublora.adapter_weights import Weight
 from hublora.errors import ConfigError
 from hublora.filesystem import write_atomically
+from hublora.generation.schedulers import sampler_name
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -73,9 +74,12 @@ def _parameters(facts: Mapping[str, Any]) -> str:
     sampling = facts.get("sampling", {})
     adapters = facts.get("adapters", [])
     hashes = [f"{_tag(one)}: {one['data_hash'][:12]}" for one in adapters if one.get("data_hash")]
+    sampler, schedule = sampler_name(str(facts.get("scheduler", "")))
     pairs = [
         ("Steps", sampling.get("num_inference_steps")),
-        ("Sampler", str(facts.get("scheduler", "")).removesuffix("Scheduler") or None),
+        ("Sampler", sampler or None),
+        ("Schedule type", schedule),
+        ("Timestep spacing", sampling.get("timestep_spacing")),
         ("CFG scale", sampling.get("guidance_scale")),
         ("Seed", sampling.get("seed")),
         ("Size", facts.get("size")),

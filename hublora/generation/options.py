@@ -55,6 +55,7 @@ class SamplingOptions(TypedDict, total=False):
     width: int | None
     height: int | None
     scheduler: str | None
+    timestep_spacing: str | None
 
 
 class InputOptions(TypedDict, total=False):

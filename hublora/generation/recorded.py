@@ -153,7 +153,7 @@ def _ref(text: str) -> AdapterRef:
 def _plan(sampling: Mapping[str, Any]) -> Sampling:
     known = {field.name for field in fields(Sampling)}
     values = {name: value for name, value in sampling.items() if name in known}
-    for name in ("prompt", "negative_prompt", "scheduler"):
+    for name in ("prompt", "negative_prompt", "scheduler", "timestep_spacing"):
         if name in values and not isinstance(values[name], str):
             raise _Unsaid(name)
     for name, most in (

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from hublora.errors import ConfigError
 from hublora.families import family_of_pipeline
+from hublora.generation.schedulers import check_scheduler
 from hublora.quoting import is_text
 
 if TYPE_CHECKING:
@@ -31,7 +32,8 @@ class Sampling:
         guidance_scale: Classifier-free guidance; 1 or less turns it off.
         width: Width in pixels; None is the base's own.
         height: Height in pixels; None is the base's own.
-        scheduler: Class name of a diffusers scheduler; None is the base's own.
+        scheduler: Scheduler as in diffusers or AUTOMATIC1111; None is the base's own.
+        timestep_spacing: "leading", "linspace" or "trailing"; None is the scheduler's own.
     """
 
     prompt: str
@@ -42,6 +44,7 @@ class Sampling:
     width: int | None = None
     height: int | None = None
     scheduler: str | None = None
+    timestep_spacing: str | None = None
 
     def __post_init__(self) -> None:
         for text in (self.prompt, self.negative_prompt):
@@ -52,6 +55,7 @@ class Sampling:
                 f"guidance_scale must be between -1000 and 1000, got {self.guidance_scale:g}.",
                 "7.5 is usual.",
             )
+        check_scheduler(self.scheduler, self.timestep_spacing)
 
     def with_seed(self, seed: int) -> Sampling:
         return replace(self, seed=seed)
@@ -95,28 +99,6 @@ def sampling_for(base: Base, prompt: str, **chosen: Any) -> Sampling:
     return Sampling(prompt=prompt, **settings)
 
 
-def use_scheduler(pipe: Any, name: str | None) -> None:
-    """Give the pipeline another scheduler of the same noise process.
-
-    Raises:
-        ConfigError: diffusers has no scheduler of that name, or it does not fit.
-    """
-    if name is None:
-        return
-    import diffusers
-
-    names = {kind.__name__ for kind in pipe.scheduler.compatibles}
-    for candidate in (name, f"{name}Scheduler"):
-        if candidate in names:
-            kind = getattr(diffusers, candidate)
-            pipe.scheduler = kind.from_config(pipe.scheduler.config)
-            return
-    raise ConfigError(
-        f"The scheduler {name!r} does not fit this pipeline.",
-        f"These do: {', '.join(sorted(names))}.",
-    )
-
-
 def check_plan(pipe: Any, step: int, plan: Sampling) -> None:
     """Check what only the pipeline knows, before anything is generated.
 
@@ -136,10 +118,13 @@ def check_plan(pipe: Any, step: int, plan: Sampling) -> None:
                 f"Use {max(lower, step)} or {lower + step}.",
             )
     most = pipe.scheduler.config.num_train_timesteps
-    if plan.num_inference_steps > most:
+    distilled = pipe.scheduler.config.get("original_inference_steps")  # LCM and TCD take of these
+    if plan.num_inference_steps > min(most, distilled or most):
+        whose = "The scheduler" if distilled else "This base"
         raise ConfigError(
-            f"This base has {most} timesteps; {plan.num_inference_steps} steps are too many.",
-            "30 are usually enough.",
+            f"{whose} has {distilled or most} timesteps; {plan.num_inference_steps} steps are too "
+            "many.",
+            "4 to 8 are usually enough." if distilled else "30 are usually enough.",
         )
 
 
@@ -155,7 +140,8 @@ def sample(
 
     Args:
         pipe: A diffusers pipeline with its adapters active.
-        plan: Settings of the image; its scheduler is the caller's to set (`use_scheduler`).
+        plan: Settings of the image; its scheduler is the caller's to set
+            (`hublora.generation.schedulers.use_scheduler`).
         on_step: Called after each denoising step with its number, from 1.
         inputs: Further arguments of the pipeline; `prompt` and `negative_prompt`, or their
             embeddings, in it stand for the plan's.

@@ -223,7 +223,11 @@ def generate_gallery(
         folder: Folder of the repo; the images are written to images/ inside.
         callback: Called with each event (`hublora.progress.Event`).
     """
+    from hublora.generation.schedulers import use_scheduler
+
     images, sampling = [], SamplingFacts()
+    if plans:
+        use_scheduler(pipe, plans[0].scheduler, plans[0].timestep_spacing)
     for index, image in enumerate(generate(pipe, plans, "auto", callback)):
         name, plan = f"images/{index}.png", plans[index]
         save(image, folder / name, pipe.hublora, plan, "auto")

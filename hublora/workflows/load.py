@@ -100,6 +100,7 @@ def load_pipeline(
         adapter_cache=adapter_cache,
         device=device,
         scheduler=type(pipe.scheduler).__name__,
+        base_scheduler=pipe.scheduler,
     )
     pipe.hublora = _activate(empty, found, options.get("compose"))
     _remember(adapter_cache, wanted, opened_refs)

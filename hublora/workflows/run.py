@@ -49,7 +49,8 @@ def run(
         guidance_scale: Strength of classifier-free guidance; 1 or less turns it off.
         width: Width in pixels.
         height: Height in pixels.
-        scheduler: Class name of a diffusers scheduler.
+        scheduler: Scheduler as in diffusers or AUTOMATIC1111, e.g. "LCM", "DPM++ 2M Karras".
+        timestep_spacing: "leading", "linspace" or "trailing".
         trigger: "auto" adds missing trigger words in front of the prompt, "off" does not.
         image: Image to start from.
         strength: How much of `image` is generated anew, in (0, 1].
@@ -66,7 +67,8 @@ def run(
     Raises:
         HubloraError: As `load`, and ConfigError for a scheduler that does not fit.
     """
-    from hublora.generation.sample import Sampling, check_plan, sampling_for, use_scheduler
+    from hublora.generation.sample import Sampling, check_plan, sampling_for
+    from hublora.generation.schedulers import use_scheduler
     from hublora.generation.sheet import SheetAxes, save_sheet
 
     check_options(options, RunOptions, run)
@@ -79,10 +81,10 @@ def run(
     inputs = Inputs(**pick(options, InputOptions)).open()
     refs = [refs] if isinstance(refs, str) else refs
     pipe = load_pipeline(refs, pick(options, LoadOptions), callback, inputs.prepare)
-    use_scheduler(pipe, sampling.get("scheduler"))
     if pipe.hublora.lock:
         prompt = pipe.hublora.lock.fill(prompt)
     plan = sampling_for(pipe.hublora.base, prompt, **sampling)
+    use_scheduler(pipe, plan.scheduler, plan.timestep_spacing)
     check_plan(pipe, pipe.hublora.base.family.size_step(pipe), plan)
     plans = [plan.with_seed(plan.seed + index) for index in range(num_images)]
     trigger = options.get("trigger", "auto")

@@ -139,7 +139,8 @@ def _plans(
     pipe: Any, prompts: Sequence[str], axes: SheetAxes, sampling: Mapping[str, Any]
 ) -> list[tuple[Sampling, list[Cell]]]:
     """Return each prompt's settings and cells, checked before anything is generated."""
-    from hublora.generation.sample import check_plan, use_scheduler
+    from hublora.generation.sample import check_plan
+    from hublora.generation.schedulers import use_scheduler
 
     composition: Composition = pipe.hublora
     sampling = {"scheduler": composition.scheduler, **sampling}
@@ -153,7 +154,7 @@ def _plans(
     step = composition.base.family.size_step(pipe)
     for _, cells in plans:
         for cell in cells:
-            use_scheduler(pipe, cell.plan.scheduler)
+            use_scheduler(pipe, cell.plan.scheduler, cell.plan.timestep_spacing)
             check_plan(pipe, step, cell.plan)
     return plans
 
@@ -163,7 +164,7 @@ def _generate_cell(
 ) -> tuple[BatchItem, Image.Image]:
     from PIL import Image
 
-    from hublora.generation.sample import use_scheduler
+    from hublora.generation.schedulers import use_scheduler
 
     set_weights(pipe, cell.weights)
     facts = _stable(image_facts(pipe.hublora, cell.plan, trigger))
@@ -171,7 +172,7 @@ def _generate_cell(
     if _exists(path, facts):
         with Image.open(path) as existing:
             return BatchItem(path, True, cell.plan.prompt, cell.plan.seed), existing.copy()
-    use_scheduler(pipe, cell.plan.scheduler)
+    use_scheduler(pipe, cell.plan.scheduler, cell.plan.timestep_spacing)
     (image,) = generate(pipe, [cell.plan], trigger, callback)
     save(image, path, pipe.hublora, cell.plan, trigger)
     return BatchItem(path, False, cell.plan.prompt, cell.plan.seed), image

@@ -265,7 +265,8 @@ def _generate(
     import torch
 
     from hublora.generation.generate import generate
-    from hublora.generation.sample import Sampling, use_scheduler
+    from hublora.generation.sample import Sampling
+    from hublora.generation.schedulers import use_scheduler
     from hublora.workflows.load import load
 
     facts = images[0][1]
@@ -278,5 +279,5 @@ def _generate(
         device=device,
     )
     plans = [Sampling(**facts["sampling"]) for _, facts in images]
-    use_scheduler(pipe, plans[0].scheduler)
+    use_scheduler(pipe, plans[0].scheduler, plans[0].timestep_spacing)
     return generate(pipe, plans, facts.get("trigger", "off"), callback)

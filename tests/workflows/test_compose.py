@@ -42,6 +42,7 @@ def mix(publish: Publish) -> str:
         weights={"2": "0.2..0.9"},
         template="{prompt} | <b>by</b> <1>",
         num_inference_steps=2,
+        scheduler="LCM",
     )
     assert done.pushed is not None
     return done.pushed.repo_id
@@ -55,6 +56,12 @@ def test_the_lockfile_pins_everything(mix: str) -> None:
     assert lock.base.commit == HfApi().repo_info("bases/epsilon").sha
     assert lock.compose == "switch"
     assert all(len(part.sha256) == 64 for part in lock.parts)
+
+
+def test_its_images_are_by_the_scheduler_that_they_name(mix: str, tmp_path: Path) -> None:
+    png = Path(hf_hub_download(mix, "images/0.png"))
+    assert read_image(png)["sampling"]["scheduler"] == "LCM"
+    assert hublora.replay(png, output=tmp_path / "again.png").difference == 0.0
 
 
 def test_its_card_credits_licenses_and_escapes(mix: str) -> None:

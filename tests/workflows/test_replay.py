@@ -26,7 +26,8 @@ RUN = ["a (red:1.3) <2>", "--steps=3", "--guidance=3", "--seed=5", "--negative-p
 def png(publish: Callable[..., str], hublora_cli: Any, tmp_path: Path, monkeypatch: Any) -> Path:
     monkeypatch.chdir(tmp_path)
     refs = [publish("again-a", 1), f"{publish('again-b', 2, trigger='sks')}:0.5"]
-    mixed = ["--compose=switch", "--weight=1=0.2..0.9", "--scheduler=EulerDiscrete"]
+    mixed = ["--compose=switch", "--weight=1=0.2..0.9", "--scheduler=DPM++ 2M Karras"]
+    mixed += ["--timestep-spacing=trailing"]
     done = hublora_cli("run", *refs, *RUN, *mixed, "-o", "first.png")
     assert done.status == 0, done.err
     return tmp_path / "first.png"
@@ -71,7 +72,8 @@ def test_other_tools_read_the_parameters(png: Path) -> None:
         lines = image.text["parameters"].split("\n")
     assert lines[0] == "a (red:1.3) sks <lora:again-a:0.55> <lora:again-b:0.5>"
     assert lines[1] == "Negative prompt: blue"
-    assert lines[2].startswith("Steps: 3, Sampler: EulerDiscrete, CFG scale: 3.0, Seed: 5, ")
+    start = "Steps: 3, Sampler: DPM++ 2M, Schedule type: Karras, Timestep spacing: trailing, "
+    assert lines[2].startswith(f"{start}CFG scale: 3.0, Seed: 5, ")
     named = [one["ref"].partition("@") for one in read_image(png)["adapters"]]
     hashes = [
         f"{repo.removeprefix('me/')}: {addnet_hash(download(repo, rest[:40], WEIGHTS))[:12]}"

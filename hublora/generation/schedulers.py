@@ -1,0 +1,165 @@
+"""Schedulers by their names in diffusers and in AUTOMATIC1111's web UI.
+
+    EulerDiscrete, EulerDiscreteScheduler   a class of diffusers
+    DPM++ 2M, Euler a, LCM                  a sampler of AUTOMATIC1111's web UI
+    … Karras                                either, with Karras noise levels (2206.00364, eq. 5)
+
+Each is made from the settings of the base's own scheduler, which state its noise process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.util import find_spec
+from inspect import signature
+from typing import Any
+
+from hublora.errors import ConfigError
+
+SPACINGS = ("leading", "linspace", "trailing")
+_KARRAS = " karras"
+_MULTISTEP = "DPMSolverMultistep"
+# Sampler of AUTOMATIC1111 -> class in diffusers without "Scheduler", and its settings.
+_SAMPLERS: dict[str, tuple[str, Mapping[str, Any]]] = {
+    "DDIM": ("DDIM", {}),
+    "DDPM": ("DDPM", {}),
+    "DEIS": ("DEISMultistep", {}),
+    "DPM2": ("KDPM2Discrete", {}),
+    "DPM2 a": ("KDPM2AncestralDiscrete", {}),
+    "DPM++ 2M": (_MULTISTEP, {"algorithm_type": "dpmsolver++", "solver_order": 2}),
+    "DPM++ 2M SDE": (_MULTISTEP, {"algorithm_type": "sde-dpmsolver++", "solver_order": 2}),
+    "DPM++ 3M SDE": (_MULTISTEP, {"algorithm_type": "sde-dpmsolver++", "solver_order": 3}),
+    "DPM++ SDE": ("DPMSolverSDE", {}),
+    "Euler": ("EulerDiscrete", {}),
+    "Euler a": ("EulerAncestralDiscrete", {}),
+    "Heun": ("HeunDiscrete", {}),
+    "LCM": ("LCM", {}),
+    "LMS": ("LMSDiscrete", {}),
+    "PLMS": ("PNDM", {}),
+    "TCD": ("TCD", {}),
+    "UniPC": ("UniPCMultistep", {}),
+}
+# Settings that the base's own scheduler may lack: noise that is not from the generator of the call
+# needs a seed, or no image is made again; Runge-Kutta steps fail in an image of few steps.
+_DEFAULTS: dict[str, Mapping[str, Any]] = {
+    "DPMSolverSDEScheduler": {"noise_sampler_seed": 0},
+    "PNDMScheduler": {"skip_prk_steps": True},
+}
+_CONSISTENCY = {"LCMScheduler", "TCDScheduler"}  # which diffusers does not list as compatible
+_OTHER_NOISE = {"EDMEulerScheduler"}  # which it does, though its denoiser's input is scaled
+
+
+def use_scheduler(pipe: Any, name: str | None, timestep_spacing: str | None = None) -> None:
+    """Give the pipeline a scheduler of the same noise process.
+
+    Args:
+        pipe: A diffusers pipeline.
+        name: Scheduler as in diffusers or AUTOMATIC1111's web UI; None for the base's own.
+        timestep_spacing: "leading", "linspace" or "trailing"; None for the scheduler's own.
+
+    Raises:
+        ConfigError: There is no scheduler of that name, it does not fit, has no such setting, or
+            needs a package that is not installed.
+    """
+    if name is None and timestep_spacing is None:
+        return
+    own = getattr(getattr(pipe, "hublora", None), "base_scheduler", None) or pipe.scheduler
+    kind, settings = (type(own), {}) if name is None else _find(own, name)
+    if timestep_spacing is not None:
+        settings = {**settings, "timestep_spacing": timestep_spacing}
+    _check_settings(kind, settings)
+    pipe.scheduler = kind.from_config(own.config, **settings)
+
+
+def check_scheduler(name: str | None, timestep_spacing: str | None) -> None:
+    """Check what can be checked without a pipeline.
+
+    Raises:
+        ConfigError: The name is no text, or there is no such spacing.
+    """
+    if not isinstance(name, str | None):
+        raise ConfigError(f"The scheduler must be a name, got {name!r:.40}.", "LCM, for example.")
+    if timestep_spacing not in (None, *SPACINGS):
+        raise ConfigError(
+            f"timestep_spacing must be one of {', '.join(SPACINGS)}, got {timestep_spacing!r:.40}."
+        )
+
+
+def sampler_name(scheduler: str) -> tuple[str, str | None]:
+    """Return sampler and schedule type as AUTOMATIC1111's web UI names them.
+
+    A scheduler that it has no name for keeps that of its class.
+
+    Args:
+        scheduler: A name that `use_scheduler` takes.
+    """
+    bare, karras = _split(scheduler)
+    known = {name.casefold(): name for name in _SAMPLERS}
+    stem = bare.removesuffix("Scheduler")
+    of_class = {kind: name for name, (kind, _) in reversed(_SAMPLERS.items())}
+    return known.get(bare.casefold()) or of_class.get(stem, stem), "Karras" if karras else None
+
+
+def fitting_schedulers(scheduler: Any) -> list[str]:
+    """Return the class names of diffusers' schedulers for the noise process of one of them."""
+    from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers
+
+    discrete = {kind.name for kind in KarrasDiffusionSchedulers} - _OTHER_NOISE
+    own = type(scheduler).__name__
+    found = {kind.__name__ for kind in scheduler.compatibles}
+    if own in _CONSISTENCY or found & discrete:
+        found = found - _OTHER_NOISE | discrete | _CONSISTENCY
+    return sorted(found | {own})
+
+
+def _find(own: Any, name: str) -> tuple[Any, Mapping[str, Any]]:
+    """Return class and settings of a named scheduler."""
+    import diffusers
+
+    fitting = fitting_schedulers(own)
+    bare, karras = _split(name)
+    settings: dict[str, Any] = {}
+    stem = bare
+    for sampler, (kind_name, own_settings) in _SAMPLERS.items():
+        if sampler.casefold() == bare.casefold():
+            stem, settings = kind_name, dict(own_settings)
+    found = next((one for one in (stem, f"{stem}Scheduler") if one in fitting), None)
+    if found is None:
+        samplers = [key for key, (kind, _) in _SAMPLERS.items() if f"{kind}Scheduler" in fitting]
+        named = f" As in AUTOMATIC1111: {', '.join(samplers)}." if samplers else ""
+        raise ConfigError(
+            f"The scheduler {name!r} does not fit this pipeline.",
+            f"These do: {', '.join(fitting)}.{named} Most also with Karras behind the name.",
+        )
+    kind = getattr(diffusers, found, None) or type(own)
+    missing = [one for one in getattr(kind, "_backends", ()) if find_spec(one) is None]
+    if missing:
+        raise ConfigError(
+            f"The scheduler {name} needs a package that is not installed.",
+            f"Install it: pip install {' '.join(missing)}",
+        )
+    defaults = _DEFAULTS.get(found, {}).items()
+    settings |= {key: value for key, value in defaults if own.config.get(key) is None}
+    if karras:
+        settings["use_karras_sigmas"] = True
+    elif bare != stem and "use_karras_sigmas" in signature(kind.__init__).parameters:
+        settings["use_karras_sigmas"] = False  # another tool's name says all
+    return kind, settings
+
+
+def _split(name: str) -> tuple[str, bool]:
+    """Return a scheduler's name without "Karras", and whether it has it."""
+    stripped = " ".join(name.split())
+    karras = stripped.casefold().endswith(_KARRAS)
+    return (stripped[: -len(_KARRAS)] if karras else stripped), karras
+
+
+def _check_settings(kind: Any, settings: Mapping[str, Any]) -> None:
+    known = signature(kind.__init__).parameters
+    what = {"use_karras_sigmas": "Karras noise levels", "timestep_spacing": "timestep spacing"}
+    for setting in what.keys() & settings.keys() - known.keys():
+        name = kind.__name__.removesuffix("Scheduler")
+        raise ConfigError(
+            f"The scheduler {name} has no {what[setting]}.",
+            "EulerDiscrete and DPMSolverMultistep have both, for example.",
+        )
