@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, urlsplit
 
 import pygit2
 from anyio import CapacityLimiter, to_thread
@@ -62,6 +63,11 @@ class Settings:
         """Whether only this machine is to be answered, and no proxy stands in front."""
         return is_loopback(self.host) and self.public_url is None
 
+    @property
+    def prefix(self) -> str:
+        """The path of `public_url`, quoted, without a trailing slash; empty without one."""
+        return quote(urlsplit(self.public_url or "").path.rstrip("/"), safe="/%")
+
 
 class Hub:
     """The embedded Hub as an ASGI application over one store."""
@@ -82,6 +88,8 @@ class Hub:
         started = time.perf_counter()
         response = await self._answer(request)
         response.headers["X-Request-Id"] = request_id(request)
+        if re.match("/(?!/)", place := response.headers.get("location", "")):
+            response.headers["Location"] = self.settings.prefix + place
         await response(scope, receive, in_pieces(send))
         log.info(
             "%s %s %d %.0f ms %s user:%s",

@@ -50,6 +50,12 @@ class Call:
         return fixed or str(self.request.base_url).rstrip("/")
 
     @property
+    def prefix(self) -> str:
+        """The path of `--public-url`, which a proxy takes off; empty without one."""
+        prefix: str = self.settings.prefix
+        return prefix
+
+    @property
     def kind(self) -> str:
         """The kind of repo that the address speaks of: model, dataset or space."""
         plural = self.pieces.get("kind") or self.pieces.get("prefix") or "models"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from functools import cache, partial
 from hashlib import sha256
 from pathlib import Path
@@ -33,6 +34,9 @@ _POLICY = (
     "default-src 'none'; img-src 'self'; media-src 'self'; style-src 'self'; form-action 'self';"
     " base-uri 'none'; frame-ancestors 'none'"
 )
+# The addresses of a page that begin at this Hub's root; in texts, "<" is written "&lt;".
+_TAG = re.compile(r"<[a-z][^>]*>")
+_PLACE = re.compile(r'(?<=\s)(href|src|action)="/(?!/)')
 _HEADERS = {
     "Content-Security-Policy": _POLICY,
     "X-Content-Type-Options": "nosniff",
@@ -50,6 +54,8 @@ def page(call: Call, template: str, status: int = 200, **facts: Any) -> Response
         url=markdown.quoted,
         **facts,
     )
+    if call.prefix:
+        text = _TAG.sub(lambda tag: _PLACE.sub(rf'\1="{call.prefix}/', tag[0]), text)
     headers = _HEADERS
     if "script" in facts:  # this one text and no other runs, whatever else gets into the page
         digest = base64.b64encode(sha256(facts["script"].encode()).digest()).decode()
