@@ -120,6 +120,7 @@ class LineReporter:
     def __init__(self, note: Print, warning: Print) -> None:
         self._note, self._warning = note, warning
         self._reported: dict[str, float] = {}
+        self._begun: dict[str, tuple[float, int]] = {}  # time and units done at the first event
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, Note):
@@ -135,9 +136,26 @@ class LineReporter:
     def _advance(self, name: str, done: int, total: int, facts: str) -> None:
         now = time.monotonic()
         last = self._reported.get(name)
+        if last is None:
+            self._begun[name] = now, done
         if last is None or done == total or now - last > _INTERVAL:
             self._reported[name] = now
-            self._note(f"{name}: {done}/{total}{facts}")
+            begun, before = self._begun[name]
+            left = ""
+            if before < done < total:
+                left = f"  {format_duration((now - begun) * (total - done) / (done - before))} left"
+            self._note(f"{name}: {done}/{total}{facts}{left}")
+
+
+def format_duration(seconds: float) -> str:
+    """Return a time in its two largest units, e.g. "1 h 20 min"."""
+    if seconds < 59.5:
+        return f"{seconds:.0f} s"
+    minutes, left = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {left} s" if left else f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if minutes else f"{hours} h"
 
 
 def report_on_stderr() -> LineReporter:

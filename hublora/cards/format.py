@@ -29,17 +29,6 @@ def format_size(count: int) -> str:
     return f"{number:.{digits}f} {_UNITS[unit]}"
 
 
-def format_duration(seconds: float) -> str:
-    """Return a time in its two largest units, e.g. "1 h 20 min"."""
-    if seconds < 59.5:
-        return f"{seconds:.0f} s"
-    minutes, left = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {left} s" if left else f"{minutes} min"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if minutes else f"{hours} h"
-
-
 def format_value(given: object) -> str | None:
     """Return a setting's value as text; None for one that is not set."""
     if given is None or given == "" or (isinstance(given, list | tuple) and not given):

@@ -12,7 +12,6 @@ from hublora.cards import reproduce as remaking
 from hublora.cards.facts import CardFacts, GalleryImage, LicenseFacts, RepoFacts
 from hublora.cards.format import (
     format_count,
-    format_duration,
     format_environment,
     format_image_source,
     format_sampling,
@@ -20,6 +19,7 @@ from hublora.cards.format import (
     format_value,
 )
 from hublora.cards.user_sections import defuse, mark
+from hublora.progress import format_duration
 
 _INVITATION = """\
 <!-- What is it for, and what is it not for? Write it here: what stands between these markers is

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hublora.cli.options import WholeGroup
 from hublora.cli.output import out, output_flags
 from hublora.errors import ConfigError
 
@@ -23,7 +24,7 @@ Examples:
 _DAY = 86_400  # seconds
 
 
-@click.group(epilog=EXAMPLES)
+@click.group(cls=WholeGroup, epilog=EXAMPLES)
 def cache() -> None:
     """List and remove what hublora cached: latents, prompt embeddings, downloads.
 

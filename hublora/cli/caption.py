@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ Examples:
   hublora caption photos.zip -o ./photos
   hublora caption me/images --push-to-hub me/captioned-images
 """
+_SHOWN = 3  # captions that are printed
 
 
 @click.command(epilog=EXAMPLES)
@@ -56,13 +58,21 @@ def caption(source: str, **settings: Any) -> None:
         f"{format_count(done.written, 'caption')} written, {done.kept} already present, "
         f"{format_count(done.skipped, 'image')} skipped: {done.folder}"
     ]
+    shown = list(done.captions.items())[:_SHOWN]
+    lines += [f"  {name}: {text}" for name, text in shown]
+    if len(done.captions) > len(shown):
+        lines.append(f"  … and {len(done.captions) - len(shown):,} more")
+    source = f"--folder {shlex.quote(str(done.folder))}"
     if done.pushed is not None:
         lines.append(f"Pushed and verified: {done.pushed.url}")
+        source = f"--dataset {done.pushed.repo_id}"
+    lines.append(f"Read and correct them, then train: hublora train --base … {source}")
     data = {
         "folder": str(done.folder),
         "written": done.written,
         "kept": done.kept,
         "skipped": done.skipped,
+        "captions": dict(done.captions),
         "repo_id": done.pushed.repo_id if done.pushed else None,
         "commit": done.pushed.commit if done.pushed else None,
     }

@@ -36,7 +36,11 @@ MERGES = ["cat", "svd", "ties", "dare_linear", "dare_ties", "magnitude_prune", "
     metavar="METHOD",
     help="Merge into one adapter: cat (exact), svd, ties, dare_linear, dare_ties, magnitude_prune.",
 )
-@click.option("--rank", type=click.IntRange(1), help="Largest rank of the merged adapter.")
+@click.option(
+    "--rank",
+    type=click.IntRange(1),
+    help="Largest rank of the merged adapter; that of the largest adapter by default.",
+)
 @click.option(
     "--density",
     type=float,
@@ -46,7 +50,7 @@ MERGES = ["cat", "svd", "ties", "dare_linear", "dare_ties", "magnitude_prune", "
     "--compose",
     "mode",
     type=click.Choice(["sum", "switch", "composite"]),
-    help="How they are combined, as for run.",
+    help="How they are combined, as for run; sum by default.",
 )
 @click.option(
     "--weight",
@@ -59,10 +63,26 @@ MERGES = ["cat", "svd", "ties", "dare_linear", "dare_ties", "magnitude_prune", "
 @click.option(
     "--template", help="Prompt template: {prompt} is the user's prompt, <1> the first adapter."
 )
-@click.option("--prompt", "prompts", multiple=True, help="Prompt of the gallery; may be repeated.")
+@click.option(
+    "--prompt",
+    "prompts",
+    multiple=True,
+    help="Prompt of the gallery, by default those of the adapters' cards; may be repeated.",
+)
 @click.option("--no-gallery", is_flag=True, help="Generate no images for the card.")
-@click.option("--seed", type=click.IntRange(0), default=0, help="Seed of the gallery and of dare.")
-@click.option("--steps", "num_inference_steps", type=click.IntRange(1), help="Denoising steps.")
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Seed of the gallery and of dare.",
+)
+@click.option(
+    "--steps",
+    "num_inference_steps",
+    type=click.IntRange(1),
+    help="Denoising steps; by default as for run.",
+)
 @click.option("--base", help="Hub id of the base model; by default the one that the adapters name.")
 @click.option("--device", help="Torch device, e.g. cuda:1; a GPU by default if there is one.")
 @output_flags

@@ -8,7 +8,7 @@ Each of their flags that is not named alike here is in exactly one of the tables
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 import click
 
@@ -85,36 +85,6 @@ REFUSED = {
     "--tokenizer-name": (True, "the tokenizer is the base's own"),
     "--validation-images": (True, "previews are generated from prompts alone"),
 }
-# What other tools and people call a flag -> the flag here, for suggestions.
-MEANINGS = {
-    "--batch-size": "--train-batch-size",
-    "--bucket-reso-steps": "--set data.bucket_step=…",
-    "--caption-dropout-rate": "--caption-dropout",
-    "--caption-tag-dropout-rate": "--tag-dropout",
-    "--conv-dim": "--set adapter.conv_rank=…",
-    "--dora": "--set adapter.method=dora",
-    "--enable-bucket": "--aspect-buckets",
-    "--epochs": "--num-train-epochs",
-    "--flip-aug": "--random-flip",
-    "--keep-tokens": "--keep-tags",
-    "--lora-alpha": "--alpha",
-    "--lr": "--learning-rate",
-    "--masked-loss": "--masks",
-    "--max-train-epochs": "--num-train-epochs",
-    "--min-snr-gamma": "--snr-gamma",
-    "--model": "--base",
-    "--network-alpha": "--alpha",
-    "--network-dim": "--rank",
-    "--network-dropout": "--set adapter.dropout=…",
-    "--network-weights": "--set adapter.start_from=…",
-    "--optimizer-type": "--optimizer",
-    "--output-name": "--output-dir",
-    "--prompt": "--validation-prompt",
-    "--save-every-n-steps": "--checkpointing-steps",
-    "--shuffle-caption": "--shuffle-tags",
-    "--steps": "--max-train-steps",
-    "--unet-lr": "--learning-rate",
-}
 
 
 def translate_flags(args: list[str]) -> list[str]:
@@ -165,28 +135,3 @@ def _translate(name: str, given: str | None, rest: Iterator[str]) -> Iterable[st
 
 def _value(given: str | None, rest: Iterator[str]) -> str:
     return next(rest, "") if given is None else given
-
-
-def suggestion(flag: str, known: Sequence[str]) -> str | None:
-    """Return the flag that somebody who typed `flag` may mean; None if no name is near in meaning.
-
-    Args:
-        flag: With its dashes, as typed.
-        known: The flags there are.
-    """
-    from difflib import get_close_matches
-
-    flag = flag.replace("_", "-")
-    if flag in MEANINGS:
-        return MEANINGS[flag]
-    if misspelt := get_close_matches(flag, known, 1, 0.8):
-        return misspelt[0]
-    shared = {name: len(_words(flag) & _words(name)) for name in known}
-    nearest = max(shared, key=lambda name: (shared[name], -len(name)), default=None)
-    enough = max(1, len(_words(flag)) - 1)
-    return nearest if nearest is not None and shared[nearest] >= enough else None
-
-
-def _words(flag: str) -> set[str]:
-    """Return the words of a flag in the singular."""
-    return {word.removesuffix("s") for word in flag.strip("-").split("-")}

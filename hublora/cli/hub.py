@@ -12,6 +12,7 @@ from hublora.cli.hub_admin import COMMANDS, data_option
 from hublora.cli.hub_mirror import mirror
 from hublora.cli.hub_people import token, user
 from hublora.cli.hub_repo import repo
+from hublora.cli.options import WholeGroup
 from hublora.cli.output import out
 from hublora.filesystem import write_atomically
 
@@ -25,7 +26,7 @@ Examples:
 """
 
 
-@click.group(invoke_without_command=True, epilog=EXAMPLES)
+@click.group(cls=WholeGroup, invoke_without_command=True, epilog=EXAMPLES)
 @data_option
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(

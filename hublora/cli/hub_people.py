@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import click
 
 from hublora.cli.hub_admin import data_option, examples, open_store, show
+from hublora.cli.options import WholeGroup
 from hublora.cli.output import out, output_flags
 
 
@@ -28,7 +29,7 @@ class Duration(click.ParamType):
         return float(int(number) * unit)
 
 
-@click.group(epilog=examples("hublora hub user add ada", "hublora hub user ls"))
+@click.group(cls=WholeGroup, epilog=examples("hublora hub user add ada", "hublora hub user ls"))
 def user() -> None:
     """Add and list users and organisations."""
 
@@ -94,7 +95,9 @@ def user_list(data_dir: Path) -> None:
     show(rows, ("name", "kind", "created_at"))
 
 
-@click.group(epilog=examples("hublora hub token create ada -q", "hublora hub token revoke 3"))
+@click.group(
+    cls=WholeGroup, epilog=examples("hublora hub token create ada -q", "hublora hub token revoke 3")
+)
 def token() -> None:
     """Give out, list and revoke tokens."""
 

@@ -10,12 +10,16 @@ from pathlib import Path
 import click
 
 from hublora.cli.hub_admin import KINDS, data_option, examples, open_store
+from hublora.cli.options import WholeGroup
 from hublora.cli.output import out, output_flags
 
 repo_type_option = click.option("--repo-type", type=KINDS, default="model", show_default=True)
 
 
-@click.group(epilog=examples("hublora hub repo create ada/lora", "hublora hub repo delete ada/old"))
+@click.group(
+    cls=WholeGroup,
+    epilog=examples("hublora hub repo create ada/lora", "hublora hub repo delete ada/old"),
+)
 def repo() -> None:
     """Create, move, change and delete repos."""
 

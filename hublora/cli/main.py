@@ -66,6 +66,7 @@ def run() -> None:
     """Run the command line; a known failure is one sentence and a status."""
     from hublora.cli.errors import explain, wants_traceback
     from hublora.cli.output import out
+    from hublora.cli.suggestions import with_suggestion
 
     try:
         status = hublora.main(standalone_mode=False)
@@ -73,7 +74,7 @@ def run() -> None:
         out.error("Stopped.")
         sys.exit(130)
     except click.ClickException as error:
-        error.show()
+        with_suggestion(error).show()
         sys.exit(error.exit_code)
     except BaseException as error:
         explained = explain(error)

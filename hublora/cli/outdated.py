@@ -38,7 +38,9 @@ Examples:
 )
 @click.option("--no-sheet", is_flag=True, help="Generate nothing.")
 @click.option("--prompt", "prompts", multiple=True, help="Prompt of the grid; may be repeated.")
-@click.option("--seed", type=click.IntRange(0), default=0, help="Seed of the grid.")
+@click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the grid."
+)
 @click.option("--steps", "num_inference_steps", type=click.IntRange(1), help="Denoising steps.")
 @click.option("--device", help="Torch device, e.g. cuda:1; a GPU by default if there is one.")
 @output_flags

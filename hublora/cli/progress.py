@@ -13,9 +13,14 @@ from hublora.quoting import visible
 
 
 class ProgressReport:
-    """A callback for workflows, used as a context manager around one."""
+    """A callback for workflows, used as a context manager around one.
 
-    def __init__(self) -> None:
+    Args:
+        names_files: Whether files are named when they are written; not where they are the result.
+    """
+
+    def __init__(self, names_files: bool = True) -> None:
+        self._names_files = names_files
         self._bars: Any = None
         self._tasks: dict[str, Any] = {}
         self._lines = LineReporter(out.note, out.warning)
@@ -37,6 +42,8 @@ class ProgressReport:
             self._bars.stop()
 
     def __call__(self, event: Event) -> None:
+        if isinstance(event, FileWritten) and not self._names_files:
+            return
         if self._bars is None:
             self._lines(event)
         elif isinstance(event, Note):

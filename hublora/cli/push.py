@@ -11,6 +11,7 @@ from hublora.cli.output import out, output_flags, push_summary
 EXAMPLES = """
 \b
 Examples:
+  hublora push runs/pokemon-lora pokemon-lora
   hublora push runs/pokemon-lora me/pokemon-lora
   hublora push runs/pokemon-lora me/pokemon-lora --private
 """
@@ -18,12 +19,12 @@ Examples:
 
 @click.command(epilog=EXAMPLES)
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.argument("repo_id", metavar="OWNER/NAME")
+@click.argument("repo_id", metavar="[OWNER/]NAME")
 @click.option("--private", is_flag=True, help="Create the repo private.")
 @click.option("--base", help="Hub id or folder of the base model, if the adapter does not name it.")
 @output_flags
 def push(folder: Path, repo_id: str, private: bool, base: str | None) -> None:
-    """Push the adapter in FOLDER to OWNER/NAME and verify what arrived.
+    """Push the adapter in FOLDER to OWNER/NAME, or your own NAME, and verify what arrived.
 
     Only adapter, card, images and settings are uploaded, never checkpoints or caches. Edits that
     were made by hand in the repo's card are preserved.

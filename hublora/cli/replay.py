@@ -26,8 +26,13 @@ _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 @click.argument(
     "png", metavar="IMAGE", type=click.Path(path_type=Path, exists=True, dir_okay=False)
 )
-@click.option("--seed", type=click.IntRange(0), help="Another seed than the recorded one.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="A .png file or a folder.")
+@click.option("--seed", type=click.IntRange(0), help="Seed; the recorded one by default.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="A .png file or a folder; beside IMAGE by default.",
+)
 @click.option(
     "--adapter",
     "adapters",
@@ -47,7 +52,7 @@ def replay(png: Path, **settings: Any) -> None:
     """Generate IMAGE again from its own metadata, and report what has changed since."""
     from hublora.cli.progress import ProgressReport
 
-    with ProgressReport() as report:
+    with ProgressReport(names_files=False) as report:
         from hublora.workflows.replay import replay as workflow
 
         done = workflow(png, callback=report, **settings)

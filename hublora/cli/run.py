@@ -45,7 +45,12 @@ _IMAGES = (
     type=click.File("r", encoding="utf-8"),
     help="A file of prompts, one a line, in PROMPT's place; - is stdin.",
 )
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="A .png file or a folder.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="A .png file or a folder; the current folder by default.",
+)
 @click.option(
     "-n",
     "--num-images",
@@ -61,24 +66,43 @@ _IMAGES = (
     help="Rows of the grid: weight=0..1:5, weight.2=0,0.5,1, seed=4, steps=10,20, guidance or "
     "scheduler.",
 )
-@click.option("--columns", metavar="AXIS=VALUES", help="Columns of the grid, likewise.")
 @click.option(
-    "--seed", type=click.IntRange(0, 2**63 - 1001), default=0, help="Seed of the first image."
+    "--columns", metavar="AXIS=VALUES", help="Columns of the grid, likewise; seeds by default."
 )
-@click.option("--negative-prompt", help="Negative prompt.")
-@click.option("--steps", "num_inference_steps", type=click.IntRange(1), help="Denoising steps.")
-@click.option("--guidance", "guidance_scale", type=float, help="Classifier-free guidance.")
-@click.option("--width", type=click.IntRange(8), help="Width of the image in pixels.")
-@click.option("--height", type=click.IntRange(8), help="Height of the image in pixels.")
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**63 - 1001),
+    default=0,
+    show_default=True,
+    help="Seed of the first image.",
+)
+@click.option("--negative-prompt", help="Negative prompt; empty by default.")
+@click.option(
+    "--steps",
+    "num_inference_steps",
+    type=click.IntRange(1),
+    help="Denoising steps; by default as the base's card says, else 30.",
+)
+@click.option(
+    "--guidance",
+    "guidance_scale",
+    type=float,
+    help="Classifier-free guidance; by default as the base's card says, else 7.5.",
+)
+@click.option("--width", type=click.IntRange(8), help="Width in pixels; the base's own by default.")
+@click.option(
+    "--height", type=click.IntRange(8), help="Height in pixels; the base's own by default."
+)
 @click.option(
     "--scheduler",
     help="A scheduler as in diffusers or AUTOMATIC1111, e.g. EulerDiscrete, LCM, TCD or "
-    "'DPM++ 2M Karras'.",
+    "'DPM++ 2M Karras'; the base's own by default.",
 )
 @click.option(
     "--timestep-spacing",
     type=click.Choice(["leading", "linspace", "trailing"]),
-    help="Timesteps that the steps are at; many adapters for few steps need trailing.",
+    help="Timesteps that the steps are at; many adapters for few steps need trailing. The "
+    "scheduler's own by default.",
 )
 @click.option(
     "--compose",
@@ -103,7 +127,11 @@ _IMAGES = (
     help="Prepend trigger words that PROMPT lacks, or leave PROMPT as it is.",
 )
 @click.option("--image", type=_FILE, help="Input image (image-to-image).")
-@click.option("--strength", type=float, help="How strongly --image is changed, in (0, 1].")
+@click.option(
+    "--strength",
+    type=float,
+    help="How strongly --image is changed, in (0, 1]; the pipeline's own by default.",
+)
 @click.option(
     "--mask", type=_FILE, help="Inpainting mask of --image: white is generated, black is preserved."
 )
@@ -132,7 +160,8 @@ _IMAGES = (
 @click.option(
     "--offload",
     type=click.Choice(["model", "sequential"]),
-    help="Move one component (model) or one layer (sequential) to the GPU at a time.",
+    help="Move one component (model) or one layer (sequential) to the GPU at a time; all at once "
+    "by default.",
 )
 @click.option(
     "--tiled-vae", is_flag=True, help="Decode in tiles, which takes less memory for large images."
@@ -164,7 +193,7 @@ def run(
     if not (words or prompts) or (not refs and settings["base"] is None):
         raise click.UsageError('Give an adapter and a prompt: hublora run me/pokemon-lora "Totoro"')
     parse_refs(refs)  # a wrong ref is reported before anything heavy is imported
-    with ProgressReport() as report:
+    with ProgressReport(names_files=False) as report:
         if prompts or rows or columns:
             texts = list(prompts) if prompts else [words[-1]]
             _run_batch(refs, texts, report, output=output, rows=rows, columns=columns, **settings)

@@ -6,7 +6,7 @@ import os
 import shlex
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,6 +17,9 @@ from hublora.errors import ConfigError
 from hublora.quoting import shell_word
 from hublora.refs import is_repo
 from hublora.training.config.training_config import TrainingConfig
+
+if TYPE_CHECKING:
+    from hublora.workflows.train.artifacts import TrainingResult
 
 EXAMPLES = """
 \b
@@ -81,7 +84,14 @@ The flags of the diffusers training scripts work too (--pretrained_model_name_or
     is_flag=True,
     help="Check everything and measure one step; tell what the training would need, and stop.",
 )
-@click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Any other setting.")
+@click.option(
+    "--set",
+    "assignments",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Any other setting; --list-settings prints them.",
+)
+@click.option("--list-settings", is_flag=True, help="Print every setting, and stop.")
 @output_flags
 def train(
     resume: str | None,
@@ -90,6 +100,7 @@ def train(
     fit: str | None,
     dry_run: bool,
     assignments: tuple[str, ...],
+    list_settings: bool,
     **flags: Any,
 ) -> None:
     """Train an adapter on captioned images, from the Hub or a folder.
@@ -101,6 +112,11 @@ def train(
     from hublora.data.source import check_there
     from hublora.workflows.train.signals import before_the_steps, sigterm_stops
 
+    if list_settings:
+        from hublora.cli.settings_list import show_settings
+
+        show_settings()
+        return
     given = given_settings(config_file, assignments, flags)
     if made_from is not None or is_repo(resume):
         config = _recorded_config(made_from, given, resume)
@@ -124,25 +140,28 @@ def train(
             report = until_done.enter_context(ProgressReport())
             from hublora.workflows.train.train import train as workflow
         result = workflow(config, resume=resume, callback=report)
-    pushed = result.pushed
+    _show_result(result, config)
+
+
+def _show_result(result: TrainingResult, config: TrainingConfig) -> None:
+    """Print where the adapter is, and the commands that use and share it."""
+    pushed, folder = result.pushed, str(result.folder)
     lines = [
-        f"The adapter is in {result.folder}",
-        _use_line(str(result.folder), config),
+        f"The adapter is in {folder}",
+        _use_line(folder, config),
+        f"Share it: hublora push {shlex.quote(folder)} {shlex.quote(result.folder.name)}",
     ]
     if pushed is not None:
-        lines = [
-            f"Pushed and verified: {pushed.url}",
-            _use_line(pushed.repo_id, config),
-        ]
+        lines = [f"Pushed and verified: {pushed.url}", _use_line(pushed.repo_id, config)]
     data = {
-        "folder": str(result.folder),
+        "folder": folder,
         "final_loss": result.final_loss,
         "seconds": result.seconds,
         "repo_id": pushed.repo_id if pushed else None,
         "commit": pushed.commit if pushed else None,
         "url": pushed.url if pushed else None,
     }
-    out.result("\n".join(lines), data, [pushed.repo_id if pushed else str(result.folder)])
+    out.result("\n".join(lines), data, [pushed.repo_id if pushed else folder])
 
 
 def _use_line(ref: str, config: TrainingConfig) -> str:

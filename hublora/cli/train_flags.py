@@ -11,7 +11,7 @@ import click
 from pydantic import BaseModel
 
 from hublora import strict_yaml
-from hublora.cli.diffusers_flags import suggestion, translate_flags
+from hublora.cli.diffusers_flags import translate_flags
 from hublora.errors import ConfigError
 from hublora.training.config.training_config import TrainingConfig, flatten, read_settings_file
 
@@ -92,13 +92,7 @@ class TrainCommand(click.Command):
     """Accepts flags with _ for -, and those of the diffusers scripts."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        try:
-            return super().parse_args(ctx, translate_flags(args))
-        except click.NoSuchOption as error:
-            known = [flag for parameter in self.params for flag in parameter.opts]
-            near = suggestion(error.option_name, known)
-            hint = f" Did you mean {near}?" if near else ""
-            raise click.UsageError(f"No such option {error.option_name!r}.{hint}", ctx) from None
+        return super().parse_args(ctx, translate_flags(args))
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the flags by the section of the settings that they belong to."""
@@ -131,7 +125,9 @@ def _option(flag: str, key: str) -> Any:
     field = model.model_fields[name]
     kind = _value_type(field.annotation)
     text = (field.description or "").rstrip(".")
-    shown = field.default not in (None, False, [], "") and not field.is_required()
+    shown = not field.is_required() and (
+        field.default or (field.default == 0 and not isinstance(field.default, bool))
+    )
     default = f"  [default: {field.default}]" if shown else ""
     settings: dict[str, Any] = {"help": text + "." + default, "default": None}
     parameter = key.replace(".", "__")  # click wants an identifier

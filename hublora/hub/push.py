@@ -52,19 +52,26 @@ class PushResult:
 def check_can_push(name: str, repo_type: str = "model") -> RepoId:
     """Parse a repo id and check, before any long work, that this token may push to it.
 
+    Args:
+        name: owner/name; a name alone is a repo of the token's owner.
+        repo_type: "model" or "dataset".
+
     Raises:
         RefError: The id has not the form owner/name.
         AccessError: No token, a read-only one, or no right to that owner or repo.
         HubError: Offline, or the Hub cannot be reached.
     """
-    repo_id = parse_repo_id(name)
+    repo_id = parse_repo_id(name if "/" in name else f"me/{name}")
     if is_offline():
         raise HubError(
             "HF_HUB_OFFLINE is set, so nothing can be pushed.",
             "Unset it, or leave --push-to-hub out.",
         )
     try:
-        _check_owner(repo_id, token_owner())
+        owner = token_owner()
+        if "/" not in name:
+            repo_id = parse_repo_id(f"{owner.name}/{name}")
+        _check_owner(repo_id, owner)
     except AccessError:
         forget_owner()
         raise

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from hublora.errors import HubError
 from hublora.families.registry import SHORT_NAMES
-from hublora.hub.client import REPLACED_REPOS, api, translated
+from hublora.hub.client import REPLACED_REPOS, api, is_offline, translated
 from hublora.hub.resolve import license_of
+from hublora.hub.transport import ask_hub, repeated
 
 # Sort order -> its name in the list API.
 SORTS = {
@@ -61,11 +63,15 @@ def search(
         limit: Largest number of results.
 
     Raises:
-        HubError: The Hub cannot be reached.
+        HubError: The Hub cannot be reached, or offline mode is on.
     """
+    if is_offline():
+        raise HubError("HF_HUB_OFFLINE is set, so the Hub cannot be searched.", "Unset it.")
+    with translated("search for adapters"):
+        repeated(ask_hub)  # which, unlike the lists below, does not insist on a Hub that is away
     found: dict[str, Any] = {}
     for tag in _tags(base):
-        with translated("adapters"):
+        with translated("search for adapters"):
             listed = api().list_models(
                 search=text or None,
                 author=author,

@@ -110,6 +110,13 @@ def _was_repeated(error: BaseException) -> bool:
     return any(frame.f_locals.get("nb_tries", 1) > 1 for frame in _frames(error))
 
 
+def ask_hub() -> None:
+    """Make the smallest request to the Hub, once; whatever it answers, it is there."""
+    from huggingface_hub.utils import get_session
+
+    get_session().head(f"{constants.ENDPOINT}/api/models", params={"limit": 1}, timeout=TIMEOUT)
+
+
 def reason_of(error: BaseException) -> str:
     """Return why the Hub could not be reached, as a clause: the certificate, the proxy, …"""
     chain = list(_chain(error))

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Unpack
 
 from hublora.cards.dataset import dataset_card
 from hublora.cards.format import format_count
-from hublora.errors import DataError
+from hublora.errors import DataError, NotFoundError
 from hublora.filesystem import write_atomically
 from hublora.generation.options import CaptionOptions, check_options
 from hublora.hub.push_dataset import push_dataset_files
@@ -36,6 +36,7 @@ class Captioned:
         kept: Number of images that had a caption already.
         skipped: Number of images that cannot be read.
         pushed: Repo and commit of the dataset; None without a push.
+        captions: Path of an image in `folder` -> the caption that was generated now.
     """
 
     folder: Path
@@ -43,6 +44,7 @@ class Captioned:
     kept: int
     skipped: int
     pushed: PushResult | None = None
+    captions: Mapping[str, str] = field(default_factory=dict)
 
 
 def caption(
@@ -85,7 +87,7 @@ def caption(
 
     check_options(options, CaptionOptions, caption)
     if push_to is not None:
-        check_can_push(push_to, "dataset")
+        push_to = check_can_push(push_to, "dataset")
     examples, name = _list_images(source)
     folder = _output_folder(source, output, name)
     names = _file_names(examples)
@@ -94,14 +96,16 @@ def caption(
         for example, file in zip(examples, names, strict=True)
         if overwrite or not (folder / file).with_suffix(".txt").is_file()
     ]
-    written = 0
+    captions: dict[str, str] = {}
     model = model or DEFAULT_MODEL
     if missing:
         found = _fetch_model(model, options.get("revision"), callback)
         captioner = Captioner(found, options.get("device") or default_device())
-        written = _caption_all(captioner, missing, prefix, options.get("batch_size", 4), callback)
-    skipped = len(missing) - written
-    done = Captioned(folder, written, len(examples) - len(missing), skipped)
+        size = options.get("batch_size", 4)
+        for path, text in _caption_all(captioner, missing, prefix, size, callback):
+            captions[path.relative_to(folder).as_posix()] = text
+    skipped, kept = len(missing) - len(captions), len(examples) - len(missing)
+    done = Captioned(folder, len(captions), kept, skipped, captions=captions)
     if push_to is None:
         return done
 
@@ -170,6 +174,7 @@ def _file_names(examples: Sequence[Example]) -> list[str]:
 
 
 def _fetch_model(model: str, revision: str | None, callback: Callback) -> Path:
+    from hublora.hub.client import endpoint
     from hublora.hub.download import download_model
     from hublora.hub.resolve import inspect_repo
     from hublora.refs import parse_repo_id, parse_revision
@@ -177,9 +182,18 @@ def _fetch_model(model: str, revision: str | None, callback: Callback) -> Path:
     folder = Path(model).expanduser()
     if folder.is_dir():
         return folder
-    snapshot = inspect_repo(
-        parse_repo_id(model), "model", parse_revision(revision) if revision else None
-    )
+    try:
+        snapshot = inspect_repo(
+            parse_repo_id(model), "model", parse_revision(revision) if revision else None
+        )
+    except NotFoundError as error:
+        if "huggingface.co" in endpoint():
+            raise
+        raise NotFoundError(
+            f"The captioning model {model} is not on this Hub, {endpoint()}.",
+            f"Get it with: HF_ENDPOINT=https://huggingface.co hf download {model}. Then name the "
+            "folder that this prints: --model FOLDER",
+        ) from error
     callback(Note(f"Captioning with {model}@{snapshot.commit[:8]}"))
     return download_model(model, snapshot.commit, snapshot.files, progress=downloading(callback))
 
@@ -190,17 +204,17 @@ def _caption_all(
     prefix: str,
     batch_size: int,
     callback: Callback,
-) -> int:
-    """Write the missing captions, each batch before the next one; return their number."""
+) -> Iterator[tuple[Path, str]]:
+    """Write the missing captions, each batch before the next one; yield each image's."""
     written = 0
     for batch in _readable_batches(missing, batch_size, callback):
         captions = captioner.describe([image for _, _, image in batch])
         for (example, path, image), text in zip(batch, captions, strict=True):
             _save_image(example, image, path)
             write_atomically(path.with_suffix(".txt"), f"{prefix}{text}\n")
+            yield path, f"{prefix}{text}"
         written += len(batch)
         callback(Progress("Captioning", written, len(missing)))
-    return written
 
 
 def _readable_batches(

@@ -79,10 +79,11 @@ def compose(
     check_options(options, ComposeOptions, compose)
     output = None if output is None else Path(output)
     check_destination(output, push_to)
+    check_gallery(options)
     if template is not None and "{prompt}" not in template:
         raise ConfigError(f"The template must contain {{prompt}}, got {template!r}.", "Add it.")
     if push_to:
-        check_can_push(push_to)
+        push_to = check_can_push(push_to)
     pipe = load_pipeline(refs, pick(options, LoadOptions), callback)
     lock = make_lock(pipe.hublora, template)
     typed = list(options.get("prompts", ())) or default_prompts(pipe.hublora.adapters)
@@ -101,6 +102,27 @@ def compose(
             callback(FileWritten("composition", output))
         pushed = push(folder, push_to, private=private, callback=callback) if push_to else None
     return Composed(output, None, pushed)
+
+
+def check_gallery(options: Mapping[str, Any], seed_matters: bool = False) -> None:
+    """Refuse settings of images where none are generated.
+
+    Args:
+        options: Keywords of `compose` or `merge`.
+        seed_matters: Whether the seed has an effect besides the images.
+
+    Raises:
+        ConfigError: There are some.
+    """
+    given = {**pick_sampling(options), "prompts": options.get("prompts")}
+    ignored = [
+        name for name, value in given.items() if value and not (seed_matters and name == "seed")
+    ]
+    if not options.get("gallery", True) and ignored:
+        raise ConfigError(
+            f"Without images for the card, {', '.join(ignored)} would have no effect.",
+            "Leave them out, or generate the images.",
+        )
 
 
 def make_lock(composition: Composition, template: str | None) -> Lockfile:

@@ -25,6 +25,7 @@ from hublora.resolution.composition_parts import LoadedAdapter, load_adapters, p
 from hublora.workflows.compose import (
     Composed,
     check_destination,
+    check_gallery,
     default_prompts,
     gallery_plans,
     generate_gallery,
@@ -71,8 +72,9 @@ def merge(
     check_options(options, MergeOptions, merge)
     output = None if output is None else Path(output)
     check_destination(output, push_to)
+    check_gallery(options, seed_matters=True)
     if push_to:
-        check_can_push(push_to)
+        push_to = check_can_push(push_to)
     parts = _open_plain(refs, callback)
     seed, base = pick_sampling(options).get("seed", 0), options.get("base")
     weighted = [(part.adapter, _plain(part)) for part in parts]

@@ -31,7 +31,8 @@ def push(
 
     Args:
         folder: A folder that `train`, `merge` or `compose` wrote.
-        repo_id: owner/name; created if it does not exist.
+        repo_id: owner/name, or the name alone of a repo of one's own; created if it does not
+            exist.
         private: Whether a repo that is created becomes private.
         base: Hub id or folder of the base; None for the one that the images record.
         callback: Called with each event (`hublora.progress.Event`).
@@ -52,9 +53,9 @@ def push(
     if card.is_file():
         merged = merge_card(current_card, card.read_text(encoding="utf-8"))
         write_atomically(card, merged)
-    callback(Note(f"Pushing to {repo_id} …"))
+    callback(Note(f"Pushing to {checked} …"))
     pushed = push_folder(folder, checked, message="Upload adapter with hublora", private=private)
-    callback(Note(f"Verifying {repo_id}@{pushed.commit[:8]} …"))
+    callback(Note(f"Verifying {checked}@{pushed.commit[:8]} …"))
     verify_push(folder, pushed, base=base, callback=callback)
     return pushed
 

@@ -17,9 +17,10 @@ from hublora.cards.facts import (
     TokenEmbeddingFacts,
     TrainingFacts,
 )
-from hublora.cards.format import format_duration, format_size
+from hublora.cards.format import format_size
 from hublora.cards.metadata import split
 from hublora.cards.write import render_card, write_card
+from hublora.progress import format_duration
 from hublora.quoting import one_line
 
 

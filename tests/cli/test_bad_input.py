@@ -105,7 +105,7 @@ SENTENCES: dict[str, tuple[list[str], list[str]]] = {
     "format": (["run", "{files}/right", "a", "-o", "a.jpg"], ["PNG", "a.png"]),
     "output": (["run", "{files}/right", "a", "--steps=1", "-o", "{files}/taken/x"], ["taken"]),
     "nothing to push": (["push", "{files}/no-images", "me/x"], ["finished run"]),
-    "push name": (["push", "{files}/right", "x"], ["owner/name", "me/pokemon-lora"]),
+    "push name": (["push", "{files}/right", "a b"], ["owner/name", "me/pokemon-lora"]),
     "push owner": (["push", "{files}/right", "bases/x"], ["may not push to bases", "me/x"]),
 }
 
@@ -154,7 +154,10 @@ def test_a_broken_image_is_named_and_skipped_with_a_count(
     )
     assert done.status == 0, done.err
     assert "broken.png" in done.err
-    assert done.out.splitlines()[-1] == 'Use it: hublora run runs/one-broken-lora "…"'
+    assert done.out.splitlines()[-2:] == [
+        'Use it: hublora run runs/one-broken-lora "…"',
+        "Share it: hublora push runs/one-broken-lora one-broken-lora",
+    ]
 
 
 def test_a_full_disk_is_a_sentence_and_leaves_no_half_image(

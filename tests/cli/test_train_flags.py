@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import types
 import typing
+from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +15,14 @@ import click
 import pytest
 
 from hublora.cli import diffusers_flags
-from hublora.cli.diffusers_flags import MEANINGS, REFUSED, WITHOUT_EFFECT, translate_flags
+from hublora.cli.diffusers_flags import REFUSED, WITHOUT_EFFECT, translate_flags
+from hublora.cli.main import COMMANDS
 from hublora.cli.main import hublora as root
+from hublora.cli.suggestions import OF_TRAINING, OF_USE
 from hublora.cli.train import train
 from hublora.cli.train_flags import FLAGS, given_settings
 from hublora.errors import ConfigError
+from hublora.training.config.foreign_names import FOREIGN_NAMES
 from hublora.training.config.training_config import TrainingConfig, setting_names
 
 FROZEN = Path(__file__).with_name("train_flags.txt")
@@ -209,17 +215,108 @@ def test_no_flag_of_the_scripts_is_in_two_tables() -> None:
         ("--validation-image", "--num-validation-images"),
     ],
 )
-def test_an_unknown_flag_is_answered_by_meaning(typed: str, meant: str | None) -> None:
-    with pytest.raises(click.UsageError) as caught:
-        parse(["--base=a/b", typed, "1"])
+def test_an_unknown_flag_is_answered_by_meaning(
+    hublora_cli: Callable[..., Any], typed: str, meant: str | None
+) -> None:
+    done = hublora_cli("train", "--base=a/b", typed, "1")
     name = typed.replace("_", "-")
     hint = f" Did you mean {meant}?" if meant else ""
-    assert str(caught.value) == f"No such option {name!r}.{hint}"
+    assert done.err.splitlines()[-1] == f"Error: No such option {name!r}.{hint}"
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        (["run", "--cfg-scale"], "--guidance"),
+        (["run", "--num_inference_steps"], "--steps"),
+        (["run", "--sampler"], "--scheduler"),
+        (["run", "--num_images"], "--num-images"),
+        (["run", "--negative"], "--negative-prompt"),
+        (["compose", "--method"], "--merge"),
+        (["compose", "--hub-model-id"], "--push-to-hub"),
+        (["convert", "--format"], "--to"),
+        (["search", "--count"], "--limit"),
+        (["cache", "rm", "--older"], "--older-than"),
+        (["hub", "--prot"], "--port"),
+        (["push", "--xyz"], None),
+    ],
+)
+def test_unknown_flags_of_other_commands_are_answered_by_meaning(
+    hublora_cli: Callable[..., Any], typed: list[str], meant: str | None
+) -> None:
+    done = hublora_cli(*typed, "3")
+    hint = f" Did you mean {meant}?" if meant else ""
+    assert done.status == 2
+    assert done.err.splitlines()[-1] == f"Error: No such option {typed[-1]!r}.{hint}"
+
+
+def test_flags_by_another_name_exist_where_they_lead() -> None:
+    flags = {
+        flag
+        for name in COMMANDS
+        for parameter in getattr(import_module(COMMANDS[name][0]), name).params
+        for flag in parameter.opts
+    }
+    assert {there for meant in OF_USE.values() for there in meant} <= flags
+
+
+def test_every_setting_is_listed_with_values_default_and_flag(
+    hublora_cli: Callable[..., Any],
+) -> None:
+    done = hublora_cli("train", "--list-settings", "--json")
+    listed = {one["key"]: one for one in json.loads(done.out)}
+    assert set(listed) == set(setting_names())
+    rank = listed["adapter.rank"]
+    assert (rank["default"], rank["flag"]) == ("4", "--rank")
+    assert listed["adapter.alpha"]["default"] == "follows other settings"
+    assert listed["seed"]["values"].startswith("integer from 0")
+    assert "dora" in listed["adapter.method"]["values"]
+    assert all(one["about"] for one in listed.values())
+    text = hublora_cli("train", "--list-settings").out
+    assert all(f"  {key}  [" in text for key in listed)
+
+
+def test_help_shows_defaults_of_zero_and_cuts_no_sentence(hublora_cli: Callable[..., Any]) -> None:
+    for flag in ("--seed", "--keep-tags", "--caption-dropout", "--noise-offset"):
+        text = hublora_cli("train", "--help").out.split(f"  {flag} ")[1].split("\n  --")[0]
+        assert "[default: 0" in text, flag
+    for command in ("run", "compose", "outdated"):
+        (text,) = hublora_cli(command, "--help").out.split("--seed INTEGER")[1:]
+        assert "[default: 0" in " ".join(text.split())
+    for group in ("cache", "hub", "hub repo", "hub token", "hub user"):
+        assert "..." not in hublora_cli(*group.split(), "--help").out.replace("[ARGS]...", "")
+
+
+KOHYA = """
+[model_arguments]
+pretrained_model_name_or_path = "a/b"
+v2 = false
+
+[additional_network_arguments]
+network_dim = 16
+unet_lr = 1e-4
+
+[dataset_arguments]
+train_data_dir = "x"
+"""
+
+
+def test_a_config_of_another_tool_names_the_settings_here(
+    hublora_cli: Callable[..., Any], tmp_path: Path
+) -> None:
+    (tmp_path / "kohya.toml").write_text(KOHYA)
+    done = hublora_cli("train", "--config", str(tmp_path / "kohya.toml"))
+    assert done.status == 1
+    assert "model_arguments.pretrained_model_name_or_path is base.model" in done.err
+    assert "network_dim is adapter.rank" in done.err
+    assert "unet_lr is optimizer.learning_rate" in done.err
+    assert "Unknown here: model_arguments.v2." in done.err
+    assert set(FOREIGN_NAMES.values()) <= set(setting_names())
 
 
 def test_a_flag_by_another_name_leads_to_one_that_is_there() -> None:
     flags = {flag for parameter in train.params for flag in parameter.opts}
-    for there in MEANINGS.values():
+    for there in OF_TRAINING.values():
         flag, _, assignment = there.partition(" ")
         assert flag in flags
         if flag == "--set":

@@ -149,7 +149,8 @@ def test_no_token_no_right_no_name_are_refused_before_anything_is_made(
     check_can_push(repo_id)
     with pytest.raises(AccessError, match=f"may not push to bases/.*me/{repo_id[3:]}"):
         check_can_push(f"bases/{repo_id[3:]}")
-    for wrong in ("name", "me/na--me", "me/x.git", "me/name@main", "./me"):
+    assert check_can_push(repo_id[3:]) == repo_id
+    for wrong in ("na me", "me/na--me", "me/x.git", "me/name@main", "./me"):
         with pytest.raises(RefError, match=r"owner/name"):
             check_can_push(wrong)
     monkeypatch.setenv("HF_TOKEN", create_token(hub_data, "me", "read"))

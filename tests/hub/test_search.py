@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -78,3 +79,13 @@ def test_triggers_and_licence_are_printed_and_nothing_obeyed(
     assert "\x1b" not in table
     assert "\x07" not in table
     assert "pixel style" in table
+
+
+def test_a_hub_that_is_away_is_one_sentence_at_once(
+    cli: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
+    done = cli("search", "ink", env={"HF_ENDPOINT": "http://127.0.0.1:9"})
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("Error: The Hub at http://127.0.0.1:9 could not be reached")
+    done = cli("search", "ink", env={"HF_HUB_OFFLINE": "1"})
+    assert done.stderr == "Error: HF_HUB_OFFLINE is set, so the Hub cannot be searched. Unset it.\n"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from huggingface_hub import HfApi
@@ -160,3 +162,28 @@ def test_two_images_cannot_share_a_caption(photos: Path) -> None:
     Image.new("RGB", (8, 8)).save(photos / "a.bmp")
     with pytest.raises(DataError, match="share the caption file"):
         caption(str(photos))
+
+
+def test_the_command_shows_what_it_wrote_and_what_comes_next(
+    photos: Path, model: Path, hublora_cli: Callable[..., Any]
+) -> None:
+    Image.new("RGB", (40, 30), "white").save(photos / "d e.png")
+    done = hublora_cli("caption", str(photos), "--model", str(model), "--prefix", "sks, ")
+    assert done.status == 0, done.err
+    lines = done.out.splitlines()
+    written = captions(photos)
+    assert lines[1:4] == [
+        f"  {name}: {written[Path(name).with_suffix('.txt').as_posix()].strip()}"
+        for name in ("a.png", "b.jpg", "d e.png")
+    ]
+    assert lines[4] == "  … and 1 more"
+    assert lines[5].endswith(f"then train: hublora train --base … --folder {photos}")
+
+
+def test_a_hub_without_the_captioning_model_says_where_to_get_it(
+    photos: Path, hublora_cli: Callable[..., Any]
+) -> None:
+    done = hublora_cli("caption", str(photos))
+    assert done.status == 1
+    assert "The captioning model Salesforce/blip-image-captioning-base is not on this" in done.err
+    assert "HF_ENDPOINT=https://huggingface.co hf download Salesforce/blip" in done.err

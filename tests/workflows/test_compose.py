@@ -285,3 +285,21 @@ def test_a_composition_beside_another_adapter_says_what_becomes_of_its_mode(
     assert not any(said in text for text in notes)
     hublora.use(pipe, mix, other, callback=listen)
     assert any(said in text for text in notes)
+
+
+def test_settings_of_images_are_refused_without_images(
+    publish: Publish, tmp_path: Path, hublora_cli: Any
+) -> None:
+    refs = [publish("bare-a", 1), publish("bare-b", 2)]
+    command = ["compose", *refs, "-o", str(tmp_path / "mix"), "--no-gallery"]
+    for flags, name in (
+        (["--prompt", "a hill"], "prompts"),
+        (["--steps", "3"], "num_inference_steps"),
+        (["--seed", "4"], "seed"),
+        (["--prompt", "a", "--merge", "cat"], "prompts"),
+    ):
+        done = hublora_cli(*command, *flags)
+        assert done.status == 1
+        assert f"{name} would have no effect" in done.err
+    done = hublora_cli(*command, "--merge", "dare_linear", "--seed", "4")
+    assert done.status == 0, done.err

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -33,6 +33,7 @@ from pydantic import BaseModel, ValidationError, model_validator
 from hublora import strict_yaml
 from hublora.errors import ConfigError, HubloraError
 from hublora.quoting import is_text
+from hublora.training.config.foreign_names import own_names
 from hublora.training.config.resolve import resolve_defaults
 from hublora.training.config.rules import check_contradictions
 from hublora.training.config.sections import TrainingSettings
@@ -222,6 +223,8 @@ def _explain(error: ValidationError) -> HubloraError:
         return cause
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
+        if renamed := _named_elsewhere(problems):
+            return renamed
         names = setting_names()
         section, _, last = key.rpartition(".")
         near = (
@@ -229,13 +232,38 @@ def _explain(error: ValidationError) -> HubloraError:
             or [name for name in names if name.split(".")[-1] == last]
             or difflib.get_close_matches(key, names, 1, 0.5)
         )
-        hint = f"Did you mean {near[0]}?" if near else "hublora train --help lists the settings."
+        hint = f"Did you mean {near[0]}?" if near else "List them: hublora train --list-settings"
         return ConfigError(f"Unknown setting {key!r}.", hint)
     if first["type"] == "string_unicode":
         return ConfigError(_not_text(key, first["input"]))
     if first["type"] == "missing":
         return ConfigError(f"The setting {key!r} is missing.", _MISSING.get(key))
     return ConfigError(f"The setting {key!r} cannot be {first['input']!r}: {first['msg']}.")
+
+
+def _named_elsewhere(problems: Sequence[Any]) -> HubloraError | None:
+    """Return the error for keys of other tools, with all of their names here; None without any."""
+    keys: list[str] = []
+    for one in problems:
+        if one["type"] == "extra_forbidden":
+            key = ".".join(str(part) for part in one["loc"])
+            inside = one["input"]
+            keys += (
+                [f"{key}.{name}" for name in flatten(inside)] if isinstance(inside, dict) else []
+            )
+            keys += [] if isinstance(inside, dict) else [key]
+    own = own_names(keys)
+    if not own:
+        return None
+    if len(keys) == 1:
+        return ConfigError(f"Unknown setting {keys[0]!r}.", f"Did you mean {own[keys[0]]}?")
+    listed = ", ".join(f"{key} is {name}" for key, name in own.items())
+    unknown = [key for key in keys if key not in own]
+    rest = f" Unknown here: {', '.join(unknown)}." if unknown else ""
+    return ConfigError(
+        f"These settings have other names here: {listed}.{rest}",
+        "List all settings: hublora train --list-settings",
+    )
 
 
 def _not_text(key: str, value: object) -> str:
