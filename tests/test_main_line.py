@@ -19,6 +19,7 @@ def adapter(hub: object, tmp_path_factory: pytest.TempPathFactory) -> str:
             "base": {"model": "bases/epsilon"},
             "data": {"dataset": "bases/images"},
             "schedule": {"max_train_steps": 4},
+            "adapter": {"conv_rank": 2, "dropout": 0.1},
             "optimizer": {"learning_rate": 1e-2},
             "validation": {"prompts": ["Totoro"], "num_images": 2},
             "hub": {"push": True, "model_id": "me/first-lora"},
@@ -39,6 +40,24 @@ def test_run_generates_and_the_image_says_how(adapter, cli, tmp_path: Path) -> N
     assert facts["sampling"]["prompt"] == "Totoro"
     assert facts["sampling"]["seed"] == 5
     assert facts["adapters"][0]["ref"].startswith("me/first-lora@")
+
+
+def test_the_card_lists_what_differs_and_claims_no_licence_for_the_images(adapter) -> None:
+    from huggingface_hub import hf_hub_download
+
+    import hublora
+
+    card = Path(hf_hub_download(adapter, "README.md")).read_text("utf-8")
+    cells = [line[2:-2].split(" | ") for line in card.splitlines() if line.startswith("| ")]
+    rows = {row[0]: row[1] for row in cells if len(row) == 2}
+    assert rows[r"adapter.conv\_rank"] == "2"
+    assert rows["adapter.dropout"] == "0.1"
+    assert not {name for name in rows if name.startswith(("hub.", "validation.", "checkpoint."))}
+    assert r"data.folder\_repeats" not in rows
+    assert "images_license: unknown" in card
+    licenses = hublora.load(adapter).hublora.licenses
+    assert licenses.licenses[f"images of {adapter}"] is None
+    assert licenses.commercial is None
 
 
 def test_several_adapters_are_composed_with_a_grid(adapter, cli, tmp_path: Path) -> None:

@@ -39,6 +39,8 @@ def format_value(given: object) -> str | None:
         return str(given)
     if isinstance(given, float):
         return f"{given:g}"
+    if isinstance(given, Mapping):
+        return ", ".join(f"{key}: {format_value(value) or '–'}" for key, value in given.items())
     if isinstance(given, list | tuple):
         return ", ".join(format_value(item) or "–" for item in given)
     return str(given)

@@ -19,6 +19,8 @@ TAGS = ("text-to-image", "diffusers", "diffusers-training")
 ADAPTER_TAGS = ("lora", "template:sd-lora")
 EMBEDDINGS_TAG = "textual_inversion"
 LICENSE_KEYS = ("license", "license_name", "license_link")
+# Licence of the images where the adapter's own is only the base's; "unknown" if it is.
+IMAGES_LICENSE = "images_license"
 GENERATED_KEYS = (
     "base_model",
     "base_model_relation",
@@ -26,6 +28,7 @@ GENERATED_KEYS = (
     "pipeline_tag",
     "instance_prompt",
     *LICENSE_KEYS,
+    IMAGES_LICENSE,
     "datasets",
     "tags",
     "widget",
@@ -44,6 +47,7 @@ def front_matter(facts: CardFacts) -> dict[str, Any]:
         "pipeline_tag": "text-to-image",
         "instance_prompt": one_line(", ".join(facts.trigger_words)),
         **license_entries(license.id, license.name, license.link),
+        IMAGES_LICENSE: None if facts.license else facts.dataset.license.id or "unknown",
         "datasets": [facts.dataset.id] if facts.dataset.id else None,
         "tags": list(dict.fromkeys([*_kind_tags(facts), *facts.family_tags, "hublora"])),
         "widget": [widget(image) for image in facts.gallery],

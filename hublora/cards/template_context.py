@@ -176,13 +176,17 @@ def _license_sentences(facts: CardFacts) -> list[str]:
         )
     else:
         sentences.append(f"The adapter's licence is {_license_name(own)}.")
-    if facts.dataset.id:
+    if facts.dataset.id is None:
+        sentences.append("The images are not published, and their licence is unknown here.")
+    else:
         dataset = facts.dataset.license
         sentences.append(
             f"The licence of {_dataset(facts)} is {_license_name(dataset)}."
             if dataset.id
-            else f"{_dataset(facts)} names no licence for its images."
+            else f"{_dataset(facts)} names no licence for its images: it is unknown."
         )
+    if facts.license is None and not facts.dataset.license.id:
+        sentences.append("Whether commercial use is allowed is therefore unknown.")
     return sentences
 
 

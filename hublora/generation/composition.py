@@ -109,8 +109,11 @@ class Composition:
 
 def license_summary(base: Base, parts: Sequence[LoadedAdapter]) -> LicenseSummary:
     """Return the licences of a base and of adapters."""
-    of_parts = {part.title: part.adapter.facts.license for part in parts}
-    return LicenseSummary({base.name: license_of(base.card)} | of_parts)
+    of_base = license_of(base.card)
+    found = {base.name: of_base}
+    for part in parts:
+        found |= part.licenses(of_base)
+    return LicenseSummary(found)
 
 
 def check_licenses(

@@ -68,6 +68,18 @@ class LoadedAdapter:
         folder = path if path.suffix != ".safetensors" else path.parent
         return self.adapter.facts.title or (path.stem if own else folder.resolve().name)
 
+    def licenses(self, of_base: str | None) -> dict[str, str | None]:
+        """Return the licence of the adapter and, where that is only its base's, of its images.
+
+        Args:
+            of_base: Licence id of the base; None if unknown.
+        """
+        own, images = self.adapter.facts.license, self.card.get("images_license")
+        found = {self.title: own}
+        if isinstance(images, str) and own == of_base:
+            found[f"images of {self.title}"] = None if images == "unknown" else images
+        return found
+
     def facts(self) -> dict[str, Any]:
         """Return what an image's metadata records of the adapter: no local path."""
         facts = self.adapter.facts

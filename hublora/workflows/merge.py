@@ -143,8 +143,10 @@ def _merged_card(
     method: str,
     error: float,
 ) -> CompositionFacts:
-    licenses = {base: _base_license(base)} if base and not Path(base).exists() else {}
-    licenses |= {part.title: part.adapter.facts.license for part in parts}
+    of_base = _base_license(base) if base and not Path(base).exists() else None
+    licenses = {base: of_base} if base and not Path(base).exists() else {}
+    for part in parts:
+        licenses |= part.licenses(of_base)
     return CompositionFacts(
         title=title,
         repo_id=repo_id,

@@ -25,6 +25,7 @@ def test_front_matter_names_everything_galleries_look_for(make_facts):
         "pipeline_tag": "text-to-image",
         "instance_prompt": "sketchbook style",
         "license": "openrail",
+        "images_license": "cc-by-4.0",
         "datasets": ["someone/images"],
         "tags": [
             "text-to-image",
@@ -64,6 +65,7 @@ def test_an_other_licence_keeps_its_name_and_link(make_facts):
 def test_an_own_licence_goes_before_the_bases(make_facts):
     card = render_card(make_facts(license=LicenseFacts("cc-by-nc-4.0")))
     assert entries(card)["license"] == "cc-by-nc-4.0"
+    assert "images_license" not in entries(card)
     assert "The adapter's licence is **cc-by-nc-4.0**." in card
 
 

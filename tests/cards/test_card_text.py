@@ -115,6 +115,12 @@ def test_unknown_licences_are_said_to_be_unknown(make_facts):
     text = split(render_card(facts))[1]
     assert "The licence of [`a/b`](/a/b) is unknown" in text
     assert "names no licence" in text
+    for dataset in (RepoFacts("c/d"), RepoFacts()):
+        card = render_card(make_facts(dataset=dataset))
+        text = split(card)[1]
+        assert "images_license: unknown" in card
+        assert "Whether commercial use is allowed is therefore unknown." in text
+    assert "The images are not published, and their licence is unknown here." in text
 
 
 def test_unpublished_images_are_said_to_be_unpublished(make_facts):

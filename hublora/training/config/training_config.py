@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from pydantic import BaseModel, ValidationError, model_validator
+from pydantic_core import to_jsonable_python
 
 from hublora import strict_yaml
 from hublora.errors import ConfigError, HubloraError
@@ -142,6 +143,15 @@ class TrainingConfig(TrainingSettings):
         """Return every setting under its dotted key, as JSON has it."""
         return flatten(self.model_dump(mode="json"))
 
+    def differing(self) -> dict[str, Any]:
+        """Return the settings, of those that may be shared, which differ from their defaults."""
+        defaults = default_settings()
+        return {
+            key: value
+            for key, value in flatten(self.shareable()).items()
+            if value != defaults.get(key, value)
+        }
+
     def shareable(self) -> dict[str, Any]:
         """Return the settings that train the adapter again, as JSON has them, without the paths of
         this machine."""
@@ -199,6 +209,19 @@ def read_settings_file(path: Path) -> dict[str, Any]:
     if not isinstance(tree, dict):
         raise ConfigError(f"The config file {path} holds no settings.")
     return tree
+
+
+def default_settings(model: type[BaseModel] = TrainingConfig, prefix: str = "") -> dict[str, Any]:
+    """Return every setting's default under its dotted key, as JSON has it; None without one."""
+    defaults: dict[str, Any] = {}
+    for name, field in model.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            defaults |= default_settings(kind, f"{prefix}{name}.")
+        else:
+            default = None if field.is_required() else field.get_default(call_default_factory=True)
+            defaults[prefix + name] = to_jsonable_python(default)
+    return defaults
 
 
 def setting_names(model: type[BaseModel] = TrainingConfig, prefix: str = "") -> list[str]:

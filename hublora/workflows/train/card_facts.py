@@ -152,9 +152,41 @@ def _training(run: FinishedTraining) -> TrainingFacts:
 
 
 def _settings_table(session: Session) -> dict[str, object]:
-    """Return label -> value of the card's table; rows without a value are left out later."""
-    config = session.config
-    tokens = session.tokens
+    """Return label -> value of the card's table; rows without a value are left out later.
+
+    Settings without a label of their own have their key, where they differ from their default.
+    """
+    others = {
+        key: value
+        for key, value in session.config.differing().items()
+        if key not in _ROWS and not key.startswith(_ELSEWHERE)
+    }
+    return {**_named_settings(session), **others}
+
+
+# Settings that the card states in a row of their own or elsewhere, or that change no weight.
+_ROWS = frozenset(
+    (
+        *("method", "preset", "train_batch_size", "gradient_accumulation_steps"),
+        *("mixed_precision", "seed", "output_dir", "report_to"),
+        *("data.dataset", "data.revision", "data.folder", "data.archive", "data.caption_column"),
+        *("data.cache_dir", "data.num_workers", "data.seed", "data.resolution"),
+        *("data.aspect_buckets", "data.masks", "data.caption_dropout", "data.random_flip"),
+        *("data.shuffle_tags", "data.tag_dropout"),
+        *("adapter.rank", "adapter.alpha", "adapter.targets", "adapter.trigger_words"),
+        *("adapter.method", "adapter.init", "adapter.ema_decay"),
+        *("optimizer.name", "optimizer.learning_rate", "optimizer.max_grad_norm"),
+        *("schedule.name", "schedule.warmup_steps", "schedule.max_train_steps"),
+        *("objective.snr_gamma", "objective.noise_offset", "objective.outside_mask"),
+        *("tokens.placeholders", "tokens.num_vectors", "tokens.learning_rate"),
+        *("holdout.images", "dreambooth.class_folder"),
+    )
+)
+_ELSEWHERE = ("base.", "hub.", "checkpoint.", "validation.")
+
+
+def _named_settings(session: Session) -> dict[str, object]:
+    config, tokens = session.config, session.tokens
     return {
         "method": config.method,
         "preset": config.preset,
