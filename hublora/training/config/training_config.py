@@ -22,9 +22,8 @@ ranges (`sections`), `_check_rules` refuses contradictions (`rules`); afterwards
 
 from __future__ import annotations
 
-import difflib
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -32,12 +31,12 @@ from pydantic import BaseModel, ValidationError, model_validator
 from pydantic_core import to_jsonable_python
 
 from hublora import strict_yaml
-from hublora.errors import ConfigError, HubloraError
+from hublora.errors import ConfigError
 from hublora.quoting import is_text
-from hublora.training.config.foreign_names import own_names
 from hublora.training.config.resolve import resolve_defaults
 from hublora.training.config.rules import check_contradictions
 from hublora.training.config.sections import TrainingSettings
+from hublora.training.config.setting_errors import explain, not_text
 
 MAX_SETTINGS_BYTES = 1 << 20
 
@@ -60,7 +59,7 @@ class TrainingConfig(TrainingSettings):
         for key, value in flatten(self.model_dump()).items():
             for one in value if isinstance(value, list) else [value]:
                 if isinstance(one, str) and not is_text(one):
-                    raise ConfigError(_not_text(key, one))
+                    raise ConfigError(not_text(key, one))
         return self
 
     @model_validator(mode="after")
@@ -103,7 +102,7 @@ class TrainingConfig(TrainingSettings):
         try:
             return cls.model_validate(tree)
         except ValidationError as error:
-            raise _explain(error) from error
+            raise explain(error, setting_names()) from error
 
     @classmethod
     def from_file(cls, path: Path) -> TrainingConfig:
@@ -234,71 +233,3 @@ def setting_names(model: type[BaseModel] = TrainingConfig, prefix: str = "") -> 
         else:
             names.append(prefix + name)
     return names
-
-
-def _explain(error: ValidationError) -> HubloraError:
-    problems = error.errors()
-    # An unknown key is often the misspelt one that is missing elsewhere: it comes first.
-    unknown = (one for one in problems if one["type"] == "extra_forbidden")
-    first = next(unknown, problems[0])
-    cause = first.get("ctx", {}).get("error")
-    if isinstance(cause, HubloraError):  # a rule or a parser says itself what to do
-        return cause
-    key = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        if renamed := _named_elsewhere(problems):
-            return renamed
-        names = setting_names()
-        section, _, last = key.rpartition(".")
-        near = (
-            [name for name in names if _initials(name) == last and name.startswith(section)]
-            or [name for name in names if name.split(".")[-1] == last]
-            or difflib.get_close_matches(key, names, 1, 0.5)
-        )
-        hint = f"Did you mean {near[0]}?" if near else "List them: hublora train --list-settings"
-        return ConfigError(f"Unknown setting {key!r}.", hint)
-    if first["type"] == "string_unicode":
-        return ConfigError(_not_text(key, first["input"]))
-    if first["type"] == "missing":
-        return ConfigError(f"The setting {key!r} is missing.", _MISSING.get(key))
-    return ConfigError(f"The setting {key!r} cannot be {first['input']!r}: {first['msg']}.")
-
-
-def _named_elsewhere(problems: Sequence[Any]) -> HubloraError | None:
-    """Return the error for keys of other tools, with all of their names here; None without any."""
-    keys: list[str] = []
-    for one in problems:
-        if one["type"] == "extra_forbidden":
-            key = ".".join(str(part) for part in one["loc"])
-            inside = one["input"]
-            keys += (
-                [f"{key}.{name}" for name in flatten(inside)] if isinstance(inside, dict) else []
-            )
-            keys += [] if isinstance(inside, dict) else [key]
-    own = own_names(keys)
-    if not own:
-        return None
-    if len(keys) == 1:
-        return ConfigError(f"Unknown setting {keys[0]!r}.", f"Did you mean {own[keys[0]]}?")
-    listed = ", ".join(f"{key} is {name}" for key, name in own.items())
-    unknown = [key for key in keys if key not in own]
-    rest = f" Unknown here: {', '.join(unknown)}." if unknown else ""
-    return ConfigError(
-        f"These settings have other names here: {listed}.{rest}",
-        "List all settings: hublora train --list-settings",
-    )
-
-
-def _not_text(key: str, value: object) -> str:
-    return f"The setting {key!r} is not valid UTF-8: {value!r}."
-
-
-def _initials(name: str) -> str:
-    """Return what people call a setting for short: "lr" for optimizer.learning_rate."""
-    return "".join(word[0] for word in name.split(".")[-1].split("_"))
-
-
-_MISSING = {
-    "base": "Name the base with --base, e.g. --base stable-diffusion-v1-5/stable-diffusion-v1-5.",
-    "base.model": "Name a diffusers pipeline: --base owner/name, or the setting base.model.",
-}
