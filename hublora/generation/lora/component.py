@@ -66,6 +66,7 @@ class ComponentLora:
         self._placement: _Placement | None = None
         self._active: tuple[int, ...] = ()
         self._addresses: list[int] = []  # of the buffers that the placements are views of
+        self._is_registered = True  # whether peft_config states the buffers' ranks
         self._config = LoraConfig(r=8, lora_alpha=8, inference_mode=True, init_lora_weights=False)
 
     def reserve(self, adapters: Sequence[PackedLora], together: bool = True) -> None:
@@ -107,14 +108,15 @@ class ComponentLora:
             placement = self._place([packed for packed, _ in local])
             serials = tuple(packed.serial for packed, _ in local)
             views = zip(local, placement.downs, placement.ups, strict=True)
+            before, self._active = self._active, ()  # what is interrupted is copied again
             for (packed, factors), downs, ups in views:
-                if self._active != serials:
+                if before != serials:
                     torch._foreach_copy_(downs, packed.downs)
                 torch._foreach_copy_(ups, packed.ups)
                 if factors != 1.0:
                     torch._foreach_mul_(ups, factors)
-            self._active = serials
             self._set_dora_scales(placement, local)
+            self._active = serials
 
     def _check_unchanged(self) -> None:
         if self.layers and self._name not in getattr(self._model, "peft_config", {}):
@@ -147,9 +149,10 @@ class ComponentLora:
                 self._placements.clear()
             placement = self._placements[layout] = self._views(adapters)
         if placement is not self._placement:
-            self._placement, self._active = placement, ()
+            self._placement, self._active = None, ()
             if self.layers:
                 torch._foreach_zero_([layer.tensors()[1] for layer in self.layers.values()])
+            self._placement = placement
         return placement
 
     def _views(self, adapters: Sequence[PackedLora]) -> _Placement:
@@ -180,17 +183,19 @@ class ComponentLora:
         """Give every layer buffers of the rank that it needs."""
         for name in needed.keys() - self.layers.keys():
             self.layers[name] = wrap(self._model, name, self._name, self._config)
-        dtype, device, changed = next(self._model.parameters()).dtype, self._device(), False
+        dtype, device = next(self._model.parameters()).dtype, self._device()
         for name, layer in self.layers.items():
             rank = needed.get(name, 0)
             size = max(rank, layer.rank, self._max_rank) if self._max_rank else rank or layer.rank
-            changed |= layer.resize(size, dtype, device)
+            if size != layer.rank:
+                self._is_registered = False
+                layer.resize(size, dtype, device)
             layer.set_enabled(bool(rank or self._max_rank))
             if name in dora_layers:
                 layer.enable_dora()
             elif not self._max_rank:
                 layer.disable_dora()
-        if changed:
+        if not self._is_registered:
             self._register()
 
     def _register(self) -> None:
@@ -203,6 +208,7 @@ class ComponentLora:
             self._name: self._config,
         }
         self._model._hf_peft_config_loaded = True
+        self._is_registered = True
 
     def _current_addresses(self) -> list[int]:
         found = []

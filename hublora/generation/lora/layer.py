@@ -40,10 +40,9 @@ class LayerLora:
         modules = self._layer.lora_magnitude_vector
         return modules[self._name].scale if self._name in modules else None
 
-    def resize(self, rank: int, dtype: torch.dtype, device: torch.device) -> bool:
-        """Give the buffers another rank, filled with zeros; return whether it was another one."""
-        if rank == self.rank:
-            return False
+    def resize(self, rank: int, dtype: torch.dtype, device: torch.device) -> None:
+        """Give the buffers another rank, filled with zeros."""
+        self.rank = 0  # if what follows is interrupted
         own = self._layer.get_base_layer().weight.device
         device = device if own.type == "meta" else own  # an offloaded weight is on meta meanwhile
         down, up = self.tensors()
@@ -54,7 +53,6 @@ class LayerLora:
         _set_width(self._down, "out", rank)
         _set_width(self._up, "in", rank)
         self._layer.r[self._name] = self._layer.lora_alpha[self._name] = self.rank = rank
-        return True
 
     @property
     def fused(self) -> bool:
@@ -81,13 +79,13 @@ class LayerLora:
             _, up = self.tensors()
             own = DoraScale(up.shape[0], up.dtype, up.device)
             self._layer.lora_magnitude_vector[self._name] = own
-            self._layer.lora_variant[self._name] = DoraVariant()
+        self._layer.lora_variant.setdefault(self._name, DoraVariant())
 
     def disable_dora(self) -> None:
         """Make forward() a plain sum of the layer's own output and BA·x again."""
         if self.dora_scale is not None:
+            self._layer.lora_variant.pop(self._name, None)
             del self._layer.lora_magnitude_vector[self._name]
-            del self._layer.lora_variant[self._name]
 
 
 def _set_width(module: Any, side: str, rank: int) -> None:

@@ -13,6 +13,7 @@ there. Inactive adapters stay in memory and cost nothing (`hublora.generation.lo
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import threading
@@ -88,10 +89,21 @@ class AdapterSchedule:
 
         Raises:
             ConfigError: A weight names a block that its adapter has no layers in; the adapters
-                that were active still are.
+                that were active still are, as after any other exception.
         """
         for adapter, weight in zip(adapters, weights, strict=True):
             _check_blocks(weight, adapter)
+        before = self.adapters, self._weights, self._asked
+        try:
+            self._set(adapters, weights, mode)
+        except BaseException:
+            with contextlib.suppress(Exception):  # the first one tells what is wrong
+                self._set(*before)
+            raise
+
+    def _set(
+        self, adapters: Sequence[FittedAdapter], weights: Sequence[Weight], mode: CompositionMode
+    ) -> None:
         self.adapters, self._weights = tuple(adapters), tuple(weights)
         pairs = enumerate(zip(adapters, weights, strict=True))
         self._layered = [i for i, (adapter, weight) in pairs if adapter.packed and weight.acts]
@@ -140,6 +152,7 @@ class AdapterSchedule:
         step, steps = self._counter.step(self.pipe.scheduler, timestep)
         self._progress = step / max(steps - 1, 1)
         if step != self._step and self._mode != "composite":
+            self._step = None  # if what follows is interrupted
             self._activate_denoiser(self._turn(step))
         self._step = step
 
