@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import torch
 
 PEFT_CONFIG = "adapter_config.json"
+PEFT_WEIGHTS = "adapter_model.safetensors"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _PEFT_TYPES = ("LORA", "LOHA", "LOKR")
 

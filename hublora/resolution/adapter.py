@@ -10,15 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from hublora.adapters.adapter import Adapter
-from hublora.adapters.files import PEFT_CONFIG, load_adapter
+from hublora.adapters.files import PEFT_CONFIG, PEFT_WEIGHTS, load_adapter
 from hublora.adapters.header import read_file_header
 from hublora.errors import AdapterError, NotFoundError
 from hublora.hub.download import download
-from hublora.hub.repo_layout import CARD, LOCK, WEIGHTS
+from hublora.hub.repo_layout import CARD, CONTENTS, LOCK, WEIGHTS
 from hublora.hub.resolve import ResolvedAdapter, license_of, read_card, resolve_adapter
 from hublora.progress import Callback, Note, downloading, no_callback
 from hublora.quoting import one_line
 from hublora.refs import AdapterRef
+
+# What only the front matter of an adapter's card has: a key of the first, or a tag of the second.
+_OF_ADAPTERS = frozenset({"base_model", "instance_prompt"})
+_ADAPTER_TAGS = frozenset({"lora", "textual_inversion", "hublora"})
 
 
 def open_adapter(ref: AdapterRef, callback: Callback = no_callback) -> Adapter:
@@ -95,7 +99,23 @@ def download_adapter(
     path = local_file(ref)
     if repo := ref.hidden_repo:
         callback(Note(f"{ref.location} is a local folder; the repo on the Hub is {repo}."))
-    return ResolvedAdapter(ref, read_card(path.parent / CARD)), path
+    return ResolvedAdapter(ref, _card_beside(path)), path
+
+
+def _card_beside(path: Path) -> Mapping[str, Any]:
+    """Return the front matter of the README.md in a local adapter's folder, empty unless it is
+    about this file: it speaks of an adapter, and the folder is that of one adapter or of a repo."""
+    card = read_card(path.parent / CARD)
+    tags = card.get("tags")
+    speaks = not _OF_ADAPTERS.isdisjoint(card) or (
+        isinstance(tags, list) and not _ADAPTER_TAGS.isdisjoint(map(str, tags))
+    )
+    if not speaks:
+        return {}
+    others = (one for one in path.parent.glob("*.safetensors") if one != path)
+    is_snapshot = path.parent.parent.name == "snapshots"
+    usual = path.name in (*CONTENTS, PEFT_WEIGHTS)
+    return card if usual or is_snapshot or not any(others) else {}
 
 
 def adapter_label(ref: AdapterRef) -> str:

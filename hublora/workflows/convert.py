@@ -19,7 +19,7 @@ from hublora.adapters.convert import (
     with_layer_names,
     with_max_rank,
 )
-from hublora.adapters.files import PEFT_CONFIG, save_tensors
+from hublora.adapters.files import PEFT_CONFIG, PEFT_WEIGHTS, save_tensors
 from hublora.adapters.layouts import kohya_layer, to_diffusers, to_peft
 from hublora.adapters.metadata import metadata_of_facts
 from hublora.errors import AdapterError, ConfigError
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
 Layout = Literal["diffusers", "kohya", "peft"]
 _LAYOUT_KEYS = ("lora_adapter_metadata", "format")  # metadata that describes the old layout
-PEFT_WEIGHTS = "adapter_model.safetensors"
 
 
 @dataclass(frozen=True)

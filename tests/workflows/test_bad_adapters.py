@@ -196,9 +196,39 @@ def test_a_licence_is_what_the_card_says_or_unknown(
     tmp_path: Path, license: str, known: str | None
 ) -> None:
     save_file(pair(), tmp_path / "a.safetensors")
-    (tmp_path / "README.md").write_text(f"---\nlicense: {license}\n---\n")
+    (tmp_path / "README.md").write_text(f"---\nbase_model: a/b\nlicense: {license}\n---\n")
     (facts,) = hublora.inspect(str(tmp_path / "a.safetensors"))
     assert facts.license == known
+
+
+ABOUT_AN_ADAPTER = "---\nlicense: mit\nbase_model: a/b\ninstance_prompt: sks\n---\n"
+
+
+@pytest.mark.parametrize(
+    ("folder", "files", "card", "is_its_own"),
+    [
+        (".", ["a"], ABOUT_AN_ADAPTER, True),
+        (".", ["a"], "---\nlicense: mit\ntags: [lora]\ninstance_prompt: sks\n---\n", True),
+        # A model folder that several downloads went to, one of them with its card.
+        (".", ["a", "b"], ABOUT_AN_ADAPTER, False),
+        # A project, or a dataset, that the file was put into.
+        (".", ["a"], "---\nlicense: mit\nlibrary_name: transformers\n---\n", False),
+        (".", ["a"], "# My project\n\nlicense: mit\n", False),
+        # A repo with several adapters, downloaded as it is.
+        (f"models--me--x/snapshots/{'a' * 40}", ["a", "b"], ABOUT_AN_ADAPTER, True),
+        (".", ["pytorch_lora_weights", "b"], ABOUT_AN_ADAPTER, True),
+    ],
+)
+def test_a_stray_readme_gives_a_file_neither_licence_nor_triggers(
+    tmp_path: Path, folder: str, files: list[str], card: str, is_its_own: bool
+) -> None:
+    place = tmp_path / folder
+    place.mkdir(parents=True, exist_ok=True)
+    for name in files:
+        save_file(pair(), place / f"{name}.safetensors")
+    (place / "README.md").write_text(card)
+    (facts,) = hublora.inspect(str(place / f"{files[0]}.safetensors"))
+    assert (facts.license, facts.trigger_words) == (("mit", ("sks",)) if is_its_own else (None, ()))
 
 
 def test_a_layer_without_alpha_is_applied_as_it_is(bases: Path, tmp_path: Path) -> None:
