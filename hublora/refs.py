@@ -5,7 +5,7 @@
     repo     := ["hf://"] owner "/" name ["@" revision] ["/" path]
     page     := "https://huggingface.co/" owner "/" name
                 ["/" ("blob" | "resolve" | "tree") "/" revision ["/" path]]
-    url      := "https://…/file.safetensors"
+    url      := "https://…/file.safetensors" | "https://civitai.com/api/download/models/" number
     local    := a path that starts with ".", "/" or "~", or a file or folder that exists
     weight   := a decimal number from -1000 to 1000
     refs     := ref ("|" ref)*          (the list form of Replicate's LoRA service)
@@ -41,6 +41,10 @@ _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?\Z", re.ASCII)
 MAX_WEIGHT = 1000  # a larger weight turns every image into noise
 _SPECIAL_REVISION = re.compile(r"(refs/(?:pr|convert|heads|tags)/[^/]+)(?:/(.+))?\Z")
 _REVISION = re.compile(r"(?!-)[\w+-][\w.+-]*(/[\w+-][\w.+-]*)*\Z")
+# Civitai's addresses name no file.
+_CIVITAI = re.compile(r"(?:www\.)?civitai\.(?:com|red|green)")
+_CIVITAI_DOWNLOAD = re.compile(r"/api/download/models/\d+")
+_CIVITAI_VERSION = re.compile(r"(?:^|&)modelVersionId=(\d+)")
 _HUB_HOSTS = ("huggingface.co", "www.huggingface.co", "hf.co")  # and the host of HF_ENDPOINT
 _ESCAPES = str.maketrans({char: quote(char) for char in "%:|"})
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
@@ -275,11 +279,30 @@ def _parse_url(where: str, weight: float, text: str) -> AdapterRef:
         return _parse_page(where, weight, text)
     if parts.scheme != "https":
         raise RefError(f"{where!r} is not an https URL.", "Adapters are only fetched over https.")
-    if not parts.path.endswith(".safetensors"):
+    if _CIVITAI.fullmatch(host):
+        _check_civitai(parts.path, parts.query)
+    elif not parts.path.endswith(".safetensors"):
         raise RefError(
             f"{where!r} does not end in .safetensors.", "Only safetensors files are opened."
         )
     return AdapterRef("url", where, weight=weight)
+
+
+def _check_civitai(path: str, query: str) -> None:
+    """Check that an address at Civitai is a download.
+
+    Raises:
+        RefError: It is a page; the hint has the address of its download where that is known.
+    """
+    if _CIVITAI_DOWNLOAD.fullmatch(path) or path.endswith(".safetensors"):
+        return
+    version = _CIVITAI_VERSION.search(query)
+    number = version[1] if version else "ID"
+    raise RefError(
+        f"The address {path!r} at Civitai is a page, not a download.",
+        f"Write https://civitai.com/api/download/models/{number}"
+        + ("" if version else ", with the ID of the version from the page's Download button."),
+    )
 
 
 def _endpoint() -> str:

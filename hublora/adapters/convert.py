@@ -16,7 +16,7 @@ from hublora.adapters.adapter import Adapter, LowRank
 from hublora.adapters.layer_names import WRAPPER
 from hublora.adapters.layer_specs import read_layer_specs
 from hublora.adapters.match import reshape_update
-from hublora.adapters.tensor_names import parse_name
+from hublora.adapters.tensor_names import is_bundled, parse_name
 from hublora.errors import AdapterError
 from hublora.families.registry import family_of_adapter, unflatten
 
@@ -42,9 +42,10 @@ def diffusers_names(adapter: Adapter, base_names: Names | None = None) -> dict[s
     for component, modules in adapter.layers.items():
         known = dict((base_names or {}).get(component, {}))
         if flattened:
-            known = {name.replace(".", "_"): own for name, own in known.items()}
+            known |= {name.replace(".", "_"): own for name, own in known.items()}
         for module in modules:
-            own = known.get(module) if base_names else unflatten(module) if flattened else module
+            is_flat = flattened and "." not in module
+            own = known.get(module) if base_names else unflatten(module) if is_flat else module
             if own is None:
                 raise AdapterError(
                     f"The base model's {component} has no layer {module!r}."
@@ -183,6 +184,8 @@ def kohya_tensors(
 
     converted: dict[str, torch.Tensor] = {}
     for name, tensor in tensors.items():
+        if is_bundled(name):
+            continue
         parsed = parse_name(name)
         assert parsed is not None, "an adapter that was read has no other tensors"
         component, module, part = parsed

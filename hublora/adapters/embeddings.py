@@ -4,6 +4,7 @@ file                          tensors
 diffusers, pivotal tuning     clip_l [n, d] and clip_g [n, d']: the tokens <s0> … <s{n-1}>
 diffusers, textual inversion  the token itself -> [d] or [n, d]
 AUTOMATIC1111                 emb_params [n, d], the token is the file's name
+an adapter that bundles them  bundle_emb.<token>.<key> with the keys above, or string_to_param.*
 
 hublora writes the first two; the metadata of the first maps tokens to rows.
 """
@@ -17,6 +18,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hublora.adapters.tensor_names import BUNDLED, is_bundled
 from hublora.errors import AdapterError
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 _ENCODERS = {"clip_l": 0, "clip_g": 1, "text_encoders_0": 0, "text_encoders_1": 1}
 KEYS = ("clip_l", "clip_g")  # as written, by index of the text encoder
 _AUTOMATIC = "emb_params"
+_ONE_ENCODER = (_AUTOMATIC, "string_to_param.*", "string_to_param")
 _NAMES = "hublora.tokens"  # metadata: JSON, [[token, rows], …]
 
 
@@ -55,7 +58,6 @@ def read_tokens(path: Path) -> list[LearnedToken]:
     Raises:
         AdapterError: It is damaged, or is no file of token embeddings.
     """
-    import torch
     from safetensors import SafetensorError, safe_open
 
     from hublora.adapters.tensor_file import read_tensors
@@ -66,17 +68,46 @@ def read_tokens(path: Path) -> list[LearnedToken]:
             metadata = file.metadata() or {}
     except (SafetensorError, OSError, ValueError) as error:
         raise AdapterError(f"The embeddings {path.name} cannot be read: {error}.") from error
-    for key, tensor in tensors.items():
-        if tensor.ndim not in (1, 2) or not tensor.numel() or not torch.isfinite(tensor).all():
-            raise AdapterError(
-                f"The embeddings {path.name} have no usable token embeddings for {key!r}."
-            )
-    rows = {key: tensor.reshape(-1, tensor.shape[-1]) for key, tensor in tensors.items()}
+    rows = _rows(tensors, path.name)
     if set(rows) <= set(_ENCODERS):
         return _by_encoder(rows, metadata)
     if set(rows) == {_AUTOMATIC}:
         return [LearnedToken(path.stem, {0: rows[_AUTOMATIC]})]
     return [LearnedToken(key, {0: tensor}) for key, tensor in rows.items()]
+
+
+def read_bundled_tokens(path: Path) -> list[LearnedToken]:
+    """Return the learned tokens that an adapter's file bundles, none for most files.
+
+    Raises:
+        AdapterError: They are of a kind that is not read.
+    """
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        names = [name for name in file.keys() if is_bundled(name)]  # noqa: SIM118
+        rows = _rows({name: file.get_tensor(name) for name in names}, path.name)
+    vectors: dict[str, dict[int, torch.Tensor]] = {}
+    for name, tensor in rows.items():
+        token, _, key = name.removeprefix(BUNDLED).partition(".")
+        encoder = 0 if key in _ONE_ENCODER else _ENCODERS.get(key)
+        if encoder is None or not token:
+            raise AdapterError(
+                f"{path.name} bundles token embeddings of a kind that is not read, {name!r}.",
+                f"Read are {', '.join((*KEYS, *_ONE_ENCODER[:2]))}.",
+            )
+        vectors.setdefault(token, {})[encoder] = tensor
+    return [LearnedToken(token, found) for token, found in vectors.items()]
+
+
+def _rows(tensors: Mapping[str, torch.Tensor], name: str) -> dict[str, torch.Tensor]:
+    """Return each tensor as [n, width]; `name` is the file's, for messages."""
+    import torch
+
+    for key, tensor in tensors.items():
+        if tensor.ndim not in (1, 2) or not tensor.numel() or not torch.isfinite(tensor).all():
+            raise AdapterError(f"{name} has no usable token embeddings for {key!r}.")
+    return {key: tensor.reshape(-1, tensor.shape[-1]) for key, tensor in tensors.items()}
 
 
 def has_learned_tokens(header: Header) -> bool:

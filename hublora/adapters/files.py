@@ -14,7 +14,12 @@ from hublora.adapters.embeddings import has_learned_tokens
 from hublora.adapters.facts import facts_from_header, facts_of_tokens
 from hublora.adapters.header import Header, read_file_header
 from hublora.adapters.parse import read_layers
-from hublora.adapters.tensor_names import parse_name, unknown_tensor, uses_peft_config
+from hublora.adapters.tensor_names import (
+    is_bundled,
+    parse_name,
+    unknown_tensor,
+    uses_peft_config,
+)
 from hublora.errors import AdapterError
 from hublora.filesystem import sha256_of, write_atomically
 
@@ -136,7 +141,7 @@ def _check_finite(tensors: Mapping[str, torch.Tensor], name: str) -> None:
     import torch
 
     for key, tensor in tensors.items():
-        if parse_name(key) is None:
+        if parse_name(key) is None and not is_bundled(key):
             raise unknown_tensor(key)
         if not tensor.is_floating_point() and not key.endswith(".alpha"):
             raise AdapterError(

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from hublora.adapters.parse import check_size, file_rank, method_of
-from hublora.adapters.tensor_names import parse_name
+from hublora.adapters.tensor_names import is_bundled, parse_name, repeated_layers
 from hublora.errors import AdapterError
 
 Shape = tuple[int, ...]
@@ -48,7 +48,7 @@ def find_load_problems(shapes: Mapping[str, Shape]) -> list[str]:
     Args:
         shapes: Tensor name -> shape, as a header gives them.
     """
-    unknown = [name for name in shapes if parse_name(name) is None]
+    unknown = [name for name in shapes if not is_bundled(name) and parse_name(name) is None]
     layers = _layers(shapes)
     incomplete = [module for (_, module), parts in layers.items() if not _is_complete(parts)]
     found = []
@@ -77,9 +77,11 @@ def find_load_problems(shapes: Mapping[str, Shape]) -> list[str]:
 def _layers(shapes: Mapping[str, Shape]) -> dict[tuple[str, str], dict[str, Shape]]:
     parts: dict[tuple[str, str], dict[str, Shape]] = {}
     for name, shape in shapes.items():
-        if parsed := parse_name(name):
+        if not is_bundled(name) and (parsed := parse_name(name)):
             component, module, part = parsed
             parts.setdefault((component, module), {})[part] = shape
+    for flat in repeated_layers(parts):
+        del parts[flat]
     return parts
 
 

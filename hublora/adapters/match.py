@@ -51,14 +51,15 @@ def match_layers(
         layers: Component -> name in the file -> update, or its spec.
         base: Component -> layer -> shape of its weight, [out, in] or [out, in, kh, kw].
         names: Component -> name in files -> layer (`hublora.adapters.layer_names`).
-        flattened: Whether the file's names have `_` for `.`, as in kohya's layout.
+        flattened: Whether names in the file have `_` for `.`, as in kohya's layout; some may
+            have dots all the same.
     """
     matched: dict[tuple[str, str], str] = {}
     missing, wrong_shape = [], []
     for component, modules in layers.items():
         known = dict(names.get(component, {}))
         if flattened:
-            known = {name.replace(".", "_"): own for name, own in known.items()}
+            known |= {name.replace(".", "_"): own for name, own in known.items()}
         for module, layer in modules.items():
             own = known.get(module)
             if own is None:

@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from hublora.adapters.adapter import LowRank
 from hublora.adapters.alpha import StatedSettings, stated_settings
-from hublora.adapters.tensor_names import parse_name, unknown_tensor, uses_peft_config
+from hublora.adapters.tensor_names import (
+    is_bundled,
+    parse_name,
+    repeated_layers,
+    unknown_tensor,
+    uses_peft_config,
+)
 from hublora.errors import AdapterError
 
 if TYPE_CHECKING:
@@ -61,13 +67,18 @@ def read_layers(
     """
     found: dict[tuple[str, str], dict[str, torch.Tensor]] = {}
     for name, tensor in tensors.items():
+        if is_bundled(name):
+            continue
         parsed = parse_name(name)
         if parsed is None:
             raise unknown_tensor(name)
         component, module, part = parsed
-        if part in found.setdefault((component, module), {}):
-            raise AdapterError(f"The layer {module!r} is in the file twice, under two names.")
-        found[component, module][part] = tensor
+        parts = found.setdefault((component, module), {})
+        if part in parts:
+            _check_equal({part: tensor}, {part: parts[part]}, module)
+        parts[part] = tensor
+    for flat, own in repeated_layers(found).items():
+        _check_equal(found.pop(flat), found[own], own[1])
     if not uses_peft_config(tensors):
         config = None
     settings = stated_settings({component for component, _ in found}, metadata, config)
@@ -77,6 +88,19 @@ def read_layers(
         layers.setdefault(component, {})[module] = layer
     _check_magnitudes(layers)
     return layers
+
+
+def _check_equal(
+    parts: Mapping[str, torch.Tensor], others: Mapping[str, torch.Tensor], module: str
+) -> None:
+    same = parts.keys() == others.keys() and all(
+        part.shape == others[name].shape and bool((part == others[name]).all())
+        for name, part in parts.items()
+    )
+    if not same:
+        raise AdapterError(
+            f"The layer {module!r} is in the file twice, under two names and with different values."
+        )
 
 
 def _read_layer(

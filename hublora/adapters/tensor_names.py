@@ -7,6 +7,10 @@
                 unet.<attn>.processor.to_q_lora.down.weight … .up.weight               (oldest)
     peft        base_model.model.<module>.lora_A.weight …                              (one model)
     kohya       lora_unet_<module with _ for .>.lora_down.weight … .lora_up.weight .alpha
+    OMI         clip_l.<module>.lora_down.weight …    (OneTrainer; the U-Net as in diffusers)
+
+Files of AUTOMATIC1111 and OneTrainer may bundle token embeddings, bundle_emb.<token>.<key>, which
+`hublora.adapters.embeddings` reads.
 
 Besides the pair of LoRA, a layer's update may have a DoRA magnitude (`lora_magnitude_vector`,
 `dora_scale`), the middle factor of a Tucker decomposition (`lora_mid`), or be LyCORIS's products of
@@ -30,6 +34,7 @@ from hublora.families.registry import (
     UNNAMED_COMPONENT,
     current_name,
     knows_layer,
+    unflatten,
 )
 
 LYCORIS_PARTS = (
@@ -80,6 +85,12 @@ _OTHERS = {
     ".vera_lambda_b": "VeRA",
 }
 _PEFT_PREFIX = "base_model.model."
+# Prefix of OneTrainer's OMI naming -> the one in `NATIVE_PREFIXES`.
+_OMI_PREFIXES = {
+    "clip_l.": "text_encoders.clip_l.transformer.",
+    "clip_g.": "text_encoders.clip_g.transformer.",
+}
+BUNDLED = "bundle_emb."  # prefix of token embeddings
 _CLIP = re.compile(r"(?:text_model\.)?encoder\.layers\.\d+\.(?:self_attn|mlp)\b")
 
 
@@ -120,6 +131,9 @@ def parse_name(name: str) -> tuple[str, str, str] | None:
         if module.startswith(prefix):
             return component, module.removeprefix(prefix), part
     module = module.removeprefix(_PEFT_PREFIX)
+    for prefix, usual in _OMI_PREFIXES.items():
+        if module.startswith(prefix):
+            module = usual + module.removeprefix(prefix)
     for prefix, component in NATIVE_PREFIXES.items():
         if module.startswith(prefix):
             module = module.removeprefix(prefix)
@@ -135,10 +149,32 @@ def parse_name(name: str) -> tuple[str, str, str] | None:
     return component, current_name(component, module), part
 
 
+def is_bundled(name: str) -> bool:
+    """Tell whether a tensor is of a token's embeddings that are bundled with the adapter."""
+    return name.startswith(BUNDLED)
+
+
+def repeated_layers(layers: Iterable[tuple[str, str]]) -> dict[tuple[str, str], tuple[str, str]]:
+    """Return each layer under a flattened name that is in the file under its own name too -> that.
+
+    Some files have both namings, for tools that read either.
+
+    Args:
+        layers: (component, module) of each layer in a file.
+    """
+    known = set(layers)
+    found = {}
+    for component, module in known:
+        if "." not in module and (own := unflatten(module)) and (component, own) in known:
+            found[component, module] = (component, own)
+    return {flat: own for flat, own in found.items() if flat != own}
+
+
 def uses_peft_config(names: Iterable[str]) -> bool:
     """Tell whether an `adapter_config.json` beside a file is about it: its names are PEFT's, or
     those of one model alone. Beside files in other layouts it belongs to something else."""
-    others = (*FLAT_PREFIXES, *NATIVE_PREFIXES, *(f"{component}." for component in COMPONENTS))
+    named = (f"{component}." for component in COMPONENTS)
+    others = (*FLAT_PREFIXES, *NATIVE_PREFIXES, *_OMI_PREFIXES, *named)
     return not any(name.startswith(others) for name in names)
 
 

@@ -158,12 +158,11 @@ def _load(wanted: WeightedRef, callback: Callback) -> ResolvedRefs:
     if path.name == LOCK:
         return _load_locked(wanted, resolved.ref, path, callback)
     adapter = load_downloaded(resolved, path, callback)
-    tokens: tuple[LearnedToken, ...] = ()
-    files = embedding_files(path) if adapter.layers else [path]
-    if files:
-        from hublora.adapters.embeddings import read_tokens
+    from hublora.adapters.embeddings import read_bundled_tokens, read_tokens
 
-        tokens = tuple(token for file in files for token in read_tokens(file))
+    files = embedding_files(path) if adapter.layers else [path]
+    found = [token for file in files for token in read_tokens(file)]
+    tokens = (*found, *(read_bundled_tokens(path) if adapter.layers else ()))
     part = LoadedAdapter(wanted.ref, resolved.ref, wanted.weight, adapter, tokens, resolved.card)
     return ResolvedRefs((part,))
 

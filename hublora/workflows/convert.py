@@ -19,13 +19,14 @@ from hublora.adapters.convert import (
     with_layer_names,
     with_max_rank,
 )
+from hublora.adapters.embeddings import read_bundled_tokens
 from hublora.adapters.files import PEFT_CONFIG, PEFT_WEIGHTS, save_tensors
 from hublora.adapters.layouts import kohya_layer, to_diffusers, to_peft
 from hublora.adapters.metadata import metadata_of_facts
 from hublora.errors import AdapterError, ConfigError
 from hublora.filesystem import write_atomically
 from hublora.hub.repo_layout import LOCK, WEIGHTS
-from hublora.progress import Callback, no_callback
+from hublora.progress import Callback, Note, no_callback
 from hublora.refs import AdapterRef, BaseRef
 from hublora.resolution.adapter import download_adapter, load_downloaded
 from hublora.resolution.base import resolve_base
@@ -97,6 +98,7 @@ def convert(
             f"Merge it into one first: hublora compose {ref} --merge cat -o DIR",
         )
     adapter = load_downloaded(resolved, path)
+    _report_bundled(path, callback)
     if to == adapter.facts.layout == "kohya" and rank is None:
         return _conversion(_copy_kohya(adapter, path, Path(output)), to, adapter, 0.0)
     base_layers = (
@@ -116,6 +118,15 @@ def convert(
     named = with_layer_names(adapter, names)
     named = with_kernels(named, base_layers.shapes if base_layers else None)
     return _conversion(write(named, Path(output)), to, adapter, adapter.error)
+
+
+def _report_bundled(path: Path, callback: Callback) -> None:
+    """Report token embeddings in an adapter's file, which are not converted."""
+    if tokens := read_bundled_tokens(path):
+        named = ", ".join(token.name for token in tokens)
+        callback(
+            Note(f"{path.name} bundles token embeddings, which are not converted: {named}.", True)
+        )
 
 
 def _conversion(files: tuple[Path, ...], to: Layout, adapter: Adapter, error: float) -> Conversion:

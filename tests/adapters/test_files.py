@@ -140,7 +140,7 @@ TENSORS: dict[str, Callable[[dict[str, torch.Tensor]], object]] = {
     ),
     "contains full biases": lambda t: t.update({"unet.a.to_q.diff_b": torch.ones(2)}),
     "contains OFT": lambda t: (t.clear(), t.update({"lora_unet_a.oft_blocks": torch.ones(2)})),
-    "twice": lambda t: t.update({"unet.a.to_q.lora.down.weight": torch.ones(2, 4)}),
+    "twice": lambda t: t.update({"unet.a.to_q.lora.down.weight": torch.zeros(2, 4)}),
     "not a LoRA adapter": lambda t: (t.clear(), t.update({"conv_in.weight": torch.ones(2)})),
     "must be one number": lambda t: t.update({"unet.a.to_q.alpha": torch.ones(3)}),
 }
@@ -284,9 +284,17 @@ def test_a_pissa_folder_is_refused_as_its_base_was_changed_too(tmp_path: Path) -
             "text_encoder",
             "text_model.encoder.layers.0.mlp.fc1",
         ),
+        (
+            "clip_l.text_model.encoder.layers.0.self_attn.q_proj",
+            "text_encoder",
+            "text_model.encoder.layers.0.self_attn.q_proj",
+        ),
+        ("clip_g.text_projection", "text_encoder_2", "text_projection"),
     ],
 )
-def test_comfyuis_names_of_text_encoders_are_read(name: str, component: str, layer: str) -> None:
+def test_names_of_text_encoders_by_comfyui_and_onetrainer_are_read(
+    name: str, component: str, layer: str
+) -> None:
     assert parse_name(f"{name}.lora_A.weight") == (component, layer, "down")
 
 

@@ -248,7 +248,7 @@ TENSORS: dict[str, tuple[Build, str]] = {
         tensors(lambda: {"conv_in.weight": torch.ones(2, 2)}), "not a LoRA adapter",
     ),
     "a tensor of something else": (more(strange=torch.ones(2)), "is of no kind"),
-    "a layer under two names": (more(lora__down__weight=torch.ones(2, 16)), "twice"),
+    "a layer under two names": (more(lora__down__weight=torch.zeros(2, 16)), "twice"),
     "an alpha of three numbers": (more(alpha=torch.ones(3)), "must be one number"),
     "an alpha that is no number": (more(alpha=torch.tensor(float("nan"))), "not finite"),
     "settings that are no JSON": (tensors(pair, lora_adapter_metadata="{"), "not valid JSON"),
