@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hublora.errors import ConfigError
+from hublora.data.images import load_image, to_rgb
+from hublora.errors import ConfigError, DataError
 from hublora.families import family_of_pipeline
 from hublora.generation.sample import inpaints
 
@@ -62,6 +63,11 @@ class Conditions:
         return self.sets_size or self.ip_adapter_image is not None
 
     @property
+    def sizing_image(self) -> Image.Image | None:
+        """The input that the size of the generated image follows; None without one."""
+        return self.image or self.control_image
+
+    @property
     def sets_size(self) -> bool:
         """Whether the size of the generated image is that of an input."""
         return self.image is not None or self.controlnet is not None
@@ -79,13 +85,15 @@ def open_image(path: Path) -> Image.Image:
     Raises:
         ConfigError: The file is not an image that Pillow reads.
     """
-    from PIL import Image, ImageOps
-
     try:
-        with Image.open(path) as image:
-            return ImageOps.exif_transpose(image).convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ConfigError(f"{path} is not an image that can be read.") from error
+        with path.open("rb") as file:
+            return to_rgb(load_image(file))
+    except DataError as error:
+        raise ConfigError(
+            f"{path} is not an image that can be read: it {error.message}."
+        ) from error
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {str(error.strerror).lower()}.") from error
 
 
 def conditioned(pipe: Any, conditions: Conditions) -> Any:
@@ -122,24 +130,43 @@ def conditioned(pipe: Any, conditions: Conditions) -> Any:
     return pipeline
 
 
-def inputs_of(conditions: Conditions, plan: Sampling, step: int) -> Mapping[str, Any]:
+def fitted_size(image: Image.Image, plan: Sampling, step: int, side: int) -> tuple[int, int]:
+    """Return the (width, height) in pixels to generate for an input image.
+
+    An image larger than the base's own size is reduced to about that many pixels: a photo of a
+    phone has 50 times as many, and would take hours.
+
+    Args:
+        image: Image to start from, or conditioning image.
+        plan: Sampling settings, whose width and height go first.
+        step: Number of pixels of which width and height are a multiple.
+        side: Width and height of the images that the base was trained on, in pixels.
+    """
+    width, height = image.size
+    if plan.width and plan.height:
+        return plan.width, plan.height
+    if plan.width or plan.height:
+        scale = plan.width / width if plan.width else (plan.height or 0) / height
+    else:
+        scale = min(1.0, side / (width * height) ** 0.5)
+    return (
+        plan.width or _multiple(width, scale, step),
+        plan.height or _multiple(height, scale, step),
+    )
+
+
+def inputs_of(conditions: Conditions, size: tuple[int, int] | None) -> Mapping[str, Any]:
     """Return the arguments of the pipeline's call for image inputs, resized to the generated size.
 
     Args:
         conditions: Image inputs.
-        plan: Sampling settings, whose width and height replace those of the input.
-        step: Number of pixels of which width and height are a multiple.
+        size: Width and height of the generated image in pixels; None where no input sets it.
     """
     inputs: dict[str, Any] = {}
     if conditions.ip_adapter_image is not None:
         inputs["ip_adapter_image"] = conditions.ip_adapter_image
-    first = conditions.image or conditions.control_image
-    if first is None:
+    if size is None:
         return inputs
-    size = (
-        plan.width or _multiple(first.width, step),
-        plan.height or _multiple(first.height, step),
-    )
 
     def resized(image: Image.Image) -> Image.Image:
         return image if image.size == size else image.resize(size)
@@ -156,5 +183,9 @@ def inputs_of(conditions: Conditions, plan: Sampling, step: int) -> Mapping[str,
     return inputs
 
 
-def _multiple(side: int, step: int) -> int:
-    return max(step, side // step * step)
+def _multiple(side: int, scale: float, step: int) -> int:
+    """Return a scaled side as a multiple of `step`: the nearest one, or the one below if the side
+    is not scaled."""
+    if scale == 1:
+        return max(step, side // step * step)
+    return max(step, round(side * scale / step) * step)

@@ -63,7 +63,8 @@ def generate(
         inputs = _inputs(pipe, plan, expansions[plan.prompt], listener)
         noted.add(plan.prompt)
         if conditions is not None and conditions.has_images:
-            inputs = {**inputs, **inputs_of(conditions, plan, step_size)}
+            size = _size_for(conditions, plan, step_size, pipe, listener)
+            inputs = {**inputs, **inputs_of(conditions, size)}
         yield sample(
             pipeline,
             plan,
@@ -72,6 +73,28 @@ def generate(
             sized=sized,
         )
         done += plan.num_inference_steps
+
+
+def _size_for(
+    conditions: Conditions, plan: Sampling, step: int, pipe: Any, callback: Callback
+) -> tuple[int, int] | None:
+    """Return the size that input images have; report one that is smaller than the input."""
+    from hublora.generation.conditions import fitted_size
+
+    image = conditions.sizing_image
+    if image is None:
+        return None
+    side = pipe.hublora.base.family.resolution(pipe)
+    width, height = fitted_size(image, plan, step, side)
+    if not (plan.width or plan.height) and image.width * image.height > 2 * width * height:
+        callback(
+            Note(
+                f"The input is {image.width}×{image.height}, and this base is made for "
+                f"{side}×{side}: {width}×{height} is generated. Set width and height for another "
+                "size."
+            )
+        )
+    return width, height
 
 
 def _additions(expansions: Mapping[str, Expanded]) -> Iterator[str]:

@@ -188,6 +188,8 @@ def _choose_file(ref: AdapterRef, files: Mapping[str, int | None]) -> str:
         return folder + WEIGHTS
     if LOCK in files and ref.path in (None, LOCK):
         return LOCK
+    if ref.path is None and "model_index.json" in files:
+        raise is_base(ref.location)
     if len(inside) == 1:
         return inside[0]
     where = f"{ref.location}/{ref.path}" if ref.path else ref.location
@@ -206,6 +208,14 @@ def _choose_file(ref: AdapterRef, files: Mapping[str, int | None]) -> str:
             "Ask its author for a .safetensors file.",
         )
     raise AdapterError(f"{where} has no .safetensors file.", "Check that it is an adapter.")
+
+
+def is_base(name: str) -> AdapterError:
+    """Return the error for a base model that is named as an adapter."""
+    return AdapterError(
+        f"{name} is a base model, not an adapter.",
+        f'Generate with it alone: hublora run --base {name} "…"',
+    )
 
 
 def _list_refs(ref: AdapterRef, names: Iterable[str], most: int = 20) -> str | None:

@@ -15,7 +15,7 @@ from hublora.adapters.header import read_file_header
 from hublora.errors import AdapterError, NotFoundError
 from hublora.hub.download import download
 from hublora.hub.repo_layout import CARD, CONTENTS, LOCK, WEIGHTS
-from hublora.hub.resolve import ResolvedAdapter, license_of, read_card, resolve_adapter
+from hublora.hub.resolve import ResolvedAdapter, is_base, license_of, read_card, resolve_adapter
 from hublora.progress import Callback, Note, downloading, no_callback
 from hublora.quoting import one_line
 from hublora.refs import AdapterRef
@@ -183,6 +183,8 @@ def local_file(ref: AdapterRef) -> Path:
                 f"{path} has a composition and an adapter.", f"Name one: {path / WEIGHTS}"
             )
         return path / LOCK
+    if (path / "model_index.json").is_file() and not (path / WEIGHTS).is_file():
+        raise is_base(str(path))
     found = sorted(path.glob("*.safetensors"))
     usual = [file for file in found if file.name == WEIGHTS]
     if len(usual or found) != 1:

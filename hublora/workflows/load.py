@@ -117,7 +117,8 @@ def use(
     commercial: bool = False,
     callback: Callback = no_callback,
 ) -> None:
-    """Activate other adapters, or the same with other weights, on a pipeline that `load` returned.
+    """Activate other adapters, or the same with other weights, on a pipeline that `load` returned,
+    or that diffusers' `from_pipe` made of one.
 
     An adapter that the pipeline has in memory is activated at once, at the commit that it had.
 
@@ -141,7 +142,7 @@ def use(
         found = _join(opened)
         _report_lost_mode(opened, compose, callback)
         check_licenses(composition.base, found.adapters, commercial, callback)
-        pipe.hublora = _activate(composition, found, compose)
+        _owner_of(pipe).hublora = pipe.hublora = _activate(composition, found, compose)
         _remember(adapter_cache, wanted, opened)
 
 
@@ -192,8 +193,17 @@ def set_weights(pipe: Any, weights: Sequence[Weight]) -> None:
     )
 
 
+def _owner_of(pipe: Any) -> Any:
+    """Return the pipeline that `load` returned: `pipe` itself, or the one that diffusers'
+    `from_pipe` made it of."""
+    from hublora.generation.lora.schedule import pipeline_of
+
+    denoiser = getattr(pipe, "unet", None) or getattr(pipe, "transformer", None)
+    return pipeline_of(denoiser) or pipe
+
+
 def _composition_of(pipe: Any) -> Composition:
-    composition = getattr(pipe, "hublora", None)
+    composition = getattr(_owner_of(pipe), "hublora", None)
     if composition is None or composition.adapter_cache is None:
         raise ConfigError("This pipeline is not from hublora.", "Make it with hublora.load(…).")
     return composition

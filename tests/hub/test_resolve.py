@@ -391,3 +391,12 @@ def test_offline_what_is_ambiguous_or_gone_is_not_taken_for_another(
     _, one, _, local = inspect()
     assert "is a link to a file that does not exist, and HF_HUB_OFFLINE is set" in one
     assert "is a link to a file that does not exist" in local
+
+
+def test_a_base_that_is_named_as_an_adapter_is_said_to_be_one(bases: Path) -> None:
+    from hublora.resolution.adapter import download_adapter
+
+    for name in ("bases/epsilon", str(bases / "epsilon")):
+        with pytest.raises(AdapterError, match="is a base model, not an adapter") as caught:
+            download_adapter(AdapterRef.parse(name))
+        assert f'hublora run --base {name} "…"' in str(caught.value)

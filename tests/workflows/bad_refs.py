@@ -67,7 +67,7 @@ REFS: dict[str, str] = {
     "bases/images": "There is no model",
     "bases/epsilon@v9": "no revision",
     "bases/epsilon@" + "0" * 40: "no revision",
-    "bases/epsilon": "no adapter at its top level",
+    "bases/epsilon": "is a base model, not an adapter",
     "bases/epsilon/x.safetensors": "no file 'x.safetensors'",
     "bases/epsilon/README.md": "not a .safetensors file",
 }

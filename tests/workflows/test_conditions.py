@@ -243,3 +243,20 @@ def publish_ip_adapter(hub_data: Path, repo_id: str, base: Path, folder: Path, *
     )  # fmt: skip
     CLIPVisionModelWithProjection(config).save_pretrained(folder / "models" / "image_encoder")
     import_folder(hub_data, repo_id, folder)
+
+
+def test_a_photo_is_fitted_to_the_size_of_the_base(
+    generate: Callable[..., Image.Image], hublora_cli: Any, adapter: str
+) -> None:
+    Image.new("RGB", (4032, 3024), "green").save("photo.jpg")
+    assert generate("--image=photo.jpg").size == (72, 56)
+    assert generate("--image=photo.jpg", "--width=128").size == (128, 96)
+    assert generate("--image=photo.jpg", "--width=64", "--height=128").size == (64, 128)
+    done = hublora_cli(
+        "run", adapter, "a", "--steps=2", "-o", "out.png", "--image=photo.jpg", "--json"
+    )
+    assert "The input is 4032×3024" in done.err
+    assert "72×56 is generated" in done.err
+    done = hublora_cli("replay", "out.png", "--json")
+    assert json.loads(done.out)["difference"] == 0.0
+    assert generate("--image=start.png").size == (64, 64)

@@ -187,3 +187,25 @@ def test_a_path_is_a_local_file(pipe_file: Path) -> None:
         pipe_file, "a", base="bases/epsilon", steps=1, output=pipe_file.with_name("a.png")
     )
     assert images.is_file()
+
+
+def test_a_pipeline_that_from_pipe_made_takes_other_adapters(refs: list[str]) -> None:
+    from diffusers import StableDiffusionImg2ImgPipeline
+    from PIL import Image
+
+    def edited(pipe: Any) -> bytes:
+        generator = torch.Generator().manual_seed(0)
+        image = Image.new("RGB", (64, 64), "green")
+        made = pipe("a hill", image=image, num_inference_steps=2, generator=generator)
+        return made.images[0].tobytes()
+
+    pipe = hublora.load(refs[0])
+    other = StableDiffusionImg2ImgPipeline.from_pipe(pipe)
+    first = edited(other)
+    hublora.use(other, refs[1])
+    assert edited(other) != first
+    assert other.hublora is pipe.hublora
+    assert [part.title for part in pipe.hublora.adapters] == [refs[1]]
+    hublora.use(pipe, refs[0])
+    with hublora.using(other, refs[0]) as same:
+        assert edited(same) == first

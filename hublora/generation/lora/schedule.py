@@ -209,22 +209,34 @@ class _BeforeCall:
     """Hook that lets a denoiser's schedule set the step; a copy of the denoiser alone has none."""
 
     def __init__(self, adapter_schedule: AdapterSchedule | None = None) -> None:
-        self._schedule = adapter_schedule
+        self.adapter_schedule = adapter_schedule
 
     def __call__(self, _: torch.nn.Module, args: Any, kwargs: Mapping[str, Any]) -> None:
-        if self._schedule is None:
+        if self.adapter_schedule is None:
             return
         if not torch.compiler.is_compiling():  # a check would cut what is compiled in two
-            self._schedule.check_unchanged()
-        if self._schedule.moves:
-            self._schedule.set_step(kwargs["timestep"] if "timestep" in kwargs else args[1])
+            self.adapter_schedule.check_unchanged()
+        if self.adapter_schedule.moves:
+            self.adapter_schedule.set_step(kwargs["timestep"] if "timestep" in kwargs else args[1])
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _BeforeCall:
-        whole = self._schedule is not None and id(self._schedule.pipe) in memo
-        return _BeforeCall(copy.deepcopy(self._schedule, memo) if whole else None)
+        whole = self.adapter_schedule is not None and id(self.adapter_schedule.pipe) in memo
+        return _BeforeCall(copy.deepcopy(self.adapter_schedule, memo) if whole else None)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _BeforeCall, ()
+
+
+def pipeline_of(denoiser: Any) -> Any | None:
+    """Return the pipeline that `load` returned with this denoiser; None if it is not from there.
+
+    Pipelines that diffusers' `from_pipe` makes of it have the same denoiser.
+    """
+    module = getattr(denoiser, "_orig_mod", denoiser)
+    for hook in getattr(module, "_forward_pre_hooks", {}).values():
+        if isinstance(hook, _BeforeCall) and hook.adapter_schedule is not None:
+            return hook.adapter_schedule.pipe
+    return None
 
 
 def _reads_text(component: str) -> bool:
