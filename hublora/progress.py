@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hublora.quoting import visible
 
@@ -94,6 +97,53 @@ def no_callback(event: Event) -> None:
     """Ignore the event: the callback of silent runs."""
 
 
+_logger = logging.getLogger("hublora")
+_bars: dict[tuple[int, str], Any] = {}  # of this thread and work
+
+
+def default_callback(event: Event) -> None:
+    """Log the event under the logger `hublora`, and show progress as a bar in a notebook.
+
+    Warnings have the level WARNING, other notes and written files INFO, and progress DEBUG.
+    """
+    if isinstance(event, Note):
+        _logger.log(logging.WARNING if event.warning else logging.INFO, visible(event.text))
+    elif isinstance(event, FileWritten):
+        _logger.info("Wrote the %s: %s", event.what, visible(str(event.path)))
+    elif isinstance(event, StepProgress):
+        _logger.debug("Training: %d/%d  %s", event.step, event.total, event.facts)
+        _advance_bar("Training", event.step, event.total, event.facts)
+    else:
+        _logger.debug("%s: %d/%d %s", event.name, event.done, event.total, event.unit)
+        _advance_bar(event.name, event.done, event.total, event.unit)
+
+
+def in_notebook() -> bool:
+    """Return whether this runs in a Jupyter kernel."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return type(shell).__name__ == "ZMQInteractiveShell"
+
+
+def _advance_bar(name: str, done: int, total: int, detail: str) -> None:
+    """Show progress as one of tqdm's bars in a notebook, from its first event to its last."""
+    if not in_notebook():
+        return
+    key = threading.get_ident(), name
+    bar = _bars.get(key)
+    if bar is None or bar.total != total:
+        from tqdm.auto import tqdm
+
+        if bar is not None:
+            bar.close()
+        bar = _bars[key] = tqdm(total=total, desc=name)
+    bar.set_postfix_str(detail, refresh=False)
+    bar.update(done - bar.n)
+    if done >= total:
+        bar.close()
+        del _bars[key]
+
+
 def downloading(callback: Callback) -> Callable[[int, int], None]:
     """Return a progress function (bytes done, bytes in all) that reports downloads of over 2 MB."""
 
@@ -158,8 +208,11 @@ def format_duration(seconds: float) -> str:
     return f"{hours} h {minutes} min" if minutes else f"{hours} h"
 
 
-def report_on_stderr() -> LineReporter:
-    """Return a callback that writes to stderr, as the command line does into a log."""
+def report_on_stderr() -> Callback:
+    """Return a callback that writes to stderr, as the command line does into a log; in a notebook
+    it shows bars."""
+    if in_notebook():
+        return default_callback
     return LineReporter(_print, lambda text: _print(f"Warning: {text}"))
 
 

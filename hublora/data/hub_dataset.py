@@ -94,7 +94,7 @@ def _load(config: DataConfig, snapshot: RepoSnapshot) -> Any:
 
 @contextmanager
 def translated_errors(config: DataConfig, commit: str) -> Iterator[None]:
-    """Translate exceptions of `datasets` and the Hub into hublora's.
+    """Translate exceptions of `datasets` and the Hub into hublora's; their bars stay away.
 
     Raises:
         HubloraError: In place of any of them.
@@ -106,13 +106,35 @@ def translated_errors(config: DataConfig, commit: str) -> Iterator[None]:
     try:
         with translated(f"dataset {config.dataset}", commit):
             try:
-                yield
+                with _without_bars():
+                    yield
             except DatasetGenerationError as error:
                 raise (error.__cause__ or error) from error
     except HubloraError:
         raise
     except Exception as error:  # exceptions of datasets have no common base class
         raise _explain(error, config) from error
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """Disable the progress bars of `datasets` and huggingface_hub, then restore both switches."""
+    from datasets.utils import (
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+    )
+
+    from hublora.hub.client import without_bars
+
+    were_disabled = are_progress_bars_disabled()
+    disable_progress_bars()
+    try:
+        with without_bars():
+            yield
+    finally:
+        if not were_disabled:
+            enable_progress_bars()
 
 
 def _prepare(config: DataConfig, snapshot: RepoSnapshot) -> Any:

@@ -38,12 +38,12 @@ def list_pairs(config: DataConfig, snapshot: RepoSnapshot) -> Listing:
     """
     from huggingface_hub import snapshot_download
 
-    from hublora.hub.client import translated
+    from hublora.hub.client import translated, without_bars
     from hublora.hub.transport import repeated
 
     wanted = (*ENDINGS, SIDECAR_ENDING)
     names = [name for name in snapshot.files if name.lower().endswith(wanted)]
-    with translated(f"dataset {snapshot.repo_id}", snapshot.commit):
+    with translated(f"dataset {snapshot.repo_id}", snapshot.commit), without_bars():
         folder = repeated(
             lambda: snapshot_download(
                 snapshot.repo_id,

@@ -16,7 +16,8 @@ from hublora.filesystem import write_atomically
 from hublora.generation.options import CaptionOptions, check_options
 from hublora.hub.push_dataset import push_dataset_files
 from hublora.hub.repo_layout import CARD
-from hublora.progress import Callback, Note, Progress, downloading, no_callback
+from hublora.progress import Callback, Note, Progress, default_callback, downloading, no_callback
+from hublora.workflows.notebook import NotebookResult
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Captioned:
+class Captioned(NotebookResult):
     """Result of captioning.
 
     Attributes:
@@ -55,7 +56,7 @@ def caption(
     prefix: str = "",
     overwrite: bool = False,
     push_to: str | None = None,
-    callback: Callback = no_callback,
+    callback: Callback = default_callback,
     **options: Unpack[CaptionOptions],
 ) -> Captioned:
     """Generate a caption for every image that has none.

@@ -27,16 +27,17 @@ from hublora.generation.sample import sampling_for
 from hublora.hub.push import PushResult, check_can_push
 from hublora.hub.repo_layout import LOCK
 from hublora.hub.resolve import license_of
-from hublora.progress import Callback, FileWritten, no_callback
+from hublora.progress import Callback, FileWritten, default_callback
 from hublora.refs import parse_repo_id
 from hublora.resolution.composition_parts import LoadedAdapter
 from hublora.resolution.lockfile import LockedBase, LockedPart, Lockfile
 from hublora.workflows.load import load_pipeline
+from hublora.workflows.notebook import NotebookResult
 from hublora.workflows.push import push
 
 
 @dataclass(frozen=True)
-class Composed:
+class Composed(NotebookResult):
     """A composition, or a merged adapter, that was written.
 
     Attributes:
@@ -57,7 +58,7 @@ def compose(
     push_to: str | None = None,
     private: bool = False,
     template: str | None = None,
-    callback: Callback = no_callback,
+    callback: Callback = default_callback,
     **options: Unpack[ComposeOptions],
 ) -> Composed:
     """Write, and push if `push_to` is given, a composition that loads like one adapter.

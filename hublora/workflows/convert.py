@@ -26,7 +26,7 @@ from hublora.adapters.metadata import metadata_of_facts
 from hublora.errors import AdapterError, ConfigError
 from hublora.filesystem import write_atomically
 from hublora.hub.repo_layout import LOCK, WEIGHTS
-from hublora.progress import Callback, Note, no_callback
+from hublora.progress import Callback, Note, default_callback
 from hublora.refs import AdapterRef, BaseRef
 from hublora.resolution.adapter import download_adapter, load_downloaded
 from hublora.resolution.base import resolve_base
@@ -64,7 +64,7 @@ def convert(
     base: str | None = None,
     base_revision: str | None = None,
     rank: int | None = None,
-    callback: Callback = no_callback,
+    callback: Callback = default_callback,
 ) -> Conversion:
     """Write an adapter in another layout, with the metadata of its file.
 

@@ -38,7 +38,7 @@ from hublora.hub.client import is_offline
 from hublora.hub.download import download, range_reader
 from hublora.hub.repo_layout import LOCK
 from hublora.hub.resolve import ResolvedAdapter, resolve_adapter
-from hublora.progress import Callback, no_callback
+from hublora.progress import Callback, default_callback
 from hublora.refs import AdapterRef, BaseRef, parse_refs
 from hublora.resolution.adapter import (
     adapter_label,
@@ -121,7 +121,7 @@ def measure_overlap(
     *refs: str,
     base: str | None = None,
     base_revision: str | None = None,
-    callback: Callback = no_callback,
+    callback: Callback = default_callback,
 ) -> Overlap:
     """Compare adapters' updates, block by block, and suggest how to use them together.
 

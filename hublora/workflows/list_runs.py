@@ -23,6 +23,7 @@ from hublora.training.run_folder import (
     list_checkpoints,
     read_history,
 )
+from hublora.workflows.notebook import NotebookResult
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -35,7 +36,7 @@ _GALLERY = "validation.png"
 
 
 @dataclass(frozen=True)
-class FoundRun:
+class FoundRun(NotebookResult):
     """State of a training, read from its run folder.
 
     Attributes:
@@ -66,6 +67,11 @@ class FoundRun:
     size: int | None
     disk: int
     image: Path | None
+
+    @property
+    def shown_image(self) -> Path | None:
+        """Path of the image that a notebook shows; None without one."""
+        return self.image
 
 
 def list_runs(folder: Path) -> list[FoundRun]:

@@ -13,7 +13,7 @@ from hublora.generation.composition import Composition, check_licenses
 from hublora.generation.lora.cache import DEFAULT_LIMIT, AdapterCache
 from hublora.generation.offload import check_offload, place
 from hublora.generation.options import LoadOptions, UseOptions, check_options
-from hublora.progress import Callback, Note, no_callback
+from hublora.progress import Callback, Note, default_callback, no_callback
 from hublora.refs import BaseRef
 from hublora.resolution.choose_base import choose_base
 from hublora.resolution.composition_parts import (
@@ -25,7 +25,7 @@ from hublora.resolution.composition_parts import (
 from hublora.resolution.device import check_device, default_device, parse_dtype
 
 
-def load(*refs: str, callback: Callback = no_callback, **options: Unpack[LoadOptions]) -> Any:
+def load(*refs: str, callback: Callback = default_callback, **options: Unpack[LoadOptions]) -> Any:
     """Return the diffusers pipeline of the base with the adapters active.
 
     Args:
@@ -44,7 +44,8 @@ def load(*refs: str, callback: Callback = no_callback, **options: Unpack[LoadOpt
         cache_bytes: Memory that adapters may take which `use` changes between.
         max_rank: Rank of every layer's buffers, at least, so that a compiled pipeline is not
             compiled again when `use` activates others; 0 for the rank of the active adapters.
-        callback: Called with each event (`hublora.progress.Event`).
+        callback: Called with each event (`hublora.progress.Event`); by default they are logged
+            under `hublora`, and a notebook shows progress bars.
 
     Raises:
         RefError: A ref does not parse.
@@ -115,7 +116,7 @@ def use(
     compose: CompositionMode | None = None,
     weights: Mapping[str, str | float] | None = None,
     commercial: bool = False,
-    callback: Callback = no_callback,
+    callback: Callback = default_callback,
 ) -> None:
     """Activate other adapters, or the same with other weights, on a pipeline that `load` returned,
     or that diffusers' `from_pipe` made of one.

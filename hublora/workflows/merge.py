@@ -19,7 +19,7 @@ from hublora.generation.options import LoadOptions, MergeOptions, check_options,
 from hublora.hub.push import check_can_push
 from hublora.hub.repo_layout import WEIGHTS
 from hublora.hub.resolve import inspect_repo, license_of
-from hublora.progress import Callback, Note, no_callback
+from hublora.progress import Callback, Note, default_callback
 from hublora.refs import parse_repo_id
 from hublora.resolution.composition_parts import LoadedAdapter, load_adapters, parse_weighted_refs
 from hublora.workflows.compose import (
@@ -42,7 +42,7 @@ def merge(
     rank: int | None = None,
     density: float = 0.5,
     push_to: str | None = None,
-    callback: Callback = no_callback,
+    callback: Callback = default_callback,
     **options: Unpack[MergeOptions],
 ) -> Composed:
     """Write, and push if `push_to` is given, one adapter merged from several.

@@ -13,7 +13,7 @@ from hublora.errors import NotFoundError
 from hublora.filesystem import RUN_CARD, write_atomically
 from hublora.hub.push import PushResult, check_can_push, files_kept, push_folder, remote_card
 from hublora.hub.repo_layout import CARD, CONTENTS, WEIGHTS
-from hublora.progress import Callback, Note, no_callback
+from hublora.progress import Callback, Note, default_callback
 from hublora.workflows.verify import verify_push
 
 
@@ -23,7 +23,7 @@ def push(
     *,
     private: bool = False,
     base: str | None = None,
-    callback: Callback = no_callback,
+    callback: Callback = default_callback,
 ) -> PushResult:
     """Push the repo files of a run folder as one commit and verify what arrived.
 

@@ -26,17 +26,18 @@ from hublora.generation.sample import check_plan, image_difference
 from hublora.generation.schedulers import use_scheduler
 from hublora.generation.sheet import SheetAxes, save_sheet
 from hublora.hub.urls import public_addresses_only
-from hublora.progress import Callback, FileWritten, Note, Progress, no_callback
+from hublora.progress import Callback, FileWritten, Note, Progress, default_callback
 from hublora.refs import AdapterRef
 from hublora.resolution.adapter import download_adapter
 from hublora.workflows.load import load_pipeline, set_weights
+from hublora.workflows.notebook import NotebookResult
 
 if TYPE_CHECKING:
     from PIL import Image
 
 
 @dataclass(frozen=True)
-class Replayed:
+class Replayed(NotebookResult):
     """An image that was made again.
 
     Attributes:
@@ -49,6 +50,11 @@ class Replayed:
     drift: tuple[str, ...]
     difference: float | None
 
+    @property
+    def shown_image(self) -> Path | None:
+        """Path of the image that a notebook shows."""
+        return self.path
+
 
 def replay(
     png: Path | str,
@@ -56,7 +62,7 @@ def replay(
     seed: int | None = None,
     output: Path | str | None = None,
     adapters: Sequence[Path | str] = (),
-    callback: Callback = no_callback,
+    callback: Callback = default_callback,
     **options: Unpack[ReplayOptions],
 ) -> Replayed:
     """Make an image again from what it says about itself.

@@ -14,7 +14,7 @@ from hublora.adapters.header import read_file_header
 from hublora.adapters.similarity import Similarity, similarity_of
 from hublora.filesystem import sha256_of
 from hublora.hub.repo_layout import WEIGHTS
-from hublora.progress import Callback, no_callback
+from hublora.progress import Callback, default_callback
 from hublora.training.config.training_config import TrainingConfig
 from hublora.workflows.repo_checks import trained_files
 from hublora.workflows.train.recipe import drift_since, read_recipe, remake, report_changes
@@ -59,7 +59,7 @@ def reproduce(
     *,
     given: Mapping[str, Any] | None = None,
     output: Path | None = None,
-    callback: Callback = no_callback,
+    callback: Callback = default_callback,
 ) -> Reproduced:
     """Repeat the training of an adapter from its recorded settings, and compare both adapters.
 

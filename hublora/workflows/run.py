@@ -17,7 +17,7 @@ from hublora.generation.options import (
     pick_sampling,
 )
 from hublora.generation.outputs import check_output, check_replaceable, output_paths, unused
-from hublora.progress import Callback, FileWritten, no_callback
+from hublora.progress import Callback, FileWritten, default_callback
 from hublora.workflows.load import load_pipeline
 
 
@@ -28,7 +28,7 @@ def run(
     output: Path | str | None = None,
     num_images: int = 1,
     grid: bool = False,
-    callback: Callback = no_callback,
+    callback: Callback = default_callback,
     **options: Unpack[RunOptions],
 ) -> list[Path]:
     """Generate images of `prompt` with the adapters and save them as PNG.
@@ -41,7 +41,8 @@ def run(
         output: A .png file, or a folder; the current folder if not given.
         num_images: Number of images; the k-th has the seed `seed + k`.
         grid: Write one labelled sheet besides.
-        callback: Called with each event (`hublora.progress.Event`).
+        callback: Called with each event (`hublora.progress.Event`); by default they are logged
+            under `hublora`, and a notebook shows progress bars.
         options: Keywords of `load`, and the following; None is the base's own.
         negative_prompt: Text that images avoid.
         seed: Seed of the first image; 0 by default.

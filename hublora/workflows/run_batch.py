@@ -22,8 +22,9 @@ from hublora.generation.options import (
 from hublora.generation.outputs import check_output, slug
 from hublora.generation.prompt_placeholders import TriggerMode
 from hublora.generation.sample import sampling_for
-from hublora.progress import Callback, Event, FileWritten, Note, Progress, no_callback
+from hublora.progress import Callback, Event, FileWritten, Note, Progress, default_callback
 from hublora.workflows.load import load_pipeline, set_weights
+from hublora.workflows.notebook import NotebookResult
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -36,7 +37,7 @@ _PASSING = ("versions", "hublora", "device", "size")
 
 
 @dataclass(frozen=True)
-class BatchItem:
+class BatchItem(NotebookResult):
     """A file of a batch.
 
     Attributes:
@@ -51,6 +52,11 @@ class BatchItem:
     prompt: str
     seed: int | None = None
 
+    @property
+    def shown_image(self) -> Path | None:
+        """Path of the image that a notebook shows."""
+        return self.path
+
 
 def run_batch(
     refs: Sequence[str],
@@ -59,7 +65,7 @@ def run_batch(
     output: Path | None = None,
     rows: str | None = None,
     columns: str | None = None,
-    callback: Callback = no_callback,
+    callback: Callback = default_callback,
     **options: Unpack[BatchOptions],
 ) -> Iterator[BatchItem]:
     """Generate every prompt at every row and column, except images that exist in the folder.

@@ -13,7 +13,7 @@ from hublora.generation.options import SamplingOptions, check_options, pick_samp
 from hublora.generation.sample import sampling_for
 from hublora.hub.repo_layout import LOCK
 from hublora.hub.resolve import changed_files, inspect_repo
-from hublora.progress import Callback, FileWritten, no_callback
+from hublora.progress import Callback, FileWritten, default_callback
 from hublora.refs import AdapterRef
 from hublora.resolution.adapter import download_adapter
 from hublora.resolution.composition_parts import LoadedAdapter, parse_weighted_refs
@@ -71,7 +71,7 @@ def outdated(
     sheet: Path | str | None = None,
     prompts: Sequence[str] = (),
     device: str | None = None,
-    callback: Callback = no_callback,
+    callback: Callback = default_callback,
     **sampling: Unpack[SamplingOptions],
 ) -> Outdated:
     """Return which adapters of a composition, and whether its base, have newer commits.
@@ -123,7 +123,7 @@ def update(
     base: bool = False,
     prompts: Sequence[str] = (),
     device: str | None = None,
-    callback: Callback = no_callback,
+    callback: Callback = default_callback,
     **sampling: Unpack[SamplingOptions],
 ) -> Composed | None:
     """Pin a composition's adapters to the current commits of their branches and tags, and push it.

@@ -18,7 +18,7 @@ from hublora.hub.checksums import differing_files, download_commit
 from hublora.hub.push import PushResult, push_command, reason_for_push
 from hublora.hub.repo_layout import LEARNED_EMBEDDINGS, LOCK, WEIGHTS
 from hublora.hub.resolve import inspect_repo
-from hublora.progress import Callback, Note, Progress, no_callback
+from hublora.progress import Callback, Note, Progress, default_callback, no_callback
 from hublora.refs import AdapterRef
 from hublora.workflows.repo_checks import (
     Finding,
@@ -84,7 +84,7 @@ def verify(
     *,
     base: str | None = None,
     device: str | None = None,
-    callback: Callback = no_callback,
+    callback: Callback = default_callback,
 ) -> VerificationReport:
     """Verify a repo or a run folder: see `verify_copy`.
 

@@ -346,3 +346,25 @@ def test_a_small_file_that_unpacks_to_a_large_one_is_refused(read):
         DataError, match=r"train\.parquet .* unpacks to over 128 MiB, more than 200"
     ):
         read("me/bomb")
+
+
+def test_bars_of_the_libraries_stay_away_and_stay_on(hub, read, capfd, monkeypatch):
+    from datasets.utils import are_progress_bars_disabled, enable_progress_bars
+    from huggingface_hub import HfApi
+
+    api = HfApi()
+    api.create_repo("me/without-bars", repo_type="dataset")
+    table = parquet([row(0, "a")], **IMAGES)
+    api.upload_file(
+        path_or_fileobj=table,
+        path_in_repo="train.parquet",
+        repo_id="me/without-bars",
+        repo_type="dataset",
+    )
+    monkeypatch.setenv("TQDM_POSITION", "-1")  # bars without a terminal
+    enable_progress_bars()
+    capfd.readouterr()
+    read("me/without-bars")
+    assert "it/s" not in (said := capfd.readouterr().err)
+    assert "Generating" not in said
+    assert not are_progress_bars_disabled()

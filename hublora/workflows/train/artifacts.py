@@ -29,6 +29,7 @@ from hublora.refs import AdapterRef
 from hublora.resolution.base import Base
 from hublora.resolution.composition_parts import LoadedAdapter
 from hublora.training.result_files import ResultFiles
+from hublora.workflows.notebook import NotebookResult
 from hublora.workflows.push import save_card
 from hublora.workflows.train.card_facts import (
     BEFORE_AFTER,
@@ -72,7 +73,7 @@ class TrainingStats:
 
 
 @dataclass(frozen=True)
-class TrainingResult:
+class TrainingResult(NotebookResult):
     """Result of a training.
 
     Attributes:
@@ -88,6 +89,11 @@ class TrainingResult:
     seconds: float
     final_loss: float
     pushed: PushResult | None = None
+
+    @property
+    def shown_image(self) -> Path | None:
+        """Path of the image that a notebook shows."""
+        return self.folder / BEFORE_AFTER
 
 
 def write_results(

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from hublora.errors import ConfigError
 from hublora.filesystem import nearest_folder
-from hublora.progress import Callback, Note, no_callback
+from hublora.progress import Callback, Note, default_callback
 from hublora.refs import is_repo
 from hublora.workflows.train.cache_keys import image_key
 from hublora.workflows.train.card_facts import peak_memory
@@ -108,7 +108,7 @@ class DryRunReport:
 
 
 def dry_run(
-    config: TrainingConfig, *, resume: str | None = None, callback: Callback = no_callback
+    config: TrainingConfig, *, resume: str | None = None, callback: Callback = default_callback
 ) -> DryRunReport:
     """Resolve and check everything, and measure one step on a few of the images.
 

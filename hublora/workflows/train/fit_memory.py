@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hublora.errors import ConfigError
-from hublora.progress import Callback, Note, no_callback
+from hublora.progress import Callback, Note, default_callback, no_callback
 from hublora.workflows.train.card_facts import peak_memory
 from hublora.workflows.train.dry_run import local_checkpoint, measure_step, trial
 
@@ -61,7 +61,7 @@ def fit(
     limit: float | None = None,
     *,
     resume: str | None = None,
-    callback: Callback = no_callback,
+    callback: Callback = default_callback,
 ) -> TrainingConfig:
     """Return the settings with the batch size, gradient accumulation and checkpointing that fit
     and are fastest.
