@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from hublora.adapters.parse import check_size, file_rank, method_of
+from hublora.adapters.parse import file_rank, method_of
+from hublora.adapters.size_limits import check_size, check_work
 from hublora.adapters.tensor_names import is_bundled, parse_name, repeated_layers
 from hublora.errors import AdapterError
 
@@ -71,6 +72,11 @@ def find_load_problems(shapes: Mapping[str, Shape]) -> list[str]:
             found.append(f"It will not load: {error.message}")
         except IndexError:
             continue  # a scalar where a matrix should be: among the incomplete
+    known = ((method, parts) for parts in layers.values() if (method := method_of(parts)))
+    try:
+        check_work(known)
+    except AdapterError as error:
+        found.append(f"It will not load: {error.message}")
     return found
 
 

@@ -20,7 +20,6 @@ from collections.abc import Mapping
 import torch
 
 Factors = tuple[torch.Tensor, torch.Tensor]
-_WIDE = 4096
 TOLERANCE = 0.01  # relative error allowed unless another is asked for
 
 
@@ -39,10 +38,7 @@ def hadamard(
         _pair(parts[f"hada_w{k}_a"], parts[f"hada_w{k}_b"], parts.get(f"hada_t{k}")) for k in (1, 2)
     )
     if a1.shape[1] * a2.shape[1] >= min(a1.shape[0], b1.shape[1]):
-        update = (a1 @ b1) * (a2 @ b2)
-        if _WIDE < update.shape[1] > update.shape[0]:  # the smaller of the two identities
-            return truncate(torch.eye(update.shape[0]), update, tolerance, rank)
-        return truncate(update, torch.eye(update.shape[1]), tolerance, rank)
+        return _truncate_whole((a1 @ b1).double() * (a2 @ b2), tolerance, rank)
     up = (a1[:, :, None] * a2[:, None, :]).flatten(1)
     down = (b1[:, None, :] * b2[None, :, :]).flatten(0, 1)
     return truncate(up, down, tolerance, rank)
@@ -93,14 +89,30 @@ def truncate(
         tolerance: Allowed relative error, as for `hadamard`.
         rank: Largest rank, as for `hadamard`.
     """
+    if up.shape[1] >= up.shape[0]:
+        return _truncate_whole(up.double() @ down.double(), tolerance, rank)
     q, r = torch.linalg.qr(up.double())
-    p, s = torch.linalg.qr(down.double().T)
-    left, values, right = torch.linalg.svd(r @ s.T, full_matrices=False)
+    small_up, small_down, error = _truncate_whole(r @ down.double(), tolerance, rank)
+    return (q @ small_up.double()).float(), small_down, error
+
+
+def _truncate_whole(
+    update: torch.Tensor, tolerance: float, rank: int | None
+) -> tuple[torch.Tensor, torch.Tensor, float]:
+    """Return the same as `truncate` for a matrix in float64.
+
+    One eigendecomposition, of the product over the smaller side's own size, takes a third of an
+    SVD's time. What it loses in accuracy, 1e-8 of the largest singular value, is projected out.
+    """
+    if update.shape[0] > update.shape[1]:
+        down, up, error = _truncate_whole(update.T, tolerance, rank)
+        return up.T.contiguous(), down.T.contiguous(), error
+    squares, basis = torch.linalg.eigh(update @ update.T)  # the smallest first
+    values = squares.flip(0).clamp_min(0).sqrt()
     keep, error = _truncated_rank(values, tolerance, rank)
-    root = values[:keep].sqrt()
-    small_up = q @ left[:, :keep] * root
-    small_down = (root[:, None] * right[:keep]) @ p.T
-    return small_up.float().contiguous(), small_down.float().contiguous(), error
+    left, root = basis.flip(1)[:, :keep], values[:keep].sqrt()
+    weight = torch.where(root > 0, 1 / root, 0.0)
+    return (left * root).float(), ((left * weight).T @ update).float(), error
 
 
 def _truncated_rank(values: torch.Tensor, tolerance: float, rank: int | None) -> tuple[int, float]:
@@ -129,7 +141,7 @@ def _svd_of_factor(
     if whole is None:
         core = parts.get(f"lokr_t{side}")
         a, b = _pair(parts[f"lokr_w{side}_a"], parts[f"lokr_w{side}_b"], core)
-        if a.shape[0] * b.shape[1] > _WIDE**2:  # not multiplied out: it is of low rank
+        if a.shape[1] < min(a.shape[0], b.shape[1]):  # not multiplied out: it is of low rank
             q, r = torch.linalg.qr(a.double())
             p, s = torch.linalg.qr(b.double().T)
             left, values, right = torch.linalg.svd(r @ s.T, full_matrices=False)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from hublora.adapters.adapter import LowRank
 from hublora.adapters.alpha import StatedSettings, stated_settings
+from hublora.adapters.size_limits import check_size, check_work
 from hublora.adapters.tensor_names import (
     is_bundled,
     parse_name,
@@ -19,9 +19,6 @@ from hublora.errors import AdapterError
 
 if TYPE_CHECKING:
     import torch
-
-_MOST_WEIGHTS = 1 << 28  # of the update of one layer; the largest of FLUX has 2**26
-_MOST_FACTORS = 1 << 26  # of its low-rank form: 256 MB in float32
 
 # Kind of update, its required parts, its optional parts. The first row whose required parts are all
 # there is the kind.
@@ -82,6 +79,11 @@ def read_layers(
     if not uses_peft_config(tensors):
         config = None
     settings = stated_settings({component for component, _ in found}, metadata, config)
+    check_work(
+        (method, {part: tuple(tensor.shape) for part, tensor in parts.items()})
+        for parts in found.values()
+        if (method := method_of(parts)) is not None
+    )
     layers: dict[str, dict[str, LowRank]] = {}
     for (component, module), parts in found.items():
         layer = _read_layer(module, parts, settings[component])
@@ -168,58 +170,6 @@ def _product(method: str, parts: Mapping[str, torch.Tensor], scale: float, modul
 
     up, down, error = (lycoris.hadamard if method == "loha" else lycoris.kronecker)(parts)
     return LowRank(down, up, scale * down.shape[0], error=error)
-
-
-def check_size(method: str, shapes: Mapping[str, tuple[int, ...]], module: str) -> None:
-    """Refuse factors whose update would take more memory than that of any layer.
-
-    Small factors can stand for updates, and for low-rank forms of them, that are larger than any
-    memory; so this is computed from shapes before anything is allocated.
-
-    Args:
-        method: "lora", "loha" or "lokr".
-        shapes: Part -> its shape.
-        module: Name of the layer, for messages.
-
-    Raises:
-        AdapterError: The update, or its low-rank form, is too large.
-    """
-    if method == "lora" and "mid" not in shapes:
-        return
-    other = 1
-    if method == "lora":
-        out, rank = shapes["up"][0], shapes["mid"][0]
-        inputs = shapes["down"][1] * math.prod(shapes["mid"][2:])
-    elif method == "loha":
-        (out, inputs), rank = _matrix(shapes, "hada_w1", "hada_t1")
-        _, other = _matrix(shapes, "hada_w2", "hada_t2")
-    else:
-        (rows, columns), rank = _matrix(shapes, "lokr_w1", "")
-        (more_rows, more_columns), other = _matrix(shapes, "lokr_w2", "lokr_t2")
-        out, inputs = rows * more_rows, columns * more_columns
-    if method != "lora":
-        rank = min(rank * other, out, inputs)  # the low-rank form is truncated
-    weights, factors = out * inputs, (out + inputs) * rank
-    if weights > _MOST_WEIGHTS or factors > _MOST_FACTORS:
-        raise AdapterError(
-            f"The update of the layer {module!r} has {weights:,} weights, and {factors:,} in low "
-            f"rank, more than any layer has ({_MOST_WEIGHTS:,} and {_MOST_FACTORS:,})."
-        )
-
-
-def _matrix(
-    shapes: Mapping[str, tuple[int, ...]], name: str, core: str
-) -> tuple[tuple[int, int], int]:
-    """Return the shape of a factor when it is multiplied out, and the largest rank it can have."""
-    if name in shapes:
-        rows, columns = shapes[name][0], math.prod(shapes[name][1:])
-        return (rows, columns), min(rows, columns)
-    a, b = shapes[f"{name}_a"], shapes[f"{name}_b"]
-    if core in shapes:  # a is transposed, and the core has the kernel
-        rows, columns = a[1], b[1] * math.prod(shapes[core][2:])
-    else:
-        rows, columns = a[0], math.prod(b[1:])
-    return (rows, columns), min(rows, columns, b[0])
 
 
 def _magnitude(

@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from hublora.adapters import lycoris
 from hublora.adapters.files import load_adapter
 from hublora.adapters.layer_specs import find_load_problems
 from hublora.adapters.lycoris import truncate
+from hublora.adapters.parse import read_layers
 from hublora.errors import AdapterError
 from tests.lora import Weighted, apply_adapters
 
@@ -274,3 +276,56 @@ def test_a_large_kronecker_factor_of_low_rank_is_not_multiplied_out() -> None:
     assert (up.shape, down.shape) == ((4200, 1), (1, 4200))
     assert torch.allclose(up[:50] @ down[:, :50], 2 * (a @ b)[:50, :50], atol=1e-4)
     assert error < 1e-6
+
+
+class Decompositions(TorchDispatchMode):
+    """Records the decompositions of matrices, and their larger sides."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[str, int]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if "linalg" in str(func):
+            self.seen.append((str(func).split(".")[1], max(args[0].shape)))
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_square_product_takes_one_decomposition_of_its_own_size() -> None:
+    """An SVD between two QR factorisations, of an identity too, took three times as long."""
+    random_kind = Kind()
+    parts = {
+        f"hada_w{side}_{half}": random_kind.normal(*((48, 8) if half == "a" else (8, 40)))
+        for side in (1, 2)
+        for half in "ab"
+    }
+    with Decompositions() as found:
+        lycoris.hadamard(parts)
+    assert found.seen == [("_linalg_eigh", 40)]
+    factors = {"lokr_w1": torch.ones(1, 1), "lokr_w2_a": random_kind.normal(48, 2)}
+    with Decompositions() as found:
+        lycoris.kronecker({**factors, "lokr_w2_b": random_kind.normal(2, 40)})
+    assert ("_linalg_svd", 2) in found.seen
+    assert all(kind == "linalg_qr" for kind, size in found.seen if size > 2)
+
+
+def test_the_work_of_all_layers_is_bounded_before_any_is_begun() -> None:
+    parts = {"lokr_w1": (1, 1), "lokr_w2": (4000, 4000)}
+    shapes = {
+        f"lora_unet_{number}.{part}": shape for number in range(40) for part, shape in parts.items()
+    }
+    assert find_load_problems({key: shapes[key] for key in list(shapes)[:20]}) == []
+    (problem,) = find_load_problems(shapes)
+    assert "5e+12 multiplications" in problem
+    with torch.device("meta"), Decompositions() as found:
+        tensors = {name: torch.empty(shape) for name, shape in shapes.items()}
+        with pytest.raises(AdapterError, match=r"5e\+12 multiplications"):
+            read_layers(tensors, {})
+    assert not found.seen
+
+
+def test_a_layer_that_takes_too_long_is_refused() -> None:
+    square = {"hada_w1_a": (5500, 80), "hada_w1_b": (80, 5500)}
+    square |= {name.replace("w1", "w2"): shape for name, shape in square.items()}
+    (problem,) = find_load_problems({f"lora_unet_a.{part}": one for part, one in square.items()})
+    assert "5,500 × 5,500 of rank 5,500" in problem
