@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from hublora.adapters.adapter import Adapter, LowRank, peft_config
+from hublora.adapters.layer_names import WRAPPER
 from hublora.errors import AdapterError
 
 if TYPE_CHECKING:
@@ -41,7 +42,9 @@ def to_peft(adapter: Adapter) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         raise AdapterError(
             f"A PEFT folder is for one model; this adapter changes {', '.join(adapter.layers)}."
         )
-    ((_, modules),) = adapter.layers.items()
+    ((component, modules),) = adapter.layers.items()
+    if component == "text_encoder":  # a CLIPTextModel: PEFT looks for the names that it has today
+        modules = {name.removeprefix(WRAPPER): layer for name, layer in modules.items()}
     config = {
         "peft_type": "LORA",
         "task_type": None,

@@ -224,9 +224,47 @@ def test_a_peft_adapter_of_several_models_is_several_folders(bases: Path, tmp_pa
     for file in files:
         layers |= load_adapter(file).layers
         assert json.loads((file.parent / "adapter_config.json").read_text())["peft_type"] == "LORA"
-    assert same_layers(Adapter(layers), adapter)
+    text = adapter.layers["text_encoder"].items()
+    bare = {name.removeprefix("text_model."): layer for name, layer in text}  # as in the model
+    assert same_layers(Adapter(layers), Adapter({**adapter.layers, "text_encoder": bare}))
     with pytest.raises(ConfigError, match=r"is a folder"):
         convert(str(start), "peft", tmp_path / "x.safetensors")
+
+
+def text_of(model: Any) -> torch.Tensor:
+    """Return what a text encoder makes of fixed tokens."""
+    with torch.no_grad():
+        return model(torch.arange(1, 9)[None]).last_hidden_state
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_peft_and_diffusers_themselves_take_text_encoders_of_mixed_ranks_and_alphas(
+    bases: Path, tmp_path: Path, name: str
+) -> None:
+    """Files have the level `text_model`; transformers from 5.6 on has not."""
+    from peft import PeftModel
+
+    pipe = base_of(name, bases)
+    encoders = [one for one in NAMES[name] if one != "unet"]
+    layers = dict(adapter_of(pipe, name).layers)
+    for component in encoders:
+        first, second, *_ = sorted(layers[component])
+        one, other = layers[component][first], layers[component][second]
+        own = LowRank(one.down[:2].contiguous(), one.up[:, :2].contiguous(), 0.75)
+        layers[component] |= {first: own, second: LowRank(other.down, other.up, 1.25)}
+    start = written(Adapter(layers), tmp_path / "start.safetensors", "")
+    (file,) = convert(str(start), "diffusers", tmp_path / "diffusers").files
+    folders = {one.parent.name: one.parent for one in convert(str(start), "peft", tmp_path).files}
+    plain = {one: text_of(getattr(pipe, one)) for one in encoders}
+    theirs, wrapped = base_of(name, bases), base_of(name, bases)
+    theirs.load_lora_weights(file.parent)
+    apply_adapters(pipe, [Weighted(load_adapter(start))])
+    for component in encoders:
+        found = text_of(getattr(pipe, component))
+        assert not torch.allclose(found, plain[component], atol=1e-2)
+        assert torch.allclose(text_of(getattr(theirs, component)), found, atol=1e-5)
+        own = PeftModel.from_pretrained(getattr(wrapped, component), folders[component])
+        assert torch.allclose(text_of(own), found, atol=1e-5)
 
 
 @pytest.mark.parametrize("to", LAYOUTS)

@@ -261,13 +261,14 @@ def test_settings_of_a_stranger_beside_a_file_are_not_applied_to_it(
     assert read.alpha == (32 if prefix == "base_model.model." else 2)
 
 
-def test_a_pissa_folder_is_refused_as_its_base_was_changed_too(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["pissa_niter_4", "PiSSA", "olora", "corda", "loftq"])
+def test_a_folder_whose_base_was_changed_too_is_refused(kind: str, tmp_path: Path) -> None:
     stem = "base_model.model.mid_block.attentions.0.proj_in"
     tensors = {f"{stem}.lora_{half}.weight": torch.ones(2, 2) for half in "AB"}
     save_file(tensors, tmp_path / "adapter_model.safetensors")
-    config = '{"peft_type": "LORA", "r": 2, "lora_alpha": 2, "init_lora_weights": "pissa_niter_4"}'
-    (tmp_path / "adapter_config.json").write_text(config)
-    with pytest.raises(AdapterError, match=r"pissa_niter_4.*path_initial_model"):
+    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 2, "init_lora_weights": kind}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    with pytest.raises(AdapterError, match=f"{kind}.*path_initial_model"):
         load_adapter(tmp_path / "adapter_model.safetensors")
 
 

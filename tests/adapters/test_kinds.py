@@ -166,6 +166,33 @@ def test_a_kind_acts_as_it_is_defined(
     assert difference <= (0.02 if adapter.error else 1e-4) * change
 
 
+@pytest.mark.parametrize("kind", ["LoKr", "LoHa"])
+def test_pefts_own_products_with_patterns_act_as_in_peft(
+    pipe: Any, other: Any, tmp_path: Path, kind: str
+) -> None:
+    """PEFT scales by alpha / r of the layer, also where no factor of a LoKr has that r."""
+    import peft
+
+    config = getattr(peft, f"{kind}Config")(
+        r=4,
+        alpha=6,
+        target_modules=["attn1.to_q", "attn2.to_k", "conv1"],
+        rank_pattern={"attn2.to_k": 2},
+        alpha_pattern={r"mid_block.attentions.0.transformer_blocks.0.attn1.to_q": 1.5},
+        init_weights=False,
+        **({"decompose_factor": 2} if kind == "LoKr" else {}),
+    )
+    theirs = peft.get_peft_model(other.unet, config)
+    theirs.save_pretrained(tmp_path)
+    other.unet = theirs.base_model.model
+    plain = image(pipe)
+    adapter = load_adapter(tmp_path / "adapter_model.safetensors")
+    apply_adapters(pipe, [Weighted(adapter)])
+    change = (image(other) - plain).abs().max()
+    assert change > 1e-2
+    assert (image(pipe) - image(other)).abs().max() <= (0.02 if adapter.error else 1e-4) * change
+
+
 def test_the_error_of_a_product_is_reported(pipe: Any, tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     file_and_base(pipe, path, "lokr", kohya_name, (ATTENTION,))
