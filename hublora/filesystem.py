@@ -15,6 +15,7 @@ OWN_FOLDER = ".cache/huggingface/hublora"
 LOCK = f"{OWN_FOLDER}/lock"
 RUN_RECORD = f"{OWN_FOLDER}/results.json"
 RUN_CARD = f"{OWN_FOLDER}/card.json"
+RUN_SETTINGS = f"{OWN_FOLDER}/settings.json"
 RUN_MARKERS = (LOCK, RUN_RECORD, RUN_CARD)
 
 

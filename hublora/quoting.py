@@ -47,6 +47,11 @@ def python_text(text: str) -> str:
     return json.dumps(one_line(text), ensure_ascii=False)
 
 
+def shell_path(path: object) -> str:
+    """Return a path or repo id as one shell word, quoted only where it must be."""
+    return shlex.quote(one_line(str(path)))
+
+
 def shell_word(text: str) -> str:
     """Return `text` as one shell word, in double quotes where every shell reads those alike."""
     text = one_line(text)

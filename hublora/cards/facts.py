@@ -88,7 +88,8 @@ class TrainingFacts:
 
     Attributes:
         steps: Optimizer steps.
-        images: Number of distinct images.
+        result_step: Step whose weights are the adapter's; None for the last one.
+        images: Number of distinct images that were trained on.
         captions_from: Place of their captions, such as "column 'text'"; None where all have one.
         final_loss: Smoothed loss at the end.
         seconds: Duration in seconds, encoding included.
@@ -102,6 +103,7 @@ class TrainingFacts:
     """
 
     steps: int | None = None
+    result_step: int | None = None
     images: int | None = None
     captions_from: str | None = None
     final_loss: float | None = None

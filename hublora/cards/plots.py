@@ -28,7 +28,11 @@ _MOST_DOTS = 4000
 
 
 def loss_plot(
-    history: Sequence[Mapping[str, Any]], path: Path, *, title: str | None = None
+    history: Sequence[Mapping[str, Any]],
+    path: Path,
+    *,
+    title: str | None = None,
+    result_step: int | None = None,
 ) -> Path:
     """Plot loss and learning rate over the steps into a PNG and return its path.
 
@@ -37,6 +41,7 @@ def loss_plot(
             `token_embedding_lr` and `held_out`, the loss on images that are not trained on.
         path: PNG file that is written.
         title: Text above the plot, without any markup; None without a title.
+        result_step: Step whose weights are the result; None if it is not known.
 
     Raises:
         ValueError: No entry has a finite loss.
@@ -52,7 +57,7 @@ def loss_plot(
     canvas = FigureCanvasAgg(figure)
     upper, lower = _panels(figure, with_rate=any(rates.values()))
     _draw_loss(upper, losses)
-    _draw_held_out(upper, _series(history, "held_out"))
+    _draw_held_out(upper, _series(history, "held_out"), result_step)
     if lower is not None:
         _draw_rates(lower, {name: series for name, series in rates.items() if series})
     (lower or upper).set_xlabel("step", color=_INK, fontsize=10)
@@ -133,8 +138,10 @@ def _draw_loss(axes: Axes, losses: Sequence[tuple[int, float]]) -> None:
     axes.set_ylim(*_limits(values))
 
 
-def _draw_held_out(axes: Axes, losses: Sequence[tuple[int, float]]) -> None:
-    """Plot the held-out loss with a ring around its minimum."""
+def _draw_held_out(
+    axes: Axes, losses: Sequence[tuple[int, float]], result_step: int | None
+) -> None:
+    """Plot the held-out loss with a ring around its minimum, which says if it is the result."""
     if not losses:
         return
     steps, values = zip(*losses, strict=True)
@@ -142,7 +149,7 @@ def _draw_held_out(axes: Axes, losses: Sequence[tuple[int, float]]) -> None:
         steps, values, color=_HELD_OUT, linewidth=2, marker="o", markersize=4, label="held out"
     )
     step, value = min(losses, key=lambda pair: pair[1])
-    label = f"lowest, step {step:,}"
+    label = f"{'result' if step == result_step else 'lowest'}, step {step:,}"
     axes.scatter([step], [value], 90, facecolors="none", edgecolors=_HELD_OUT, label=label)
     low, high = axes.get_ylim()
     padding = (high - low) * 0.06

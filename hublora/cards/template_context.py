@@ -9,7 +9,7 @@ from urllib.parse import quote
 from hublora import quoting
 from hublora.cards import licenses, markdown, metadata, textual_inversion
 from hublora.cards import reproduce as remaking
-from hublora.cards.facts import CardFacts, GalleryImage, LicenseFacts, RepoFacts
+from hublora.cards.facts import CardFacts, GalleryImage, LicenseFacts, RepoFacts, TrainingFacts
 from hublora.cards.format import (
     format_count,
     format_environment,
@@ -152,13 +152,21 @@ def _made(facts: CardFacts) -> list[tuple[str, str]]:
         ("Target layers", format_value(facts.targets)),
         ("Rank", format_value(facts.rank)),
         ("Alpha", format_value(facts.alpha)),
-        ("Steps", format_value(training.steps)),
+        ("Steps", _steps(training)),
         ("Final loss", f"{loss:.4g}" if loss is not None else None),
         ("Duration", format_duration(training.seconds) if training.seconds else None),
         ("Images per second", f"{speed:.3g}" if speed else None),
         ("Peak memory", format_size(memory) if memory else None),
     ]
     return [row for row in repos if row[1]] + _rows(texts)
+
+
+def _steps(training: TrainingFacts) -> str | None:
+    """Return the number of steps, and which step's weights the adapter is if not the last one's."""
+    if training.steps is None or training.result_step in (None, training.steps):
+        return format_value(training.steps)
+    last = f"{training.steps:,}"
+    return f"{training.result_step:,} of {last}: the held-out loss of step {last} is higher"
 
 
 def _rows(pairs: Iterable[tuple[str, str | None]]) -> list[tuple[str, str]]:

@@ -34,8 +34,9 @@ _HEADS = ("RUN", "STATE", "STEP", "LOSS", "HELD OUT", "SIZE", "ON DISK", "IMAGE"
 def runs(folder: Path, sheet: Path | None) -> None:
     """List the trainings in or below FOLDER (./runs by default).
 
-    LOSS is the mean over the last tenth of the steps, HELD OUT the lowest loss on held-out images.
-    STATE is finished, running, stopped (--resume continues it) or broken.
+    LOSS is the mean over the last tenth of the steps, HELD OUT the lowest loss on held-out images;
+    STEP "150 of 500" is a result with the weights of step 150.
+    STATE is finished, running, stopped (with the command that resumes it) or broken.
     """
     from hublora.workflows.list_runs import list_runs, runs_sheet
 
@@ -55,8 +56,11 @@ def _table(runs: list[FoundRun]) -> list[str]:
     for number, row in enumerate(rows):
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
         lines.append("  ".join([*cells, row[-1]]).rstrip())
-        if number and (problem := runs[number - 1].problem):
-            lines.append(f"  {problem}")
+        run = runs[number - 1] if number else None
+        if run is not None and run.problem:
+            lines.append(f"  {run.problem}")
+        if run is not None and run.resume:
+            lines.append(f"  Resume: {run.resume}")
     return lines
 
 
@@ -66,13 +70,19 @@ def _row(run: FoundRun) -> tuple[str, ...]:
     return (
         str(run.folder),
         run.state,
-        str(run.step) if run.steps in (None, run.step) else f"{run.step}/{run.steps}",
+        _step(run),
         _number(run.loss),
         _number(run.held_out),
         format_size(run.size) if run.size is not None else "-",
         format_size(run.disk),
         str(run.image.relative_to(run.folder)) if run.image else "-",
     )
+
+
+def _step(run: FoundRun) -> str:
+    if run.result_step not in (None, run.step):
+        return f"{run.result_step} of {run.step}"
+    return str(run.step) if run.steps in (None, run.step) else f"{run.step}/{run.steps}"
 
 
 def _number(value: float | None) -> str:

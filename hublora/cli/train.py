@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,7 @@ from hublora.cli.output import out, output_flags
 from hublora.cli.train_flags import TrainCommand, given_settings, setting_flags
 from hublora.cli.train_plan import show_plan
 from hublora.errors import ConfigError
-from hublora.quoting import shell_word
+from hublora.quoting import shell_path, shell_word
 from hublora.refs import is_repo
 from hublora.training.config.training_config import TrainingConfig
 
@@ -37,7 +36,7 @@ Examples:
   hublora train --base … --dataset someone/millions --streaming --max-train-samples 20000
   hublora train --preset style --base … --folder ./paintings --dry-run
   hublora train --config run.yaml --set optimizer.weight_decay=0
-  hublora train … --output-dir runs/naruto-lora --resume
+  hublora train --resume runs/naruto-lora
   hublora train … --push-to-hub --hub-model-id me/naruto-lora --checkpoint-to-hub
   hublora train --resume me/naruto-lora
   hublora train … --train-batch-size 8 --fit 6
@@ -55,9 +54,9 @@ The flags of the diffusers training scripts work too (--pretrained_model_name_or
     "--resume",
     is_flag=False,
     flag_value="latest",
-    metavar="[CHECKPOINT|REPO]",
-    help="Go on from a checkpoint; the latest one unless named. Of a repo that --checkpoint-to-hub "
-    "wrote to, on any machine, with the settings kept there.",
+    metavar="[RUN|CHECKPOINT|REPO]",
+    help="Go on from the latest checkpoint of a run folder, or from a checkpoint, with the "
+    "settings kept there. Of a repo that --checkpoint-to-hub wrote to, on any machine.",
 )
 @click.option(
     "--config",
@@ -110,6 +109,7 @@ def train(
     """
     from hublora.cli.progress import ProgressReport
     from hublora.data.source import check_there
+    from hublora.workflows.train.run_settings import resume_here
     from hublora.workflows.train.signals import before_the_steps, sigterm_stops
 
     if list_settings:
@@ -121,6 +121,8 @@ def train(
     if made_from is not None or is_repo(resume):
         config = _recorded_config(made_from, given, resume)
     else:
+        if here := resume_here(resume, given):
+            given, resume = here
         config = TrainingConfig.from_settings(given)
         check_there(config.data)
     if fit is not None:
@@ -168,7 +170,7 @@ def _use_line(ref: str, config: TrainingConfig) -> str:
     """Return a command that draws with what was trained; its words stand in the prompt."""
     words = config.adapter.trigger_words
     prompt = shell_word(" ".join([*words, "…"])) if words else '"…"'
-    return f"Use it: hublora run {shlex.quote(ref)} {prompt}"
+    return f"Use it: hublora run {shell_path(ref)} {prompt}"
 
 
 def _recorded_config(

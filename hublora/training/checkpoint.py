@@ -45,6 +45,7 @@ from hublora.training.session import InputHashes, Session
 
 EMBEDDINGS = "embeddings/tokens.safetensors"
 OPTIMIZER = "optimizer.safetensors"
+_BEST_LOSSES, _LAST_LOSSES = "held_out.best", "held_out.last"
 
 # Settings that may change when a training is resumed.
 _FREE = (
@@ -208,6 +209,8 @@ def _load(session: Session, state: Mapping[str, Any], folder: Path) -> None:
     session.best = {
         name: best for name in session.trainables if (best := _below(tensors, f"best.{name}."))
     }
+    session.best_losses = tensors.get(_BEST_LOSSES)
+    session.last_losses = tensors.get(_LAST_LOSSES)
     session.step, session.is_over = state["step"], state["is_over"]
 
 
@@ -221,6 +224,8 @@ def _write(session: Session, folder: Path) -> None:
     skeleton = flatten_state(session.optimizer.state_dict(), "optimizer", tensors)
     for part_name, best in session.best.items():
         tensors |= {f"best.{part_name}.{name}": value for name, value in best.items()}
+    measured = {_BEST_LOSSES: session.best_losses, _LAST_LOSSES: session.last_losses}
+    tensors |= {name: one.clone() for name, one in measured.items() if one is not None}
     average = session.average.state_dict() if session.average is not None else None
     averages = flatten_state(average, "average", tensors)
     save_tensors(tensors, folder / OPTIMIZER)

@@ -89,9 +89,9 @@ def smaller(config: TrainingConfig, side: int) -> str:
 
 def last_good(run: Path) -> str:
     """Return the last checkpoint and how to resume from it, as a sentence."""
-    from hublora.training.run_folder import list_checkpoints
+    from hublora.training.run_folder import list_checkpoints, resume_command
 
     found = list_checkpoints(run)
     if not found:
         return "No checkpoint was saved yet."
-    return f"The last good checkpoint is {found[-1]}: resume with --output-dir {run} --resume."
+    return f"The last good checkpoint is {found[-1]}. Resume from it: {resume_command(run)}"

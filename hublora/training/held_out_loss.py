@@ -27,7 +27,7 @@ class Measure:
         step: Optimizer steps that were done.
         loss: Mean squared error, over images and timesteps.
         buckets: Mean loss by range of timesteps; None for a range without samples.
-        is_best: Whether no measure before was lower.
+        is_best: Whether every measure before was higher.
     """
 
     step: int
@@ -47,7 +47,9 @@ def is_due(session: Session) -> bool:
 def measure(session: Session, generator: torch.Generator) -> Measure:
     """Measure the adapter that people would use now, and remember it if it is the best."""
     accelerator = session.accelerator
-    record = torch.zeros(2, BUCKETS, dtype=torch.float64, device=accelerator.device)
+    count = len(session.held_out_indices) * session.config.holdout.timesteps
+    # Losses and shares of noise, each at its measurement's number, whoever measures it.
+    record = torch.zeros(2, count, dtype=torch.float64, device=accelerator.device)
     models = list(session.trained.values())
     for model in models:
         model.eval()
@@ -55,19 +57,23 @@ def measure(session: Session, generator: torch.Generator) -> Measure:
         with session.averaged(), torch.no_grad():
             for numbers in _batches(session):
                 losses, levels = _losses(session, numbers, generator)
-                add_to_buckets(record, losses, session.parameterization.share(levels))
+                record[0, numbers] = losses.double()
+                record[1, numbers] = session.parameterization.share(levels).double()
     finally:
         for model in models:
             model.train()
     if accelerator.num_processes > 1:
         record = accelerator.reduce(record, "sum")
-    sums, counts = record.tolist()
-    loss = sum(sums) / sum(counts)
+    losses, shares = record.cpu().unbind()
+    buckets = torch.zeros(2, BUCKETS, dtype=torch.float64)
+    add_to_buckets(buckets, losses, shares)
+    loss = losses.mean().item()
     best = session.best_loss is None or loss < session.best_loss
     session.measures.append((session.step, loss))
+    session.last_losses = losses
     if best:
         session.remember_best()
-    return Measure(session.step, loss, bucket_means(sums, counts), best)
+    return Measure(session.step, loss, bucket_means(*buckets.tolist()), best)
 
 
 def has_stalled(session: Session) -> bool:

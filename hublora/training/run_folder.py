@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from hublora.errors import ConfigError
-from hublora.filesystem import LOCK, OWN_FOLDER, is_locked, write_atomically
+from hublora.filesystem import LOCK, OWN_FOLDER, RUN_SETTINGS, is_locked, write_atomically
+from hublora.quoting import shell_path
 
 STATE = "state.json"  # the file of a checkpoint that is written last
 HISTORY = "training/history.jsonl"
@@ -47,7 +48,7 @@ def check_own(run: Path) -> None:
     raise ConfigError(
         f"output_dir must be a new folder or one of an earlier training, but {run} has other "
         f"files: {listed}.",
-        f"Write into a folder inside it: --output-dir {run / 'lora'}",
+        f"Write into a folder inside it: --output-dir {shell_path(run / 'lora')}",
     )
 
 
@@ -56,6 +57,13 @@ def keep_from_uploads(run: Path) -> None:
     stays."""
     if not (run / _IGNORED).exists():
         write_atomically(run / _IGNORED, "\n".join(_NOT_SHARED) + "\n")
+
+
+def resume_command(run: Path) -> str:
+    """Return the command that resumes the training of a run folder."""
+    if (run / RUN_SETTINGS).is_file():
+        return f"hublora train --resume {shell_path(run)}"
+    return f"the same command with --output-dir {shell_path(run)} --resume"
 
 
 def is_unused(run: Path) -> bool:

@@ -17,6 +17,7 @@ from hublora.families import Family, Parameterization
 from hublora.training.bucket_sampler import BucketSampler
 from hublora.training.config.training_config import TrainingConfig
 from hublora.training.lora_module import LoraModule
+from hublora.training.paired_difference import PairedDifference, paired_difference
 from hublora.training.token_embeddings import Tokens
 
 TOKENS = "tokens"  # name of the trainable that is not a component's adapter
@@ -96,7 +97,11 @@ class Session:
         average: Moving average of the trained parameters; None without `adapter.ema_decay`.
         measures: Step and held-out loss of every measure.
         best: Trainable -> its tensors at the lowest held-out loss, on the CPU; empty before.
+        best_losses: [images · timesteps] of the measure with the lowest held-out loss, float64 on
+            the CPU; None before.
+        last_losses: [images · timesteps] of the last measure, likewise.
         step: Optimizer steps done, from 0.
+        result_step: Step whose weights are the result; None before `finalize`.
         is_over: Whether no step is left.
         is_final: Whether the weights are those of the result: see `finalize`.
     """
@@ -119,7 +124,10 @@ class Session:
     average: Any = None
     measures: list[tuple[int, float]] = field(default_factory=list)
     best: dict[str, dict[str, torch.Tensor]] = field(default_factory=dict)
+    best_losses: torch.Tensor | None = None
+    last_losses: torch.Tensor | None = None
     step: int = 0
+    result_step: int | None = None
     is_over: bool = False
     is_final: bool = False
 
@@ -171,10 +179,27 @@ class Session:
         """The lowest held-out loss so far; None before the first measure."""
         return min((loss for _, loss in self.measures), default=None)
 
+    @property
+    def best_step(self) -> int | None:
+        """The step of the lowest held-out loss so far; None before the first measure."""
+        return min(self.measures, key=lambda one: one[1])[0] if self.measures else None
+
+    @property
+    def loss_after_best(self) -> PairedDifference | None:
+        """By how much the last held-out loss is above the lowest one; None where nothing was
+        measured after that."""
+        if self.best_losses is None or self.last_losses is None or self.best_step == self.step:
+            return None
+        timesteps = self.config.holdout.timesteps
+        return paired_difference(self.best_losses, self.last_losses, timesteps)
+
     def remember_best(self) -> None:
-        """Copy the weights that would be the result now."""
+        """Copy the weights that would be the result now, and the losses of the last measure."""
+        self.best, self.best_losses = self._current_weights(), self.last_losses
+
+    def _current_weights(self) -> dict[str, dict[str, torch.Tensor]]:
         with self.averaged():
-            self.best = {
+            return {
                 name: {key: tensor.cpu().clone() for key, tensor in part.state().items()}
                 for name, part in self.trainables.items()
             }
@@ -182,11 +207,15 @@ class Session:
     def finalize(self) -> None:
         """Load the weights of the result, after which the training is over.
 
-        They are those of the lowest held-out loss, else the averaged ones, else the last ones.
+        They are the last ones, averaged if they are; those of the lowest held-out loss only where
+        the last loss is higher by more than the error of the measure.
         """
-        if not (self.config.holdout.keep_best and self.best):
-            self.remember_best()
-        for name, state in self.best.items():
+        rise = self.loss_after_best
+        if self.config.holdout.keep_best and rise is not None and rise.is_clear:
+            result, self.result_step = self.best, self.best_step
+        else:
+            result, self.result_step = self._current_weights(), self.step
+        for name, state in result.items():
             self.trainables[name].load_state(state)
         self.is_final = True
 

@@ -22,8 +22,10 @@ from hublora.training.run_folder import (
     STATE,
     list_checkpoints,
     read_history,
+    resume_command,
 )
 from hublora.workflows.notebook import NotebookResult
+from hublora.workflows.train.run_settings import read_run_settings
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -46,6 +48,7 @@ class FoundRun(NotebookResult):
         problem: Sentence about what is broken or missing; None if nothing is.
         step: Last recorded optimizer step, from 0.
         steps: Optimizer steps of the whole training; None if not recorded.
+        result_step: Step whose weights are the result; None without a result.
         loss: Mean loss over the last tenth of the recorded steps; None without steps.
         held_out: Lowest loss on held-out images; None if not measured.
         base: Repo id or folder of the base; None if not recorded.
@@ -53,6 +56,7 @@ class FoundRun(NotebookResult):
         size: Bytes of the adapter file, else of that in the newest checkpoint; None without both.
         disk: Bytes of all files in the run folder.
         image: Path of the gallery sheet, else of the newest preview; None without both.
+        resume: Command that resumes a stopped training; None for the others.
     """
 
     folder: Path
@@ -60,6 +64,7 @@ class FoundRun(NotebookResult):
     problem: str | None
     step: int
     steps: int | None
+    result_step: int | None
     loss: float | None
     held_out: float | None
     base: str | None
@@ -67,6 +72,7 @@ class FoundRun(NotebookResult):
     size: int | None
     disk: int
     image: Path | None
+    resume: str | None
 
     @property
     def shown_image(self) -> Path | None:
@@ -156,6 +162,7 @@ def _read_run(folder: Path) -> FoundRun:
         problem=None,
         step=max((row["step"] for row in rows), default=0),
         steps=None,
+        result_step=None,
         loss=sum(last) / len(last) if last else None,
         held_out=min(held_out, default=None),
         base=None,
@@ -163,9 +170,12 @@ def _read_run(folder: Path) -> FoundRun:
         size=adapter.stat().st_size if adapter is not None else None,
         disk=sum(one.stat().st_size for one in folder.rglob("*") if one.is_file()),
         image=_image(folder),
+        resume=None,
     )
     try:
-        return _with_settings(run, adapter)
+        run = _with_settings(run, adapter)
+        resume = resume_command(folder) if run.state == "stopped" else None
+        return replace(run, resume=resume)
     except (ConfigError, AdapterError) as error:
         # A running process may be writing this file now: not broken.
         state: State = "running" if run.state == "running" else "broken"
@@ -179,13 +189,17 @@ def _with_settings(run: FoundRun, adapter: Path | None) -> FoundRun:
         AdapterError: The adapter is damaged or missing.
         ConfigError: The settings do not parse.
     """
-    if adapter is not None:
-        read_file_header(adapter)
+    metadata = read_file_header(adapter).metadata if adapter is not None else {}
     checkpoints = list_checkpoints(run.folder)
     finished = (run.folder / CARD).is_file() and (run.folder / SETTINGS).is_file()
     if finished and run.state != "running":
         settings: dict[str, Any] = flatten(read_settings_file(run.folder / SETTINGS))
-        run = replace(run, state="finished")
+        result_step = metadata.get("hublora.steps", "")
+        run = replace(
+            run,
+            state="finished",
+            result_step=int(result_step) if result_step.isdecimal() else run.step,
+        )
         if adapter is None:
             raise AdapterError("The adapter file is missing.")
     elif checkpoints:
@@ -193,7 +207,7 @@ def _with_settings(run: FoundRun, adapter: Path | None) -> FoundRun:
         run = replace(run, step=max(run.step, _step(checkpoints[-1])))
     else:
         problem = None if run.state == "running" else "No checkpoint was saved."
-        return replace(run, problem=problem)
+        settings, run = read_run_settings(run.folder) or {}, replace(run, problem=problem)
     steps = settings.get("schedule.max_train_steps")
     source = next((v for k in _SOURCES if (v := settings.get(k))), None)
     return replace(

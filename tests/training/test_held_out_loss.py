@@ -11,12 +11,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+import hublora
 from hublora.errors import ConfigError
+from hublora.progress import Note
 from hublora.training.checkpoint import load_checkpoint, save_checkpoint
 from hublora.training.events import CheckpointDue, StepDone
 from hublora.training.held_out_loss import BUCKETS, has_stalled, measure
 from hublora.training.loop import train
 from hublora.training.metrics_log import MetricsLog
+from hublora.training.paired_difference import paired_difference
 from hublora.training.rng import split
 from hublora.training.session import Session
 
@@ -99,40 +102,83 @@ def test_measuring_does_not_change_the_training(start: Callable[..., Session]) -
     assert torch.equal(end(holdout__steps=1), end(holdout__steps=100))
 
 
-def test_training_stops_when_measures_stall_and_the_best_is_used(
-    start: Callable[..., Session], tmp_path: Path
+# At such a rate the adapter gets worse: clearly by the second step, by chance by the fourth.
+WORSE = {
+    "holdout__images": 2,
+    "holdout__steps": 1,
+    "optimizer__learning_rate": 0.5,
+    "schedule__name": "constant",
+    "schedule__max_train_steps": 50,
+}
+
+
+@pytest.mark.parametrize(("patience", "clear"), [(1, True), (3, False)])
+def test_the_best_is_the_result_where_the_last_is_worse_by_more_than_the_error(
+    start: Callable[..., Session], tmp_path: Path, patience: int, clear: bool
 ) -> None:
-    """At such a rate the adapter only gets worse; after a resume it is all the same."""
-    changes = {
-        "holdout__images": 2,
-        "holdout__steps": 1,
-        "holdout__patience": 3,
-        "optimizer__learning_rate": 0.5,
-        "schedule__name": "constant",
-        "schedule__max_train_steps": 50,
-    }
+    """After a resume it is all the same."""
+    changes = {**WORSE, "holdout__patience": patience}
     session = start(**changes)
     states, due = {}, []
     for event in train(session):
         if isinstance(event, StepDone):
             states[event.step] = [p.detach().clone() for p in session.parameters]
-            if event.step == 2:
+            if event.step == 1:
                 folder = save_checkpoint(session)
         elif isinstance(event, CheckpointDue):
             due.append(event.step)
     losses = [loss for _, loss in session.measures]
     best = losses.index(min(losses)) + 1
-    assert session.step == best + 3 < 50
+    assert session.step == best + patience < 50
     assert due == [session.step], "the last state is saved"
+    rise = session.loss_after_best
+    assert rise is not None
+    assert rise.mean == pytest.approx(losses[-1] - losses[best - 1])
+    assert (rise.mean > 2 * rise.error) is clear
     session.finalize()
-    assert all(map(torch.equal, states[best], session.parameters))
+    assert session.result_step == (best if clear else session.step)
+    assert all(map(torch.equal, states[session.result_step], session.parameters))
 
     resumed = start(**changes)
     load_checkpoint(resumed, folder)
     list(train(resumed))
     assert resumed.measures == session.measures
     resumed.finalize()
+    assert resumed.result_step == session.result_step
     assert all(map(torch.equal, session.parameters, resumed.parameters))
+
+
+def test_the_result_s_step_is_told_everywhere(settings: Callable[..., Any]) -> None:
+    from hublora.adapters.header import read_file_header
+    from hublora.workflows.list_runs import list_runs
+
+    events: list[object] = []
+    config = settings(**WORSE, holdout__patience=1, validation__num_images=1)
+    result = hublora.train(config, callback=events.append)
+    assert (result.steps, result.result_step) == (2, 1)
+    header = read_file_header(result.folder / "pytorch_lora_weights.safetensors").metadata
+    assert (header["hublora.steps"], header["hublora.last_step"]) == ("1", "2")
+    card = (result.folder / "README.md").read_text()
+    assert "| Steps | 1 of 2:" in card
+    assert "| Images | 4 |" in card
+    notes = [event.text for event in events if isinstance(event, Note)]
+    assert any("on 4 images (2 held out)" in note for note in notes)
+    (told,) = (note for note in notes if note.startswith("The result is step 1:"))
+    assert f"The weights of step 2 are in {result.folder / 'checkpoint-2'}." in told
+    (run,) = list_runs(result.folder)
+    assert (run.step, run.result_step) == (2, 1)
+
+
+def test_the_error_is_that_of_pairs_and_of_images() -> None:
+    first = torch.zeros(6)
+    even = paired_difference(first, torch.tensor([1.0, 3, 1, 3, 1, 3]), 2)
+    assert even.mean == 2
+    assert even.error == pytest.approx(torch.tensor([1.0, 3, 1, 3, 1, 3]).std().item() / 6**0.5)
+    by_image = paired_difference(first, torch.tensor([0.0, 0, 3, 3, 6, 6]), 2)
+    assert by_image.error == pytest.approx(3 / 3**0.5)
+    assert not paired_difference(first[:1], torch.ones(1), 1).is_clear
+    assert paired_difference(first, torch.ones(6), 2).is_clear
+    assert not paired_difference(first, -torch.ones(6), 2).is_clear
 
 
 @pytest.mark.parametrize(

@@ -98,7 +98,7 @@ def test_ctrl_c_saves_says_how_to_go_on_and_going_on_ends_in_the_same_bytes(
     process.send_signal(signal.SIGINT)
     stderr = process.communicate(timeout=120)[1]
     assert process.returncode == 130, stderr
-    assert "--output-dir run --resume" in stderr
+    assert "hublora train --resume run" in stderr
     assert "Traceback" not in stderr
     run = train_here(tmp_path, FLAGS, monkeypatch, resume="latest")
     assert (run / WEIGHTS).read_bytes() == (whole / WEIGHTS).read_bytes()

@@ -114,6 +114,7 @@ def test_a_person_reads_a_table(runs: Path, hublora_cli: Cli, tmp_path: Path) ->
     assert lines[0].split()[:5] == ["RUN", "STATE", "STEP", "LOSS", "HELD"]
     (stopped,) = (line for line in lines if line.startswith(f"{runs}/stopped "))
     assert "4/6" in stopped
+    assert f"  Resume: hublora train --resume {runs}/stopped" in lines
     assert "There are no trainings" in hublora_cli("runs", str(tmp_path)).out
     missing = hublora_cli("runs", str(tmp_path / "nowhere"))
     assert missing.status == 1

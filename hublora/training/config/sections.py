@@ -176,7 +176,9 @@ class HoldoutSettings(Section):
         8, ge=1, le=100, description="Timesteps at which each held-out image is measured."
     )
     keep_best: bool = Field(
-        True, description="The result is the adapter with the lowest held-out loss."
+        True,
+        description="The result is the adapter with the lowest held-out loss, if the last one's is "
+        "higher by more than the error of the measure.",
     )
     patience: int | None = Field(
         None, ge=1, description="Stop early after so many measures in a row without a lower one."

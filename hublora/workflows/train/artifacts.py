@@ -38,6 +38,7 @@ from hublora.workflows.train.card_facts import (
     card_facts,
     dtype_name,
     main_file,
+    result_step,
     title,
 )
 from hublora.workflows.train.gallery import (
@@ -81,6 +82,8 @@ class TrainingResult(NotebookResult):
         steps: Optimizer steps done by this process; before a resume, others did the rest.
         seconds: Wall time of `steps`, previews excluded.
         final_loss: Mean loss over the last tenth of the steps.
+        result_step: Step whose weights are the result: the last one, or that of the lowest
+            held-out loss.
         pushed: Repo and commit on the Hub; None without a push.
     """
 
@@ -88,6 +91,7 @@ class TrainingResult(NotebookResult):
     steps: int
     seconds: float
     final_loss: float
+    result_step: int
     pushed: PushResult | None = None
 
     @property
@@ -123,7 +127,7 @@ def write_results(
     settings = yaml.safe_dump(_reproducible(session), sort_keys=False)
     write_atomically(folder / SETTINGS, settings)
     rows = done.history.rows
-    loss_plot(rows, folder / LOSS_PLOT, title=title(session))
+    loss_plot(rows, folder / LOSS_PLOT, title=title(session), result_step=result_step(session))
     callback(FileWritten("loss plot", folder / LOSS_PLOT))
     losses = [row["loss"] for row in rows[-max(1, len(rows) // 10) :]]
     final_loss = sum(losses) / len(losses)
@@ -133,7 +137,7 @@ def write_results(
     )
     save_card(folder, card_facts(run, environment))
     callback(FileWritten("card", folder / CARD))
-    return TrainingResult(folder, done.steps, done.seconds, final_loss)
+    return TrainingResult(folder, done.steps, done.seconds, final_loss, result_step(session))
 
 
 def _facts(session: Session, base: Base) -> AdapterFacts:
@@ -202,7 +206,8 @@ def _metadata(session: Session, base: Base, source: Source) -> dict[str, str]:
         "hublora.version": __version__,
         "hublora.dataset": source.id if source.revision else "",
         "hublora.dataset_revision": source.revision or "",
-        "hublora.steps": str(session.step),
+        "hublora.steps": str(result_step(session)),
+        "hublora.last_step": str(session.step),
         "hublora.seed": str(session.config.seed),
     }
     return metadata_of_facts(replace(_facts(session, base), license=base.license), found)

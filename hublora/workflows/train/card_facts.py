@@ -129,6 +129,11 @@ def _token_embeddings(run: FinishedTraining) -> TokenEmbeddingFacts | None:
     return TokenEmbeddingFacts(run.embeddings_path, tokens.lengths, keys, size)
 
 
+def result_step(session: Session) -> int:
+    """Return the step whose weights are the result of a finished session."""
+    return session.step if session.result_step is None else session.result_step
+
+
 def dtype_name(session: Session) -> str:
     """Return the dtype of the frozen weights, e.g. "bfloat16"."""
     return _DTYPES[session.accelerator.mixed_precision]
@@ -139,7 +144,8 @@ def _training(run: FinishedTraining) -> TrainingFacts:
     whole = run.steps == session.step  # else earlier steps were not timed
     return TrainingFacts(
         steps=session.step,
-        images=len(run.source.examples),
+        result_step=result_step(session),
+        images=len(run.source.examples) - len(session.held_out_indices),
         captions_from=run.source.captions_from,
         final_loss=run.final_loss,
         seconds=run.seconds if whole else None,
@@ -187,6 +193,7 @@ _ELSEWHERE = ("base.", "hub.", "checkpoint.", "validation.")
 
 def _named_settings(session: Session) -> dict[str, object]:
     config, tokens = session.config, session.tokens
+    losses = dict(session.measures)
     return {
         "method": config.method,
         "preset": config.preset,
@@ -209,7 +216,10 @@ def _named_settings(session: Session) -> dict[str, object]:
         "initialisation": config.adapter.init if config.adapter.init != "gaussian" else None,
         "averaged with decay": config.adapter.ema_decay,
         "held-out images": len(session.held_out_indices) or None,
-        "held-out loss": session.best_loss,
+        "held-out loss": losses.get(result_step(session)),
+        "held-out loss of the last step": losses.get(session.step)
+        if result_step(session) != session.step
+        else None,
         "objective": session.parameterization.name,
         "min-SNR γ": config.objective.snr_gamma,
         "noise offset": config.objective.noise_offset or None,

@@ -31,7 +31,7 @@ def find_checkpoint(config: TrainingConfig, resume: str | None, callback: Callba
         ConfigError: No such checkpoint, or nothing was to be resumed and the folder has a training
             already.
     """
-    from hublora.training.run_folder import STATE, list_checkpoints
+    from hublora.training.run_folder import STATE, list_checkpoints, resume_command
 
     folder = config.run_folder
     found = list_checkpoints(folder)
@@ -39,7 +39,8 @@ def find_checkpoint(config: TrainingConfig, resume: str | None, callback: Callba
         if found:
             raise ConfigError(
                 f"{folder} contains a training already.",
-                "Resume it: --resume. Or start a new one in another folder: --output-dir …",
+                f"Resume it: {resume_command(folder)}. Or start a new one in another folder: "
+                "--output-dir …",
             )
         return None
     if resume == LATEST:
@@ -52,7 +53,8 @@ def find_checkpoint(config: TrainingConfig, resume: str | None, callback: Callba
         if found:
             raise ConfigError(
                 f"{folder} contains a training already; {resume} resumes in a new folder.",
-                "Resume the one here: --resume. Or name another folder: --output-dir …",
+                f"Resume the one here: {resume_command(folder)}. Or name another folder: "
+                "--output-dir …",
             )
         return download_checkpoint(resume, folder)
     path = Path(resume)

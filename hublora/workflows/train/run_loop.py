@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from hublora.errors import Interrupted
 from hublora.progress import Callback, FileWritten, Note, StepProgress
+from hublora.quoting import shell_path
 from hublora.resolution.base import Base
 from hublora.workflows.train.gallery import generate_preview
 from hublora.workflows.train.signals import asked_to_stop, interrupted
@@ -137,6 +138,28 @@ def _saved_on_failure(session: Session, save: Callable[[], object]) -> Iterator[
             with suppress(Exception):
                 save()
         raise
+
+
+def result_note(session: Session) -> Note | None:
+    """Return the sentence that says which step's weights are the result, after `finalize`; None
+    where the last step has the lowest held-out loss or none was measured."""
+    rise, best = session.loss_after_best, session.best_step
+    if rise is None:
+        return None
+    last, by = f"step {session.step}", f"{rise.mean:.4f} ± {rise.error:.4f}"
+    if session.result_step == session.step:
+        why = (
+            f"held-out loss is higher than the lowest one, of step {best}, by {by}"
+            if rise.is_clear
+            else f"held-out loss is that of step {best}, the lowest one, within the error of the "
+            f"measure ({by})"
+        )
+        return Note(f"The result is the last step, {session.step}: its {why}.")
+    folder = shell_path(session.config.run_folder / f"checkpoint-{session.step}")
+    return Note(
+        f"The result is step {session.result_step}: the held-out loss of the last step, "
+        f"{session.step}, is higher by {by}. The weights of {last} are in {folder}."
+    )
 
 
 def _measured(measure: Measure) -> Note:

@@ -19,10 +19,12 @@ def interrupted(checkpoint: Path, elsewhere: str | None = None) -> Interrupted:
         checkpoint: Folder of the checkpoint, in the run folder.
         elsewhere: Command that resumes on another machine; None if nothing was uploaded.
     """
+    from hublora.training.run_folder import resume_command
+
     command = f"\nOr on another machine: {elsewhere}" if elsewhere else ""
     return Interrupted(
         f"Stopped; everything so far is in {checkpoint}.",
-        f"Resume with the same command and: --output-dir {checkpoint.parent} --resume{command}",
+        f"Resume: {resume_command(checkpoint.parent)}{command}",
         checkpoint,
     )
 

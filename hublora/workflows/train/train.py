@@ -19,7 +19,8 @@ from hublora.workflows.train.artifacts import TrainingResult, TrainingStats, wri
 from hublora.workflows.train.class_images import open_class_images
 from hublora.workflows.train.hub_checkpoint import background_upload, delete_hub_checkpoint
 from hublora.workflows.train.prepare import PreparedRun, encode, initial_updates, prepare_run
-from hublora.workflows.train.run_loop import open_history, train_to_end
+from hublora.workflows.train.run_loop import open_history, result_note, train_to_end
+from hublora.workflows.train.run_settings import write_run_settings
 from hublora.workflows.train.signals import before_the_steps, interrupted, sigterm_stops
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ def train(
         with before_the_steps():
             ready = prepare_run(config, resume, callback)
             on_main(lambda: _claim(ready.config.run_folder, until_done))
+            on_main(lambda: write_run_settings(ready.config))
             session, history = _start_session(ready, callback)
         return _train(ready, session, history, callback)
 
@@ -116,6 +118,8 @@ def _train(
     with background_upload(session, callback) as uploader:
         seconds = train_to_end(session, base, source, history, callback, uploader)
         session.finalize()
+        if note := result_note(session):
+            callback(note)
         done = TrainingStats(history, session.step - first, seconds)
         with _stoppable(session):
             result = on_main(lambda: write_results(session, base, source, done, callback))
@@ -158,5 +162,8 @@ def _summary(session: Session) -> str:
     count = sum(parameter.numel() for parameter in session.parameters)
     steps = format_count(session.total_steps - session.step, "step")
     images = format_count(session.images_per_step, "image")
+    distinct = format_count(len(set(session.train_indices)), "image")
+    held_out = len(session.held_out_indices)
+    apart = f" ({held_out:,} held out)" if held_out else ""
     device = device_name(session.accelerator)
-    return f"Training {count:,} weights for {steps} of {images} on {device}"
+    return f"Training {count:,} weights on {distinct}{apart} for {steps} of {images} on {device}"
