@@ -47,7 +47,7 @@ class Example:
             with self.file() as file:
                 return load_image(file)
         except DataError as error:
-            raise DataError(f"The image {self.name} {error.message}.") from error
+            raise DataError(f"The image {self.name} {error.message}.", error.hint) from error
         except OSError as error:
             raise DataError(f"The image {self.name} cannot be read: {error}.") from error
 

@@ -6,19 +6,18 @@ It comes with the package, so nothing is downloaded, and finds faces that look a
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from hublora.data.checked_json import read_checked, write_checked
 from hublora.data.examples import Example
 from hublora.data.image_check import ordered_map
 from hublora.errors import DataError
-from hublora.filesystem import write_atomically
 
-FORMAT = 1
+FORMAT = 2
 _CASCADE = "haarcascade_frontalface_default.xml"
 _WORK_SIDE = 512  # pixels of the longer side: enough to find faces, and quick
 _MIN_FACE = 0.06  # of the shorter side
@@ -47,10 +46,13 @@ def center_on_faces(
         workers: Threads that decode and search; 0: none besides this one.
     """
     path = cache_root / "faces" / f"{fingerprint}.json"
-    found = _load(path, len(examples))
-    if found is None:
+    saved = read_checked(path)
+    made_with = {"format": FORMAT, "images": len(examples)}
+    if isinstance(saved, dict) and saved["made with"] == made_with:
+        found = saved["faces"]
+    else:
         found = list(ordered_map(find_face, examples, workers))
-        write_atomically(path, json.dumps({"format": FORMAT, "faces": found}))
+        write_checked(path, {"made with": made_with, "faces": found})
     return [
         replace(one, crop_center=(place[0], place[1]) if place else None)
         for one, place in zip(examples, found, strict=True)
@@ -87,12 +89,3 @@ def _cascade() -> Any:
 
 def _opencv() -> Any:
     return import_module("cv2")
-
-
-def _load(path: Path, count: int) -> list[Any] | None:
-    try:
-        saved = json.loads(path.read_text(encoding="utf-8"))
-        faces = saved["faces"] if saved["format"] == FORMAT else None
-    except (OSError, ValueError, TypeError, KeyError):
-        return None
-    return faces if isinstance(faces, list) and len(faces) == count else None

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from hublora.data.checked_json import read_checked, write_checked
 from hublora.data.examples import Example, Skipped
 from hublora.errors import DataError
-from hublora.filesystem import write_atomically
 
-FORMAT = 3
+FORMAT = 4
 
 # Of the longer side to the shorter. Resized to cover a square of 1024, an image then has at most
 # 32 megapixels; one of 30,000×10 would have 3,000.
@@ -42,19 +42,23 @@ def scan_images(
         workers: Threads that decode; 0: one per processor, since nothing else runs yet.
         progress: Called with (done, total) in images.
     """
-    from PIL import __version__ as pillow
+    from hublora.data.images import decoders
 
     path = cache_root / "image_checks" / f"{fingerprint}.json"
-    made_with = {"format": FORMAT, "pillow": pillow, "images": len(examples)}
-    seen = _load(path, made_with)
-    if seen is None:
-        seen = []
+    made_with = {"format": FORMAT, "decoders": decoders(), "images": len(examples)}
+    saved = read_checked(path)
+    seen: list[Any] = []
+    if isinstance(saved, dict) and saved["made with"] == made_with:
+        seen = saved["seen"]
+    else:
         for found in ordered_map(_check, examples, workers or _processors()):
             seen.append(found)
             if progress:
                 progress(len(seen), len(examples))
         if not any(str(found).startswith(UNREADABLE) for found in seen):
-            _save(path, made_with, seen)
+            # Without the cached result, the next run decodes again.
+            with suppress(OSError):
+                write_checked(path, {"made with": made_with, "seen": seen})
     usable, damaged = [], []
     for example, found in zip(examples, seen, strict=True):
         if isinstance(found, str):
@@ -125,19 +129,3 @@ def check_shape(width: int, height: int) -> None:
     """
     if max(width, height) > MAX_RATIO * min(width, height):
         raise DataError(f"is {width}×{height}, above the aspect ratio limit of {MAX_RATIO}:1")
-
-
-def _load(path: Path, made_with: dict[str, Any]) -> list[Any] | None:
-    try:
-        saved = json.loads(path.read_text(encoding="utf-8"))
-        seen = saved.pop("seen")
-    except (OSError, ValueError, AttributeError, KeyError):
-        return None
-    return seen if saved == made_with and len(seen) == made_with["images"] else None
-
-
-def _save(path: Path, made_with: dict[str, Any], seen: list[Any]) -> None:
-    try:
-        write_atomically(path, json.dumps({**made_with, "seen": seen}))
-    except OSError:
-        pass  # without the cached result, the next run decodes again

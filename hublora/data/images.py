@@ -166,6 +166,13 @@ def _known_formats() -> tuple[str, ...]:
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
+def decoders() -> list[str]:
+    """Return the version of Pillow and the formats that it and its plugins open here."""
+    from PIL import __version__
+
+    return [f"Pillow {__version__}", *_known_formats()]
+
+
 def _turn_upright(image: Image) -> Image:
     from PIL import ImageOps
 

@@ -5,7 +5,8 @@
     <folder>/              complete, by an atomic rename: rows.safetensors, index.json
 
 The file has its full size and header from the first batch on. `progress.json` counts the rows
-that are synced to the disk; later rows are written again after a crash.
+that are synced to the disk; later rows are written again after a crash. Both JSON files have the
+CRC-32 of each field's rows, so that damaged ones are written again instead of trained on.
 
 Over 300 lines because writing, resuming and reading share the file's format.
 """
@@ -23,6 +24,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
+from zlib import crc32
 
 from hublora.errors import DataError
 from hublora.filesystem import sync_folder, write_atomically
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
 ROWS = "rows.safetensors"
 INDEX = "index.json"
 PROGRESS = "progress.json"
+_CRC = "crc32"
+_CHUNK = 1 << 24  # bytes that are read at a time
 SECONDS_BETWEEN_SYNCS = 0.5
 
 # First missing row -> batches of rows in order, each field -> tensor [n, …].
@@ -59,34 +63,35 @@ def open_rows(
     """
     from huggingface_hub.utils import WeakFileLock
 
-    if _is_complete(folder, count):
-        return map_file(folder / ROWS), True
+    if (rows := _complete_rows(folder, count)) is not None:
+        return rows, True
     partial = folder.with_name(folder.name + ".partial")
     with ExitStack() as stack:
         with translated_disk_errors(folder):
             folder.parent.mkdir(parents=True, exist_ok=True)
             stack.enter_context(WeakFileLock(folder.with_name(folder.name + ".lock")))
-        if _is_complete(folder, count):
-            return map_file(folder / ROWS), True
-        _write(partial, count, batch_size, produce)
+        if (rows := _complete_rows(folder, count)) is not None:
+            return rows, True
+        sums = _write(partial, count, batch_size, produce)
         with translated_disk_errors(folder):
-            _finish(partial, folder, {"rows": count, **about})
+            _finish(partial, folder, {"rows": count, _CRC: sums, **about})
     return map_file(folder / ROWS), False
 
 
 def count_done(folder: Path, count: int) -> int:
-    """Return the number of rows that are complete on the disk now."""
-    if _is_complete(folder, count):
+    """Return the number of rows that are on the disk now; they are not read."""
+    if (folder / INDEX).is_file() and has_full_size(folder / ROWS, count):
         return count
     return int(_load(folder.with_name(folder.name + ".partial") / PROGRESS).get("rows", 0))
 
 
-def _write(partial: Path, count: int, batch_size: int, produce: Produce) -> None:
-    """Write partial/rows.safetensors, continuing where an earlier process stopped."""
+def _write(partial: Path, count: int, batch_size: int, produce: Produce) -> dict[str, int]:
+    """Write partial/rows.safetensors, continuing where an earlier process stopped; return the
+    checksum of each field."""
     path, progress = partial / ROWS, partial / PROGRESS
-    done = _resumable(path, progress, count, batch_size)
+    done, sums = _resumable(path, progress, count, batch_size)
     if done == count:
-        return
+        return sums
     with ExitStack() as opened:
         with translated_disk_errors(partial):
             partial.mkdir(exist_ok=True)
@@ -100,15 +105,18 @@ def _write(partial: Path, count: int, batch_size: int, produce: Produce) -> None
                 if not fields:
                     fields = fields_of(batch)
                     _check_space(partial, count * sum(field.row_bytes for field in fields))
-                    start = write_header(file, fields, count)
-                done += write_rows(file, fields, start, count, done, batch)
+                    start, header = write_header(file, fields, count)
+                    sums = dict.fromkeys((field.name for field in fields), header)
+                done += write_rows(file, fields, start, count, done, batch, sums)
                 if done == count or time.monotonic() - synced > SECONDS_BETWEEN_SYNCS:
-                    _record(file, progress, {"rows": done, "count": count, "batch": batch_size})
+                    record = {"rows": done, "count": count, "batch": batch_size, _CRC: sums}
+                    _record(file, progress, record)
                     synced = time.monotonic()
     assert done == count, f"{done} of {count} rows were produced"
+    return sums
 
 
-def _record(file: IO[bytes], progress: Path, record: Mapping[str, int]) -> None:
+def _record(file: IO[bytes], progress: Path, record: Mapping[str, Any]) -> None:
     """Sync the rows to the disk, then write their number to progress.json."""
     file.flush()
     os.fsync(file.fileno())
@@ -118,22 +126,49 @@ def _record(file: IO[bytes], progress: Path, record: Mapping[str, int]) -> None:
 def _finish(partial: Path, folder: Path, about: Mapping[str, Any]) -> None:
     """Rename the fully written `partial` folder to the complete one."""
     write_atomically(partial / INDEX, json.dumps(about, indent=2, ensure_ascii=False, default=str))
-    if folder.exists():  # damaged: of another size than its header says
+    if folder.exists():  # damaged
         shutil.rmtree(folder)
     os.replace(partial, folder)
     sync_folder(folder.parent)
     (folder / PROGRESS).unlink(missing_ok=True)
 
 
-def _resumable(path: Path, progress: Path, count: int, batch_size: int) -> int:
-    """Return how many rows of an unfinished file are valid."""
+def _resumable(
+    path: Path, progress: Path, count: int, batch_size: int
+) -> tuple[int, dict[str, int]]:
+    """Return how many rows of an unfinished file are valid, and their checksums."""
     record = _load(progress)
+    done, sums = record.get("rows"), record.get(_CRC)
     same = record.get("count") == count and record.get("batch") == batch_size
-    return int(record["rows"]) if same and has_full_size(path, count) else 0
+    if not (same and isinstance(done, int) and isinstance(sums, dict)):
+        return 0, {}
+    if not has_full_size(path, count) or _checksums(path, count, done) != sums:
+        return 0, {}
+    return done, sums
 
 
-def _is_complete(folder: Path, count: int) -> bool:
-    return (folder / INDEX).is_file() and has_full_size(folder / ROWS, count)
+def _complete_rows(folder: Path, count: int) -> dict[str, Tensor] | None:
+    """Return the tensors of a complete file; None if it is missing or damaged."""
+    path, sums = folder / ROWS, _load(folder / INDEX).get(_CRC)
+    if sums is None or not has_full_size(path, count) or _checksums(path, count, count) != sums:
+        return None
+    return map_file(path)
+
+
+def _checksums(path: Path, count: int, done: int) -> dict[str, int]:
+    """Return field -> CRC-32 of the header and the field's first `done` of `count` rows."""
+    fields, start = read_header(path)
+    sums: dict[str, int] = {}
+    with path.open("rb") as file:
+        header = crc32(file.read(start))
+        for field in fields:
+            file.seek(start)
+            left, checksum = done * field.row_bytes, header
+            while content := file.read(min(left, _CHUNK)):
+                left, checksum = left - len(content), crc32(content, checksum)
+            sums[field.name] = checksum
+            start += count * field.row_bytes
+    return sums
 
 
 def _check_space(folder: Path, needed: int) -> None:
@@ -205,6 +240,7 @@ def write_rows(
     count: int,
     row: int,
     batch: Mapping[str, Tensor],
+    sums: dict[str, int],
 ) -> int:
     """Write the rows of `batch` from `row` on and return their number.
 
@@ -215,6 +251,7 @@ def write_rows(
         count: Total number of rows.
         row: First row to write, from 0.
         batch: Field -> tensor [n, …] of the field's dtype.
+        sums: Field -> CRC-32 of the rows before; updated in place.
     """
     import torch
 
@@ -223,13 +260,16 @@ def write_rows(
         tensor = batch[field.name].detach().to("cpu").contiguous()
         assert tuple(tensor.shape[1:]) == field.shape, f"{field.name} changed its shape"
         file.seek(start + row * field.row_bytes)
-        file.write(tensor.flatten().view(torch.uint8).numpy())
+        content = tensor.flatten().view(torch.uint8).numpy()
+        file.write(content)
+        sums[field.name] = crc32(content, sums[field.name])
         start += count * field.row_bytes
     return rows
 
 
-def write_header(file: IO[bytes], fields: list[Field], count: int) -> int:
-    """Write the header, extend the file to its full size and return the data's offset in bytes."""
+def write_header(file: IO[bytes], fields: list[Field], count: int) -> tuple[int, int]:
+    """Write the header and extend the file to its full size; return the data's offset in bytes and
+    the CRC-32 of the header."""
     header: dict[str, Any] = {}
     offset = 0
     for field in fields:
@@ -242,9 +282,10 @@ def write_header(file: IO[bytes], fields: list[Field], count: int) -> int:
         offset = end
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    file.write(struct.pack("<Q", len(text)) + text)
-    file.truncate(8 + len(text) + offset)
-    return 8 + len(text)
+    header_bytes = struct.pack("<Q", len(text)) + text
+    file.write(header_bytes)
+    file.truncate(len(header_bytes) + offset)
+    return len(header_bytes), crc32(header_bytes)
 
 
 def read_header(path: Path) -> tuple[list[Field], int]:

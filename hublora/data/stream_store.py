@@ -1,7 +1,7 @@
 """Streamed images in append-only files that survive a crash.
 
 images.bin      encoded images and masks, concatenated
-rows.jsonl      name, captions and offsets of each row
+rows.jsonl      name, captions, offsets and checksums of each row
 progress.json   sizes of both that are synced to the disk; the rest is truncated before resuming
 """
 
@@ -15,6 +15,7 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
+from zlib import crc32
 
 from hublora.data.examples import Example
 from hublora.data.row_file import translated_disk_errors
@@ -25,6 +26,8 @@ IMAGES, ROWS, PROGRESS = "images.bin", "rows.jsonl", "progress.json"
 
 # An encoded image, or a clause about why there is none.
 Content = bytes | str
+# Offset, length and CRC-32 of an encoded image.
+Place = tuple[int, int, int]
 
 
 class RowStore:
@@ -56,8 +59,9 @@ class RowStore:
         record: dict[str, Any] = {"name": name, "captions": captions, "image": self._put(image)}
         if mask is not None:
             record["mask"] = self._put(mask)
+        line = json.dumps(record).encode()
         with translated_disk_errors(self.folder):
-            self._rows.write(json.dumps(record).encode() + b"\n")
+            self._rows.write(b"%08x %s\n" % (crc32(line), line))
 
     def note(self, progress: Mapping[str, Any]) -> dict[str, Any]:
         """Sync all rows to the disk, then write and return the progress.
@@ -74,14 +78,14 @@ class RowStore:
             write_atomically(self.folder / PROGRESS, json.dumps(record))
         return record
 
-    def _put(self, content: Content) -> tuple[int, int] | str:
-        """Append an image and return its offset and length, or the clause that replaces it."""
+    def _put(self, content: Content) -> Place | str:
+        """Append an image and return its place, or the clause that replaces it."""
         if isinstance(content, str):
             return content
         with translated_disk_errors(self.folder):
             start = self._images.tell()
             self._images.write(content)
-        return start, len(content)
+        return start, len(content), crc32(content)
 
 
 def read_progress(folder: Path) -> dict[str, Any]:
@@ -94,9 +98,16 @@ def read_progress(folder: Path) -> dict[str, Any]:
 
 
 def stored_examples(folder: Path, count: int) -> Iterator[Example]:
-    """Yield the first `count` rows."""
+    """Yield the first `count` rows.
+
+    Raises:
+        DataError: A row is not what was written.
+    """
     with open(folder / ROWS, "rb") as lines:
-        for line in islice(lines, count):
+        for number, written in enumerate(islice(lines, count)):
+            checksum, _, line = written.rstrip(b"\n").partition(b" ")
+            if checksum != b"%08x" % crc32(line):
+                raise DataError(f"Row {number} of {folder / ROWS} is damaged.", _remedy(folder))
             row = json.loads(line)
             mask = row.get("mask")
             yield Example(
@@ -107,18 +118,25 @@ def stored_examples(folder: Path, count: int) -> Iterator[Example]:
             )
 
 
-def _open(folder: Path, place: tuple[int, int] | str) -> IO[bytes]:
+def _open(folder: Path, place: Place | str) -> IO[bytes]:
     """Open an image.
 
     Raises:
-        DataError: There is no image. The message is a clause.
+        DataError: There is no image, or it is not what was written. The message is a clause.
     """
     if isinstance(place, str):
         raise DataError(place)
-    start, length = place
+    start, length, checksum = place
     with open(folder / IMAGES, "rb") as file:
         file.seek(start)
-        return io.BytesIO(file.read(length))
+        content = file.read(length)
+    if crc32(content) != checksum:
+        raise DataError(f"is damaged in {folder / IMAGES}", _remedy(folder))
+    return io.BytesIO(content)
+
+
+def _remedy(folder: Path) -> str:
+    return f"Remove it, and it is read again: hublora cache rm {folder.name[:12]}"
 
 
 def _open_at(path: Path, size: int) -> IO[bytes]:

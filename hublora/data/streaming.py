@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from hublora.hub.resolve import RepoSnapshot
 
 # Increased whenever the format of the written files changes.
-FORMAT = 2
+FORMAT = 3
 MAX_BYTES = 256 << 20  # of one encoded image
 _SMALL = 1 << 20
 _VALUES = 10  # rows that are read for an example of a column's values

@@ -16,6 +16,7 @@ from torch.nn.functional import avg_pool2d
 from hublora.data import Encoders, build_cache, open_source
 from hublora.data.crops import plan_crops
 from hublora.data.images import prepare
+from hublora.data.row_file import ROWS
 from hublora.errors import ConfigError, DataError
 
 SIZE = (16, 24)
@@ -121,6 +122,23 @@ def test_a_real_vae_gives_the_same_latents_as_without_a_cache(settle):
         torch.testing.assert_close(cached[1], std, rtol=1e-5, atol=1e-6)
     mirrored = data.latents([2], [0])[0].flip(-1)
     assert not torch.allclose(mirrored, data.latents([2], [1])[0], atol=1e-3)
+
+
+def test_a_flipped_byte_anywhere_in_the_cache_is_found_and_encoded_again(settle):
+    source, config = settle(random_flip=True, center_crop=True)
+    data = build(source, config, CountingEncoders())
+    latents, prompts = ((folder / ROWS, (folder / ROWS).read_bytes()) for folder in data.folders)
+    for path, content in (latents, prompts):
+        for place in (3, 40, len(content) // 2, len(content) - 1):
+            flipped = bytearray(content)
+            flipped[place] ^= 0x10
+            path.write_bytes(flipped)
+            again = CountingEncoders()
+            assert not build(source, config, again).reused
+            assert bool(again.image_count) == (path == latents[0])
+            assert bool(again.texts) == (path == prompts[0])
+            assert path.read_bytes() == content
+    assert build(source, config, CountingEncoders()).reused
 
 
 def test_a_family_that_trains_on_the_mode_caches_the_mean_alone(settle):

@@ -103,6 +103,24 @@ def test_rows_that_were_not_noted_are_not_trusted(photos, tmp_path, undisturbed)
     assert finish(start(photos, cache))[1] == finish(undisturbed)[1]
 
 
+def test_rows_that_were_damaged_since_they_were_noted_are_not_trusted(
+    photos, tmp_path, undisturbed
+):
+    cache = tmp_path / "flipped"
+    process = start(photos, cache, pause=0.1)
+    wait_for(process, 8)
+    process.kill()
+    process.communicate()
+    [partial] = (cache / "latents").glob("*.partial")
+    with (partial / "rows.safetensors").open("r+b") as file:
+        header = struct.unpack("<Q", file.read(8))[0]
+        file.seek(8 + header + ROW_BYTES)
+        byte = file.read(1)[0]
+        file.seek(-1, os.SEEK_CUR)
+        file.write(bytes([byte ^ 0x40]))
+    assert finish(start(photos, cache))[1] == finish(undisturbed)[1]
+
+
 def test_two_builds_at_once_share_the_work(photos, tmp_path, undisturbed):
     cache = tmp_path / "shared"
     first = start(photos, cache, pause=0.05)

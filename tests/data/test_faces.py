@@ -9,6 +9,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageFilter
 
 from hublora.data import DataConfig, open_source
+from hublora.data.checked_json import read_checked, write_checked
 from hublora.data.crops import plan_crops
 
 cv2 = pytest.importorskip("cv2")
@@ -70,7 +71,9 @@ def test_crops_are_around_faces(config: DataConfig) -> None:
 def test_what_was_found_is_remembered(config: DataConfig) -> None:
     first = [example.crop_center for example in open_source(config).examples]
     (cached,) = (config.cache_root / "faces").iterdir()
-    cached.write_text(cached.read_text().replace(str(first[0][0]), "0.3"))
+    remembered = read_checked(cached)
+    remembered["faces"][0][0] = 0.3
+    write_checked(cached, remembered)
     second = [example.crop_center for example in open_source(config).examples]
     assert second[0][0] == 0.3, "it was read, not looked for"
     cached.write_text("{")

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from hublora.data import DataConfig, Skipped, open_source
+from hublora.data.checked_json import read_checked, write_checked
 from hublora.data.source import check_there
 from hublora.errors import DataError
 
@@ -277,11 +278,24 @@ def test_what_was_seen_of_the_images_is_remembered(photos, configure):
     config = configure(folder=photos)
     first = open_source(config)
     [memory] = (config.cache_root / "image_checks").iterdir()
-    memory.write_text(memory.read_text().replace("[40, 48]", '"is odd"'))
+    remembered = read_checked(memory)
+    remembered["seen"][0] = "is odd"
+    write_checked(memory, remembered)
     again = open_source(config)
     assert [one.reason for one in again.skipped] == ["is odd"]
-    memory.write_text("not json")
-    assert open_source(config) == first
+    for damaged in (memory.read_text().replace("odd", "off"), "not json"):
+        memory.write_text(damaged)
+        assert open_source(config) == first
+
+
+def test_images_are_checked_again_once_pillow_opens_other_formats(photos, configure, monkeypatch):
+    config = configure(folder=photos)
+    Image.init()
+    with monkeypatch.context() as without:
+        without.delitem(Image.OPEN, "PNG")
+        with pytest.raises(DataError):
+            open_source(config)
+    assert not open_source(config).skipped
 
 
 def test_the_cache_folder_is_found(monkeypatch, tmp_path):

@@ -164,3 +164,18 @@ def test_masks_are_streamed_too(read):
 def test_what_is_not_there_is_one_sentence(read, settings, error, said):
     with pytest.raises(error, match=said):
         read(**{"dataset": "me/streamed-table", "most": 3, **settings})
+
+
+def test_a_flipped_byte_is_found_and_the_remedy_told(read, tmp_path):
+    source = read("me/streamed-table", 2)
+    folder = stored_folder(tmp_path)
+    for name in (IMAGES, ROWS):
+        content = (folder / name).read_bytes()
+        flipped = bytearray(content)
+        flipped[len(content) - 9] ^= 1
+        (folder / name).write_bytes(flipped)
+        use = source.examples[1].open if name == IMAGES else lambda: read("me/streamed-table", 2)
+        with pytest.raises(DataError, match="damaged") as caught:
+            use()
+        assert f"hublora cache rm {folder.name[:12]}" in str(caught.value.hint)
+        (folder / name).write_bytes(content)
