@@ -255,6 +255,8 @@ def _bars(progress: Progress | None, total: int | None = None) -> Any:
     lock = threading.Lock()
 
     class Bars(tqdm):  # type: ignore[misc]  # tqdm has no types
+        monitor_interval = 0  # each class with one starts a thread that never ends
+
         def __init__(self, *args: Any, **settings: Any) -> None:
             # One bar counts files, and with Xet another counts bytes on the wire: bytes on disk
             # are those that add up to the size.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
@@ -51,6 +52,14 @@ def test_loads_in_several_threads_and_every_later_one_work(refs: list[str]) -> N
     after = torch.nn.Module.register_parameter, torch.nn.init.normal_, torch.get_default_dtype()
     assert after == before
     assert generate(hublora.load(refs[0])) == expected[0]
+
+
+def test_loads_leave_no_thread_behind(refs: list[str]) -> None:
+    hublora.load(refs[0])
+    before = threading.enumerate()
+    for ref in refs:
+        hublora.load(ref)
+    assert set(threading.enumerate()) <= set(before)
 
 
 def test_calls_and_changes_of_adapters_are_as_if_nothing_was_loaded(refs: list[str]) -> None:
