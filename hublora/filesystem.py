@@ -1,12 +1,13 @@
-"""Atomic writes, folder locks, hashes and the cache folder."""
+"""Atomic writes, folder locks, temporary folders, hashes and the cache folder."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 # Files in a folder that a training or composition wrote, which say that hublora did. Every upload
@@ -17,6 +18,9 @@ RUN_RECORD = f"{OWN_FOLDER}/results.json"
 RUN_CARD = f"{OWN_FOLDER}/card.json"
 RUN_SETTINGS = f"{OWN_FOLDER}/settings.json"
 RUN_MARKERS = (LOCK, RUN_RECORD, RUN_CARD)
+
+_TEMPORARY = "hublora-"  # how the names of temporary folders begin
+_IN_USE = "in-use.lock"  # file in one, locked by the process that uses it
 
 
 def cache_root() -> Path:
@@ -82,6 +86,58 @@ def is_locked(folder: Path) -> bool:
     except (ImportError, OSError):
         return False
     return False
+
+
+@contextmanager
+def temporary_folder(kind: str) -> Iterator[Path]:
+    """Yield a new temporary folder, removed at the end; if this process is killed before, the next
+    one that runs hublora removes it (`remove_abandoned`).
+
+    Args:
+        kind: Word in the folder's name that says what it is for.
+    """
+    remove_abandoned()
+    with (
+        tempfile.TemporaryDirectory(prefix=f"{_TEMPORARY}{kind}-") as made,
+        _in_use(Path(made)),
+    ):
+        folder = Path(made) / "files"
+        folder.mkdir()
+        yield folder
+
+
+def remove_abandoned() -> None:
+    """Remove the temporary folders of hublora that no process uses any more, of this user alone."""
+    try:
+        import fcntl
+    except ImportError:
+        return
+    for folder in Path(tempfile.gettempdir()).glob(f"{_TEMPORARY}*"):
+        try:
+            if folder.is_symlink() or folder.stat().st_uid != os.getuid():
+                continue
+            with (folder / _IN_USE).open() as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)
+        except OSError:  # in use, without the file that makes it one of these, or gone meanwhile
+            continue
+
+
+@contextmanager
+def _in_use(folder: Path) -> Iterator[None]:
+    """Mark a temporary folder as in use until the block or the process ends."""
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    new = folder / f"{_IN_USE}.new"
+    with new.open("w") as file:
+        # Locked before its name says what the folder is; one that cannot be locked stays unnamed.
+        with suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX)
+            new.rename(folder / _IN_USE)
+        yield
 
 
 def nearest_folder(folder: Path) -> Path:

@@ -8,6 +8,7 @@ from importlib import import_module
 import click
 
 from hublora._version import __version__
+from hublora.filesystem import remove_abandoned
 
 # Command -> (module, what it does). The module is imported when the command is used, so that
 # `hublora --help` and shell completion stay quick.
@@ -60,6 +61,7 @@ class LazyGroup(click.Group):
 @click.version_option(__version__, "-V", "--version", message="hublora %(version)s")
 def hublora() -> None:
     """Train, share and run diffusion LoRA adapters by Hub repo id."""
+    remove_abandoned()
 
 
 def run() -> None:

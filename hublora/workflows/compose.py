@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +11,7 @@ from hublora._version import __version__
 from hublora.cards.composition import CompositionFacts, PartFacts, write_composition_card
 from hublora.cards.facts import GalleryImage, SamplingFacts
 from hublora.errors import ConfigError
-from hublora.filesystem import write_atomically
+from hublora.filesystem import temporary_folder, write_atomically
 from hublora.generation.composition import Composition
 from hublora.generation.generate import generate, save
 from hublora.generation.options import (
@@ -89,8 +88,8 @@ def compose(
     lock = make_lock(pipe.hublora, template)
     typed = list(options.get("prompts", ())) or default_prompts(pipe.hublora.adapters)
     plans = gallery_plans(pipe, [lock.fill(text) for text in typed], options)
-    with tempfile.TemporaryDirectory(prefix="hublora-") as temporary:
-        folder = output or Path(temporary)
+    with temporary_folder("compose") as temporary:
+        folder = output or temporary
         write_atomically(folder / LOCK, lock.render())
         gallery = (
             generate_gallery(pipe, plans, folder, callback)

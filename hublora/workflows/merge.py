@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from hublora.adapters.metadata import MODELSPEC_VERSION, metadata_of_facts
 from hublora.cards.composition import CompositionFacts, PartFacts, write_composition_card
 from hublora.errors import ConfigError, HubloraError
 from hublora.families import FAMILIES
+from hublora.filesystem import temporary_folder
 from hublora.generation.options import LoadOptions, MergeOptions, check_options, pick_sampling
 from hublora.hub.push import check_can_push
 from hublora.hub.repo_layout import WEIGHTS
@@ -81,8 +81,8 @@ def merge(
     merged = merge_adapters(weighted, method, rank=rank, density=density, seed=seed)
     facts = AdapterFacts(**common_facts([part.adapter for part in parts]))
     name = base or facts.base_model
-    with tempfile.TemporaryDirectory(prefix="hublora-") as temporary:
-        folder = output or Path(temporary)
+    with temporary_folder("merge") as temporary:
+        folder = output or temporary
         title = (push_to or folder.resolve().name).split("/")[-1]
         _save(merged.adapter, folder, _metadata(facts, name, title, method, parts))
         card = _merged_card(parts, facts, name, title, push_to, method, merged.error)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import Any
 from hublora.adapters.files import load_adapter
 from hublora.adapters.header import read_file_header
 from hublora.adapters.similarity import Similarity, similarity_of
-from hublora.filesystem import sha256_of
+from hublora.filesystem import sha256_of, temporary_folder
 from hublora.hub.repo_layout import WEIGHTS
 from hublora.progress import Callback, default_callback
 from hublora.training.config.training_config import TrainingConfig
@@ -141,8 +140,8 @@ def _output_folder(output: Path | None) -> Iterator[Path]:
     if output is not None:
         yield output
         return
-    with tempfile.TemporaryDirectory(prefix="hublora-reproduce-") as folder:
-        yield Path(folder)
+    with temporary_folder("reproduce") as folder:
+        yield folder
 
 
 def _image_difference(one: Path, other: Path) -> float | None:

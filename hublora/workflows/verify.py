@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from hublora.errors import HubError, HubloraError, NotFoundError, VerificationError
+from hublora.filesystem import temporary_folder
 from hublora.generation.gallery import gallery_images, image_tolerance
 from hublora.hub.checksums import differing_files, download_commit
 from hublora.hub.push import PushResult, push_command, reason_for_push
@@ -123,16 +124,16 @@ def verify_push(
     """
     label = f"{pushed.repo_id}@{pushed.commit[:8]}"
     again = f"All files are kept; push again with: {push_command(folder, pushed.repo_id)}"
-    with tempfile.TemporaryDirectory(prefix="hublora-verify-") as fresh:
+    with temporary_folder("verify") as fresh:
         try:
-            download_commit(pushed.repo_id, pushed.commit, Path(fresh))
+            download_commit(pushed.repo_id, pushed.commit, fresh)
         except (HubError, OSError) as error:
             raise HubError(
                 f"{label} was pushed, but could not be downloaded to verify it: "
                 f"{reason_for_push(error)}",
                 f"Verify it later with: hublora verify {pushed.repo_id}@{pushed.commit}",
             ) from error
-        copy = RepoCopy(Path(fresh), label, (pushed.repo_id, pushed.commit))
+        copy = RepoCopy(fresh, label, (pushed.repo_id, pushed.commit))
         report = verify_copy(copy, pushed_from=folder, base=base, images=1, callback=callback)
     if not report.passed:
         failed = [f"{one.name}: {one.detail}" for one in report.checks if one.passed is False]
@@ -186,12 +187,12 @@ def downloaded_repo(ref: str, callback: Callback) -> Iterator[RepoCopy]:
         yield RepoCopy(Path(parsed.location).expanduser(), parsed.location)
         return
     snapshot = inspect_repo(parsed.repo_id, "model", parsed.revision)
-    with tempfile.TemporaryDirectory(prefix="hublora-verify-") as fresh:
+    with temporary_folder("verify") as fresh:
         callback(Progress("Reading", 0, len(snapshot.files), "files"))
-        download_commit(parsed.location, snapshot.commit, Path(fresh))
+        download_commit(parsed.location, snapshot.commit, fresh)
         callback(Progress("Reading", len(snapshot.files), len(snapshot.files), "files"))
         label = f"{parsed.location}@{snapshot.commit[:8]}"
-        yield RepoCopy(Path(fresh), label, (parsed.location, snapshot.commit))
+        yield RepoCopy(fresh, label, (parsed.location, snapshot.commit))
 
 
 def _check(name: str, find: Callable[[], Finding]) -> Check:

@@ -6,7 +6,6 @@ Over 300 lines because every figure of the report is measured or derived here.
 from __future__ import annotations
 
 import shutil
-import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hublora.errors import ConfigError
-from hublora.filesystem import nearest_folder
+from hublora.filesystem import nearest_folder, temporary_folder
 from hublora.progress import Callback, Note, default_callback
 from hublora.refs import is_repo
 from hublora.workflows.train.cache_keys import image_key
@@ -223,8 +222,8 @@ def trial(ready: PreparedRun, images: int) -> Iterator[tuple[Session, float]]:
 
     config, source, base = ready.config, ready.source, ready.base
     some = replace(source, examples=source.examples[:images])
-    with tempfile.TemporaryDirectory(prefix="hublora-plan-") as folder:
-        alone = config.updated({"data.cache_dir": Path(folder), "holdout.images": 0})
+    with temporary_folder("plan") as folder:
+        alone = config.updated({"data.cache_dir": folder, "holdout.images": 0})
         # Class images are not generated yet; these take as long.
         of_class = len(some.examples) if config.dreambooth.prior_preservation else 0
         trained_on = join(some, some) if of_class else some
@@ -250,8 +249,8 @@ def local_checkpoint(resume: str | None) -> Iterator[str | None]:
     if not is_repo(resume):
         yield resume
         return
-    with tempfile.TemporaryDirectory(prefix="hublora-plan-") as folder:
-        yield str(download_checkpoint(str(resume), Path(folder)))
+    with temporary_folder("plan") as folder:
+        yield str(download_checkpoint(str(resume), folder))
 
 
 def _check_disk(config: TrainingConfig, trial: _Trial, steps: int) -> tuple[int, int]:

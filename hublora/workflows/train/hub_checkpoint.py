@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hublora.errors import ConfigError, HubloraError, NotFoundError
-from hublora.filesystem import nearest_folder, write_atomically
+from hublora.filesystem import nearest_folder, temporary_folder, write_atomically
 from hublora.hub import branch_storage
 from hublora.hub.resolve import RepoSnapshot
 from hublora.progress import Callback, Note, Progress
@@ -242,12 +242,12 @@ def read_checkpoint_recipe(repo_id: str) -> Recipe:
         ConfigError: The settings do not parse.
         HubError: The Hub is unreachable.
     """
-    with tempfile.TemporaryDirectory(prefix="hublora-") as folder:
+    with temporary_folder("resume") as folder:
         found = _find(repo_id)
-        branch_storage.fetch(repo_id, found, (SETTINGS, ENVIRONMENT), Path(folder))
+        branch_storage.fetch(repo_id, found, (SETTINGS, ENVIRONMENT), folder)
         try:
             settings, environment = (
-                json.loads(Path(folder, name).read_bytes()) for name in (SETTINGS, ENVIRONMENT)
+                json.loads((folder / name).read_bytes()) for name in (SETTINGS, ENVIRONMENT)
             )
             own = own_settings(settings)
         except (ValueError, AttributeError, RecursionError) as error:
