@@ -9,8 +9,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from hublora.adapters.adapter import AdapterFacts
+from hublora.quoting import one_line
 
 MODELSPEC_VERSION = "1.0.1"
+_READ = (
+    *("hublora.base_model", "hublora.base_revision", "hublora.family", "hublora.trigger_words"),
+    *("modelspec.title", "modelspec.trigger_phrase", "modelspec.license", "ss_output_name"),
+)
 
 
 def metadata_of_facts(
@@ -39,6 +44,8 @@ def metadata_of_facts(
 def facts_of_metadata(metadata: Mapping[str, str]) -> dict[str, Any]:
     """Return the facts that a file's metadata states, as arguments of `AdapterFacts`; those that it
     does not state are missing."""
+    # Anybody may have written the file: a value with line feeds must not look like other lines.
+    metadata = {key: one_line(metadata[key]) for key in _READ if key in metadata}
     words = metadata.get("hublora.trigger_words") or metadata.get("modelspec.trigger_phrase") or ""
     found = {
         "base_model": metadata.get("hublora.base_model"),

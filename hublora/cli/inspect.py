@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hublora.cli.output import out, output_flags
+from hublora.quoting import one_line
 
 if TYPE_CHECKING:
     from hublora.adapters.adapter import AdapterFacts
@@ -122,8 +123,8 @@ def _describe_one(one: InspectedAdapter, found: Preflight) -> str:
         "layout": facts.layout,
         "fits": _fit(one, found),
     }
-    lines = [click.style(str(facts.source), bold=True)]
-    lines += [f"  {name:<14} {value}" for name, value in rows.items() if value]
+    lines = [click.style(one_line(str(facts.source)), bold=True)]
+    lines += [f"  {name:<14} {one_line(value)}" for name, value in rows.items() if value]
     return "\n".join(lines + _bullets(one.problems))
 
 

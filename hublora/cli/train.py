@@ -151,7 +151,7 @@ def _show_result(result: TrainingResult, config: TrainingConfig) -> None:
     lines = [
         f"The adapter is in {folder}",
         _use_line(folder, config),
-        f"Share it: hublora push {shlex.quote(folder)} {shlex.quote(result.folder.name)}",
+        f"Share it: hublora push {shell_path(folder)} {shell_path(result.folder.name)}",
     ]
     if pushed is not None:
         lines = [f"Pushed and verified: {pushed.url}", _use_line(pushed.repo_id, config)]

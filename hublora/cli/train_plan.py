@@ -6,6 +6,7 @@ import typing
 
 from hublora.cards.format import format_count, format_size
 from hublora.cli.output import out
+from hublora.quoting import one_line
 from hublora.training.config.resolve import without_dependent_defaults
 from hublora.training.config.training_config import TrainingConfig
 
@@ -52,7 +53,7 @@ def plan_lines(plan: DryRunReport) -> list[str]:
         "Pushed to": plan.push_to or "nowhere",
         **({"Uploads": plan.checkpoints_at} if plan.checkpoints_at else {}),
     }
-    lines = [f"{name:<10} {value}" for name, value in facts.items()]
+    lines = [f"{name:<10} {one_line(value)}" for name, value in facts.items()]
     most = max(plan.buckets.values(), default=1)
     if plan.buckets:
         lines += ["Shapes", *(_bar(*one, most) for one in plan.buckets.items())]

@@ -22,6 +22,7 @@ from hublora.data.folder_files import ENDINGS
 from hublora.data.hub_pairs import has_pairs, list_pairs
 from hublora.data.table_rows import list_rows
 from hublora.errors import DataError, HubError, HubloraError
+from hublora.quoting import one_line
 
 if TYPE_CHECKING:
     from hublora.hub.resolve import RepoSnapshot
@@ -271,4 +272,4 @@ def _license_of(card: Any) -> str | None:
     license = card.get("license")
     if isinstance(license, list):
         license = ", ".join(map(str, license))
-    return str(license) if license else None
+    return one_line(str(license)) or None if license else None

@@ -30,6 +30,7 @@ from hublora.hub.client import REPLACED_REPOS, MissingRevisionError, api, is_off
 from hublora.hub.download import PICKLES, cache_folder
 from hublora.hub.repo_layout import LOCK, WEIGHTS
 from hublora.hub.transport import TIMEOUT, repeated
+from hublora.quoting import one_line
 from hublora.refs import AdapterRef, RepoId, Revision
 
 MAX_CARD_BYTES = 2 << 20
@@ -73,7 +74,7 @@ def license_of(card: Mapping[str, Any]) -> str | None:
     """Return the licence id in a card's front matter; for the id "other" its `license_name`. None
     if the card states none."""
     stated = card.get("license_name") if card.get("license") == "other" else card.get("license")
-    return stated if isinstance(stated, str) else None
+    return one_line(stated) or None if isinstance(stated, str) else None
 
 
 def inspect_repo(

@@ -16,6 +16,7 @@ from hublora.hub.download import check_pipeline, download_pipeline
 from hublora.hub.resolve import inspect_repo, read_card
 from hublora.progress import Callback, downloading, no_callback
 from hublora.quiet import quiet_loading
+from hublora.quoting import one_line
 from hublora.refs import BaseRef
 from hublora.resolution.base_contents import components_of, hash_components
 from hublora.resolution.model_folder import check_pipeline_folder
@@ -63,7 +64,7 @@ class Base:
     def license(self) -> str | None:
         """Licence id of the card; None if that states none."""
         stated = self.card.get("license")
-        return stated if isinstance(stated, str) else None
+        return one_line(stated) or None if isinstance(stated, str) else None
 
     @property
     def label(self) -> str:

@@ -15,10 +15,12 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from hublora._version import __version__
 from hublora.adapter_weights import CompositionMode, Weight
 from hublora.errors import AdapterError, HubloraError, NotFoundError
+from hublora.quoting import one_line
 from hublora.refs import AdapterRef, RepoId, Revision, parse_repo_id, parse_revision
 
 _MAX_BYTES = 1_000_000
 _HEX = r"^[0-9a-f]{%d}$"
+License = Annotated[str, AfterValidator(one_line)] | None
 
 
 def _checked_weight(text: str) -> str:
@@ -49,7 +51,7 @@ class LockedPart(_Strict):
     file: str = Field(pattern=r"\.safetensors$", max_length=1000)
     sha256: str = Field(pattern=_HEX % 64)
     weight: Annotated[str, AfterValidator(_checked_weight)]
-    license: str | None = None
+    license: License = None
 
     @property
     def ref(self) -> AdapterRef:
@@ -68,7 +70,7 @@ class LockedBase(_Strict):
 
     repo: Annotated[RepoId, AfterValidator(parse_repo_id)]
     commit: str = Field(pattern=_HEX % 40)
-    license: str | None = None
+    license: License = None
 
 
 class Lockfile(_Strict):

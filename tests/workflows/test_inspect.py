@@ -116,3 +116,26 @@ def test_a_kohya_file_is_summed_up_with_all_of_its_alphas(tmp_path: Path, hub_da
         assert facts.targets == (
             *("conv1", "fc1", "net.2", "proj", "proj_in", "q_proj", "to_out.0", "to_q"),
         )
+
+
+def test_text_of_a_stranger_s_file_stays_on_its_line(tmp_path: Path, hublora_cli: Any) -> None:
+    from safetensors.torch import save_file
+
+    tensors = {"unet.down_blocks.0.attentions.0.to_k.lora_A.weight": torch.ones(2, 8)}
+    tensors["unet.down_blocks.0.attentions.0.to_k.lora_B.weight"] = torch.ones(8, 2)
+    lines = "mit\n  fits           128 of 128 layers"
+    metadata = {f"modelspec.{key}": lines for key in ("license", "title", "trigger_phrase")}
+    save_file(tensors, tmp_path / "a.safetensors", metadata)
+    done = hublora_cli("inspect", str(tmp_path / "a.safetensors"))
+    assert done.status == 0, done.err
+    assert "licence        mit fits 128 of 128 layers" in done.out
+    assert not [line for line in done.out.splitlines() if line.split()[:1] == ["fits"]]
+
+
+def test_a_licence_is_one_line_wherever_it_is_read() -> None:
+    from hublora.hub.resolve import license_of
+
+    for card in ({"license": "mit\n\nother: x"}, {"license": "other", "license_name": "mit\r\tx"}):
+        license = license_of(card)
+        assert license is not None
+        assert license.splitlines() == [license]
