@@ -28,7 +28,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NewType
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from hublora.errors import RefError
 
@@ -122,8 +122,8 @@ class AdapterRef:
 
     @property
     def public(self) -> str:
-        """The ref without its weight and without a URL's query, which may contain a secret."""
-        where = self.location.partition("?")[0] if self.kind == "url" else self.location
+        """The ref without its weight and without what of a URL may be a secret."""
+        where = public_url(self.location) if self.kind == "url" else self.location
         return str(replace(self, location=where, weight=1.0))
 
 
@@ -212,6 +212,15 @@ def is_repo(text: str | None) -> bool:
         return False
     match = _REPO.match(text)
     return match is not None and not (match["rest"] or match["path"])
+
+
+def public_url(url: str) -> str:
+    """Return an address without user, password, query and fragment, which may hold a secret."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # no address at all
+        return url.partition("?")[0]
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def parse_revision(text: str) -> Revision:

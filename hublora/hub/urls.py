@@ -25,6 +25,7 @@ from hublora.errors import HubError
 from hublora.filesystem import cache_root, sha256_of, write_atomically
 from hublora.hub.client import is_offline
 from hublora.hub.download import Progress
+from hublora.refs import public_url
 
 MAX_BYTES = 2 << 30  # the largest LoRA adapters in use are well below 2 GiB
 _TIMEOUT = 30  # seconds without a byte
@@ -122,7 +123,7 @@ def _fetch(url: str, file: IO[bytes], most: int, progress: Progress, tag: str) -
         HubError: It cannot be downloaded completely.
         _Unchanged: Its ETag is still `tag`.
     """
-    where = url.partition("?")[0]  # a query may hold a signature
+    where = public_url(url)
     stranger = _only_public.get() or url in _of_strangers
     trusted = None if stranger else urlsplit(url).hostname
     opener = urllib.request.build_opener(_SafeRedirects, _PatientHandler(trusted))

@@ -18,7 +18,7 @@ from hublora.hub.repo_layout import CARD, CONTENTS, LOCK, WEIGHTS
 from hublora.hub.resolve import ResolvedAdapter, is_base, license_of, read_card, resolve_adapter
 from hublora.progress import Callback, Note, downloading, no_callback
 from hublora.quoting import one_line
-from hublora.refs import AdapterRef
+from hublora.refs import AdapterRef, public_url
 
 # What only the front matter of an adapter's card has: a key of the first, or a tag of the second.
 _OF_ADAPTERS = frozenset({"base_model", "instance_prompt"})
@@ -129,7 +129,7 @@ def _check_file(path: Path, ref: AdapterRef) -> None:
     try:
         read_file_header(path)
     except AdapterError as error:
-        where = ref.location.partition("?")[0]
+        where = public_url(ref.location)
         raise AdapterError(f"{where} is not an adapter: {error}") from error
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import redirect_stdout
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -54,14 +54,14 @@ class Trackers:
 
     Args:
         accelerator: Accelerator that was made with the chosen trackers.
-        settings: Settings of the run under dotted keys, logged as its config.
+        settings: Settings under dotted keys that may be shared, logged as the run's config.
     """
 
     def __init__(self, accelerator: Accelerator, settings: Mapping[str, Any]) -> None:
         self._accelerator = accelerator
         if accelerator.log_with:
             plain = {key: _plain(value) for key, value in settings.items() if value is not None}
-            with redirect_stdout(sys.stderr):  # some greet, and stdout is for data
+            with redirect_stdout(sys.stderr), _no_arguments():  # stdout is for data; some greet
                 _init_trackers(accelerator, plain)
 
     def log(self, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -89,6 +89,17 @@ class Trackers:
             for tracker in self._accelerator.trackers:
                 tracker.finish()
         self._accelerator.trackers.clear()
+
+
+@contextmanager
+def _no_arguments() -> Iterator[None]:
+    """Hide the arguments of the command line, which some trackers upload by themselves."""
+    arguments = sys.argv
+    sys.argv = arguments[:1]
+    try:
+        yield
+    finally:
+        sys.argv = arguments
 
 
 def _init_trackers(accelerator: Accelerator, settings: Mapping[str, Any]) -> None:

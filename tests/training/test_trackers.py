@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ class Notebook(GeneralTracker):
         self.rows: list[tuple[int | None, Mapping[str, float]]] = []
         self.settings: Mapping[str, Any] = {}
         self.finished = False
+        self.arguments = list(sys.argv)
         Notebook.last = self
 
     @property
@@ -65,6 +67,38 @@ def test_trackers_get_every_step_and_are_closed(settings: Callable) -> None:
     assert all(isinstance(value, int | float | str | bool) for value in seen.settings.values())
     assert seen.where == result.folder / "logs"
     assert seen.finished
+
+
+@pytest.mark.usefixtures("_notebook")
+def test_trackers_get_no_paths_of_this_machine_and_no_signatures(
+    settings: Callable, bases: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = settings(
+        base__model=str(bases / "epsilon"),
+        data__dataset=None,
+        data__folder=bases / "images",
+        data__cache_dir=tmp_path / "cache",
+        schedule__max_train_steps=1,
+        validation__num_images=1,
+        report_to=["notebook"],
+    )
+    monkeypatch.setattr(sys, "argv", ["hublora", "train", "--archive", "https://x.org/?s=secret"])
+    hublora.train(config)
+    assert Notebook.last.arguments == ["hublora"]
+    assert len(sys.argv) == 4
+    seen = Notebook.last.settings
+    assert (seen["base.model"], seen["data.folder"]) == ("epsilon", "images")
+    assert not [key for key, value in seen.items() if str(tmp_path) in f"{value}"]
+    assert not [key for key, value in seen.items() if str(bases) in f"{value}"]
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["https://me:secret@x.org/a.zip", "https://x.org/a.zip?s=secret", "https://x.org/a.zip#secret"],
+)
+def test_what_may_be_shared_has_no_secret_of_an_address(settings: Callable, url: str) -> None:
+    config = settings(data__dataset=None, data__archive=url)
+    assert config.shareable()["data"]["archive"] == "https://x.org/a.zip"
 
 
 def test_no_tracker_by_default() -> None:

@@ -33,6 +33,7 @@ from pydantic_core import to_jsonable_python
 from hublora import strict_yaml
 from hublora.errors import ConfigError
 from hublora.quoting import is_text
+from hublora.refs import public_url
 from hublora.training.config.resolve import resolve_defaults
 from hublora.training.config.rules import check_contradictions
 from hublora.training.config.sections import TrainingSettings
@@ -162,9 +163,8 @@ class TrainingConfig(TrainingSettings):
                 if section.get(key):
                     section[key] = Path(section[key]).name
         if data.get("archive"):
-            # A URL's query may hold a signature.
-            url = data["archive"].partition("?")[0]
-            data["archive"] = url if "://" in url else Path(url).name
+            archive = data["archive"]
+            data["archive"] = public_url(archive) if "://" in archive else Path(archive).name
         if (ref := self.adapter.start_from) is not None:
             public = Path(ref.location).name if ref.kind == "local" else ref.public
             weight = f":{ref.weight}" if ref.weight != 1 else ""

@@ -60,13 +60,14 @@ def train_to_end(
         ConfigError: The training has diverged, or memory or the disk is exhausted.
     """
     from hublora.training.checkpoint import save_checkpoint
+    from hublora.training.config.training_config import flatten
     from hublora.training.distributed import on_main
     from hublora.training.events import CheckpointDue, StepDone, ValidationDue
     from hublora.training.failures import explained
     from hublora.training.loop import train as train_steps
     from hublora.training.trackers import Trackers
 
-    trackers = Trackers(session.accelerator, session.config.flat())
+    trackers = Trackers(session.accelerator, flatten(session.config.shareable()))
 
     def record() -> list[dict[str, Any]]:
         rows = history.flush()
