@@ -38,12 +38,11 @@ def runs(folder: Path, sheet: Path | None) -> None:
     STEP "150 of 500" is a result with the weights of step 150.
     STATE is finished, running, stopped (with the command that resumes it) or broken.
     """
-    from hublora.workflows.list_runs import list_runs, runs_sheet
+    from hublora.workflows.list_runs import list_runs, write_runs_sheet
 
     found = list_runs(folder)
     if sheet is not None:
-        sheet.parent.mkdir(parents=True, exist_ok=True)
-        runs_sheet(found).save(sheet)
+        write_runs_sheet(found, sheet)
         out.note(f"Wrote the sheet: {sheet}")
     text = "\n".join(_table(found)) if found else f"There are no trainings in {folder}."
     out.result(text, [asdict(run) for run in found], [str(run.folder) for run in found])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Unpack
 
 from hublora.cards.dataset import dataset_card
 from hublora.cards.format import format_count
-from hublora.errors import DataError, NotFoundError
+from hublora.errors import ConfigError, DataError, NotFoundError
 from hublora.filesystem import write_atomically
 from hublora.generation.options import CaptionOptions, check_options
 from hublora.hub.push_dataset import push_dataset_files
@@ -95,7 +96,7 @@ def caption(
     missing = [
         (example, folder / file)
         for example, file in zip(examples, names, strict=True)
-        if overwrite or not (folder / file).with_suffix(".txt").is_file()
+        if overwrite or not os.path.lexists((folder / file).with_suffix(".txt"))
     ]
     captions: dict[str, str] = {}
     model = model or DEFAULT_MODEL
@@ -236,16 +237,25 @@ def _readable_batches(
 
 
 def _save_image(example: Example, image: Image, path: Path) -> None:
-    """Write the image to `path` unless it exists: the original bytes, for a dataset's row a PNG."""
-    if path.is_file():
-        return
+    """Write the image to `path` unless it is there: the original bytes, for a dataset's row a PNG.
+
+    Raises:
+        ConfigError: Another file is there.
+    """
     if path.name != PurePosixPath(example.name).name:
         buffer = io.BytesIO()
         image.save(buffer, "PNG")
-        write_atomically(path, buffer.getvalue())
-        return
-    with example.file() as file:
-        write_atomically(path, file.read())
+        content = buffer.getvalue()
+    else:
+        with example.file() as file:
+            content = file.read()
+    if not os.path.lexists(path):
+        write_atomically(path, content)
+    elif not path.is_file() or path.read_bytes() != content:
+        raise ConfigError(
+            f"{path} is another file than the image {example.name}, whose copy would be there.",
+            "Name another folder with -o.",
+        )
 
 
 def push_dataset(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -147,6 +148,8 @@ def _write_peft(adapter: Adapter, output: Path) -> tuple[Path, ...]:
     if len(folders) == 1:
         folders = dict.fromkeys(folders, output)
     files = [_check_absent(folder / PEFT_WEIGHTS) for folder in folders.values()]
+    for file in files:
+        _check_absent(file.parent / PEFT_CONFIG)
     for file, component in zip(files, folders, strict=True):
         tensors, config = to_peft(replace(adapter, layers={component: adapter.layers[component]}))
         save_tensors(tensors, file, _metadata(adapter) | {"format": "pt"})
@@ -195,6 +198,6 @@ def _metadata(adapter: Adapter) -> dict[str, str]:
 
 
 def _check_absent(file: Path) -> Path:
-    if file.exists():
+    if os.path.lexists(file):
         raise ConfigError(f"{file} exists already.", "Choose another path with -o.")
     return file

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from hublora.adapters.header import read_file_header
 from hublora.errors import AdapterError, ConfigError, NotFoundError
 from hublora.filesystem import is_locked
-from hublora.generation.metadata import read_image
+from hublora.generation.metadata import read_image, save_image
+from hublora.generation.outputs import check_output, check_replaceable
 from hublora.hub.repo_layout import CARD, LEARNED_EMBEDDINGS, SETTINGS, WEIGHTS
 from hublora.training.config.training_config import flatten, read_settings_file
 from hublora.training.run_folder import (
@@ -114,6 +115,20 @@ def runs_sheet(runs: Sequence[FoundRun]) -> Image.Image:
     if not rows:
         raise NotFoundError("None of these runs has an image yet.", "Leave --sheet out.")
     return sheet(rows, row_labels=labels, captions=captions)
+
+
+def write_runs_sheet(runs: Sequence[FoundRun], path: Path) -> None:
+    """Write the sheet of `runs_sheet` as a PNG.
+
+    Raises:
+        ConfigError: The path is no .png file, or a file is there that hublora did not write.
+        NotFoundError: No run has an image.
+    """
+    if path.suffix.lower() != ".png":
+        raise ConfigError(f"--sheet must be a .png file, got {path}.", f"Name {path}.png.")
+    check_output(path)
+    check_replaceable(path)
+    save_image(runs_sheet(runs), path, {"runs": [run.folder.name for run in runs]})
 
 
 def _caption(path: Path) -> str:

@@ -19,7 +19,7 @@ from hublora.generation.options import (
     pick,
     pick_sampling,
 )
-from hublora.generation.outputs import check_output, slug
+from hublora.generation.outputs import check_output, own_path, slug
 from hublora.generation.prompt_placeholders import TriggerMode
 from hublora.generation.sample import sampling_for
 from hublora.progress import Callback, Event, FileWritten, Note, Progress, default_callback
@@ -122,7 +122,7 @@ def run_batch(
     if options.get("grid") or rows or columns:
         for plan, facts, images in sheets:
             named = _digest(_stable({**facts, "sheet": axes.facts()}))
-            path = folder / f"{slug(plan.prompt)}-sheet-{named}.png"
+            path = own_path(folder / f"{slug(plan.prompt)}-sheet-{named}.png", lambda _: False)
             save_sheet(path, axes, images, pipe.hublora, facts)
             callback(FileWritten("sheet", path))
             yield BatchItem(path, False, plan.prompt)
@@ -174,7 +174,10 @@ def _generate_cell(
 
     set_weights(pipe, cell.weights)
     facts = _stable(image_facts(pipe.hublora, cell.plan, trigger))
-    path = folder / f"{slug(cell.plan.prompt)}-{cell.plan.seed}-{_digest(facts)}.png"
+    path = own_path(
+        folder / f"{slug(cell.plan.prompt)}-{cell.plan.seed}-{_digest(facts)}.png",
+        lambda found: _exists(found, facts),
+    )
     if _exists(path, facts):
         with Image.open(path) as existing:
             return BatchItem(path, True, cell.plan.prompt, cell.plan.seed), existing.copy()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Unpack
 from hublora.errors import AdapterError
 from hublora.generation.generate import generate
 from hublora.generation.options import SamplingOptions, check_options, pick_sampling
+from hublora.generation.outputs import check_output, check_replaceable
 from hublora.generation.sample import sampling_for
 from hublora.hub.repo_layout import LOCK
 from hublora.hub.resolve import changed_files, inspect_repo
@@ -91,6 +92,8 @@ def outdated(
     """
     check_options(sampling, SamplingOptions, outdated)
     sheet = None if sheet is None else Path(sheet)
+    check_output(sheet)
+    check_replaceable(sheet)
     name, lock = _read(ref)
     parts = _load_current(lock, callback)
     changes = tuple(_version_change(lock, index, part) for index, part in enumerate(parts))

@@ -308,6 +308,14 @@ def test_nothing_is_written_over(pipe: Any, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"conversion must have no weight"):
         convert(f"{file}:0.5", "kohya", tmp_path / "x.safetensors")
     assert file.read_bytes() == before
+    (tmp_path / "peft").mkdir()
+    (tmp_path / "peft" / "adapter_config.json").write_text("mine")
+    with pytest.raises(ConfigError, match=r"adapter_config.json exists already"):
+        convert(str(file), "peft", tmp_path / "peft")
+    assert [path.read_text() for path in (tmp_path / "peft").iterdir()] == ["mine"]
+    (tmp_path / "link.safetensors").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(ConfigError, match=r"exists already"):
+        convert(str(file), "kohya", tmp_path / "link.safetensors")
 
 
 def test_a_title_that_is_a_path_stays_in_the_folder(pipe: Any, tmp_path: Path) -> None:

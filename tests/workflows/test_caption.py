@@ -12,7 +12,7 @@ from huggingface_hub import HfApi
 from PIL import Image
 
 from hublora.data import DataConfig, open_source
-from hublora.errors import DataError, NotFoundError
+from hublora.errors import ConfigError, DataError, NotFoundError
 from hublora.workflows.caption import caption
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]", "a", "red", "blue", "cat", "tree"]
@@ -128,6 +128,28 @@ def test_a_dataset_of_the_hub_becomes_a_captioned_one(
     card = HfApi().dataset_info("me/captioned", revision=done.pushed.commit).card_data
     assert card is not None
     assert "imagefolder" in card.tags
+
+
+def test_files_of_somebody_else_in_the_output_folder_stay(
+    photos: Path, model: Path, tmp_path: Path
+) -> None:
+    with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
+        for path in photos.rglob("*.*"):
+            archive.write(path, path.relative_to(photos))
+    output = tmp_path / "mine"
+    output.mkdir()
+    Image.new("RGB", (40, 30), "black").save(output / "a.png")
+    (output / "b.txt").symlink_to(output / "nowhere")
+    before = (output / "a.png").read_bytes()
+    with pytest.raises(ConfigError, match=r"a.png is another file"):
+        caption(str(tmp_path / "photos.zip"), model=str(model), output=output)
+    assert (output / "a.png").read_bytes() == before
+    assert not (output / "a.txt").exists()
+    (output / "a.png").unlink()
+    done = caption(str(tmp_path / "photos.zip"), model=str(model), output=output)
+    assert (done.written, done.kept) == (2, 1)
+    assert (output / "b.txt").is_symlink()
+    assert not (output / "nowhere").exists()
 
 
 def test_a_model_from_the_hub_is_pinned_and_its_pickles_stay_there(

@@ -303,3 +303,19 @@ def test_settings_of_images_are_refused_without_images(
         assert f"{name} would have no effect" in done.err
     done = hublora_cli(*command, "--merge", "dare_linear", "--seed", "4")
     assert done.status == 0, done.err
+
+
+@pytest.mark.parametrize("how", [[], ["--merge", "cat"]])
+@pytest.mark.parametrize("name", ["README.md", "images/0.png", ".git/HEAD"])
+def test_a_folder_of_somebody_else_is_refused_and_untouched(
+    hublora_cli: Any, tmp_path: Path, publish: Any, how: list[str], name: str
+) -> None:
+    mine = tmp_path / "mine" / name
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    refs = [publish("ink", seed=1), publish("sepia", seed=2)]
+    done = hublora_cli("compose", *refs, *how, "--no-gallery", "-o", str(tmp_path / "mine"))
+    assert done.status == 1
+    assert "is not an empty folder" in done.err
+    files = [path for path in (tmp_path / "mine").rglob("*") if path.is_file()]
+    assert [(path, path.read_text()) for path in files] == [(mine, "mine")]
