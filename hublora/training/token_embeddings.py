@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -121,6 +122,31 @@ def check_tokens(settings: TokenSettings, family: Family, pipe: Any) -> None:
                     f"{settings.num_vectors}.",
                     f"Name a word of fewer tokens, or use --num-vectors {count}.",
                 )
+
+
+def count_tokens(
+    settings: TokenSettings, family: Family, pipe: Any, texts: Sequence[str]
+) -> list[int]:
+    """Return the number of tokens of each text once the placeholders are added: `num_vectors` each.
+
+    Args:
+        settings: Placeholders, of which there may be none.
+        family: Family of the base.
+        pipe: Pipeline, to which they are not added yet.
+        texts: Captions.
+
+    Returns:
+        Special tokens included, untruncated.
+    """
+    if not settings.placeholders:
+        return family.count_tokens(pipe, texts)
+    longest_first = sorted(settings.placeholders, key=len, reverse=True)
+    pattern = re.compile("|".join(map(re.escape, longest_first)))
+    parts = [pattern.subn(" ", text) for text in texts]
+    known = family.count_tokens(pipe, [text for text, _ in parts])
+    return [
+        count + found * settings.num_vectors for count, (_, found) in zip(known, parts, strict=True)
+    ]
 
 
 def add_tokens(settings: TokenSettings, family: Family, pipe: Any, seed: int) -> Tokens:

@@ -32,6 +32,33 @@ def weights(module: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {name: tensor.clone() for name, tensor in module.state_dict().items()}
 
 
+def test_captions_are_counted_with_all_vectors_of_the_placeholders(
+    start: Callable[..., Session], bases: Path
+) -> None:
+    from diffusers import StableDiffusionPipeline
+
+    from hublora.training.token_embeddings import count_tokens
+
+    session = start(method="textual-inversion", **WORDS | {"tokens__num_vectors": 5})
+    untouched = StableDiffusionPipeline.from_pretrained(bases / "epsilon", safety_checker=None)
+    texts = [PROMPT, "a cat", f"{WORD}'s hat, {WORD}{WORD}", f"({WORD})"]
+    real = [session.pipe.maybe_convert_prompt(text, session.pipe.tokenizer) for text in texts]
+    expected = session.family.count_tokens(session.pipe, real)
+    assert count_tokens(session.config.tokens, session.family, untouched, texts) == expected
+
+
+def test_captions_that_placeholders_make_too_long_are_told(settings: Callable[..., Any]) -> None:
+    config = settings(
+        method="textual-inversion",
+        schedule__max_train_steps=1,
+        validation__num_images=1,
+        **WORDS | {"tokens__num_vectors": 28},
+    )
+    events: list[object] = []
+    hublora.train(config, callback=events.append)
+    assert [event for event in events if "longer than 32 tokens" in str(event)]
+
+
 def test_only_the_token_embeddings_are_trained(start: Callable[..., Session]) -> None:
     session = start(method="textual-inversion", **WORDS)
     before = weights(session.pipe.unet) | weights(session.pipe.text_encoder)

@@ -190,12 +190,15 @@ def encode(
     from hublora.data import Encoders, build_cache
     from hublora.data.captions import count_truncated, truncation_note
     from hublora.training.target_layers import encodes_prompts
+    from hublora.training.token_embeddings import count_tokens
 
     family = base.family
     size, bucket_step = shapes(config, base, pipe)
     captions = [caption for example in source.examples for caption in example.captions]
     longest = family.max_tokens(pipe)
-    cut = count_truncated(captions, lambda texts: family.count_tokens(pipe, texts), longest)
+    cut = count_truncated(
+        captions, lambda texts: count_tokens(config.tokens, family, pipe, texts), longest
+    )
     if note := truncation_note(cut, len(captions), longest):
         callback(Note(note + ".", warning=True))
 
