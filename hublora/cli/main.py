@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from importlib import import_module
 
 import click
@@ -82,6 +83,7 @@ def run() -> None:
         explained = explain(error)
         if explained is None or wants_traceback():
             raise
-        out.error(explained[0])
+        with suppress(OSError):  # nobody reads it any more
+            out.error(explained[0])
         sys.exit(explained[1])
     sys.exit(status if isinstance(status, int) else 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
@@ -39,7 +40,8 @@ class ProgressReport:
         trace: TracebackType | None,
     ) -> None:
         if self._bars is not None:
-            self._bars.stop()
+            with suppress(OSError):  # of a terminal that is gone
+                self._bars.stop()
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, FileWritten) and not self._names_files:

@@ -110,7 +110,7 @@ def train(
     from hublora.cli.progress import ProgressReport
     from hublora.data.source import check_there
     from hublora.workflows.train.run_settings import resume_here
-    from hublora.workflows.train.signals import before_the_steps, sigterm_stops
+    from hublora.workflows.train.signals import before_the_steps, ends_stop
 
     if list_settings:
         from hublora.cli.settings_list import show_settings
@@ -137,7 +137,7 @@ def train(
         return
     out.note("Starting …")
     with ExitStack() as until_done:
-        until_done.enter_context(sigterm_stops())
+        until_done.enter_context(ends_stop())
         with before_the_steps():
             report = until_done.enter_context(ProgressReport())
             from hublora.workflows.train.train import train as workflow
@@ -158,6 +158,8 @@ def _show_result(result: TrainingResult, config: TrainingConfig) -> None:
     data = {
         "folder": folder,
         "final_loss": result.final_loss,
+        "result_step": result.result_step,
+        "change": result.change,
         "seconds": result.seconds,
         "repo_id": pushed.repo_id if pushed else None,
         "commit": pushed.commit if pushed else None,

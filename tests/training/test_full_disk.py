@@ -72,14 +72,17 @@ def test_a_full_disk_is_one_sentence_and_the_training_goes_on_to_the_same_bytes(
 
     with largest_file(10**9), pytest.raises(ConfigError, match="is full") as caught:
         hublora.train(config, callback=fill_up)
-    assert f"checkpoint-2: resume with --output-dir {config.run_folder}" in str(caught.value.hint)
+    assert f"checkpoint-2. Resume from it: hublora train --resume {config.run_folder}" in str(
+        caught.value.hint
+    )
     hublora.train(config, resume="latest")
     for name in (WEIGHTS, "training/history.jsonl"):
         assert (config.run_folder / name).read_bytes() == (whole.run_folder / name).read_bytes()
 
 
-def test_a_sigterm_saves_and_the_training_goes_on_to_the_same_bytes(
-    settings: Settings, tmp_path: Path
+@pytest.mark.parametrize("numbers", [[signal.SIGTERM], [signal.SIGHUP, signal.SIGHUP]])
+def test_what_ends_a_job_saves_and_the_training_goes_on_to_the_same_bytes(
+    settings: Settings, tmp_path: Path, numbers: list[int]
 ) -> None:
     given = {"checkpoint__steps": 2, "schedule__max_train_steps": 6, "validation__num_images": 1}
     whole = settings(output_dir=tmp_path / "whole" / "run", **given)
@@ -88,10 +91,39 @@ def test_a_sigterm_saves_and_the_training_goes_on_to_the_same_bytes(
 
     def terminate(event: object) -> None:
         if isinstance(event, FileWritten) and event.path.name == "checkpoint-4":
-            os.kill(os.getpid(), signal.SIGTERM)
+            for number in numbers:
+                os.kill(os.getpid(), number)
 
     with pytest.raises(Interrupted) as caught:
         hublora.train(config, callback=terminate)
     assert caught.value.checkpoint == config.run_folder / "checkpoint-4"
     hublora.train(config, resume="latest")
     assert (config.run_folder / WEIGHTS).read_bytes() == (whole.run_folder / WEIGHTS).read_bytes()
+
+
+def test_without_anybody_to_read_its_lines_it_saves_and_stops(settings: Settings) -> None:
+    reading, writing = os.pipe()
+
+    def tell(event: object) -> None:
+        if isinstance(event, FileWritten) and event.path.name == "checkpoint-2":
+            os.close(reading)
+        os.write(writing, f"{event}\n".encode())
+
+    config = settings(checkpoint__steps=2, schedule__max_train_steps=6)
+    with pytest.raises(Interrupted) as caught:
+        hublora.train(config, callback=tell)
+    os.close(writing)
+    assert caught.value.checkpoint == config.run_folder / "checkpoint-2"
+
+
+def test_a_hang_up_that_is_ignored_stops_nothing(
+    settings: Settings, request: pytest.FixtureRequest
+) -> None:
+    usual = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup starts a command
+    request.addfinalizer(lambda: signal.signal(signal.SIGHUP, usual))
+
+    def hang_up(event: object) -> None:
+        os.kill(os.getpid(), signal.SIGHUP)
+
+    config = settings(schedule__max_train_steps=2, validation__num_images=1)
+    assert hublora.train(config, callback=hang_up).steps == 2

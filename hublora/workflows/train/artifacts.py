@@ -23,6 +23,7 @@ from hublora.cards.plots import loss_plot
 from hublora.filesystem import sha256_of, write_atomically
 from hublora.generation.composition import Composition
 from hublora.generation.generate import save
+from hublora.generation.sample import image_difference
 from hublora.hub.repo_layout import CARD, ENVIRONMENT, LEARNED_EMBEDDINGS, SETTINGS, WEIGHTS
 from hublora.progress import Callback, FileWritten, Note
 from hublora.refs import AdapterRef
@@ -84,6 +85,8 @@ class TrainingResult(NotebookResult):
         final_loss: Mean loss over the last tenth of the steps.
         result_step: Step whose weights are the result: the last one, or that of the lowest
             held-out loss.
+        change: Mean difference in 8-bit levels, 0 to 255, between the images with and without the
+            trained weights, of the prompt and seed where it is largest.
         pushed: Repo and commit on the Hub; None without a push.
     """
 
@@ -92,6 +95,7 @@ class TrainingResult(NotebookResult):
     seconds: float
     final_loss: float
     result_step: int
+    change: float
     pushed: PushResult | None = None
 
     @property
@@ -121,7 +125,7 @@ def write_results(
     kohya = _write_adapter(files, session, base, source) if session.adapted else None
     embeddings = _write_embeddings(files, session, base, source) if session.tokens else None
     callback(FileWritten("adapter", folder / main_file(session)))
-    gallery = _write_images(files, session, base, source, callback)
+    gallery, change = _write_images(files, session, base, source, callback)
     environment = describe_environment(session.accelerator.device.type)
     write_atomically(folder / ENVIRONMENT, json.dumps(environment, indent=2) + "\n")
     settings = yaml.safe_dump(_reproducible(session), sort_keys=False)
@@ -137,7 +141,9 @@ def write_results(
     )
     save_card(folder, card_facts(run, environment))
     callback(FileWritten("card", folder / CARD))
-    return TrainingResult(folder, done.steps, done.seconds, final_loss, result_step(session))
+    return TrainingResult(
+        folder, done.steps, done.seconds, final_loss, result_step(session), change
+    )
 
 
 def _facts(session: Session, base: Base) -> AdapterFacts:
@@ -221,8 +227,9 @@ def _architecture(session: Session, base: Base) -> str:
 
 def _write_images(
     files: ResultFiles, session: Session, base: Base, source: Source, callback: Callback
-) -> list[tuple[str, GeneratedImage]]:
-    """Generate gallery and before/after sheet; return path inside the repo and image, in order."""
+) -> tuple[list[tuple[str, GeneratedImage]], float]:
+    """Generate gallery and before/after sheet; return path inside the repo and image, in order, and
+    the largest mean difference to the base alone."""
     plans = plan_gallery(session, base, source)
     after = generate_images(session, plans, callback, "Generating the gallery")
     few = _one_per_prompt(after)
@@ -251,7 +258,8 @@ def _write_images(
     files.add(folder / BEFORE_AFTER)
     callback(FileWritten("validation sheet", validation))
     callback(FileWritten("before and after", folder / BEFORE_AFTER))
-    return gallery
+    pairs = zip(before, few, strict=True)
+    return gallery, max(image_difference(one.image, other.image) for one, other in pairs)
 
 
 def _one_per_prompt(images: Sequence[GeneratedImage], least: int = BEFORE) -> list[GeneratedImage]:

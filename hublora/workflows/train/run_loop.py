@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -14,7 +13,8 @@ from hublora.progress import Callback, FileWritten, Note, StepProgress
 from hublora.quoting import shell_path
 from hublora.resolution.base import Base
 from hublora.workflows.train.gallery import generate_preview
-from hublora.workflows.train.signals import asked_to_stop, interrupted
+from hublora.workflows.train.long_run import LongRun
+from hublora.workflows.train.signals import ClosableCallback, asked_to_stop, interrupted
 
 if TYPE_CHECKING:
     from hublora.data import Source
@@ -40,7 +40,7 @@ def train_to_end(
     base: Base,
     source: Source,
     history: MetricsLog,
-    callback: Callback,
+    callback: ClosableCallback,
     uploader: CheckpointUploader | None = None,
 ) -> float:
     """Train from `session.step` to the end; return the seconds of the steps, without previews.
@@ -56,7 +56,7 @@ def train_to_end(
         uploader: Uploads every checkpoint; None uploads none.
 
     Raises:
-        Interrupted: Ctrl-C or SIGTERM; a checkpoint was saved.
+        Interrupted: Ctrl-C, SIGTERM, SIGHUP or a closed stderr; a checkpoint was saved.
         ConfigError: The training has diverged, or memory or the disk is exhausted.
     """
     from hublora.training.checkpoint import save_checkpoint
@@ -83,6 +83,7 @@ def train_to_end(
 
     started = reported = time.monotonic()
     previews = 0.0  # seconds spent on previews
+    long_run = LongRun(session.total_steps)
     try:
         with (
             asked_to_stop() as stop,
@@ -98,6 +99,8 @@ def train_to_end(
                     if now - reported > _REPORT_EVERY or event.step == session.total_steps:
                         reported = now
                         _report(record(), session, callback)
+                        if note := long_run.note(event.step, time.monotonic() - previews):
+                            callback(note)
                         if uploader is not None:
                             uploader.report(callback)
                 elif isinstance(event, ValidationDue):
@@ -109,7 +112,7 @@ def train_to_end(
                     previews += time.monotonic() - before
                 elif isinstance(event, CheckpointDue):
                     callback(FileWritten("checkpoint", save()))
-                if not session.is_over and _all_stop(session, stop):
+                if not session.is_over and _all_stop(session, stop.is_set() or callback.is_closed):
                     raise interrupted(save(), uploader.command if uploader else None)
     finally:
         trackers.close()
@@ -179,13 +182,14 @@ def _report(rows: Sequence[dict[str, Any]], session: Session, callback: Callback
         )
 
 
-def _all_stop(session: Session, stop: threading.Event) -> bool:
-    """Tell whether to stop; several processes agree every few steps."""
+def _all_stop(session: Session, asked: bool) -> bool:
+    """Tell whether to stop because this process, or another one, was asked to; several processes
+    agree every few steps."""
     if session.accelerator.num_processes == 1:
-        return stop.is_set()
+        return asked
     if session.step % _AGREE_EVERY:
         return False
     import torch
 
-    asked = torch.tensor(float(stop.is_set()), device=session.accelerator.device)
-    return bool(session.accelerator.reduce(asked, "sum") > 0)
+    any_asked = torch.tensor(float(asked), device=session.accelerator.device)
+    return bool(session.accelerator.reduce(any_asked, "sum") > 0)

@@ -12,6 +12,7 @@ from hublora.cards.format import format_count
 from hublora.errors import ConfigError
 from hublora.filesystem import locked
 from hublora.progress import Callback, Note, no_callback, report_on_stderr
+from hublora.quoting import shell_word
 from hublora.resolution.base import Base
 from hublora.training.run_folder import keep_from_uploads
 from hublora.workflows.push import push
@@ -21,7 +22,14 @@ from hublora.workflows.train.hub_checkpoint import background_upload, delete_hub
 from hublora.workflows.train.prepare import PreparedRun, encode, initial_updates, prepare_run
 from hublora.workflows.train.run_loop import open_history, result_note, train_to_end
 from hublora.workflows.train.run_settings import write_run_settings
-from hublora.workflows.train.signals import before_the_steps, interrupted, sigterm_stops
+from hublora.workflows.train.signals import (
+    ClosableCallback,
+    before_the_steps,
+    ends_stop,
+    interrupted,
+)
+
+SEEN = 0.1  # mean difference in 8-bit levels from which two images can look different
 
 if TYPE_CHECKING:
     from hublora.training.config.training_config import TrainingConfig
@@ -49,15 +57,15 @@ def train(
 
     Raises:
         HubloraError: The training cannot start; raised before any long work.
-        Interrupted: Ctrl-C or SIGTERM; a checkpoint was saved, unless it was before the first
-            step.
+        Interrupted: Ctrl-C, SIGTERM, SIGHUP or a closed stderr; a checkpoint was saved, unless it
+            was before the first step.
     """
     from hublora.training.distributed import join_processes, on_main
 
-    callback = callback or report_on_stderr()
+    callback = ClosableCallback(callback or report_on_stderr())
     if not join_processes().is_main_process:
-        callback = no_callback
-    with sigterm_stops(), ExitStack() as until_done:
+        callback = ClosableCallback(no_callback)
+    with ends_stop(), ExitStack() as until_done:
         with before_the_steps():
             ready = prepare_run(config, resume, callback)
             on_main(lambda: _claim(ready.config.run_folder, until_done))
@@ -108,7 +116,7 @@ def _start_session(ready: PreparedRun, callback: Callback) -> tuple[Session, Met
 
 
 def _train(
-    ready: PreparedRun, session: Session, history: MetricsLog, callback: Callback
+    ready: PreparedRun, session: Session, history: MetricsLog, callback: ClosableCallback
 ) -> TrainingResult:
     """Train, write the results, and push them if the settings say so."""
     from hublora.training.distributed import on_main
@@ -124,7 +132,10 @@ def _train(
         with _stoppable(session):
             result = on_main(lambda: write_results(session, base, source, done, callback))
     with _stoppable(session):
-        return on_main(lambda: _finish(result, config, base, callback))
+        result = on_main(lambda: _finish(result, config, base, callback))
+    if note := unchanged_note(result.change, config):
+        callback(note)
+    return result
 
 
 @contextmanager
@@ -154,6 +165,30 @@ def _finish(
     if config.checkpoint.to_hub:
         delete_hub_checkpoint(repo_id, callback)
     return replace(result, pushed=pushed)
+
+
+def unchanged_note(change: float, config: TrainingConfig) -> Note | None:
+    """Return the warning that a training changed nothing that can be seen; None if it did.
+
+    Args:
+        change: `TrainingResult.change`.
+        config: Settings of the training.
+    """
+    if change >= SEEN:
+        return None
+    words, prompts = config.adapter.trigger_words, config.validation.prompts
+    unused = prompts and not any(word in prompt for word in words for prompt in prompts)
+    remedy = (
+        f"No validation prompt contains {', '.join(map(repr, words))}: put it into one, e.g. "
+        f"--validation-prompt {shell_word(words[0])}."
+        if words and unused
+        else "Train for more steps, or with a higher --learning-rate."
+    )
+    return Note(
+        "The training changed nothing that can be seen: images with and without the adapter differ "
+        f"by {change:.2g} of 255 levels on average. {remedy}",
+        warning=True,
+    )
 
 
 def _summary(session: Session) -> str:
