@@ -30,10 +30,12 @@ TO_SETTING = {
     "--adam-beta1": "optimizer.beta1",
     "--adam-beta2": "optimizer.beta2",
     "--adam-weight-decay": "optimizer.weight_decay",
+    "--adam-weight-decay-text-encoder": "optimizer.text_encoder_weight_decay",
     "--adam-epsilon": "optimizer.epsilon",
     "--lora-dropout": "adapter.dropout",
     "--lr-num-cycles": "schedule.num_cycles",
     "--lr-power": "schedule.power",
+    "--prodigy-beta3": "optimizer.beta3",
     "--text-encoder-lr": "optimizer.text_encoder_learning_rate",
 }
 # Their flag without a value -> setting and value.
@@ -65,17 +67,12 @@ WITHOUT_EFFECT = {
 }
 # Their flag -> whether it takes a value, and why it is refused.
 REFUSED = {
-    "--adam-weight-decay-text-encoder": (
-        True,
-        "one weight decay holds for all parameters: --adam-weight-decay",
-    ),
     "--class-labels-conditioning": (True, "bases with class labels cannot be trained"),
     "--do-edm-style-training": (False, "EDM-style training is not available"),
     "--prediction-type": (
         True,
         "the prediction type is read from the base's scheduler, and another one cannot be trained",
     ),
-    "--prodigy-beta3": (True, "Prodigy's beta3 is the square root of --adam-beta2"),
     "--scale-lr": (
         False,
         "multiply --learning-rate by batch size, accumulation steps and processes yourself",

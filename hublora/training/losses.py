@@ -12,7 +12,13 @@ import torch
 from hublora.families import Conditioning, DenoiserInputs
 from hublora.training import objectives
 from hublora.training.accelerator import weight_dtype
-from hublora.training.rng import choose, sample_extra_normals, sample_integer, sample_normals
+from hublora.training.rng import (
+    choose,
+    sample_extra_normals,
+    sample_integer,
+    sample_normals,
+    sample_uniforms,
+)
 from hublora.training.session import SampleStream, Session
 from hublora.training.target_layers import encodes_prompts
 
@@ -93,10 +99,10 @@ def _sample(
     shape = data.shape(indices[0])
     levels = session.parameterization.levels(of_run.uniforms, shape)
     noise, posterior_noise, offsets = sample_normals(stream.seed, numbers, shape, generator)
-    if config.objective.pyramid_noise:
-        noise = _with_pyramid(session, stream, noise, numbers, generator)
     if config.objective.noise_offset:
         noise = objectives.offset_noise(noise, offsets, config.objective.noise_offset)
+    if config.objective.pyramid_noise:
+        noise = _with_pyramid(session, stream, noise, numbers, generator)
     return Samples(
         indices,
         choices.variants,
@@ -180,15 +186,23 @@ def _with_pyramid(
     numbers: Sequence[int],
     generator: torch.Generator,
 ) -> torch.Tensor:
-    batch, channels, height, width = noise.shape
-    sizes = objectives.pyramid_sizes(height, width)
-    counts = [channels * rows * columns for rows, columns in sizes]
-    normals = sample_extra_normals(stream.seed, "pyramid", numbers, sum(counts), generator)
-    levels = [
-        part.reshape(batch, channels, *size)
-        for part, size in zip(normals.split(counts, dim=1), sizes, strict=True)
-    ]
-    return objectives.pyramid_noise(noise, levels, session.config.objective.pyramid_noise)
+    _, channels, height, width = noise.shape
+    largest = objectives.pyramid_sizes(height, width)
+    count = channels * sum(rows * columns for rows, columns in largest)
+    normals = sample_extra_normals(stream.seed, "pyramid", numbers, count, generator)
+    samples = []
+    for one, values, number in zip(noise, normals, numbers, strict=True):
+        # The factor from level to level is random in [2, 4), "rather than always going 2x".
+        factors = [2 + 2 * u for u in sample_uniforms(stream.seed, "pyramid", number, len(largest))]
+        levels, used = [], 0
+        for rows, columns in objectives.pyramid_sizes(height, width, factors):
+            size = channels * rows * columns
+            levels.append(values[used : used + size].reshape(channels, rows, columns))
+            used += size
+        samples.append(
+            objectives.pyramid_noise(one, levels, session.config.objective.pyramid_noise)
+        )
+    return torch.stack(samples)
 
 
 def _conditioning(session: Session, samples: Samples, dtype: torch.dtype) -> Conditioning:

@@ -27,29 +27,40 @@ def offset_noise(noise: torch.Tensor, per_channel: torch.Tensor, strength: float
 def pyramid_noise(
     noise: torch.Tensor, levels: Sequence[torch.Tensor], discount: float
 ) -> torch.Tensor:
-    """Return noise with coarser noise laid over it, each sample scaled back to variance 1.
+    """Return the noise of one sample with coarser noise laid over it, scaled back to variance 1.
 
-    Σ_i discount^i · upsample(level_i), the noise itself being level 0; so that large shapes are
-    learned too. Source: https://wandb.ai/johnowhitaker/multires_noise/reports/--VmlldzozNjYyOTU2
+    √2 · noise + Σ_i discount^i · upsample(level_i), i from 1; so that large shapes are learned
+    too. Source: https://wandb.ai/johnowhitaker/multires_noise/reports/--VmlldzozNjYyOTU2, whose
+    level 0 is a second noise of full size, which the √2 stands for. The same discount has the same
+    effect as kohya's --multires_noise_discount.
 
     Args:
-        noise: [B, c, h, w], standard normal.
-        levels: Coarser and coarser, each [B, c, h_i, w_i], standard normal.
+        noise: [c, h, w], standard normal.
+        levels: Coarser and coarser, each [c, h_i, w_i], standard normal.
         discount: In [0, 1); 0.3 is usual.
     """
     size = noise.shape[-2:]
+    total = 2**0.5 * noise
     for number, level in enumerate(levels, start=1):
-        coarse = torch.nn.functional.interpolate(level, size=size, mode="bilinear")
-        noise = noise + discount**number * coarse
-    return noise / noise.std(dim=(1, 2, 3), keepdim=True)
+        coarse = torch.nn.functional.interpolate(level[None], size=size, mode="bilinear")[0]
+        total = total + discount**number * coarse
+    return total / total.std()
 
 
-def pyramid_sizes(height: int, width: int) -> list[tuple[int, int]]:
-    """Return height and width of each coarser level, halved until a single value is left."""
-    sizes = []
-    while height > 1 or width > 1:
-        height, width = max(1, height // 2), max(1, width // 2)
-        sizes.append((height, width))
+def pyramid_sizes(height: int, width: int, factors: Sequence[float] = ()) -> list[tuple[int, int]]:
+    """Return height and width of each coarser level, up to the first with a side of 1.
+
+    Args:
+        height: Of the latent, at least 1.
+        width: Likewise.
+        factors: Factor f of each level i, whose sides are those of the latent over f^i; 2, which
+            gives the most and largest levels, where it has none.
+    """
+    sizes: list[tuple[int, int]] = []
+    while not sizes or min(sizes[-1]) > 1:
+        number = len(sizes) + 1
+        scale = (factors[number - 1] if number <= len(factors) else 2.0) ** number
+        sizes.append((max(1, int(height / scale)), max(1, int(width / scale))))
     return sizes
 
 

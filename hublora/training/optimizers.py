@@ -32,10 +32,32 @@ def check_optimizer(settings: OptimizerSettings) -> None:
         )
 
 
+# (method, family) -> weight decay of denoiser and of text encoders where none is given, as in
+# diffusers' script of that name.
+_WEIGHT_DECAY = {("dreambooth", "stable-diffusion-xl"): (1e-4, 1e-3)}
+_USUAL_WEIGHT_DECAY = 1e-2
+
+
+def resolve_weight_decay(config: TrainingConfig, family: str) -> TrainingConfig:
+    """Return the settings with the weight decays that were left open filled in.
+
+    Args:
+        config: Settings of the training.
+        family: Name of the base's family.
+    """
+    given = config.optimizer
+    usual, of_text = _WEIGHT_DECAY.get((config.method, family), (_USUAL_WEIGHT_DECAY, None))
+    decay = usual if given.weight_decay is None else given.weight_decay
+    filled: dict[str, Any] = {"optimizer.weight_decay": decay}
+    if config.adapter.text_encoder and given.text_encoder_weight_decay is None:
+        filled["optimizer.text_encoder_weight_decay"] = decay if of_text is None else of_text
+    return config.updated(filled)
+
+
 def parameter_groups(
     settings: OptimizerSettings, adapted: Mapping[str, LoraModule], denoiser: str
 ) -> Groups:
-    """Return the trained weights in groups of one learning rate.
+    """Return the trained weights in groups of one learning rate and weight decay.
 
     The second matrix of each layer learns `lora_plus_ratio` times as fast as the first one (LoRA+,
     https://huggingface.co/papers/2402.12354, section 4).
@@ -45,14 +67,19 @@ def parameter_groups(
         adapted: Component -> its adapter.
         denoiser: Name of the component that is the denoiser.
     """
-    groups: dict[float, list[torch.nn.Parameter]] = {}
+    groups: dict[tuple[float, float | None], list[torch.nn.Parameter]] = {}
     for component, one in adapted.items():
-        own = settings.text_encoder_learning_rate if component != denoiser else None
+        is_text = component != denoiser
+        own = settings.text_encoder_learning_rate if is_text else None
         rate = own or settings.learning_rate
+        decay = settings.text_encoder_weight_decay if is_text else settings.weight_decay
         for name, parameter in one.parameters.items():
             faster = settings.lora_plus_ratio if ".lora_B." in name else 1.0
-            groups.setdefault(rate * faster, []).append(parameter)
-    return [{"params": parameters, "lr": rate} for rate, parameters in groups.items()]
+            groups.setdefault((rate * faster, decay), []).append(parameter)
+    return [
+        {"params": parameters, "lr": rate, "weight_decay": decay}
+        for (rate, decay), parameters in groups.items()
+    ]
 
 
 def token_group(rows: Iterable[torch.nn.Parameter], rate: float) -> Groups:
@@ -154,6 +181,7 @@ def _prodigy(config: TrainingConfig, groups: Groups, device: torch.device) -> to
             groups,
             use_bias_correction=True,
             safeguard_warmup=True,
+            beta3=config.optimizer.beta3,
             **_adam_settings(config.optimizer),
         )
 

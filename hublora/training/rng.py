@@ -125,6 +125,12 @@ def sample_integer(seed: int, purpose: str, number: int) -> int:
     return _hash(seed, purpose, number) >> 15
 
 
+def sample_uniforms(seed: int, purpose: str, number: int, count: int) -> list[float]:
+    """Return `count` random numbers in [0, 1) for a sample, independent of other purposes."""
+    generator = torch.Generator().manual_seed(_hash(seed, f"{purpose} uniforms", number))
+    return torch.rand(count, generator=generator, dtype=torch.float64).tolist()
+
+
 def derived_seed(seed: int, purpose: str) -> int:
     """Return a seed whose random numbers are independent of those of `seed` and other purposes."""
     return _hash(seed, purpose, 0)

@@ -22,6 +22,7 @@ from hublora.training.optimizers import (
     make_optimizer,
     make_schedule,
     parameter_groups,
+    resolve_weight_decay,
     token_group,
 )
 from hublora.training.rng import derived_seed, split
@@ -100,6 +101,7 @@ def start_session(
     """
     set_seed(config.seed)
     family = family_of_pipeline(pipe)
+    config = resolve_weight_decay(config, family.name)
     adapted = _adapt_all(config, family, pipe, accelerator.device, initial_updates or {})
     tokens = _add_token_embeddings(config, family, pipe, accelerator.device)
     denoiser = _to_device(getattr(pipe, family.denoiser), accelerator.device)

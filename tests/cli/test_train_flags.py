@@ -352,6 +352,8 @@ NEEDED = {
     **dict.fromkeys(("--class-data-dir", "--num-class-images", "--prior-loss-weight"), SUBJECT),
     "--instance-prompt": SUBJECT[:2],
     "--text-encoder-lr": ["--train-text-encoder"],
+    "--adam-weight-decay-text-encoder": ["--train-text-encoder"],
+    "--prodigy-beta3": ["--optimizer", "prodigy"],
     "--lr-num-cycles": ["--lr-scheduler=cosine_with_restarts"],
     "--lr-power": ["--lr-scheduler=polynomial"],
     "--with-prior-preservation": SUBJECT,

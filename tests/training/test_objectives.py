@@ -22,19 +22,34 @@ def test_offset_noise_shifts_each_channel_as_a_whole() -> None:
             assert torch.allclose(moved, torch.full((4, 4), 0.1 * (3 * sample + channel)))
 
 
-def test_pyramid_noise_is_the_sum_of_its_levels_scaled_to_variance_one() -> None:
+def test_pyramid_noise_is_multires_noise_scaled_to_variance_one() -> None:
+    """Its levels from 0 on, as the report and kohya's scripts add them, for one sample."""
     generator = torch.Generator().manual_seed(0)
-    sizes = objectives.pyramid_sizes(8, 4)
-    assert sizes == [(4, 2), (2, 1), (1, 1)]
-    noise = torch.randn(2, 3, 8, 4, generator=generator)
-    levels = [torch.randn(2, 3, *size, generator=generator) for size in sizes]
-    expected = noise.clone()
+    factors, discount = [2.5, 3.9, 2.0], 0.3
+    sizes = objectives.pyramid_sizes(24, 16, factors)
+    assert sizes == [(9, 6), (1, 1)], "24/2.5, 16/2.5; 24/3.9², 16/3.9²"
+    noise = torch.randn(3, 24, 16, generator=generator)
+    levels = [torch.randn(3, *size, generator=generator) for size in sizes]
+    upsample = torch.nn.Upsample(size=(24, 16), mode="bilinear")
+    expected = 2**0.5 * noise  # the noise and level 0, which are independent
     for number, level in enumerate(levels, 1):
-        upsample = torch.nn.Upsample(size=(8, 4), mode="bilinear")
-        expected += upsample(level) * 0.3**number
-    for ours, theirs in zip(objectives.pyramid_noise(noise, levels, 0.3), expected, strict=True):
-        assert torch.allclose(ours, theirs / theirs.std(), atol=1e-6)
-        assert ours.std().item() == pytest.approx(1)
+        expected += upsample(level[None])[0] * discount**number
+    found = objectives.pyramid_noise(noise, levels, discount)
+    assert torch.allclose(found, expected / expected.std(), atol=1e-6)
+    assert found.std().item() == pytest.approx(1)
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 8), (64, 64), (96, 40), (128, 128)])
+def test_no_factor_gives_more_or_larger_levels_than_two(height: int, width: int) -> None:
+    largest = objectives.pyramid_sizes(height, width)
+    for factor in (2.0, 2.3, 3.0, 3.999):
+        sizes = objectives.pyramid_sizes(height, width, [factor] * len(largest))
+        assert len(sizes) <= len(largest)
+        for size, limit in zip(sizes, largest, strict=False):
+            assert size[0] <= limit[0]
+            assert size[1] <= limit[1]
+        assert min(sizes[-1]) == 1
+        assert all(min(size) > 1 for size in sizes[:-1])
 
 
 def test_a_perturbed_input_is_the_scripts_new_noise() -> None:

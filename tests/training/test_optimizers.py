@@ -42,6 +42,52 @@ def test_it_trains_and_goes_on_exactly(start: Callable[..., Session], name: str)
         assert torch.equal(one, other)
 
 
+@pytest.mark.parametrize(
+    ("method", "base", "given", "expected"),
+    [
+        ("text-to-image", "bases/xl", {}, (1e-2, 1e-2)),
+        ("dreambooth", "bases/epsilon", {}, (1e-2, 1e-2)),
+        ("dreambooth", "bases/xl", {}, (1e-4, 1e-3)),
+        ("dreambooth", "bases/xl", {"weight_decay": 0.5}, (0.5, 1e-3)),
+        ("dreambooth", "bases/xl", {"text_encoder_weight_decay": 0.5}, (1e-4, 0.5)),
+        ("text-to-image", "bases/epsilon", {"weight_decay": 0.5}, (0.5, 0.5)),
+    ],
+)
+def test_weight_decay_is_that_of_the_script_of_this_method_and_base(
+    start: Callable[..., Session],
+    method: str,
+    base: str,
+    given: dict[str, float],
+    expected: tuple[float, float],
+) -> None:
+    subject = {"dreambooth__instance_prompt": "a sks dog"} if method == "dreambooth" else {}
+    session = start(
+        method=method,
+        base__model=base,
+        adapter__text_encoder=True,
+        **subject,
+        **{f"optimizer__{name}": value for name, value in given.items()},
+    )
+    decays = {
+        id(parameter): group["weight_decay"]
+        for group in session.optimizer.param_groups
+        for parameter in group["params"]
+    }
+    for name, part in session.adapted.items():
+        wanted = expected[name != session.family.denoiser]
+        assert {decays[id(one)] for one in part.parameters.values()} == {wanted}
+    found = session.config.optimizer
+    assert (found.weight_decay, found.text_encoder_weight_decay) == expected
+
+
+def test_prodigy_takes_its_third_decay(start: Callable[..., Session]) -> None:
+    for given, expected in ((None, None), (0.9, 0.9)):
+        session = start(
+            optimizer__name="prodigy", optimizer__learning_rate=None, optimizer__beta3=given
+        )
+        assert [group["beta3"] for group in session.optimizer.param_groups] == [expected]
+
+
 def test_a_schedule_free_optimizer_is_used_with_its_average(start: Callable[..., Session]) -> None:
     session = start(optimizer__name="schedule-free", optimizer__learning_rate=1e-2)
     list(train(session))

@@ -94,6 +94,17 @@ RULES: tuple[Rule, ...] = (
         "Leave --learning-rate out.",
     ),
     (
+        lambda c: c.optimizer.beta3 is not None and c.optimizer.name != "prodigy",
+        "optimizer.beta3 requires --optimizer prodigy.",
+        "Add --optimizer prodigy, or leave it out.",
+    ),
+    (
+        lambda c: c.optimizer.text_encoder_weight_decay is not None and not c.adapter.text_encoder,
+        "optimizer.text_encoder_weight_decay requires trained text encoders "
+        "(--train-text-encoder).",
+        "Add --train-text-encoder, or leave it out.",
+    ),
+    (
         lambda c: c.schedule.num_cycles != 1 and c.schedule.name != "cosine_with_restarts",
         "schedule.num_cycles requires --lr-scheduler cosine_with_restarts.",
         "Add --lr-scheduler cosine_with_restarts, or leave it out.",

@@ -102,7 +102,24 @@ class OptimizerSettings(Section):
     )
     beta1: float = Field(0.9, ge=0, lt=1, description="Decay of the first moment.")
     beta2: float = Field(0.999, ge=0, lt=1, description="Decay of the second moment.")
-    weight_decay: float = Field(1e-2, ge=0, description="Decoupled weight decay.")
+    weight_decay: float | None = Field(
+        None,
+        ge=0,
+        description="Decoupled weight decay (default: 1e-2; dreambooth on Stable Diffusion XL "
+        "1e-4, as in diffusers' script).",
+    )
+    text_encoder_weight_decay: float | None = Field(
+        None,
+        ge=0,
+        description="Weight decay of the text encoders (default: the same; dreambooth on Stable "
+        "Diffusion XL 1e-3).",
+    )
+    beta3: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="Decay of prodigy's estimate of the rate (default: the root of beta2).",
+    )
     epsilon: float = Field(1e-8, gt=0, description="Added to the denominator of the update.")
     max_grad_norm: float = Field(1.0, gt=0, description="Norm to which gradients are clipped.")
 
@@ -138,7 +155,11 @@ class ObjectiveSettings(Section):
     debiased: bool = Field(False, description="Debiased estimation: weight the loss by 1/√SNR.")
     noise_offset: float = Field(0.0, ge=0, description="Per-channel offset of the noise.")
     pyramid_noise: float = Field(
-        0.0, ge=0, lt=1, description="Share of coarser noise in the noise; 0.3 is usual."
+        0.0,
+        ge=0,
+        lt=1,
+        description="Discount of coarser and coarser noise laid over the noise, as kohya's "
+        "multires_noise_discount; 0.3 is usual.",
     )
     input_perturbation: float = Field(
         0.0, ge=0, description="Noise on the noise that is mixed in; 0.1 is usual."

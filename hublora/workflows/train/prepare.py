@@ -101,6 +101,7 @@ def _check(
     from hublora.training.accelerator import make_accelerator, weight_dtype
     from hublora.training.checkpoint import check_checkpoint
     from hublora.training.distributed import main_first, on_main
+    from hublora.training.optimizers import resolve_weight_decay
     from hublora.training.setup import check_schedule, check_settings, split_images
 
     if config.checkpoint.to_hub and checkpoint is None:
@@ -116,6 +117,7 @@ def _check(
     base = main_first(lambda: download_base(resolved, callback))
     callback(Note(f"Base: {base.label}"))
     config = pin_revisions(config, base, source)
+    config = resolve_weight_decay(config, base.family.name)
     config = resolve_bucket_batch(config, checkpoint)
     inputs = main_first(lambda: input_hashes(base, source))
     if checkpoint is not None:
