@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from hublora.cards.format import format_count, format_duration
-from hublora.progress import Note
+from hublora.cards.format import format_count
+from hublora.progress import Note, format_duration
 
 LONG = 3600.0  # seconds that are told without being asked for
 _MEASURED = 10.0  # seconds of steps from which the rest is estimated
