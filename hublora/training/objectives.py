@@ -51,8 +51,8 @@ def pyramid_sizes(height: int, width: int, factors: Sequence[float] = ()) -> lis
     """Return height and width of each coarser level, up to the first with a side of 1.
 
     Args:
-        height: Of the latent, at least 1.
-        width: Likewise.
+        height: Height of the latent, at least 1.
+        width: Width of the latent, at least 1.
         factors: Factor f of each level i, whose sides are those of the latent over f^i; 2, which
             gives the most and largest levels, where it has none.
     """
