@@ -1,4 +1,7 @@
-"""The fields of a training's settings: their types, ranges, descriptions and fixed defaults."""
+"""The fields of a training's settings: their types, ranges, descriptions and fixed defaults.
+
+Over 300 lines because each setting has its description.
+"""
 
 from __future__ import annotations
 
