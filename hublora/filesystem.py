@@ -17,6 +17,7 @@ LOCK = f"{OWN_FOLDER}/lock"
 RUN_RECORD = f"{OWN_FOLDER}/results.json"
 RUN_CARD = f"{OWN_FOLDER}/card.json"
 RUN_SETTINGS = f"{OWN_FOLDER}/settings.json"
+RUN_IMAGES = f"{OWN_FOLDER}/images.json"
 RUN_MARKERS = (LOCK, RUN_RECORD, RUN_CARD)
 
 _TEMPORARY = "hublora-"  # how the names of temporary folders begin

@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import yaml
@@ -74,8 +75,10 @@ def loads(text: str, limits: Limits = Limits()) -> Any:
     except yaml.YAMLError as problem:
         mark = getattr(problem, "problem_mark", None)
         reason = getattr(problem, "problem", None) or getattr(problem, "reason", None)
-        text = str(reason or problem).splitlines()[0][:200]
-        raise YamlError(text, mark.line + 1 if mark else None) from problem
+        said = str(reason or problem).splitlines()[0][:200]
+        if mark and _is_indented_by_tab(text, mark.line):
+            said = "a tab indents it, and YAML takes spaces alone"
+        raise YamlError(said, mark.line + 1 if mark else None) from problem
     except (ValueError, RecursionError, MemoryError) as problem:
         raise YamlError(str(problem)[:200] or "it cannot be read") from problem
 
@@ -88,6 +91,11 @@ class _Node:
     nodes: int = 1
     characters: int = 0
     height: int = 0  # lists and mappings inside each other, itself included
+
+
+def _is_indented_by_tab(text: str, line: int) -> bool:
+    found = next(islice(text.splitlines(), line, None), "")
+    return "\t" in found[: len(found) - len(found.lstrip())]
 
 
 class _Builder:

@@ -84,7 +84,7 @@ LAUGHS = "a: &a [x, x]\n" + "".join(
         ("c: !!timestamp x", "the tag 'tag:yaml.org,2002:timestamp' is not taken (line 1)"),
         ("!!python/object/apply:os.system [id]", "is not taken"),
         ("a: 1\nb: 2\na: 3", "the key 'a' stands twice (line 3)"),
-        ("a:\n\t- b", "cannot start any token (line 2)"),
+        ("a:\n\t- b", "a tab indents it, and YAML takes spaces alone (line 2)"),
         ("? [a]\n: b", "a key is a list, a mapping or an alias"),
         ("a: &a b\n*a : c", "a key is a list, a mapping or an alias (line 2)"),
         ("a: &a [*a]", "stands for nothing finished"),

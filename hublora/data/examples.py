@@ -25,6 +25,8 @@ class Example:
             leaves crops random or in the middle.
         mask: Opens the encoded mask for reading; None without a mask or without `data.masks`.
         repeats: How often the image occurs in an epoch, at least 1.
+        digest: Hash of the encoded image, 64 hexadecimal digits; "" for an image of a Hub dataset,
+            whose commit is its hash.
     """
 
     name: str
@@ -34,6 +36,7 @@ class Example:
     crop_center: tuple[float, float] | None = None
     mask: Callable[[], IO[bytes]] | None = field(default=None, repr=False, compare=False)
     repeats: int = 1
+    digest: str = field(default="", repr=False, compare=False)
 
     def open(self) -> Image:
         """Return the image, decoded and upright.

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
@@ -80,17 +81,17 @@ def list_folder(config: DataConfig, folder: Path, name: str) -> Listing:
     notes += results_note(layout.part)
     notes += generated_note([(one.name, folder / one.name) for one in examples])
     repeated, said = read_repeats(config, examples)
+    digest, each = digest_files([(one.name, one.file) for one in examples], config.num_workers)
+    masked = [(one.name, one.mask) for one in examples if one.mask]
     return Listing(
         id=name,
         revision=None,
         license=None,
         image_column=FILE_COLUMN,
         caption_column=column,
-        digest=digest_files([(one.name, one.file) for one in examples], config.num_workers),
-        mask_digest=digest_files(
-            [(e.name, e.mask) for e in examples if e.mask], config.num_workers
-        ),
-        examples=repeated,
+        digest=digest,
+        mask_digest=digest_files(masked, config.num_workers)[0],
+        examples=[replace(one, digest=own) for one, own in zip(repeated, each, strict=True)],
         left_out=left_out,
         notes=[*notes, *said],
         captions_from=_origin(column, sorted({path.name for path in tables})),
@@ -258,6 +259,11 @@ def _resolve_name(folder: Path, start: Path, name: Any, listed_in: str) -> Path:
     """
     if not isinstance(name, str) or not name:
         raise DataError(f"{listed_in} has a line without a {FILE_COLUMN}.")
+    if (path := Path(name)).is_absolute() and path.is_relative_to(folder.resolve()):
+        raise DataError(
+            f"{listed_in} names {name!r} by its absolute path.",
+            f"Write it relative to the folder: {path.relative_to(folder.resolve()).as_posix()!r}.",
+        )
     slashed = name.replace("\\", "/")
     parts = PurePosixPath(slashed).parts
     hostile = slashed.startswith("/") or ".." in parts or "://" in name or "\0" in name

@@ -172,15 +172,18 @@ def _is_blob(root: Path, target: Path) -> bool:
     return False
 
 
-def digest_files(files: Sequence[tuple[str, Callable[[], IO[bytes]]]], workers: int) -> str:
-    """Return the hash of the names and contents of files; "" without files."""
+def digest_files(
+    files: Sequence[tuple[str, Callable[[], IO[bytes]]]], workers: int
+) -> tuple[str, list[str]]:
+    """Return the hash of the names and contents of files, "" without files, and the hash of each
+    file's content."""
     from hublora.data.image_check import ordered_map
 
     whole = hashlib.sha256()
-    opens = [file for _, file in files]
-    for (name, _), digest in zip(files, ordered_map(_hash, opens, workers), strict=True):
+    each = list(ordered_map(_hash, [file for _, file in files], workers))
+    for (name, _), digest in zip(files, each, strict=True):
         whole.update(f"{name}\0{digest}\n".encode(errors="surrogateescape"))
-    return whole.hexdigest() if files else ""
+    return whole.hexdigest() if files else "", each
 
 
 def _hash(opens: Callable[[], IO[bytes]]) -> str:

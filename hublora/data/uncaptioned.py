@@ -24,7 +24,7 @@ def open_uncaptioned(folder: Path, caption: str, config: DataConfig) -> Source:
         config: Cache and number of threads.
     """
     listed = [replace(one, captions=(clean(caption),)) for one in list_uncaptioned(folder)]
-    digest = digest_files([(one.name, one.file) for one in listed], config.num_workers)
+    digest, _ = digest_files([(one.name, one.file) for one in listed], config.num_workers)
     usable, damaged = scan_images(listed, hash_parts(digest), config.cache_root, config.num_workers)
     images = hash_parts(digest, [one.name for one in usable])
     return Source(

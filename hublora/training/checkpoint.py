@@ -41,6 +41,7 @@ from hublora.hub.repo_layout import WEIGHTS
 from hublora.training.config.training_config import TrainingConfig, flatten
 from hublora.training.failures import Diverged
 from hublora.training.run_folder import CHECKPOINT, STATE, list_checkpoints
+from hublora.training.run_images import changed_images
 from hublora.training.session import InputHashes, Session
 
 EMBEDDINGS = "embeddings/tokens.safetensors"
@@ -63,6 +64,7 @@ _FREE = (
 )
 
 _BASE_FILES = "base files"  # setting with the hash of a local base
+_IMAGES = "images"  # setting with the hash of the images and captions
 
 # Exceptions while loading a state that this module did not write.
 _UNFIT = (
@@ -137,7 +139,9 @@ def check_checkpoint(
         ConfigError: The checkpoint is damaged, or was written with other settings.
     """
     state = check_files(folder)
-    _check_settings(_settings(config, inputs, accelerator), state["settings"], label or str(folder))
+    label, then = label or str(folder), state["settings"]
+    _check_images(inputs, then.get(_IMAGES), folder.parent, label)
+    _check_settings(_settings(config, inputs, accelerator), then, label)
 
 
 def check_files(
@@ -334,13 +338,24 @@ def _settings(
     return fixed | {
         "mixed_precision": accelerator.mixed_precision,
         "images a step": images,
-        "images": inputs.images,
+        _IMAGES: inputs.images,
         **({_BASE_FILES: inputs.base} if inputs.base is not None else {}),
     }
 
 
 def _is_free(key: str) -> bool:
     return any(key == free or key.startswith(free + ".") for free in _FREE)
+
+
+def _check_images(inputs: InputHashes, then: object, run: Path, label: str) -> None:
+    if then in (None, inputs.images):
+        return
+    which = changed_images(run, inputs.each)
+    raise ConfigError(
+        f"The checkpoint {label} was made with other images or captions"
+        + (f" ({which})." if which else "."),
+        "Resume with the same ones, or start anew in another --output-dir.",
+    )
 
 
 def _check_settings(now: Mapping[str, Any], then: Mapping[str, Any], label: str) -> None:

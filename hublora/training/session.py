@@ -68,10 +68,12 @@ class InputHashes:
     Attributes:
         images: Hash of the images and captions.
         base: Hash of the files of a local base; None for one at a commit of the Hub.
+        each: Name of each image -> hash of its file and captions.
     """
 
     images: str
     base: str | None = None
+    each: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass

@@ -137,6 +137,13 @@ def test_only_damaged_images_are_an_error(photos, configure):
         open_source(configure(folder=photos))
 
 
+def test_an_absolute_name_inside_of_the_folder_says_how_to_write_it(photos, configure):
+    write_jsonl(photos, {"file_name": str(photos.resolve() / "0.png"), "text": "a"})
+    with pytest.raises(DataError, match="by its absolute path") as caught:
+        open_source(configure(folder=photos))
+    assert caught.value.hint == "Write it relative to the folder: '0.png'."
+
+
 @pytest.mark.parametrize(
     "name",
     ["../outside.png", "/etc/passwd", "..\\outside.png", "C:\\a.png", "file:///a.png", "a/../../b"],

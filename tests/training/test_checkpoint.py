@@ -25,6 +25,7 @@ from hublora.training.checkpoint import (
 from hublora.training.events import StepDone
 from hublora.training.loop import train
 from hublora.training.session import InputHashes, Session
+from tests.tiny import save_images
 
 SUBJECT = {
     "method": "dreambooth",
@@ -187,6 +188,30 @@ def test_other_images_are_refused(start) -> None:
     folder = save_checkpoint(session)
     with pytest.raises(ConfigError, match="images"):
         check_checkpoint(folder, session.config, InputHashes("other"), session.accelerator)
+
+
+def test_the_images_that_changed_are_named(start, settings, tmp_path) -> None:
+    import hublora
+
+    folder = save_images(tmp_path / "images", 4)
+    config = settings(
+        data__dataset=None,
+        data__folder=folder,
+        checkpoint__steps=1,
+        schedule__max_train_steps=2,
+        validation__num_images=1,
+    )
+    hublora.train(config)
+    (folder / "0.png").write_bytes((folder / "1.png").read_bytes())
+    lines = (folder / "metadata.jsonl").read_text().splitlines()
+    lines[2] = lines[2].replace("a red star", "a blue star")
+    lines[3] = lines[3].replace("3.png", "new.png")
+    (folder / "3.png").rename(folder / "new.png")
+    (folder / "metadata.jsonl").write_text("\n".join(lines))
+    with pytest.raises(ConfigError, match="other images or captions") as caught:
+        hublora.train(config, resume="latest")
+    named = "(changed: 0.png, 2.png; new: new.png; missing: 3.png)"
+    assert named in caught.value.message
 
 
 def test_what_does_not_change_the_result_may_change(start, settings) -> None:

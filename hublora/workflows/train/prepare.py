@@ -132,9 +132,11 @@ def _check(
 
 def input_hashes(base: Base, source: Source) -> InputHashes:
     """Return the hashes of what a training reads."""
+    from hublora.data.source import hash_parts
     from hublora.training.session import InputHashes
 
-    return InputHashes(source.fingerprint, None if base.commit else base.version())
+    each = {one.name: hash_parts(one.digest, one.captions)[:16] for one in source.examples}
+    return InputHashes(source.fingerprint, None if base.commit else base.version(), each)
 
 
 def open_dataset(config: TrainingConfig, callback: Callback = no_callback) -> Source:

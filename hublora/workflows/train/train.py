@@ -69,7 +69,7 @@ def train(
         with before_the_steps():
             ready = prepare_run(config, resume, callback)
             on_main(lambda: _claim(ready.config.run_folder, until_done))
-            on_main(lambda: write_run_settings(ready.config))
+            on_main(lambda: _keep_inputs(ready))
             session, history = _start_session(ready, callback)
         return _train(ready, session, history, callback)
 
@@ -81,6 +81,14 @@ def _claim(folder: Path, until: ExitStack) -> None:
             "Let it end, or use another folder: --output-dir …",
         )
     keep_from_uploads(folder)
+
+
+def _keep_inputs(ready: PreparedRun) -> None:
+    """Write settings and images into the run folder, for who resumes the training."""
+    from hublora.training.run_images import write_run_images
+
+    write_run_settings(ready.config)
+    write_run_images(ready.config.run_folder, ready.inputs.each)
 
 
 def _start_session(ready: PreparedRun, callback: Callback) -> tuple[Session, MetricsLog]:
