@@ -182,6 +182,7 @@ _ROWS = frozenset(
         *("adapter.rank", "adapter.alpha", "adapter.targets", "adapter.trigger_words"),
         *("adapter.method", "adapter.init", "adapter.ema_decay"),
         *("optimizer.name", "optimizer.learning_rate", "optimizer.max_grad_norm"),
+        *("optimizer.weight_decay", "optimizer.text_encoder_weight_decay"),
         *("schedule.name", "schedule.warmup_steps", "schedule.max_train_steps"),
         *("objective.snr_gamma", "objective.noise_offset", "objective.outside_mask"),
         *("tokens.placeholders", "tokens.num_vectors", "tokens.learning_rate"),
@@ -205,6 +206,10 @@ def _named_settings(session: Session) -> dict[str, object]:
         "schedule": config.schedule.name,
         "warm-up steps": config.schedule.warmup_steps,
         "optimizer": config.optimizer.name,
+        "weight decay": config.optimizer.weight_decay,
+        "weight decay of the text encoders": config.optimizer.text_encoder_weight_decay
+        if config.optimizer.text_encoder_weight_decay != config.optimizer.weight_decay
+        else None,
         "batch size": session.images_per_step,
         "gradient accumulation": config.gradient_accumulation_steps,
         "resolution": "×".join(str(side) for side in reversed(session.data.size)),
