@@ -24,6 +24,7 @@ from hublora.training.checkpoint import (
 )
 from hublora.training.events import StepDone
 from hublora.training.loop import train
+from hublora.training.optimizers import resolve_weight_decay
 from hublora.training.session import InputHashes, Session
 from tests.tiny import save_images
 
@@ -223,6 +224,7 @@ def test_what_does_not_change_the_result_may_change(start, settings) -> None:
         hub__push=True,
         output_dir=folder.parent.parent / "moved",
     )
+    other = resolve_weight_decay(other, session.family.name)
     check_checkpoint(folder, other, session.inputs, session.accelerator)
 
 
