@@ -161,7 +161,7 @@ class _Worker:
 
 def main() -> None:
     """Do the jobs that come on stdin, until it closes."""
-    import hublora.localhub.routes  # noqa: F401 - what the jobs' functions and arguments are from
+    import hublora.localhub.addresses  # noqa: F401 - what the jobs' functions and arguments are from
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

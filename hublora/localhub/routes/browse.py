@@ -9,6 +9,7 @@ from urllib.parse import quote
 from starlette.responses import RedirectResponse, Response
 
 from .. import gallery
+from ..addresses import file_address
 from ..call import Call
 from ..changes import changes, text_of
 from ..facts import View
@@ -17,7 +18,6 @@ from ..store.errors import EntryNotFound, Malformed
 from ..store.names import check_path
 from ..store.repos import Repo
 from ..store.tensors import read_header
-from .addresses import file_address
 from .lists import whole_number
 from .pages import page, writes
 

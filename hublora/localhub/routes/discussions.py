@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from .. import events, markdown
+from ..addresses import file_address, page_address
 from ..call import Call
 from ..routing import Route
 from ..store.access import Right
@@ -15,7 +16,6 @@ from ..store.errors import Conflict, Forbidden, NotThere
 from ..store.git import DEFAULT_BRANCH
 from ..store.merging import diff_text
 from ..store.repos import Repo
-from .addresses import file_address, page_address
 from .lists import whole_number
 
 PAGE = 50

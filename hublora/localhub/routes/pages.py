@@ -16,6 +16,7 @@ from hublora import rendering
 from hublora.strict_yaml import split_front_matter
 
 from .. import gallery, markdown
+from ..addresses import file_address, page_address
 from ..call import Call
 from ..facts import View
 from ..problems import Refusal
@@ -24,7 +25,6 @@ from ..store import cards
 from ..store.access import Right
 from ..store.repos import Repo
 from ..store.search import search
-from .addresses import file_address, page_address
 from .lists import read_query, whole_number
 
 PAGE_SIZE = 30

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..markdown import quoted
+from .markdown import quoted
 
 
 def file_address(place: str, revision: str, path: str) -> str:
