@@ -22,6 +22,7 @@ each tensor is parsed by its own name.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable
 
@@ -117,6 +118,7 @@ def detect_layout(names: Iterable[str]) -> str:
     )
 
 
+@functools.lru_cache(maxsize=1 << 14)  # a file's names are read three times, another's are the same
 def parse_name(name: str) -> tuple[str, str, str] | None:
     """Return (component, module, part) of one tensor's name, or None if it is of no adapter that
     is read.

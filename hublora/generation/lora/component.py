@@ -183,13 +183,13 @@ class ComponentLora:
         """Give every layer buffers of the rank that it needs."""
         for name in needed.keys() - self.layers.keys():
             self.layers[name] = wrap(self._model, name, self._name, self._config)
-        dtype, device = next(self._model.parameters()).dtype, self._device()
+        dtype = next(self._model.parameters()).dtype
         for name, layer in self.layers.items():
             rank = needed.get(name, 0)
             size = max(rank, layer.rank, self._max_rank) if self._max_rank else rank or layer.rank
             if size != layer.rank:
                 self._is_registered = False
-                layer.resize(size, dtype, device)
+                layer.resize(size, dtype, self._device)
             layer.set_enabled(bool(rank or self._max_rank))
             if name in dora_layers:
                 layer.enable_dora()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -40,15 +41,22 @@ class LayerLora:
         modules = self._layer.lora_magnitude_vector
         return modules[self._name].scale if self._name in modules else None
 
-    def resize(self, rank: int, dtype: torch.dtype, device: torch.device) -> None:
-        """Give the buffers another rank, filled with zeros."""
+    def resize(self, rank: int, dtype: torch.dtype, device: Callable[[], torch.device]) -> None:
+        """Give the buffers another rank, filled with zeros.
+
+        Args:
+            rank: Rank of the buffers.
+            dtype: Type of the numbers.
+            device: Returns the device of computation; diffusers walks all modules to find it.
+        """
         self.rank = 0  # if what follows is interrupted
         own = self._layer.get_base_layer().weight.device
-        device = device if own.type == "meta" else own  # an offloaded weight is on meta meanwhile
+        if own.type == "meta":  # an offloaded weight is on meta meanwhile
+            own = device()
         down, up = self.tensors()
-        zeros = torch.zeros(rank, *down.shape[1:], dtype=dtype, device=device)
+        zeros = torch.zeros(rank, *down.shape[1:], dtype=dtype, device=own)
         self._down.weight = torch.nn.Parameter(zeros, requires_grad=False)
-        zeros = torch.zeros(up.shape[0], rank, *up.shape[2:], dtype=dtype, device=device)
+        zeros = torch.zeros(up.shape[0], rank, *up.shape[2:], dtype=dtype, device=own)
         self._up.weight = torch.nn.Parameter(zeros, requires_grad=False)
         _set_width(self._down, "out", rank)
         _set_width(self._up, "in", rank)

@@ -241,3 +241,22 @@ def test_numbers_too_large_for_the_type_are_refused(pipe: Any) -> None:
     with pytest.raises(AdapterError, match="too large for float16"):
         apply_adapters(pipe, [Weighted(adapter)])
     assert not pipe.get_list_adapters()
+
+
+def test_where_a_pipeline_computes_is_not_asked_for_at_a_switch(pipe: Any) -> None:
+    """diffusers walks every module of a pipeline to find it, which was two thirds of a switch."""
+    manager = LoraManager(pipe)
+    adapter_schedule = AdapterSchedule(manager, pipe.unet)
+    one, other = (put(adapter_schedule, manager, adapter) for adapter in similar(pipe, 2))
+    walked: list[str] = []
+
+    class Watched(type(pipe)):  # type: ignore[misc]
+        @property
+        def _execution_device(self) -> Any:
+            walked.append("device")
+            return super()._execution_device
+
+    pipe.__class__ = Watched
+    for fitted in (one, other):
+        adapter_schedule.activate([fitted], [Weight.of(1.0)])
+    assert not walked
