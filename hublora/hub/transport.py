@@ -14,6 +14,8 @@ import traceback
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from huggingface_hub import constants, set_client_factory
 from huggingface_hub.errors import FileMetadataError, LocalEntryNotFoundError
@@ -124,13 +126,24 @@ def reason_of(error: BaseException) -> str:
     said = words_of(chain[-1])
     if any(isinstance(one, ssl.SSLError) for one in chain) or "CERTIFICATE" in said.upper():
         return f"its certificate or TLS failed ({said})"
-    if "ProxyError" in kinds:
-        return f"the proxy failed ({said})"
+    proxy = _proxy()
+    if "ProxyError" in kinds or (proxy and kinds & {"ConnectError", "ConnectTimeout"}):
+        return f"the proxy {proxy or 'of this machine'} failed ({said})"
     if "ConnectTimeout" in kinds or "ReadTimeout" in kinds or "PoolTimeout" in kinds:
         return f"it did not answer in time ({said})"
     if "UnsupportedProtocol" in kinds:
         return "its address must start with https:// or http://"
     return said
+
+
+def _proxy() -> str | None:
+    """Return the proxy that requests to the Hub go through, without a password; None without."""
+    hub = urlsplit(constants.ENDPOINT)
+    proxies = getproxies()
+    proxy = proxies.get(hub.scheme) or proxies.get("all")
+    if not proxy or proxy_bypass(hub.netloc):
+        return None
+    return proxy.rpartition("@")[2].rpartition("://")[2]
 
 
 def words_of(error: BaseException) -> str:

@@ -268,6 +268,23 @@ def test_many_images_go_in_several_commits(
     assert set(files) <= set(HfApi().list_repo_files(repo_id, repo_type="dataset"))
 
 
+def test_a_proxy_that_is_down_is_named_without_its_password(
+    published: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import close_session
+
+    monkeypatch.setenv("http_proxy", "http://me:secret@127.0.0.1:9")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    close_session()
+    try:
+        with pytest.raises(HubError, match=r"reached.*: the proxy 127.0.0.1:9 failed") as one:
+            hublora.inspect(published)
+    finally:
+        close_session()
+    assert "secret" not in str(one.value)
+
+
 def test_xet_is_named_and_how_to_do_without(
     run_folder: Path, repo_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
