@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +12,10 @@ from safetensors.torch import save_file
 import hublora
 from hublora.generation.metadata import read_image
 from hublora.localhub import import_folder
+from tests.entry import hublora_cli
 from tests.lora import random_adapter, save_adapter
+
+__all__ = ["hublora_cli"]
 
 
 @pytest.fixture(scope="module")
@@ -46,10 +49,11 @@ def test_each_place_is_its_own_adapters_tokens(pivotal: list[str]) -> None:
 
 
 def test_run_tells_and_records_what_the_prompt_became(
-    pivotal: list[str], cli: Callable, tmp_path: Path
+    pivotal: list[str], hublora_cli: Any, tmp_path: Path
 ) -> None:
-    done = cli("run", pivotal[0], "a (hill:1.3)", "--steps", "1", "-o", "a.png", "-q")
-    assert done.returncode == 0, done.stderr
+    png = str(tmp_path / "a.png")
+    done = hublora_cli("run", pivotal[0], "a (hill:1.3)", "--steps", "1", "-o", png, "-q")
+    assert done.status == 0, done.err
     facts = read_image(tmp_path / "a.png")
     assert facts["sampling"]["prompt"] == "a (hill:1.3)"
     assert facts["expanded_prompt"] == "toy <a1-s0-0><a1-s1-0>, a (hill:1.3)"

@@ -284,7 +284,21 @@ def test_a_timestep_of_another_scheduler_is_refused(pipe: Any, adapters: list[Ad
         pipe.unet(torch.randn(1, 4, 16, 16), 13, torch.randn(1, 32, 32))
 
 
-def test_steps_are_not_compiled_one_by_one(pipe: Any, adapters: list[Adapter]) -> None:
+def test_steps_are_not_compiled_one_by_one(pipe: Any) -> None:
+    from diffusers import UNet2DConditionModel
+
+    pipe.unet = UNet2DConditionModel(  # what is compiled takes long by its layers
+        sample_size=16,
+        block_out_channels=(8,),
+        layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D",),
+        mid_block_type=None,
+        up_block_types=("UpBlock2D",),
+        cross_attention_dim=32,
+        attention_head_dim=4,
+        norm_num_groups=4,
+    ).eval()
+    adapters = [random_adapter(pipe, TARGETS, seed=seed) for seed in (1, 2)]
     torch._dynamo.reset()
     graphs: list[int] = []
 
