@@ -12,12 +12,15 @@
     ├── VerificationError        a repo does not hold what was pushed or recorded
     └── Interrupted              a person stopped a training; `checkpoint` is where to resume
 
-The library raises; `hublora.cli.errors` alone turns these into sentences.
+The library raises; `hublora.cli.errors` alone turns these into sentences. As text, an error speaks
+of flags to the command line and of keywords to Python (`hublora.flag_names`).
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+
+from hublora.flag_names import in_python
 
 
 class HubloraError(Exception):
@@ -34,7 +37,7 @@ class HubloraError(Exception):
         self.hint = hint
 
     def __str__(self) -> str:
-        return f"{self.message} {self.hint}" if self.hint else self.message
+        return in_python(f"{self.message} {self.hint}" if self.hint else self.message)
 
 
 class RefError(HubloraError, ValueError):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hublora.flag_names import in_python
 from hublora.quoting import visible
 
 _MIN_DOWNLOAD = 2_000_000  # bytes
@@ -107,7 +108,9 @@ def default_callback(event: Event) -> None:
     Warnings have the level WARNING, other notes and written files INFO, and progress DEBUG.
     """
     if isinstance(event, Note):
-        _logger.log(logging.WARNING if event.warning else logging.INFO, visible(event.text))
+        _logger.log(
+            logging.WARNING if event.warning else logging.INFO, visible(in_python(event.text))
+        )
     elif isinstance(event, FileWritten):
         _logger.info("Wrote the %s: %s", event.what, visible(str(event.path)))
     elif isinstance(event, StepProgress):
@@ -174,7 +177,7 @@ class LineReporter:
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, Note):
-            (self._warning if event.warning else self._note)(event.text)
+            (self._warning if event.warning else self._note)(in_python(event.text))
         elif isinstance(event, FileWritten):
             self._note(f"Wrote the {event.what}: {event.path}")
         elif isinstance(event, Progress):

@@ -10,6 +10,7 @@ import click
 
 from hublora._version import __version__
 from hublora.filesystem import remove_abandoned
+from hublora.flag_names import speaking_flags
 
 # Command -> (module, what it does). The module is imported when the command is used, so that
 # `hublora --help` and shell completion stay quick.
@@ -67,6 +68,11 @@ def hublora() -> None:
 
 def run() -> None:
     """Run the command line; a known failure is one sentence and a status."""
+    with speaking_flags():
+        _run()
+
+
+def _run() -> None:
     from hublora.cli.errors import explain, wants_traceback
     from hublora.cli.output import out
     from hublora.cli.suggestions import with_suggestion

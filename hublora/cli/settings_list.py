@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from hublora.cli.output import out
-from hublora.cli.train_flags import FLAGS
+from hublora.flag_names import TRAINING_FLAGS
 from hublora.training.config.resolve import DEPENDENT_DEFAULTS
 from hublora.training.config.training_config import TrainingConfig
 
@@ -58,7 +58,7 @@ def show_settings() -> None:
 
 def list_settings() -> list[ListedSetting]:
     """Return every setting, those without a section first."""
-    flags = {key: flag for flag, key in FLAGS.items()}
+    flags = {key: flag for flag, key in TRAINING_FLAGS.items()}
     listed = [
         ListedSetting(
             key,

@@ -13,79 +13,8 @@ from pydantic import BaseModel
 from hublora import strict_yaml
 from hublora.cli.diffusers_flags import translate_flags
 from hublora.errors import ConfigError
+from hublora.flag_names import TRAINING_FLAGS
 from hublora.training.config.training_config import TrainingConfig, flatten, read_settings_file
-
-# Flag -> setting. Frozen by tests/cli/test_train_flags.py: a new setting is reached with --set.
-FLAGS = {
-    "--preset": "preset",
-    "--method": "method",
-    "--base": "base.model",
-    "--revision": "base.revision",
-    "--dataset": "data.dataset",
-    "--dataset-config": "data.config_name",
-    "--dataset-revision": "data.revision",
-    "--split": "data.split",
-    "--streaming": "data.streaming",
-    "--folder": "data.folder",
-    "--archive": "data.archive",
-    "--image-column": "data.image_column",
-    "--caption-column": "data.caption_column",
-    "--masks": "data.masks",
-    "--repeats": "data.repeats",
-    "--max-train-samples": "data.max_train_samples",
-    "--resolution": "data.resolution",
-    "--center-crop": "data.center_crop",
-    "--aspect-buckets": "data.aspect_buckets",
-    "--random-flip": "data.random_flip",
-    "--caption-dropout": "data.caption_dropout",
-    "--shuffle-tags": "data.shuffle_tags",
-    "--keep-tags": "data.keep_tags",
-    "--tag-dropout": "data.tag_dropout",
-    "--num-workers": "data.num_workers",
-    "--strict": "data.strict",
-    "--rank": "adapter.rank",
-    "--alpha": "adapter.alpha",
-    "--target": "adapter.targets",
-    "--train-text-encoder": "adapter.text_encoder",
-    "--trigger": "adapter.trigger_words",
-    "--instance-prompt": "dreambooth.instance_prompt",
-    "--with-prior-preservation": "dreambooth.prior_preservation",
-    "--class-prompt": "dreambooth.class_prompt",
-    "--class-data-dir": "dreambooth.class_folder",
-    "--num-class-images": "dreambooth.num_class_images",
-    "--prior-loss-weight": "dreambooth.prior_weight",
-    "--placeholder-token": "tokens.placeholders",
-    "--initializer-token": "tokens.initializers",
-    "--num-vectors": "tokens.num_vectors",
-    "--learnable-property": "tokens.property",
-    "--train-batch-size": "train_batch_size",
-    "--gradient-accumulation-steps": "gradient_accumulation_steps",
-    "--gradient-checkpointing": "gradient_checkpointing",
-    "--max-train-steps": "schedule.max_train_steps",
-    "--num-train-epochs": "schedule.num_train_epochs",
-    "--learning-rate": "optimizer.learning_rate",
-    "--lr-scheduler": "schedule.name",
-    "--lr-warmup-steps": "schedule.warmup_steps",
-    "--optimizer": "optimizer.name",
-    "--max-grad-norm": "optimizer.max_grad_norm",
-    "--snr-gamma": "objective.snr_gamma",
-    "--noise-offset": "objective.noise_offset",
-    "--mixed-precision": "mixed_precision",
-    "--seed": "seed",
-    "--validation-prompt": "validation.prompts",
-    "--negative-prompt": "validation.negative_prompt",
-    "--num-validation-images": "validation.num_images",
-    "--validation-steps": "validation.steps",
-    "--validation-epochs": "validation.epochs",
-    "--checkpointing-steps": "checkpoint.steps",
-    "--checkpoints-total-limit": "checkpoint.total_limit",
-    "--checkpoint-to-hub": "checkpoint.to_hub",
-    "--output-dir": "output_dir",
-    "--report-to": "report_to",
-    "--push-to-hub": "hub.push",
-    "--hub-model-id": "hub.model_id",
-    "--private": "hub.private",
-}
 
 
 class TrainCommand(click.Command):
@@ -111,7 +40,7 @@ class TrainCommand(click.Command):
 
 def setting_flags(command: Any) -> Any:
     """Give a command all flags of the table."""
-    for flag, key in reversed(FLAGS.items()):
+    for flag, key in reversed(TRAINING_FLAGS.items()):
         command = _option(flag, key)(command)
     return command
 

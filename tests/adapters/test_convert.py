@@ -154,7 +154,7 @@ def test_a_name_that_tells_no_layer_asks_for_the_base(tmp_path: Path) -> None:
         f"lora_unet_odd_place.lora_{half}.weight": torch.ones(2, 2) for half in ("down", "up")
     }
     save_file(tensors, tmp_path / "a.safetensors")
-    with pytest.raises(AdapterError, match=r"'odd_place' does not determine a layer.*--base"):
+    with pytest.raises(AdapterError, match=r"'odd_place' does not determine a layer.*: base"):
         convert(str(tmp_path / "a.safetensors"), "diffusers", tmp_path / "out")
     with pytest.raises(AdapterError, match=r"base model's unet has no layer 'odd_place'"):
         convert(

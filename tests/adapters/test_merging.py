@@ -101,7 +101,7 @@ def test_half_precision_is_kept_where_nothing_is_rounded() -> None:
 
 
 def test_what_cannot_be_merged_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"linear.*--merge cat"):
+    with pytest.raises(ConfigError, match=r'linear.*method="cat"'):
         merge(PARTS, "linear")
     with pytest.raises(ConfigError, match=r"Unknown merge method 'glue'\. Choose from cat, svd"):
         merge(PARTS, "glue")

@@ -20,8 +20,9 @@ from hublora.cli.main import COMMANDS
 from hublora.cli.main import hublora as root
 from hublora.cli.suggestions import OF_TRAINING, OF_USE
 from hublora.cli.train import train
-from hublora.cli.train_flags import FLAGS, given_settings
+from hublora.cli.train_flags import given_settings
 from hublora.errors import ConfigError
+from hublora.flag_names import TRAINING_FLAGS
 from hublora.training.config.foreign_names import FOREIGN_NAMES
 from hublora.training.config.training_config import TrainingConfig, setting_names
 
@@ -197,7 +198,7 @@ def test_no_flag_of_the_scripts_is_in_two_tables() -> None:
         diffusers_flags.SWITCHES,
         WITHOUT_EFFECT,
         REFUSED,
-        FLAGS,
+        TRAINING_FLAGS,
     ]
     names = [name for table in tables for name in table]
     assert len(names) == len(set(names))
@@ -374,11 +375,13 @@ FOLLOWING = {
 }
 
 
-@pytest.mark.parametrize("flag", sorted(FLAGS.keys() - {"--with-prior-preservation", "--preset"}))
+@pytest.mark.parametrize(
+    "flag", sorted(TRAINING_FLAGS.keys() - {"--with-prior-preservation", "--preset"})
+)
 def test_a_flag_sets_its_setting_and_nothing_else(flag: str) -> None:
     least = ["--base", "a/b", *NEEDED.get(flag, [])]
     plain = parse(least)[0]
-    *sections, name = FLAGS[flag].split(".")
+    *sections, name = TRAINING_FLAGS[flag].split(".")
     model: Any = TrainingConfig
     for section in sections:
         model = model.model_fields[section].annotation
@@ -386,8 +389,8 @@ def test_a_flag_sets_its_setting_and_nothing_else(flag: str) -> None:
     text, meant = example(field.annotation, field.default)
     changed = parse(least + [flag] + ([text] if text is not None else []))[0]
     different = [key for key in setting_names() if setting(changed, key) != setting(plain, key)]
-    assert sorted(different) == sorted([FLAGS[flag], *FOLLOWING.get(flag, ())])
-    assert setting(changed, FLAGS[flag]) == meant
+    assert sorted(different) == sorted([TRAINING_FLAGS[flag], *FOLLOWING.get(flag, ())])
+    assert setting(changed, TRAINING_FLAGS[flag]) == meant
 
 
 def test_prior_preservation_is_a_flag_that_needs_a_class() -> None:
@@ -437,7 +440,7 @@ def test_settings_that_cannot_be_are_refused_by_name(args: list[str], word: str)
 
 
 def test_a_missing_base_is_said_so() -> None:
-    with pytest.raises(ConfigError, match=r"--base stable-diffusion-v1-5/"):
+    with pytest.raises(ConfigError, match=r'base="stable-diffusion-v1-5/'):
         parse([])
 
 

@@ -256,7 +256,7 @@ def test_a_folder_given_as_a_hub_id_says_so(configure):
 
 def test_exactly_one_of_dataset_and_folder(photos, configure):
     for config in (configure(), configure(folder=photos, dataset="me/images")):
-        with pytest.raises(DataError, match="Give exactly one of --dataset owner/name"):
+        with pytest.raises(DataError, match=r'Give exactly one of data\.dataset="owner/name"'):
             open_source(config)
 
 

@@ -127,7 +127,7 @@ def test_a_resumed_training_keeps_the_batches_that_it_began_with(start, settings
     folder = save_checkpoint(start(**given, train_batch_size=4, data__bucket_batch=4))
     halved = settings(**given, train_batch_size=2, gradient_accumulation_steps=2)
     assert resolve_bucket_batch(halved, folder).data.bucket_batch == 4
-    with pytest.raises(ConfigError, match="--train-batch-size 3 does not divide"):
+    with pytest.raises(ConfigError, match="train_batch_size=3 does not divide"):
         resolve_bucket_batch(settings(**given, train_batch_size=3), folder)
 
 

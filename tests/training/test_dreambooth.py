@@ -123,6 +123,6 @@ def test_a_dry_run_generates_nothing_and_counts_what_is_missing(
 
 def test_the_prompt_is_asked_for_before_any_work(settings, plain: Path) -> None:
     alone = {"method": "dreambooth", "data__dataset": None, "data__folder": plain}
-    with pytest.raises(ConfigError, match="--instance-prompt"):
+    with pytest.raises(ConfigError, match=r"dreambooth\.instance_prompt"):
         settings(**alone)
     assert settings(**alone, data__caption_column="text").dreambooth.instance_prompt is None

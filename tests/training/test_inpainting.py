@@ -100,5 +100,5 @@ def test_an_adapter_is_trained_pushed_verified_and_fills_in(
     (path,) = hublora.run([repo], "a star", image=photo, mask=mask, **how)
     with Image.open(path) as image:
         assert image.size == (64, 64)
-    with pytest.raises(ConfigError, match="requires --image and --mask"):
+    with pytest.raises(ConfigError, match="requires image and mask"):
         hublora.run([repo], "a star", image=photo, **how)

@@ -155,7 +155,7 @@ def test_token_embeddings_are_verified_and_reproduced(
     found = verify(str(folder), base=base)
     assert found.passed, found.checks
     assert {one.name for one in found.checks if one.passed} >= {"files", "images", "gallery"}
-    with pytest.raises(ConfigError, match="--base FOLDER"):
+    with pytest.raises(ConfigError, match="base=FOLDER"):
         reproduce(str(folder))
     assert reproduce(str(folder), given={"base.model": base}).same_bytes
     other = Path(shutil.copytree(folder, tmp_path / "other"))

@@ -90,7 +90,7 @@ def test_a_name_that_does_not_parse_is_refused_where_it_enters(key: str, value: 
 
 
 def test_an_empty_dataset_is_refused() -> None:
-    with pytest.raises(ConfigError, match="--dataset must be"):
+    with pytest.raises(ConfigError, match=r"data\.dataset must be"):
         config(**{"data.dataset": ""})
 
 

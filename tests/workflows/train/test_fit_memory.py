@@ -109,4 +109,4 @@ def test_a_training_is_fitted_and_keeps_the_images_of_a_step(
 def test_too_little_memory_is_a_sentence_that_says_what_to_change(hub: object) -> None:
     with pytest.raises(ConfigError, match=r"needs \d+\.\d+ GiB, and 0\.01 .*adamw-8bit") as caught:
         fit(config(), 0.01)
-    assert "--resolution 32" in str(caught.value)
+    assert "data.resolution=32" in str(caught.value)

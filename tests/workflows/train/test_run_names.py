@@ -16,5 +16,5 @@ def test_a_repo_may_be_named_without_its_owner_as_in_the_diffusers_scripts() -> 
     names("naruto-lora")
     names("me/naruto-lora")
     for wrong in ("", "naruto lora", "me/", "me/a/b", "/naruto"):
-        with pytest.raises(RefError, match="--hub-model-id"):
+        with pytest.raises(RefError, match=r"hub\.model_id"):
             names(wrong)
