@@ -98,7 +98,7 @@ def test_a_taken_port_and_a_remote_address_are_told_in_a_sentence(hub, tmp_path)
     port = int(hub.url.rpartition(":")[2])
     with pytest.raises(HubloraError, match="Cannot listen"):
         LocalHub.start(tmp_path, port=port)
-    with pytest.raises(HubloraError, match="--allow-remote"):
+    with pytest.raises(HubloraError, match="allow_remote"):
         LocalHub.start(tmp_path, host="0.0.0.0")
 
 
