@@ -33,8 +33,10 @@ from hublora.families.registry import (
     FLAT_PREFIXES,
     NATIVE_PREFIXES,
     UNNAMED_COMPONENT,
+    component_of_flat,
+    component_of_layer,
+    component_of_native,
     current_name,
-    knows_layer,
     unflatten,
 )
 
@@ -102,7 +104,7 @@ def detect_layout(names: Iterable[str]) -> str:
         AdapterError: The names are not those of a supported adapter.
     """
     names = list(names)
-    if any(name.startswith(tuple(FLAT_PREFIXES)) for name in names):
+    if any(name.startswith(FLAT_PREFIXES) for name in names):
         return "kohya"
     if any(name.startswith(_PEFT_PREFIX) for name in names):
         return "peft"
@@ -129,21 +131,22 @@ def parse_name(name: str) -> tuple[str, str, str] | None:
     if split is None:
         return None
     module, part = split
-    for prefix, component in FLAT_PREFIXES.items():
+    for prefix in FLAT_PREFIXES:
         if module.startswith(prefix):
-            return component, module.removeprefix(prefix), part
+            flat = module.removeprefix(prefix)
+            return component_of_flat(prefix, flat), flat, part
     module = module.removeprefix(_PEFT_PREFIX)
     for prefix, usual in _OMI_PREFIXES.items():
         if module.startswith(prefix):
             module = usual + module.removeprefix(prefix)
-    for prefix, component in NATIVE_PREFIXES.items():
+    for prefix in NATIVE_PREFIXES:
         if module.startswith(prefix):
             module = module.removeprefix(prefix)
-            known = component.startswith("text_encoder") or knows_layer(module)
-            return (component, module, part) if known else None
+            named = component_of_native(prefix, module)
+            return (named, module, part) if named else None
     if _CLIP.match(module):  # a PEFT folder of a text encoder alone
         return "text_encoder", current_name("text_encoder", module), part
-    component = UNNAMED_COMPONENT
+    component = component_of_layer(module) or UNNAMED_COMPONENT
     for candidate in COMPONENTS:
         if module.startswith(candidate + "."):
             component, module = candidate, module.removeprefix(candidate + ".")

@@ -1,6 +1,6 @@
 """Model families behind one Protocol; nothing outside this folder branches on a family's name."""
 
-from hublora.families.base import Conditioning, DenoiserInputs, Family
+from hublora.families.base import Conditioning, DenoiserInputs, Family, text_encoders_of
 from hublora.families.parameterization import Parameterization
 from hublora.families.pipeline import Pipeline
 from hublora.families.registry import FAMILIES, family_of_folder, family_of_pipeline
@@ -14,4 +14,5 @@ __all__ = [
     "Pipeline",
     "family_of_folder",
     "family_of_pipeline",
+    "text_encoders_of",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from hublora.families.blocks import Blocks
 from hublora.families.known_bases import KnownBases
@@ -34,14 +34,14 @@ class DenoiserInputs:
         conditioning: As `Family.encode_prompts` returns it.
         size_conditioning: [B, 6], in pixels: height and width of the image, top and left of the
             crop in the resized image, height and width of the crop.
-        guidance: Guidance scale, [B], for distilled base models that are given it; None otherwise.
+        guidance: Guidance scale, [B], float32, which guidance-distilled base models are given.
     """
 
     noisy: torch.Tensor
     levels: torch.Tensor
     conditioning: Conditioning
     size_conditioning: torch.Tensor
-    guidance: torch.Tensor | None = None
+    guidance: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,11 @@ class SamplingDefaults:
 
     num_inference_steps: int
     guidance_scale: float
+
+
+def text_encoders_of(family: Family, pipe: Pipeline) -> tuple[str, ...]:
+    """Return the names of the text encoders that the pipeline has."""
+    return tuple(name for name in family.text_encoders if getattr(pipe, name) is not None)
 
 
 class LoraNames(Protocol):
@@ -88,6 +93,15 @@ class LoraNames(Protocol):
     def knows(self, layer: str) -> bool:
         """Tell whether a denoiser of the family has layers that are named like this one, in
         diffusers' names or the original implementation's."""
+        ...
+
+    def knows_flat(self, name: str) -> bool:
+        """Tell whether a flattened name without its prefix is like one of the family's layers."""
+        ...
+
+    def is_swapped(self, layer: str) -> bool:
+        """Tell whether the original implementation has the two halves of the rows of a diffusers
+        layer in the other order."""
         ...
 
     def kohya_layers(
@@ -130,7 +144,7 @@ class Family(Protocol):
         pipeline_classes: Values of `_class_name` in `model_index.json` that belong to it.
         denoiser: Component that predicts.
         vae: Component that encodes images into latents.
-        text_encoders: Components that encode prompts.
+        text_encoders: Components that encode prompts; a pipeline may lack some of them.
         adaptable: Components that an adapter may change, the denoiser first.
         default_targets: Component -> ends of the names of the layers that an adapter targets by
             default.
@@ -142,7 +156,6 @@ class Family(Protocol):
         unloaded_components: Components of `model_index.json` that are never opened.
         half_dtype: Half precision that does not overflow.
         autocast: Whether training runs the denoiser under autocast.
-        sampling: Usual sampling settings.
         names: Names of its layers in adapter files.
         blocks: Blocks of its denoiser.
         known_bases: Repo ids of the family's published base models.
@@ -160,7 +173,6 @@ class Family(Protocol):
     unloaded_components: tuple[str, ...]
     half_dtype: Literal["float16", "bfloat16"]
     autocast: bool
-    sampling: SamplingDefaults
     names: LoraNames
     blocks: Blocks
     known_bases: KnownBases
@@ -200,6 +212,31 @@ class Family(Protocol):
 
     def inpaints(self, pipe: Pipeline) -> bool:
         """Tell whether the denoiser takes a mask and the latents of a masked image too."""
+        ...
+
+    def sampling(self, base: str, folder: Path) -> SamplingDefaults:
+        """Return the usual sampling settings of a base model.
+
+        Args:
+            base: Hub id, or the folder's name.
+            folder: The pipeline's folder.
+        """
+        ...
+
+    def call_arguments(
+        self, pipe: Pipeline, prompt: str, negative_prompt: str, guidance_scale: float
+    ) -> dict[str, Any]:
+        """Return the arguments of the pipeline's call that state prompts and guidance.
+
+        Args:
+            pipe: The pipeline, or a kin of it that starts from images.
+            prompt: Text of the image.
+            negative_prompt: Text that the image avoids; may be empty.
+            guidance_scale: As the family's pipeline counts it.
+
+        Raises:
+            ConfigError: The pipeline takes no negative prompt.
+        """
         ...
 
     def parameterization(self, pipe: Pipeline) -> Parameterization:

@@ -13,6 +13,8 @@ class KnownBases:
     Attributes:
         architecture_prefix: Beginning of the modelspec names
             (https://github.com/Stability-AI/ModelSpec) of its architectures.
+        default_architecture: Modelspec name of a base model that is not known; the prefix if it is
+            empty.
         architectures: Hub id of a base model -> modelspec name of its architecture.
         short_names: Lower-case name that people type for a base model -> its Hub id.
         kohya_versions: Value of `ss_base_model_version` in files of kohya's tools -> modelspec
@@ -21,7 +23,13 @@ class KnownBases:
     """
 
     architecture_prefix: str
+    default_architecture: str = ""
     architectures: Mapping[str, str] = field(default_factory=dict)
     short_names: Mapping[str, str] = field(default_factory=dict)
     kohya_versions: Mapping[str, str] = field(default_factory=dict)
     text_widths: Mapping[int, str] = field(default_factory=dict)
+
+    @property
+    def architecture(self) -> str:
+        """Modelspec name of a base model that is not known."""
+        return self.default_architecture or self.architecture_prefix

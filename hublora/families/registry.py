@@ -8,18 +8,33 @@ from pathlib import Path
 
 from hublora.errors import AdapterError
 from hublora.families.base import Family, LayerInputs
+from hublora.families.chroma.family import Chroma
+from hublora.families.flux.family import Flux
+from hublora.families.flux2.family import Flux2, Flux2Klein
+from hublora.families.krea2.family import Krea2
 from hublora.families.pipeline import Pipeline
+from hublora.families.qwen_image.family import QwenImage
 from hublora.families.stable_diffusion.family import StableDiffusion, StableDiffusionInpainting
+from hublora.families.stable_diffusion_3.family import StableDiffusion3
 from hublora.families.stable_diffusion_xl.family import (
     StableDiffusionXL,
     StableDiffusionXLInpainting,
 )
+from hublora.families.z_image.family import ZImage
 
 _ALL: tuple[Family, ...] = (
     StableDiffusion(),
     StableDiffusionXL(),
     StableDiffusionInpainting(),
     StableDiffusionXLInpainting(),
+    StableDiffusion3(),
+    Flux(),
+    Flux2Klein(),
+    Flux2(),
+    ZImage(),
+    QwenImage(),
+    Krea2(),
+    Chroma(),
 )
 
 FAMILIES: dict[str, Family] = {family.name: family for family in _ALL}
@@ -27,18 +42,15 @@ FAMILIES: dict[str, Family] = {family.name: family for family in _ALL}
 # Components in names of diffusers' files, also of families that are not supported yet, so that
 # their files are refused for what they are.
 COMPONENTS = ("unet", "transformer", "text_encoder", "text_encoder_2", "text_encoder_3")
-# The component of layer names that state none.
+# The component of layer names that state none, and that no family knows.
 UNNAMED_COMPONENT = "unet"
 
 _NAMES = tuple({id(family.names): family.names for family in _ALL}.values())
+_DENOISERS = {family.denoiser for family in _ALL}
 _BLOCKS = tuple({id(family.blocks): family.blocks for family in _ALL}.values())
 
-FLAT_PREFIXES = {
-    prefix: component for names in _NAMES for prefix, component in names.flat_prefixes.items()
-}
-NATIVE_PREFIXES = {
-    prefix: component for names in _NAMES for prefix, component in names.native_prefixes.items()
-}
+FLAT_PREFIXES = tuple(sorted({prefix for names in _NAMES for prefix in names.flat_prefixes}))
+NATIVE_PREFIXES = tuple(sorted({prefix for names in _NAMES for prefix in names.native_prefixes}))
 SHORT_NAMES = {
     short: hub_id for family in _ALL for short, hub_id in family.known_bases.short_names.items()
 }
@@ -96,8 +108,8 @@ def family_of_adapter(
 def architecture_of_layers(inputs: LayerInputs) -> str | None:
     """Return the modelspec name of the base models that an adapter's layers fit, None if they do
     not determine it."""
-    found = (family.architecture_of_layers(inputs) for family in _ALL)
-    return next((name for name in found if name), None)
+    found = {family.architecture_of_layers(inputs) for family in _ALL} - {None}
+    return found.pop() if len(found) == 1 else None
 
 
 def architecture_of_base(hub_id: str) -> str | None:
@@ -120,16 +132,44 @@ def native_layers(layers: Collection[str]) -> Mapping[str, tuple[str, ...]]:
     return found
 
 
-def knows_layer(layer: str) -> bool:
-    """Tell whether a denoiser of any family has layers that are named like this one."""
-    return any(names.knows(layer) for names in _NAMES)
+def component_of_layer(layer: str) -> str | None:
+    """Return the denoiser of the families that have layers named like this one, None if none
+    has."""
+    return next((family.denoiser for family in _ALL if family.names.knows(layer)), None)
+
+
+def component_of_flat(prefix: str, name: str) -> str:
+    """Return the component of a flattened name.
+
+    Args:
+        prefix: One of `FLAT_PREFIXES`, which the name had.
+        name: The name without it.
+    """
+    having = [names for names in _NAMES if prefix in names.flat_prefixes]
+    chosen = next((names for names in having if names.knows_flat(name)), having[0])
+    return chosen.flat_prefixes[prefix]
+
+
+def component_of_native(prefix: str, layer: str) -> str | None:
+    """Return the component of an original name, None where no family has such a layer.
+
+    Args:
+        prefix: One of `NATIVE_PREFIXES`, which the name had.
+        layer: The name without it.
+    """
+    components = {names.native_prefixes.get(prefix) for names in _NAMES} - {None}
+    denoiser = component_of_layer(layer)
+    return next((one for one in components if one == denoiser or one not in _DENOISERS), None)
 
 
 def unflatten(name: str) -> str | None:
     """Return diffusers' name of a layer from its flattened name without the prefix, None where the
     name alone does not determine it."""
-    found = (names.unflatten(name) for names in _NAMES)
-    return next((layer for layer in found if layer), None)
+    knowing = [names for names in _NAMES if names.knows_flat(name)] or _NAMES
+    found = {names.unflatten(name) for names in knowing}
+    if knowing is _NAMES:
+        found -= {None}
+    return found.pop() if len(found) == 1 else None
 
 
 def current_name(component: str, layer: str) -> str:

@@ -152,12 +152,14 @@ def library_versions() -> dict[str, str]:
 
 
 def _inputs(pipe: Any, plan: Sampling, expanded: Expanded, callback: Callback) -> Mapping[str, Any]:
-    """Return the prompts, or their embeddings, as arguments of the pipeline's call."""
+    """Return the arguments of the pipeline's call that state prompts, or their embeddings, and
+    guidance."""
     from hublora.generation import prompts
 
+    family = pipe.hublora.base.family
     texts = (expanded.text, pipe.hublora.expand(plan.negative_prompt, "off").text)
     if (
-        not prompts.can_encode()
+        not prompts.can_encode(pipe)
         and prompts.has_weights(texts[0])
         and not prompts.has_weights(plan.prompt)
     ):
@@ -167,17 +169,23 @@ def _inputs(pipe: Any, plan: Sampling, expanded: Expanded, callback: Callback) -
             "Install it with pip install 'hublora[prompts]', or write the words into the prompt "
             'without weights and set trigger="off".',
         )
-    tokens = max((prompts.too_long(pipe, text) or 0 for text in texts), default=0)
-    if not tokens and not any(prompts.has_weights(text) for text in texts):
-        return {"prompt": texts[0], "negative_prompt": texts[1] or None}
-    if not prompts.can_encode() and not any(prompts.has_weights(text) for text in texts):
-        most = pipe.tokenizer.model_max_length
-        callback(
-            Note(
-                f"The prompt has {tokens} tokens, and the base reads {most}: the rest is cut. "
-                "Whole it is with: pip install 'hublora[prompts]'",
-                True,
-            )
+    arguments = family.call_arguments(pipe, *texts, plan.guidance_scale)
+    longest = family.max_tokens(pipe)
+    tokens = max(family.count_tokens(pipe, texts))
+    weighted = any(prompts.has_weights(text) for text in texts)
+    if tokens <= longest and not weighted:
+        return arguments
+    if weighted or prompts.can_encode(pipe):
+        del arguments["prompt"], arguments["negative_prompt"]
+        return {**arguments, **prompts.encode(pipe, *texts)}
+    advice = ""
+    if prompts.reads_clip(pipe):
+        advice = " Whole it is with: pip install 'hublora[prompts]'"
+    callback(
+        Note(
+            f"The prompt has {tokens} tokens, and the base reads {longest}: "
+            f"the rest is cut.{advice}",
+            True,
         )
-        return {"prompt": texts[0], "negative_prompt": texts[1] or None}
-    return prompts.encode(pipe, *texts)
+    )
+    return arguments

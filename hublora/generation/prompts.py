@@ -15,6 +15,7 @@ import torch
 from hublora.errors import ConfigError
 
 _WEIGHTED = re.compile(r"(?<!\\)\(([^()]+):\s*(\d+(?:\.\d+)?|\.\d+)\s*\)")
+_ENDINGS = ("", "_2", "_3")  # of the names of text encoders and tokenizers
 _INSTALL = "Install compel: pip install 'hublora[prompts]'"
 
 
@@ -34,21 +35,18 @@ def has_weights(prompt: str) -> bool:
     return bool(_WEIGHTED.search(prompt))
 
 
-def too_long(pipe: Any, prompt: str) -> int | None:
-    """Return the prompt's number of tokens if it is more than the pipeline reads."""
-    tokenizer = getattr(pipe, "tokenizer", None)
-    if tokenizer is None:
-        return None
-    count = len(tokenizer(prompt, truncation=False, verbose=False).input_ids)
-    return count if count > tokenizer.model_max_length else None
+def reads_clip(pipe: Any) -> bool:
+    """Tell whether all text encoders of a pipeline are CLIP's, which compel knows."""
+    encoders = _text_encoders(pipe)
+    return bool(encoders) and all("CLIPText" in type(one).__name__ for one in encoders)
 
 
-def can_encode() -> bool:
-    """Tell whether compel is installed."""
+def can_encode(pipe: Any) -> bool:
+    """Tell whether compel is installed, and knows the pipeline's text encoders."""
     from importlib.util import find_spec
 
     try:
-        return find_spec("compel") is not None
+        return find_spec("compel") is not None and reads_clip(pipe)
     except ValueError:  # a module of that name without a spec
         return False
 
@@ -68,7 +66,12 @@ def encode(pipe: Any, prompt: str, negative_prompt: str) -> Mapping[str, torch.T
     Raises:
         ConfigError: compel is not installed, or cannot encode for this pipeline.
     """
-    if not can_encode():
+    if not reads_clip(pipe):
+        raise ConfigError(
+            f"Weighted and long prompts do not work with a {type(pipe).__name__}.",
+            "Write the prompt without (word:1.2).",
+        )
+    if not can_encode(pipe):
         raise ConfigError("Prompts with weights need the library compel.", _INSTALL)
     provider = _provider(pipe)
     device = pipe._execution_device
@@ -89,17 +92,15 @@ def encode(pipe: Any, prompt: str, negative_prompt: str) -> Mapping[str, torch.T
 def _provider(pipe: Any) -> Any:
     from compel.embeddings_provider import EmbeddingsProviderMulti, ReturnedEmbeddingsType
 
-    endings = [e for e in ("", "_2", "_3") if getattr(pipe, f"text_encoder{e}", None) is not None]
-    encoders = [getattr(pipe, f"text_encoder{ending}") for ending in endings]
-    if not encoders or not all("CLIPText" in type(one).__name__ for one in encoders):
-        raise ConfigError(
-            f"Weighted and long prompts do not work with a {type(pipe).__name__}.",
-            "Write the prompt without (word:1.2).",
-        )
+    encoders = _text_encoders(pipe)
     two = len(encoders) > 1  # as in Stable Diffusion XL: one layer earlier, and pooled
     kind = ReturnedEmbeddingsType
     return EmbeddingsProviderMulti(
-        [getattr(pipe, f"tokenizer{ending}") for ending in endings],
+        [
+            getattr(pipe, f"tokenizer{ending}")
+            for ending in _ENDINGS
+            if getattr(pipe, f"text_encoder{ending}", None) is not None
+        ],
         encoders,
         truncate=False,
         returned_embeddings_type=(
@@ -109,6 +110,11 @@ def _provider(pipe: Any) -> Any:
         ),
         requires_pooled_mask=[False, True] if two else [],
     )
+
+
+def _text_encoders(pipe: Any) -> list[Any]:
+    found = (getattr(pipe, f"text_encoder{ending}", None) for ending in _ENDINGS)
+    return [encoder for encoder in found if encoder is not None]
 
 
 def _embed(provider: Any, prompt: str, device: torch.device) -> torch.Tensor:

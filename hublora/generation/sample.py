@@ -29,7 +29,8 @@ class Sampling:
         negative_prompt: Text that the image avoids.
         seed: Seed of the initial noise, sampled on the CPU, so equal on every device.
         num_inference_steps: Denoising steps.
-        guidance_scale: Classifier-free guidance; 1 or less turns it off.
+        guidance_scale: Guidance, as the base's pipeline counts it: in most of them 1 or less turns
+            it off, in some 0.
         width: Width in pixels; None is the base's own.
         height: Height in pixels; None is the base's own.
         scheduler: Scheduler as in diffusers or AUTOMATIC1111; None is the base's own.
@@ -94,7 +95,8 @@ def defaults_from_card(card: Mapping[str, Any]) -> dict[str, Any]:
 def sampling_for(base: Base, prompt: str, **chosen: Any) -> Sampling:
     """Return sampling settings: as chosen, else as the base model's card states, else as usual for
     its family."""
-    settings = asdict(base.family.sampling) | defaults_from_card(base.card)
+    usual = base.family.sampling(base.name, base.folder)
+    settings = asdict(usual) | defaults_from_card(base.card)
     settings |= {key: value for key, value in chosen.items() if value is not None}
     return Sampling(prompt=prompt, **settings)
 
@@ -143,8 +145,8 @@ def sample(
         plan: Settings of the image; its scheduler is the caller's to set
             (`hublora.generation.schedulers.use_scheduler`).
         on_step: Called after each denoising step with its number, from 1.
-        inputs: Further arguments of the pipeline; `prompt` and `negative_prompt`, or their
-            embeddings, in it stand for the plan's.
+        inputs: Arguments of the pipeline that state prompts, guidance and images; None takes the
+            plan's.
         sized: Whether the size is that of an image in `inputs`.
     """
 
@@ -156,7 +158,9 @@ def sample(
         return tensors
 
     if inputs is None:
-        inputs = {"prompt": plan.prompt, "negative_prompt": plan.negative_prompt or None}
+        inputs = family_of_pipeline(pipe).call_arguments(
+            pipe, plan.prompt, plan.negative_prompt, plan.guidance_scale
+        )
     if "image" not in inputs and inpaints(pipe):
         inputs = {**inputs, **_nothing_around(pipe, plan)}
     # An image-to-image pipeline takes the size of its image, and may accept no other.
@@ -167,7 +171,6 @@ def sample(
         result = pipe(
             **inputs,
             num_inference_steps=plan.num_inference_steps,
-            guidance_scale=plan.guidance_scale,
             **sizes,
             generator=torch.Generator("cpu").manual_seed(plan.seed),
             callback_on_step_end=after,

@@ -40,25 +40,28 @@ def default_device() -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def parse_dtype(name: str | torch.dtype | None, device: str) -> torch.dtype:
+def parse_dtype(name: str | torch.dtype | None, device: str, half: str = "float16") -> torch.dtype:
     """Return a dtype by its name; without one, the default of the device.
 
+    Args:
+        name: One of `DTYPES`, or None.
+        device: Device that will compute.
+        half: Half precision that does not overflow with the base model, "float16" or "bfloat16".
+
     Raises:
-        ConfigError: The name is not in `DTYPES`.
+        ConfigError: The name is not in `DTYPES`, or the base model overflows in it.
     """
     import torch
 
     if name is None:
-        return default_dtype(device)
+        return torch.float32 if device.startswith("cpu") else getattr(torch, half)
     if isinstance(name, torch.dtype):
-        return name
+        name = str(name).removeprefix("torch.")
     if name not in DTYPES:
         raise ConfigError(f"Unknown dtype {name!r}.", f"Choose from {', '.join(DTYPES)}.")
+    if name == "float16" != half:
+        raise ConfigError(
+            "This base model overflows in float16: its images would be black.",
+            f"Use {half}, or leave the dtype out.",
+        )
     return getattr(torch, name)
-
-
-def default_dtype(device: str) -> torch.dtype:
-    """Return the default dtype of weights on a device: float32 on a CPU, float16 elsewhere."""
-    import torch
-
-    return torch.float32 if device.startswith("cpu") else torch.float16

@@ -149,6 +149,7 @@ def predict(
             levels,
             conditioning,
             size_conditioning,
+            levels.new_full((len(levels),), session.config.objective.guidance, dtype=torch.float32),
         )
         prediction = session.family.predict(session.pipe, denoiser or session.denoiser, inputs)
     return prediction, target, levels

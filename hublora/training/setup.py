@@ -12,7 +12,8 @@ from accelerate.utils import set_seed
 from hublora.adapters.adapter import LowRank
 from hublora.data.cache import CachedDataset
 from hublora.errors import ConfigError
-from hublora.families import Family, family_of_pipeline
+from hublora.families import Family, family_of_pipeline, text_encoders_of
+from hublora.families.parameterization import LevelDensity
 from hublora.training.bucket_sampler import BucketSampler
 from hublora.training.config.training_config import TrainingConfig
 from hublora.training.lora_module import LoraModule, adapt, start_from
@@ -118,8 +119,11 @@ def start_session(
         groups += token_group(tokens.parameters.values(), config.token_embedding_lr)
         starts.append(0)
     optimizer = make_optimizer(config, groups, accelerator.device)
-    parameterization = family.parameterization(pipe)
-    parameterization.check_weighting(config.objective.snr_gamma, config.objective.debiased)
+    objective, parameterization = config.objective, family.parameterization(pipe)
+    parameterization.check_weighting(objective.snr_gamma, objective.debiased)
+    parameterization = parameterization.with_density(
+        LevelDensity(objective.density, objective.logit_mean, objective.logit_std, objective.shift)
+    )
     return Session(
         config=config,
         family=family,
@@ -197,7 +201,7 @@ def _adapt_all(
     initial_updates: Mapping[str, Mapping[str, LowRank]],
 ) -> dict[str, LoraModule]:
     """Add the adapter to every component that gets one, and move those to the device."""
-    for name in (family.denoiser, *family.text_encoders):
+    for name in (family.denoiser, *text_encoders_of(family, pipe)):
         getattr(pipe, name).requires_grad_(False)
     adapted: dict[str, LoraModule] = {}
     for name in trained_components(config, family):
@@ -221,7 +225,7 @@ def _add_token_embeddings(
     if not method_of(config).trains_tokens:
         return None
     tokens = add_tokens(config.tokens, family, pipe, config.seed)
-    for name in family.text_encoders:
+    for name in text_encoders_of(family, pipe):
         _to_device(getattr(pipe, name), device)
     return tokens
 

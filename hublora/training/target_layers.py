@@ -16,11 +16,21 @@ from hublora.training.methods import method_of
 
 def trained_components(config: TrainingConfig, family: Family) -> tuple[str, ...]:
     """Return the components that get the adapter, the denoiser first; none if the method trains no
-    adapter."""
+    adapter.
+
+    Raises:
+        ConfigError: The text encoders are to be trained, and the family's are not adaptable.
+    """
     if not method_of(config).trains_adapter:
         return ()
-    text_encoders = family.text_encoders if config.adapter.text_encoder else ()
-    return (family.denoiser, *text_encoders)
+    if not config.adapter.text_encoder:
+        return (family.denoiser,)
+    if len(family.adaptable) == 1:
+        raise ConfigError(
+            f"Pipelines load no adapter onto the text encoder of {family.name}.",
+            "Leave --train-text-encoder out.",
+        )
+    return family.adaptable
 
 
 def encodes_prompts(config: TrainingConfig) -> bool:

@@ -94,6 +94,12 @@ def check_tokens(settings: TokenSettings, family: Family, pipe: Any) -> None:
         ConfigError: A placeholder is a token of the base, or an initializer has no token or more
             than `num_vectors`.
     """
+    if set(family.text_encoders) - set(family.adaptable):
+        raise ConfigError(
+            f"Learned tokens require a base model whose prompts are read by CLIP alone; "
+            f"{family.name} is none.",
+            "Choose --method text-to-image or dreambooth.",
+        )
     vectors = len(settings.placeholders) * settings.num_vectors
     longest = family.max_tokens(pipe) - family.count_tokens(pipe, [""])[0]
     if vectors > longest:

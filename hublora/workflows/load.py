@@ -77,7 +77,6 @@ def load_pipeline(
     device = default_device() if device is None else check_device(device)
     offload = options.get("offload")
     check_offload(device, offload)
-    dtype = parse_dtype(options.get("dtype"), device)
     base, base_revision = options.get("base"), options.get("base_revision")
     opened_refs = [load_adapters([one], callback) for one in wanted]
     found = _join(opened_refs)
@@ -90,6 +89,7 @@ def load_pipeline(
         callback,
     )
     check_licenses(opened, found.adapters, options.get("commercial", False), callback)
+    dtype = parse_dtype(options.get("dtype"), device, opened.family.half_dtype)
     pipe = opened.load(dtype)
     limit, max_rank = options.get("cache_bytes", DEFAULT_LIMIT), options.get("max_rank", 0)
     adapter_cache = AdapterCache(pipe, opened, limit, max_rank)

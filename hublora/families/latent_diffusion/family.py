@@ -56,7 +56,6 @@ class LatentDiffusion:
     unloaded_components: tuple[str, ...] = ("safety_checker",)
     half_dtype: Literal["float16", "bfloat16"] = "float16"
     autocast = True
-    sampling = SamplingDefaults(num_inference_steps=30, guidance_scale=7.5)
     blocks: Blocks = UNET_BLOCKS
 
     @property
@@ -101,6 +100,18 @@ class LatentDiffusion:
     def inpaints(self, pipe: Pipeline) -> bool:
         config = pipe.unet.config
         return int(config.in_channels) == 2 * int(config.out_channels) + 1
+
+    def sampling(self, base: str, folder: Path) -> SamplingDefaults:
+        return SamplingDefaults(num_inference_steps=30, guidance_scale=7.5)
+
+    def call_arguments(
+        self, pipe: Pipeline, prompt: str, negative_prompt: str, guidance_scale: float
+    ) -> dict[str, Any]:
+        return {
+            "prompt": prompt,
+            "negative_prompt": negative_prompt or None,
+            "guidance_scale": guidance_scale,
+        }
 
     def parameterization(self, pipe: Pipeline) -> Parameterization:
         return discrete_of_scheduler(pipe.scheduler)

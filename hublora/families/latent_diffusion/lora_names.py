@@ -59,6 +59,7 @@ _UNET_STARTS = (
     *("add_embedding.", "input_blocks.", "middle_block.", "output_blocks.", "time_embed."),
     *("label_emb.", "out."),
 )
+_FLAT_STARTS = tuple(start.replace(".", "_") for start in _UNET_STARTS)
 _CONVOLUTIONS_3X3 = ("conv1", "conv2", "conv_in", "conv_out", "samplers.0.conv")
 
 
@@ -93,6 +94,12 @@ class UNetLoraNames:
 
     def knows(self, layer: str) -> bool:
         return layer.startswith(_UNET_STARTS)
+
+    def knows_flat(self, name: str) -> bool:
+        return name.startswith(_FLAT_STARTS)
+
+    def is_swapped(self, layer: str) -> bool:
+        return False
 
     def kohya_layers(
         self, layers: Collection[str], base_layers: Collection[str] | None = None

@@ -40,6 +40,7 @@ def _check_model_id(name: str) -> str:
 BaseName = Annotated[str, AfterValidator(_check_base)]
 ModelId = Annotated[str, AfterValidator(_check_model_id)]
 StartRef = Annotated[AdapterRef, BeforeValidator(_parse_ref), PlainSerializer(str)]
+Density = Literal["uniform", "logit_normal", "mode"]
 MethodName = Literal["text-to-image", "dreambooth", "textual-inversion", "pivotal"]
 
 
@@ -172,6 +173,21 @@ class ObjectiveSettings(Section):
     )
     huber: float | None = Field(
         None, gt=0, description="Threshold of the pseudo-Huber loss; squared error if not given."
+    )
+    density: Density = Field(
+        "uniform", description="Flow matching: how often each noise level is trained."
+    )
+    logit_mean: float = Field(
+        0.0, description="Mean of the logit of 1 - noise; above 0 trains with less noise."
+    )
+    logit_std: float = Field(1.0, gt=0, description="Its standard deviation.")
+    shift: float | Literal["resolution"] = Field(
+        1.0,
+        description="Flow matching: shift of the noise levels, above 1 to more noise; "
+        '"resolution" shifts as the base\'s own sampling does for the size of the images.',
+    )
+    guidance: float = Field(
+        1.0, ge=0, description="Guidance that a guidance-distilled base is trained at."
     )
 
 

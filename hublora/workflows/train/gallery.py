@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hublora.families import text_encoders_of
 from hublora.generation.sample import Sampling, sample_many, sampling_for
 from hublora.progress import Callback, Progress
 from hublora.resolution.base import Base
@@ -166,7 +167,7 @@ def _inference(session: Session, adapter: bool) -> Iterator[Any]:
     finally:
         for model in models:
             model.train()
-        for name in (session.family.vae, *session.family.text_encoders):
+        for name in (session.family.vae, *text_encoders_of(session.family, pipe)):
             if name not in session.trained:
                 getattr(pipe, name).to("cpu")
         torch.set_rng_state(random_state)

@@ -193,6 +193,7 @@ def encode(
 
     from hublora.data import Encoders, build_cache
     from hublora.data.captions import count_truncated, truncation_note
+    from hublora.families import text_encoders_of
     from hublora.training.target_layers import encodes_prompts
     from hublora.training.token_embeddings import count_tokens
 
@@ -207,7 +208,7 @@ def encode(
         callback(Note(note + ".", warning=True))
 
     vae = getattr(pipe, family.vae)
-    text_encoders = [getattr(pipe, name) for name in family.text_encoders]
+    text_encoders = [getattr(pipe, name) for name in text_encoders_of(family, pipe)]
     dtype = text_encoders[0].dtype
 
     def encode_images(pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:

@@ -1,0 +1,14 @@
+"""Published base models of Chroma."""
+
+from __future__ import annotations
+
+from hublora.families.known_bases import KnownBases
+
+ARCHITECTURE = "chroma"
+_BASES = tuple(f"lodestones/Chroma1-{name}" for name in ("HD", "Base", "Flash"))
+
+KNOWN_BASES = KnownBases(
+    architecture_prefix=ARCHITECTURE,
+    architectures=dict.fromkeys(_BASES, ARCHITECTURE),
+    short_names={"chroma": _BASES[0]},
+)

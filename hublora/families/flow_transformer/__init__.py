@@ -1,0 +1,1 @@
+"""Flow matching with a transformer: what its families share."""

@@ -1,0 +1,155 @@
+"""The base class of families with a transformer that predicts the velocity of flow matching.
+
+Sources: https://huggingface.co/papers/2403.03206; diffusers' pipelines and its scripts under
+`examples/dreambooth`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from hublora.errors import ConfigError
+from hublora.families.base import LayerInputs, LoraNames, SamplingDefaults
+from hublora.families.blocks import Blocks
+from hublora.families.flow_transformer.components import Classes
+from hublora.families.known_bases import KnownBases
+from hublora.families.parameterization import Flow, Parameterization
+from hublora.families.pipeline import Pipeline
+
+if TYPE_CHECKING:
+    import torch
+
+ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
+JOINT_ATTENTION = (*ATTENTION, "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
+
+_RESOLUTION = 1024  # pixels: what all published base models were trained on
+_PATCH = 2  # latents on a side of what the transformer sees as one token
+
+
+class FlowTransformer:
+    """A family whose denoiser is one of diffusers' image transformers.
+
+    Attributes:
+        usual: Sampling settings of its base models.
+        usual_distilled: Those of base models that were distilled to a few steps.
+        text_length: Tokens of a prompt that are read.
+    """
+
+    name: str
+    pipeline_classes: tuple[str, ...]
+    card_tags: tuple[str, ...]
+    text_encoders: tuple[str, ...]
+    component_classes: Mapping[str, Classes]
+    names: LoraNames
+    known_bases: KnownBases
+    blocks: Blocks
+    usual: ClassVar[SamplingDefaults]
+    usual_distilled: ClassVar[SamplingDefaults]
+    text_length: ClassVar[int]
+
+    denoiser = "transformer"
+    vae = "vae"
+    convolutions: Mapping[str, tuple[str, ...]] = {}
+    optional_component_classes: Mapping[str, Classes] = {}
+    unloaded_components: tuple[str, ...] = ()
+    half_dtype: Literal["float16", "bfloat16"] = "bfloat16"
+    autocast = True
+
+    @property
+    def adaptable(self) -> tuple[str, ...]:
+        """The denoiser; diffusers loads no adapter onto these text encoders."""
+        return (self.denoiser,)
+
+    @property
+    def default_targets(self) -> Mapping[str, tuple[str, ...]]:
+        """The attention layers."""
+        return {self.denoiser: ATTENTION}
+
+    def load(self, folder: Path, dtype: torch.dtype | dict[str, torch.dtype]) -> Pipeline:
+        import diffusers
+
+        index = json.loads((folder / "model_index.json").read_bytes())
+        pipe: Pipeline = getattr(diffusers, str(index["_class_name"])).from_pretrained(
+            folder, dtype=dtype, use_safetensors=True, local_files_only=True
+        )
+        return pipe
+
+    def architecture(self, pipe: Pipeline) -> str:
+        return f"{self.known_bases.architecture}/lora"
+
+    def architecture_of_layers(self, inputs: LayerInputs) -> str | None:
+        """Return the modelspec name if the family has such layers."""
+        if self.denoiser not in inputs or not set(inputs) <= set(self.adaptable):
+            return None
+        if all(self.names.knows(layer) for layer in inputs[self.denoiser]):
+            return self.known_bases.architecture
+        return None
+
+    def resolution(self, pipe: Pipeline) -> int:
+        return _RESOLUTION
+
+    def size_step(self, pipe: Pipeline) -> int:
+        return int(pipe.vae_scale_factor) * _PATCH
+
+    def inpaints(self, pipe: Pipeline) -> bool:
+        return False
+
+    def is_distilled(self, base: str, folder: Path) -> bool:
+        """Tell whether a base model was distilled to a few steps."""
+        return False
+
+    def sampling(self, base: str, folder: Path) -> SamplingDefaults:
+        return self.usual_distilled if self.is_distilled(base, folder) else self.usual
+
+    def call_arguments(
+        self, pipe: Pipeline, prompt: str, negative_prompt: str, guidance_scale: float
+    ) -> dict[str, Any]:
+        return {
+            "prompt": prompt,
+            "negative_prompt": negative_prompt or None,
+            "guidance_scale": guidance_scale,
+        }
+
+    def parameterization(self, pipe: Pipeline) -> Parameterization:
+        return Flow.of_scheduler(pipe.scheduler)
+
+    def encode_images(
+        self, pipe: Pipeline, pixels: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Return mean and standard deviation of (z − shift) · scale, each [B, c, h, w]."""
+        vae = pipe.vae
+        latents = vae.encode(pixels.to(vae.device, vae.dtype)).latent_dist
+        scale = vae.config.scaling_factor
+        return (latents.mean - vae.config.shift_factor) * scale, latents.std * scale
+
+    def count_tokens(self, pipe: Pipeline, prompts: Sequence[str]) -> list[int]:
+        tokens = pipe.tokenizer(list(prompts), truncation=False, verbose=False)
+        return [len(ids) for ids in tokens.input_ids]
+
+    def max_tokens(self, pipe: Pipeline) -> int:
+        return self.text_length
+
+
+def no_negative_prompt(name: str, negative_prompt: str) -> None:
+    """Refuse a negative prompt.
+
+    Raises:
+        ConfigError: It is not empty.
+    """
+    if negative_prompt:
+        raise ConfigError(
+            f"The pipeline of {name} takes no negative prompt, got {negative_prompt!r}.",
+            "Leave the negative prompt out.",
+        )
+
+
+def component_config(folder: Path, component: str, file: str = "config.json") -> dict[str, Any]:
+    """Return the config of a component in a pipeline's folder, empty without one."""
+    try:
+        config = json.loads((folder / component / file).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return config if isinstance(config, dict) else {}

@@ -1,0 +1,141 @@
+"""Names of a transformer's layers in adapter files, from one table for each family.
+
+    layout      a layer's name
+    diffusers   transformer_blocks.3.attn.to_q
+    original    double_blocks.3.img_attn.qkv    (its weight may stack several layers' rows)
+    flattened   either of them with _ for .
+
+A table has the original names on the left and on the right the diffusers layers whose rows they
+stack, in that order; `{}` stands for the number of a block.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+Table = Mapping[str, tuple[str, ...]]
+
+CLIP_PREFIXES = {
+    "text_encoders.clip_l.transformer.": "text_encoder",
+    "text_encoders.clip_g.transformer.": "text_encoder_2",
+}
+
+
+def same(*layers: str) -> Table:
+    """Return the rows of layers that have one name in both namings."""
+    return {layer: (layer,) for layer in layers}
+
+
+@dataclass(frozen=True)
+class TransformerLoraNames:
+    """Layer names of a family with a transformer; see `hublora.families.base.LoraNames`.
+
+    Attributes:
+        table: Original name -> diffusers layers whose rows its weight stacks.
+        kohya_prefixes: Component -> prefix in kohya's layout, as it is written.
+        flat_prefixes: Prefix of names whose dots are underscores -> component, as it is read.
+        native_prefixes: Prefix of dotted original names -> component, as ComfyUI writes them.
+        swapped: Diffusers layers whose two halves of rows the original has in the other order.
+    """
+
+    table: Table
+    kohya_prefixes: Mapping[str, str] = field(default_factory=lambda: {"transformer": "lora_unet"})
+    flat_prefixes: Mapping[str, str] = field(
+        default_factory=lambda: {
+            "lora_unet_": "transformer",
+            "lora_transformer_": "transformer",
+            "lycoris_": "transformer",
+        }
+    )
+    native_prefixes: Mapping[str, str] = field(
+        default_factory=lambda: {"diffusion_model.": "transformer"}
+    )
+    swapped: tuple[str, ...] = ()
+
+    @cached_property
+    def _places(self) -> list[tuple[re.Pattern[str], str, int, int]]:
+        """Pattern of a diffusers layer, original name, place in its stack, and the stack's size."""
+        return [
+            (_pattern(layer), native, place, len(layers))
+            for native, layers in self.table.items()
+            for place, layer in enumerate(layers)
+        ]
+
+    @cached_property
+    def _known(self) -> re.Pattern[str]:
+        names = {*self.table, *(layer for layers in self.table.values() for layer in layers)}
+        return re.compile("|".join(_pattern(name).pattern for name in sorted(names)))
+
+    @cached_property
+    def _flat(self) -> list[tuple[re.Pattern[str], str]]:
+        """Pattern of a flattened name -> the name with dots."""
+        names = {*self.table, *(layer for layers in self.table.values() for layer in layers)}
+        return [(_pattern(name.replace(".", "_")), name) for name in sorted(names)]
+
+    def native_layers(self, layers: Collection[str]) -> Mapping[str, tuple[str, ...]]:
+        stacks: dict[str, list[str | None]] = {}
+        for layer in layers:
+            for pattern, native, place, size in self._places:
+                if match := pattern.fullmatch(layer):
+                    stack = stacks.setdefault(native.format(*match.groups()), [None] * size)
+                    stack[place] = layer
+        return {
+            native: tuple(layer for layer in stack if layer is not None)
+            for native, stack in stacks.items()
+            if None not in stack
+        }
+
+    def is_swapped(self, layer: str) -> bool:
+        """Tell whether the original has the two halves of a diffusers layer's rows in the other
+        order."""
+        return any(_pattern(one).fullmatch(layer) for one in self.swapped)
+
+    def knows(self, layer: str) -> bool:
+        return self._known.fullmatch(layer) is not None
+
+    def kohya_layers(
+        self, layers: Collection[str], base_layers: Collection[str] | None = None
+    ) -> Mapping[str, str]:
+        return {layer: layer for layer in layers}
+
+    def kernel(self, layer: str, architecture: str | None) -> tuple[int, int] | None:
+        return None  # all are linear layers
+
+    def unflatten(self, name: str) -> str | None:
+        for dotted in self._dotted(name):
+            stacked = [
+                native
+                for native, layers in self.table.items()
+                if len(layers) > 1
+                if _pattern(native).fullmatch(dotted)
+            ]
+            if not stacked:
+                return next(
+                    (
+                        layers[0].format(*match.groups())
+                        for native, layers in self.table.items()
+                        if (match := _pattern(native).fullmatch(dotted))
+                    ),
+                    dotted,
+                )
+        return None
+
+    def knows_flat(self, name: str) -> bool:
+        """Tell whether a flattened name without its prefix is one of the family's."""
+        return next(self._dotted(name), None) is not None
+
+    def current_name(self, component: str, layer: str) -> str:
+        return layer
+
+    def _dotted(self, name: str) -> Iterator[str]:
+        for pattern, dotted in self._flat:
+            if match := pattern.fullmatch(name):
+                yield dotted.format(*match.groups())
+
+
+def _pattern(name: str) -> re.Pattern[str]:
+    """Return the regular expression of a name of the table."""
+    return re.compile(re.escape(name).replace(r"\{\}", r"(\d+)"))

@@ -1,0 +1,31 @@
+"""Encoding by Qwen-Image's VAE, which takes videos: an image is one of a single frame."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hublora.families.pipeline import Pipeline
+
+if TYPE_CHECKING:
+    import torch
+
+
+def encode_frames(pipe: Pipeline, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return mean and standard deviation of the latents, normalised by channel, [B, c, h, w].
+
+    Args:
+        pipe: A pipeline with an `AutoencoderKLQwenImage`.
+        pixels: [B, 3, H, W] in [-1, 1].
+    """
+    vae = pipe.vae
+    frames = pixels.to(vae.device, vae.dtype).unsqueeze(2)
+    latents = vae.encode(frames).latent_dist
+    mean, std = latents.mean.squeeze(2), latents.std.squeeze(2)
+    means = mean.new_tensor(vae.config.latents_mean).view(1, -1, 1, 1)
+    deviations = mean.new_tensor(vae.config.latents_std).view(1, -1, 1, 1)
+    return (mean - means) / deviations, std / deviations
+
+
+def shown_length(mask: torch.Tensor) -> int:
+    """Return the number of tokens up to the last one that any row of a mask, [B, L], shows."""
+    return int(mask.bool().any(dim=0).nonzero().max()) + 1

@@ -1,0 +1,123 @@
+"""FLUX.1 dev, schnell and Krea: two streams, then one; prompts read by T5, pooled by CLIP.
+
+Sources: https://github.com/black-forest-labs/flux; diffusers' `FluxPipeline` and
+`train_dreambooth_lora_flux.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hublora.families.base import Conditioning, DenoiserInputs, LoraNames, SamplingDefaults
+from hublora.families.blocks import Blocks
+from hublora.families.flow_transformer import components
+from hublora.families.flow_transformer.components import Classes
+from hublora.families.flow_transformer.family import (
+    JOINT_ATTENTION,
+    FlowTransformer,
+    component_config,
+)
+from hublora.families.flux.known_bases import KNOWN_BASES, SCHNELL
+from hublora.families.flux.lora_names import BLOCKS, NAMES
+from hublora.families.pipeline import Pipeline
+
+if TYPE_CHECKING:
+    import torch
+
+_SCHNELL_LENGTH = 256  # tokens
+
+
+class Flux(FlowTransformer):
+    """FLUX.1: dev and Krea are given the guidance scale, schnell needs no guidance."""
+
+    name = "flux"
+    pipeline_classes: tuple[str, ...] = ("FluxPipeline",)
+    text_encoders: tuple[str, ...] = ("text_encoder", "text_encoder_2")
+    card_tags: tuple[str, ...] = ("flux", "flux-diffusers")
+    names: LoraNames = NAMES
+    known_bases = KNOWN_BASES
+    blocks: Blocks = BLOCKS
+    component_classes: Mapping[str, Classes] = components.pipeline_components(
+        "FluxTransformer2DModel",
+        vae=components.VAE,
+        text_encoder=components.CLIP,
+        text_encoder_2=components.T5,
+        tokenizer=components.CLIP_TOKENIZER,
+        tokenizer_2=components.T5_TOKENIZER,
+    )
+    optional_component_classes: Mapping[str, Classes] = {
+        "image_encoder": (("transformers", "CLIPVisionModelWithProjection"),),
+        "feature_extractor": (("transformers", "CLIPImageProcessor"),),
+    }
+    usual = SamplingDefaults(num_inference_steps=28, guidance_scale=3.5)
+    usual_distilled = SamplingDefaults(num_inference_steps=4, guidance_scale=0.0)
+    text_length = 512
+
+    @property
+    def default_targets(self) -> Mapping[str, tuple[str, ...]]:
+        """The attention layers of both streams."""
+        return {self.denoiser: JOINT_ATTENTION}
+
+    def architecture(self, pipe: Pipeline) -> str:
+        if pipe.transformer.config.guidance_embeds:
+            return super().architecture(pipe)
+        return f"{SCHNELL}/lora"
+
+    def is_distilled(self, base: str, folder: Path) -> bool:
+        return component_config(folder, "transformer").get("guidance_embeds") is False
+
+    def call_arguments(
+        self, pipe: Pipeline, prompt: str, negative_prompt: str, guidance_scale: float
+    ) -> dict[str, Any]:
+        """Return the arguments; with a negative prompt, the guidance is classifier-free besides."""
+        arguments: dict[str, Any] = {"prompt": prompt, "guidance_scale": guidance_scale}
+        if negative_prompt:
+            arguments |= {"negative_prompt": negative_prompt, "true_cfg_scale": guidance_scale}
+        if (length := self.max_tokens(pipe)) != self.text_length:
+            arguments["max_sequence_length"] = length
+        return arguments
+
+    def encode_prompts(
+        self, pipe: Pipeline, prompts: Sequence[str], length: int | None = None
+    ) -> Conditioning:
+        embeds, pooled, _ = pipe.encode_prompt(
+            list(prompts),
+            device=pipe.text_encoder.device,
+            max_sequence_length=length or self.max_tokens(pipe),
+        )
+        return {"encoder_hidden_states": embeds, "pooled_projections": pooled}
+
+    def count_tokens(self, pipe: Pipeline, prompts: Sequence[str]) -> list[int]:
+        tokens = pipe.tokenizer_2(list(prompts), truncation=False, verbose=False)
+        return [len(ids) for ids in tokens.input_ids]
+
+    def max_tokens(self, pipe: Pipeline) -> int:
+        return self.text_length if pipe.transformer.config.guidance_embeds else _SCHNELL_LENGTH
+
+    def predict(
+        self, pipe: Pipeline, denoiser: torch.nn.Module, inputs: DenoiserInputs
+    ) -> torch.Tensor:
+        noisy, embeds = inputs.noisy, inputs.conditioning["encoder_hidden_states"]
+        height, width = noisy.shape[-2:]
+        ids = pipe._prepare_latent_image_ids(
+            len(noisy), height // 2, width // 2, noisy.device, noisy.dtype
+        )
+        predicted = denoiser(
+            hidden_states=pipe._pack_latents(noisy, *noisy.shape),
+            timestep=inputs.levels,
+            guidance=guidance_of(pipe, inputs),
+            txt_ids=embeds.new_zeros(embeds.shape[1], 3),
+            img_ids=ids,
+            **inputs.conditioning,
+            return_dict=False,
+        )[0]
+        scale = pipe.vae_scale_factor
+        return pipe._unpack_latents(predicted, height * scale, width * scale, scale)
+
+
+def guidance_of(pipe: Pipeline, inputs: DenoiserInputs) -> torch.Tensor | None:
+    """Return the guidance scale, [B], that a guidance-distilled transformer is given; None for
+    others, which refuse it."""
+    return inputs.guidance if pipe.transformer.config.guidance_embeds else None

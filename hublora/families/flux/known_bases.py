@@ -1,0 +1,19 @@
+"""Published base models of FLUX.1."""
+
+from __future__ import annotations
+
+from hublora.families.known_bases import KnownBases
+
+DEV, SCHNELL = "flux-1-dev", "flux-1-schnell"
+
+_DEV = "black-forest-labs/FLUX.1-dev"
+_KREA = "black-forest-labs/FLUX.1-Krea-dev"
+_SCHNELL = "black-forest-labs/FLUX.1-schnell"
+
+KNOWN_BASES = KnownBases(
+    architecture_prefix="flux-1",
+    default_architecture=DEV,
+    architectures={**dict.fromkeys((_DEV, _KREA), DEV), _SCHNELL: SCHNELL},
+    short_names={"flux": _DEV, "flux-dev": _DEV, "flux-krea": _KREA, "flux-schnell": _SCHNELL},
+    kohya_versions={"flux1": DEV, "flux1-dev": DEV, "flux1-schnell": SCHNELL},
+)

@@ -1,0 +1,165 @@
+"""FLUX.2 klein and dev: latents of 128 channels in patches of 16 pixels.
+
+Sources: https://huggingface.co/black-forest-labs/FLUX.2-dev; diffusers' `Flux2KleinPipeline`,
+`Flux2Pipeline` and `train_dreambooth_lora_flux2.py`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hublora.families.base import Conditioning, DenoiserInputs, LoraNames, SamplingDefaults
+from hublora.families.blocks import Blocks
+from hublora.families.flow_transformer import components
+from hublora.families.flow_transformer.components import Classes
+from hublora.families.flow_transformer.family import FlowTransformer, no_negative_prompt
+from hublora.families.flux.family import guidance_of
+from hublora.families.flux2.known_bases import DEV, KLEIN_4B, KLEIN_9B, KNOWN_BASES
+from hublora.families.flux2.lora_names import BLOCKS, NAMES
+from hublora.families.parameterization import Flow, Parameterization
+from hublora.families.pipeline import Pipeline
+
+if TYPE_CHECKING:
+    import torch
+
+_VAE = (("diffusers", "AutoencoderKLFlux2"),)
+_DEV_WIDTH, _KLEIN_4B_WIDTH = 15360, 7680  # of the prompt embeddings
+
+
+class Flux2Klein(FlowTransformer):
+    """FLUX.2 klein, 4B and 9B, base and distilled; prompts are read by Qwen3."""
+
+    name = "flux2-klein"
+    pipeline_classes: tuple[str, ...] = ("Flux2KleinPipeline",)
+    text_encoders: tuple[str, ...] = ("text_encoder",)
+    card_tags: tuple[str, ...] = ("flux2", "flux2-klein", "flux2-diffusers")
+    names: LoraNames = NAMES
+    known_bases = KNOWN_BASES
+    blocks: Blocks = BLOCKS
+    component_classes: Mapping[str, Classes] = components.pipeline_components(
+        "Flux2Transformer2DModel",
+        vae=_VAE,
+        text_encoder=(("transformers", "Qwen3ForCausalLM"),),
+        tokenizer=components.QWEN_TOKENIZER,
+    )
+    usual = SamplingDefaults(num_inference_steps=50, guidance_scale=4.0)
+    usual_distilled = SamplingDefaults(num_inference_steps=4, guidance_scale=1.0)
+    text_length = 512
+
+    @property
+    def default_targets(self) -> Mapping[str, tuple[str, ...]]:
+        """The attention layers; in single blocks they are fused with the feed-forward ones."""
+        return {
+            self.denoiser: (
+                *("to_q", "to_k", "to_v", "to_out.0"),
+                *("to_qkv_mlp_proj", "single_transformer_blocks.*.attn.to_out"),
+            )
+        }
+
+    def architecture(self, pipe: Pipeline) -> str:
+        return f"{_architecture(pipe.transformer.config.joint_attention_dim)}/lora"
+
+    def is_distilled(self, base: str, folder: Path) -> bool:
+        try:
+            index = json.loads((folder / "model_index.json").read_bytes())
+        except (OSError, ValueError, RecursionError):
+            return False
+        return bool(index.get("is_distilled"))
+
+    def call_arguments(
+        self, pipe: Pipeline, prompt: str, negative_prompt: str, guidance_scale: float
+    ) -> dict[str, Any]:
+        no_negative_prompt("FLUX.2", negative_prompt)
+        return {"prompt": prompt, "guidance_scale": guidance_scale}
+
+    def parameterization(self, pipe: Pipeline) -> Parameterization:
+        return Flow.of_scheduler(pipe.scheduler, patch=1)
+
+    def encode_images(
+        self, pipe: Pipeline, pixels: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Return the mode of the posterior in patches, normalised by channel, [B, 4c, h/2, w/2],
+        and None."""
+        vae = pipe.vae
+        return pipe._encode_vae_image(pixels.to(vae.device, vae.dtype), generator=None), None
+
+    def encode_prompts(
+        self, pipe: Pipeline, prompts: Sequence[str], length: int | None = None
+    ) -> Conditioning:
+        embeds, _ = pipe.encode_prompt(
+            list(prompts),
+            device=pipe.text_encoder.device,
+            max_sequence_length=length or self.text_length,
+        )
+        return {"encoder_hidden_states": embeds}
+
+    def count_tokens(self, pipe: Pipeline, prompts: Sequence[str]) -> list[int]:
+        return [
+            len(
+                pipe.tokenizer.apply_chat_template(
+                    [{"role": "user", "content": prompt}],
+                    add_generation_prompt=True,
+                    enable_thinking=False,
+                    return_dict=True,
+                )["input_ids"]
+            )
+            for prompt in prompts
+        ]
+
+    def predict(
+        self, pipe: Pipeline, denoiser: torch.nn.Module, inputs: DenoiserInputs
+    ) -> torch.Tensor:
+        noisy, embeds = inputs.noisy, inputs.conditioning["encoder_hidden_states"]
+        predicted = denoiser(
+            hidden_states=pipe._pack_latents(noisy),
+            timestep=inputs.levels,
+            guidance=guidance_of(pipe, inputs),
+            encoder_hidden_states=embeds,
+            txt_ids=pipe._prepare_text_ids(embeds).to(embeds.device),
+            img_ids=pipe._prepare_latent_ids(noisy).to(noisy.device),
+            return_dict=False,
+        )[0]
+        return predicted.permute(0, 2, 1).reshape(noisy.shape)
+
+
+class Flux2(Flux2Klein):
+    """FLUX.2 dev; prompts are read by Mistral 3."""
+
+    name = "flux2"
+    pipeline_classes: tuple[str, ...] = ("Flux2Pipeline",)
+    card_tags: tuple[str, ...] = ("flux2", "flux2-diffusers")
+    component_classes: Mapping[str, Classes] = components.pipeline_components(
+        "Flux2Transformer2DModel",
+        vae=_VAE,
+        text_encoder=(("transformers", "Mistral3ForConditionalGeneration"),),
+        tokenizer=(("transformers", "PixtralProcessor"),),
+    )
+    usual = SamplingDefaults(num_inference_steps=50, guidance_scale=4.0)
+
+    def is_distilled(self, base: str, folder: Path) -> bool:
+        return False  # only the guidance is
+
+    def count_tokens(self, pipe: Pipeline, prompts: Sequence[str]) -> list[int]:
+        from diffusers.pipelines.flux2.pipeline_flux2 import format_input
+
+        return [
+            len(
+                pipe.tokenizer.apply_chat_template(
+                    format_input(prompts=[prompt], system_message=pipe.system_message),
+                    add_generation_prompt=False,
+                    tokenize=True,
+                    return_dict=True,
+                )["input_ids"][0]
+            )
+            for prompt in prompts
+        ]
+
+
+def _architecture(width: int) -> str:
+    """Return the modelspec name by the width of the prompt embeddings."""
+    if width == _DEV_WIDTH:
+        return DEV
+    return KLEIN_4B if width <= _KLEIN_4B_WIDTH else KLEIN_9B

@@ -1,0 +1,107 @@
+"""Krea 2, Raw and Turbo: one stream, prompts read from twelve layers of Qwen3-VL.
+
+Sources: https://huggingface.co/krea/Krea-2-Raw; diffusers' `Krea2Pipeline` and
+`train_dreambooth_lora_krea2.py`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hublora.families.base import Conditioning, DenoiserInputs, LoraNames, SamplingDefaults
+from hublora.families.blocks import Blocks
+from hublora.families.flow_transformer import components
+from hublora.families.flow_transformer.components import Classes
+from hublora.families.flow_transformer.family import FlowTransformer
+from hublora.families.flow_transformer.packing import encode_frames
+from hublora.families.krea2.known_bases import KNOWN_BASES
+from hublora.families.krea2.lora_names import BLOCKS, NAMES
+from hublora.families.pipeline import Pipeline
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Krea2(FlowTransformer):
+    """Krea 2; its guidance is counted from 0: 0 turns it off."""
+
+    name = "krea2"
+    pipeline_classes: tuple[str, ...] = ("Krea2Pipeline",)
+    text_encoders: tuple[str, ...] = ("text_encoder",)
+    card_tags: tuple[str, ...] = ("krea2", "krea2-diffusers")
+    names: LoraNames = NAMES
+    known_bases = KNOWN_BASES
+    blocks: Blocks = BLOCKS
+    component_classes: Mapping[str, Classes] = components.pipeline_components(
+        "Krea2Transformer2DModel",
+        vae=components.QWEN_VAE,
+        text_encoder=(
+            ("transformers", "Qwen3VLModel"),
+            ("transformers", "Qwen3VLForConditionalGeneration"),
+        ),
+        tokenizer=components.QWEN_TOKENIZER,
+    )
+    usual = SamplingDefaults(num_inference_steps=28, guidance_scale=4.5)
+    usual_distilled = SamplingDefaults(num_inference_steps=8, guidance_scale=0.0)
+    text_length = 512
+
+    @property
+    def default_targets(self) -> Mapping[str, tuple[str, ...]]:
+        """The layers of the blocks that the script of diffusers trains."""
+        return {
+            self.denoiser: (
+                *("to_q", "to_k", "to_v", "to_out.0", "to_gate"),
+                *("ff.gate", "ff.up", "ff.down"),
+            )
+        }
+
+    def is_distilled(self, base: str, folder: Path) -> bool:
+        try:
+            index = json.loads((folder / "model_index.json").read_bytes())
+        except (OSError, ValueError, RecursionError):
+            return False
+        return bool(index.get("is_distilled"))
+
+    def encode_images(
+        self, pipe: Pipeline, pixels: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        return encode_frames(pipe, pixels)
+
+    def encode_prompts(
+        self, pipe: Pipeline, prompts: Sequence[str], length: int | None = None
+    ) -> Conditioning:
+        """Return embeddings, [B, L, layers, width], and their mask, [B, L]."""
+        embeds, mask = pipe.encode_prompt(
+            list(prompts),
+            device=pipe.text_encoder.device,
+            max_sequence_length=length or self.text_length,
+        )
+        return {
+            "encoder_hidden_states": embeds,
+            "encoder_attention_mask": mask.to(embeds.dtype),
+        }
+
+    def max_tokens(self, pipe: Pipeline) -> int:
+        return self.text_length - int(pipe.prompt_template_encode_num_suffix_tokens)
+
+    def predict(
+        self, pipe: Pipeline, denoiser: torch.nn.Module, inputs: DenoiserInputs
+    ) -> torch.Tensor:
+        noisy, embeds = inputs.noisy, inputs.conditioning["encoder_hidden_states"]
+        height, width = noisy.shape[-2:]
+        positions = pipe.prepare_position_ids(
+            embeds.shape[1], height // pipe.patch_size, width // pipe.patch_size, noisy.device
+        )
+        predicted = denoiser(
+            hidden_states=pipe._pack_latents(noisy, *noisy.shape),
+            encoder_hidden_states=embeds,
+            timestep=inputs.levels,
+            position_ids=positions,
+            encoder_attention_mask=inputs.conditioning["encoder_attention_mask"].bool(),
+            return_dict=False,
+        )[0]
+        scale = pipe.vae_scale_factor
+        return pipe._unpack_latents(predicted, height * scale, width * scale).squeeze(2)

@@ -1,0 +1,93 @@
+"""Qwen-Image: two streams, prompts read by Qwen2.5-VL.
+
+Sources: https://huggingface.co/papers/2508.02324; diffusers' `QwenImagePipeline` and
+`train_dreambooth_lora_qwen_image.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from hublora.families.base import Conditioning, DenoiserInputs, LoraNames, SamplingDefaults
+from hublora.families.blocks import Blocks
+from hublora.families.flow_transformer import components
+from hublora.families.flow_transformer.components import Classes
+from hublora.families.flow_transformer.family import FlowTransformer
+from hublora.families.flow_transformer.packing import encode_frames, shown_length
+from hublora.families.pipeline import Pipeline
+from hublora.families.qwen_image.known_bases import KNOWN_BASES
+from hublora.families.qwen_image.lora_names import BLOCKS, NAMES
+
+if TYPE_CHECKING:
+    import torch
+
+
+class QwenImage(FlowTransformer):
+    """Qwen-Image; its guidance is classifier-free and needs a negative prompt, at least a space."""
+
+    name = "qwen-image"
+    pipeline_classes: tuple[str, ...] = ("QwenImagePipeline",)
+    text_encoders: tuple[str, ...] = ("text_encoder",)
+    card_tags: tuple[str, ...] = ("qwen-image", "qwen-image-diffusers")
+    names: LoraNames = NAMES
+    known_bases = KNOWN_BASES
+    blocks: Blocks = BLOCKS
+    component_classes: Mapping[str, Classes] = components.pipeline_components(
+        "QwenImageTransformer2DModel",
+        vae=components.QWEN_VAE,
+        text_encoder=(("transformers", "Qwen2_5_VLForConditionalGeneration"),),
+        tokenizer=components.QWEN_TOKENIZER,
+    )
+    usual = SamplingDefaults(num_inference_steps=50, guidance_scale=4.0)
+    text_length = 1024
+
+    def call_arguments(
+        self, pipe: Pipeline, prompt: str, negative_prompt: str, guidance_scale: float
+    ) -> dict[str, Any]:
+        return {
+            "prompt": prompt,
+            "negative_prompt": negative_prompt or " ",
+            "true_cfg_scale": guidance_scale,
+        }
+
+    def encode_images(
+        self, pipe: Pipeline, pixels: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        return encode_frames(pipe, pixels)
+
+    def encode_prompts(
+        self, pipe: Pipeline, prompts: Sequence[str], length: int | None = None
+    ) -> Conditioning:
+        from torch.nn.functional import pad
+
+        length = length or self.text_length
+        embeds, mask = pipe.encode_prompt(
+            list(prompts), device=pipe.text_encoder.device, max_sequence_length=length
+        )
+        if mask is None:  # the pipeline's word for "all of them"
+            mask = embeds.new_ones(embeds.shape[:2])
+        missing = length - embeds.shape[1]
+        return {
+            "encoder_hidden_states": pad(embeds, (0, 0, 0, missing)),
+            "encoder_hidden_states_mask": pad(mask.to(embeds.dtype), (0, missing)),
+        }
+
+    def predict(
+        self, pipe: Pipeline, denoiser: torch.nn.Module, inputs: DenoiserInputs
+    ) -> torch.Tensor:
+        noisy, embeds = inputs.noisy, inputs.conditioning["encoder_hidden_states"]
+        mask = inputs.conditioning["encoder_hidden_states_mask"].bool()
+        length = shown_length(mask)
+        mask = mask[:, :length]
+        height, width = noisy.shape[-2:]
+        predicted = denoiser(
+            hidden_states=pipe._pack_latents(noisy, *noisy.shape),
+            timestep=inputs.levels,
+            encoder_hidden_states=embeds[:, :length],
+            encoder_hidden_states_mask=None if mask.all() else mask,
+            img_shapes=[[(1, height // 2, width // 2)]] * len(noisy),
+            return_dict=False,
+        )[0]
+        scale = pipe.vae_scale_factor
+        return pipe._unpack_latents(predicted, height * scale, width * scale, scale).squeeze(2)

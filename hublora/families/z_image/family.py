@@ -1,0 +1,104 @@
+"""Z-Image and Z-Image-Turbo: one stream of image and text tokens, prompts read by Qwen3.
+
+Sources: https://huggingface.co/Tongyi-MAI/Z-Image-Turbo; diffusers' `ZImagePipeline` and
+`train_dreambooth_lora_z_image.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hublora.families.base import Conditioning, DenoiserInputs, LoraNames, SamplingDefaults
+from hublora.families.blocks import Blocks
+from hublora.families.flow_transformer import components
+from hublora.families.flow_transformer.components import Classes
+from hublora.families.flow_transformer.family import FlowTransformer, component_config
+from hublora.families.pipeline import Pipeline
+from hublora.families.z_image.known_bases import KNOWN_BASES
+from hublora.families.z_image.lora_names import BLOCKS, NAMES
+
+if TYPE_CHECKING:
+    import torch
+
+_TURBO_SHIFT = 3.0  # of the scheduler; the base model's is 6
+
+
+class ZImage(FlowTransformer):
+    """Z-Image and Z-Image-Turbo."""
+
+    name = "z-image"
+    pipeline_classes: tuple[str, ...] = ("ZImagePipeline",)
+    text_encoders: tuple[str, ...] = ("text_encoder",)
+    card_tags: tuple[str, ...] = ("z-image",)
+    names: LoraNames = NAMES
+    known_bases = KNOWN_BASES
+    blocks: Blocks = BLOCKS
+    component_classes: Mapping[str, Classes] = components.pipeline_components(
+        "ZImageTransformer2DModel",
+        vae=components.VAE,
+        text_encoder=(("transformers", "Qwen3ForCausalLM"), ("transformers", "Qwen3Model")),
+        tokenizer=components.QWEN_TOKENIZER,
+    )
+    # Guidance is counted from 0: 0 turns it off.
+    usual = SamplingDefaults(num_inference_steps=50, guidance_scale=5.0)
+    usual_distilled = SamplingDefaults(num_inference_steps=9, guidance_scale=0.0)
+    text_length = 512
+
+    def is_distilled(self, base: str, folder: Path) -> bool:
+        scheduler = component_config(folder, "scheduler", "scheduler_config.json")
+        return bool(scheduler.get("shift") == _TURBO_SHIFT)
+
+    def encode_images(
+        self, pipe: Pipeline, pixels: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Return (z − shift) · scale of the mode z of the posterior, [B, c, h, w], and None."""
+        return super().encode_images(pipe, pixels)[0], None
+
+    def encode_prompts(
+        self, pipe: Pipeline, prompts: Sequence[str], length: int | None = None
+    ) -> Conditioning:
+        import torch
+        from torch.nn.functional import pad
+
+        length = length or self.text_length
+        texts, _ = pipe.encode_prompt(
+            list(prompts),  # a copy: the pipeline overwrites it
+            device=pipe.text_encoder.device,
+            do_classifier_free_guidance=False,
+            max_sequence_length=length,
+        )
+        rows = [pad(text, (0, 0, 0, length - len(text))) for text in texts]
+        counts = torch.tensor([len(text) for text in texts], device=rows[0].device)
+        mask = torch.arange(length, device=rows[0].device) < counts[:, None]
+        return {"prompt_embeds": torch.stack(rows), "mask": mask.to(rows[0].dtype)}
+
+    def count_tokens(self, pipe: Pipeline, prompts: Sequence[str]) -> list[int]:
+        return [
+            len(
+                pipe.tokenizer.apply_chat_template(
+                    [{"role": "user", "content": prompt}],
+                    add_generation_prompt=True,
+                    enable_thinking=True,
+                    return_dict=True,
+                )["input_ids"]
+            )
+            for prompt in prompts
+        ]
+
+    def predict(
+        self, pipe: Pipeline, denoiser: torch.nn.Module, inputs: DenoiserInputs
+    ) -> torch.Tensor:
+        """Return the velocity, [B, c, h, w]; the transformer's time runs from noise to image, and
+        so does its prediction."""
+        import torch
+
+        conditioning = inputs.conditioning
+        texts = [
+            text[shown.bool()]
+            for text, shown in zip(conditioning["prompt_embeds"], conditioning["mask"], strict=True)
+        ]
+        frames = list(inputs.noisy.unsqueeze(2).unbind(0))
+        predicted = denoiser(frames, 1 - inputs.levels, texts, return_dict=False)[0]
+        return -torch.stack(list(predicted)).squeeze(2)
