@@ -34,14 +34,15 @@ class DenoiserInputs:
         conditioning: As `Family.encode_prompts` returns it.
         size_conditioning: [B, 6], in pixels: height and width of the image, top and left of the
             crop in the resized image, height and width of the crop.
-        guidance: Guidance scale, [B], float32, which guidance-distilled base models are given.
+        guidance: Guidance scale, [B], float32, that guidance-distilled base models are given; they
+            require it.
     """
 
     noisy: torch.Tensor
     levels: torch.Tensor
     conditioning: Conditioning
     size_conditioning: torch.Tensor
-    guidance: torch.Tensor
+    guidance: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,10 @@ def test_a_layer_is_in_the_block_that_its_name_begins_with(
         ("stable-diffusion-v1/lora", "stable-diffusion"),
         ("stable-diffusion-v2-768-v", "stable-diffusion"),
         ("stable-diffusion-xl-v1-base", "stable-diffusion-xl"),
-        ("flux-1-dev", None),
+        ("flux-1-dev/lora", "flux"),
+        ("Flux.2-klein-4b", "flux2-klein"),
+        ("stable-diffusion-3-m", "stable-diffusion-3"),
+        ("pixart-sigma", None),
     ],
 )
 def test_an_architecture_belongs_to_a_family(architecture: str, family: str | None) -> None:

@@ -45,6 +45,8 @@ class QwenImage(FlowTransformer):
     def call_arguments(
         self, pipe: Pipeline, prompt: str, negative_prompt: str, guidance_scale: float
     ) -> dict[str, Any]:
+        if guidance_scale <= 1 and not negative_prompt:
+            return {"prompt": prompt, "true_cfg_scale": 1.0}
         return {
             "prompt": prompt,
             "negative_prompt": negative_prompt or " ",

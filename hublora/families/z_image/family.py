@@ -22,6 +22,7 @@ from hublora.families.z_image.lora_names import BLOCKS, NAMES
 if TYPE_CHECKING:
     import torch
 
+_TIMESTEPS = 1000
 _TURBO_SHIFT = 3.0  # of the scheduler; the base model's is 6
 
 
@@ -100,5 +101,6 @@ class ZImage(FlowTransformer):
             for text, shown in zip(conditioning["prompt_embeds"], conditioning["mask"], strict=True)
         ]
         frames = list(inputs.noisy.unsqueeze(2).unbind(0))
-        predicted = denoiser(frames, 1 - inputs.levels, texts, return_dict=False)[0]
+        times = (_TIMESTEPS - inputs.levels * _TIMESTEPS) / _TIMESTEPS  # rounded as the pipeline's
+        predicted = denoiser(frames, times, texts, return_dict=False)[0]
         return -torch.stack(list(predicted)).squeeze(2)

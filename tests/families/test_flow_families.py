@@ -1,0 +1,160 @@
+"""Every flow-matching family calls its denoiser as diffusers' own pipeline does."""
+
+from __future__ import annotations
+
+import inspect
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+
+from hublora.errors import ConfigError
+from hublora.families import DenoiserInputs, family_of_pipeline
+from tests.flow_pipelines import FLOW_PIPELINES
+
+SIZE, STEPS = 64, 3
+NO_GUIDANCE = {"z-image": 0.0, "krea2": 0.0}  # the others count it from 1
+FAMILIES = list(FLOW_PIPELINES)
+
+
+@cache
+def pipeline(name: str) -> Any:
+    return FLOW_PIPELINES[name]()
+
+
+def packed(name: str, pipe: Any, latents: torch.Tensor) -> torch.Tensor:
+    """Return latents as the pipeline takes and returns them."""
+    if name.startswith("flux2") or not hasattr(pipe, "_pack_latents"):
+        return latents
+    result: torch.Tensor = pipe._pack_latents(latents, *latents.shape)
+    return result
+
+
+def unnormalised(pipe: Any, latents: torch.Tensor) -> torch.Tensor:
+    """Return latents of FLUX.2 as its pipeline returns them."""
+    spread = torch.sqrt(pipe.vae.bn.running_var + pipe.vae.config.batch_norm_eps)
+    mean = pipe.vae.bn.running_mean
+    result: torch.Tensor = pipe._unpatchify_latents(
+        latents * spread.view(1, -1, 1, 1) + mean.view(1, -1, 1, 1)
+    )
+    return result
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@torch.no_grad()
+def test_three_steps_of_the_pipeline_are_three_euler_steps_of_predict(name: str) -> None:
+    """It proves sign, time scale, ids, guidance, masks, packing and the normalised latents."""
+    pipe = pipeline(name)
+    family = family_of_pipeline(pipe)
+    pixels = torch.rand(1, 3, SIZE, SIZE) * 2 - 1
+    mean, std = family.encode_images(pipe, pixels)
+    assert std is None or std.shape == mean.shape
+    latents = torch.randn(mean.shape, generator=torch.Generator().manual_seed(0))
+    off = NO_GUIDANCE.get(name, 1.0)
+    expected = pipe(
+        **family.call_arguments(pipe, "a red cat", "", off),
+        height=SIZE,
+        width=SIZE,
+        num_inference_steps=STEPS,
+        latents=packed(name, pipe, latents),
+        output_type="latent",
+    ).images
+    sigmas = pipe.scheduler.sigmas
+    conditioning = family.encode_prompts(pipe, ["a red cat"])
+    for step in range(STEPS):
+        inputs = DenoiserInputs(
+            latents, sigmas[step].view(1), conditioning, torch.zeros(1, 6), torch.ones(1)
+        )
+        velocity = family.predict(pipe, pipe.transformer, inputs)
+        assert velocity.shape == latents.shape
+        latents = latents + (sigmas[step + 1] - sigmas[step]) * velocity
+    if name.startswith("flux2"):
+        latents = unnormalised(pipe, latents)
+    assert expected.std() > 0.1
+    assert (packed(name, pipe, latents) - expected).abs().max() <= 2e-6
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@torch.no_grad()
+def test_prompts_of_a_batch_are_those_of_each(name: str) -> None:
+    pipe = pipeline(name)
+    family = family_of_pipeline(pipe)
+    prompts = ["a red cat", "a very long and blue description of a dog"]
+    both = family.encode_prompts(pipe, prompts)
+    for row, prompt in enumerate(prompts):
+        alone = family.encode_prompts(pipe, [prompt])
+        assert alone.keys() == both.keys()
+        for key, tensor in alone.items():
+            assert torch.allclose(tensor[0], both[key][row], atol=1e-5), key
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@torch.no_grad()
+def test_a_batch_is_predicted_as_each_of_its_samples(name: str) -> None:
+    pipe = pipeline(name)
+    family = family_of_pipeline(pipe)
+    conditioning = family.encode_prompts(pipe, ["a red cat", "two blue dogs on a long green hill"])
+    shape = family.encode_images(pipe, torch.zeros(1, 3, SIZE, SIZE))[0].shape[1:]
+    noisy = torch.randn(2, *shape, generator=torch.Generator().manual_seed(1))
+    levels, guidance = torch.tensor([0.9, 0.4]), torch.tensor([1.0, 3.5])
+    sizes = torch.zeros(2, 6)
+    both = family.predict(
+        pipe, pipe.transformer, DenoiserInputs(noisy, levels, conditioning, sizes, guidance)
+    )
+    for row in range(2):
+        one = slice(row, row + 1)
+        alone = family.predict(
+            pipe,
+            pipe.transformer,
+            DenoiserInputs(
+                noisy[one],
+                levels[one],
+                {key: tensor[one] for key, tensor in conditioning.items()},
+                sizes[one],
+                guidance[one],
+            ),
+        )
+        assert torch.allclose(alone, both[one], atol=1e-4)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_pipeline_takes_the_arguments(name: str) -> None:
+    pipe = pipeline(name)
+    family = family_of_pipeline(pipe)
+    known = inspect.signature(pipe.__call__).parameters
+    assert set(family.call_arguments(pipe, "a cat", "", 4.0)) <= set(known)
+    if "negative_prompt" in known:
+        given = family.call_arguments(pipe, "a cat", "a dog", 4.0)
+        assert given["negative_prompt"] == "a dog"
+        assert set(given) <= set(known)
+    else:
+        with pytest.raises(ConfigError, match="takes no negative prompt, got 'a dog'"):
+            family.call_arguments(pipe, "a cat", "a dog", 4.0)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_layers_of_the_base_are_known_and_targeted(name: str) -> None:
+    """Every linear layer has a name in the original, and every default target is one."""
+    pipe = pipeline(name)
+    family = family_of_pipeline(pipe)
+    layers = [
+        layer
+        for layer, module in pipe.transformer.named_modules()
+        if isinstance(module, torch.nn.Linear | torch.nn.Conv2d)
+    ]
+    unknown = [layer for layer in layers if not family.names.knows(layer)]
+    assert not unknown
+    stacked = [one for stack in family.names.native_layers(layers).values() for one in stack]
+    assert sorted(stacked) == sorted(layers)
+    for target in family.default_targets["transformer"]:
+        ending = target.rpartition("*")[2].removeprefix(".")
+        assert any(layer.endswith(ending) for layer in layers), target
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_tokens_are_counted_as_the_text_encoder_reads_them(name: str) -> None:
+    pipe = pipeline(name)
+    family = family_of_pipeline(pipe)
+    short, long = family.count_tokens(pipe, ["cat", "cat " * 1100])
+    assert 0 < short < family.max_tokens(pipe) < long
