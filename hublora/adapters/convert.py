@@ -104,6 +104,23 @@ def with_kernels(
     return replace(adapter, layers=layers)
 
 
+def with_scale_in_weights(adapter: Adapter) -> Adapter:
+    """Return the adapter with alpha = rank in every layer, its scale taken into `up`.
+
+    Programs that read diffusers' names without their metadata take alpha for the rank.
+    """
+    layers = {
+        component: {
+            module: layer
+            if layer.scale == 1
+            else replace(layer, up=layer.up * layer.scale, alpha=float(layer.rank))
+            for module, layer in modules.items()
+        }
+        for component, modules in adapter.layers.items()
+    }
+    return replace(adapter, layers=layers)
+
+
 def with_max_rank(adapter: Adapter, rank: int) -> Adapter:
     """Return the adapter with layers of at most this rank, each its best approximation.
 

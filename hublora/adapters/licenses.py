@@ -6,6 +6,8 @@ Ids are the Hub's (https://huggingface.co/docs/hub/repositories-licenses). Sourc
   OpenRAIL                https://huggingface.co/spaces/CompVis/stable-diffusion-license, part III:
                           any use but those of Attachment A, passed on with every derivative
   FLUX.1 [dev]            https://huggingface.co/black-forest-labs/FLUX.1-dev/blob/main/LICENSE.md
+  FLUX.2 [dev], klein 9B  https://huggingface.co/black-forest-labs/FLUX.2-dev/blob/main/LICENSE.txt
+  Krea 2 community        https://huggingface.co/krea/Krea-2-Raw: depends on who uses it
   Stability AI community  https://stability.ai/community-license-agreement: commercial use depends
                           on who uses it, so the table cannot tell
 
@@ -56,14 +58,18 @@ TABLE: Mapping[str, LicenseTerms] = {
         ("cc-by-sa-3.0", "cc-by-sa-4.0", "gpl", "gpl-2.0", "gpl-3.0", "agpl-3.0", "lgpl",
          "lgpl-2.1", "lgpl-3.0", "mpl-2.0"), _SHARE_ALIKE
     ),
-    **dict.fromkeys(("stabilityai-ai-community", "stabilityai-community"), _DEPENDS),
+    **dict.fromkeys(
+        ("stabilityai-ai-community", "stabilityai-community", "krea-2-community-license"),
+        _DEPENDS,
+    ),
     **dict.fromkeys(
         ("cc-by-nc-2.0", "cc-by-nc-3.0", "cc-by-nc-4.0", "cc-by-nc-nd-3.0", "cc-by-nc-nd-4.0",
          "fair-noncommercial-research-license"), _NON_COMMERCIAL
     ),
     **dict.fromkeys(
         ("cc-by-nc-sa-2.0", "cc-by-nc-sa-3.0", "cc-by-nc-sa-4.0",
-         "flux-1-dev-non-commercial-license", "stabilityai-nc-research-community"),
+         "flux-1-dev-non-commercial-license", "flux-dev-non-commercial-license",
+         "flux-non-commercial-license", "stabilityai-nc-research-community"),
         _NON_COMMERCIAL_SHARE_ALIKE,
     ),
 }  # fmt: skip

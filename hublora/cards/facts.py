@@ -152,6 +152,9 @@ class CardFacts:
         weight_name: File of the adapter; None where only token embeddings were learned.
         token_embeddings: Learned token embeddings; None without any.
         kohya_path: Path inside the repo of the adapter for ComfyUI and AUTOMATIC1111.
+        one_file: Whether ComfyUI reads `weight_name` itself.
+        call: Arguments of the pipeline's call for guidance and negative prompt; None takes those of
+            `sampling` and of the first image.
         rank: Rank of the update matrices.
         alpha: Alpha; the updates are scaled by alpha / rank.
         components: Names of the adapted pipeline components, e.g. "unet".
@@ -178,6 +181,8 @@ class CardFacts:
     weight_name: str | None = WEIGHTS
     token_embeddings: TokenEmbeddingFacts | None = None
     kohya_path: str | None = None
+    one_file: bool = False
+    call: Mapping[str, Value] | None = None
     rank: int | None = None
     alpha: float | None = None
     components: tuple[str, ...] = ()

@@ -58,6 +58,9 @@ def view(facts: CardFacts) -> dict[str, Any]:
         "hublora_prompt": textual_inversion.in_hublora(facts, quoting.python_text(prompt)),
         "inpaints": "Inpaint" in facts.pipeline_class,
         "kohya": _kohya(facts),
+        "comfyui_reads": _file_link(facts, facts.weight_name)
+        if facts.weight_name and facts.one_file
+        else None,
         "sampling": format_sampling(facts.sampling),
         "gallery": [format_image_source(image) for image in facts.gallery],
         "made": _made(facts),
@@ -110,12 +113,18 @@ def _size(facts: CardFacts) -> str | None:
 def _call_arguments(facts: CardFacts) -> list[str]:
     first = facts.gallery[0] if facts.gallery else GalleryImage("", "")
     sampling = facts.sampling
-    arguments = {
-        "negative_prompt": quoting.python_text(first.negative_prompt)
-        if first.negative_prompt
-        else None,
-        "num_inference_steps": sampling.steps,
+    stated = facts.call or {
+        "negative_prompt": first.negative_prompt or None,
         "guidance_scale": sampling.guidance,
+    }
+    call = {
+        name: quoting.python_text(value) if isinstance(value, str) else value
+        for name, value in stated.items()
+    }
+    arguments = {
+        "negative_prompt": call.pop("negative_prompt", None),
+        "num_inference_steps": sampling.steps,
+        **call,
         "width": sampling.width,
         "height": sampling.height,
         "generator": f"torch.Generator().manual_seed({first.seed})"
@@ -130,10 +139,13 @@ def _kohya(facts: CardFacts) -> dict[str, str] | None:
         return None
     path = facts.kohya_path
     name = path.rpartition("/")[2].removesuffix(".safetensors")
+    return {"link": _file_link(facts, path), "tag": markdown.code(f"<lora:{name}:1>")}
+
+
+def _file_link(facts: CardFacts, path: str) -> str:
+    """Return a file's name as a link to its download; the name alone before it has a repo."""
     link = markdown.code(path)
-    if facts.repo_id:
-        link = f"[{link}](/{facts.repo_id}/resolve/main/{quote(path)})"
-    return {"link": link, "tag": markdown.code(f"<lora:{name}:1>")}
+    return f"[{link}](/{facts.repo_id}/resolve/main/{quote(path)})" if facts.repo_id else link
 
 
 def _made(facts: CardFacts) -> list[tuple[str, str]]:

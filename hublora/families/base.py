@@ -156,6 +156,7 @@ class Family(Protocol):
             may have.
         unloaded_components: Components of `model_index.json` that are never opened.
         half_dtype: Half precision that does not overflow.
+        one_file: Whether ComfyUI reads diffusers' layout, so that an adapter is a single file.
         autocast: Whether training runs the denoiser under autocast.
         names: Names of its layers in adapter files.
         blocks: Blocks of its denoiser.
@@ -173,6 +174,7 @@ class Family(Protocol):
     optional_component_classes: Mapping[str, tuple[tuple[str, str], ...]]
     unloaded_components: tuple[str, ...]
     half_dtype: Literal["float16", "bfloat16"]
+    one_file: bool
     autocast: bool
     names: LoraNames
     blocks: Blocks

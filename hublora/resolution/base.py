@@ -62,8 +62,11 @@ class Base:
 
     @property
     def license(self) -> str | None:
-        """Licence id of the card; None if that states none."""
-        stated = self.card.get("license")
+        """Licence id of the card, the licence's name where the id is "other"; None if the card
+        states none."""
+        stated, name = self.card.get("license"), self.card.get("license_name")
+        if stated == "other" and isinstance(name, str):
+            stated = name
         return one_line(stated) or None if isinstance(stated, str) else None
 
     @property

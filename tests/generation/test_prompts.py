@@ -46,8 +46,6 @@ def test_a_weight_moves_the_embedding_away_and_towards(pipe: Any) -> None:
 
 def test_a_long_prompt_is_whole_and_both_prompts_have_its_length(pipe: Any) -> None:
     long = "a red star and " * 20
-    assert prompts.too_long(pipe, long)
-    assert prompts.too_long(pipe, "a red star") is None
     found = prompts.encode(pipe, long, "")
     length = found["prompt_embeds"].shape[1]
     assert length > pipe.tokenizer.model_max_length

@@ -56,6 +56,7 @@ class FlowTransformer:
     optional_component_classes: Mapping[str, Classes] = {}
     unloaded_components: tuple[str, ...] = ()
     half_dtype: Literal["float16", "bfloat16"] = "bfloat16"
+    one_file = True
     autocast = True
 
     @property

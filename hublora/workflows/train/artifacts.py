@@ -14,6 +14,7 @@ import yaml
 from hublora._version import __version__
 from hublora.adapter_weights import Weight
 from hublora.adapters.adapter import Adapter, AdapterFacts
+from hublora.adapters.convert import with_scale_in_weights
 from hublora.adapters.embeddings import tokens_by_encoder, tokens_by_name
 from hublora.adapters.files import save_tensors
 from hublora.adapters.layouts import to_diffusers, to_kohya
@@ -156,15 +157,20 @@ def _facts(session: Session, base: Base) -> AdapterFacts:
     )
 
 
-def _write_adapter(files: ResultFiles, session: Session, base: Base, source: Source) -> Path:
-    """Write the adapter in the layouts of diffusers and kohya; return the path of the latter."""
+def _write_adapter(files: ResultFiles, session: Session, base: Base, source: Source) -> Path | None:
+    """Write the adapter in diffusers' layout, and in kohya's where ComfyUI does not read that one;
+    return the path of the latter."""
     adapter = session.adapter(_facts(session, base))
+    if base.family.one_file:
+        adapter = with_scale_in_weights(adapter)
     tensors, metadata = to_diffusers(adapter)
     metadata |= _metadata(session, base, source)
     folder = session.config.run_folder
     save_tensors(tensors, files.make_way(folder / WEIGHTS), metadata)
     files.add(folder / WEIGHTS)
     files.clear("comfyui")
+    if base.family.one_file:
+        return None
     kohya = files.make_way(folder / "comfyui" / f"{title(session)}.safetensors")
     flat = {key: value for key, value in metadata.items() if key != "lora_adapter_metadata"}
     usual = Counter((one.rank, one.alpha) for m in adapter.layers.values() for one in m.values())

@@ -84,6 +84,8 @@ def card_facts(run: FinishedTraining, environment: Mapping[str, Value]) -> CardF
         weight_name=WEIGHTS if session.adapted else None,
         token_embeddings=_token_embeddings(run),
         kohya_path=run.kohya_path,
+        one_file=base.family.one_file,
+        call=_call(run),
         rank=settings.rank if session.adapted else None,
         alpha=settings.alpha,
         components=tuple(session.adapted),
@@ -98,6 +100,15 @@ def card_facts(run: FinishedTraining, environment: Mapping[str, Value]) -> CardF
         training=_training(run),
         environment=environment,
     )
+
+
+def _call(run: FinishedTraining) -> dict[str, Value]:
+    """Return the arguments of the pipeline's call for guidance and negative prompt."""
+    plan = run.gallery[0][1].plan
+    call = run.base.family.call_arguments(
+        run.session.pipe, plan.prompt, plan.negative_prompt, plan.guidance_scale
+    )
+    return {name: value for name, value in call.items() if name != "prompt"}
 
 
 def title(session: Session) -> str:
