@@ -16,9 +16,15 @@ from hublora.adapters.adapter import Adapter, LowRank
 from hublora.adapters.layer_names import WRAPPER
 from hublora.adapters.layer_specs import read_layer_specs
 from hublora.adapters.match import reshape_update
+from hublora.adapters.stacked_layers import stack
 from hublora.adapters.tensor_names import is_bundled, parse_name
 from hublora.errors import AdapterError
-from hublora.families.registry import family_of_adapter, unflatten
+from hublora.families.registry import (
+    diffusers_name,
+    families_of_adapter,
+    family_of_adapter,
+    unflatten,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -45,7 +51,13 @@ def diffusers_names(adapter: Adapter, base_names: Names | None = None) -> dict[s
             known |= {name.replace(".", "_"): own for name, own in known.items()}
         for module in modules:
             is_flat = flattened and "." not in module
-            own = known.get(module) if base_names else unflatten(module) if is_flat else module
+            own = (
+                known.get(module)
+                if base_names
+                else unflatten(module)
+                if is_flat
+                else diffusers_name(module)
+            )
             if own is None:
                 raise AdapterError(
                     f"The base model's {component} has no layer {module!r}."
@@ -148,6 +160,37 @@ def with_max_rank(adapter: Adapter, rank: int) -> Adapter:
         component: {module: reduce(layer) for module, layer in modules.items()}
         for component, modules in adapter.layers.items()
     }
+    return replace(adapter, layers=layers)
+
+
+def with_stacked_layers(
+    adapter: Adapter, base_shapes: Mapping[str, Mapping[str, tuple[int, ...]]] | None = None
+) -> Adapter | None:
+    """Return the adapter under the names of its family's original implementation, which stacks
+    layers; None if kohya's tools use diffusers' names for the family, or nothing is stacked.
+
+    Args:
+        adapter: An adapter with diffusers' layer names.
+        base_shapes: Component -> layer -> shape of its weight in the base model, if it is known.
+
+    Raises:
+        AdapterError: The family is not known, or as `stack`.
+    """
+    families = families_of_adapter(adapter.facts.architecture, adapter.facts.family, adapter.layers)
+    stacking = {id(f.names): f for f in families if f.names.kohya_is_native and f.one_file}
+    if not stacking:
+        return None
+    if len({id(family.names) for family in families}) > 1:
+        raise AdapterError(
+            f"The layers could be those of {' or '.join(f.name for f in families)}, whose original "
+            "names differ.",
+            "Name the base model that the adapter was trained on: --base …",
+        )
+    (family,) = stacking.values()
+    layers = dict(adapter.layers)
+    shapes = None if base_shapes is None else base_shapes.get(family.denoiser)
+    own = layers.get(family.denoiser, {})
+    layers[family.denoiser] = stack(own, shapes, family.names.native_layers(own))
     return replace(adapter, layers=layers)
 
 

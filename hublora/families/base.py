@@ -71,7 +71,11 @@ class LoraNames(Protocol):
         flat_prefixes: Prefix of names whose dots are underscores -> component, as it is read.
         native_prefixes: Prefix of dotted names of the original implementation -> component, as it
             is read.
+        kohya_is_native: Whether kohya's tools flatten the original names or diffusers'.
     """
+
+    @property
+    def kohya_is_native(self) -> bool: ...
 
     @property
     def kohya_prefixes(self) -> Mapping[str, str]: ...
@@ -83,8 +87,8 @@ class LoraNames(Protocol):
     def native_prefixes(self) -> Mapping[str, str]: ...
 
     def native_layers(self, layers: Collection[str]) -> Mapping[str, tuple[str, ...]]:
-        """Return the original implementation's name -> the diffusers layers whose rows its weight
-        stacks, in that order; one layer unless it is fused.
+        """Return the original implementation's name of each layer -> the diffusers layers whose
+        rows its weight stacks, in that order: the layer alone unless it is fused with others.
 
         Args:
             layers: The denoiser's layers, all of them or all of one kind; others are left out.
@@ -100,9 +104,14 @@ class LoraNames(Protocol):
         """Tell whether a flattened name without its prefix is like one of the family's layers."""
         ...
 
-    def is_swapped(self, layer: str) -> bool:
+    def is_swapped(self, layer: str, shape: tuple[int, ...] | None) -> bool:
         """Tell whether the original implementation has the two halves of the rows of a diffusers
-        layer in the other order."""
+        layer in the other order.
+
+        Args:
+            layer: Diffusers' name of the layer.
+            shape: Shape of its weight; None if it is not known.
+        """
         ...
 
     def kohya_layers(
@@ -130,6 +139,11 @@ class LoraNames(Protocol):
     def unflatten(self, name: str) -> str | None:
         """Return diffusers' name of a layer from its flattened name without the prefix, None where
         the name alone does not determine it."""
+        ...
+
+    def diffusers_name(self, name: str) -> str | None:
+        """Return diffusers' name of a layer from it or its original name, None where the name alone
+        does not determine it: several are stacked there, or its rows are in another order."""
         ...
 
     def current_name(self, component: str, layer: str) -> str:

@@ -105,6 +105,28 @@ def family_of_adapter(
     return next(fitting, candidates[0])
 
 
+def families_of_adapter(
+    architecture: str | None, family: str | None, layers: Mapping[str, Collection[str]]
+) -> list[Family]:
+    """Return the families that an adapter may belong to: the stated one, else all that have such
+    layers.
+
+    Args:
+        architecture: Modelspec name of its base model's architecture, if it is known.
+        family: Name in the registry, if it is known.
+        layers: Component -> names of its layers, diffusers' or the original's.
+    """
+    stated = FAMILIES.get(family or "") or family_of_architecture(architecture or "")
+    if stated is not None:
+        return [stated]
+    return [
+        one
+        for one in _ALL
+        if set(layers) <= set(one.adaptable)
+        if all(one.names.knows(layer) for layer in layers.get(one.denoiser, ()))
+    ]
+
+
 def architecture_of_layers(inputs: LayerInputs) -> str | None:
     """Return the modelspec name of the base models that an adapter's layers fit, None if they do
     not determine it."""
@@ -130,6 +152,12 @@ def native_layers(layers: Collection[str]) -> Mapping[str, tuple[str, ...]]:
     for names in _NAMES:
         found |= names.native_layers(layers)
     return found
+
+
+def is_swapped(layer: str, shape: tuple[int, ...] | None) -> bool:
+    """Tell whether an original implementation has the two halves of the rows of a diffusers layer
+    in the other order, as `LoraNames.is_swapped`."""
+    return any(names.is_swapped(layer, shape) for names in _NAMES)
 
 
 def component_of_layer(layer: str) -> str | None:
@@ -169,6 +197,15 @@ def unflatten(name: str) -> str | None:
     found = {names.unflatten(name) for names in knowing}
     if knowing is _NAMES:
         found -= {None}
+    return found.pop() if len(found) == 1 else None
+
+
+def diffusers_name(name: str) -> str | None:
+    """Return diffusers' name of a layer from it or its original name, None where the name alone
+    does not determine it; a name that no family knows stands for itself."""
+    found = {names.diffusers_name(name) for names in _NAMES if names.knows(name)}
+    if not found:
+        return name
     return found.pop() if len(found) == 1 else None
 
 

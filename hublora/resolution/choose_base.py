@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from hublora.adapters.adapter import Adapter
 from hublora.adapters.match import check_match, match_layers
+from hublora.adapters.stacked_layers import split_stacked
 from hublora.errors import AdapterError, NotFoundError
 from hublora.hub.client import is_offline
 from hublora.hub.download import cache_folder
@@ -89,5 +90,6 @@ def check_adapters_fit(adapters: Sequence[tuple[str, Adapter]], base: ResolvedBa
     layers = read_base_layers(base, components)
     for label, adapter in adapters:
         flattened = adapter.facts.layout == "kohya"
-        fit = match_layers(adapter.layers, layers.shapes, layers.names, flattened)
+        updates = split_stacked(adapter.layers, layers.shapes, flattened)
+        fit = match_layers(updates, layers.shapes, layers.names, flattened)
         check_match(fit, adapter.facts, label, base.ref.name)

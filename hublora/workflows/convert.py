@@ -19,11 +19,13 @@ from hublora.adapters.convert import (
     with_kernels,
     with_layer_names,
     with_max_rank,
+    with_stacked_layers,
 )
 from hublora.adapters.embeddings import read_bundled_tokens
 from hublora.adapters.files import PEFT_CONFIG, PEFT_WEIGHTS, save_tensors
 from hublora.adapters.layouts import kohya_layer, to_diffusers, to_peft
 from hublora.adapters.metadata import metadata_of_facts
+from hublora.adapters.stacked_layers import split_stacked
 from hublora.errors import AdapterError, ConfigError
 from hublora.filesystem import write_atomically
 from hublora.hub.repo_layout import LOCK, WEIGHTS
@@ -107,17 +109,30 @@ def convert(
         if base
         else None
     )
+    was_split = False
+    if base_layers is not None:
+        flattened = adapter.facts.layout == "kohya"
+        split = split_stacked(adapter.layers, base_layers.shapes, flattened)
+        was_split = any(split[part].keys() != own.keys() for part, own in adapter.layers.items())
+        family = adapter.facts.family or base_layers.family
+        adapter = replace(adapter, layers=split, facts=replace(adapter.facts, family=family))
     names = diffusers_names(adapter, base_layers.names if base_layers else None)
     if rank is not None:
         adapter = with_max_rank(adapter, rank)
+    shapes = base_layers.shapes if base_layers else None
     if to == "kohya":
-        flat = kohya_names(adapter, names, base_layers.shapes if base_layers else None)
-        source = path if rank is None else None
+        stacked = with_stacked_layers(with_layer_names(adapter, names), shapes)
+        if stacked is not None:
+            adapter = stacked
+            names = {
+                component: {one: one for one in own} for component, own in stacked.layers.items()
+            }
+        flat = kohya_names(adapter, names, shapes)
+        source = path if rank is None and stacked is None and not was_split else None
         file = _write_kohya(adapter, flat, source, Path(output))
         return _conversion((file,), to, adapter, 0.0 if source else adapter.error)
     write = _write_diffusers if to == "diffusers" else _write_peft
-    named = with_layer_names(adapter, names)
-    named = with_kernels(named, base_layers.shapes if base_layers else None)
+    named = with_kernels(with_layer_names(adapter, names), shapes)
     return _conversion(write(named, Path(output)), to, adapter, adapter.error)
 
 

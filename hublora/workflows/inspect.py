@@ -31,6 +31,7 @@ from hublora.adapters.header import (
 )
 from hublora.adapters.layer_specs import LayerSpec, find_load_problems, read_layer_specs
 from hublora.adapters.match import LayerMatch, match_layers
+from hublora.adapters.stacked_layers import split_stacked
 from hublora.adapters.tensor_names import uses_peft_config
 from hublora.errors import ConfigError
 from hublora.families.registry import architecture_of_base, family_of_architecture
@@ -277,7 +278,8 @@ def _check(one: _AdapterHeader, base: BaseLayers | None) -> InspectedAdapter:
     fit = None
     if base is not None:
         flattened = one.facts.layout == "kohya"
-        fit = match_layers(one.layers, base.shapes, base.names, flattened)
+        layers = split_stacked(one.layers, base.shapes, flattened)
+        fit = match_layers(layers, base.shapes, base.names, flattened)
         problems += _misfits(one, fit, base)
     return InspectedAdapter(one.facts, adapter_label(one.asked), fit, tuple(problems))
 

@@ -38,7 +38,9 @@ class TransformerLoraNames:
         kohya_prefixes: Component -> prefix in kohya's layout, as it is written.
         flat_prefixes: Prefix of names whose dots are underscores -> component, as it is read.
         native_prefixes: Prefix of dotted original names -> component, as ComfyUI writes them.
+        kohya_is_native: Whether kohya's tools flatten the original names or diffusers'.
         swapped: Diffusers layers whose two halves of rows the original has in the other order.
+        swapped_pairs: Those of which that is so where there are two rows for each column.
     """
 
     table: Table
@@ -53,15 +55,15 @@ class TransformerLoraNames:
     native_prefixes: Mapping[str, str] = field(
         default_factory=lambda: {"diffusion_model.": "transformer"}
     )
+    kohya_is_native: bool = True
     swapped: tuple[str, ...] = ()
+    swapped_pairs: tuple[str, ...] = ()
 
     @cached_property
-    def _places(self) -> list[tuple[re.Pattern[str], str, int, int]]:
-        """Pattern of a diffusers layer, original name, place in its stack, and the stack's size."""
+    def _patterns(self) -> list[tuple[re.Pattern[str], str]]:
+        """Pattern of a diffusers layer, and its original name in the table."""
         return [
-            (_pattern(layer), native, place, len(layers))
-            for native, layers in self.table.items()
-            for place, layer in enumerate(layers)
+            (_pattern(layer), native) for native, layers in self.table.items() for layer in layers
         ]
 
     @cached_property
@@ -76,22 +78,19 @@ class TransformerLoraNames:
         return [(_pattern(name.replace(".", "_")), name) for name in sorted(names)]
 
     def native_layers(self, layers: Collection[str]) -> Mapping[str, tuple[str, ...]]:
-        stacks: dict[str, list[str | None]] = {}
+        found = {}
         for layer in layers:
-            for pattern, native, place, size in self._places:
+            for pattern, native in self._patterns:
                 if match := pattern.fullmatch(layer):
-                    stack = stacks.setdefault(native.format(*match.groups()), [None] * size)
-                    stack[place] = layer
-        return {
-            native: tuple(layer for layer in stack if layer is not None)
-            for native, stack in stacks.items()
-            if None not in stack
-        }
+                    numbers = match.groups()
+                    parts = tuple(part.format(*numbers) for part in self.table[native])
+                    found[native.format(*numbers)] = parts
+        return found
 
-    def is_swapped(self, layer: str) -> bool:
-        """Tell whether the original has the two halves of a diffusers layer's rows in the other
-        order."""
-        return any(_pattern(one).fullmatch(layer) for one in self.swapped)
+    def is_swapped(self, layer: str, shape: tuple[int, ...] | None) -> bool:
+        is_pair = shape is not None and shape[0] == 2 * shape[1]
+        names = (*self.swapped, *(self.swapped_pairs if is_pair else ()))
+        return any(_pattern(one).fullmatch(layer) for one in names)
 
     def knows(self, layer: str) -> bool:
         return self._known.fullmatch(layer) is not None
@@ -105,22 +104,19 @@ class TransformerLoraNames:
         return None  # all are linear layers
 
     def unflatten(self, name: str) -> str | None:
-        for dotted in self._dotted(name):
-            stacked = [
-                native
-                for native, layers in self.table.items()
-                if len(layers) > 1
-                if _pattern(native).fullmatch(dotted)
-            ]
-            if not stacked:
-                return next(
-                    (
-                        layers[0].format(*match.groups())
-                        for native, layers in self.table.items()
-                        if (match := _pattern(native).fullmatch(dotted))
-                    ),
-                    dotted,
-                )
+        return next(
+            (found for one in self._dotted(name) if (found := self.diffusers_name(one))), None
+        )
+
+    def diffusers_name(self, name: str) -> str | None:
+        if any(pattern.fullmatch(name) for pattern, _ in self._patterns):
+            return name
+        for native, layers in self.table.items():
+            if match := _pattern(native).fullmatch(name):
+                reordered = (*self.swapped, *self.swapped_pairs)
+                if len(layers) > 1 or layers[0] in reordered:
+                    return None
+                return layers[0].format(*match.groups())
         return None
 
     def knows_flat(self, name: str) -> bool:

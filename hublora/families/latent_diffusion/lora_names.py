@@ -98,7 +98,7 @@ class UNetLoraNames:
     def knows_flat(self, name: str) -> bool:
         return name.startswith(_FLAT_STARTS)
 
-    def is_swapped(self, layer: str) -> bool:
+    def is_swapped(self, layer: str, shape: tuple[int, ...] | None) -> bool:
         return False
 
     def kohya_layers(
@@ -121,6 +121,9 @@ class UNetLoraNames:
 
     def unflatten(self, name: str) -> str | None:
         return unflatten(name)
+
+    def diffusers_name(self, name: str) -> str | None:
+        return from_native(name)
 
     def current_name(self, component: str, layer: str) -> str:
         """Undo the naming by attention processors: `attn1.processor.to_out` is the layer

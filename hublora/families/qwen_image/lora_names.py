@@ -25,5 +25,6 @@ NAMES = TransformerLoraNames(
         ),
         **same(*(f"time_text_embed.timestep_embedder.linear_{part}" for part in "12")),
         **same("img_in", "txt_in", "norm_out.linear", "proj_out"),
-    }
+    },
+    kohya_is_native=False,
 )

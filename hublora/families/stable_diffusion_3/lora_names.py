@@ -62,4 +62,5 @@ NAMES = TransformerLoraNames(
     },
     native_prefixes={"diffusion_model.": "transformer", **CLIP_PREFIXES},
     swapped=("norm_out.linear",),
+    swapped_pairs=(f"{_BLOCK}.norm1_context.linear",),  # of the last block
 )

@@ -31,5 +31,6 @@ NAMES = TransformerLoraNames(
         "final_layer.linear": ("all_final_layer.2-1.linear",),
         "final_layer.adaLN_modulation.1": ("all_final_layer.2-1.adaLN_modulation.1",),
         **same("t_embedder.mlp.0", "t_embedder.mlp.2", "cap_embedder.1"),
-    }
+    },
+    kohya_is_native=False,
 )

@@ -12,6 +12,7 @@ from peft.tuners.lora.layer import LoraLayer
 from hublora.adapters.adapter import Adapter, LowRank
 from hublora.adapters.layer_names import names_in_files
 from hublora.adapters.match import check_match, match_layers, reshape_update
+from hublora.adapters.stacked_layers import split_stacked
 from hublora.errors import ConfigError
 from hublora.generation.lora.component import ComponentLora
 from hublora.generation.lora.packed import PackedLora, pack
@@ -150,11 +151,13 @@ def fit_to_layers(
     """Return the same as `fit_to_base`, for a base of which only the layers are known."""
     shapes = {component: layers.shapes for component, layers in components.items()}
     names = {component: layers.names for component, layers in components.items()}
-    fit = match_layers(adapter.layers, shapes, names, adapter.facts.layout == "kohya")
+    flattened = adapter.facts.layout == "kohya"
+    updates = split_stacked(adapter.layers, shapes, flattened)
+    fit = match_layers(updates, shapes, names, flattened)
     check_match(fit, adapter.facts, label, base)
-    fitted: dict[str, dict[str, LowRank]] = {component: {} for component in adapter.layers}
+    fitted: dict[str, dict[str, LowRank]] = {component: {} for component in updates}
     for (component, module), own in fit.matched.items():
-        layer = adapter.layers[component][module]
+        layer = updates[component][module]
         fitted[component][own] = reshape_update(layer, shapes[component][own])
     return fitted
 
