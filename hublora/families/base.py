@@ -264,6 +264,10 @@ class Family(Protocol):
         """
         ...
 
+    def scheduler_timestep(self, timestep: float) -> float:
+        """Return the scheduler's timestep for the one that the denoiser is called with."""
+        ...
+
     def encode_images(
         self, pipe: Pipeline, pixels: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import threading
 from collections.abc import Callable, Collection, Mapping
@@ -90,14 +91,15 @@ def download_pipeline(
 ) -> Path:
     """Return the local folder of a diffusers pipeline at one commit.
 
-    Only safetensors weights are downloaded, in one precision: no fp16 variant where full precision
-    exists, and no single-file checkpoint at the top level.
+    Only components that `model_index.json` names are downloaded, and of weights only safetensors in
+    one precision: no fp16 variant where full precision exists, and no single-file checkpoint.
 
     Raises:
         NotFoundError: The repo is not a diffusers pipeline.
     """
     check_pipeline(repo_id, files)
-    names = [name for name in files if _is_pipeline_file(name, files)]
+    components = _components(download(repo_id, commit, "model_index.json"))
+    names = [name for name in files if _is_pipeline_file(name, files, components)]
     return download_files(repo_id, commit, files, names, progress)
 
 
@@ -231,13 +233,32 @@ def cache_folder(repo_id: str, repo_type: str = "model") -> Path:
     return Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repo_id, repo_type=repo_type)
 
 
-def _is_pipeline_file(name: str, files: Mapping[str, int | None]) -> bool:
+def _components(index: Path) -> set[str]:
+    """Return the components of a pipeline that are loaded; none if its index does not parse, which
+    loading will say."""
+    try:
+        stated = json.loads(index.read_bytes())
+        named = {name for name, value in stated.items() if _names_class(value)}
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return set()
+    return named - {"safety_checker"}
+
+
+def _names_class(value: Any) -> bool:
+    return (
+        isinstance(value, list) and len(value) == 2 and all(isinstance(one, str) for one in value)
+    )
+
+
+def _is_pipeline_file(
+    name: str, files: Mapping[str, int | None], components: Collection[str]
+) -> bool:
     if name in ("model_index.json", "README.md"):
         return True
     folder, _, file = name.rpartition("/")
-    if not folder or folder.startswith("safety_checker"):
+    if folder not in components:
         return False
-    if file.endswith((".json", ".txt", ".model")):
+    if file.endswith((".json", ".txt", ".model", ".jinja")):
         return True
     if not file.endswith(".safetensors"):
         return False

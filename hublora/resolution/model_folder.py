@@ -60,12 +60,17 @@ def check_pipeline_folder(folder: Path, family: Family, label: str) -> None:
         _check_class(name, index[name], classes, label)
         _check_component_folder(folder / name, f"{label}/{name}")
     for name, stated in index.items():
-        if name in family.component_classes or not isinstance(stated, list):
+        if name in family.component_classes or name in family.unloaded_components:
             continue
-        if name in family.unloaded_components or stated == [None, None]:
+        if not _names_class(stated):  # a setting, or [null, null] for a component that is missing
             continue
         _check_class(name, stated, family.optional_component_classes.get(name, ()), label)
         _check_component_folder(folder / name, f"{label}/{name}")
+
+
+def _names_class(stated: Any) -> bool:
+    """Tell whether an entry of the index is a component: library and class, and not two numbers."""
+    return isinstance(stated, list) and any(isinstance(one, str) for one in stated)
 
 
 def _check_component_folder(folder: Path, label: str) -> None:

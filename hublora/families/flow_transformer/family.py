@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 JOINT_ATTENTION = (*ATTENTION, "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
 
+TIMESTEPS = 1000  # what schedulers count noise levels in
 _RESOLUTION = 1024  # pixels: what all published base models were trained on
 _PATCH = 2  # latents on a side of what the transformer sees as one token
 
@@ -69,12 +70,16 @@ class FlowTransformer:
         """The attention layers."""
         return {self.denoiser: ATTENTION}
 
-    def load(self, folder: Path, dtype: torch.dtype | dict[str, torch.dtype]) -> Pipeline:
+    def load(
+        self, folder: Path, dtype: torch.dtype | dict[str, torch.dtype], **components: Any
+    ) -> Pipeline:
+        """Return the pipeline in `folder` on the CPU, from safetensors only; `components` stand for
+        those in the folder."""
         import diffusers
 
         index = json.loads((folder / "model_index.json").read_bytes())
         pipe: Pipeline = getattr(diffusers, str(index["_class_name"])).from_pretrained(
-            folder, dtype=dtype, use_safetensors=True, local_files_only=True
+            folder, dtype=dtype, use_safetensors=True, local_files_only=True, **components
         )
         return pipe
 
@@ -116,6 +121,10 @@ class FlowTransformer:
 
     def parameterization(self, pipe: Pipeline) -> Parameterization:
         return Flow.of_scheduler(pipe.scheduler)
+
+    def scheduler_timestep(self, timestep: float) -> float:
+        """Return 1000·s for the noise level s."""
+        return timestep * TIMESTEPS
 
     def encode_images(
         self, pipe: Pipeline, pixels: torch.Tensor

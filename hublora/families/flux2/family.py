@@ -135,9 +135,22 @@ class Flux2(Flux2Klein):
         "Flux2Transformer2DModel",
         vae=_VAE,
         text_encoder=(("transformers", "Mistral3ForConditionalGeneration"),),
-        tokenizer=(("transformers", "PixtralProcessor"),),
+        tokenizer=(("transformers", "PixtralProcessor"), *components.QWEN_TOKENIZER),
     )
     usual = SamplingDefaults(num_inference_steps=50, guidance_scale=4.0)
+
+    def load(
+        self, folder: Path, dtype: torch.dtype | dict[str, torch.dtype], **components: Any
+    ) -> Pipeline:
+        """Return the pipeline in `folder`; without torchvision, which its processor of images
+        requires, with the tokenizer alone: prompts of text need no more."""
+        from transformers import AutoTokenizer
+        from transformers.utils import is_torchvision_available
+
+        if is_torchvision_available():
+            return super().load(folder, dtype, **components)
+        tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
+        return super().load(folder, dtype, tokenizer=tokenizer, **components)
 
     def is_distilled(self, base: str, folder: Path) -> bool:
         return False  # only the guidance is

@@ -117,6 +117,9 @@ class LatentDiffusion:
     def parameterization(self, pipe: Pipeline) -> Parameterization:
         return discrete_of_scheduler(pipe.scheduler)
 
+    def scheduler_timestep(self, timestep: float) -> float:
+        return timestep
+
     def encode_images(
         self, pipe: Pipeline, pixels: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor | None]:

@@ -14,15 +14,17 @@ from hublora.families.base import Conditioning, DenoiserInputs, LoraNames, Sampl
 from hublora.families.blocks import Blocks
 from hublora.families.flow_transformer import components
 from hublora.families.flow_transformer.components import Classes
-from hublora.families.flow_transformer.family import JOINT_ATTENTION, FlowTransformer
+from hublora.families.flow_transformer.family import (
+    JOINT_ATTENTION,
+    TIMESTEPS,
+    FlowTransformer,
+)
 from hublora.families.pipeline import Pipeline
 from hublora.families.stable_diffusion_3.known_bases import KNOWN_BASES
 from hublora.families.stable_diffusion_3.lora_names import BLOCKS, NAMES
 
 if TYPE_CHECKING:
     import torch
-
-_TIMESTEPS = 1000  # what the transformer counts noise levels in
 
 
 class StableDiffusion3(FlowTransformer):
@@ -61,6 +63,9 @@ class StableDiffusion3(FlowTransformer):
     def is_distilled(self, base: str, folder: Path) -> bool:
         return base.rpartition("/")[2] == "stable-diffusion-3.5-large-turbo"
 
+    def scheduler_timestep(self, timestep: float) -> float:
+        return timestep
+
     def encode_prompts(
         self, pipe: Pipeline, prompts: Sequence[str], length: int | None = None
     ) -> Conditioning:
@@ -87,7 +92,7 @@ class StableDiffusion3(FlowTransformer):
     ) -> torch.Tensor:
         return denoiser(
             hidden_states=inputs.noisy,
-            timestep=inputs.levels * _TIMESTEPS,
+            timestep=inputs.levels * TIMESTEPS,
             **inputs.conditioning,
             return_dict=False,
         )[0]

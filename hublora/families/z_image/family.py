@@ -14,7 +14,11 @@ from hublora.families.base import Conditioning, DenoiserInputs, LoraNames, Sampl
 from hublora.families.blocks import Blocks
 from hublora.families.flow_transformer import components
 from hublora.families.flow_transformer.components import Classes
-from hublora.families.flow_transformer.family import FlowTransformer, component_config
+from hublora.families.flow_transformer.family import (
+    TIMESTEPS,
+    FlowTransformer,
+    component_config,
+)
 from hublora.families.pipeline import Pipeline
 from hublora.families.z_image.known_bases import KNOWN_BASES
 from hublora.families.z_image.lora_names import BLOCKS, NAMES
@@ -22,7 +26,6 @@ from hublora.families.z_image.lora_names import BLOCKS, NAMES
 if TYPE_CHECKING:
     import torch
 
-_TIMESTEPS = 1000
 _TURBO_SHIFT = 3.0  # of the scheduler; the base model's is 6
 
 
@@ -50,6 +53,9 @@ class ZImage(FlowTransformer):
     def is_distilled(self, base: str, folder: Path) -> bool:
         scheduler = component_config(folder, "scheduler", "scheduler_config.json")
         return bool(scheduler.get("shift") == _TURBO_SHIFT)
+
+    def scheduler_timestep(self, timestep: float) -> float:
+        return (1 - timestep) * TIMESTEPS
 
     def encode_images(
         self, pipe: Pipeline, pixels: torch.Tensor
@@ -101,6 +107,6 @@ class ZImage(FlowTransformer):
             for text, shown in zip(conditioning["prompt_embeds"], conditioning["mask"], strict=True)
         ]
         frames = list(inputs.noisy.unsqueeze(2).unbind(0))
-        times = (_TIMESTEPS - inputs.levels * _TIMESTEPS) / _TIMESTEPS  # rounded as the pipeline's
+        times = (TIMESTEPS - inputs.levels * TIMESTEPS) / TIMESTEPS  # rounded as the pipeline's
         predicted = denoiser(frames, times, texts, return_dict=False)[0]
         return -torch.stack(list(predicted)).squeeze(2)

@@ -24,7 +24,7 @@ import torch
 
 from hublora.adapter_weights import CompositionMode, Weight, in_block
 from hublora.errors import ConfigError
-from hublora.families.registry import find_block
+from hublora.families.registry import family_of_pipeline, find_block
 from hublora.generation.lora.step_counter import StepCounter
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class AdapterSchedule:
         self._weights: tuple[Weight, ...] = ()
         self._layered: list[int] = []  # indices of the adapters that have layers and act
         self.moves = False
-        self._counter = StepCounter()
+        self._counter = StepCounter(family_of_pipeline(manager.pipe).scheduler_timestep)
         self._step: int | None = None  # that the denoiser's buffers are set for
         self._progress = 0.0
         self._averages = False

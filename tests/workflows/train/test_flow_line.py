@@ -1,0 +1,158 @@
+"""The whole line on the flow-matching families: train, push, verify, use, compose, inspect."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors import safe_open
+
+import hublora
+from hublora.errors import AdapterError, ConfigError
+from hublora.families import family_of_pipeline
+from hublora.localhub import import_folder
+from tests.flow_pipelines import FLOW_PIPELINES
+
+STEPS = 2
+
+
+def save_base(name: str, folder: Path) -> Path:
+    base = folder / f"tiny-{name}"
+    if not base.exists():
+        FLOW_PIPELINES[name]().save_pretrained(base)
+    return base
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of two captioned images."""
+    folder = tmp_path_factory.mktemp("images")
+    rng = np.random.default_rng(0)
+    for number in range(2):
+        pixels = rng.integers(0, 255, (32, 32, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+        (folder / f"{number}.txt").write_text(f"a red cat number {number}")
+    return folder
+
+
+def train(base: str, data: dict[str, Any], folder: Path, **sections: Any) -> Any:
+    settings = {
+        "base": {"model": base},
+        "data": {"resolution": 32, **data},
+        "adapter": {"rank": 2, "alpha": 4.0},
+        "schedule": {"max_train_steps": STEPS, "name": "constant"},
+        "optimizer": {"learning_rate": 0.1},
+        "validation": {"prompts": ["a red cat"], "num_images": 1, "num_inference_steps": STEPS},
+        "output_dir": folder / "run",
+    }
+    return hublora.train(hublora.TrainingConfig.from_tree({**settings, **sections}))
+
+
+def generate(pipe: Any, **arguments: Any) -> Any:
+    import torch
+
+    pipe.set_progress_bar_config(disable=True)
+    family = family_of_pipeline(pipe)
+    call = family.call_arguments(pipe, "a red cat", "", 3.0)
+    return pipe(
+        **call,
+        width=32,
+        height=32,
+        num_inference_steps=STEPS,
+        generator=torch.Generator().manual_seed(1),
+        output_type="np",
+        **arguments,
+    ).images[0]
+
+
+@pytest.mark.parametrize("name", FLOW_PIPELINES)
+def test_what_is_trained_is_what_diffusers_loads(name: str, images: Path, tmp_path: Path) -> None:
+    """One file, with its scale in the weights: alpha is 4 and the rank 2."""
+    import diffusers
+
+    base = save_base(name, tmp_path)
+    result = train(str(base), {"folder": images}, tmp_path)
+    weights = result.folder / "pytorch_lora_weights.safetensors"
+    assert not (result.folder / "comfyui").exists()
+    card = (result.folder / "README.md").read_text()
+    assert "its names are" in card
+    plain = FLOW_PIPELINES[name]()
+    kind = getattr(diffusers, type(plain).__name__)
+    plain = kind.from_pretrained(base)
+    alone = generate(plain)
+    ours = hublora.load(str(result.folder), base=str(base), device="cpu")
+    assert type(ours) is kind
+    with_ours = generate(ours)
+    plain.load_lora_weights(result.folder, weight_name=weights.name)
+    assert np.abs(with_ours - alone).max() > 1e-3
+    assert np.abs(with_ours - generate(plain)).max() < 1e-4
+    with safe_open(weights, "pt") as file:
+        assert {key.split(".")[0] for key in file.keys()} == {"transformer"}  # noqa: SIM118
+
+
+@pytest.fixture(scope="module", params=["z-image", "flux-dev"])
+def pushed(
+    request: pytest.FixtureRequest,
+    hub_data: Path,
+    hub: object,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Any:
+    """(family, repo id, result) of an adapter that was pushed, which generates an image again."""
+    name = request.param
+    folder = tmp_path_factory.mktemp(name)
+    import_folder(hub_data, f"bases/{name}", save_base(name, folder))
+    repo = f"me/{name}-lora"
+    result = train(
+        f"bases/{name}",
+        {"dataset": "bases/images", "max_train_samples": 2},
+        folder,
+        hub={"push": True, "model_id": repo},
+    )
+    return name, repo, result
+
+
+def test_it_is_pushed_and_inspected_and_run_by_its_id(pushed: Any, tmp_path: Path) -> None:
+    name, repo, result = pushed
+    assert result.pushed.repo_id == repo
+    (facts,) = hublora.inspect(repo)
+    assert facts.base_model == f"bases/{name}"
+    assert facts.components == ("transformer",)
+    (path,) = hublora.run(
+        [repo], "a red cat", output=tmp_path / "x.png", steps=STEPS, width=32, height=32
+    )
+    with Image.open(path) as image:
+        assert image.size == (32, 32)
+    again = hublora.replay(path, tmp_path / "again.png")
+    assert again.difference == 0
+
+
+def test_it_is_composed_by_sum_and_switch_with_weights_by_block(pushed: Any) -> None:
+    _, repo, _ = pushed
+    pipe = hublora.load(repo, f"{repo}:0.5")
+    both = generate(pipe)
+    hublora.use(pipe, f"{repo}:1.5")
+    assert np.allclose(both, generate(pipe), atol=1e-4)
+    hublora.use(pipe, repo, f"{repo}:0.5", compose="switch")
+    assert np.abs(both - generate(pipe)).max() > 1e-4
+    hublora.use(pipe, repo)
+    whole = generate(pipe)
+    hublora.use(pipe, repo, weights={repo: "block.0=0,block.1=1"})
+    assert np.abs(whole - generate(pipe)).max() > 1e-5
+    hublora.use(pipe)
+    assert np.abs(whole - generate(pipe)).max() > 1e-3
+
+
+def test_what_does_not_apply_to_these_families_is_refused(images: Path, tmp_path: Path) -> None:
+    base = str(save_base("z-image", tmp_path))
+    data = {"folder": images}
+    with pytest.raises(ConfigError, match="no adapter onto the text encoder of z-image"):
+        train(base, data, tmp_path, adapter={"rank": 2, "text_encoder": True})
+    with pytest.raises(ConfigError, match="snr_gamma is not defined for a flow-matching"):
+        train(base, data, tmp_path, objective={"snr_gamma": 5.0})
+    with pytest.raises(ConfigError, match="Learned tokens require"):
+        train(base, data, tmp_path, method="pivotal", tokens={"placeholders": ["<x>"]})
+    with pytest.raises((ConfigError, AdapterError), match="overflows in float16"):
+        hublora.load(base=base, dtype="float16")
