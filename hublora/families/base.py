@@ -170,6 +170,8 @@ class Family(Protocol):
             may have.
         unloaded_components: Components of `model_index.json` that are never opened.
         half_dtype: Half precision that does not overflow.
+        flow_matching: Whether its base models are trained by flow matching.
+        gradient_checkpointing: Whether its denoiser computes the same with gradient checkpointing.
         one_file: Whether ComfyUI reads diffusers' layout, so that an adapter is a single file.
         autocast: Whether training runs the denoiser under autocast.
         names: Names of its layers in adapter files.
@@ -188,6 +190,8 @@ class Family(Protocol):
     optional_component_classes: Mapping[str, tuple[tuple[str, str], ...]]
     unloaded_components: tuple[str, ...]
     half_dtype: Literal["float16", "bfloat16"]
+    flow_matching: bool
+    gradient_checkpointing: bool
     one_file: bool
     autocast: bool
     names: LoraNames

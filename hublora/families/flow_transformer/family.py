@@ -57,6 +57,8 @@ class FlowTransformer:
     optional_component_classes: Mapping[str, Classes] = {}
     unloaded_components: tuple[str, ...] = ()
     half_dtype: Literal["float16", "bfloat16"] = "bfloat16"
+    flow_matching = True
+    gradient_checkpointing = True
     one_file = True
     autocast = True
 

@@ -55,6 +55,8 @@ class LatentDiffusion:
     optional_component_classes: Mapping[str, Classes] = OPTIONAL_COMPONENT_CLASSES
     unloaded_components: tuple[str, ...] = ("safety_checker",)
     half_dtype: Literal["float16", "bfloat16"] = "float16"
+    flow_matching = False
+    gradient_checkpointing = True
     one_file = False
     autocast = True
     blocks: Blocks = UNET_BLOCKS

@@ -237,6 +237,7 @@ def _named_settings(session: Session) -> dict[str, object]:
         if result_step(session) != session.step
         else None,
         "objective": session.parameterization.name,
+        **_levels_table(session),
         "min-SNR γ": config.objective.snr_gamma,
         "noise offset": config.objective.noise_offset or None,
         "caption dropout": config.data.caption_dropout or None,
@@ -245,6 +246,21 @@ def _named_settings(session: Session) -> dict[str, object]:
         "tag dropout": config.data.tag_dropout or None,
         "gradient clipping": config.optimizer.max_grad_norm,
         "seed": config.seed,
+    }
+
+
+def _levels_table(session: Session) -> dict[str, object]:
+    """Return label -> value of how the noise levels of flow matching were chosen."""
+    if not session.family.flow_matching:
+        return {}
+    objective = session.config.objective
+    density: str = objective.density
+    if density == "logit_normal":
+        density = f"{density} ({objective.logit_mean:g}, {objective.logit_std:g})"
+    return {
+        "density of noise levels": density,
+        "shift of noise levels": objective.shift if objective.shift != 1 else None,
+        "guidance in training": objective.guidance if objective.guidance != 1 else None,
     }
 
 

@@ -90,7 +90,9 @@ def fit(
     callback(Note("Measuring what fits …"))
     with trial(ready, images=2) as (session, _):
         side = max(session.data.size)
-        chosen = choose(_measuring(session), _splits(config), available)
+        chosen = choose(
+            _measuring(session), _splits(config, session.family.gradient_checkpointing), available
+        )
     del session, ready
     gc.collect()
     if isinstance(chosen, Cost):
@@ -160,7 +162,7 @@ def _largest(
     return best
 
 
-def _splits(config: TrainingConfig) -> list[BatchSplit]:
+def _splits(config: TrainingConfig, can_checkpoint: bool = True) -> list[BatchSplit]:
     """Return all splits of the effective batch size, smallest batches first.
 
     With aspect buckets a batch has images of one shape only.
@@ -170,7 +172,7 @@ def _splits(config: TrainingConfig) -> list[BatchSplit]:
     if config.data.aspect_buckets:
         most = gcd(images, config.data.bucket_batch or size)
     batches = [n for n in range(1, most + 1) if most % n == 0]
-    kinds = (True,) if config.gradient_checkpointing else (False, True)
+    kinds = (True,) if config.gradient_checkpointing else (False, True)[: 1 + can_checkpoint]
     return [BatchSplit(n, images // n, kind) for kind in kinds for n in batches]
 
 

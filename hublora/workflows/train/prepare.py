@@ -100,6 +100,7 @@ def _check(
 
     from hublora.training.accelerator import make_accelerator, weight_dtype
     from hublora.training.checkpoint import check_checkpoint
+    from hublora.training.config.for_family import check_precision, fit_to_family
     from hublora.training.distributed import main_first, on_main
     from hublora.training.optimizers import resolve_weight_decay
     from hublora.training.setup import check_schedule, check_settings, split_images
@@ -118,6 +119,10 @@ def _check(
     callback(Note(f"Base: {base.label}"))
     config = pin_revisions(config, base, source)
     config = resolve_weight_decay(config, base.family.name)
+    config, notes = fit_to_family(config, base.family)
+    for note in notes:
+        callback(Note(note))
+    check_precision(accelerator.mixed_precision, base.family)
     config = resolve_bucket_batch(config, checkpoint)
     inputs = main_first(lambda: input_hashes(base, source))
     if checkpoint is not None:

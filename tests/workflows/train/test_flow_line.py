@@ -17,6 +17,7 @@ from hublora.localhub import import_folder
 from tests.flow_pipelines import FLOW_PIPELINES
 
 STEPS = 2
+BLOCK = {"z-image": "layer.0", "flux-dev": "block.0"}
 
 
 def save_base(name: str, folder: Path) -> Path:
@@ -125,12 +126,12 @@ def test_it_is_pushed_and_inspected_and_run_by_its_id(pushed: Any, tmp_path: Pat
     )
     with Image.open(path) as image:
         assert image.size == (32, 32)
-    again = hublora.replay(path, tmp_path / "again.png")
+    again = hublora.replay(path, output=tmp_path / "again.png")
     assert again.difference == 0
 
 
 def test_it_is_composed_by_sum_and_switch_with_weights_by_block(pushed: Any) -> None:
-    _, repo, _ = pushed
+    name, repo, _ = pushed
     pipe = hublora.load(repo, f"{repo}:0.5")
     both = generate(pipe)
     hublora.use(pipe, f"{repo}:1.5")
@@ -139,7 +140,7 @@ def test_it_is_composed_by_sum_and_switch_with_weights_by_block(pushed: Any) -> 
     assert np.abs(both - generate(pipe)).max() > 1e-4
     hublora.use(pipe, repo)
     whole = generate(pipe)
-    hublora.use(pipe, repo, weights={repo: "block.0=0,block.1=1"})
+    hublora.use(pipe, repo, weights={repo: f"1,{BLOCK[name]}:0"})
     assert np.abs(whole - generate(pipe)).max() > 1e-5
     hublora.use(pipe)
     assert np.abs(whole - generate(pipe)).max() > 1e-3
@@ -156,3 +157,30 @@ def test_what_does_not_apply_to_these_families_is_refused(images: Path, tmp_path
         train(base, data, tmp_path, method="pivotal", tokens={"placeholders": ["<x>"]})
     with pytest.raises((ConfigError, AdapterError), match="overflows in float16"):
         hublora.load(base=base, dtype="float16")
+
+
+def test_what_a_preset_has_for_other_families_is_left_out_and_told(
+    images: Path, tmp_path: Path
+) -> None:
+    notes: list[str] = []
+    config = hublora.TrainingConfig.from_tree(
+        {
+            "preset": "style",
+            "base": {"model": str(save_base("chroma", tmp_path))},
+            "data": {"folder": images, "resolution": 32, "crop_variants": 1},
+            "adapter": {"rank": 2},
+            "schedule": {"max_train_steps": 1},
+            "validation": {"prompts": ["a cat"], "num_images": 1, "num_inference_steps": 1},
+            "objective": {"density": "logit_normal", "shift": 2.0},
+            "output_dir": tmp_path / "run",
+        }
+    )
+    result = hublora.train(config, callback=lambda event: notes.append(str(event)))
+    assert any("The preset's adapter.conv_rank is left out" in note for note in notes)
+    card = (result.folder / "README.md").read_text()
+    assert "| density of noise levels | logit\\_normal (0, 1) |" in card
+    assert "| shift of noise levels | 2 |" in card
+    with pytest.raises(ConfigError, match="leaves out its attention mask"):
+        hublora.train(
+            config.updated({"gradient_checkpointing": True, "output_dir": tmp_path / "other"})
+        )
