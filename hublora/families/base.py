@@ -260,6 +260,23 @@ class Family(Protocol):
         """
         ...
 
+    def texts_of_call(self, arguments: Mapping[str, Any]) -> tuple[str, ...]:
+        """Return the texts that a call of the pipeline with these arguments encodes."""
+        ...
+
+    def with_embeddings(
+        self, pipe: Pipeline, arguments: Mapping[str, Any], embedded: Mapping[str, Conditioning]
+    ) -> dict[str, Any]:
+        """Return the arguments of a call with embeddings in place of its texts.
+
+        Args:
+            pipe: The pipeline, of which the text encoders may be missing.
+            arguments: As `call_arguments` returns them.
+            embedded: Text -> its conditioning, each [1, …] on any device, for all of
+                `texts_of_call`.
+        """
+        ...
+
     def parameterization(self, pipe: Pipeline) -> Parameterization:
         """Return the noise and the prediction that the base model was trained for.
 

@@ -197,8 +197,16 @@ def sample_many(
     pipe: Any,
     plans: list[Sampling],
     on_step: Callable[[int, int], None] | None = None,
+    inputs_of: Callable[[Sampling], Mapping[str, Any] | None] = lambda plan: None,
 ) -> Iterator[Image.Image]:
-    """Generate the plans one after the other; `on_step` gets (steps done, steps in all)."""
+    """Generate the plans one after the other.
+
+    Args:
+        pipe: A diffusers pipeline with its adapters active.
+        plans: Settings of each image.
+        on_step: Called after each step with (steps done, steps in all).
+        inputs_of: Inputs of an image, as `sample` takes them.
+    """
     total = sum(plan.num_inference_steps for plan in plans)
     done = 0
 
@@ -207,7 +215,7 @@ def sample_many(
             on_step(done + step, total)
 
     for plan in plans:
-        yield sample(pipe, plan, tell)
+        yield sample(pipe, plan, tell, inputs=inputs_of(plan))
         done += plan.num_inference_steps
 
 

@@ -13,7 +13,7 @@ from accelerate import Accelerator
 from hublora.adapters.adapter import Adapter, AdapterFacts
 from hublora.adapters.embeddings import LearnedToken
 from hublora.data.cache import CachedDataset
-from hublora.families import Family, Parameterization
+from hublora.families import Conditioning, Family, Parameterization
 from hublora.training.bucket_sampler import BucketSampler
 from hublora.training.config.training_config import TrainingConfig
 from hublora.training.lora_module import LoraModule
@@ -97,6 +97,8 @@ class Session:
         streams: Training images, and for prior preservation class images besides.
         held_out_indices: Indices of the held-out images.
         average: Moving average of the trained parameters; None without `adapter.ema_decay`.
+        embedded_prompts: Text -> its conditioning, [1, …] on the CPU, of the gallery's prompts;
+            empty where the text encoders stay.
         measures: Step and held-out loss of every measure.
         best: Trainable -> its tensors at the lowest held-out loss, on the CPU; empty before.
         best_losses: [images · timesteps] of the measure with the lowest held-out loss, float64 on
@@ -124,6 +126,7 @@ class Session:
     streams: tuple[SampleStream, ...]
     held_out_indices: list[int]
     average: Any = None
+    embedded_prompts: Mapping[str, Conditioning] = field(default_factory=dict)
     measures: list[tuple[int, float]] = field(default_factory=list)
     best: dict[str, dict[str, torch.Tensor]] = field(default_factory=dict)
     best_losses: torch.Tensor | None = None

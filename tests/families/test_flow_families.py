@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import inspect
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 from hublora.errors import ConfigError
-from hublora.families import DenoiserInputs, family_of_pipeline
+from hublora.families import (
+    DenoiserInputs,
+    family_of_folder,
+    family_of_pipeline,
+    text_encoders_of,
+)
+from hublora.generation.sample import Sampling, image_difference, sample
+from hublora.workflows.train.gallery_prompts import (
+    embed_prompts,
+    embedded_inputs,
+    release_text_encoders,
+)
 from tests.flow_pipelines import FLOW_PIPELINES
 
 SIZE, STEPS = 64, 3
@@ -24,7 +36,7 @@ def pipeline(name: str) -> Any:
 
 
 def packed(name: str, pipe: Any, latents: torch.Tensor) -> torch.Tensor:
-    """Return latents as the pipeline takes and returns them."""
+    """Return latents as the pipeline takes them."""
     if name.startswith("flux2") or not hasattr(pipe, "_pack_latents"):
         return latents
     result: torch.Tensor = pipe._pack_latents(latents, *latents.shape)
@@ -32,7 +44,7 @@ def packed(name: str, pipe: Any, latents: torch.Tensor) -> torch.Tensor:
 
 
 def unnormalised(pipe: Any, latents: torch.Tensor) -> torch.Tensor:
-    """Return latents of FLUX.2 as its pipeline returns them."""
+    """Return latents of FLUX.2 klein as its pipeline returns them."""
     spread = torch.sqrt(pipe.vae.bn.running_var + pipe.vae.config.batch_norm_eps)
     mean = pipe.vae.bn.running_mean
     result: torch.Tensor = pipe._unpatchify_latents(
@@ -69,10 +81,38 @@ def test_three_steps_of_the_pipeline_are_three_euler_steps_of_predict(name: str)
         velocity = family.predict(pipe, pipe.transformer, inputs)
         assert velocity.shape == latents.shape
         latents = latents + (sigmas[step + 1] - sigmas[step]) * velocity
-    if name.startswith("flux2"):
-        latents = unnormalised(pipe, latents)
+    returned = packed(name, pipe, latents)
+    if name == "flux2-klein":
+        returned = unnormalised(pipe, latents)
+    elif name == "flux2-dev":
+        returned = pipe._pack_latents(latents)
     assert expected.std() > 0.1
-    assert (packed(name, pipe, latents) - expected).abs().max() <= 2e-6
+    assert (returned - expected).abs().max() <= 2e-6
+
+
+@pytest.mark.parametrize("name", [*FAMILIES, "stable-diffusion", "xl"])
+@pytest.mark.parametrize("negative", ["", "blue"])
+def test_an_image_of_embeddings_is_that_of_the_texts(name: str, negative: str, bases: Path) -> None:
+    """The text encoders are gone by then."""
+    if name in FLOW_PIPELINES:
+        pipe = FLOW_PIPELINES[name]()
+    else:
+        folder = bases / {"stable-diffusion": "epsilon"}.get(name, name)
+        pipe = family_of_folder(folder).load(folder, torch.float32)
+    family = family_of_pipeline(pipe)
+    if name.startswith("flux2"):
+        negative = ""
+    plan = Sampling("a red cat", negative, 3, 2, 3.0, 32, 32)
+    by_text = sample(pipe, plan)
+    embedded = embed_prompts(family, pipe, [plan], torch.device("cpu"))
+    release_text_encoders(family, pipe)
+    assert not text_encoders_of(family, pipe)
+    inputs = embedded_inputs(family, pipe, plan, embedded)
+    assert inputs is not None
+    assert "prompt" not in inputs
+    assert image_difference(by_text, sample(pipe, plan, inputs=inputs)) == 0
+    other = Sampling("another", negative, 3, 2, 3.0, 32, 32)
+    assert embedded_inputs(family, pipe, other, embedded) is None
 
 
 @pytest.mark.parametrize("name", FAMILIES)

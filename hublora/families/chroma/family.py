@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from hublora.families.base import Conditioning, DenoiserInputs, LoraNames, SamplingDefaults
 from hublora.families.blocks import Blocks
@@ -45,6 +45,10 @@ class Chroma(FlowTransformer):
     usual = SamplingDefaults(num_inference_steps=40, guidance_scale=4.0)
     usual_distilled = SamplingDefaults(num_inference_steps=8, guidance_scale=1.0)
     text_length = 512
+    embedding_arguments: ClassVar[Mapping[str, str]] = {
+        "encoder_hidden_states": "prompt_embeds",
+        "attention_mask": "prompt_attention_mask",
+    }
     # diffusers 0.42.1 calls the single blocks without the mask then.
     gradient_checkpointing = False
 

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from hublora.errors import ConfigError
-from hublora.families.base import LayerInputs, LoraNames, SamplingDefaults
+from hublora.families.base import Conditioning, LayerInputs, LoraNames, SamplingDefaults
 from hublora.families.blocks import Blocks
+from hublora.families.embedded_call import texts_of_call, with_embeddings
 from hublora.families.flow_transformer.components import Classes
 from hublora.families.known_bases import KnownBases
 from hublora.families.parameterization import Flow, Parameterization
@@ -37,6 +38,7 @@ class FlowTransformer:
         usual: Sampling settings of its base models.
         usual_distilled: Those of base models that were distilled to a few steps.
         text_length: Tokens of a prompt that are read.
+        embedding_arguments: Conditioning -> argument of the pipeline's call.
     """
 
     name: str
@@ -51,6 +53,7 @@ class FlowTransformer:
     usual_distilled: ClassVar[SamplingDefaults]
     text_length: ClassVar[int]
 
+    embedding_arguments: ClassVar[Mapping[str, str]] = {"encoder_hidden_states": "prompt_embeds"}
     denoiser = "transformer"
     vae = "vae"
     convolutions: Mapping[str, tuple[str, ...]] = {}
@@ -120,6 +123,14 @@ class FlowTransformer:
             "negative_prompt": negative_prompt or None,
             "guidance_scale": guidance_scale,
         }
+
+    def texts_of_call(self, arguments: Mapping[str, Any]) -> tuple[str, ...]:
+        return texts_of_call(arguments)
+
+    def with_embeddings(
+        self, pipe: Pipeline, arguments: Mapping[str, Any], embedded: Mapping[str, Conditioning]
+    ) -> dict[str, Any]:
+        return with_embeddings(pipe, arguments, embedded, self.embedding_arguments)
 
     def parameterization(self, pipe: Pipeline) -> Parameterization:
         return Flow.of_scheduler(pipe.scheduler)

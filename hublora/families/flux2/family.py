@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from hublora.families.base import Conditioning, DenoiserInputs, LoraNames, SamplingDefaults
 from hublora.families.blocks import Blocks
+from hublora.families.embedded_call import with_embeddings
 from hublora.families.flow_transformer import components
 from hublora.families.flow_transformer.components import Classes
 from hublora.families.flow_transformer.family import FlowTransformer, no_negative_prompt
@@ -74,6 +75,18 @@ class Flux2Klein(FlowTransformer):
     ) -> dict[str, Any]:
         no_negative_prompt("FLUX.2", negative_prompt)
         return {"prompt": prompt, "guidance_scale": guidance_scale}
+
+    def texts_of_call(self, arguments: Mapping[str, Any]) -> tuple[str, ...]:
+        """Return the prompt, and the empty one with which base models are guided."""
+        guided = arguments["guidance_scale"] > 1
+        return (arguments["prompt"], "") if guided else (arguments["prompt"],)
+
+    def with_embeddings(
+        self, pipe: Pipeline, arguments: Mapping[str, Any], embedded: Mapping[str, Conditioning]
+    ) -> dict[str, Any]:
+        texts = self.texts_of_call(arguments)
+        named = {**arguments, **({"negative_prompt": ""} if len(texts) > 1 else {})}
+        return with_embeddings(pipe, named, embedded, self.embedding_arguments)
 
     def parameterization(self, pipe: Pipeline) -> Parameterization:
         return Flow.of_scheduler(pipe.scheduler, patch=1)
@@ -154,6 +167,9 @@ class Flux2(Flux2Klein):
 
     def is_distilled(self, base: str, folder: Path) -> bool:
         return False  # only the guidance is
+
+    def texts_of_call(self, arguments: Mapping[str, Any]) -> tuple[str, ...]:
+        return (arguments["prompt"],)
 
     def count_tokens(self, pipe: Pipeline, prompts: Sequence[str]) -> list[int]:
         from diffusers.pipelines.flux2.pipeline_flux2 import format_input

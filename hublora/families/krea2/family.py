@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from hublora.families.base import Conditioning, DenoiserInputs, LoraNames, SamplingDefaults
 from hublora.families.blocks import Blocks
@@ -47,6 +47,10 @@ class Krea2(FlowTransformer):
     usual = SamplingDefaults(num_inference_steps=28, guidance_scale=4.5)
     usual_distilled = SamplingDefaults(num_inference_steps=8, guidance_scale=0.0)
     text_length = 512
+    embedding_arguments: ClassVar[Mapping[str, str]] = {
+        "encoder_hidden_states": "prompt_embeds",
+        "encoder_attention_mask": "prompt_embeds_mask",
+    }
 
     @property
     def default_targets(self) -> Mapping[str, tuple[str, ...]]:
@@ -82,6 +86,14 @@ class Krea2(FlowTransformer):
         return {
             "encoder_hidden_states": embeds,
             "encoder_attention_mask": mask.to(embeds.dtype),
+        }
+
+    def with_embeddings(
+        self, pipe: Pipeline, arguments: Mapping[str, Any], embedded: Mapping[str, Conditioning]
+    ) -> dict[str, Any]:
+        call = super().with_embeddings(pipe, arguments, embedded)
+        return {
+            name: value.bool() if name.endswith("_mask") else value for name, value in call.items()
         }
 
     def max_tokens(self, pipe: Pipeline) -> int:

@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from hublora.families.base import LayerInputs, LoraNames, SamplingDefaults
+from hublora.families.base import Conditioning, LayerInputs, LoraNames, SamplingDefaults
 from hublora.families.blocks import Blocks
+from hublora.families.embedded_call import texts_of_call, with_embeddings
 from hublora.families.known_bases import KnownBases
 from hublora.families.latent_diffusion.blocks import UNET_BLOCKS
 from hublora.families.latent_diffusion.components import (
@@ -48,6 +49,8 @@ class LatentDiffusion:
     known_bases: KnownBases
     load_options: ClassVar[Mapping[str, Any]]
 
+    # Conditioning -> argument of the pipeline's call.
+    embedding_arguments: ClassVar[Mapping[str, str]] = {"encoder_hidden_states": "prompt_embeds"}
     denoiser = "unet"
     vae = "vae"
     convolutions: Mapping[str, tuple[str, ...]] = {"unet": UNET_CONVOLUTIONS}
@@ -115,6 +118,14 @@ class LatentDiffusion:
             "negative_prompt": negative_prompt or None,
             "guidance_scale": guidance_scale,
         }
+
+    def texts_of_call(self, arguments: Mapping[str, Any]) -> tuple[str, ...]:
+        return texts_of_call(arguments)
+
+    def with_embeddings(
+        self, pipe: Pipeline, arguments: Mapping[str, Any], embedded: Mapping[str, Conditioning]
+    ) -> dict[str, Any]:
+        return with_embeddings(pipe, arguments, embedded, self.embedding_arguments)
 
     def parameterization(self, pipe: Pipeline) -> Parameterization:
         return discrete_of_scheduler(pipe.scheduler)

@@ -7,7 +7,7 @@ Sources: https://huggingface.co/papers/2508.02324; diffusers' `QwenImagePipeline
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from hublora.families.base import Conditioning, DenoiserInputs, LoraNames, SamplingDefaults
 from hublora.families.blocks import Blocks
@@ -41,6 +41,10 @@ class QwenImage(FlowTransformer):
     )
     usual = SamplingDefaults(num_inference_steps=50, guidance_scale=4.0)
     text_length = 1024
+    embedding_arguments: ClassVar[Mapping[str, str]] = {
+        "encoder_hidden_states": "prompt_embeds",
+        "encoder_hidden_states_mask": "prompt_embeds_mask",
+    }
 
     def call_arguments(
         self, pipe: Pipeline, prompt: str, negative_prompt: str, guidance_scale: float
@@ -74,6 +78,18 @@ class QwenImage(FlowTransformer):
             "encoder_hidden_states": pad(embeds, (0, 0, 0, missing)),
             "encoder_hidden_states_mask": pad(mask.to(embeds.dtype), (0, missing)),
         }
+
+    def with_embeddings(
+        self, pipe: Pipeline, arguments: Mapping[str, Any], embedded: Mapping[str, Conditioning]
+    ) -> dict[str, Any]:
+        """Return the arguments, with embeddings as long as their texts."""
+        call = super().with_embeddings(pipe, arguments, embedded)
+        for prefix, _ in zip(("", "negative_"), self.texts_of_call(arguments), strict=False):
+            mask = call[f"{prefix}prompt_embeds_mask"].long()
+            length = shown_length(mask)
+            call[f"{prefix}prompt_embeds_mask"] = mask[:, :length]
+            call[f"{prefix}prompt_embeds"] = call[f"{prefix}prompt_embeds"][:, :length]
+        return call
 
     def predict(
         self, pipe: Pipeline, denoiser: torch.nn.Module, inputs: DenoiserInputs

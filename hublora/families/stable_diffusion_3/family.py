@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from hublora.families.base import Conditioning, DenoiserInputs, LoraNames, SamplingDefaults
 from hublora.families.blocks import Blocks
@@ -54,6 +54,10 @@ class StableDiffusion3(FlowTransformer):
     usual = SamplingDefaults(num_inference_steps=28, guidance_scale=7.0)
     usual_distilled = SamplingDefaults(num_inference_steps=4, guidance_scale=0.0)
     text_length = 256
+    embedding_arguments: ClassVar[Mapping[str, str]] = {
+        "encoder_hidden_states": "prompt_embeds",
+        "pooled_projections": "pooled_prompt_embeds",
+    }
 
     @property
     def default_targets(self) -> Mapping[str, tuple[str, ...]]:

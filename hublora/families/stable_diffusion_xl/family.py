@@ -7,7 +7,7 @@ Sources: https://huggingface.co/papers/2307.01952; diffusers' `StableDiffusionXL
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from hublora.families.base import Conditioning, DenoiserInputs, LayerInputs, LoraNames
 from hublora.families.latent_diffusion.components import XL_COMPONENT_CLASSES, Classes
@@ -34,6 +34,10 @@ class StableDiffusionXL(LatentDiffusion):
     names: LoraNames = NAMES
     known_bases = KNOWN_BASES
     component_classes: Mapping[str, Classes] = XL_COMPONENT_CLASSES
+    embedding_arguments: ClassVar[Mapping[str, str]] = {
+        "encoder_hidden_states": "prompt_embeds",
+        "text_embeds": "pooled_prompt_embeds",
+    }
     # A watermark would make images depend on which packages are installed.
     load_options: ClassVar = {"add_watermarker": False}
 
@@ -62,6 +66,17 @@ class StableDiffusionXL(LatentDiffusion):
             "encoder_hidden_states": torch.cat(hidden, dim=-1),
             "text_embeds": encoded.text_embeds,  # the second encoder's
         }
+
+    def with_embeddings(
+        self, pipe: Pipeline, arguments: Mapping[str, Any], embedded: Mapping[str, Conditioning]
+    ) -> dict[str, Any]:
+        """Return the arguments, with zeros for an empty negative prompt where the pipeline takes
+        them."""
+        call = super().with_embeddings(pipe, arguments, embedded)
+        if not arguments["negative_prompt"] and pipe.config.force_zeros_for_empty_prompt:
+            for name in self.embedding_arguments.values():
+                call[f"negative_{name}"] = call[f"negative_{name}"] * 0
+        return call
 
     def max_tokens(self, pipe: Pipeline) -> int:
         return int(min(pipe.tokenizer.model_max_length, pipe.tokenizer_2.model_max_length))

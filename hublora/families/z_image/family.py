@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from hublora.families.base import Conditioning, DenoiserInputs, LoraNames, SamplingDefaults
 from hublora.families.blocks import Blocks
@@ -49,6 +49,7 @@ class ZImage(FlowTransformer):
     usual = SamplingDefaults(num_inference_steps=50, guidance_scale=5.0)
     usual_distilled = SamplingDefaults(num_inference_steps=9, guidance_scale=0.0)
     text_length = 512
+    embedding_arguments: ClassVar[Mapping[str, str]] = {"prompt_embeds": "prompt_embeds"}
 
     def is_distilled(self, base: str, folder: Path) -> bool:
         scheduler = component_config(folder, "scheduler", "scheduler_config.json")
@@ -80,6 +81,16 @@ class ZImage(FlowTransformer):
         counts = torch.tensor([len(text) for text in texts], device=rows[0].device)
         mask = torch.arange(length, device=rows[0].device) < counts[:, None]
         return {"prompt_embeds": torch.stack(rows), "mask": mask.to(rows[0].dtype)}
+
+    def with_embeddings(
+        self, pipe: Pipeline, arguments: Mapping[str, Any], embedded: Mapping[str, Conditioning]
+    ) -> dict[str, Any]:
+        """Return the arguments, with lists of embeddings as long as their texts."""
+        call = super().with_embeddings(pipe, arguments, embedded)
+        for prefix, text in zip(("", "negative_"), self.texts_of_call(arguments), strict=True):
+            shown = embedded[text]["mask"][0].bool()
+            call[f"{prefix}prompt_embeds"] = [call[f"{prefix}prompt_embeds"][0][shown]]
+        return call
 
     def count_tokens(self, pipe: Pipeline, prompts: Sequence[str]) -> list[int]:
         return [

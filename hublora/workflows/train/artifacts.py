@@ -236,7 +236,7 @@ def _write_images(
 ) -> tuple[list[tuple[str, GeneratedImage]], float]:
     """Generate gallery and before/after sheet; return path inside the repo and image, in order, and
     the largest mean difference to the base alone."""
-    plans = plan_gallery(session, base, source)
+    plans = plan_gallery(session.config, base, source, session.data.size)
     after = generate_images(session, plans, callback, "Generating the gallery")
     few = _one_per_prompt(after)
     before = generate_images(

@@ -13,11 +13,13 @@ from hublora.generation.sample import Sampling, sample_many, sampling_for
 from hublora.progress import Callback, Progress
 from hublora.resolution.base import Base
 from hublora.training.run_folder import PREVIEWS
+from hublora.workflows.train.gallery_prompts import embedded_inputs
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from hublora.data import Source
+    from hublora.training.config.training_config import TrainingConfig
     from hublora.training.session import Session
 
 BEFORE = 3  # images of the base alone: at least this many, if the gallery has them
@@ -37,20 +39,29 @@ class GeneratedImage:
     plan: Sampling
 
 
-def plan_gallery(session: Session, base: Base, source: Source) -> list[Sampling]:
-    """Return the sampling settings of the gallery: of validation prompts, else of some captions."""
-    settings = session.config.validation
+def plan_gallery(
+    config: TrainingConfig, base: Base, source: Source, size: tuple[int, int]
+) -> list[Sampling]:
+    """Return the sampling settings of the gallery: of validation prompts, else of some captions.
+
+    Args:
+        config: Settings of the training.
+        base: Base model of the run.
+        source: Images and captions of the run.
+        size: (h, w) of the images in pixels.
+    """
+    settings = config.validation
     prompts = settings.prompts or _some_captions(source, settings.num_images)
     count = settings.num_images
     if not settings.prompts:  # `num_images` in all, over one or more captions
         count = -(-count // len(prompts))
-    height, width = session.data.size
+    height, width = size
     return [
         sampling_for(
             base,
             prompt,
             negative_prompt=settings.negative_prompt or None,
-            seed=session.config.seed + index,
+            seed=config.seed + index,
             num_inference_steps=settings.num_inference_steps,
             guidance_scale=settings.guidance_scale,
             width=width,
@@ -79,7 +90,8 @@ def count_generated(
         images_per_epoch: Training images, repeats included.
         steps: Optimizer steps done before the training, and its last step.
     """
-    settings, plans = session.config.validation, plan_gallery(session, base, source)
+    settings = session.config.validation
+    plans = plan_gallery(session.config, base, source, session.data.size)
     first, last = steps
     times = 0
     if settings.steps is not None:
@@ -105,14 +117,17 @@ def generate_images(
     """
     with _inference(session, adapter) as pipe:
         images = sample_many(
-            pipe, list(plans), lambda done, total: callback(Progress(name, done, total))
+            pipe,
+            list(plans),
+            lambda done, total: callback(Progress(name, done, total)),
+            lambda plan: embedded_inputs(session.family, pipe, plan, session.embedded_prompts),
         )
         return [GeneratedImage(image, plan) for image, plan in zip(images, plans, strict=True)]
 
 
 def generate_preview(session: Session, base: Base, source: Source, callback: Callback) -> Path:
     """Generate the gallery as one sheet in the run folder; return its path."""
-    plans = plan_gallery(session, base, source)
+    plans = plan_gallery(session.config, base, source, session.data.size)
     images = generate_images(session, plans, callback, "Generating a preview")
     path = session.config.run_folder / PREVIEWS / f"step-{session.step:06d}.png"
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -18,6 +18,8 @@ from hublora.training.run_folder import keep_from_uploads
 from hublora.workflows.push import push
 from hublora.workflows.train.artifacts import TrainingResult, TrainingStats, write_results
 from hublora.workflows.train.class_images import open_class_images
+from hublora.workflows.train.gallery import plan_gallery
+from hublora.workflows.train.gallery_prompts import embed_prompts, release_text_encoders
 from hublora.workflows.train.hub_checkpoint import background_upload, delete_hub_checkpoint
 from hublora.workflows.train.prepare import PreparedRun, encode, initial_updates, prepare_run
 from hublora.workflows.train.run_loop import open_history, result_note, train_to_end
@@ -97,6 +99,7 @@ def _start_session(ready: PreparedRun, callback: Callback) -> tuple[Session, Met
     from hublora.training.checkpoint import load_checkpoint
     from hublora.training.distributed import main_first
     from hublora.training.setup import start_session
+    from hublora.training.target_layers import encodes_prompts
 
     config, base, source = ready.config, ready.base, ready.source
     device = ready.accelerator.device
@@ -106,6 +109,11 @@ def _start_session(ready: PreparedRun, callback: Callback) -> tuple[Session, Met
     trained_on = join(source, of_class) if of_class else source
     data = main_first(lambda: encode(config, base, ready.pipe, trained_on, device, callback))
     initial = main_first(lambda: initial_updates(config, base, ready.pipe, callback))
+    embedded = {}
+    if not encodes_prompts(config):
+        plans = plan_gallery(config, base, source, data.size)
+        embedded = embed_prompts(base.family, ready.pipe, plans, device)
+        release_text_encoders(base.family, ready.pipe)
     session = start_session(
         config,
         ready.pipe,
@@ -115,6 +123,7 @@ def _start_session(ready: PreparedRun, callback: Callback) -> tuple[Session, Met
         initial,
         class_images=len(trained_on.examples) - len(source.examples),
     )
+    session.embedded_prompts = embedded
     if ready.checkpoint is not None:
         load_checkpoint(session, ready.checkpoint)
         callback(Note(f"Resuming from {ready.checkpoint}."))
