@@ -253,7 +253,7 @@ class Family(Protocol):
             pipe: The pipeline, or a kin of it that starts from images.
             prompt: Text of the image.
             negative_prompt: Text that the image avoids; may be empty.
-            guidance_scale: As the family's pipeline counts it.
+            guidance_scale: Guidance, as the family's pipeline counts it.
 
         Raises:
             ConfigError: The pipeline takes no negative prompt.

@@ -215,7 +215,7 @@ class LevelDensity:
         kind: "uniform", "logit_normal" or "mode" (https://huggingface.co/papers/2403.03206, section
             3.1).
         mean: Mean of the logit of 1 − s, for "logit_normal"; above 0 there is less noise.
-        std: Its standard deviation, above 0.
+        std: Standard deviation of that logit, above 0.
         shift: Factor α of s' = α·s / (1 + (α−1)·s), above 0; "resolution" takes the scheduler's own
             for the size of the latents.
     """

@@ -36,7 +36,7 @@ class FlowTransformer:
 
     Attributes:
         usual: Sampling settings of its base models.
-        usual_distilled: Those of base models that were distilled to a few steps.
+        usual_distilled: Sampling settings of base models that were distilled to a few steps.
         text_length: Tokens of a prompt that are read.
         embedding_arguments: Conditioning -> argument of the pipeline's call.
     """

@@ -40,7 +40,7 @@ class TransformerLoraNames:
         native_prefixes: Prefix of dotted original names -> component, as ComfyUI writes them.
         kohya_is_native: Whether kohya's tools flatten the original names or diffusers'.
         swapped: Diffusers layers whose two halves of rows the original has in the other order.
-        swapped_pairs: Those of which that is so where there are two rows for each column.
+        swapped_pairs: Layers that are swapped where their weights have two rows for each column.
     """
 
     table: Table
