@@ -235,6 +235,15 @@ class Family(Protocol):
         """Tell whether the denoiser takes a mask and the latents of a masked image too."""
         ...
 
+    def is_distilled(self, base: str, folder: Path) -> bool:
+        """Tell whether a base model was distilled to a few steps.
+
+        Args:
+            base: Hub id, or the folder's name.
+            folder: The pipeline's folder.
+        """
+        ...
+
     def sampling(self, base: str, folder: Path) -> SamplingDefaults:
         """Return the usual sampling settings of a base model.
 

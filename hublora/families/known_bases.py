@@ -19,6 +19,7 @@ class KnownBases:
         short_names: Lower-case name that people type for a base model -> its Hub id.
         kohya_versions: Value of `ss_base_model_version` in files of kohya's tools -> modelspec
             name.
+        undistilled: Hub id of a distilled base model -> of the one to train on in its place.
         text_widths: Width of the prompt embeddings that the denoiser attends to -> modelspec name.
     """
 
@@ -27,6 +28,7 @@ class KnownBases:
     architectures: Mapping[str, str] = field(default_factory=dict)
     short_names: Mapping[str, str] = field(default_factory=dict)
     kohya_versions: Mapping[str, str] = field(default_factory=dict)
+    undistilled: Mapping[str, str] = field(default_factory=dict)
     text_widths: Mapping[int, str] = field(default_factory=dict)
 
     @property

@@ -45,17 +45,13 @@ class Chroma(FlowTransformer):
     usual = SamplingDefaults(num_inference_steps=40, guidance_scale=4.0)
     usual_distilled = SamplingDefaults(num_inference_steps=8, guidance_scale=1.0)
     text_length = 512
+    targets = JOINT_ATTENTION
     embedding_arguments: ClassVar[Mapping[str, str]] = {
         "encoder_hidden_states": "prompt_embeds",
         "attention_mask": "prompt_attention_mask",
     }
     # diffusers 0.42.1 calls the single blocks without the mask then.
     gradient_checkpointing = False
-
-    @property
-    def default_targets(self) -> Mapping[str, tuple[str, ...]]:
-        """The attention layers of both streams."""
-        return {self.denoiser: JOINT_ATTENTION}
 
     def is_distilled(self, base: str, folder: Path) -> bool:
         return base.rpartition("/")[2] == "Chroma1-Flash"

@@ -11,4 +11,5 @@ KNOWN_BASES = KnownBases(
     architecture_prefix=ARCHITECTURE,
     architectures=dict.fromkeys(_BASES, ARCHITECTURE),
     short_names={"chroma": _BASES[0]},
+    undistilled={_BASES[2]: _BASES[1]},
 )

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import torch
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
+CLIP_ATTENTION = ("q_proj", "k_proj", "v_proj", "out_proj")
 JOINT_ATTENTION = (*ATTENTION, "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
 
 TIMESTEPS = 1000  # what schedulers count noise levels in
@@ -37,6 +38,8 @@ class FlowTransformer:
     Attributes:
         usual: Sampling settings of its base models.
         usual_distilled: Sampling settings of base models that were distilled to a few steps.
+        targets: Ends of the names of the denoiser's layers that an adapter targets by default.
+        adaptable_text_encoders: Text encoders that an adapter may change.
         text_length: Tokens of a prompt that are read.
         embedding_arguments: Conditioning -> argument of the pipeline's call.
     """
@@ -52,6 +55,8 @@ class FlowTransformer:
     usual: ClassVar[SamplingDefaults]
     usual_distilled: ClassVar[SamplingDefaults]
     text_length: ClassVar[int]
+    targets: ClassVar[tuple[str, ...]] = ATTENTION
+    adaptable_text_encoders: ClassVar[tuple[str, ...]] = ()
 
     embedding_arguments: ClassVar[Mapping[str, str]] = {"encoder_hidden_states": "prompt_embeds"}
     denoiser = "transformer"
@@ -67,13 +72,14 @@ class FlowTransformer:
 
     @property
     def adaptable(self) -> tuple[str, ...]:
-        """The denoiser; diffusers loads no adapter onto these text encoders."""
-        return (self.denoiser,)
+        """The denoiser, and the text encoders that diffusers loads adapters onto."""
+        return (self.denoiser, *self.adaptable_text_encoders)
 
     @property
     def default_targets(self) -> Mapping[str, tuple[str, ...]]:
         """The attention layers."""
-        return {self.denoiser: ATTENTION}
+        text = dict.fromkeys(self.adaptable_text_encoders, CLIP_ATTENTION)
+        return {self.denoiser: self.targets, **text}
 
     def load(
         self, folder: Path, dtype: torch.dtype | dict[str, torch.dtype], **components: Any

@@ -54,15 +54,12 @@ class Flux(FlowTransformer):
     usual = SamplingDefaults(num_inference_steps=28, guidance_scale=3.5)
     usual_distilled = SamplingDefaults(num_inference_steps=4, guidance_scale=0.0)
     text_length = 512
+    targets = JOINT_ATTENTION
+    adaptable_text_encoders = ("text_encoder",)
     embedding_arguments: ClassVar[Mapping[str, str]] = {
         "encoder_hidden_states": "prompt_embeds",
         "pooled_projections": "pooled_prompt_embeds",
     }
-
-    @property
-    def default_targets(self) -> Mapping[str, tuple[str, ...]]:
-        """The attention layers of both streams."""
-        return {self.denoiser: JOINT_ATTENTION}
 
     def architecture(self, pipe: Pipeline) -> str:
         if pipe.transformer.config.guidance_embeds:

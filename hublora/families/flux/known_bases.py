@@ -16,4 +16,5 @@ KNOWN_BASES = KnownBases(
     architectures={**dict.fromkeys((_DEV, _KREA), DEV), _SCHNELL: SCHNELL},
     short_names={"flux": _DEV, "flux-dev": _DEV, "flux-krea": _KREA, "flux-schnell": _SCHNELL},
     kohya_versions={"flux1": DEV, "flux1-dev": DEV, "flux1-schnell": SCHNELL},
+    undistilled={_SCHNELL: _DEV},
 )

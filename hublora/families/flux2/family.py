@@ -49,16 +49,11 @@ class Flux2Klein(FlowTransformer):
     usual = SamplingDefaults(num_inference_steps=50, guidance_scale=4.0)
     usual_distilled = SamplingDefaults(num_inference_steps=4, guidance_scale=1.0)
     text_length = 512
-
-    @property
-    def default_targets(self) -> Mapping[str, tuple[str, ...]]:
-        """The attention layers; in single blocks they are fused with the feed-forward ones."""
-        return {
-            self.denoiser: (
-                *("to_q", "to_k", "to_v", "to_out.0"),
-                *("to_qkv_mlp_proj", "single_transformer_blocks.*.attn.to_out"),
-            )
-        }
+    # In single blocks the attention's layers are fused with the feed-forward ones.
+    targets = (
+        *("to_q", "to_k", "to_v", "to_out.0"),
+        *("to_qkv_mlp_proj", "single_transformer_blocks.*.attn.to_out"),
+    )
 
     def architecture(self, pipe: Pipeline) -> str:
         return f"{_architecture(pipe.transformer.config.joint_attention_dim)}/lora"

@@ -26,4 +26,8 @@ KNOWN_BASES = KnownBases(
         "klein-base-4b": f"{_OWNER}-klein-base-4B",
         "klein-base-9b": f"{_OWNER}-klein-base-9B",
     },
+    undistilled={
+        f"{_OWNER}-klein-4B": f"{_OWNER}-klein-base-4B",
+        f"{_OWNER}-klein-9B": f"{_OWNER}-klein-base-9B",
+    },
 )

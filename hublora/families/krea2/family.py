@@ -47,20 +47,15 @@ class Krea2(FlowTransformer):
     usual = SamplingDefaults(num_inference_steps=28, guidance_scale=4.5)
     usual_distilled = SamplingDefaults(num_inference_steps=8, guidance_scale=0.0)
     text_length = 512
+    # What the script of diffusers trains in the blocks.
+    targets = (
+        *("to_q", "to_k", "to_v", "to_out.0", "to_gate"),
+        *("ff.gate", "ff.up", "ff.down"),
+    )
     embedding_arguments: ClassVar[Mapping[str, str]] = {
         "encoder_hidden_states": "prompt_embeds",
         "encoder_attention_mask": "prompt_embeds_mask",
     }
-
-    @property
-    def default_targets(self) -> Mapping[str, tuple[str, ...]]:
-        """The layers of the blocks that the script of diffusers trains."""
-        return {
-            self.denoiser: (
-                *("to_q", "to_k", "to_v", "to_out.0", "to_gate"),
-                *("ff.gate", "ff.up", "ff.down"),
-            )
-        }
 
     def is_distilled(self, base: str, folder: Path) -> bool:
         try:

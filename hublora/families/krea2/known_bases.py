@@ -11,4 +11,5 @@ KNOWN_BASES = KnownBases(
     architecture_prefix=ARCHITECTURE,
     architectures=dict.fromkeys((_RAW, _TURBO), ARCHITECTURE),
     short_names={"krea2": _RAW, "krea2-turbo": _TURBO},
+    undistilled={_TURBO: _RAW},
 )

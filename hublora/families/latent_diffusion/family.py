@@ -107,6 +107,9 @@ class LatentDiffusion:
         config = pipe.unet.config
         return int(config.in_channels) == 2 * int(config.out_channels) + 1
 
+    def is_distilled(self, base: str, folder: Path) -> bool:
+        return False  # its distilled base models say nothing of it in their files
+
     def sampling(self, base: str, folder: Path) -> SamplingDefaults:
         return SamplingDefaults(num_inference_steps=30, guidance_scale=7.5)
 

@@ -54,15 +54,12 @@ class StableDiffusion3(FlowTransformer):
     usual = SamplingDefaults(num_inference_steps=28, guidance_scale=7.0)
     usual_distilled = SamplingDefaults(num_inference_steps=4, guidance_scale=0.0)
     text_length = 256
+    targets = JOINT_ATTENTION
+    adaptable_text_encoders = ("text_encoder", "text_encoder_2")
     embedding_arguments: ClassVar[Mapping[str, str]] = {
         "encoder_hidden_states": "prompt_embeds",
         "pooled_projections": "pooled_prompt_embeds",
     }
-
-    @property
-    def default_targets(self) -> Mapping[str, tuple[str, ...]]:
-        """The attention layers of both streams."""
-        return {self.denoiser: JOINT_ATTENTION}
 
     def is_distilled(self, base: str, folder: Path) -> bool:
         return base.rpartition("/")[2] == "stable-diffusion-3.5-large-turbo"

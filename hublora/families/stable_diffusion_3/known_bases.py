@@ -26,4 +26,7 @@ KNOWN_BASES = KnownBases(
         "sd3.5-large": f"{_OWNER}stable-diffusion-3.5-large",
     },
     kohya_versions={"sd3": MEDIUM, "sd3-medium": MEDIUM, "sd3.5-large": LARGE_35},
+    undistilled={
+        f"{_OWNER}stable-diffusion-3.5-large-turbo": f"{_OWNER}stable-diffusion-3.5-large"
+    },
 )

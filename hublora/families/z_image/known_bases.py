@@ -12,4 +12,5 @@ KNOWN_BASES = KnownBases(
     architecture_prefix=ARCHITECTURE,
     architectures=dict.fromkeys((_BASE, _TURBO), ARCHITECTURE),
     short_names={"z-image": _BASE, "z-image-turbo": _TURBO},
+    undistilled={_TURBO: _BASE},
 )

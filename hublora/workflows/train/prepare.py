@@ -117,6 +117,8 @@ def _check(
     check_schedule(config, images_per_epoch, accelerator.num_processes)
     base = main_first(lambda: download_base(resolved, callback))
     callback(Note(f"Base: {base.label}"))
+    if warning := distilled_warning(base):
+        callback(Note(warning, warning=True))
     config = pin_revisions(config, base, source)
     config = resolve_weight_decay(config, base.family.name)
     config, notes = fit_to_family(config, base.family)
@@ -133,6 +135,19 @@ def _check(
     check_settings(config, base.family, pipe)
     shapes(config, base, pipe)
     return PreparedRun(config, checkpoint, accelerator, source, base, pipe, checkpoints_at, inputs)
+
+
+def distilled_warning(base: Base) -> str | None:
+    """Return what training on a distilled base model does to the result; None for any other."""
+    if not base.family.is_distilled(base.name, base.folder):
+        return None
+    steps = base.family.sampling(base.name, base.folder).num_inference_steps
+    other = base.family.known_bases.undistilled.get(base.name)
+    advice = f" Train on {other}, and use the adapter on both." if other else ""
+    return (
+        f"{base.name} was distilled to {steps} steps, which training undoes: with the adapter its "
+        f"images become blurred at {steps} steps.{advice}"
+    )
 
 
 def input_hashes(base: Base, source: Source) -> InputHashes:

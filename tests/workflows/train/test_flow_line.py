@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,9 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def train(base: str, data: dict[str, Any], folder: Path, **sections: Any) -> Any:
+def train(
+    base: str, data: dict[str, Any], folder: Path, resume: str | None = None, **sections: Any
+) -> Any:
     settings = {
         "base": {"model": base},
         "data": {"resolution": 32, **data},
@@ -49,7 +52,8 @@ def train(base: str, data: dict[str, Any], folder: Path, **sections: Any) -> Any
         "validation": {"prompts": ["a red cat"], "num_images": 1, "num_inference_steps": STEPS},
         "output_dir": folder / "run",
     }
-    return hublora.train(hublora.TrainingConfig.from_tree({**settings, **sections}))
+    config = hublora.TrainingConfig.from_tree({**settings, **sections})
+    return hublora.train(config, resume=resume)
 
 
 def generate(pipe: Any, **arguments: Any) -> Any:
@@ -184,3 +188,52 @@ def test_what_a_preset_has_for_other_families_is_left_out_and_told(
         hublora.train(
             config.updated({"gradient_checkpointing": True, "output_dir": tmp_path / "other"})
         )
+
+
+def test_the_text_encoder_that_diffusers_adapts_is_trained_too(
+    images: Path, tmp_path: Path
+) -> None:
+    base = save_base("flux-dev", tmp_path)
+    adapter = {"rank": 2, "alpha": 4.0, "text_encoder": True}
+    result = train(str(base), {"folder": images}, tmp_path, adapter=adapter)
+    ours = hublora.load(str(result.folder), base=str(base), device="cpu")
+    plain = type(ours).from_pretrained(base)
+    plain.load_lora_weights(result.folder, weight_name="pytorch_lora_weights.safetensors")
+    with safe_open(result.folder / "pytorch_lora_weights.safetensors", "pt") as file:
+        assert {key.split(".")[0] for key in file.keys()} == {  # noqa: SIM118
+            "transformer",
+            "text_encoder",
+        }
+    assert np.abs(generate(ours) - generate(plain)).max() < 1e-4
+
+
+@pytest.mark.parametrize("name", ["z-image", "qwen-image"])
+def test_a_resumed_training_ends_in_the_same_bytes(name: str, images: Path, tmp_path: Path) -> None:
+    base = str(save_base(name, tmp_path))
+    sections = {
+        "schedule": {"max_train_steps": 4, "name": "constant"},
+        "checkpoint": {"steps": 2},
+        "objective": {"density": "logit_normal"},
+    }
+    whole = train(base, {"folder": images}, tmp_path, **sections)
+    part = tmp_path / "part"
+    shutil.copytree(whole.folder, part / "run")
+    shutil.rmtree(part / "run" / "checkpoint-4")
+    (part / "run" / "pytorch_lora_weights.safetensors").unlink()
+    again = train(base, {"folder": images}, part, resume="latest", **sections)
+    for file in ("pytorch_lora_weights.safetensors", "images/0.png"):
+        assert (again.folder / file).read_bytes() == (whole.folder / file).read_bytes()
+
+
+def test_training_on_a_distilled_base_is_warned_of(images: Path, tmp_path: Path) -> None:
+    notes: list[str] = []
+    config = hublora.TrainingConfig.from_tree(
+        {
+            "base": {"model": str(save_base("flux-schnell", tmp_path))},
+            "data": {"folder": images, "resolution": 32},
+            "schedule": {"max_train_steps": 1},
+            "output_dir": tmp_path / "run",
+        }
+    )
+    hublora.dry_run(config, callback=lambda event: notes.append(str(event)))
+    assert any("was distilled to 4 steps, which training undoes" in note for note in notes)
