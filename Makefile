@@ -8,6 +8,7 @@ check:  ## everything that CI checks besides the tests
 	python tools/check_docstrings.py
 	python docs/make_cli.py --check
 	python docs/make_api.py --check
+	python docs/make_families.py --check
 
 format:
 	ruff format .
@@ -19,6 +20,7 @@ test:
 docs:  ## docs/cli.md from --help, docs/python-api.md from docstrings
 	python docs/make_cli.py
 	python docs/make_api.py
+	python docs/make_families.py
 
 tiny-base:  ## train the demo's base from nothing: an hour or two on two cores
 	python -m tools.tiny_base.make_base

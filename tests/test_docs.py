@@ -19,7 +19,7 @@ STAND_INS = {
 }
 
 
-@pytest.mark.parametrize("script", ["make_cli.py", "make_api.py"])
+@pytest.mark.parametrize("script", ["make_cli.py", "make_api.py", "make_families.py"])
 def test_a_reference_is_in_step(script: str) -> None:
     # In a process of its own: click keeps a command's help option from whoever asked first, and
     # other tests ask for commands without their group, which is what adds -h.

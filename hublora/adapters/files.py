@@ -118,10 +118,15 @@ def _data_hash(path: Path, header: Header) -> str:
 def save_tensors(
     tensors: Mapping[str, torch.Tensor], path: Path, metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Write a safetensors file atomically."""
+    """Write a safetensors file atomically; tensors that share memory are written each."""
     from safetensors.torch import save
 
-    ready = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
+    ready: dict[str, torch.Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in tensors.items():
+        one = tensor.detach().to("cpu").contiguous()
+        ready[name] = one.clone() if one.untyped_storage().data_ptr() in seen else one
+        seen.add(one.untyped_storage().data_ptr())
     write_atomically(path, _in_order(save(ready, dict(metadata or {}))))
 
 

@@ -18,7 +18,7 @@ from hublora.families.flow_transformer import components
 from hublora.families.flow_transformer.components import Classes
 from hublora.families.flow_transformer.family import FlowTransformer, no_negative_prompt
 from hublora.families.flux.family import guidance_of
-from hublora.families.flux2.known_bases import DEV, KLEIN_4B, KLEIN_9B, KNOWN_BASES
+from hublora.families.flux2.known_bases import DEV, DEV_BASES, KLEIN_4B, KLEIN_9B, KNOWN_BASES
 from hublora.families.flux2.lora_names import BLOCKS, NAMES
 from hublora.families.parameterization import Flow, Parameterization
 from hublora.families.pipeline import Pipeline
@@ -137,6 +137,7 @@ class Flux2(Flux2Klein):
     """FLUX.2 dev; prompts are read by Mistral 3."""
 
     name = "flux2"
+    known_bases = DEV_BASES
     pipeline_classes: tuple[str, ...] = ("Flux2Pipeline",)
     card_tags: tuple[str, ...] = ("flux2", "flux2-diffusers")
     component_classes: Mapping[str, Classes] = components.pipeline_components(

@@ -15,11 +15,10 @@ _KLEIN = {
 }
 
 KNOWN_BASES = KnownBases(
-    architecture_prefix="Flux.2",
-    default_architecture=DEV,
-    architectures={**_KLEIN, f"{_OWNER}-dev": DEV},
+    architecture_prefix="Flux.2-klein",
+    default_architecture=KLEIN_4B,
+    architectures=_KLEIN,
     short_names={
-        "flux2": f"{_OWNER}-dev",
         "klein": f"{_OWNER}-klein-4B",
         "klein-4b": f"{_OWNER}-klein-4B",
         "klein-9b": f"{_OWNER}-klein-9B",
@@ -30,4 +29,9 @@ KNOWN_BASES = KnownBases(
         f"{_OWNER}-klein-4B": f"{_OWNER}-klein-base-4B",
         f"{_OWNER}-klein-9B": f"{_OWNER}-klein-base-9B",
     },
+)
+DEV_BASES = KnownBases(
+    architecture_prefix=DEV,
+    architectures={f"{_OWNER}-dev": DEV},
+    short_names={"flux2": f"{_OWNER}-dev"},
 )

@@ -237,3 +237,39 @@ def test_training_on_a_distilled_base_is_warned_of(images: Path, tmp_path: Path)
     )
     hublora.dry_run(config, callback=lambda event: notes.append(str(event)))
     assert any("was distilled to 4 steps, which training undoes" in note for note in notes)
+
+
+def test_it_is_merged_and_converted_and_back(pushed: Any, tmp_path: Path) -> None:
+    """As kohya's tools name it, with the layers stacked that the original stacks."""
+    name, repo, _ = pushed
+    base = f"bases/{name}"
+    kohya = hublora.convert(repo, "kohya", tmp_path / "kohya.safetensors", base=base).files[0]
+    with safe_open(kohya, "pt") as file:
+        names = set(file.keys())
+    assert all(one.startswith("lora_unet_") for one in names)
+    stacked = "lora_unet_double_blocks_0_img_attn_qkv.lora_up.weight"
+    assert (stacked in names) == (name == "flux-dev")
+    back = hublora.convert(str(kohya), "diffusers", tmp_path / "back.safetensors", base=base)
+    images = [generate(hublora.load(ref, base=base)) for ref in (repo, str(back.files[0]))]
+    assert np.abs(images[0] - images[1]).max() < 1e-4
+    assert np.abs(images[0] - generate(hublora.load(base=base))).max() > 1e-3
+    hublora.merge([repo, f"{repo}:0.5"], tmp_path / "merged", gallery=False)
+    merged = generate(hublora.load(str(tmp_path / "merged"), base=base))
+    assert np.abs(merged - generate(hublora.load(repo, f"{repo}:0.5"))).max() < 1e-3
+
+
+def test_a_subject_is_trained_with_class_images(images: Path, tmp_path: Path) -> None:
+    result = train(
+        str(save_base("flux2-klein", tmp_path)),
+        {"folder": images, "cache_dir": tmp_path / "cache"},
+        tmp_path,
+        method="dreambooth",
+        dreambooth={
+            "instance_prompt": "a photo of sks cat",
+            "class_prompt": "a photo of a cat",
+            "prior_preservation": True,
+            "num_class_images": 1,
+        },
+    )
+    assert len(list((tmp_path / "cache" / "class").glob("*/*.png"))) == 1
+    assert (result.folder / "pytorch_lora_weights.safetensors").is_file()

@@ -1,0 +1,120 @@
+# ruff: noqa: E501  (the page's own lines)
+"""Writes docs/families.md from the registry of families; `--check` only tells whether it is in
+step."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from generated_page import write_or_check
+
+from hublora.families import FAMILIES, Family
+
+PAGE = Path(__file__).parent / "families.md"
+HEAD = """# Model families
+
+<!-- Made by `make docs` from hublora/families: change that, or docs/make_families.py. -->
+
+A base is any diffusers pipeline of these classes, by Hub id or as a folder. All of them are trained
+(text-to-image, DreamBooth with prior preservation, presets, `--dry-run`, `--fit`, `--resume`), pushed
+with a card, verified, run, loaded, composed (as a sum, switching, weighted by block or over steps),
+inspected, converted and merged.
+"""
+FLOW = """
+## Flow matching
+
+Every family but the Stable Diffusion 1.x, 2.x and XL ones is trained by flow matching: the noise level
+s is in (0, 1], the input is (1−s)·x + s·e and the target e − x, with weight 1. `objective.snr_gamma`
+and `debiased` are not defined there; a preset leaves out what a family does not have and says so.
+
+| setting | what it does |
+|---|---|
+| `objective.density` | `uniform` (the scripts' default), `logit_normal` or `mode`: how often each level is trained |
+| `objective.logit_mean`, `logit_std` | of the logit of 1 − s: a positive mean trains with less noise |
+| `objective.shift` | a factor above 1 moves the levels to more noise; `resolution` is the base's own shift for the size of the images |
+| `objective.guidance` | the guidance that a guidance-distilled base (FLUX.1 dev, FLUX.2 dev) is trained at, 1 by default |
+
+The static shift that a base's scheduler states is part of its levels. These bases overflow in float16:
+bfloat16 is the half precision, and float16 is refused.
+
+Images and captions are encoded once, and so are the gallery's prompts; then the text encoders, which
+may be larger than all the rest, are taken out of memory for the whole training.
+
+## Distilled bases
+
+Few-step bases are recognised by their own files, and `hublora run` takes their usual steps and guidance.
+Training on one undoes the distillation, which is said before the training starts.
+
+| distilled | train on |
+|---|---|
+"""
+FILES = """
+## Adapter files
+
+The adapter of a family with a transformer is one file, in diffusers' names, which ComfyUI reads too; its
+scale is in the weights. hublora reads the files of other tools as well: the original implementation's
+names (`diffusion_model.double_blocks.0.img_attn.qkv`, …), flattened ones (`lora_unet_…`), PEFT's, with
+`lora_A`/`lora_B` or `lora_down`/`lora_up`, with `.alpha` or without. Layers that the original stacks
+(query, key and value; FLUX.1's `linear1`; the swapped halves of `final_layer`) are split into the base's
+own, exactly. Every tensor is accounted for: what fits no layer is an error that names it.
+
+`hublora convert … --to kohya` stacks them again for tools that use the original names; parts that the
+adapter does not change need `--base`, for their sizes.
+
+## What was checked, and what was not
+
+Each family is tested on a tiny pipeline of its real classes with random weights: three steps of
+diffusers' pipeline are three Euler steps of the training's own call, exactly; what is trained is what
+diffusers loads; a resumed training ends in the same bytes (Z-Image, Qwen-Image). No base of full size
+was trained for this page, so it has no figures of memory or speed.
+
+- Chroma: diffusers' gradient checkpointing leaves out its attention mask, so it is refused.
+- FLUX.2 dev: without torchvision it is loaded with its tokenizer alone, which prompts of text need.
+- Not trained yet: edit models (FLUX.1 Kontext, Qwen-Image-Edit), single-file bases, quantised bases.
+"""
+
+
+def rows() -> Sequence[str]:
+    """Return the table of families."""
+    lines = [
+        "| family | pipelines | usual steps, guidance | tokens read | known bases |",
+        "|---|---|---|---|---|",
+    ]
+    for family in FAMILIES.values():
+        pipelines = ", ".join(f"`{name}`" for name in family.pipeline_classes)
+        tokens = getattr(family, "text_length", 77)
+        bases = ", ".join(sorted(family.known_bases.architectures)) or "–"
+        lines.append(f"| {family.name} | {pipelines} | {_usual(family)} | {tokens} | {bases} |")
+    return lines
+
+
+def _usual(family: Family) -> str:
+    """Return the usual sampling settings, those of distilled bases second."""
+    nowhere = Path("/nonexistent")
+    usual = family.sampling("", nowhere)
+    texts = [f"{usual.num_inference_steps}, {usual.guidance_scale:g}"]
+    distilled = getattr(family, "usual_distilled", None)
+    if distilled is not None:
+        texts.append(f"distilled: {distilled.num_inference_steps}, {distilled.guidance_scale:g}")
+    return "; ".join(texts)
+
+
+def distilled() -> Sequence[str]:
+    """Return the rows of distilled bases."""
+    pairs = {
+        one: other
+        for family in FAMILIES.values()
+        for one, other in family.known_bases.undistilled.items()
+    }
+    return [f"| {one} | {other} |" for one, other in pairs.items()]
+
+
+def page() -> str:
+    """Return the whole page."""
+    return "\n".join([HEAD, *rows(), FLOW + "\n".join(distilled()), FILES])
+
+
+if __name__ == "__main__":
+    sys.exit(write_or_check(PAGE, page(), "hublora/families"))
