@@ -5,7 +5,7 @@ still has it (`text_encoder.text_model.encoder.…`, `lora_te_text_model_encoder
 other tools that read what hublora writes. Files by newer diffusers may lack it.
 
 A denoiser's layers may have the names of its original implementation
-(`hublora.families.base.LoraNames`).
+(`hublora.families.lora_names.LoraNames`).
 """
 
 from __future__ import annotations

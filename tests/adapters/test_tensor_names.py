@@ -250,12 +250,12 @@ def test_what_diffusers_saves_of_a_dora_is_read_whole(pipe: Any, tmp_path: Path)
 
 
 def test_layers_of_a_family_that_is_not_supported_are_refused_by_name(tmp_path: Path) -> None:
-    """Z-Image in ComfyUI's names: they are not a U-Net's, so nothing may be made of them."""
+    """A video model in ComfyUI's names: no family has them, so nothing may be made of them."""
     tensors = {
-        f"diffusion_model.layers.0.attention.to_q.lora_{half}.weight": torch.ones(2, 2)
+        f"diffusion_model.blocks.0.self_attn.q.lora_{half}.weight": torch.ones(2, 2)
         for half in "AB"
     }
     save_file(tensors, tmp_path / "a.safetensors")
-    with pytest.raises(AdapterError, match=r"layers\.0\.attention.*not support") as caught:
+    with pytest.raises(AdapterError, match=r"blocks\.0\.self_attn.*not support") as caught:
         load_adapter(tmp_path / "a.safetensors")
     assert "stable-diffusion-xl" in str(caught.value.hint)

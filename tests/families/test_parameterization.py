@@ -15,7 +15,8 @@ from diffusers import (
 from diffusers.training_utils import compute_snr
 
 from hublora.errors import AdapterError, ConfigError
-from hublora.families.parameterization import Epsilon, Flow, Velocity, discrete_of_scheduler
+from hublora.families.flow_matching import Flow
+from hublora.families.parameterization import Epsilon, Velocity, discrete_of_scheduler
 
 ALPHAS = torch.tensor([0.9, 0.5, 0.1, 0.0])  # the last one: zero terminal SNR
 CLEAN = torch.tensor([1.0, -2.0, 0.5, 3.0]).view(4, 1, 1, 1)

@@ -9,12 +9,15 @@ import torch
 
 from hublora.errors import ConfigError
 from hublora.generation.offload import place
-from hublora.resolution.device import default_dtype
+from hublora.resolution.device import parse_dtype
 
 
 def test_half_precision_is_for_gpus() -> None:
-    assert default_dtype("cpu") == torch.float32
-    assert default_dtype("cuda:1") == default_dtype("mps") == torch.float16
+    assert parse_dtype(None, "cpu") == parse_dtype(None, "cpu", "bfloat16") == torch.float32
+    assert parse_dtype(None, "cuda:1") == parse_dtype(None, "mps") == torch.float16
+    assert parse_dtype(None, "cuda", "bfloat16") == torch.bfloat16
+    with pytest.raises(ConfigError, match="overflows in float16"):
+        parse_dtype("float16", "cuda", "bfloat16")
 
 
 def test_a_tiled_decoder_gives_nearly_the_same_image(pipe: Any) -> None:

@@ -9,13 +9,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from hublora.families.base import Conditioning, DenoiserInputs, LoraNames, SamplingDefaults
+from hublora.families.base import Conditioning, DenoiserInputs, SamplingDefaults
 from hublora.families.blocks import Blocks
 from hublora.families.chroma.known_bases import KNOWN_BASES
 from hublora.families.chroma.lora_names import BLOCKS, NAMES
 from hublora.families.flow_transformer import components
 from hublora.families.flow_transformer.components import Classes
 from hublora.families.flow_transformer.family import JOINT_ATTENTION, FlowTransformer
+from hublora.families.lora_names import LoraNames
 from hublora.families.pipeline import Pipeline
 
 if TYPE_CHECKING:

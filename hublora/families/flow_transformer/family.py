@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from hublora.errors import ConfigError
-from hublora.families.base import Conditioning, LayerInputs, LoraNames, SamplingDefaults
+from hublora.families.base import Conditioning, LayerInputs, SamplingDefaults
 from hublora.families.blocks import Blocks
 from hublora.families.embedded_call import texts_of_call, with_embeddings
+from hublora.families.flow_matching import Flow
 from hublora.families.flow_transformer.components import Classes
 from hublora.families.known_bases import KnownBases
-from hublora.families.parameterization import Flow, Parameterization
+from hublora.families.lora_names import LoraNames
+from hublora.families.parameterization import Parameterization
 from hublora.families.pipeline import Pipeline
 
 if TYPE_CHECKING:

@@ -31,7 +31,7 @@ def same(*layers: str) -> Table:
 
 @dataclass(frozen=True)
 class TransformerLoraNames:
-    """Layer names of a family with a transformer; see `hublora.families.base.LoraNames`.
+    """Layer names of a family with a transformer; see `hublora.families.lora_names.LoraNames`.
 
     Attributes:
         table: Original name -> diffusers layers whose rows its weight stacks.

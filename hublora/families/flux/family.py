@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from hublora.families.base import Conditioning, DenoiserInputs, LoraNames, SamplingDefaults
+from hublora.families.base import Conditioning, DenoiserInputs, SamplingDefaults
 from hublora.families.blocks import Blocks
 from hublora.families.flow_transformer import components
 from hublora.families.flow_transformer.components import Classes
@@ -21,6 +21,7 @@ from hublora.families.flow_transformer.family import (
 )
 from hublora.families.flux.known_bases import KNOWN_BASES, SCHNELL
 from hublora.families.flux.lora_names import BLOCKS, NAMES
+from hublora.families.lora_names import LoraNames
 from hublora.families.pipeline import Pipeline
 
 if TYPE_CHECKING:

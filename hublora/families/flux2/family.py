@@ -11,16 +11,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hublora.families.base import Conditioning, DenoiserInputs, LoraNames, SamplingDefaults
+from hublora.families.base import Conditioning, DenoiserInputs, SamplingDefaults
 from hublora.families.blocks import Blocks
 from hublora.families.embedded_call import with_embeddings
+from hublora.families.flow_matching import Flow
 from hublora.families.flow_transformer import components
 from hublora.families.flow_transformer.components import Classes
 from hublora.families.flow_transformer.family import FlowTransformer, no_negative_prompt
 from hublora.families.flux.family import guidance_of
 from hublora.families.flux2.known_bases import DEV, DEV_BASES, KLEIN_4B, KLEIN_9B, KNOWN_BASES
 from hublora.families.flux2.lora_names import BLOCKS, NAMES
-from hublora.families.parameterization import Flow, Parameterization
+from hublora.families.lora_names import LoraNames
+from hublora.families.parameterization import Parameterization
 from hublora.families.pipeline import Pipeline
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from hublora.families.base import Conditioning, LayerInputs, LoraNames, SamplingDefaults
+from hublora.families.base import Conditioning, LayerInputs, SamplingDefaults
 from hublora.families.blocks import Blocks
 from hublora.families.embedded_call import texts_of_call, with_embeddings
 from hublora.families.known_bases import KnownBases
@@ -20,6 +20,7 @@ from hublora.families.latent_diffusion.components import (
     OPTIONAL_COMPONENT_CLASSES,
     Classes,
 )
+from hublora.families.lora_names import LoraNames
 from hublora.families.parameterization import Parameterization, discrete_of_scheduler
 from hublora.families.pipeline import Pipeline
 

@@ -65,7 +65,7 @@ _CONVOLUTIONS_3X3 = ("conv1", "conv2", "conv_in", "conv_out", "samplers.0.conv")
 
 @dataclass(frozen=True)
 class UNetLoraNames:
-    """Layer names of a family with a U-Net; see `hublora.families.base.LoraNames`.
+    """Layer names of a family with a U-Net; see `hublora.families.lora_names.LoraNames`.
 
     Attributes:
         kohya_prefixes: Component -> prefix in kohya's layout, as it is written.

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from hublora.families.base import Conditioning, DenoiserInputs, LoraNames, SamplingDefaults
+from hublora.families.base import Conditioning, DenoiserInputs, SamplingDefaults
 from hublora.families.blocks import Blocks
 from hublora.families.flow_transformer import components
 from hublora.families.flow_transformer.components import Classes
 from hublora.families.flow_transformer.family import FlowTransformer
 from hublora.families.flow_transformer.packing import encode_frames, shown_length
+from hublora.families.lora_names import LoraNames
 from hublora.families.pipeline import Pipeline
 from hublora.families.qwen_image.known_bases import KNOWN_BASES
 from hublora.families.qwen_image.lora_names import BLOCKS, NAMES

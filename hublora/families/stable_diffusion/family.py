@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
-from hublora.families.base import Conditioning, DenoiserInputs, LoraNames
+from hublora.families.base import Conditioning, DenoiserInputs
 from hublora.families.latent_diffusion.family import LatentDiffusion, tokenize
+from hublora.families.lora_names import LoraNames
 from hublora.families.parameterization import Velocity, discrete_kind
 from hublora.families.pipeline import Pipeline
 from hublora.families.stable_diffusion.known_bases import KNOWN_BASES, V1, V1_WIDTH

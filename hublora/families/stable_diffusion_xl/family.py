@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from hublora.families.base import Conditioning, DenoiserInputs, LayerInputs, LoraNames
+from hublora.families.base import Conditioning, DenoiserInputs, LayerInputs
 from hublora.families.latent_diffusion.components import XL_COMPONENT_CLASSES, Classes
 from hublora.families.latent_diffusion.family import LatentDiffusion, tokenize
+from hublora.families.lora_names import LoraNames
 from hublora.families.pipeline import Pipeline
 from hublora.families.stable_diffusion_xl.known_bases import KNOWN_BASES, XL
 from hublora.families.stable_diffusion_xl.lora_names import NAMES

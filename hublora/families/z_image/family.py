@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from hublora.families.base import Conditioning, DenoiserInputs, LoraNames, SamplingDefaults
+from hublora.families.base import Conditioning, DenoiserInputs, SamplingDefaults
 from hublora.families.blocks import Blocks
 from hublora.families.flow_transformer import components
 from hublora.families.flow_transformer.components import Classes
@@ -19,6 +19,7 @@ from hublora.families.flow_transformer.family import (
     FlowTransformer,
     component_config,
 )
+from hublora.families.lora_names import LoraNames
 from hublora.families.pipeline import Pipeline
 from hublora.families.z_image.known_bases import KNOWN_BASES
 from hublora.families.z_image.lora_names import BLOCKS, NAMES

@@ -1,6 +1,7 @@
 """Fit a training into memory: config ─ measured steps ─▶ batch size, accumulation, checkpointing.
 
-The effective batch size stays: half the batch is twice the gradient accumulation steps.
+The effective batch size stays: half the batch is twice the gradient accumulation steps. Over 300
+lines because a split, its measure and the sentences about both are read together.
 """
 
 from __future__ import annotations
@@ -90,9 +91,8 @@ def fit(
     callback(Note("Measuring what fits …"))
     with trial(ready, images=2) as (session, _):
         side = max(session.data.size)
-        chosen = choose(
-            _measuring(session), _splits(config, session.family.gradient_checkpointing), available
-        )
+        splits = _splits(config, session.family.gradient_checkpointing)
+        chosen = choose(_measuring(session), splits, available)
     del session, ready
     gc.collect()
     if isinstance(chosen, Cost):
