@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hublora.cards.format import format_count
 from hublora.errors import ConfigError
 from hublora.hub.push import check_can_push
 from hublora.progress import Callback, Note, Progress, no_callback
@@ -19,7 +18,6 @@ from hublora.workflows.train.find_checkpoint import find_checkpoint
 from hublora.workflows.train.hub_checkpoint import (
     BRANCH,
     check_no_checkpoint,
-    describe_destination,
     discard,
     install_checkpoint,
 )
@@ -29,6 +27,7 @@ from hublora.workflows.train.image_sizes import (
     resolve_bucket_batch,
     shapes,
 )
+from hublora.workflows.train.notes import distilled_warning, report_destination, report_source
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -107,7 +106,7 @@ def _check(
 
     if config.checkpoint.to_hub and checkpoint is None:
         on_main(lambda: check_no_checkpoint(str(config.hub.model_id)))
-    checkpoints_at = on_main(lambda: _report_destination(config, callback))
+    checkpoints_at = on_main(lambda: report_destination(config, callback))
     accelerator = make_accelerator(config)
     base_ref = BaseRef.parse(config.base.model, config.base.revision)
     resolved = on_main(lambda: resolve_base(base_ref))
@@ -137,19 +136,6 @@ def _check(
     return PreparedRun(config, checkpoint, accelerator, source, base, pipe, checkpoints_at, inputs)
 
 
-def distilled_warning(base: Base) -> str | None:
-    """Return what training on a distilled base model does to the result; None for any other."""
-    if not base.family.is_distilled(base.name, base.folder):
-        return None
-    steps = base.family.sampling(base.name, base.folder).num_inference_steps
-    other = base.family.known_bases.undistilled.get(base.name)
-    advice = f" Train on {other}, and use the adapter on both." if other else ""
-    return (
-        f"{base.name} was distilled to {steps} steps, which training undoes: with the adapter its "
-        f"images become blurred at {steps} steps.{advice}"
-    )
-
-
 def input_hashes(base: Base, source: Source) -> InputHashes:
     """Return the hashes of what a training reads."""
     from hublora.data.source import hash_parts
@@ -175,7 +161,7 @@ def open_dataset(config: TrainingConfig, callback: Callback = no_callback) -> So
     )
     source = method.caption(config, source)
     _check_trigger_words(config, source)
-    _report_source(source, callback)
+    report_source(source, callback)
     return source
 
 
@@ -288,24 +274,3 @@ def initial_updates(
         component: {name: replace(one, up=one.up * ref.weight) for name, one in layers.items()}
         for component, layers in fitted.items()
     }
-
-
-def _report_destination(config: TrainingConfig, callback: Callback) -> str | None:
-    """Report the branch that checkpoints will be uploaded to, before the first one is; None without
-    `checkpoint.to_hub`."""
-    if not config.checkpoint.to_hub:
-        return None
-    place = describe_destination(str(config.hub.model_id), config.hub.private)
-    callback(Note(f"Checkpoints will be uploaded to {place}."))
-    return place
-
-
-def _report_source(source: Source, callback: Callback) -> None:
-    at = f"@{source.revision[:8]}" if source.revision else ""
-    callback(Note(f"Data: {source.id}{at}, {format_count(len(source.examples), 'image')}"))
-    if source.captions_from is not None:
-        callback(Note(f"Captions: {source.captions_from}"))
-    for said in source.notes:
-        callback(Note(said))
-    if note := source.skipped_note():
-        callback(Note(note, warning=True))

@@ -1,0 +1,49 @@
+"""What is told of a training before it starts: what is read, where checkpoints go, warnings."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hublora.cards.format import format_count
+from hublora.progress import Callback, Note
+from hublora.resolution.base import Base
+from hublora.workflows.train.hub_checkpoint import describe_destination
+
+if TYPE_CHECKING:
+    from hublora.data import Source
+    from hublora.training.config.training_config import TrainingConfig
+
+
+def distilled_warning(base: Base) -> str | None:
+    """Return what training on a distilled base model does to the result; None for any other."""
+    if not base.family.is_distilled(base.name, base.folder):
+        return None
+    steps = base.family.sampling(base.name, base.folder).num_inference_steps
+    other = base.family.known_bases.undistilled.get(base.name)
+    advice = f" Train on {other}, and use the adapter on both." if other else ""
+    return (
+        f"{base.name} was distilled to {steps} steps, which training undoes: with the adapter its "
+        f"images become blurred at {steps} steps.{advice}"
+    )
+
+
+def report_destination(config: TrainingConfig, callback: Callback) -> str | None:
+    """Report the branch that checkpoints will be uploaded to, before the first one is; None without
+    `checkpoint.to_hub`."""
+    if not config.checkpoint.to_hub:
+        return None
+    place = describe_destination(str(config.hub.model_id), config.hub.private)
+    callback(Note(f"Checkpoints will be uploaded to {place}."))
+    return place
+
+
+def report_source(source: Source, callback: Callback) -> None:
+    """Report the images and captions that are read, and what was left out."""
+    at = f"@{source.revision[:8]}" if source.revision else ""
+    callback(Note(f"Data: {source.id}{at}, {format_count(len(source.examples), 'image')}"))
+    if source.captions_from is not None:
+        callback(Note(f"Captions: {source.captions_from}"))
+    for said in source.notes:
+        callback(Note(said))
+    if note := source.skipped_note():
+        callback(Note(note, warning=True))
