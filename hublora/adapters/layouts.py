@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from hublora.adapters.adapter import Adapter, LowRank, peft_config
 from hublora.adapters.layer_names import WRAPPER
 from hublora.errors import AdapterError
+from hublora.families.registry import family_of_adapter
 
 if TYPE_CHECKING:
     import torch
@@ -43,7 +44,7 @@ def to_peft(adapter: Adapter) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
             f"A PEFT folder is for one model; this adapter changes {', '.join(adapter.layers)}."
         )
     ((component, modules),) = adapter.layers.items()
-    if component == "text_encoder":  # a CLIPTextModel: PEFT looks for the names that it has today
+    if component in _flat_text_encoders(adapter):  # PEFT looks for the names that they have today
         modules = {name.removeprefix(WRAPPER): layer for name, layer in modules.items()}
     config = {
         "peft_type": "LORA",
@@ -54,6 +55,13 @@ def to_peft(adapter: Adapter) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         **peft_config(modules),
     }
     return lora_tensors("base_model.model.", modules), config
+
+
+def _flat_text_encoders(adapter: Adapter) -> tuple[str, ...]:
+    """Return the text encoders whose layers transformers has without the level `text_model`."""
+    facts = adapter.facts
+    family = family_of_adapter(facts.architecture, facts.family, adapter.layers)
+    return family.flat_text_encoders
 
 
 def to_kohya(adapter: Adapter, prefixes: Mapping[str, str]) -> dict[str, torch.Tensor]:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from hublora.errors import AdapterError
 
 Shape = tuple[int, ...]
-_MOST_WEIGHTS = 1 << 28  # of the update of one layer; the largest of FLUX has 2**26
+_MOST_WEIGHTS = 1 << 29  # of the update of one layer; the largest of FLUX.2 has 2**28.4
 _MOST_FACTORS = 1 << 26  # of its low-rank form: 256 MB in float32
 _MOST_WORK = 1 << 37  # multiplications, about, of one layer: a square of side 5,160
 _MOST_WORK_OF_FILE = 1 << 42  # SDXL's 700 layers as LoHa of rank 32 take 2**41

@@ -25,7 +25,7 @@ _WIDEST = 40  # of a column
 
 @click.command(epilog=EXAMPLES)
 @click.argument("text", default="")
-@click.option("--base", help="Hub id of the base, or sd15 or sdxl.")
+@click.option("--base", help="Hub id of the base, or a short name: sd15, sdxl, flux, z-image, …")
 @click.option("--author", help="User or organisation.")
 @click.option(
     "--sort",

@@ -73,6 +73,8 @@ class Family(Protocol):
         denoiser: Component that predicts.
         vae: Component that encodes images into latents.
         text_encoders: Components that encode prompts; a pipeline may lack some of them.
+        flat_text_encoders: Text encoders that are a `CLIPTextModel`, whose layers transformers has
+            without the level `text_model` since 5.6.
         adaptable: Components that an adapter may change, the denoiser first.
         default_targets: Component -> ends of the names of the layers that an adapter targets by
             default.
@@ -83,6 +85,8 @@ class Family(Protocol):
             may have.
         unloaded_components: Components of `model_index.json` that are never opened.
         half_dtype: Half precision that does not overflow.
+        weight_decays: Method of training -> weight decay of the denoiser and of text encoders, each
+            in [0, ∞), where diffusers' script has another than 0.01.
         flow_matching: Whether its base models are trained by flow matching.
         gradient_checkpointing: Whether its denoiser computes the same with gradient checkpointing.
         one_file: Whether ComfyUI reads diffusers' layout, so that an adapter is a single file.
@@ -97,12 +101,14 @@ class Family(Protocol):
     denoiser: str
     vae: str
     text_encoders: tuple[str, ...]
+    flat_text_encoders: tuple[str, ...]
     convolutions: Mapping[str, tuple[str, ...]]
     card_tags: tuple[str, ...]
     component_classes: Mapping[str, tuple[tuple[str, str], ...]]
     optional_component_classes: Mapping[str, tuple[tuple[str, str], ...]]
     unloaded_components: tuple[str, ...]
     half_dtype: Literal["float16", "bfloat16"]
+    weight_decays: Mapping[str, tuple[float, float]]
     flow_matching: bool
     gradient_checkpointing: bool
     one_file: bool

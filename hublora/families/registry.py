@@ -46,7 +46,8 @@ COMPONENTS = ("unet", "transformer", "text_encoder", "text_encoder_2", "text_enc
 UNNAMED_COMPONENT = "unet"
 
 _NAMES = tuple({id(family.names): family.names for family in _ALL}.values())
-_DENOISERS = {family.denoiser for family in _ALL}
+# Names of the components that predict, of all families.
+DENOISERS = tuple({family.denoiser: None for family in _ALL})
 _BLOCKS = tuple({id(family.blocks): family.blocks for family in _ALL}.values())
 
 FLAT_PREFIXES = tuple(sorted({prefix for names in _NAMES for prefix in names.flat_prefixes}))
@@ -187,7 +188,7 @@ def component_of_native(prefix: str, layer: str) -> str | None:
     """
     components = {names.native_prefixes.get(prefix) for names in _NAMES} - {None}
     denoiser = component_of_layer(layer)
-    return next((one for one in components if one == denoiser or one not in _DENOISERS), None)
+    return next((one for one in components if one == denoiser or one not in DENOISERS), None)
 
 
 def unflatten(name: str) -> str | None:

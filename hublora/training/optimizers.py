@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from hublora.errors import ConfigError
+from hublora.families import Family
 from hublora.training.config.sections import OptimizerSettings, ScheduleSettings
 from hublora.training.config.training_config import TrainingConfig
 from hublora.training.lora_module import LoraModule
@@ -32,21 +33,18 @@ def check_optimizer(settings: OptimizerSettings) -> None:
         )
 
 
-# (method, family) -> weight decay of denoiser and of text encoders where none is given, as in
-# diffusers' script of that name.
-_WEIGHT_DECAY = {("dreambooth", "stable-diffusion-xl"): (1e-4, 1e-3)}
 _USUAL_WEIGHT_DECAY = 1e-2
 
 
-def resolve_weight_decay(config: TrainingConfig, family: str) -> TrainingConfig:
+def resolve_weight_decay(config: TrainingConfig, family: Family) -> TrainingConfig:
     """Return the settings with the weight decays that were left open filled in.
 
     Args:
         config: Settings of the training.
-        family: Name of the base's family.
+        family: Family of the base.
     """
     given = config.optimizer
-    usual, of_text = _WEIGHT_DECAY.get((config.method, family), (_USUAL_WEIGHT_DECAY, None))
+    usual, of_text = family.weight_decays.get(config.method, (_USUAL_WEIGHT_DECAY, None))
     decay = usual if given.weight_decay is None else given.weight_decay
     filled: dict[str, Any] = {"optimizer.weight_decay": decay}
     if config.adapter.text_encoder and given.text_encoder_weight_decay is None:

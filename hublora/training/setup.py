@@ -102,7 +102,7 @@ def start_session(
     """
     set_seed(config.seed)
     family = family_of_pipeline(pipe)
-    config = resolve_weight_decay(config, family.name)
+    config = resolve_weight_decay(config, family)
     adapted = _adapt_all(config, family, pipe, accelerator.device, initial_updates or {})
     tokens = _add_token_embeddings(config, family, pipe, accelerator.device)
     denoiser = _to_device(getattr(pipe, family.denoiser), accelerator.device)

@@ -9,6 +9,7 @@ from typing import Any, Unpack
 
 from hublora.adapter_weights import CompositionMode, Weight
 from hublora.errors import ConfigError
+from hublora.families.registry import DENOISERS
 from hublora.generation.composition import Composition, check_licenses
 from hublora.generation.lora.cache import DEFAULT_LIMIT, AdapterCache
 from hublora.generation.offload import check_offload, place
@@ -199,7 +200,8 @@ def _owner_of(pipe: Any) -> Any:
     `from_pipe` made it of."""
     from hublora.generation.lora.schedule import pipeline_of
 
-    denoiser = getattr(pipe, "unet", None) or getattr(pipe, "transformer", None)
+    denoisers = (getattr(pipe, name, None) for name in DENOISERS)
+    denoiser = next((one for one in denoisers if one is not None), None)
     return pipeline_of(denoiser) or pipe
 
 

@@ -224,7 +224,7 @@ def test_what_does_not_change_the_result_may_change(start, settings) -> None:
         hub__push=True,
         output_dir=folder.parent.parent / "moved",
     )
-    other = resolve_weight_decay(other, session.family.name)
+    other = resolve_weight_decay(other, session.family)
     check_checkpoint(folder, other, session.inputs, session.accelerator)
 
 

@@ -61,12 +61,14 @@ class FlowTransformer:
     adaptable_text_encoders: ClassVar[tuple[str, ...]] = ()
 
     embedding_arguments: ClassVar[Mapping[str, str]] = {"encoder_hidden_states": "prompt_embeds"}
+    flat_text_encoders: tuple[str, ...] = ()
     denoiser = "transformer"
     vae = "vae"
     convolutions: Mapping[str, tuple[str, ...]] = {}
     optional_component_classes: Mapping[str, Classes] = {}
     unloaded_components: tuple[str, ...] = ()
     half_dtype: Literal["float16", "bfloat16"] = "bfloat16"
+    weight_decays: Mapping[str, tuple[float, float]] = {}
     flow_matching = True
     gradient_checkpointing = True
     one_file = True

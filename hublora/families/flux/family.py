@@ -57,6 +57,7 @@ class Flux(FlowTransformer):
     text_length = 512
     targets = JOINT_ATTENTION
     adaptable_text_encoders = ("text_encoder",)
+    flat_text_encoders: tuple[str, ...] = ("text_encoder",)
     embedding_arguments: ClassVar[Mapping[str, str]] = {
         "encoder_hidden_states": "prompt_embeds",
         "pooled_projections": "pooled_prompt_embeds",

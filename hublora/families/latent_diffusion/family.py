@@ -52,6 +52,7 @@ class LatentDiffusion:
 
     # Conditioning -> argument of the pipeline's call.
     embedding_arguments: ClassVar[Mapping[str, str]] = {"encoder_hidden_states": "prompt_embeds"}
+    flat_text_encoders: tuple[str, ...] = ("text_encoder",)
     denoiser = "unet"
     vae = "vae"
     convolutions: Mapping[str, tuple[str, ...]] = {"unet": UNET_CONVOLUTIONS}
@@ -59,6 +60,7 @@ class LatentDiffusion:
     optional_component_classes: Mapping[str, Classes] = OPTIONAL_COMPONENT_CLASSES
     unloaded_components: tuple[str, ...] = ("safety_checker",)
     half_dtype: Literal["float16", "bfloat16"] = "float16"
+    weight_decays: Mapping[str, tuple[float, float]] = {}
     flow_matching = False
     gradient_checkpointing = True
     one_file = False

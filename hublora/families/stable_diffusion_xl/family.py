@@ -39,6 +39,7 @@ class StableDiffusionXL(LatentDiffusion):
         "encoder_hidden_states": "prompt_embeds",
         "text_embeds": "pooled_prompt_embeds",
     }
+    weight_decays: Mapping[str, tuple[float, float]] = {"dreambooth": (1e-4, 1e-3)}
     # A watermark would make images depend on which packages are installed.
     load_options: ClassVar = {"add_watermarker": False}
 

@@ -119,7 +119,7 @@ def _check(
     if warning := distilled_warning(base):
         callback(Note(warning, warning=True))
     config = pin_revisions(config, base, source)
-    config = resolve_weight_decay(config, base.family.name)
+    config = resolve_weight_decay(config, base.family)
     config, notes = fit_to_family(config, base.family)
     for note in notes:
         callback(Note(note))
