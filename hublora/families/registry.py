@@ -124,7 +124,10 @@ def families_of_adapter(
         one
         for one in _ALL
         if set(layers) <= set(one.adaptable)
-        if all(one.names.knows(layer) for layer in layers.get(one.denoiser, ()))
+        if all(
+            one.names.knows(layer) or one.names.knows_flat(layer)
+            for layer in layers.get(one.denoiser, ())
+        )
     ]
 
 

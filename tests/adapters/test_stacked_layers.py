@@ -17,7 +17,7 @@ from hublora.adapters.match import match_layers
 from hublora.adapters.parse import read_layers
 from hublora.adapters.stacked_layers import split_stacked, stack
 from hublora.errors import AdapterError
-from hublora.families.registry import FAMILIES
+from hublora.families.registry import FAMILIES, architecture_of_layers
 
 Shapes = dict[str, tuple[int, ...]]
 WIDTH, MLP = 3072, 12288  # of FLUX.1, which diffusers' converter has as constants
@@ -257,3 +257,24 @@ def test_a_layer_both_stacked_and_split_is_refused() -> None:
     layers = {"double_blocks.0.img_attn.qkv": whole, "transformer_blocks.0.attn.to_q": part}
     with pytest.raises(AdapterError, match="twice, stacked and split"):
         split_stacked({"transformer": layers}, {"transformer": shapes}, False)
+
+
+@pytest.mark.parametrize("flat", [False, True])
+@pytest.mark.parametrize(
+    ("layers", "architecture"),
+    [
+        ({"double_blocks.0.img_mod.lin": 8, "single_blocks.1.linear1": 8}, "flux-1-dev"),
+        ({"joint_blocks.0.x_block.attn.qkv": 8}, "stable-diffusion-3-m"),
+        ({"layers.0.attention.qkv": 8}, "Z-Image"),
+        ({"blocks.0.attn.wq": 8}, "krea-2"),
+        ({"transformer_blocks.0.img_mlp.net.2": 8}, "Qwen-Image"),
+        ({"distilled_guidance_layer.in_proj": 8}, "chroma"),
+        ({"transformer_blocks.0.attn.to_q": 8}, None),  # of four families
+        ({"layers.0.attention.qkv": 8, "double_blocks.0.img_mod.lin": 8}, None),
+    ],
+)
+def test_layers_tell_the_architecture_where_one_family_has_them(
+    layers: dict[str, int], architecture: str | None, flat: bool
+) -> None:
+    named = {name.replace(".", "_") if flat else name: (size,) for name, size in layers.items()}
+    assert architecture_of_layers({"transformer": named}) == architecture

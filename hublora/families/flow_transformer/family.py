@@ -105,7 +105,8 @@ class FlowTransformer:
         """Return the modelspec name if the family has such layers."""
         if self.denoiser not in inputs or not set(inputs) <= set(self.adaptable):
             return None
-        if all(self.names.knows(layer) for layer in inputs[self.denoiser]):
+        names = self.names
+        if all(names.knows(one) or names.knows_flat(one) for one in inputs[self.denoiser]):
             return self.known_bases.architecture
         return None
 
