@@ -17,7 +17,8 @@ HEAD = """# Model families
 
 <!-- Made by `make docs` from hublora/families: change that, or docs/make_families.py. -->
 
-A base is any diffusers pipeline of these classes, by Hub id or as a folder. All of them are trained
+A base is any diffusers pipeline of these classes, by Hub id or as a folder; Stable Diffusion and SDXL for
+inpainting too ([training.md](training.md#bases)). All of them are trained
 (text-to-image, DreamBooth with prior preservation, presets, `--dry-run`, `--fit`, `--resume`), pushed
 with a card, verified, run, loaded, composed (as a sum, switching, weighted by block or over steps),
 inspected, converted and merged.
@@ -83,6 +84,8 @@ def rows() -> Sequence[str]:
         "|---|---|---|---|---|",
     ]
     for family in FAMILIES.values():
+        if family.name.endswith("-inpainting"):
+            continue  # the same bases, made for masks: see training.md
         pipelines = ", ".join(f"`{name}`" for name in family.pipeline_classes)
         tokens = getattr(family, "text_length", 77)
         bases = ", ".join(sorted(family.known_bases.architectures)) or "–"
@@ -96,7 +99,7 @@ def _usual(family: Family) -> str:
     usual = family.sampling("", nowhere)
     texts = [f"{usual.num_inference_steps}, {usual.guidance_scale:g}"]
     distilled = getattr(family, "usual_distilled", None)
-    if distilled is not None:
+    if distilled is not None and family.known_bases.undistilled:
         texts.append(f"distilled: {distilled.num_inference_steps}, {distilled.guidance_scale:g}")
     return "; ".join(texts)
 

@@ -161,12 +161,17 @@ def _stacked(parts: Sequence[LowRank | None], rows: Sequence[int], native: str) 
 
     present = [part for part in parts if part is not None]
     rank = sum(part.rank for part in present)
-    down = torch.cat([part.down for part in present])
+    scales = {part.scale for part in present}
+    # One scale of all parts is that of the stack; several are taken into float32 weights.
+    scale = scales.pop() if len(scales) == 1 else None
+    dtype = present[0].up.dtype if scale is not None else torch.float32
+    down = torch.cat([part.down.to(dtype) for part in present])
     up = down.new_zeros(sum(rows), rank)
     row = column = 0
     for part, count in zip(parts, rows, strict=True):
         if part is not None:
-            up[row : row + count, column : column + part.rank] = part.up * part.scale
+            own = part.up if scale is not None else part.up.to(dtype) * part.scale
+            up[row : row + count, column : column + part.rank] = own
             column += part.rank
         row += count
     magnitudes = [part.magnitude for part in present if part.magnitude is not None]
@@ -177,4 +182,4 @@ def _stacked(parts: Sequence[LowRank | None], rows: Sequence[int], native: str) 
             "Convert it with --to diffusers.",
         )
     magnitude = torch.cat(magnitudes) if magnitudes else None
-    return LowRank(down, up, float(rank), magnitude)
+    return LowRank(down, up, (1.0 if scale is None else scale) * rank, magnitude)

@@ -79,5 +79,5 @@ def convert(
 
 def _describe(done: Conversion) -> str:
     if done.error == 0:
-        return "Lossless: every tensor is unchanged."
+        return "Lossless: the update of every layer is unchanged."
     return f"Not lossless: a layer differs by up to {done.error:.1%} of its update."

@@ -14,7 +14,7 @@ from hublora.cli.train_flags import TrainCommand, given_settings, setting_flags
 from hublora.cli.train_plan import show_plan
 from hublora.errors import ConfigError
 from hublora.quoting import shell_path, shell_word
-from hublora.refs import is_repo
+from hublora.refs import BaseRef, is_repo
 from hublora.training.config.training_config import TrainingConfig
 
 if TYPE_CHECKING:
@@ -172,7 +172,11 @@ def _use_line(ref: str, config: TrainingConfig) -> str:
     """Return a command that draws with what was trained; its words stand in the prompt."""
     words = config.adapter.trigger_words
     prompt = shell_word(" ".join([*words, "…"])) if words else '"…"'
-    return f"Use it: hublora run {shell_path(ref)} {prompt}"
+    folder = BaseRef.parse(config.base.model).folder
+    base = (
+        f" --base {shell_path(folder)}" if folder else ""
+    )  # a result names no folder of a machine
+    return f"Use it: hublora run {shell_path(ref)} {prompt}{base}"
 
 
 def _recorded_config(

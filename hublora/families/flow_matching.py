@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from hublora.errors import ConfigError
+from hublora.errors import AdapterError, ConfigError
 from hublora.families.parameterization import UNIFORM, LevelDensity, broadcast
 
 if TYPE_CHECKING:
@@ -63,14 +63,29 @@ class Flow:
         Args:
             scheduler: The scheduler.
             patch: Latents on a side of a token.
+
+        Raises:
+            AdapterError: Its settings make no noise levels.
         """
         config = scheduler.config
         fresh = type(scheduler).from_config(config)
+        sigmas = fresh.sigmas[: config.num_train_timesteps].float()
+        if not (len(sigmas) and (sigmas.diff() < 0).all() and 0 < sigmas[-1] <= sigmas[0] <= 1):
+            raise AdapterError(
+                "The noise levels of the base model's scheduler do not decrease from 1 to 0.",
+                "Its scheduler_config.json is damaged: download it again.",
+            )
         dynamic = None
         if config.use_dynamic_shifting:
+            if config.base_image_seq_len == config.max_image_seq_len:
+                raise AdapterError(
+                    "The base model's scheduler states its shift for one size of images twice "
+                    f"({config.max_image_seq_len} tokens).",
+                    "Its scheduler_config.json is damaged: download it again.",
+                )
             tokens = (config.base_image_seq_len, config.max_image_seq_len)
             dynamic = DynamicShift(tokens, (config.base_shift, config.max_shift), patch)
-        return cls(fresh.sigmas[: config.num_train_timesteps].float(), dynamic=dynamic)
+        return cls(sigmas, dynamic=dynamic)
 
     def to(self, device: torch.device) -> Flow:
         return replace(self, sigmas=self.sigmas.to(device))

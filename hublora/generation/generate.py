@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from hublora.generation.sample import Sampling
 
 
+_TEXTS = ("prompt", "negative_prompt")  # of a pipeline's call
+
+
 def generate(
     pipe: Any,
     plans: Sequence[Sampling],
@@ -176,8 +179,9 @@ def _inputs(pipe: Any, plan: Sampling, expanded: Expanded, callback: Callback) -
     if tokens <= longest and not weighted:
         return arguments
     if weighted or prompts.can_encode(pipe):
-        del arguments["prompt"], arguments["negative_prompt"]
-        return {**arguments, **prompts.encode(pipe, *texts)}
+        encoded = prompts.encode(pipe, *texts)
+        others = {name: one for name, one in arguments.items() if name not in _TEXTS}
+        return {**others, **encoded}
     advice = ""
     if prompts.reads_clip(pipe):
         advice = " Whole it is with: pip install 'hublora[prompts]'"

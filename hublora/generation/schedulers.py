@@ -9,7 +9,7 @@ Each is made from the settings of the base's own scheduler, which state its nois
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from importlib.util import find_spec
 from inspect import signature
 from typing import Any
@@ -18,6 +18,7 @@ from hublora.errors import ConfigError
 
 SPACINGS = ("leading", "linspace", "trailing")
 _KARRAS = " karras"
+_FLOW = "FlowMatch"
 _MULTISTEP = "DPMSolverMultistep"
 # Sampler of AUTOMATIC1111 -> class in diffusers without "Scheduler", and its settings.
 _SAMPLERS: dict[str, tuple[str, Mapping[str, Any]]] = {
@@ -123,13 +124,12 @@ def _find(own: Any, name: str) -> tuple[Any, Mapping[str, Any]]:
     for sampler, (kind_name, own_settings) in _SAMPLERS.items():
         if sampler.casefold() == bare.casefold():
             stem, settings = kind_name, dict(own_settings)
+    if type(own).__name__.startswith(_FLOW) and f"{_FLOW}{stem}Scheduler" in fitting:
+        stem = f"{_FLOW}{stem}"  # the same method on the base's other noise
     found = next((one for one in (stem, f"{stem}Scheduler") if one in fitting), None)
     if found is None:
-        samplers = [key for key, (kind, _) in _SAMPLERS.items() if f"{kind}Scheduler" in fitting]
-        named = f" As in AUTOMATIC1111: {', '.join(samplers)}." if samplers else ""
         raise ConfigError(
-            f"The scheduler {name!r} does not fit this pipeline.",
-            f"These do: {', '.join(fitting)}.{named} Most also with Karras behind the name.",
+            f"The scheduler {name!r} does not fit this pipeline.", _fitting_names(fitting)
         )
     kind = getattr(diffusers, found, None) or type(own)
     missing = [one for one in getattr(kind, "_backends", ()) if find_spec(one) is None]
@@ -145,6 +145,15 @@ def _find(own: Any, name: str) -> tuple[Any, Mapping[str, Any]]:
     elif bare != stem and "use_karras_sigmas" in signature(kind.__init__).parameters:
         settings["use_karras_sigmas"] = False  # another tool's name says all
     return kind, settings
+
+
+def _fitting_names(fitting: Collection[str]) -> str:
+    """Return a sentence on the names that fit, AUTOMATIC1111's where it has one."""
+    samplers = {f"{kind}Scheduler": key for key, (kind, _) in reversed(_SAMPLERS.items())}
+    own = [one.removesuffix("Scheduler") for one in fitting if one not in samplers]
+    named = [key for key, (kind, _) in _SAMPLERS.items() if f"{kind}Scheduler" in fitting]
+    also = " Most also with Karras behind the name." if len(fitting) > 1 else ""
+    return f"These do: {', '.join([*named, *own])}.{also}"
 
 
 def _split(name: str) -> tuple[str, bool]:

@@ -17,7 +17,7 @@ from hublora.hub.download import download
 from hublora.hub.repo_layout import CARD, CONTENTS, LOCK, WEIGHTS
 from hublora.hub.resolve import ResolvedAdapter, is_base, license_of, read_card, resolve_adapter
 from hublora.progress import Callback, Note, downloading, no_callback
-from hublora.quoting import one_line
+from hublora.quoting import one_line, shell_path
 from hublora.refs import AdapterRef, public_url
 
 # What only the front matter of an adapter's card has: a key of the first, or a tag of the second.
@@ -188,6 +188,11 @@ def local_file(ref: AdapterRef) -> Path:
     found = sorted(path.glob("*.safetensors"))
     usual = [file for file in found if file.name == WEIGHTS]
     if len(usual or found) != 1:
+        if not found and (checkpoints := sorted(path.glob("checkpoint-*"))):
+            raise AdapterError(
+                f"{path} is a training that has not finished: {checkpoints[-1].name} is in it.",
+                f"Finish it: hublora train --resume {shell_path(path)}",
+            )
         listed = ", ".join(str(file) for file in found) or "none"
         raise AdapterError(
             f"{path} must have exactly one adapter, got: {listed}.",

@@ -13,7 +13,7 @@ from hublora.adapters.adapter import LowRank
 from hublora.data.cache import CachedDataset
 from hublora.errors import ConfigError
 from hublora.families import Family, family_of_pipeline, text_encoders_of
-from hublora.families.parameterization import LevelDensity
+from hublora.families.parameterization import LevelDensity, Parameterization
 from hublora.training.bucket_sampler import BucketSampler
 from hublora.training.config.training_config import TrainingConfig
 from hublora.training.lora_module import LoraModule, adapt, start_from
@@ -36,14 +36,29 @@ def check_settings(config: TrainingConfig, family: Family, pipe: Any) -> None:
     """Check what can be checked of the settings before anything is encoded.
 
     Raises:
-        ConfigError: A target matches no layer of the base, a placeholder token is not new, or a
-            package is missing.
+        ConfigError: A target matches no layer of the base, a placeholder token is not new, a
+            package is missing, or the base has no such noise levels or no negative prompt.
     """
     check_optimizer(config.optimizer)
+    parameterization_of(config, family, pipe)
+    family.call_arguments(pipe, "", config.validation.negative_prompt, 1.0)
     if method_of(config).trains_tokens:
         check_tokens(config.tokens, family, pipe)
     for component in trained_components(config, family):
         find_targets(config.adapter, component, getattr(pipe, component), family)
+
+
+def parameterization_of(config: TrainingConfig, family: Family, pipe: Any) -> Parameterization:
+    """Return the noise and the prediction of a base, with the levels that the settings state.
+
+    Raises:
+        ConfigError: The base has no such weighting or density.
+    """
+    objective, found = config.objective, family.parameterization(pipe)
+    found.check_weighting(objective.snr_gamma, objective.debiased)
+    return found.with_density(
+        LevelDensity(objective.density, objective.logit_mean, objective.logit_std, objective.shift)
+    )
 
 
 def check_schedule(config: TrainingConfig, images_per_epoch: int, processes: int) -> None:
@@ -119,11 +134,6 @@ def start_session(
         groups += token_group(tokens.parameters.values(), config.token_embedding_lr)
         starts.append(0)
     optimizer = make_optimizer(config, groups, accelerator.device)
-    objective, parameterization = config.objective, family.parameterization(pipe)
-    parameterization.check_weighting(objective.snr_gamma, objective.debiased)
-    parameterization = parameterization.with_density(
-        LevelDensity(objective.density, objective.logit_mean, objective.logit_std, objective.shift)
-    )
     return Session(
         config=config,
         family=family,
@@ -133,7 +143,7 @@ def start_session(
         adapted=adapted,
         tokens=tokens,
         start_step=start_step,
-        parameterization=parameterization.to(accelerator.device),
+        parameterization=parameterization_of(config, family, pipe).to(accelerator.device),
         accelerator=accelerator,
         # Without trained parameters in it, several processes have no gradients to share.
         denoiser=accelerator.prepare(denoiser) if family.denoiser in adapted else denoiser,

@@ -331,7 +331,7 @@ def test_the_command_says_whether_something_was_lost(
     out = tmp_path / "a.safetensors"
     done = hublora_cli("convert", str(file), "--to", "kohya", "-o", str(out))
     assert done.status == 0, done.err
-    assert done.out == f"{out}\nLossless: every tensor is unchanged.\n"
+    assert done.out == f"{out}\nLossless: the update of every layer is unchanged.\n"
     done = hublora_cli("convert", str(file), "--to=peft", "-o", str(tmp_path / "p"), "--rank=1")
     assert "Not lossless: a layer differs by up to " in done.out
     args = ["convert", str(file), "--to=peft", "-o", str(tmp_path / "q"), "--rank=1", "--json"]

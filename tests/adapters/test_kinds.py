@@ -253,7 +253,7 @@ def test_a_small_file_cannot_ask_for_a_huge_product(tmp_path: Path) -> None:
     "shapes",
     [
         {"lokr_w1": (128, 128), "lokr_w2": (128, 128)},  # 131 KB as a file, 4 GB in low rank
-        {"lokr_w1": (1, 1), "lokr_w2_a": (20_000, 1), "lokr_w2_b": (1, 20_000)},
+        {"lokr_w1": (1, 1), "lokr_w2_a": (30_000, 1), "lokr_w2_b": (1, 30_000)},
         {"hada_w1_a": (9000, 1), "hada_w1_b": (1, 9000), "hada_w2_a": (9000, 9000),
          "hada_w2_b": (9000, 9000)},
     ],

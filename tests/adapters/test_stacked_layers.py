@@ -278,3 +278,29 @@ def test_layers_tell_the_architecture_where_one_family_has_them(
 ) -> None:
     named = {name.replace(".", "_") if flat else name: (size,) for name, size in layers.items()}
     assert architecture_of_layers({"transformer": named}) == architecture
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("alphas", [(1.0, 1.0, 1.0), (1.0, 3.0, 1.0)])
+def test_stacking_loses_nothing_of_small_half_precision_weights(
+    dtype: torch.dtype, alphas: tuple[float, ...]
+) -> None:
+    """Scales that are equal stay a scale; others are taken into float32 weights."""
+    generator = torch.Generator().manual_seed(4)
+    parts = [f"transformer_blocks.0.attn.to_{part}" for part in "qkv"]
+    layers = {
+        part: LowRank(
+            torch.randn(32, 16, generator=generator).to(dtype),
+            (torch.randn(16, 32, generator=generator) * 1e-4).to(dtype),
+            alpha,
+        )
+        for part, alpha in zip(parts, alphas, strict=True)
+    }
+    stacks = {"double_blocks.0.img_attn.qkv": tuple(parts)}
+    whole = stack(layers, None, stacks)["double_blocks.0.img_attn.qkv"]
+    assert whole.up.dtype == (dtype if len(set(alphas)) == 1 else torch.float32)
+    found = whole.scale * whole.up.double() @ whole.down.double()
+    expected = torch.cat(
+        [one.scale * one.up.double() @ one.down.double() for one in layers.values()]
+    )
+    assert torch.allclose(found, expected, rtol=1e-6, atol=0)

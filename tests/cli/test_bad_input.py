@@ -98,7 +98,7 @@ SENTENCES: dict[str, tuple[list[str], list[str]]] = {
     "NaN": (["run", "{files}/nan.safetensors", "a", *BASE], ["not finite", "checkpoint"]),
     "missing path": (["inspect", "./nowhere"], ["no file or folder nowhere"]),
     "missing home": (["inspect", "~nobody-here/x"], ["no file or folder"]),
-    "scheduler": (["run", "{files}/right", "a", "--scheduler=Best"], ["'Best'", "DDIMScheduler"]),
+    "scheduler": (["run", "{files}/right", "a", "--scheduler=Best"], ["'Best'", "DDIM, "]),
     "device": (["run", "{files}/right", "a", "--device=abacus"], ["'abacus'", "--device"]),
     "width": (["run", "{files}/right", "a", "--width=60"], ["60", "multiple of 8", "56 or 64"]),
     "steps": (["run", "{files}/right", "a", "--steps=5000"], ["1000 timesteps"]),

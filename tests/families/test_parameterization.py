@@ -180,3 +180,15 @@ def test_flow_refuses_weightings_by_signal_to_noise(weighting: dict[str, object]
         flow.weight(torch.tensor([0.5]), **weighting)
     with pytest.raises(ConfigError, match="flow-matching"):
         flow.check_weighting(**{"snr_gamma": None, "debiased": False, **weighting})
+
+
+@pytest.mark.parametrize("shift", [0.0, -1.0])
+def test_noise_levels_that_are_none_are_refused(shift: float) -> None:
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+    with pytest.raises(AdapterError, match="do not decrease from 1 to 0"):
+        Flow.of_scheduler(FlowMatchEulerDiscreteScheduler(shift=shift))
+    with pytest.raises(AdapterError, match="one size of images twice"):
+        Flow.of_scheduler(
+            FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, max_image_seq_len=256)
+        )

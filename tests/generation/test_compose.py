@@ -128,7 +128,7 @@ def test_an_adapter_for_another_width_is_refused_naming_both(pipe: Any, bases: P
         apply_adapters(pipe, [Weighted(adapter)], "bases/epsilon")
     said = str(caught.value)
     assert "me/wide-lora (made for bases/wide) does not fit bases/epsilon" in said
-    assert said.endswith("--base bases/wide")
+    assert said.endswith('base="bases/wide"')
     assert "\n" not in said
     assert not pipe.get_list_adapters()
 

@@ -70,7 +70,7 @@ def test_one_small_image_with_a_caption_in_another_language_is_trained_on(
         (
             {"data__aspect_buckets": True, "data__bucket_batch": 3, "train_batch_size": 2},
             ConfigError,
-            "--train-batch-size 2 does not divide",
+            "train_batch_size=2 does not divide",
         ),
     ],
 )

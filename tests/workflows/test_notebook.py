@@ -35,7 +35,7 @@ def test_results_without_an_image_are_tables(tmp_path: Path) -> None:
     assert "<img" not in missing
     assert ESCAPED in missing
     pushed = PushResult("me/a", "0" * 40, "https://example.com/me/a", ())
-    result = TrainingResult(tmp_path, 3, 1.5, 0.123456789, pushed)._repr_html_()
+    result = TrainingResult(tmp_path, 3, 1.5, 0.123456789, 3, 0.5, pushed)._repr_html_()
     assert ">https://example.com/me/a<" in result
     assert ">0.123457<" in result
     captioned = Captioned(tmp_path, 1, 0, 0, captions={"a.png": HOSTILE})._repr_html_()

@@ -96,7 +96,7 @@ def test_training_from_python_prints_progress_and_nothing_when_asked(
         hublora.train(chosen, **how)
         said = capsys.readouterr().err
         assert ("Training: 1/1  loss " in said) == (name == "default")
-        assert ("weights for 1 step of 1 image on" in said) == (name == "default")
+        assert ("weights on 6 images for 1 step of 1 image" in said) == (name == "default")
         assert len(list((tmp_path / name / "images").glob("[0-9]*.png"))) == 1
     logging.getLogger("diffusers").removeHandler(handler)
     of_diffusers.set_verbosity(level)

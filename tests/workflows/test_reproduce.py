@@ -197,9 +197,9 @@ def test_where_nothing_drifted_only_the_same_bytes_will_do() -> None:
 
 def test_what_is_not_on_the_hub_must_be_named() -> None:
     for changes, word in (
-        ({"base.model": "mine", "base.revision": None}, "--base FOLDER"),
-        ({"data.dataset": None, "data.folder": "dogs"}, "--folder FOLDER"),
-        ({"data.dataset": None, "data.archive": "dogs.zip"}, "--archive FILE"),
+        ({"base.model": "mine", "base.revision": None}, "base=FOLDER"),
+        ({"data.dataset": None, "data.folder": "dogs"}, "folder=FOLDER"),
+        ({"data.dataset": None, "data.archive": "dogs.zip"}, "archive=FILE"),
         ({"adapter.start_from": "mine.safetensors"}, "adapter.start_from=FILE"),
     ):
         with pytest.raises(ConfigError, match=word):

@@ -93,6 +93,10 @@ class FlowTransformer:
         import diffusers
 
         index = json.loads((folder / "model_index.json").read_bytes())
+        missing = [
+            name for name in self.optional_component_classes if not _names_class(index, name)
+        ]
+        components = dict.fromkeys(missing) | components  # diffusers wants to be told
         pipe: Pipeline = getattr(diffusers, str(index["_class_name"])).from_pretrained(
             folder, dtype=dtype, use_safetensors=True, local_files_only=True, **components
         )
@@ -156,8 +160,8 @@ class FlowTransformer:
         """Return mean and standard deviation of (z − shift) · scale, each [B, c, h, w]."""
         vae = pipe.vae
         latents = vae.encode(pixels.to(vae.device, vae.dtype)).latent_dist
-        scale = vae.config.scaling_factor
-        return (latents.mean - vae.config.shift_factor) * scale, latents.std * scale
+        scale, shift = vae.config.scaling_factor, vae.config.shift_factor or 0.0
+        return (latents.mean - shift) * scale, latents.std * scale
 
     def count_tokens(self, pipe: Pipeline, prompts: Sequence[str]) -> list[int]:
         tokens = pipe.tokenizer(list(prompts), truncation=False, verbose=False)
@@ -165,6 +169,11 @@ class FlowTransformer:
 
     def max_tokens(self, pipe: Pipeline) -> int:
         return self.text_length
+
+
+def _names_class(index: Mapping[str, Any], component: str) -> bool:
+    stated = index.get(component)
+    return isinstance(stated, list) and None not in stated
 
 
 def no_negative_prompt(name: str, negative_prompt: str) -> None:

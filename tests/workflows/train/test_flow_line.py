@@ -273,3 +273,49 @@ def test_a_subject_is_trained_with_class_images(images: Path, tmp_path: Path) ->
     )
     assert len(list((tmp_path / "cache" / "class").glob("*/*.png"))) == 1
     assert (result.folder / "pytorch_lora_weights.safetensors").is_file()
+
+
+def test_t5_may_be_missing(images: Path, tmp_path: Path) -> None:
+    pipe = FLOW_PIPELINES["sd3"]()
+    pipe.register_modules(text_encoder_3=None, tokenizer_3=None)
+    pipe.save_pretrained(tmp_path / "base")
+    result = train(str(tmp_path / "base"), {"folder": images}, tmp_path)
+    assert (result.folder / "images" / "0.png").is_file()
+
+
+def test_what_the_base_cannot_do_is_refused_before_encoding(images: Path, tmp_path: Path) -> None:
+    klein = {"base.model": str(save_base("flux2-klein", tmp_path))}
+    z_image = {"base.model": str(save_base("z-image", tmp_path))}
+    common = {
+        "data.cache_dir": tmp_path / "cache",
+        "data.folder": images,
+        "data.resolution": 32,
+        "schedule.max_train_steps": 1,
+        "output_dir": tmp_path / "run",
+    }
+    for changes, said in (
+        ({**klein, "validation.negative_prompt": "bad"}, "takes no negative prompt, got 'bad'"),
+        ({**z_image, "objective.shift": "resolution"}, "states no shift by resolution"),
+        ({**z_image, "objective.debiased": True}, "debiased is not defined"),
+    ):
+        config = hublora.TrainingConfig.from_settings({**common, **changes})
+        with pytest.raises(ConfigError, match=said):
+            hublora.train(config)
+    assert not (tmp_path / "cache" / "latents").exists()
+
+
+def test_an_adapter_of_another_family_with_such_layers_is_refused(
+    images: Path, tmp_path: Path
+) -> None:
+    result = train(str(save_base("chroma", tmp_path)), {"folder": images}, tmp_path)
+    with pytest.raises(AdapterError, match=r"is for a base of the family chroma.*is of flux"):
+        hublora.load(str(result.folder), base=str(save_base("flux-schnell", tmp_path)))
+
+
+def test_a_weighted_prompt_is_refused_where_prompts_are_not_clips(
+    images: Path, tmp_path: Path
+) -> None:
+    base = str(save_base("flux-schnell", tmp_path))
+    result = train(base, {"folder": images}, tmp_path)
+    with pytest.raises(ConfigError, match="do not work with a FluxPipeline"):
+        hublora.run([str(result.folder)], "a (cat:1.5)", output=tmp_path / "x.png", base=base)
