@@ -198,3 +198,16 @@ def test_tokens_are_counted_as_the_text_encoder_reads_them(name: str) -> None:
     family = family_of_pipeline(pipe)
     short, long = family.count_tokens(pipe, ["cat", "cat " * 1100])
     assert 0 < short < family.max_tokens(pipe) < long
+
+
+@pytest.mark.parametrize(
+    ("layers", "dual", "architecture"),
+    [(24, (), "3-m"), (24, (0, 1), "3-5-medium"), (38, (), "3-5-large")],
+)
+def test_the_versions_of_stable_diffusion_3_are_told_apart(
+    layers: int, dual: tuple[int, ...], architecture: str
+) -> None:
+    pipe = FLOW_PIPELINES["sd3"]()
+    pipe.transformer.register_to_config(num_layers=layers, dual_attention_layers=dual)
+    found = family_of_pipeline(pipe).architecture(pipe)
+    assert found == f"stable-diffusion-{architecture}/lora"

@@ -21,11 +21,19 @@ from hublora.families.flow_transformer.family import (
 )
 from hublora.families.lora_names import LoraNames
 from hublora.families.pipeline import Pipeline
-from hublora.families.stable_diffusion_3.known_bases import KNOWN_BASES
+from hublora.families.stable_diffusion_3.known_bases import (
+    KNOWN_BASES,
+    LARGE_35,
+    MEDIUM,
+    MEDIUM_35,
+)
 from hublora.families.stable_diffusion_3.lora_names import BLOCKS, NAMES
 
 if TYPE_CHECKING:
     import torch
+
+
+_LARGE_LAYERS = 38  # of 3.5 large; the medium ones have 24
 
 
 class StableDiffusion3(FlowTransformer):
@@ -61,6 +69,12 @@ class StableDiffusion3(FlowTransformer):
         "encoder_hidden_states": "prompt_embeds",
         "pooled_projections": "pooled_prompt_embeds",
     }
+
+    def architecture(self, pipe: Pipeline) -> str:
+        config = pipe.transformer.config
+        if config.num_layers >= _LARGE_LAYERS:
+            return f"{LARGE_35}/lora"
+        return f"{MEDIUM_35 if config.dual_attention_layers else MEDIUM}/lora"
 
     def is_distilled(self, base: str, folder: Path) -> bool:
         return base.rpartition("/")[2] == "stable-diffusion-3.5-large-turbo"
