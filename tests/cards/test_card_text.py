@@ -228,3 +228,14 @@ def test_the_column_of_the_captions_is_in_the_table(make_facts) -> None:
     assert "| Captions | column 'prompt' of metadata.csv |" in render_card(
         make_facts(training=training)
     )
+
+
+def test_a_base_that_is_not_published_is_named_in_every_call(make_facts):
+    card = render_card(make_facts(base=RepoFacts()))
+    commands = [line for line in card.splitlines() if line.startswith("hublora run")]
+    assert commands
+    assert all(line.endswith(" --base path/to/the/base") for line in commands)
+    block = code_blocks(card, "python")[0]
+    ast.parse(block)
+    assert 'base="path/to/the/base")' in block
+    assert "names its base model" not in card
