@@ -362,6 +362,9 @@ def test_bars_of_the_libraries_stay_away_and_stay_on(hub, read, capfd, monkeypat
         repo_type="dataset",
     )
     monkeypatch.setenv("TQDM_POSITION", "-1")  # bars without a terminal
+    # A command line that ran in this process before has set it, and it has priority.
+    bars = sys.modules["datasets.utils.tqdm"]
+    monkeypatch.setattr(bars, "HF_DATASETS_DISABLE_PROGRESS_BARS", None)
     enable_progress_bars()
     capfd.readouterr()
     read("me/without-bars")
