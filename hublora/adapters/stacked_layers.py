@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from hublora.adapters.adapter import LowRank
@@ -49,7 +50,7 @@ def split_stacked(
     found: dict[str, dict[str, Update]] = {}
     for component, modules in layers.items():
         shapes = base.get(component, {})
-        stacks = _stacks(shapes, flattened)
+        stacks = _stacks(tuple(shapes.items()), flattened)
         own: dict[str, Update] = {}
         for module, layer in modules.items():
             parts = stacks.get(module, ())
@@ -95,9 +96,11 @@ def stack(
     return found
 
 
-def _stacks(layers: Mapping[str, Shape], flattened: bool) -> dict[str, tuple[str, ...]]:
+@lru_cache(maxsize=16)  # of a base's components, which many adapters are put on
+def _stacks(shapes: tuple[tuple[str, Shape], ...], flattened: bool) -> Stacks:
     """Return the names in files of stacked and of swapped layers; a flattened file may have names
     with dots too."""
+    layers = dict(shapes)
     dotted = {
         native: parts
         for native, parts in native_layers(list(layers)).items()

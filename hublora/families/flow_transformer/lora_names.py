@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 
 Table = Mapping[str, tuple[str, ...]]
 
@@ -132,6 +132,7 @@ class TransformerLoraNames:
                 yield dotted.format(*match.groups())
 
 
+@cache
 def _pattern(name: str) -> re.Pattern[str]:
     """Return the regular expression of a name of the table."""
     return re.compile(re.escape(name).replace(r"\{\}", r"(\d+)"))
