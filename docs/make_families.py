@@ -83,9 +83,9 @@ def rows() -> Sequence[str]:
         "| family | pipelines | usual steps, guidance | tokens read | known bases |",
         "|---|---|---|---|---|",
     ]
-    for family in FAMILIES.values():
-        if family.name.endswith("-inpainting"):
-            continue  # the same bases, made for masks: see training.md
+    # Families for inpainting share the bases of the one that they were made from: see training.md.
+    by_bases = {id(family.known_bases): family for family in reversed(FAMILIES.values())}
+    for family in reversed(by_bases.values()):
         pipelines = ", ".join(f"`{name}`" for name in family.pipeline_classes)
         tokens = getattr(family, "text_length", 77)
         bases = ", ".join(sorted(family.known_bases.architectures)) or "–"

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from hublora.errors import ConfigError
-from hublora.families.base import Conditioning, LayerInputs, SamplingDefaults
+from hublora.families.base import LayerInputs, SamplingDefaults
 from hublora.families.blocks import Blocks
-from hublora.families.embedded_call import texts_of_call, with_embeddings
+from hublora.families.embedded_call import TextCall
 from hublora.families.flow_matching import Flow
 from hublora.families.flow_transformer.components import Classes
 from hublora.families.known_bases import KnownBases
@@ -34,7 +34,7 @@ _RESOLUTION = 1024  # pixels: what all published base models were trained on
 _PATCH = 2  # latents on a side of what the transformer sees as one token
 
 
-class FlowTransformer:
+class FlowTransformer(TextCall):
     """A family whose denoiser is one of diffusers' image transformers.
 
     Attributes:
@@ -43,7 +43,6 @@ class FlowTransformer:
         targets: Ends of the names of the denoiser's layers that an adapter targets by default.
         adaptable_text_encoders: Text encoders that an adapter may change.
         text_length: Tokens of a prompt that are read.
-        embedding_arguments: Conditioning -> argument of the pipeline's call.
     """
 
     name: str
@@ -60,7 +59,6 @@ class FlowTransformer:
     targets: ClassVar[tuple[str, ...]] = ATTENTION
     adaptable_text_encoders: ClassVar[tuple[str, ...]] = ()
 
-    embedding_arguments: ClassVar[Mapping[str, str]] = {"encoder_hidden_states": "prompt_embeds"}
     flat_text_encoders: tuple[str, ...] = ()
     denoiser = "transformer"
     vae = "vae"
@@ -130,23 +128,6 @@ class FlowTransformer:
     def sampling(self, base: str, folder: Path) -> SamplingDefaults:
         return self.usual_distilled if self.is_distilled(base, folder) else self.usual
 
-    def call_arguments(
-        self, pipe: Pipeline, prompt: str, negative_prompt: str, guidance_scale: float
-    ) -> dict[str, Any]:
-        return {
-            "prompt": prompt,
-            "negative_prompt": negative_prompt or None,
-            "guidance_scale": guidance_scale,
-        }
-
-    def texts_of_call(self, arguments: Mapping[str, Any]) -> tuple[str, ...]:
-        return texts_of_call(arguments)
-
-    def with_embeddings(
-        self, pipe: Pipeline, arguments: Mapping[str, Any], embedded: Mapping[str, Conditioning]
-    ) -> dict[str, Any]:
-        return with_embeddings(pipe, arguments, embedded, self.embedding_arguments)
-
     def parameterization(self, pipe: Pipeline) -> Parameterization:
         return Flow.of_scheduler(pipe.scheduler)
 
@@ -187,6 +168,27 @@ def no_negative_prompt(name: str, negative_prompt: str) -> None:
             f"The pipeline of {name} takes no negative prompt, got {negative_prompt!r}.",
             "Leave the negative prompt out.",
         )
+
+
+def pipeline_config(folder: Path) -> dict[str, Any]:
+    """Return the `model_index.json` of a pipeline's folder, empty without one."""
+    return component_config(folder, "", "model_index.json")
+
+
+def count_chat_tokens(pipe: Pipeline, prompts: Sequence[str], **options: Any) -> list[int]:
+    """Return the number of tokens of each prompt as a message of a chat.
+
+    Args:
+        pipe: A pipeline whose tokenizer has a chat template.
+        prompts: The prompts.
+        options: Variables of the template.
+    """
+    messages = ([{"role": "user", "content": prompt}] for prompt in prompts)
+    encode = pipe.tokenizer.apply_chat_template
+    encoded = (
+        encode(one, add_generation_prompt=True, return_dict=True, **options) for one in messages
+    )
+    return [len(one["input_ids"]) for one in encoded]
 
 
 def component_config(folder: Path, component: str, file: str = "config.json") -> dict[str, Any]:

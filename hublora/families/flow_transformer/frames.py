@@ -24,8 +24,3 @@ def encode_frames(pipe: Pipeline, pixels: torch.Tensor) -> tuple[torch.Tensor, t
     means = mean.new_tensor(vae.config.latents_mean).view(1, -1, 1, 1)
     deviations = mean.new_tensor(vae.config.latents_std).view(1, -1, 1, 1)
     return (mean - means) / deviations, std / deviations
-
-
-def shown_length(mask: torch.Tensor) -> int:
-    """Return the number of tokens up to the last one that any row of a mask, [B, L], shows."""
-    return int(mask.bool().any(dim=0).nonzero().max()) + 1

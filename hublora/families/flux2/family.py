@@ -6,18 +6,21 @@ Sources: https://huggingface.co/black-forest-labs/FLUX.2-dev; diffusers' `Flux2K
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hublora.families.base import Conditioning, DenoiserInputs, SamplingDefaults
 from hublora.families.blocks import Blocks
-from hublora.families.embedded_call import with_embeddings
 from hublora.families.flow_matching import Flow
 from hublora.families.flow_transformer import components
 from hublora.families.flow_transformer.components import Classes
-from hublora.families.flow_transformer.family import FlowTransformer, no_negative_prompt
+from hublora.families.flow_transformer.family import (
+    FlowTransformer,
+    count_chat_tokens,
+    no_negative_prompt,
+    pipeline_config,
+)
 from hublora.families.flux.family import guidance_of
 from hublora.families.flux2.known_bases import DEV, DEV_BASES, KLEIN_4B, KLEIN_9B, KNOWN_BASES
 from hublora.families.flux2.lora_names import BLOCKS, NAMES
@@ -61,11 +64,7 @@ class Flux2Klein(FlowTransformer):
         return f"{_architecture(pipe.transformer.config.joint_attention_dim)}/lora"
 
     def is_distilled(self, base: str, folder: Path) -> bool:
-        try:
-            index = json.loads((folder / "model_index.json").read_bytes())
-        except (OSError, ValueError, RecursionError):
-            return False
-        return bool(index.get("is_distilled"))
+        return bool(pipeline_config(folder).get("is_distilled"))
 
     def call_arguments(
         self, pipe: Pipeline, prompt: str, negative_prompt: str, guidance_scale: float
@@ -77,13 +76,6 @@ class Flux2Klein(FlowTransformer):
         """Return the prompt, and the empty one with which base models are guided."""
         guided = arguments["guidance_scale"] > 1
         return (arguments["prompt"], "") if guided else (arguments["prompt"],)
-
-    def with_embeddings(
-        self, pipe: Pipeline, arguments: Mapping[str, Any], embedded: Mapping[str, Conditioning]
-    ) -> dict[str, Any]:
-        texts = self.texts_of_call(arguments)
-        named = {**arguments, **({"negative_prompt": ""} if len(texts) > 1 else {})}
-        return with_embeddings(pipe, named, embedded, self.embedding_arguments)
 
     def parameterization(self, pipe: Pipeline) -> Parameterization:
         return Flow.of_scheduler(pipe.scheduler, patch=1)
@@ -107,17 +99,7 @@ class Flux2Klein(FlowTransformer):
         return {"encoder_hidden_states": embeds}
 
     def count_tokens(self, pipe: Pipeline, prompts: Sequence[str]) -> list[int]:
-        return [
-            len(
-                pipe.tokenizer.apply_chat_template(
-                    [{"role": "user", "content": prompt}],
-                    add_generation_prompt=True,
-                    enable_thinking=False,
-                    return_dict=True,
-                )["input_ids"]
-            )
-            for prompt in prompts
-        ]
+        return count_chat_tokens(pipe, prompts, enable_thinking=False)
 
     def predict(
         self, pipe: Pipeline, denoiser: torch.nn.Module, inputs: DenoiserInputs

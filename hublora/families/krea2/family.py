@@ -6,7 +6,6 @@ Sources: https://huggingface.co/krea/Krea-2-Raw; diffusers' `Krea2Pipeline` and
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -15,8 +14,8 @@ from hublora.families.base import Conditioning, DenoiserInputs, SamplingDefaults
 from hublora.families.blocks import Blocks
 from hublora.families.flow_transformer import components
 from hublora.families.flow_transformer.components import Classes
-from hublora.families.flow_transformer.family import FlowTransformer
-from hublora.families.flow_transformer.packing import encode_frames
+from hublora.families.flow_transformer.family import FlowTransformer, pipeline_config
+from hublora.families.flow_transformer.frames import encode_frames
 from hublora.families.krea2.known_bases import KNOWN_BASES
 from hublora.families.krea2.lora_names import BLOCKS, NAMES
 from hublora.families.lora_names import LoraNames
@@ -59,11 +58,7 @@ class Krea2(FlowTransformer):
     }
 
     def is_distilled(self, base: str, folder: Path) -> bool:
-        try:
-            index = json.loads((folder / "model_index.json").read_bytes())
-        except (OSError, ValueError, RecursionError):
-            return False
-        return bool(index.get("is_distilled"))
+        return bool(pipeline_config(folder).get("is_distilled"))
 
     def encode_images(
         self, pipe: Pipeline, pixels: torch.Tensor

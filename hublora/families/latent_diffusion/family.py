@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from hublora.families.base import Conditioning, LayerInputs, SamplingDefaults
+from hublora.families.base import LayerInputs, SamplingDefaults
 from hublora.families.blocks import Blocks
-from hublora.families.embedded_call import texts_of_call, with_embeddings
+from hublora.families.embedded_call import TextCall
 from hublora.families.known_bases import KnownBases
 from hublora.families.latent_diffusion.blocks import UNET_BLOCKS
 from hublora.families.latent_diffusion.components import (
@@ -35,7 +35,7 @@ _PIPELINE_STEP = 8  # in pixels: what diffusers' pipelines accept
 _TEXT_INPUTS = ("attn2.to_k", "attn2.to_v", "attn2_to_k", "attn2_to_v")
 
 
-class LatentDiffusion:
+class LatentDiffusion(TextCall):
     """A family whose denoiser is diffusers' `UNet2DConditionModel`.
 
     Attributes:
@@ -50,8 +50,6 @@ class LatentDiffusion:
     known_bases: KnownBases
     load_options: ClassVar[Mapping[str, Any]]
 
-    # Conditioning -> argument of the pipeline's call.
-    embedding_arguments: ClassVar[Mapping[str, str]] = {"encoder_hidden_states": "prompt_embeds"}
     flat_text_encoders: tuple[str, ...] = ("text_encoder",)
     denoiser = "unet"
     vae = "vae"
@@ -115,23 +113,6 @@ class LatentDiffusion:
 
     def sampling(self, base: str, folder: Path) -> SamplingDefaults:
         return SamplingDefaults(num_inference_steps=30, guidance_scale=7.5)
-
-    def call_arguments(
-        self, pipe: Pipeline, prompt: str, negative_prompt: str, guidance_scale: float
-    ) -> dict[str, Any]:
-        return {
-            "prompt": prompt,
-            "negative_prompt": negative_prompt or None,
-            "guidance_scale": guidance_scale,
-        }
-
-    def texts_of_call(self, arguments: Mapping[str, Any]) -> tuple[str, ...]:
-        return texts_of_call(arguments)
-
-    def with_embeddings(
-        self, pipe: Pipeline, arguments: Mapping[str, Any], embedded: Mapping[str, Conditioning]
-    ) -> dict[str, Any]:
-        return with_embeddings(pipe, arguments, embedded, self.embedding_arguments)
 
     def parameterization(self, pipe: Pipeline) -> Parameterization:
         return discrete_of_scheduler(pipe.scheduler)

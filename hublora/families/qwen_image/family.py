@@ -14,7 +14,7 @@ from hublora.families.blocks import Blocks
 from hublora.families.flow_transformer import components
 from hublora.families.flow_transformer.components import Classes
 from hublora.families.flow_transformer.family import FlowTransformer
-from hublora.families.flow_transformer.packing import encode_frames, shown_length
+from hublora.families.flow_transformer.frames import encode_frames
 from hublora.families.lora_names import LoraNames
 from hublora.families.pipeline import Pipeline
 from hublora.families.qwen_image.known_bases import KNOWN_BASES
@@ -87,7 +87,7 @@ class QwenImage(FlowTransformer):
         call = super().with_embeddings(pipe, arguments, embedded)
         for prefix, _ in zip(("", "negative_"), self.texts_of_call(arguments), strict=False):
             mask = call[f"{prefix}prompt_embeds_mask"].long()
-            length = shown_length(mask)
+            length = _shown_length(mask)
             call[f"{prefix}prompt_embeds_mask"] = mask[:, :length]
             call[f"{prefix}prompt_embeds"] = call[f"{prefix}prompt_embeds"][:, :length]
         return call
@@ -97,7 +97,7 @@ class QwenImage(FlowTransformer):
     ) -> torch.Tensor:
         noisy, embeds = inputs.noisy, inputs.conditioning["encoder_hidden_states"]
         mask = inputs.conditioning["encoder_hidden_states_mask"].bool()
-        length = shown_length(mask)
+        length = _shown_length(mask)
         mask = mask[:, :length]
         height, width = noisy.shape[-2:]
         predicted = denoiser(
@@ -110,3 +110,8 @@ class QwenImage(FlowTransformer):
         )[0]
         scale = pipe.vae_scale_factor
         return pipe._unpack_latents(predicted, height * scale, width * scale, scale).squeeze(2)
+
+
+def _shown_length(mask: torch.Tensor) -> int:
+    """Return the number of tokens up to the last one that any row of a mask, [B, L], shows."""
+    return int(mask.bool().any(dim=0).nonzero().max()) + 1

@@ -18,6 +18,7 @@ from hublora.families.flow_transformer.family import (
     TIMESTEPS,
     FlowTransformer,
     component_config,
+    count_chat_tokens,
 )
 from hublora.families.lora_names import LoraNames
 from hublora.families.pipeline import Pipeline
@@ -94,17 +95,7 @@ class ZImage(FlowTransformer):
         return call
 
     def count_tokens(self, pipe: Pipeline, prompts: Sequence[str]) -> list[int]:
-        return [
-            len(
-                pipe.tokenizer.apply_chat_template(
-                    [{"role": "user", "content": prompt}],
-                    add_generation_prompt=True,
-                    enable_thinking=True,
-                    return_dict=True,
-                )["input_ids"]
-            )
-            for prompt in prompts
-        ]
+        return count_chat_tokens(pipe, prompts, enable_thinking=True)
 
     def predict(
         self, pipe: Pipeline, denoiser: torch.nn.Module, inputs: DenoiserInputs
