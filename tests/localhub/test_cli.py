@@ -18,6 +18,7 @@ from click.testing import CliRunner, Result
 
 from hublora.cli.hub import hub as command
 from hublora.cli.output import out
+from tests.localhub.damage import flip_first_byte
 
 ENTRY = [sys.executable, "-c", "from hublora.cli.hub import hub; hub()"]
 
@@ -112,7 +113,7 @@ def test_a_model_folder_is_taken_in_listed_and_backed_up(tmp_path):
     assert run("gc", *data).exit_code == 0
     (weights,) = [path for path in (tmp_path / "data" / "lfs").rglob("*") if path.is_file()]
     assert run("check", "-q", *data).stdout == ""
-    weights.write_bytes(b"?" + weights.read_bytes()[1:])
+    flip_first_byte(weights)
     checked = run("check", "-q", *data)
     assert checked.stdout.split() == [weights.name]
     assert checked.exit_code == 1

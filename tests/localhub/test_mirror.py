@@ -17,6 +17,7 @@ from hublora.cli.hub import hub as command
 from hublora.cli.output import out
 from hublora.localhub import LocalHub
 from hublora.localhub.store import Store
+from tests.localhub.damage import flip_first_byte
 
 WEIGHTS, OTHER = os.urandom(40_000), os.urandom(3000)
 
@@ -188,7 +189,7 @@ def test_a_damaged_snapshot_is_refused(hub, upstream, mine, tmp_path):
     for name in ("model_index.json", "unet/w.safetensors"):
         blob = (Path(folder) / name).resolve()
         content = blob.read_bytes()
-        blob.write_bytes(b"?" + content[1:])
+        flip_first_byte(blob)
         assert mirror(tmp_path, folder).exit_code == 1
         blob.write_bytes(content)
     store = Store(tmp_path / "mine")

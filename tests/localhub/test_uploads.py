@@ -17,6 +17,7 @@ from huggingface_hub.errors import BadRequestError, HfHubHTTPError
 from hublora.localhub import bodies, create_token
 from hublora.localhub.app import Hub, Settings
 from hublora.localhub.store import Store
+from tests.localhub.damage import flip_first_byte
 from tests.localhub.test_commits import read
 
 
@@ -89,7 +90,7 @@ def test_a_damaged_large_file_is_mended_by_uploading_it_again(hub, api, repo, tm
     store = Store(hub.data_dir)
     for entry in api.get_paths_info(repo, list(files)):
         path = store.large.path(entry.lfs.sha256)
-        path.write_bytes(b"?" + path.read_bytes()[1:])
+        flip_first_byte(path)
     assert read(api, repo, "b.bin", tmp_path / "damaged") != small
     again = [CommitOperationAdd(path, data) for path, data in files.items()]
     api.create_commit(repo, again, commit_message="again")
