@@ -65,6 +65,7 @@ TRAINING_FLAGS: dict[str, str] = {
     "--max-grad-norm": "optimizer.max_grad_norm",
     "--snr-gamma": "objective.snr_gamma",
     "--noise-offset": "objective.noise_offset",
+    "--preserve": "objective.preserve",
     "--mixed-precision": "mixed_precision",
     "--seed": "seed",
     "--validation-prompt": "validation.prompts",

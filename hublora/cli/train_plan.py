@@ -48,6 +48,7 @@ def plan_lines(plan: DryRunReport) -> list[str]:
         f"to train ({plan.step_seconds:.3g} s a step), without generated images",
         "Generated": f"{format_count(plan.gallery, 'image')} at the end"
         + (f", {plan.previews:,} previews" if plan.previews else ""),
+        **({"Preserved": plan.preserved} if plan.preserved else {}),
         "Memory": f"{format_size(plan.memory)}{available}",
         "Disk": f"{format_size(plan.disk)} of the {format_size(plan.disk_free)} free",
         "Pushed to": plan.push_to or "nowhere",

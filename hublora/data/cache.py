@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 EncodePrompts = Callable[[list[str]], "Mapping[str, Tensor]"]
 Count = Callable[[int, int], None]
+Reword = Callable[[str], str]
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ def build_cache(
     *,
     size: tuple[int, int],
     bucket_step: int | None = None,
+    reword: Reword | None = None,
     progress: Count | None = None,
 ) -> CachedDataset:
     """Return the encoded images and captions of `source`, computing what is not cached yet.
@@ -77,6 +79,8 @@ def build_cache(
         encoders: Encoding functions and their keys.
         size: (h, w) of the images in pixels; with buckets, of the square with their area.
         bucket_step: Multiple of which the sides of buckets are; None: all images have `size`.
+        reword: Function from a caption to another one, of which the prompt embeddings are needed
+            too; None needs no others.
         progress: Called with (done, total) images and texts whenever `done` changes.
 
     Raises:
@@ -87,6 +91,8 @@ def build_cache(
     tags = Tags.of(config, cached=encoders.prompts is not None)
     captions = chain.from_iterable(example.captions for example in source.examples)
     texts = tags.texts(captions) if encoders.prompts else []
+    if reword is not None:
+        texts = list(dict.fromkeys([*texts, *map(reword, texts)]))
     about = {"format": FORMAT, **encoders.prompt_key, "texts": texts}
     prompt_folder = config.cache_root / "prompts" / key_of(about)
     counter = _Counter(progress, sum(cache.rows for cache in caches) + len(texts))

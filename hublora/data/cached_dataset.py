@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -209,17 +209,24 @@ class CachedDataset:
         variant, which = divmod(choice, len(captions))
         return self._tags.write(captions[which], variant) if choice else captions[0]
 
-    def prompts(self, indices: Sequence[int], choices: Sequence[int]) -> dict[str, Tensor]:
+    def prompts(
+        self,
+        indices: Sequence[int],
+        choices: Sequence[int],
+        reword: Callable[[str], str] | None = None,
+    ) -> dict[str, Tensor]:
         """Return the prompt embedding of each example's caption: name -> tensor [B, …], CPU.
 
         Args:
             indices: Examples, in [0, len).
             choices: Caption of each index, numbered as in `caption`.
+            reword: Applied to each caption, as `build_cache` was told; None leaves it.
         """
         assert self._prompts is not None, "the captions of this run are not cached"
         import torch
 
         pairs = zip(indices, choices, strict=True)
         texts = [self.caption(index, choice) for index, choice in pairs]
+        texts = texts if reword is None else [reword(text) for text in texts]
         rows = torch.tensor([self._text_rows[text] for text in texts])
         return {name: tensor.index_select(0, rows) for name, tensor in self._prompts.items()}

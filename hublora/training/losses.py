@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from math import prod
@@ -12,6 +12,7 @@ import torch
 from hublora.families import Conditioning, DenoiserInputs
 from hublora.training import objectives
 from hublora.training.accelerator import weight_dtype
+from hublora.training.preservation import rewording
 from hublora.training.rng import (
     choose,
     sample_extra_normals,
@@ -35,6 +36,7 @@ class Samples:
         inpaint_mask_choices: Number of the inpainting mask of each image, from 0.
         noise: [B, c, h, w] on the device, standard normal.
         posterior_noise: [B, c, h, w] on the device, standard normal.
+        reword: Applied to each caption; None leaves it.
     """
 
     indices: list[int]
@@ -44,6 +46,7 @@ class Samples:
     inpaint_mask_choices: Sequence[int]
     noise: torch.Tensor
     posterior_noise: torch.Tensor
+    reword: Callable[[str], str] | None = None
 
 
 def training_losses(
@@ -52,15 +55,17 @@ def training_losses(
     """Return the losses of the samples `numbers` of a training, and their noise levels.
 
     The loss of a sample is the weighted sum over its images, one of each stream. They share a noise
-    level.
+    level. Nothing is preserved while there is no adapter that could change it.
 
     Returns:
         [B] in float32 with gradients, and [B], both on the device.
     """
+    waits = any(session.step < step for step in session.start_step.values())
+    streams = [stream for stream in session.streams if not (stream.preserves and waits)]
     (losses, levels), *others = [
-        _stream_losses(session, stream, numbers, generator) for stream in session.streams
+        _stream_losses(session, stream, numbers, generator) for stream in streams
     ]
-    for stream, (more, _) in zip(session.streams[1:], others, strict=True):
+    for stream, (more, _) in zip(streams[1:], others, strict=True):
         losses = losses + stream.weight * more
     return losses, levels
 
@@ -71,6 +76,8 @@ def _stream_losses(
     """Return losses and noise levels, each [B], of one stream's share of the samples."""
     config = session.config
     samples = _sample(session, stream, numbers, generator)
+    if stream.preserves:
+        return _preserving_losses(session, samples)
     added = samples.noise
     if config.objective.input_perturbation:
         size = prod(added.shape[1:])
@@ -82,6 +89,21 @@ def _stream_losses(
     objective = config.objective
     weights = session.parameterization.weight(levels, objective.snr_gamma, objective.debiased)
     return objectives.per_sample(errors, weights), levels
+
+
+def _preserving_losses(session: Session, samples: Samples) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return losses and noise levels, each [B], of predictions that are to stay the base's own.
+
+    Masks do not apply: they say where the captions are learned.
+    """
+    with torch.no_grad(), session.base_alone():
+        # Not through what keeps processes in step: there is nothing to keep in step.
+        alone = getattr(session.pipe, session.family.denoiser)
+        base, _, _ = predict(session, samples, samples.noise, alone)
+    prediction, _, levels = predict(session, samples, samples.noise)
+    objective = session.config.objective
+    weights = session.parameterization.weight(levels, objective.snr_gamma, objective.debiased)
+    return objectives.per_sample(_errors(session, prediction, base), weights), levels
 
 
 def _sample(
@@ -96,6 +118,9 @@ def _sample(
     indices = [stream.images[index] for index in choices.indices]
     if stream.order is not None:
         indices = stream.order.images(numbers)
+    captions, reword = choices.captions, None
+    if stream.preserves:
+        captions, reword = _undropped(captions), rewording(config)
     shape = data.shape(indices[0])
     levels = session.parameterization.levels(of_run.uniforms, shape)
     noise, posterior_noise, offsets = sample_normals(stream.seed, numbers, shape, generator)
@@ -106,12 +131,18 @@ def _sample(
     return Samples(
         indices,
         choices.variants,
-        choices.captions,
+        captions,
         levels,
         [sample_integer(stream.seed, "hole", number) for number in numbers],
         noise,
         posterior_noise,
+        reword,
     )
+
+
+def _undropped(captions: Sequence[int]) -> list[int]:
+    """Return numbers of captions with the first one where none was trained on."""
+    return [max(choice, 0) for choice in captions]
 
 
 def predict(
@@ -211,8 +242,10 @@ def _conditioning(session: Session, samples: Samples, dtype: torch.dtype) -> Con
     data, device = session.data, session.accelerator.device
     if encodes_prompts(session.config):
         pairs = zip(samples.indices, samples.captions, strict=True)
-        return session.family.encode_prompts(session.pipe, [data.caption(*pair) for pair in pairs])
-    cached = data.prompts(samples.indices, samples.captions)
+        captions = [data.caption(*pair) for pair in pairs]
+        texts = captions if samples.reword is None else [samples.reword(one) for one in captions]
+        return session.family.encode_prompts(session.pipe, texts)
+    cached = data.prompts(samples.indices, samples.captions, samples.reword)
     return {name: _to(tensor, device).to(dtype) for name, tensor in cached.items()}
 
 

@@ -53,12 +53,15 @@ class SampleStream:
         weight: Factor of their loss, above 0.
         seed: Seed of their random choices and noise.
         order: Sampler of batches of one shape; None without aspect buckets.
+        preserves: Whether the target is the base's own prediction for the caption without its
+            trigger words (`hublora.training.preservation`).
     """
 
     images: Sequence[int]
     weight: float
     seed: int
     order: BucketSampler | None = None
+    preserves: bool = False
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,8 @@ class Session:
         denoiser: The denoiser as prepared for the devices.
         optimizer: Optimizer over all trained parameters.
         schedule: Learning-rate schedule.
-        streams: Training images, and for prior preservation class images besides.
+        streams: Training images; for prior preservation class images besides; with
+            `objective.preserve` the training images once more.
         held_out_indices: Indices of the held-out images.
         average: Moving average of the trained parameters; None without `adapter.ema_decay`.
         embedded_prompts: Text -> its conditioning, [1, …] on the CPU, of the gallery's prompts;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -188,6 +189,9 @@ def _streams(
     if class_images:
         seed, weight = derived_seed(config.seed, "class"), config.dreambooth.prior_weight
         streams.append(_stream(config, data, range(own, len(data)), weight, seed))
+    if config.objective.preserve:
+        weight = config.objective.preserve_weight
+        streams.append(replace(streams[0], weight=weight, preserves=True))
     return tuple(streams), held_out_indices
 
 

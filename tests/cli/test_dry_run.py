@@ -110,6 +110,7 @@ def test_a_person_reads_what_it_takes_and_every_setting_that_was_chosen() -> Non
             held_out=10,
             buckets={"1024×1024": 60, "832×1216": 30},
             class_images=7,
+            preserved="The base's own prediction is preserved for 'dog'",
             size=(1024, 1024),
             weights=797_184,
             learning_rate=1.0,
@@ -145,6 +146,7 @@ def test_a_person_reads_what_it_takes_and_every_setting_that_was_chosen() -> Non
     assert "120 MB of the 500 GB free" in text
     assert "1 min to encode, then 1 h 17 min to train (3.1 s a step)" in text
     assert "2.9 GB of 8.0 GB" in text
+    assert "Preserved  The base's own prediction is preserved for 'dog'" in text
     assert lines[lines.index("Shapes") + 2].split() == ["832×1216", "30", "█" * 15]
     assert lines[-3:] == ["Settings", "  base.model: a/b", "  optimizer.name: prodigy"]
 

@@ -349,6 +349,7 @@ NEEDED = {
     "--dataset-config": ["--dataset", "a/b"],
     "--dataset-revision": ["--dataset", "a/b"],
     "--keep-tags": ["--shuffle-tags"],
+    "--preserve": ["--trigger", "sks dog"],
     "--streaming": ["--dataset", "a/b", "--max-train-samples", "9"],
     **dict.fromkeys(("--class-data-dir", "--num-class-images", "--prior-loss-weight"), SUBJECT),
     "--instance-prompt": SUBJECT[:2],

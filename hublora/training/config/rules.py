@@ -277,6 +277,31 @@ RULES: tuple[Rule, ...] = (
         "--method dreambooth requires the caption of all images (--instance-prompt).",
         'Add e.g. --instance-prompt "a photo of sks dog". Or name captions: --caption-column text.',
     ),
+    # Preservation without class images
+    (
+        lambda c: c.objective.preserve and c.method == "textual-inversion",
+        "--preserve keeps an adapter from changing the base, and --method textual-inversion trains "
+        "none.",
+        "Leave --preserve out.",
+    ),
+    (
+        lambda c: (
+            c.objective.preserve
+            and not c.adapter.trigger_words
+            and c.objective.preserve_class is None
+        ),
+        "--preserve requires trigger words (--trigger), without which it cannot tell what is new "
+        "from what is to stay.",
+        'Add --trigger "sks dog", or name what is to stay: --set objective.preserve_class=dog.',
+    ),
+    (
+        lambda c: (
+            not c.objective.preserve
+            and (c.objective.preserve_class is not None or c.objective.preserve_weight != 1)
+        ),
+        "objective.preserve_class and objective.preserve_weight require --preserve.",
+        "Add --preserve, or leave them out.",
+    ),
     # Token embeddings
     (
         lambda c: c.method not in _TOKEN_METHODS and bool(c.tokens.placeholders),

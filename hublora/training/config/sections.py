@@ -174,6 +174,18 @@ class ObjectiveSettings(Section):
     huber: float | None = Field(
         None, gt=0, description="Threshold of the pseudo-Huber loss; squared error if not given."
     )
+    preserve: bool = Field(
+        False,
+        description="Preserve the base's own predictions for captions without their trigger words; "
+        "needs no class images.",
+    )
+    preserve_class: str | None = Field(
+        None,
+        min_length=1,
+        description='What stands in those captions for the trigger words, such as "dog" (default: '
+        "nothing).",
+    )
+    preserve_weight: float = Field(1.0, gt=0, description="Weight of the loss that preserves.")
     density: Density = Field(
         "uniform", description="Flow matching: how often each noise level is trained."
     )

@@ -196,6 +196,7 @@ _ROWS = frozenset(
         *("optimizer.weight_decay", "optimizer.text_encoder_weight_decay"),
         *("schedule.name", "schedule.warmup_steps", "schedule.max_train_steps"),
         *("objective.snr_gamma", "objective.noise_offset", "objective.outside_mask"),
+        *("objective.preserve", "objective.preserve_class"),
         *("tokens.placeholders", "tokens.num_vectors", "tokens.learning_rate"),
         *("holdout.images", "dreambooth.class_folder"),
     )
@@ -209,7 +210,8 @@ def _named_settings(session: Session) -> dict[str, object]:
     return {
         "method": config.method,
         "preset": config.preset,
-        "class images": len(session.streams[1].images) if len(session.streams) > 1 else None,
+        "class images": _class_images(session),
+        "preserved": _preserved(session),
         "learned words": ", ".join(tokens.lengths) if tokens else None,
         "vectors a word": config.tokens.num_vectors if tokens else None,
         "learning rate": config.optimizer.learning_rate,
@@ -247,6 +249,26 @@ def _named_settings(session: Session) -> dict[str, object]:
         "gradient clipping": config.optimizer.max_grad_norm,
         "seed": config.seed,
     }
+
+
+def _class_images(session: Session) -> int | None:
+    """Return the number of class images; None without prior preservation."""
+    return next((len(one.images) for one in session.streams[1:] if not one.preserves), None)
+
+
+def _preserved(session: Session) -> str | None:
+    """Return what the base's own predictions are preserved for; None without
+    `objective.preserve`."""
+    objective = session.config.objective
+    if not objective.preserve:
+        return None
+    words = session.config.adapter.trigger_words
+    instead = objective.preserve_class
+    if not words:
+        return f"the base's predictions for {instead!r}"
+    named = ", ".join(map(repr, words))
+    how = f"with {instead!r} for {named}" if instead else f"without {named}"
+    return f"the base's predictions for the captions {how}"
 
 
 def _levels_table(session: Session) -> dict[str, object]:

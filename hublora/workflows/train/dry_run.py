@@ -55,6 +55,8 @@ class DryRunReport:
         held_out: Number of held-out images.
         buckets: "width×height" -> number of images; empty without aspect buckets.
         class_images: Number of class images to generate first.
+        preserved: Captions whose predictions are preserved, and the cost, as a sentence; None
+            without `objective.preserve`.
         size: Height and width of the images in pixels; of buckets, the square of their area.
         weights: Number of trained parameters.
         learning_rate: Peak learning rate of the adapter; None without adapter.
@@ -86,6 +88,7 @@ class DryRunReport:
     held_out: int
     buckets: dict[str, int]
     class_images: int
+    preserved: str | None
     size: tuple[int, int]
     weights: int
     learning_rate: float | None
@@ -118,6 +121,7 @@ def dry_run(
     """
     from hublora.training.accelerator import device_name
     from hublora.training.distributed import join_processes
+    from hublora.training.preservation import preservation_note
     from hublora.training.session import total_steps
     from hublora.training.setup import split_images
 
@@ -151,6 +155,7 @@ def dry_run(
         if config.data.aspect_buckets
         else {},
         class_images=_missing_class_images(ready),
+        preserved=preservation_note(config, [c for one in source.examples for c in one.captions]),
         size=trial.session.data.size,
         weights=sum(parameter.numel() for parameter in trial.session.parameters),
         learning_rate=config.optimizer.learning_rate if trial.session.adapted else None,

@@ -200,6 +200,7 @@ def encode(
     from hublora.data import Encoders, build_cache
     from hublora.data.captions import count_truncated, truncation_note
     from hublora.families import text_encoders_of
+    from hublora.training.preservation import preservation_note, rewording
     from hublora.training.target_layers import encodes_prompts
     from hublora.training.token_embeddings import count_tokens
 
@@ -212,6 +213,8 @@ def encode(
     )
     if note := truncation_note(cut, len(captions), longest):
         callback(Note(note + ".", warning=True))
+    if note := preservation_note(config, captions):
+        callback(Note(note))
 
     vae = getattr(pipe, family.vae)
     text_encoders = [getattr(pipe, name) for name in text_encoders_of(family, pipe)]
@@ -243,6 +246,7 @@ def encode(
         ),
         size=size,
         bucket_step=bucket_step,
+        reword=rewording(config),
         progress=lambda done, total: callback(Progress("Encoding", done, total)),
     )
     for encoder in (vae, *text_encoders):

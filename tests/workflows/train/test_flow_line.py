@@ -213,9 +213,20 @@ def test_a_resumed_training_ends_in_the_same_bytes(name: str, images: Path, tmp_
     sections = {
         "schedule": {"max_train_steps": 4, "name": "constant"},
         "checkpoint": {"steps": 2},
-        "objective": {"density": "logit_normal"},
+        "adapter": {"rank": 2, "trigger_words": ["red cat"]},
+        "objective": {
+            "density": "logit_normal",
+            "preserve": True,
+            "preserve_class": "cat",
+            "preserve_weight": 0.5,
+        },
     }
     whole = train(base, {"folder": images}, tmp_path, **sections)
+    card = (whole.folder / "README.md").read_text()
+    assert (
+        "| preserved | the base's predictions for the captions with 'cat' for 'red cat' |" in card
+    )
+    assert "| objective.preserve_weight | 0.5 |" in card.replace("\\", "")
     part = tmp_path / "part"
     shutil.copytree(whole.folder, part / "run")
     shutil.rmtree(part / "run" / "checkpoint-4")
