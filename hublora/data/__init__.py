@@ -6,7 +6,7 @@ build_cache(source, …) -> CachedDataset  their latents and prompt embeddings, 
 
 from __future__ import annotations
 
-from hublora.data.cache import Encoders, build_cache
+from hublora.data.cache import Encoders, build_cache, cached_texts
 from hublora.data.cached_dataset import CachedDataset
 from hublora.data.config import DataConfig
 from hublora.data.examples import Example, Skipped
@@ -21,6 +21,7 @@ __all__ = [
     "Skipped",
     "Source",
     "build_cache",
+    "cached_texts",
     "first",
     "join",
     "open_source",

@@ -89,10 +89,7 @@ def build_cache(
     buckets = assign_buckets(source.examples, config, size, bucket_step)
     caches = [BucketCache(source, config, bucket, encoders.image_key) for bucket in buckets]
     tags = Tags.of(config, cached=encoders.prompts is not None)
-    captions = chain.from_iterable(example.captions for example in source.examples)
-    texts = tags.texts(captions) if encoders.prompts else []
-    if reword is not None:
-        texts = list(dict.fromkeys([*texts, *map(reword, texts)]))
+    texts = cached_texts(source, config, reword) if encoders.prompts else []
     about = {"format": FORMAT, **encoders.prompt_key, "texts": texts}
     prompt_folder = config.cache_root / "prompts" / key_of(about)
     counter = _Counter(progress, sum(cache.rows for cache in caches) + len(texts))
@@ -110,6 +107,14 @@ def build_cache(
         reused = reused and cached
     folders = [*(cache.folder for cache in caches), *([prompt_folder] if texts else [])]
     return CachedDataset(encoded, source.examples, size, tags, prompts, reused, folders)
+
+
+def cached_texts(source: Source, config: DataConfig, reword: Reword | None = None) -> list[str]:
+    """Return the distinct texts whose prompt embeddings are cached, "" among them; arguments as of
+    `build_cache`."""
+    captions = chain.from_iterable(example.captions for example in source.examples)
+    texts = Tags.of(config, cached=True).texts(captions)
+    return texts if reword is None else list(dict.fromkeys([*texts, *map(reword, texts)]))
 
 
 def _open_bucket(

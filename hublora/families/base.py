@@ -242,6 +242,11 @@ class Family(Protocol):
         """
         ...
 
+    def padded_length(self, pipe: Pipeline, prompts: Sequence[str]) -> int | None:
+        """Return the fewest tokens to which these prompts may be padded without another prediction;
+        None where the denoiser attends to padding, so that only the family's own length will do."""
+        ...
+
     def count_tokens(self, pipe: Pipeline, prompts: Sequence[str]) -> list[int]:
         """Return the number of tokens of each prompt, markers included, before truncation."""
         ...

@@ -1,4 +1,8 @@
-"""Chroma: FLUX.1's layout without pooled prompts, with attention that leaves out padding.
+"""Chroma: FLUX.1's layout without pooled prompts, with attention that counts padding less.
+
+Its mask is meant to leave out all padded tokens but the first. In diffusers 0.42.1 it is a float,
+which attention adds in place of masking with it: padding has 1/e of its weight, and prompts are
+padded to the full length here too, so that what is trained is what the pipeline runs.
 
 Sources: https://huggingface.co/lodestones/Chroma1-HD; diffusers' `ChromaPipeline`.
 """

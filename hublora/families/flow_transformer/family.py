@@ -144,6 +144,9 @@ class FlowTransformer(TextCall):
         scale, shift = vae.config.scaling_factor, vae.config.shift_factor or 0.0
         return (latents.mean - shift) * scale, latents.std * scale
 
+    def padded_length(self, pipe: Pipeline, prompts: Sequence[str]) -> int | None:
+        return None
+
     def count_tokens(self, pipe: Pipeline, prompts: Sequence[str]) -> list[int]:
         tokens = pipe.tokenizer(list(prompts), truncation=False, verbose=False)
         return [len(ids) for ids in tokens.input_ids]

@@ -79,6 +79,15 @@ class Krea2(FlowTransformer):
             "encoder_attention_mask": mask.to(embeds.dtype),
         }
 
+    def padded_length(self, pipe: Pipeline, prompts: Sequence[str]) -> int | None:
+        """Return the longest prompt's number of tokens with the end of the template: padding is
+        masked, and takes no positions."""
+        texts = [pipe.prompt_template_encode_prefix + prompt for prompt in prompts]
+        tokens = pipe.tokenizer(texts, truncation=False, verbose=False).input_ids
+        start = int(pipe.prompt_template_encode_start_idx)
+        end = int(pipe.prompt_template_encode_num_suffix_tokens)
+        return min(max(map(len, tokens)) - start + end, self.text_length)
+
     def with_embeddings(
         self, pipe: Pipeline, arguments: Mapping[str, Any], embedded: Mapping[str, Conditioning]
     ) -> dict[str, Any]:

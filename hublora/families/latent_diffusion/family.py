@@ -137,6 +137,9 @@ class LatentDiffusion(TextCall):
             scale = scale / mean.new_tensor(deviations).view(1, -1, 1, 1)
         return mean * scale, latents.std * scale
 
+    def padded_length(self, pipe: Pipeline, prompts: Sequence[str]) -> int | None:
+        return None
+
     def count_tokens(self, pipe: Pipeline, prompts: Sequence[str]) -> list[int]:
         tokens = pipe.tokenizer(list(prompts), truncation=False, verbose=False)
         return [len(ids) for ids in tokens.input_ids]

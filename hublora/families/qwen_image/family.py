@@ -80,6 +80,14 @@ class QwenImage(FlowTransformer):
             "encoder_hidden_states_mask": pad(mask.to(embeds.dtype), (0, missing)),
         }
 
+    def padded_length(self, pipe: Pipeline, prompts: Sequence[str]) -> int | None:
+        """Return the longest prompt's number of tokens after the start of the template: padding is
+        masked."""
+        texts = [pipe.prompt_template_encode.format(prompt) for prompt in prompts]
+        tokens = pipe.tokenizer(texts, truncation=False, verbose=False).input_ids
+        start = int(pipe.prompt_template_encode_start_idx)
+        return min(max(map(len, tokens)) - start, self.text_length)
+
     def with_embeddings(
         self, pipe: Pipeline, arguments: Mapping[str, Any], embedded: Mapping[str, Conditioning]
     ) -> dict[str, Any]:

@@ -94,6 +94,10 @@ class ZImage(FlowTransformer):
             call[f"{prefix}prompt_embeds"] = [call[f"{prefix}prompt_embeds"][0][shown]]
         return call
 
+    def padded_length(self, pipe: Pipeline, prompts: Sequence[str]) -> int | None:
+        """Return the longest prompt's number of tokens: padding is cut off."""
+        return min(max(self.count_tokens(pipe, prompts)), self.text_length)
+
     def count_tokens(self, pipe: Pipeline, prompts: Sequence[str]) -> list[int]:
         return count_chat_tokens(pipe, prompts, enable_thinking=True)
 

@@ -197,7 +197,7 @@ def encode(
     """
     import torch
 
-    from hublora.data import Encoders, build_cache
+    from hublora.data import Encoders, build_cache, cached_texts
     from hublora.data.captions import count_truncated, truncation_note
     from hublora.families import text_encoders_of
     from hublora.training.preservation import preservation_note, rewording
@@ -219,6 +219,14 @@ def encode(
     vae = getattr(pipe, family.vae)
     text_encoders = [getattr(pipe, name) for name in text_encoders_of(family, pipe)]
     dtype = text_encoders[0].dtype
+    reword = rewording(config)
+    caches_prompts = not encodes_prompts(config)
+    # Padding that the denoiser never sees would be most of the cache.
+    length = (
+        family.padded_length(pipe, cached_texts(source, config.data, reword))
+        if caches_prompts
+        else None
+    )
 
     def encode_images(pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         vae.to(device)
@@ -230,7 +238,7 @@ def encode(
         for encoder in text_encoders:
             encoder.to(device)
         with torch.no_grad():
-            encoded = family.encode_prompts(pipe, prompts)
+            encoded = family.encode_prompts(pipe, prompts, length)
         return {name: tensor.cpu() for name, tensor in encoded.items()}
 
     data = build_cache(
@@ -238,15 +246,15 @@ def encode(
         config.data,
         Encoders(
             encode_images,
-            None if encodes_prompts(config) else encode_prompts,
+            encode_prompts if caches_prompts else None,
             image_key=image_key(base, device),
-            prompt_key=prompt_key(base, device, dtype, longest),
+            prompt_key=prompt_key(base, device, dtype, length or longest),
             batch_size=4 if device.type == "cuda" else 1,
             inpaints=family.inpaints(pipe),
         ),
         size=size,
         bucket_step=bucket_step,
-        reword=rewording(config),
+        reword=reword,
         progress=lambda done, total: callback(Progress("Encoding", done, total)),
     )
     for encoder in (vae, *text_encoders):
