@@ -46,10 +46,20 @@ may be larger than all the rest, are taken out of memory for the whole training.
 ## Distilled bases
 
 Few-step bases are recognised by their own files, and `hublora run` takes their usual steps and guidance.
-Training on one undoes the distillation, which is said before the training starts.
+Training on one undoes the distillation, which is said before the training starts. There are two ways
+around it.
 
-| distilled | train on |
-|---|---|
+**Train on the original, generate with the distilled one.** Both have the same layers. Trained on a base in
+bold, an adapter's previews, gallery and card are of the distilled one, with its own steps and guidance, and
+`hublora run` takes that one; `--base` names either. Of the second base only what differs is downloaded and
+loaded. `--generation-base` names another one, and the trained base itself where none is wanted. A base with
+other layers or sizes is refused by its headers, before its weights are downloaded.
+
+**Train on the distilled one with an assistant**: `--assistant REF[:WEIGHT]` is an adapter that undoes the
+distillation. It acts, frozen, while the other one is trained, and in no image.
+
+| distilled | train on | or with `--assistant` |
+|---|---|---|
 """
 FILES = """
 ## Adapter files
@@ -106,12 +116,12 @@ def _usual(family: Family) -> str:
 
 def distilled() -> Sequence[str]:
     """Return the rows of distilled bases."""
-    pairs = {
-        one: other
-        for family in FAMILIES.values()
-        for one, other in family.known_bases.undistilled.items()
-    }
-    return [f"| {one} | {other} |" for one, other in pairs.items()]
+    rows = {}
+    for known in (family.known_bases for family in FAMILIES.values()):
+        for one, other in known.undistilled.items():
+            named = f"**{other}**" if known.generation.get(other) == one else other
+            rows[one] = f"| {one} | {named} | {known.assistants.get(one, '')} |"
+    return list(rows.values())
 
 
 def page() -> str:

@@ -54,6 +54,9 @@ class AdapterFacts:
     Attributes:
         base_model: Hub id of the base it was trained on.
         base_revision: Commit of that base.
+        generation_base: Hub id of the base, with the same layers, that its images are generated
+            with where it is another one.
+        generation_revision: Commit of that one.
         family: Name in the families registry.
         components: Components of the pipeline that it changes.
         ranks: Ranks that occur, smallest first.
@@ -76,6 +79,8 @@ class AdapterFacts:
 
     base_model: str | None = None
     base_revision: str | None = None
+    generation_base: str | None = None
+    generation_revision: str | None = None
     family: str | None = None
     components: tuple[str, ...] = ()
     ranks: tuple[int, ...] = ()

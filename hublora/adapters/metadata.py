@@ -14,6 +14,7 @@ from hublora.quoting import one_line
 MODELSPEC_VERSION = "1.0.1"
 _READ = (
     *("hublora.base_model", "hublora.base_revision", "hublora.family", "hublora.trigger_words"),
+    *("hublora.generation_base", "hublora.generation_revision"),
     *("modelspec.title", "modelspec.trigger_phrase", "modelspec.license", "ss_output_name"),
 )
 
@@ -31,6 +32,8 @@ def metadata_of_facts(
     found = {
         "hublora.base_model": facts.base_model,
         "hublora.base_revision": facts.base_revision,
+        "hublora.generation_base": facts.generation_base,
+        "hublora.generation_revision": facts.generation_revision,
         "hublora.family": facts.family,
         "hublora.trigger_words": words,
         "modelspec.title": facts.title,
@@ -50,6 +53,8 @@ def facts_of_metadata(metadata: Mapping[str, str]) -> dict[str, Any]:
     found = {
         "base_model": metadata.get("hublora.base_model"),
         "base_revision": metadata.get("hublora.base_revision"),
+        "generation_base": metadata.get("hublora.generation_base"),
+        "generation_revision": metadata.get("hublora.generation_revision"),
         "family": metadata.get("hublora.family"),
         "license": metadata.get("modelspec.license"),
         "title": metadata.get("modelspec.title") or metadata.get("ss_output_name"),

@@ -141,6 +141,8 @@ class CardFacts:
     Attributes:
         title: Heading of the card.
         base: Base model that the adapter was trained on.
+        generation_base: Base model that its images were generated with, and that its code loads;
+            None where it is `base`.
         family_tags: Hub tags of the base's family.
         pipeline_class: Name of the diffusers pipeline class, e.g. "StableDiffusionPipeline".
         hublora_version: Version that wrote the card.
@@ -173,6 +175,7 @@ class CardFacts:
     family_tags: tuple[str, ...]
     pipeline_class: str
     hublora_version: str
+    generation_base: RepoFacts | None = None
     repo_id: str | None = None
     dtype: str | None = None
     dataset: RepoFacts = RepoFacts()
@@ -194,3 +197,8 @@ class CardFacts:
     training: TrainingFacts = field(default_factory=TrainingFacts)
     environment: Mapping[str, Value] = field(default_factory=dict)
     description: str = ""
+
+    @property
+    def used_base(self) -> RepoFacts:
+        """The base model that the adapter is used on."""
+        return self.generation_base or self.base

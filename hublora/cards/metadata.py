@@ -41,8 +41,8 @@ def front_matter(facts: CardFacts) -> dict[str, Any]:
     """Return the entries of the front matter; unknown facts have no key."""
     license = license_of(facts)
     entries = {
-        "base_model": facts.base.id,
-        "base_model_relation": "adapter" if facts.base.id else None,
+        "base_model": _base_models(facts),
+        "base_model_relation": "adapter" if _base_models(facts) else None,
         "library_name": "diffusers",
         "pipeline_tag": "text-to-image",
         "instance_prompt": one_line(", ".join(facts.trigger_words)),
@@ -53,6 +53,13 @@ def front_matter(facts: CardFacts) -> dict[str, Any]:
         "widget": [widget(image) for image in facts.gallery],
     }
     return {key: value for key, value in entries.items() if value}
+
+
+def _base_models(facts: CardFacts) -> str | list[str] | None:
+    """Return the base model's id, or the ids of both: the one that the adapter is used on first,
+    since pages that generate images take the first."""
+    ids = [base.id for base in (facts.used_base, facts.base) if base.id]
+    return list(dict.fromkeys(ids)) if len(set(ids)) > 1 else next(iter(ids), None)
 
 
 def _kind_tags(facts: CardFacts) -> list[str]:

@@ -25,12 +25,18 @@ class _Own:
 
 _OWN = {
     "base.model": _Own("--base", "./your-base", "the base model"),
+    "base.generation": _Own(
+        "--generation-base", "./your-generation-base", "the base model that images are generated on"
+    ),
     "data.folder": _Own("--folder", "./your-images", "the images"),
     "data.archive": _Own("--archive", "./your-images.zip", "the images"),
     "adapter.start_from": _Own(
         "--set adapter.start_from=",
         "./your-adapter.safetensors",
         "the adapter that the training started from",
+    ),
+    "adapter.assistant": _Own(
+        "--assistant", "./your-assistant.safetensors", "the assistant adapter"
     ),
     "dreambooth.class_folder": _Own(
         "--class-data-dir", "./your-class-images", "the images of the class"

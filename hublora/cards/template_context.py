@@ -33,7 +33,10 @@ def view(facts: CardFacts) -> dict[str, Any]:
     again = defuse(facts.training.command or "").strip()
     return {
         "title": markdown.inline(facts.title),
-        "base": _repo(facts.base, "its base model"),
+        "base": _repo(facts.used_base, "its base model"),
+        "trained_base": _repo(facts.base, "a base model that is not published")
+        if facts.generation_base
+        else None,
         "training_set": _training_set(facts),
         "size": _size(facts),
         "own_words": mark(defuse(facts.description).strip() or _INVITATION),
@@ -46,11 +49,13 @@ def view(facts: CardFacts) -> dict[str, Any]:
         "shell_prompt": quoting.shell_word(prompt),
         "python_prompt": quoting.python_text(prompt),
         "pipeline_class": facts.pipeline_class,
-        "base_is_known": facts.base.id is not None,
-        "base_flag": "" if facts.base.id else " --base path/to/the/base",
-        "base_keyword": "" if facts.base.id else ', base="path/to/the/base"',
-        "base_ref": quoting.python_text(facts.base.id or "path/to/the/base"),
-        "base_revision": quoting.python_text(facts.base.revision) if facts.base.revision else None,
+        "base_is_known": facts.used_base.id is not None,
+        "base_flag": "" if facts.used_base.id else " --base path/to/the/base",
+        "base_keyword": "" if facts.used_base.id else ', base="path/to/the/base"',
+        "base_ref": quoting.python_text(facts.used_base.id or "path/to/the/base"),
+        "base_revision": quoting.python_text(facts.used_base.revision)
+        if facts.used_base.revision
+        else None,
         "dtype": facts.dtype,
         "weight_name": quoting.python_text(facts.weight_name) if facts.weight_name else None,
         "kind": textual_inversion.kind(facts),
@@ -157,6 +162,7 @@ def _made(facts: CardFacts) -> list[tuple[str, str]]:
     repos = [
         ("Base model", _repo(facts.base, "")),
         ("Base revision", markdown.inline(facts.base.revision or "")),
+        *_generated_with(facts),
         ("Dataset", _dataset(facts)),
         ("Dataset revision", markdown.inline(facts.dataset.revision or "")),
     ]
@@ -174,6 +180,16 @@ def _made(facts: CardFacts) -> list[tuple[str, str]]:
         ("Peak memory", format_size(memory) if memory else None),
     ]
     return [row for row in repos if row[1]] + _rows(texts)
+
+
+def _generated_with(facts: CardFacts) -> list[tuple[str, str]]:
+    other = facts.generation_base
+    if other is None:
+        return []
+    return [
+        ("Generation base", _repo(other, "")),
+        ("Revision of the generation base", markdown.inline(other.revision or "")),
+    ]
 
 
 def _steps(training: TrainingFacts) -> str | None:
@@ -208,6 +224,10 @@ def _license_sentences(facts: CardFacts) -> list[str]:
             if dataset.id
             else f"{_dataset(facts)} names no licence for its images: it is unknown."
         )
+    other = facts.generation_base
+    if other is not None and other.license.id != facts.base.license.id:
+        name = _license_name(other.license) if other.license.id else "unknown"
+        sentences.append(f"The licence of {_repo(other, 'the generation base')} is {name}.")
     if facts.license is None and not facts.dataset.license.id:
         sentences.append("Whether commercial use is allowed is therefore unknown.")
     return sentences

@@ -111,7 +111,10 @@ def _describe(found: Preflight) -> str:
 def _describe_one(one: InspectedAdapter, found: Preflight) -> str:
     facts = one.facts
     rows = {
-        "base": _base(facts),
+        "base": _base(facts.base_model, facts.base_revision),
+        "used on": _base(facts.generation_base, facts.generation_revision)
+        if facts.generation_base
+        else None,
         "family": facts.family,
         "kind": ", ".join(facts.methods),
         "changes": _changes(facts),
@@ -140,9 +143,8 @@ def _changes(facts: AdapterFacts) -> str | None:
     return f"{', '.join(facts.components)}: {', '.join(facts.targets)}"
 
 
-def _base(facts: AdapterFacts) -> str:
-    base = facts.base_model or "unknown"
-    return f"{base}@{facts.base_revision[:8]}" if facts.base_model and facts.base_revision else base
+def _base(name: str | None, commit: str | None) -> str:
+    return f"{name}@{commit[:8]}" if name and commit else name or "unknown"
 
 
 def _fit(one: InspectedAdapter, found: Preflight) -> str | None:

@@ -14,6 +14,7 @@ from hublora import strict_yaml
 from hublora.cli.diffusers_flags import translate_flags
 from hublora.errors import ConfigError
 from hublora.flag_names import TRAINING_FLAGS
+from hublora.refs import AdapterRef
 from hublora.training.config.training_config import TrainingConfig, flatten, read_settings_file
 
 
@@ -70,6 +71,8 @@ def _option(flag: str, key: str) -> Any:
         kind = click.Choice([str(choice) for choice in typing.get_args(kind)])
     elif kind is Path:
         kind = click.Path(path_type=Path)
+    elif kind is AdapterRef:  # parsed with the settings
+        kind, settings["metavar"] = str, "ADAPTER"
     return click.option(flag, parameter, type=kind, multiple=multiple, **settings)
 
 

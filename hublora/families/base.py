@@ -123,12 +123,15 @@ class Family(Protocol):
     @property
     def default_targets(self) -> Mapping[str, tuple[str, ...]]: ...
 
-    def load(self, folder: Path, dtype: torch.dtype | dict[str, torch.dtype]) -> Pipeline:
+    def load(
+        self, folder: Path, dtype: torch.dtype | dict[str, torch.dtype], **components: Any
+    ) -> Pipeline:
         """Return the pipeline in `folder` on the CPU, from safetensors only.
 
         Args:
             folder: A pipeline's folder, with `model_index.json`.
             dtype: Dtype of all weights, or component -> dtype, with "default" for the others.
+            components: Components that stand for those in the folder, which may be missing there.
         """
         ...
 

@@ -20,6 +20,10 @@ class KnownBases:
         kohya_versions: Value of `ss_base_model_version` in files of kohya's tools -> modelspec
             name.
         undistilled: Hub id of a distilled base model -> of the one to train on in its place.
+        assistants: Hub id of a distilled base model -> ref of an adapter that undoes the
+            distillation while another one is trained.
+        generation: Hub id of a base model that is meant to be trained on -> of the one, with the
+            same layers, that its adapters are used on.
         text_widths: Width of the prompt embeddings that the denoiser attends to -> modelspec name.
     """
 
@@ -29,6 +33,8 @@ class KnownBases:
     short_names: Mapping[str, str] = field(default_factory=dict)
     kohya_versions: Mapping[str, str] = field(default_factory=dict)
     undistilled: Mapping[str, str] = field(default_factory=dict)
+    assistants: Mapping[str, str] = field(default_factory=dict)
+    generation: Mapping[str, str] = field(default_factory=dict)
     text_widths: Mapping[int, str] = field(default_factory=dict)
 
     @property

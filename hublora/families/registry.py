@@ -150,6 +150,18 @@ def architecture_of_kohya(version: str) -> str | None:
     return next((name for name in known if name), None)
 
 
+def generation_base_of(hub_id: str) -> str | None:
+    """Return the Hub id of the base model that adapters of a published one are used on, None if it
+    is that one itself or is not known."""
+    known = (family.known_bases.generation.get(hub_id) for family in _ALL)
+    return next((name for name in known if name), None)
+
+
+def known_assistants() -> tuple[str, ...]:
+    """Return the refs of adapters that undo a base model's distillation while one is trained."""
+    return tuple(ref for family in _ALL for ref in family.known_bases.assistants.values())
+
+
 def native_layers(layers: Collection[str]) -> Mapping[str, tuple[str, ...]]:
     """Return each family's original names of these layers, as `LoraNames.native_layers`."""
     found: dict[str, tuple[str, ...]] = {}

@@ -87,6 +87,7 @@ def download_pipeline(
     commit: str,
     files: Mapping[str, int | None],
     *,
+    without: Collection[str] = (),
     progress: Progress | None = None,
 ) -> Path:
     """Return the local folder of a diffusers pipeline at one commit.
@@ -94,12 +95,19 @@ def download_pipeline(
     Only components that `model_index.json` names are downloaded, and of weights only safetensors in
     one precision: no fp16 variant where full precision exists, and no single-file checkpoint.
 
+    Args:
+        repo_id: owner/name.
+        commit: 40 hexadecimal digits.
+        files: All files of the commit: path -> size in bytes.
+        without: Components that are not downloaded.
+        progress: Called with (bytes done, bytes in all).
+
     Raises:
         NotFoundError: The repo is not a diffusers pipeline.
     """
     check_pipeline(repo_id, files)
-    components = _components(download(repo_id, commit, "model_index.json"))
-    names = [name for name in files if _is_pipeline_file(name, files, components)]
+    components = _components(download(repo_id, commit, "model_index.json")) - set(without)
+    names = pipeline_files(files, components)
     return download_files(repo_id, commit, files, names, progress)
 
 
@@ -250,9 +258,17 @@ def _names_class(value: Any) -> bool:
     )
 
 
-def _is_pipeline_file(
-    name: str, files: Mapping[str, int | None], components: Collection[str]
-) -> bool:
+def pipeline_files(files: Collection[str], components: Collection[str]) -> list[str]:
+    """Return those of a pipeline's files that it is loaded from, weights in one precision.
+
+    Args:
+        files: Paths of all files.
+        components: Components that are loaded.
+    """
+    return [name for name in files if _is_pipeline_file(name, files, components)]
+
+
+def _is_pipeline_file(name: str, files: Collection[str], components: Collection[str]) -> bool:
     if name in ("model_index.json", "README.md"):
         return True
     folder, _, file = name.rpartition("/")

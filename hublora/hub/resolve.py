@@ -129,6 +129,28 @@ def changed_files(repo_id: str, old: str, new: str) -> set[str] | None:
     return {name for name, _ in files[0] ^ files[1]}
 
 
+def file_ids(repo_id: str, commit: str) -> Mapping[str, str]:
+    """Return path -> git id of the content of a model's files at a commit, kept for offline use.
+
+    Files of two repos with one id are equal.
+
+    Raises:
+        HubError: The Hub cannot be reached, and they are not cached.
+    """
+    record = cache_root() / "file_ids" / f"{commit}.json"
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        return {str(name): str(one) for name, one in json.loads(record.read_bytes()).items()}
+    if is_offline():
+        return {}
+    with translated(f"model {repo_id}", commit):
+        info = _model_info(repo_id, commit)
+    found = {file.rfilename: file.blob_id for file in info.siblings or [] if file.blob_id}
+    with contextlib.suppress(OSError):  # a read-only cache works online
+        record.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(record, json.dumps(found))
+    return found
+
+
 def _model_info(repo_id: str, commit: str) -> ModelInfo:
     return repeated(
         lambda: api().model_info(repo_id, revision=commit, files_metadata=True, timeout=TIMEOUT)

@@ -13,6 +13,7 @@ from hublora.adapters.adapter import Adapter
 from hublora.adapters.files import PEFT_CONFIG, PEFT_WEIGHTS, load_adapter
 from hublora.adapters.header import read_file_header
 from hublora.errors import AdapterError, NotFoundError
+from hublora.families.registry import generation_base_of
 from hublora.hub.download import download
 from hublora.hub.repo_layout import CARD, CONTENTS, LOCK, WEIGHTS
 from hublora.hub.resolve import ResolvedAdapter, is_base, license_of, read_card, resolve_adapter
@@ -201,15 +202,29 @@ def local_file(ref: AdapterRef) -> Path:
     return (usual or found)[0]
 
 
+def _bases(card: Mapping[str, Any]) -> tuple[str | None, str | None]:
+    """Return the base model that a card names, and the one that its adapter is used on if it names
+    a known pair; None for several others."""
+    stated = card.get("base_model")
+    named = [one for one in (stated if isinstance(stated, list) else [stated]) if one]
+    if not all(isinstance(one, str) for one in named):
+        return None, None
+    if len(named) == 2:
+        pairs = ((named[1], named[0]), (named[0], named[1]))
+        return next(
+            (pair for pair in pairs if generation_base_of(pair[0]) == pair[1]), (None, None)
+        )
+    return (named[0] if len(named) == 1 else None), None
+
+
 def facts_from_card(resolved: ResolvedAdapter) -> dict[str, Any]:
     """Return the facts in an adapter's card, as arguments of `facts_from_header`."""
     card: Mapping[str, Any] = resolved.card
-    base = card.get("base_model")
-    if isinstance(base, list):
-        base = base[0] if len(base) == 1 else None
+    base, other = _bases(card)
     trigger = card.get("instance_prompt")
     return {
-        "base_model": base if isinstance(base, str) else None,
+        "base_model": base,
+        "generation_base": other,
         "trigger_words": tuple(w for word in trigger.split(",") if (w := one_line(word)))
         if isinstance(trigger, str)
         else (),

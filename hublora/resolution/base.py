@@ -93,8 +93,12 @@ class Base:
         chosen = components_of(self.folder) if components is None else components
         return hash_components(self.folder, chosen)
 
-    def load(self, dtype: torch.dtype | dict[str, torch.dtype]) -> Any:
+    def load(self, dtype: torch.dtype | dict[str, torch.dtype], **components: Any) -> Any:
         """Return the pipeline on the CPU, weights in `dtype`; see `Family.load`.
+
+        Args:
+            dtype: Dtype of all weights, or component -> dtype, with "default" for the others.
+            components: Components that stand for those in the folder, which may be missing there.
 
         Raises:
             NotFoundError: A file is missing or damaged.
@@ -103,10 +107,10 @@ class Base:
         from hublora.resolution.parameter_count import check_parameter_counts
 
         try:
-            check_pipeline_folder(self.folder, self.family, self.label)
+            check_pipeline_folder(self.folder, self.family, self.label, without=components)
             with quiet_loading():
-                check_parameter_counts(self.folder, self.family, self.label)
-                return self.family.load(self.folder, dtype)
+                check_parameter_counts(self.folder, self.family, self.label, without=components)
+                return self.family.load(self.folder, dtype, **components)
         except HubloraError:
             raise
         except _LOAD_ERRORS as error:
@@ -156,8 +160,15 @@ def resolve_base(ref: BaseRef) -> ResolvedBase:
     return resolved
 
 
-def download_base(base: ResolvedBase, callback: Callback = no_callback) -> Base:
+def download_base(
+    base: ResolvedBase, callback: Callback = no_callback, *, without: Collection[str] = ()
+) -> Base:
     """Download the files of a base; those of a folder are used where they are.
+
+    Args:
+        base: The base.
+        callback: Called with each event (`hublora.progress.Event`).
+        without: Components that are not downloaded.
 
     Raises:
         AdapterError: No family has its pipeline class.
@@ -167,6 +178,8 @@ def download_base(base: ResolvedBase, callback: Callback = no_callback) -> Base:
     if base.ref.repo_id is not None:
         assert base.commit is not None, "resolving sets the commit"
         progress = downloading(callback)
-        folder = download_pipeline(base.ref.repo_id, base.commit, base.files, progress=progress)
+        folder = download_pipeline(
+            base.ref.repo_id, base.commit, base.files, without=without, progress=progress
+        )
     assert folder is not None, "one of both is set"
     return Base(base.ref.name, base.commit, folder, base.card, family_of_folder(folder))

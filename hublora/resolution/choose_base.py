@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hublora.adapters.adapter import Adapter
+from hublora.adapters.adapter import Adapter, AdapterFacts
 from hublora.adapters.match import check_match, match_layers
 from hublora.adapters.stacked_layers import split_stacked
 from hublora.errors import AdapterError, NotFoundError
+from hublora.families import Family
+from hublora.families.registry import FAMILIES
 from hublora.hub.client import is_offline
 from hublora.hub.download import cache_folder
 from hublora.progress import Callback, Note
@@ -34,19 +36,20 @@ def choose_base(parts: Sequence[LoadedAdapter], base: BaseRef | None, callback: 
         return _download_fitting(parts, base, callback)
     if not adapters:
         raise AdapterError("Neither an adapter nor a base was given.", "Name the base with --base.")
-    stated = {a.facts.base_model: a for a in adapters if a.facts.base_model}
+    stated = [a for a in adapters if bases_of(a.facts)]
     if not stated:
         which = ", ".join(str(a.facts.source) for a in adapters)
         raise AdapterError(
             f"{which} does not state the base that it was trained on.", "Name it with --base."
         )
-    if len(stated) > 1:
-        said = "; ".join(f"{a.facts.source} for {name}" for name, a in stated.items())
+    common = common_bases([a.facts for a in stated])
+    if not common:
+        said = "; ".join({str(a.facts.base_model): _said(a) for a in stated}.values())
         raise AdapterError(
             f"These adapters were trained on different bases: {said}.", "Choose one with --base."
         )
-    name = str(next(iter(stated)))
-    commits = {a.facts.base_revision for a in adapters if a.facts.base_revision}
+    name = common[0]
+    commits = {commit for a in stated if (commit := bases_of(a.facts)[name])}
     newest = BaseRef.parse(name)
     if len(commits) != 1 or newest.folder is not None:
         return _download_fitting(parts, newest, callback)
@@ -60,6 +63,47 @@ def choose_base(parts: Sequence[LoadedAdapter], base: BaseRef | None, callback: 
             )
         )
         return _download_fitting(parts, newest, callback)
+
+
+def check_family(adapter: Adapter, label: str, family: Family | None, base: str) -> None:
+    """Refuse an adapter that says that it is for another family, whose layers may have the same
+    names and shapes.
+
+    Args:
+        adapter: The adapter.
+        label: Name of the adapter in messages.
+        family: Family of the base; None if it is not known.
+        base: Name of the base in messages.
+
+    Raises:
+        AdapterError: It names both families.
+    """
+    own = FAMILIES.get(adapter.facts.family or "")
+    if own is not None and family is not None and own.names is not family.names:
+        raise AdapterError(
+            f"{label} is for a base of the family {own.name}, and {base} is of {family.name}.",
+            "Name the base it was made for with --base, or adapters of one family.",
+        )
+
+
+def bases_of(facts: AdapterFacts) -> dict[str, str | None]:
+    """Return Hub id -> commit of the bases that an adapter states, the one that it is used on
+    first."""
+    stated = (
+        (facts.generation_base, facts.generation_revision),
+        (facts.base_model, facts.base_revision),
+    )
+    return {name: commit for name, commit in stated if name}
+
+
+def common_bases(adapters: Sequence[AdapterFacts]) -> list[str]:
+    """Return the bases that all of some adapters state, in the order of the first one."""
+    first, *others = map(bases_of, adapters)
+    return [name for name in first if all(name in other for other in others)]
+
+
+def _said(adapter: Adapter) -> str:
+    return f"{adapter.facts.source} for {' or '.join(bases_of(adapter.facts))}"
 
 
 def _download_fitting(parts: Sequence[LoadedAdapter], ref: BaseRef, callback: Callback) -> Base:
@@ -89,6 +133,7 @@ def check_adapters_fit(adapters: Sequence[tuple[str, Adapter]], base: ResolvedBa
     components = {component for _, adapter in adapters for component in adapter.layers}
     layers = read_base_layers(base, components)
     for label, adapter in adapters:
+        check_family(adapter, label, FAMILIES.get(layers.family or ""), base.ref.name)
         flattened = adapter.facts.layout == "kohya"
         updates = split_stacked(adapter.layers, layers.shapes, flattened)
         fit = match_layers(updates, layers.shapes, layers.names, flattened)

@@ -36,13 +36,16 @@ _ATTENTIONS = (None, "eager", "sdpa", "flash_attention_2")  # others are names o
 _ANOTHER_PRECISION = re.compile(r"\.(fp16|bf16|non_ema)[.-]")
 
 
-def check_pipeline_folder(folder: Path, family: Family, label: str) -> None:
+def check_pipeline_folder(
+    folder: Path, family: Family, label: str, without: Collection[str] = ()
+) -> None:
     """Check a pipeline's folder before diffusers opens it.
 
     Args:
         folder: With `model_index.json`.
         family: Family of the pipeline.
         label: The base model, in messages.
+        without: Components that are not opened.
 
     Raises:
         NotFoundError: A component is missing, or a JSON file does not parse.
@@ -58,14 +61,16 @@ def check_pipeline_folder(folder: Path, family: Family, label: str) -> None:
                 f"A {family.name} pipeline has {', '.join(family.component_classes)}.",
             )
         _check_class(name, index[name], classes, label)
-        _check_component_folder(folder / name, f"{label}/{name}")
+        if name not in without:
+            _check_component_folder(folder / name, f"{label}/{name}")
     for name, stated in index.items():
         if name in family.component_classes or name in family.unloaded_components:
             continue
         if not _names_class(stated):  # a setting, or [null, null] for a component that is missing
             continue
         _check_class(name, stated, family.optional_component_classes.get(name, ()), label)
-        _check_component_folder(folder / name, f"{label}/{name}")
+        if name not in without:
+            _check_component_folder(folder / name, f"{label}/{name}")
 
 
 def _names_class(stated: Any) -> bool:

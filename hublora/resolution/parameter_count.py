@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ from hublora.resolution.model_folder import INDEX, count_elements, read_json
 _SLACK = 1.1  # buffers, and tensors that two layers share
 
 
-def check_parameter_counts(folder: Path, family: Family, label: str) -> None:
+def check_parameter_counts(
+    folder: Path, family: Family, label: str, without: Collection[str] = ()
+) -> None:
     """Check that the weights of a pipeline hold the parameters that its configs ask for.
 
     Libraries allocate and initialise what weights lack: a config alone could ask for all memory.
@@ -24,12 +27,15 @@ def check_parameter_counts(folder: Path, family: Family, label: str) -> None:
         folder: A pipeline's folder that passed `check_pipeline_folder`.
         family: Family of the pipeline.
         label: The base model, in messages.
+        without: Components that are not opened.
 
     Raises:
         AdapterError: A config asks for more, or for what its class cannot be made of.
     """
     index = read_json(folder / INDEX, label)
     for name in (*family.component_classes, *family.optional_component_classes):
+        if name in without:
+            continue
         if (folder / name / "config.json").is_file() and index.get(name):
             library, kind = index[name]
             check_parameter_count(

@@ -55,6 +55,8 @@ _FREE = (
     "hub",
     "validation",
     "checkpoint",
+    "base.generation",
+    "base.generation_revision",
     "gradient_checkpointing",
     "data.num_workers",
     "data.cache_dir",
@@ -266,10 +268,13 @@ def _about(session: Session) -> dict[str, str]:
     """Return the adapter file's metadata: base, family and trigger words."""
     config = session.config
     on_hub = config.base.revision is not None  # a local folder has no revision
+    generates_elsewhere = config.base.generation_revision is not None
     return metadata_of_facts(
         AdapterFacts(
             base_model=config.base.model if on_hub else None,
             base_revision=config.base.revision,
+            generation_base=config.base.generation if generates_elsewhere else None,
+            generation_revision=config.base.generation_revision,
             family=session.family.name,
             trigger_words=tuple(config.adapter.trigger_words),
         )

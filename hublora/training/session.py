@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -14,6 +14,7 @@ from hublora.adapters.adapter import Adapter, AdapterFacts
 from hublora.adapters.embeddings import LearnedToken
 from hublora.data.cache import CachedDataset
 from hublora.families import Conditioning, Family, Parameterization
+from hublora.training.assistant import Assistant
 from hublora.training.bucket_sampler import BucketSampler
 from hublora.training.config.training_config import TrainingConfig
 from hublora.training.lora_module import LoraModule
@@ -103,6 +104,9 @@ class Session:
         average: Moving average of the trained parameters; None without `adapter.ema_decay`.
         embedded_prompts: Text -> its conditioning, [1, …] on the CPU, of the gallery's prompts;
             empty where the text encoders stay.
+        generation: Base and pipeline that images are generated with
+            (`hublora.workflows.train.generation_base`); None where it is `pipe`.
+        assistant: Frozen adapter that acts while this one is trained; None without one.
         measures: Step and held-out loss of every measure.
         best: Trainable -> its tensors at the lowest held-out loss, on the CPU; empty before.
         best_losses: [images · timesteps] of the measure with the lowest held-out loss, float64 on
@@ -131,6 +135,8 @@ class Session:
     held_out_indices: list[int]
     average: Any = None
     embedded_prompts: Mapping[str, Conditioning] = field(default_factory=dict)
+    generation: Any = None
+    assistant: Assistant | None = None
     measures: list[tuple[int, float]] = field(default_factory=list)
     best: dict[str, dict[str, torch.Tensor]] = field(default_factory=dict)
     best_losses: torch.Tensor | None = None
@@ -260,6 +266,12 @@ class Session:
             if averages:
                 optimizer.train()
             torch._foreach_copy_([parameter.data for parameter in parameters], saved)
+
+    @contextmanager
+    def without_assistant(self) -> Iterator[None]:
+        """Run without the assistant inside this context, as images are generated."""
+        with self.assistant.off() if self.assistant is not None else nullcontext():
+            yield
 
     @contextmanager
     def base_alone(self) -> Iterator[None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 
 import torch
@@ -47,6 +47,14 @@ def find_targets(
         ConfigError: A target or a block matches no layer.
     """
     names = [name for name, module in model.named_modules() if _is_layer(module)]
+    return find_ranks(settings, component, names, family)
+
+
+def find_ranks(
+    settings: AdapterSettings, component: str, names: Sequence[str], family: Family
+) -> dict[str, int]:
+    """Return the same as `find_targets`, for a component of which only the layers' names are
+    known."""
     own = settings.targets if component == family.denoiser else None
     targets = own or family.default_targets[component]
     ranks: dict[str, int] = {}

@@ -49,6 +49,7 @@ from hublora.resolution.adapter import (
 )
 from hublora.resolution.base import resolve_base
 from hublora.resolution.base_layers import BaseLayers, read_base_layers
+from hublora.resolution.choose_base import bases_of, common_bases
 
 if TYPE_CHECKING:
     from hublora.adapters.similarity import Overlap
@@ -298,16 +299,20 @@ def _contradictions(one: _AdapterHeader) -> list[str]:
     in_file, on_card = one.header.metadata.get("hublora.base_model"), one.card.get("base_model")
     if in_file and isinstance(on_card, str) and in_file != on_card:
         problems.append(f"Its card names the base {on_card}, its file {in_file}.")
-    if isinstance(on_card, list) and len(on_card) > 1:
+    if isinstance(on_card, list) and len(on_card) > 1 and not _states_all(one, on_card):
         some = [base for base in on_card[:5] if isinstance(base, str)]
         problems.append(f"Its card names {len(on_card)} bases: {', '.join(some) or 'no names'}.")
     return problems
 
 
+def _states_all(one: _AdapterHeader, on_card: Sequence[Any]) -> bool:
+    return set(map(str, on_card)) == set(bases_of(one.facts))
+
+
 def _misfits(one: _AdapterHeader, fit: LayerMatch, base: BaseLayers) -> list[str]:
     problems = []
     stated = one.facts.base_model
-    if stated and base.commit and stated != base.name:  # a folder may be a copy of it
+    if stated and base.commit and base.name not in bases_of(one.facts):  # a folder may be a copy
         problems.append(f"It was trained on {stated}, not on {base.name}.")
     if fit.missing or fit.wrong_shape:
         component, module = (fit.missing or fit.wrong_shape)[0]
@@ -335,6 +340,10 @@ def _conflicts(adapters: Sequence[InspectedAdapter]) -> list[str]:
         for one in adapters:
             if value := getattr(one.facts, field):
                 said.setdefault(value, []).append(one.name)
+        if field == "base_model":
+            stating = [one.facts for one in adapters if bases_of(one.facts)]
+            if stating and common_bases(stating):
+                continue
         if len(said) > 1:
             listed = "; ".join(f"{', '.join(who)}: {value}" for value, who in said.items())
             conflicts.append(f"They have different {noun} ({listed}): {mend}.")

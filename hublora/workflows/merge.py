@@ -80,6 +80,15 @@ def merge(
     weighted = [(part.adapter, _plain(part)) for part in parts]
     merged = merge_adapters(weighted, method, rank=rank, density=density, seed=seed)
     facts = AdapterFacts(**common_facts([part.adapter for part in parts]))
+    if facts.generation_base:  # what is merged is for the one base that its card names
+        commit = facts.generation_revision
+        facts = replace(
+            facts,
+            base_model=facts.generation_base,
+            base_revision=commit,
+            generation_base=None,
+            generation_revision=None,
+        )
     name = base or facts.base_model
     with temporary_folder("merge") as temporary:
         folder = output or temporary

@@ -92,10 +92,17 @@ def check_facts(folder: Path) -> Finding:
     stated = _stated(folder)
     named: dict[str, dict[str, Any]] = {
         "base": {
-            "the card": _single(card.get("base_model")),
+            "the card": _bases(card)[-1],
             "the adapter": stated.get("hublora.base_model"),
             "the settings": settings.get("base.model"),
         },
+        "generation base": {
+            "the card": _bases(card)[0],
+            "the adapter": stated.get("hublora.generation_base"),
+            "the settings": settings.get("base.generation"),
+        }
+        if stated.get("hublora.generation_base")
+        else {},
         "commit of the base": {
             "the adapter": stated.get("hublora.base_revision"),
             "the settings": settings.get("base.revision"),
@@ -119,6 +126,13 @@ def _stated(folder: Path) -> Mapping[str, str]:
     if trained := _trained(folder):
         return read_file_header(folder / trained[0]).metadata
     return {"hublora.base_model": read_lockfile(folder / LOCK, folder.name).base.repo}
+
+
+def _bases(card: Mapping[str, Any]) -> list[Any]:
+    """Return what a card names as base: the one that the adapter is used on, then the one that it
+    was trained on."""
+    named = card.get("base_model")
+    return named if isinstance(named, list) and named else [named]
 
 
 def _single(value: Any) -> Any:

@@ -17,4 +17,5 @@ KNOWN_BASES = KnownBases(
     short_names={"flux": _DEV, "flux-dev": _DEV, "flux-krea": _KREA, "flux-schnell": _SCHNELL},
     kohya_versions={"flux1": DEV, "flux1-dev": DEV, "flux1-schnell": SCHNELL},
     undistilled={_SCHNELL: _DEV},
+    assistants={_SCHNELL: "ostris/FLUX.1-schnell-training-adapter"},
 )

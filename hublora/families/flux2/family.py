@@ -140,10 +140,10 @@ class Flux2(Flux2Klein):
         from transformers import AutoTokenizer
         from transformers.utils import is_torchvision_available
 
-        if is_torchvision_available():
-            return super().load(folder, dtype, **components)
-        tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
-        return super().load(folder, dtype, tokenizer=tokenizer, **components)
+        if "tokenizer" not in components and not is_torchvision_available():
+            tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
+            components = {**components, "tokenizer": tokenizer}
+        return super().load(folder, dtype, **components)
 
     def is_distilled(self, base: str, folder: Path) -> bool:
         return False  # only the guidance is

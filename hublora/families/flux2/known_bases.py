@@ -14,6 +14,8 @@ _KLEIN = {
     f"{_OWNER}-klein-base-9B": KLEIN_9B,
 }
 
+_DISTILLED = {f"{_OWNER}-klein-base-{size}": f"{_OWNER}-klein-{size}" for size in ("4B", "9B")}
+
 KNOWN_BASES = KnownBases(
     architecture_prefix="Flux.2-klein",
     default_architecture=KLEIN_4B,
@@ -25,10 +27,8 @@ KNOWN_BASES = KnownBases(
         "klein-base-4b": f"{_OWNER}-klein-base-4B",
         "klein-base-9b": f"{_OWNER}-klein-base-9B",
     },
-    undistilled={
-        f"{_OWNER}-klein-4B": f"{_OWNER}-klein-base-4B",
-        f"{_OWNER}-klein-9B": f"{_OWNER}-klein-base-9B",
-    },
+    undistilled={distilled: base for base, distilled in _DISTILLED.items()},
+    generation=_DISTILLED,
 )
 DEV_BASES = KnownBases(
     architecture_prefix=DEV,

@@ -12,4 +12,5 @@ KNOWN_BASES = KnownBases(
     architectures=dict.fromkeys((_RAW, _TURBO), ARCHITECTURE),
     short_names={"krea2": _RAW, "krea2-turbo": _TURBO},
     undistilled={_TURBO: _RAW},
+    generation={_RAW: _TURBO},
 )

@@ -75,7 +75,9 @@ class LatentDiffusion(TextCall):
         """The attention layers."""
         return {self.denoiser: UNET_ATTENTION, **dict.fromkeys(self.text_encoders, CLIP_ATTENTION)}
 
-    def load(self, folder: Path, dtype: torch.dtype | dict[str, torch.dtype]) -> Pipeline:
+    def load(
+        self, folder: Path, dtype: torch.dtype | dict[str, torch.dtype], **components: Any
+    ) -> Pipeline:
         import diffusers
 
         pipe: Pipeline = getattr(diffusers, self.pipeline_classes[0]).from_pretrained(
@@ -84,7 +86,7 @@ class LatentDiffusion(TextCall):
             variant=_variant_of(folder / self.denoiser),
             use_safetensors=True,
             local_files_only=True,
-            **self.load_options,
+            **{**self.load_options, **components},
         )
         return pipe
 

@@ -13,10 +13,11 @@ from hublora.adapters.adapter import Adapter, LowRank
 from hublora.adapters.layer_names import names_in_files
 from hublora.adapters.match import check_match, match_layers, reshape_update
 from hublora.adapters.stacked_layers import split_stacked
-from hublora.errors import AdapterError, ConfigError
-from hublora.families.registry import FAMILIES, family_of_pipeline
+from hublora.errors import ConfigError
+from hublora.families.registry import family_of_pipeline
 from hublora.generation.lora.component import ComponentLora
 from hublora.generation.lora.packed import PackedLora, pack
+from hublora.resolution.choose_base import check_family
 
 NAME = "hublora"
 
@@ -78,7 +79,7 @@ class LoraManager:
             model = getattr(self.pipe, component, None)
             if component not in self._layers and isinstance(model, torch.nn.Module):
                 self._layers[component] = layers_of(model)
-        _check_family(self.pipe, adapter, label, base)
+        check_family(adapter, label, family_of_pipeline(self.pipe), base)
         fitted = fit_to_layers(self._layers, adapter, label, base)
         return FittedAdapter(label, {name: self._pack(name, own) for name, own in fitted.items()})
 
@@ -139,28 +140,13 @@ def fit_to_base(
     Raises:
         AdapterError: Naming both, when layers are missing from the base or have other shapes.
     """
-    _check_family(pipe, adapter, label, base)
+    check_family(adapter, label, family_of_pipeline(pipe), base)
     layers = {
         component: layers_of(model)
         for component in adapter.layers
         if isinstance(model := getattr(pipe, component, None), torch.nn.Module)
     }
     return fit_to_layers(layers, adapter, label, base)
-
-
-def _check_family(pipe: Any, adapter: Adapter, label: str, base: str) -> None:
-    """Refuse an adapter that says that it is for another family, whose layers may have the same
-    names and shapes.
-
-    Raises:
-        AdapterError: It names both families.
-    """
-    family, own = family_of_pipeline(pipe), FAMILIES.get(adapter.facts.family or "")
-    if own is not None and own.names is not family.names:
-        raise AdapterError(
-            f"{label} is for a base of the family {own.name}, and {base} is of {family.name}.",
-            "Name the base it was made for with --base, or adapters of one family.",
-        )
 
 
 def fit_to_layers(

@@ -63,6 +63,23 @@ RULES: tuple[Rule, ...] = (
         "loha or lokr.",
         "Leave one of them out.",
     ),
+    (
+        lambda c: c.adapter.assistant is not None and c.adapter.method == "dora",
+        "adapter.method dora scales the weights of the base, to which --assistant would add.",
+        "Leave one of them out.",
+    ),
+    # Bases
+    (
+        lambda c: c.base.generation_revision is not None and c.base.generation is None,
+        "base.generation_revision requires the generation base that it is of (--generation-base).",
+        "Name it: --generation-base owner/name.",
+    ),
+    (
+        lambda c: c.method in _TOKEN_METHODS and c.base.generation not in (None, c.base.model),
+        "--method textual-inversion and pivotal learn tokens in the text encoders of --base, which "
+        "--generation-base does not have.",
+        "Leave --generation-base out.",
+    ),
     # Loss, optimizer and schedule
     (
         lambda c: c.objective.debiased and c.objective.snr_gamma is not None,

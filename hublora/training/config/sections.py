@@ -53,6 +53,14 @@ class Section(BaseModel):
 class BaseSettings(Section):
     model: BaseName = Field(description="Hub id or folder of the diffusers pipeline to adapt.")
     revision: str | None = Field(None, description="Branch, tag or commit of the base.")
+    generation: BaseName | None = Field(
+        None,
+        description="Base with the same layers that images are generated with, such as a distilled "
+        "one (default: the one known to the family, else the base itself).",
+    )
+    generation_revision: str | None = Field(
+        None, description="Branch, tag or commit of the generation base."
+    )
 
 
 class AdapterSettings(Section):
@@ -78,6 +86,11 @@ class AdapterSettings(Section):
     text_encoder: bool = Field(False, description="Adapt the text encoder too.")
     start_from: StartRef | None = Field(
         None, description="Adapter whose weights are the initial ones, as a ref."
+    )
+    assistant: StartRef | None = Field(
+        None,
+        description="Adapter, as a ref, that acts frozen while this one is trained and at no other "
+        "time, such as one that undoes the base's distillation.",
     )
     ema_decay: float | None = Field(
         None, gt=0, lt=1, description="Use a moving average of the weights; 0.999 is usual."

@@ -165,12 +165,15 @@ class TrainingConfig(TrainingSettings):
         if data.get("archive"):
             archive = data["archive"]
             data["archive"] = public_url(archive) if "://" in archive else Path(archive).name
-        if (ref := self.adapter.start_from) is not None:
-            public = Path(ref.location).name if ref.kind == "local" else ref.public
-            weight = f":{ref.weight}" if ref.weight != 1 else ""
-            tree["adapter"]["start_from"] = public + weight
-        if Path(self.base.model).expanduser().exists():
-            tree["base"]["model"] = Path(self.base.model).name
+        for key in ("start_from", "assistant"):
+            if (ref := getattr(self.adapter, key)) is not None:
+                public = Path(ref.location).name if ref.kind == "local" else ref.public
+                weight = f":{ref.weight}" if ref.weight != 1 else ""
+                tree["adapter"][key] = public + weight
+        for key in ("model", "generation"):
+            named = tree["base"][key]
+            if named and Path(named).expanduser().exists():
+                tree["base"][key] = Path(named).name
         return tree
 
 

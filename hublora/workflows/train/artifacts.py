@@ -41,6 +41,7 @@ from hublora.workflows.train.card_facts import (
     dtype_name,
     main_file,
     result_step,
+    shareable_assistant,
     title,
 )
 from hublora.workflows.train.gallery import (
@@ -49,6 +50,7 @@ from hublora.workflows.train.gallery import (
     before_after_sheet,
     gallery_sheet,
     generate_images,
+    generating_base,
     plan_gallery,
 )
 from hublora.workflows.train.recipe import recorded_settings
@@ -148,9 +150,12 @@ def write_results(
 
 
 def _facts(session: Session, base: Base) -> AdapterFacts:
+    generation = session.generation.base if session.generation else None
     return AdapterFacts(
         base_model=base.hub_id,
         base_revision=base.commit,
+        generation_base=generation.hub_id if generation else None,
+        generation_revision=generation.commit if generation else None,
         family=base.family.name,
         trigger_words=tuple(session.config.adapter.trigger_words),
         title=title(session),
@@ -218,6 +223,7 @@ def _metadata(session: Session, base: Base, source: Source) -> dict[str, str]:
         "hublora.version": __version__,
         "hublora.dataset": source.id if source.revision else "",
         "hublora.dataset_revision": source.revision or "",
+        "hublora.assistant": shareable_assistant(session.config),
         "hublora.steps": str(result_step(session)),
         "hublora.last_step": str(session.step),
         "hublora.seed": str(session.config.seed),
@@ -236,6 +242,7 @@ def _write_images(
 ) -> tuple[list[tuple[str, GeneratedImage]], float]:
     """Generate gallery and before/after sheet; return path inside the repo and image, in order, and
     the largest mean difference to the base alone."""
+    base = generating_base(session, base)
     plans = plan_gallery(session.config, base, source, session.data.size)
     after = generate_images(session, plans, callback, "Generating the gallery")
     few = _one_per_prompt(after)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hublora._version import __version__
 from hublora.adapters.embeddings import KEYS
@@ -26,6 +26,7 @@ from hublora.workflows.train.recipe import unpublished
 
 if TYPE_CHECKING:
     from hublora.data import Source
+    from hublora.training.config.training_config import TrainingConfig
     from hublora.training.session import Session
 
 BEFORE_AFTER = "images/before-after.png"
@@ -72,8 +73,9 @@ def card_facts(run: FinishedTraining, environment: Mapping[str, Value]) -> CardF
     return CardFacts(
         title=title(session),
         base=RepoFacts(base.hub_id, base.commit, _license(base)),
+        generation_base=_generation_base(session),
         family_tags=base.family.card_tags,
-        pipeline_class=type(session.pipe).__name__,
+        pipeline_class=type(_generating_pipe(session)).__name__,
         hublora_version=__version__,
         repo_id=session.config.hub.model_id,
         dtype=dtype_name(session),
@@ -106,9 +108,22 @@ def _call(run: FinishedTraining) -> dict[str, Value]:
     """Return the arguments of the pipeline's call for guidance and negative prompt."""
     plan = run.gallery[0][1].plan
     call = run.base.family.call_arguments(
-        run.session.pipe, plan.prompt, plan.negative_prompt, plan.guidance_scale
+        _generating_pipe(run.session), plan.prompt, plan.negative_prompt, plan.guidance_scale
     )
     return {name: value for name, value in call.items() if name != "prompt"}
+
+
+def _generating_pipe(session: Session) -> Any:
+    return session.pipe if session.generation is None else session.generation.pipe
+
+
+def _generation_base(session: Session) -> RepoFacts | None:
+    """Return the base that images are generated with; None where it is the one that is trained
+    on."""
+    if session.generation is None:
+        return None
+    base = session.generation.base
+    return RepoFacts(base.hub_id, base.commit, _license(base))
 
 
 def title(session: Session) -> str:
@@ -191,7 +206,7 @@ _ROWS = frozenset(
         *("data.aspect_buckets", "data.masks", "data.caption_dropout", "data.random_flip"),
         *("data.shuffle_tags", "data.tag_dropout"),
         *("adapter.rank", "adapter.alpha", "adapter.targets", "adapter.trigger_words"),
-        *("adapter.method", "adapter.init", "adapter.ema_decay"),
+        *("adapter.method", "adapter.init", "adapter.ema_decay", "adapter.assistant"),
         *("optimizer.name", "optimizer.learning_rate", "optimizer.max_grad_norm"),
         *("optimizer.weight_decay", "optimizer.text_encoder_weight_decay"),
         *("schedule.name", "schedule.warmup_steps", "schedule.max_train_steps"),
@@ -230,6 +245,7 @@ def _named_settings(session: Session) -> dict[str, object]:
         "masks": config.data.masks,
         "weight outside masks": config.objective.outside_mask or None,
         "precision": dtype_name(session),
+        "assistant while training": shareable_assistant(config),
         "adapter": config.adapter.method if config.adapter.method != "lora" else None,
         "initialisation": config.adapter.init if config.adapter.init != "gaussian" else None,
         "averaged with decay": config.adapter.ema_decay,
@@ -269,6 +285,13 @@ def _preserved(session: Session) -> str | None:
     named = ", ".join(map(repr, words))
     how = f"with {instead!r} for {named}" if instead else f"without {named}"
     return f"the base's predictions for the captions {how}"
+
+
+def shareable_assistant(config: TrainingConfig) -> str | None:
+    """Return the ref of the adapter that acted while this one was trained, without a path of this
+    machine; None without one."""
+    named = config.shareable()["adapter"]["assistant"]
+    return None if named is None else str(named)
 
 
 def _levels_table(session: Session) -> dict[str, object]:

@@ -34,14 +34,32 @@ def resolve_destination(config: TrainingConfig, resume: str | None) -> TrainingC
     return config.updated(chosen)
 
 
-def pin_revisions(config: TrainingConfig, base: Base, source: Source) -> TrainingConfig:
-    """Return the settings with base, dataset and initial adapter at their commits, so that a
-    resumed run uses the same."""
+def pin_revisions(
+    config: TrainingConfig, base: Base, source: Source, generation: Base | None = None
+) -> TrainingConfig:
+    """Return the settings with bases, dataset and other adapters at their commits, so that a
+    resumed run uses the same.
+
+    Args:
+        config: Settings of the training.
+        base: Base that is trained on.
+        source: Images and captions.
+        generation: Base that images are generated with, if it is another one.
+    """
+    generated_with = {}
+    if generation is not None:
+        named = generation.hub_id or config.base.generation
+        generated_with = {
+            "base.generation": named,
+            "base.generation_revision": generation.commit,
+        }
     return config.updated(
         {
             "base.revision": base.commit,
+            **generated_with,
             "data.revision": source.revision,
             "adapter.start_from": _pinned(config.adapter.start_from),
+            "adapter.assistant": _pinned(config.adapter.assistant),
         }
     )
 

@@ -25,6 +25,7 @@ from hublora.workflows.train.hub_checkpoint import download_checkpoint
 from hublora.workflows.train.image_sizes import shapes
 from hublora.workflows.train.prepare import (
     PreparedRun,
+    attach_assistant,
     encode,
     initial_updates,
     prepare_run,
@@ -245,6 +246,7 @@ def trial(ready: PreparedRun, images: int) -> Iterator[tuple[Session, float]]:
             initial,
             class_images=of_class,
         )
+        attach_assistant(session, base)
         yield session, seconds
 
 

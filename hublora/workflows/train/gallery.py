@@ -108,6 +108,8 @@ def generate_images(
 ) -> list[GeneratedImage]:
     """Generate images with the current weights, or with the base alone.
 
+    They are generated with the base that people use, where it is another one than is trained on.
+
     Args:
         session: Session between two steps; unchanged afterwards.
         plans: Sampling settings of each image.
@@ -115,7 +117,8 @@ def generate_images(
         name: Name of the progress.
         adapter: Whether adapter and token embeddings are active.
     """
-    with _inference(session, adapter) as pipe:
+    inference = _inference if session.generation is None else _inference_elsewhere
+    with inference(session, adapter) as pipe:
         images = sample_many(
             pipe,
             list(plans),
@@ -127,7 +130,7 @@ def generate_images(
 
 def generate_preview(session: Session, base: Base, source: Source, callback: Callback) -> Path:
     """Generate the gallery as one sheet in the run folder; return its path."""
-    plans = plan_gallery(session.config, base, source, session.data.size)
+    plans = plan_gallery(session.config, generating_base(session, base), source, session.data.size)
     images = generate_images(session, plans, callback, "Generating a preview")
     path = session.config.run_folder / PREVIEWS / f"step-{session.step:06d}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -161,6 +164,37 @@ def before_after_sheet(
     return sheet(rows, row_labels=labels, column_labels=["base", f"with the {learned}"])
 
 
+def generating_base(session: Session, base: Base) -> Base:
+    """Return the base that images of a training are generated with."""
+    return base if session.generation is None else session.generation.base
+
+
+@contextmanager
+def _inference_elsewhere(session: Session, adapter: bool) -> Iterator[Any]:
+    """Yield the pipeline of the generation base with the current adapter, or without; the base that
+    is trained on makes place for it on a GPU."""
+    import torch
+
+    device, generation = session.accelerator.device, session.generation
+    pipe, family = generation.pipe, session.family
+    trained = [getattr(session.pipe, name) for name in (family.denoiser, *session.trained)]
+    random_state = torch.get_rng_state()
+    try:
+        if device.type != "cpu":
+            for model in trained:
+                model.to("cpu")
+        pipe.to(device)
+        generation.activate(session.adapter() if adapter else None)
+        with own_precision(getattr(pipe, family.vae)):
+            yield pipe
+    finally:
+        for name in (family.denoiser, family.vae, *text_encoders_of(family, pipe)):
+            getattr(pipe, name).to("cpu")
+        for model in trained:
+            model.to(device)
+        torch.set_rng_state(random_state)
+
+
 @contextmanager
 def _inference(session: Session, adapter: bool) -> Iterator[Any]:
     """Yield the pipeline in evaluation mode, then restore the training state."""
@@ -175,6 +209,7 @@ def _inference(session: Session, adapter: bool) -> Iterator[Any]:
     try:
         with (
             session.averaged() if adapter else session.base_alone(),
+            session.without_assistant(),
             accelerator.autocast(),
             own_precision(getattr(pipe, session.family.vae)),
         ):

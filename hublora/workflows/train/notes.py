@@ -15,15 +15,21 @@ if TYPE_CHECKING:
 
 
 def distilled_warning(base: Base) -> str | None:
-    """Return what training on a distilled base model does to the result; None for any other."""
+    """Return what training on a distilled base model alone does to the result; None for any
+    other."""
     if not base.family.is_distilled(base.name, base.folder):
         return None
     steps = base.family.sampling(base.name, base.folder).num_inference_steps
-    other = base.family.known_bases.undistilled.get(base.name)
-    advice = f" Train on {other}, and use the adapter on both." if other else ""
+    known = base.family.known_bases
+    ways = []
+    if other := known.undistilled.get(base.name):
+        ways.append(f"train on {other} (--base {other} --generation-base {base.name})")
+    if assistant := known.assistants.get(base.name):
+        ways.append(f"add --assistant {assistant}")
+    advice = " or ".join(ways)
     return (
         f"{base.name} was distilled to {steps} steps, which training undoes: with the adapter its "
-        f"images become blurred at {steps} steps.{advice}"
+        f"images become blurred at {steps} steps." + (f" To avoid it, {advice}." if ways else "")
     )
 
 

@@ -8,13 +8,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hublora.errors import ConfigError
+from hublora.families.registry import known_assistants
 from hublora.hub.push import check_can_push
 from hublora.progress import Callback, Note, Progress, no_callback
-from hublora.refs import BaseRef, is_repo
-from hublora.resolution.base import Base, download_base, resolve_base
+from hublora.refs import AdapterRef, BaseRef, is_repo
+from hublora.resolution.base import Base, ResolvedBase, download_base, resolve_base
+from hublora.resolution.choose_base import check_adapters_fit
 from hublora.workflows.train.cache_keys import image_key, prompt_key
 from hublora.workflows.train.destination import pin_revisions, resolve_destination
 from hublora.workflows.train.find_checkpoint import find_checkpoint
+from hublora.workflows.train.generation_base import (
+    GenerationBase,
+    download_generation_base,
+    resolve_generation_base,
+)
 from hublora.workflows.train.hub_checkpoint import (
     BRANCH,
     check_no_checkpoint,
@@ -35,7 +42,7 @@ if TYPE_CHECKING:
     from hublora.adapters.adapter import LowRank
     from hublora.data import CachedDataset, Source
     from hublora.training.config.training_config import TrainingConfig
-    from hublora.training.session import InputHashes
+    from hublora.training.session import InputHashes, Session
 
 
 @dataclass(frozen=True)
@@ -48,6 +55,7 @@ class PreparedRun:
         accelerator: Device, precision and processes.
         source: Images and captions.
         base: The base, downloaded.
+        generation: The base that images are generated with; None where that is `base`.
         pipe: Pipeline of the base, on the CPU.
         checkpoints_at: Branch of the Hub repo that checkpoints are uploaded to, and whether it is
             public or private; None without `checkpoint.to_hub`.
@@ -59,6 +67,7 @@ class PreparedRun:
     accelerator: Accelerator
     source: Source
     base: Base
+    generation: GenerationBase | None
     pipe: Any
     checkpoints_at: str | None
     inputs: InputHashes
@@ -103,22 +112,30 @@ def _check(
     from hublora.training.distributed import main_first, on_main
     from hublora.training.optimizers import resolve_weight_decay
     from hublora.training.setup import check_schedule, check_settings, split_images
+    from hublora.training.target_layers import encodes_prompts
 
     if config.checkpoint.to_hub and checkpoint is None:
         on_main(lambda: check_no_checkpoint(str(config.hub.model_id)))
     checkpoints_at = on_main(lambda: report_destination(config, callback))
+    config = with_known_assistant(config)
     accelerator = make_accelerator(config)
     base_ref = BaseRef.parse(config.base.model, config.base.revision)
     resolved = on_main(lambda: resolve_base(base_ref))
+    other = on_main(lambda: resolve_generation_base(config, resolved, callback))
+    main_first(lambda: check_other_adapters(config, resolved, callback))
     source = main_first(lambda: open_dataset(config, callback))
     train_indices, _ = split_images(config, len(source.examples))
     images_per_epoch = sum(source.examples[index].repeats for index in train_indices)
     check_schedule(config, images_per_epoch, accelerator.num_processes)
     base = main_first(lambda: download_base(resolved, callback))
     callback(Note(f"Base: {base.label}"))
-    if warning := distilled_warning(base):
+    generation = None
+    if other is not None:
+        shares = not encodes_prompts(config)
+        generation = main_first(lambda: download_generation_base(other, base, shares, callback))
+    elif config.adapter.assistant is None and (warning := distilled_warning(base)):
         callback(Note(warning, warning=True))
-    config = pin_revisions(config, base, source)
+    config = pin_revisions(config, base, source, generation.base if generation else None)
     config = resolve_weight_decay(config, base.family)
     config, notes = fit_to_family(config, base.family)
     for note in notes:
@@ -133,7 +150,34 @@ def _check(
     pipe = base.load({"default": dtype, base.family.vae: torch.float32})
     check_settings(config, base.family, pipe)
     shapes(config, base, pipe)
-    return PreparedRun(config, checkpoint, accelerator, source, base, pipe, checkpoints_at, inputs)
+    return PreparedRun(
+        config, checkpoint, accelerator, source, base, generation, pipe, checkpoints_at, inputs
+    )
+
+
+def with_known_assistant(config: TrainingConfig) -> TrainingConfig:
+    """Return the settings with the file of a known assistant that is named by its repo alone."""
+    ref = config.adapter.assistant
+    if ref is None or ref.kind != "repo" or ref.path is not None:
+        return config
+    known = (AdapterRef.parse(one) for one in known_assistants())
+    path = next((one.path for one in known if one.location == ref.location), None)
+    return config.updated({"adapter.assistant": replace(ref, path=path)})
+
+
+def check_other_adapters(
+    config: TrainingConfig, base: ResolvedBase, callback: Callback = no_callback
+) -> None:
+    """Check that the initial adapter and the assistant fit a base before it is downloaded.
+
+    Raises:
+        AdapterError: One does not fit.
+    """
+    from hublora.resolution.adapter import open_adapter
+
+    refs = [ref for ref in (config.adapter.start_from, config.adapter.assistant) if ref is not None]
+    named = [(ref.public, open_adapter(ref, callback)) for ref in refs]
+    check_adapters_fit(named, base)
 
 
 def input_hashes(base: Base, source: Source) -> InputHashes:
@@ -274,8 +318,29 @@ def initial_updates(
 ) -> Mapping[str, Mapping[str, LowRank]] | None:
     """Return component -> layer of the base -> update of `adapter.start_from`; None without it."""
     ref = config.adapter.start_from
+    return None if ref is None else _updates_of(ref, base, pipe, callback)
+
+
+def attach_assistant(session: Session, base: Base, callback: Callback = no_callback) -> None:
+    """Let the adapter of `adapter.assistant`, if there is one, act in a session from now on."""
+    from hublora.training.accelerator import weight_dtype
+    from hublora.training.assistant import Assistant
+
+    ref = session.config.adapter.assistant
     if ref is None:
-        return None
+        return
+    updates = _updates_of(ref, base, session.pipe, callback)
+    accelerator = session.accelerator
+    session.assistant = Assistant(
+        session.pipe, updates, weight_dtype(accelerator), accelerator.device
+    )
+    callback(Note(f"Assistant while training: {ref.public}"))
+
+
+def _updates_of(
+    ref: AdapterRef, base: Base, pipe: Any, callback: Callback
+) -> Mapping[str, Mapping[str, LowRank]]:
+    """Return component -> layer of the base -> update of an adapter, times its weight."""
     from hublora.generation.lora.manager import fit_to_base
     from hublora.resolution.adapter import open_adapter
 

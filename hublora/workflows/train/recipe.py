@@ -37,9 +37,11 @@ _OF_NO_EFFECT = (*_NOT_ITS_OWN, "checkpoint.")
 # Settings that may name something of the author's own, and the flag for it.
 _PRIVATE = {
     "base.model": "--base FOLDER",
+    "base.generation": "--generation-base FOLDER",
     "data.folder": "--folder FOLDER",
     "data.archive": "--archive FILE",
     "adapter.start_from": "--set adapter.start_from=FILE",
+    "adapter.assistant": "--assistant FILE",
     "dreambooth.class_folder": "--class-data-dir FOLDER",
 }
 
@@ -220,7 +222,7 @@ def _is_public(key: str, named: str) -> bool:
     if key == "data.archive":
         return named.startswith("https://")
     try:
-        if key == "base.model":
+        if key.startswith("base."):
             parse_repo_id(named)
             return True
         return AdapterRef.parse(named).kind != "local"

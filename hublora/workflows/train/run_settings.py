@@ -21,7 +21,10 @@ from hublora.workflows.train.find_checkpoint import LATEST
 if TYPE_CHECKING:
     from hublora.training.config.training_config import TrainingConfig
 
-_PATHS = ("base.model", "data.folder", "data.archive", "data.cache_dir", "dreambooth.class_folder")
+_PATHS = (
+    *("base.model", "base.generation"),
+    *("data.folder", "data.archive", "data.cache_dir", "dreambooth.class_folder"),
+)
 _OWN = 0o600  # an address may have a signature
 
 
@@ -31,10 +34,11 @@ def write_run_settings(config: TrainingConfig) -> None:
     for key in _PATHS:
         if settings.get(key) is not None:
             settings[key] = _absolute(str(settings[key]))
-    ref = config.adapter.start_from
-    if ref is not None and ref.kind == "local":
-        weight = f":{ref.weight}" if ref.weight != 1 else ""
-        settings["adapter.start_from"] = _absolute(ref.location) + weight
+    for key in ("start_from", "assistant"):
+        ref = getattr(config.adapter, key)
+        if ref is not None and ref.kind == "local":
+            weight = f":{ref.weight}" if ref.weight != 1 else ""
+            settings[f"adapter.{key}"] = _absolute(ref.location) + weight
     del settings["output_dir"]
     text = json.dumps(settings, indent=1) + "\n"
     write_atomically(config.run_folder / RUN_SETTINGS, text, mode=_OWN)

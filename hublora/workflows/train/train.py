@@ -20,8 +20,15 @@ from hublora.workflows.train.artifacts import TrainingResult, TrainingStats, wri
 from hublora.workflows.train.class_images import open_class_images
 from hublora.workflows.train.gallery import plan_gallery
 from hublora.workflows.train.gallery_prompts import embed_prompts, release_text_encoders
+from hublora.workflows.train.generation_base import GenerationPipeline, load_generation_pipeline
 from hublora.workflows.train.hub_checkpoint import background_upload, delete_hub_checkpoint
-from hublora.workflows.train.prepare import PreparedRun, encode, initial_updates, prepare_run
+from hublora.workflows.train.prepare import (
+    PreparedRun,
+    attach_assistant,
+    encode,
+    initial_updates,
+    prepare_run,
+)
 from hublora.workflows.train.run_loop import open_history, result_note, train_to_end
 from hublora.workflows.train.run_settings import write_run_settings
 from hublora.workflows.train.signals import (
@@ -109,11 +116,14 @@ def _start_session(ready: PreparedRun, callback: Callback) -> tuple[Session, Met
     trained_on = join(source, of_class) if of_class else source
     data = main_first(lambda: encode(config, base, ready.pipe, trained_on, device, callback))
     initial = main_first(lambda: initial_updates(config, base, ready.pipe, callback))
+    generation = _load_generation_pipeline(ready)
     embedded = {}
     if not encodes_prompts(config):
-        plans = plan_gallery(config, base, source, data.size)
-        embedded = embed_prompts(base.family, ready.pipe, plans, device)
-        release_text_encoders(base.family, ready.pipe)
+        plans = plan_gallery(config, generation.base if generation else base, source, data.size)
+        generating = generation.pipe if generation else ready.pipe
+        embedded = embed_prompts(base.family, generating, plans, device)
+        for pipe in (ready.pipe, generating):
+            release_text_encoders(base.family, pipe)
     session = start_session(
         config,
         ready.pipe,
@@ -123,13 +133,25 @@ def _start_session(ready: PreparedRun, callback: Callback) -> tuple[Session, Met
         initial,
         class_images=len(trained_on.examples) - len(source.examples),
     )
-    session.embedded_prompts = embedded
+    main_first(lambda: attach_assistant(session, base, callback))
+    session.embedded_prompts, session.generation = embedded, generation
     if ready.checkpoint is not None:
         load_checkpoint(session, ready.checkpoint)
         callback(Note(f"Resuming from {ready.checkpoint}."))
     history = main_first(lambda: open_history(session))
     callback(Note(_summary(session)))
     return session, history
+
+
+def _load_generation_pipeline(ready: PreparedRun) -> GenerationPipeline | None:
+    """Return the pipeline that images are generated with, on the CPU; None where it is that of the
+    base, and in processes that generate no images."""
+    from hublora.training.accelerator import weight_dtype
+
+    if ready.generation is None or not ready.accelerator.is_main_process:
+        return None
+    dtype = weight_dtype(ready.accelerator)
+    return load_generation_pipeline(ready.generation, ready.pipe, dtype)
 
 
 def _train(
@@ -148,8 +170,9 @@ def _train(
         done = TrainingStats(history, session.step - first, seconds)
         with _stoppable(session):
             result = on_main(lambda: write_results(session, base, source, done, callback))
+    shown = ready.generation.base if ready.generation else base
     with _stoppable(session):
-        result = on_main(lambda: _finish(result, config, base, callback))
+        result = on_main(lambda: _finish(result, config, shown, callback))
     if note := unchanged_note(result.change, config):
         callback(note)
     return result
@@ -168,7 +191,14 @@ def _stoppable(session: Session) -> Iterator[None]:
 def _finish(
     result: TrainingResult, config: TrainingConfig, base: Base, callback: Callback
 ) -> TrainingResult:
-    """Push and verify a result, if the settings say so."""
+    """Push and verify a result, if the settings say so.
+
+    Args:
+        result: The result.
+        config: Settings of the training.
+        base: Base that the gallery was generated with.
+        callback: Called with each event (`hublora.progress.Event`).
+    """
     if not config.hub.push:
         return result
     repo_id = str(config.hub.model_id)
