@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from hublora.adapters.layer_names import WRAPPER
+from hublora.families.speed import SpeedSettings
 
 if TYPE_CHECKING:
     import torch
@@ -73,6 +74,7 @@ class AdapterFacts:
         dtype: Safetensors name of the weights' type, e.g. "F32".
         layout: Naming of the file: "diffusers", "peft" or "kohya".
         methods: Kinds of updates: "lora", "dora", "loha", "lokr".
+        speed: How images are sampled with it where it was trained for few steps.
         architecture: Modelspec name of the kind of base that the tensors fit, e.g.
             "stable-diffusion-xl-v1-base"; None where shapes and metadata do not tell.
     """
@@ -98,6 +100,7 @@ class AdapterFacts:
     layout: str | None = None
     methods: tuple[str, ...] = ()
     architecture: str | None = None
+    speed: SpeedSettings | None = None
 
 
 @dataclass(frozen=True)

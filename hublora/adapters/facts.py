@@ -13,7 +13,7 @@ from hublora.adapters.header import Header
 from hublora.adapters.layer_specs import LayerSpec, read_layer_specs
 from hublora.adapters.metadata import facts_of_metadata
 from hublora.adapters.tensor_names import detect_layout
-from hublora.families.registry import architecture_of_kohya, architecture_of_layers
+from hublora.families.registry import architecture_of_kohya, architecture_of_layers, speed_of
 
 # Modules right around a layer, which a dotted name leaves out.
 _OWNERS = re.compile(r"\A(?:.*_)?(?:attn\d?|self_attn|mlp|ff)_(?=\D)")
@@ -48,9 +48,10 @@ def facts_from_header(
         architecture=architecture(layers) or stated_architecture(header.metadata),
     )
     known = {"base_model": _text((config or {}).get("base_model_name_or_path"))}
-    known |= facts_of_metadata(header.metadata)
-    known |= {key: value for key, value in more.items() if value}
-    return AdapterFacts(**{**facts.__dict__, **known})
+    stated = facts_of_metadata(header.metadata)
+    speed = stated.get("speed") or more.get("speed") or speed_of([stated.get("title", "")])
+    known |= stated | {key: value for key, value in more.items() if value}
+    return AdapterFacts(**{**facts.__dict__, **known, "speed": speed})
 
 
 def facts_of_tokens(header: Header, **more: Any) -> AdapterFacts:

@@ -5,16 +5,19 @@ Keys: hublora's own, and those of https://github.com/Stability-AI/ModelSpec; koh
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from hublora.adapters.adapter import AdapterFacts
+from hublora.families.speed import SpeedSettings, parse_speed
 from hublora.quoting import one_line
 
 MODELSPEC_VERSION = "1.0.1"
 _READ = (
     *("hublora.base_model", "hublora.base_revision", "hublora.family", "hublora.trigger_words"),
-    *("hublora.generation_base", "hublora.generation_revision"),
+    *("hublora.generation_base", "hublora.generation_revision", "hublora.speed"),
     *("modelspec.title", "modelspec.trigger_phrase", "modelspec.license", "ss_output_name"),
 )
 
@@ -35,6 +38,7 @@ def metadata_of_facts(
         "hublora.generation_base": facts.generation_base,
         "hublora.generation_revision": facts.generation_revision,
         "hublora.family": facts.family,
+        "hublora.speed": json.dumps(asdict(facts.speed)) if facts.speed else None,
         "hublora.trigger_words": words,
         "modelspec.title": facts.title,
         "modelspec.trigger_phrase": words,
@@ -56,8 +60,17 @@ def facts_of_metadata(metadata: Mapping[str, str]) -> dict[str, Any]:
         "generation_base": metadata.get("hublora.generation_base"),
         "generation_revision": metadata.get("hublora.generation_revision"),
         "family": metadata.get("hublora.family"),
+        "speed": _speed(metadata.get("hublora.speed", "")),
         "license": metadata.get("modelspec.license"),
         "title": metadata.get("modelspec.title") or metadata.get("ss_output_name"),
         "trigger_words": tuple(word.strip() for word in words.split(",") if word.strip()),
     }
     return {key: value for key, value in found.items() if value}
+
+
+def _speed(text: str) -> SpeedSettings | None:
+    try:
+        stated = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return parse_speed(stated) if isinstance(stated, dict) else None

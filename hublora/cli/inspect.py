@@ -118,6 +118,7 @@ def _describe_one(one: InspectedAdapter, found: Preflight) -> str:
         "family": facts.family,
         "kind": ", ".join(facts.methods),
         "changes": _changes(facts),
+        "brings": str(facts.speed) if facts.speed else None,
         "rank": _numbers(facts.ranks),
         "alpha": _numbers(facts.alphas),
         "trigger words": ", ".join(facts.trigger_words) or "none",

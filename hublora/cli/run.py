@@ -105,6 +105,12 @@ _IMAGES = (
     "scheduler's own by default.",
 )
 @click.option(
+    "--shift",
+    type=float,
+    help="Shift of the noise levels of a flow-matching base, the same at every size; above 1 to "
+    "more noise. The scheduler's own by default.",
+)
+@click.option(
     "--compose",
     type=click.Choice(["sum", "switch", "composite"]),
     help="How several adapters are combined: all at once (sum, the default), one per denoising "
@@ -186,6 +192,9 @@ def run(
 
     With --prompts, --rows or --columns, images that the output folder already contains are not
     generated again, and --json prints one line per file.
+
+    An adapter that was trained for few steps, such as LCM, Lightning, Hyper-SD or Turbo ones,
+    brings its steps, guidance and scheduler; what is given here wins.
     """
     from hublora.cli.progress import ProgressReport
 

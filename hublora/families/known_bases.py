@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from hublora.families.speed import SpeedAdapter
+
 
 @dataclass(frozen=True)
 class KnownBases:
@@ -24,6 +26,7 @@ class KnownBases:
             distillation while another one is trained.
         generation: Hub id of a base model that is meant to be trained on -> of the one, with the
             same layers, that its adapters are used on.
+        speed_adapters: Published adapters with which its base models generate in a few steps.
         text_widths: Width of the prompt embeddings that the denoiser attends to -> modelspec name.
     """
 
@@ -35,6 +38,7 @@ class KnownBases:
     undistilled: Mapping[str, str] = field(default_factory=dict)
     assistants: Mapping[str, str] = field(default_factory=dict)
     generation: Mapping[str, str] = field(default_factory=dict)
+    speed_adapters: tuple[SpeedAdapter, ...] = ()
     text_widths: Mapping[int, str] = field(default_factory=dict)
 
     @property

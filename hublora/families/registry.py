@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from hublora.errors import AdapterError
@@ -14,6 +14,7 @@ from hublora.families.flux2.family import Flux2, Flux2Klein
 from hublora.families.krea2.family import Krea2
 from hublora.families.pipeline import Pipeline
 from hublora.families.qwen_image.family import QwenImage
+from hublora.families.speed import SpeedSettings, find_speed
 from hublora.families.stable_diffusion.family import StableDiffusion, StableDiffusionInpainting
 from hublora.families.stable_diffusion_3.family import StableDiffusion3
 from hublora.families.stable_diffusion_xl.family import (
@@ -160,6 +161,13 @@ def generation_base_of(hub_id: str) -> str | None:
 def known_assistants() -> tuple[str, ...]:
     """Return the refs of adapters that undo a base model's distillation while one is trained."""
     return tuple(ref for family in _ALL for ref in family.known_bases.assistants.values())
+
+
+def speed_of(names: Iterable[str], tags: Iterable[str] = ()) -> SpeedSettings | None:
+    """Return how images are sampled with a published adapter that makes a base model fast, by its
+    names or tags; None for any other adapter."""
+    known = [one for family in _ALL for one in family.known_bases.speed_adapters]
+    return find_speed(known, names, tags)
 
 
 def native_layers(layers: Collection[str]) -> Mapping[str, tuple[str, ...]]:

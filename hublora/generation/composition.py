@@ -10,6 +10,7 @@ from hublora._version import __version__
 from hublora.adapter_weights import CompositionMode
 from hublora.adapters.licenses import LicenseSummary
 from hublora.errors import ConfigError
+from hublora.families.speed import SpeedSettings
 from hublora.generation.lora.schedule import AdapterSchedule
 from hublora.generation.prompt_placeholders import AdapterTriggers, Expanded, TriggerMode, expand
 from hublora.hub.resolve import license_of
@@ -63,6 +64,13 @@ class Composition:
         return self.adapter_cache.adapter_schedule if self.adapter_cache else None
 
     @property
+    def speed(self) -> SpeedSettings | None:
+        """How images are sampled with the first active adapter that was trained for few steps; None
+        without one."""
+        fast = speed_adapters(self.adapters)
+        return fast[0].adapter.facts.speed if fast else None
+
+    @property
     def licenses(self) -> LicenseSummary:
         """Licences of base and adapters."""
         return license_summary(self.base, self.adapters)
@@ -105,6 +113,30 @@ class Composition:
             "Adapters that switch, and weights that move, follow the steps by themselves.",
             "Leave callback_on_step_end=pipe.hublora.on_step_end out.",
         )
+
+
+def speed_adapters(adapters: Sequence[LoadedAdapter]) -> list[LoadedAdapter]:
+    """Return the adapters that were trained for few steps and whose weight is not 0."""
+    return [one for one in adapters if one.adapter.facts.speed and one.weight.acts]
+
+
+def speed_notes(adapters: Sequence[LoadedAdapter]) -> list[Note]:
+    """Return what is told of adapters that were trained for few steps."""
+    fast = speed_adapters(adapters)
+    notes = []
+    for one in fast[:1]:
+        speed = one.adapter.facts.speed
+        notes.append(Note(f"{one.label} was trained for few steps. It brings {speed}."))
+    for one in fast:
+        meant = one.adapter.facts.speed
+        if meant is not None and meant.weight != 1 == one.weight.number:
+            told = f"{one.label} was trained for the weight {meant.weight:g}, and has 1."
+            notes.append(Note(f"{told} Write {one.label}:{meant.weight:g}.", warning=True))
+    if len({one.adapter.facts.speed for one in fast}) > 1:
+        others = ", ".join(one.label for one in fast[1:])
+        told = f"{others} was trained for few steps, too, with other settings"
+        notes.append(Note(f"{told}: those of {fast[0].label} are used.", warning=True))
+    return notes
 
 
 def license_summary(base: Base, parts: Sequence[LoadedAdapter]) -> LicenseSummary:

@@ -56,6 +56,7 @@ class SamplingOptions(TypedDict, total=False):
     height: int | None
     scheduler: str | None
     timestep_spacing: str | None
+    shift: float | None
 
 
 class InputOptions(TypedDict, total=False):

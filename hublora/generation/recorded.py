@@ -165,6 +165,9 @@ def _plan(sampling: Mapping[str, Any]) -> Sampling:
         least = 0 if name == "seed" else 1
         if name in values and not (_is_whole(values[name]) and least <= values[name] <= most):
             raise _Unsaid(name)
+    shift = values.get("shift", 1.0)
+    if isinstance(shift, bool) or not isinstance(shift, int | float):
+        raise _Unsaid("shift")
     guidance = values.get("guidance_scale", 0.0)
     if not (isinstance(guidance, int | float) and abs(guidance) < math.inf):
         raise _Unsaid("guidance_scale")

@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 from hublora.errors import ConfigError
 from hublora.families import family_of_pipeline
-from hublora.generation.schedulers import check_scheduler
+from hublora.generation.schedulers import check_scheduler, use_scheduler
 from hublora.quoting import is_text
 
 if TYPE_CHECKING:
     from PIL import Image
 
+    from hublora.generation.composition import Composition
     from hublora.resolution.base import Base
 
 _MOST_GUIDANCE = 1000.0
+_OF_SCHEDULER = ("timestep_spacing", "shift")
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,8 @@ class Sampling:
         height: Height in pixels; None is the base's own.
         scheduler: Scheduler as in diffusers or AUTOMATIC1111; None is the base's own.
         timestep_spacing: "leading", "linspace" or "trailing"; None is the scheduler's own.
+        shift: Shift of the noise levels of flow matching, at any size, above 0; None is the
+            scheduler's own, which may depend on the size.
     """
 
     prompt: str
@@ -46,6 +50,7 @@ class Sampling:
     height: int | None = None
     scheduler: str | None = None
     timestep_spacing: str | None = None
+    shift: float | None = None
 
     def __post_init__(self) -> None:
         for text in (self.prompt, self.negative_prompt):
@@ -56,7 +61,7 @@ class Sampling:
                 f"guidance_scale must be between -1000 and 1000, got {self.guidance_scale:g}.",
                 "7.5 is usual.",
             )
-        check_scheduler(self.scheduler, self.timestep_spacing)
+        check_scheduler(self.scheduler, self.timestep_spacing, self.shift)
 
     def with_seed(self, seed: int) -> Sampling:
         return replace(self, seed=seed)
@@ -101,6 +106,21 @@ def sampling_for(base: Base, prompt: str, **chosen: Any) -> Sampling:
     return Sampling(prompt=prompt, **settings)
 
 
+def sampling_with(composition: Composition, prompt: str, **chosen: Any) -> Sampling:
+    """Return sampling settings with the adapters of a pipeline: as chosen, else as a speed adapter
+    among them brings them, else as `sampling_for`."""
+    given = {key: value for key, value in chosen.items() if value is not None}
+    brought = composition.speed.sampling() if composition.speed else {}
+    if "scheduler" in given:  # the others are of the one that the adapter brings
+        brought = {key: one for key, one in brought.items() if key not in _OF_SCHEDULER}
+    return sampling_for(composition.base, prompt, **brought | given)
+
+
+def use_scheduler_of(pipe: Any, plan: Sampling) -> None:
+    """Give the pipeline the scheduler of a plan; see `use_scheduler`."""
+    use_scheduler(pipe, plan.scheduler, plan.timestep_spacing, plan.shift)
+
+
 def check_plan(pipe: Any, step: int, plan: Sampling) -> None:
     """Check what only the pipeline knows, before anything is generated.
 
@@ -143,7 +163,7 @@ def sample(
     Args:
         pipe: A diffusers pipeline with its adapters active.
         plan: Settings of the image; its scheduler is the caller's to set
-            (`hublora.generation.schedulers.use_scheduler`).
+            (`use_scheduler_of`).
         on_step: Called after each denoising step with its number, from 1.
         inputs: Arguments of the pipeline that state prompts, guidance and images; None takes the
             plan's.

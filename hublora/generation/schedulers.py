@@ -17,6 +17,9 @@ from typing import Any
 from hublora.errors import ConfigError
 
 SPACINGS = ("leading", "linspace", "trailing")
+MAX_SHIFT = 100
+# Beside a shift that is the same at every size.
+_STATIC_SHIFT: Mapping[str, Any] = {"use_dynamic_shifting": False, "shift_terminal": None}
 _KARRAS = " karras"
 _FLOW = "FlowMatch"
 _MULTISTEP = "DPMSolverMultistep"
@@ -50,34 +53,48 @@ _CONSISTENCY = {"LCMScheduler", "TCDScheduler"}  # which diffusers does not list
 _OTHER_NOISE = {"EDMEulerScheduler"}  # which it does, though its denoiser's input is scaled
 
 
-def use_scheduler(pipe: Any, name: str | None, timestep_spacing: str | None = None) -> None:
+def use_scheduler(
+    pipe: Any, name: str | None, timestep_spacing: str | None = None, shift: float | None = None
+) -> None:
     """Give the pipeline a scheduler of the same noise process.
 
     Args:
         pipe: A diffusers pipeline.
         name: Scheduler as in diffusers or AUTOMATIC1111's web UI; None for the base's own.
         timestep_spacing: "leading", "linspace" or "trailing"; None for the scheduler's own.
+        shift: Shift of the noise levels at any size, above 0; None for the scheduler's own.
 
     Raises:
         ConfigError: There is no scheduler of that name, it does not fit, has no such setting, or
             needs a package that is not installed.
     """
-    if name is None and timestep_spacing is None:
+    composition = getattr(pipe, "hublora", None)
+    own = getattr(composition, "base_scheduler", None) or pipe.scheduler
+    if name is None and timestep_spacing is None and shift is None:
+        if getattr(composition, "speed", None) is not None:  # which brought another one
+            pipe.scheduler = own
         return
-    own = getattr(getattr(pipe, "hublora", None), "base_scheduler", None) or pipe.scheduler
     kind, settings = (type(own), {}) if name is None else _find(own, name)
     if timestep_spacing is not None:
         settings = {**settings, "timestep_spacing": timestep_spacing}
+    if shift is not None:
+        settings = {**settings, **_STATIC_SHIFT, "shift": shift}
     _check_settings(kind, settings)
     pipe.scheduler = kind.from_config(own.config, **settings)
 
 
-def check_scheduler(name: str | None, timestep_spacing: str | None) -> None:
+def check_scheduler(
+    name: str | None, timestep_spacing: str | None, shift: float | None = None
+) -> None:
     """Check what can be checked without a pipeline.
 
     Raises:
-        ConfigError: The name is no text, or there is no such spacing.
+        ConfigError: The name is no text, there is no such spacing, or the shift is out of range.
     """
+    if shift is not None and not 0 < shift <= MAX_SHIFT:
+        raise ConfigError(
+            f"shift must be above 0 and at most {MAX_SHIFT}, got {shift:g}.", "1 to 7 are usual."
+        )
     if not isinstance(name, str | None):
         raise ConfigError(f"The scheduler must be a name, got {name!r:.40}.", "LCM, for example.")
     if timestep_spacing not in (None, *SPACINGS):
@@ -165,10 +182,16 @@ def _split(name: str) -> tuple[str, bool]:
 
 def _check_settings(kind: Any, settings: Mapping[str, Any]) -> None:
     known = signature(kind.__init__).parameters
-    what = {"use_karras_sigmas": "Karras noise levels", "timestep_spacing": "timestep spacing"}
+    what = {
+        "use_karras_sigmas": "Karras noise levels",
+        "timestep_spacing": "timestep spacing",
+        "shift": "shift of noise levels",
+    }
     for setting in what.keys() & settings.keys() - known.keys():
         name = kind.__name__.removesuffix("Scheduler")
         raise ConfigError(
             f"The scheduler {name} has no {what[setting]}.",
-            "EulerDiscrete and DPMSolverMultistep have both, for example.",
+            "FlowMatchEulerDiscrete has one, for flow-matching bases."
+            if setting == "shift"
+            else "EulerDiscrete and DPMSolverMultistep have both, for example.",
         )

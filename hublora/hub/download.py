@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import threading
 from collections.abc import Callable, Collection, Mapping
@@ -16,12 +15,12 @@ from tqdm.std import tqdm
 from hublora.errors import HubError, NotFoundError
 from hublora.filesystem import sha256_of
 from hublora.hub.client import is_offline, translated
+from hublora.hub.pipeline_files import check_pipeline, pipeline_files, read_components
 from hublora.hub.transport import repeated
 
 Progress = Callable[[int, int], None]  # (bytes done, bytes in all)
 _HEAD_BYTES = 100_000  # 97 of 100 headers on the Hub are shorter (huggingface_hub's figure)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
 def download(
@@ -106,7 +105,7 @@ def download_pipeline(
         NotFoundError: The repo is not a diffusers pipeline.
     """
     check_pipeline(repo_id, files)
-    components = _components(download(repo_id, commit, "model_index.json")) - set(without)
+    components = read_components(download(repo_id, commit, "model_index.json")) - set(without)
     names = pipeline_files(files, components)
     return download_files(repo_id, commit, files, names, progress)
 
@@ -215,71 +214,9 @@ def range_reader(repo_id: str, commit: str, path: str) -> Callable[[int, int], b
     return read
 
 
-def check_pipeline(name: str, files: Collection[str]) -> None:
-    """Check that a repo or folder with these files is a diffusers pipeline in safetensors.
-
-    Raises:
-        NotFoundError: It is not a pipeline, or a component only has pickle weights.
-    """
-    if "model_index.json" not in files:
-        raise NotFoundError(
-            f"{name} is not a diffusers pipeline: it has no model_index.json.",
-            "Name a base such as stable-diffusion-v1-5/stable-diffusion-v1-5.",
-        )
-    safe = {file.rpartition("/")[0] for file in files if file.endswith(".safetensors")}
-    for file in files:
-        component = file.rpartition("/")[0]
-        if file.endswith(PICKLES) and component not in {"", "safety_checker", *safe}:
-            raise NotFoundError(
-                f"The {component} of {name} only has pickle weights, which can run code.",
-                "Name a base that has .safetensors files.",
-            )
-
-
 def cache_folder(repo_id: str, repo_type: str = "model") -> Path:
     """Return the folder of a repo in huggingface_hub's cache."""
     return Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repo_id, repo_type=repo_type)
-
-
-def _components(index: Path) -> set[str]:
-    """Return the components of a pipeline that are loaded; none if its index does not parse, which
-    loading will say."""
-    try:
-        stated = json.loads(index.read_bytes())
-        named = {name for name, value in stated.items() if _names_class(value)}
-    except (OSError, ValueError, AttributeError, RecursionError):
-        return set()
-    return named - {"safety_checker"}
-
-
-def _names_class(value: Any) -> bool:
-    return (
-        isinstance(value, list) and len(value) == 2 and all(isinstance(one, str) for one in value)
-    )
-
-
-def pipeline_files(files: Collection[str], components: Collection[str]) -> list[str]:
-    """Return those of a pipeline's files that it is loaded from, weights in one precision.
-
-    Args:
-        files: Paths of all files.
-        components: Components that are loaded.
-    """
-    return [name for name in files if _is_pipeline_file(name, files, components)]
-
-
-def _is_pipeline_file(name: str, files: Collection[str], components: Collection[str]) -> bool:
-    if name in ("model_index.json", "README.md"):
-        return True
-    folder, _, file = name.rpartition("/")
-    if folder not in components:
-        return False
-    if file.endswith((".json", ".txt", ".model", ".jinja")):
-        return True
-    if not file.endswith(".safetensors"):
-        return False
-    full = re.sub(r"\.(fp16|bf16|non_ema)\.", ".", name)
-    return name == full or (full not in files and ".non_ema." not in name)
 
 
 def _bars(progress: Progress | None, total: int | None = None) -> Any:

@@ -27,7 +27,8 @@ from hublora import strict_yaml
 from hublora.errors import AdapterError, HubError, NotFoundError
 from hublora.filesystem import cache_root, write_atomically
 from hublora.hub.client import REPLACED_REPOS, MissingRevisionError, api, is_offline, translated
-from hublora.hub.download import PICKLES, cache_folder
+from hublora.hub.download import cache_folder
+from hublora.hub.pipeline_files import PICKLES
 from hublora.hub.repo_layout import LOCK, WEIGHTS
 from hublora.hub.transport import TIMEOUT, repeated
 from hublora.quoting import one_line

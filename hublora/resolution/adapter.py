@@ -13,7 +13,7 @@ from hublora.adapters.adapter import Adapter
 from hublora.adapters.files import PEFT_CONFIG, PEFT_WEIGHTS, load_adapter
 from hublora.adapters.header import read_file_header
 from hublora.errors import AdapterError, NotFoundError
-from hublora.families.registry import generation_base_of
+from hublora.families.registry import generation_base_of, speed_of
 from hublora.hub.download import download
 from hublora.hub.repo_layout import CARD, CONTENTS, LOCK, WEIGHTS
 from hublora.hub.resolve import ResolvedAdapter, is_base, license_of, read_card, resolve_adapter
@@ -217,6 +217,19 @@ def _bases(card: Mapping[str, Any]) -> tuple[str | None, str | None]:
     return (named[0] if len(named) == 1 else None), None
 
 
+def _names(ref: AdapterRef) -> tuple[str, ...]:
+    """Return the names of an adapter by which published ones are recognised."""
+    if ref.kind == "local":
+        path = Path(ref.location)
+        return path.name, f"{path.parent.name}/{path.name}"
+    return (f"{ref.location}/{ref.path or ''}",)
+
+
+def _tags(card: Mapping[str, Any]) -> list[str]:
+    tags = card.get("tags")
+    return [one for one in tags if isinstance(one, str)] if isinstance(tags, list) else []
+
+
 def facts_from_card(resolved: ResolvedAdapter) -> dict[str, Any]:
     """Return the facts in an adapter's card, as arguments of `facts_from_header`."""
     card: Mapping[str, Any] = resolved.card
@@ -230,4 +243,5 @@ def facts_from_card(resolved: ResolvedAdapter) -> dict[str, Any]:
         else (),
         "license": license_of(card),
         "source": resolved.ref.public,
+        "speed": speed_of(_names(resolved.ref), _tags(card)),
     }

@@ -12,7 +12,8 @@ from safetensors import SafetensorError
 
 from hublora.errors import HubloraError, NotFoundError
 from hublora.families import Family, family_of_folder
-from hublora.hub.download import check_pipeline, download_pipeline
+from hublora.hub.download import download_pipeline
+from hublora.hub.pipeline_files import check_pipeline
 from hublora.hub.resolve import inspect_repo, read_card
 from hublora.progress import Callback, downloading, no_callback
 from hublora.quiet import quiet_loading

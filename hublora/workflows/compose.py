@@ -22,7 +22,7 @@ from hublora.generation.options import (
     pick,
     pick_sampling,
 )
-from hublora.generation.sample import sampling_for
+from hublora.generation.sample import sampling_with, use_scheduler_of
 from hublora.hub.push import PushResult, check_can_push
 from hublora.hub.repo_layout import LOCK
 from hublora.hub.resolve import license_of
@@ -245,11 +245,10 @@ def generate_gallery(
         folder: Folder of the repo; the images are written to images/ inside.
         callback: Called with each event (`hublora.progress.Event`).
     """
-    from hublora.generation.schedulers import use_scheduler
 
     images, sampling = [], SamplingFacts()
     if plans:
-        use_scheduler(pipe, plans[0].scheduler, plans[0].timestep_spacing)
+        use_scheduler_of(pipe, plans[0])
     for index, image in enumerate(generate(pipe, plans, "auto", callback)):
         name, plan = f"images/{index}.png", plans[index]
         save(image, folder / name, pipe.hublora, plan, "auto")
@@ -271,7 +270,7 @@ def gallery_plans(
     sampling = pick_sampling(options)
     seed = sampling.pop("seed", 0)
     return [
-        sampling_for(pipe.hublora.base, text, seed=seed + index, **sampling)
+        sampling_with(pipe.hublora, text, seed=seed + index, **sampling)
         for index, text in enumerate(prompts)
     ]
 

@@ -79,16 +79,7 @@ def merge(
     seed, base = pick_sampling(options).get("seed", 0), options.get("base")
     weighted = [(part.adapter, _plain(part)) for part in parts]
     merged = merge_adapters(weighted, method, rank=rank, density=density, seed=seed)
-    facts = AdapterFacts(**common_facts([part.adapter for part in parts]))
-    if facts.generation_base:  # what is merged is for the one base that its card names
-        commit = facts.generation_revision
-        facts = replace(
-            facts,
-            base_model=facts.generation_base,
-            base_revision=commit,
-            generation_base=None,
-            generation_revision=None,
-        )
+    facts = _of_one_base(AdapterFacts(**common_facts([part.adapter for part in parts])))
     name = base or facts.base_model
     with temporary_folder("merge") as temporary:
         folder = output or temporary
@@ -117,6 +108,19 @@ def merge(
             private = options.get("private", False)
             pushed = push(folder, push_to, private=private, base=base, callback=callback)
     return Composed(output, merged.error, pushed)
+
+
+def _of_one_base(facts: AdapterFacts) -> AdapterFacts:
+    """Return the facts for the base that the adapters are used on, which alone the card names."""
+    if facts.generation_base is None:
+        return facts
+    return replace(
+        facts,
+        base_model=facts.generation_base,
+        base_revision=facts.generation_revision,
+        generation_base=None,
+        generation_revision=None,
+    )
 
 
 def _open_plain(refs: Sequence[str], callback: Callback) -> tuple[LoadedAdapter, ...]:

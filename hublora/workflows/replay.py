@@ -22,8 +22,7 @@ from hublora.generation.options import (
 )
 from hublora.generation.outputs import check_output, check_replaceable, output_paths, unused
 from hublora.generation.recorded import RecordedAdapter, RecordedImage, read_recorded
-from hublora.generation.sample import check_plan, image_difference
-from hublora.generation.schedulers import use_scheduler
+from hublora.generation.sample import check_plan, image_difference, use_scheduler_of
 from hublora.generation.sheet import SheetAxes, save_sheet
 from hublora.hub.urls import public_addresses_only
 from hublora.progress import Callback, FileWritten, Note, Progress, default_callback
@@ -102,7 +101,7 @@ def replay(
         made = _make_sheet(pipe, recorded, recorded.sheet, inputs, path, callback)
     else:
         check_plan(pipe, pipe.hublora.base.family.size_step(pipe), plan)
-        use_scheduler(pipe, plan.scheduler, plan.timestep_spacing)
+        use_scheduler_of(pipe, plan)
         (made,) = generate(pipe, [plan], recorded.trigger, callback, inputs.conditions)
         save(made, path, pipe.hublora, plan, recorded.trigger, inputs.conditions)
         callback(FileWritten("image", path))
@@ -150,13 +149,13 @@ def _make_sheet(
     cells = axes.cells(plan, [part.weight for part in composition.adapters])
     step = composition.base.family.size_step(pipe)
     for cell in cells:
-        use_scheduler(pipe, cell.plan.scheduler, cell.plan.timestep_spacing)
+        use_scheduler_of(pipe, cell.plan)
         check_plan(pipe, step, cell.plan)
     facts = image_facts(composition, recorded.plan, recorded.trigger, inputs.conditions)
     images: list[Image.Image] = []
     for number, cell in enumerate(cells):
         set_weights(pipe, cell.weights)
-        use_scheduler(pipe, cell.plan.scheduler, cell.plan.timestep_spacing)
+        use_scheduler_of(pipe, cell.plan)
         images += generate(pipe, [cell.plan], recorded.trigger, _notes(callback), inputs.conditions)
         callback(Progress("Images", number + 1, len(cells)))
     save_sheet(path, axes, images, composition, facts)

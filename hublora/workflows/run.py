@@ -43,7 +43,7 @@ def run(
         grid: Write one labelled sheet besides.
         callback: Called with each event (`hublora.progress.Event`); by default they are logged
             under `hublora`, and a notebook shows progress bars.
-        options: Keywords of `load`, and the following; None is the base's own.
+        options: Keywords of `load`, and the following; None is a speed adapter's, else the base's.
         negative_prompt: Text that images avoid.
         seed: Seed of the first image; 0 by default.
         num_inference_steps: Denoising steps; `steps` for short.
@@ -52,6 +52,7 @@ def run(
         height: Height in pixels.
         scheduler: Scheduler as in diffusers or AUTOMATIC1111, e.g. "LCM", "DPM++ 2M Karras".
         timestep_spacing: "leading", "linspace" or "trailing".
+        shift: Shift of the noise levels of flow matching, at any size of images.
         trigger: "auto" adds missing trigger words in front of the prompt, "off" does not.
         image: Image to start from.
         strength: How much of `image` is generated anew, in (0, 1].
@@ -68,8 +69,12 @@ def run(
     Raises:
         HubloraError: As `load`, and ConfigError for a scheduler that does not fit.
     """
-    from hublora.generation.sample import Sampling, check_plan, sampling_for
-    from hublora.generation.schedulers import use_scheduler
+    from hublora.generation.sample import (
+        Sampling,
+        check_plan,
+        sampling_with,
+        use_scheduler_of,
+    )
     from hublora.generation.sheet import SheetAxes, save_sheet
 
     check_options(options, RunOptions, run)
@@ -84,8 +89,8 @@ def run(
     pipe = load_pipeline(refs, pick(options, LoadOptions), callback, inputs.prepare)
     if pipe.hublora.lock:
         prompt = pipe.hublora.lock.fill(prompt)
-    plan = sampling_for(pipe.hublora.base, prompt, **sampling)
-    use_scheduler(pipe, plan.scheduler, plan.timestep_spacing)
+    plan = sampling_with(pipe.hublora, prompt, **sampling)
+    use_scheduler_of(pipe, plan)
     check_plan(pipe, pipe.hublora.base.family.size_step(pipe), plan)
     plans = [plan.with_seed(plan.seed + index) for index in range(num_images)]
     trigger = options.get("trigger", "auto")

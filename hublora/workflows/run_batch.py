@@ -21,7 +21,6 @@ from hublora.generation.options import (
 )
 from hublora.generation.outputs import check_output, own_path, slug
 from hublora.generation.prompt_placeholders import TriggerMode
-from hublora.generation.sample import sampling_for
 from hublora.progress import Callback, Event, FileWritten, Note, Progress, default_callback
 from hublora.workflows.load import load_pipeline, set_weights
 from hublora.workflows.notebook import NotebookResult
@@ -145,22 +144,22 @@ def _plans(
     pipe: Any, prompts: Sequence[str], axes: SheetAxes, sampling: Mapping[str, Any]
 ) -> list[tuple[Sampling, list[Cell]]]:
     """Return each prompt's settings and cells, checked before anything is generated."""
-    from hublora.generation.sample import check_plan
-    from hublora.generation.schedulers import use_scheduler
+    from hublora.generation.sample import check_plan, sampling_with, use_scheduler_of
 
     composition: Composition = pipe.hublora
-    sampling = {"scheduler": composition.scheduler, **sampling}
+    if composition.speed is None or composition.speed.scheduler is None:
+        sampling = {"scheduler": composition.scheduler, **sampling}
     weights = [part.weight for part in composition.adapters]
     plans = []
     for prompt in prompts:
         typed = composition.lock.fill(prompt) if composition.lock else prompt
         composition.expand(typed)
-        plan = sampling_for(composition.base, typed, **sampling)
+        plan = sampling_with(composition, typed, **sampling)
         plans.append((plan, axes.cells(plan, weights)))
     step = composition.base.family.size_step(pipe)
     for _, cells in plans:
         for cell in cells:
-            use_scheduler(pipe, cell.plan.scheduler, cell.plan.timestep_spacing)
+            use_scheduler_of(pipe, cell.plan)
             check_plan(pipe, step, cell.plan)
     return plans
 
@@ -170,7 +169,7 @@ def _generate_cell(
 ) -> tuple[BatchItem, Image.Image]:
     from PIL import Image
 
-    from hublora.generation.schedulers import use_scheduler
+    from hublora.generation.sample import use_scheduler_of
 
     set_weights(pipe, cell.weights)
     facts = _stable(image_facts(pipe.hublora, cell.plan, trigger))
@@ -181,7 +180,7 @@ def _generate_cell(
     if _exists(path, facts):
         with Image.open(path) as existing:
             return BatchItem(path, True, cell.plan.prompt, cell.plan.seed), existing.copy()
-    use_scheduler(pipe, cell.plan.scheduler, cell.plan.timestep_spacing)
+    use_scheduler_of(pipe, cell.plan)
     (image,) = generate(pipe, [cell.plan], trigger, callback)
     save(image, path, pipe.hublora, cell.plan, trigger)
     return BatchItem(path, False, cell.plan.prompt, cell.plan.seed), image

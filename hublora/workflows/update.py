@@ -11,7 +11,7 @@ from hublora.errors import AdapterError
 from hublora.generation.generate import generate
 from hublora.generation.options import SamplingOptions, check_options, pick_sampling
 from hublora.generation.outputs import check_output, check_replaceable
-from hublora.generation.sample import sampling_for
+from hublora.generation.sample import sampling_with
 from hublora.hub.repo_layout import LOCK
 from hublora.hub.resolve import changed_files, inspect_repo
 from hublora.progress import Callback, FileWritten, default_callback
@@ -112,7 +112,7 @@ def outdated(
             device=device,
             callback=callback,
         )
-        plans = [sampling_for(pipe.hublora.base, text, **pick_sampling(sampling)) for text in texts]
+        plans = [sampling_with(pipe.hublora, text, **pick_sampling(sampling)) for text in texts]
         generated.append(list(generate(pipe, plans, "auto", callback)))
         del pipe  # one pipeline in memory at a time
     _write_sheet(sheet, name, plans, generated)

@@ -266,8 +266,7 @@ def _generate(
     import torch
 
     from hublora.generation.generate import generate
-    from hublora.generation.sample import Sampling
-    from hublora.generation.schedulers import use_scheduler
+    from hublora.generation.sample import Sampling, use_scheduler_of
     from hublora.workflows.load import load
 
     facts = images[0][1]
@@ -280,5 +279,5 @@ def _generate(
         device=device,
     )
     plans = [Sampling(**facts["sampling"]) for _, facts in images]
-    use_scheduler(pipe, plans[0].scheduler, plans[0].timestep_spacing)
+    use_scheduler_of(pipe, plans[0])
     return generate(pipe, plans, facts.get("trigger", "off"), callback)

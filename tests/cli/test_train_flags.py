@@ -23,6 +23,7 @@ from hublora.cli.train import train
 from hublora.cli.train_flags import given_settings
 from hublora.errors import ConfigError
 from hublora.flag_names import TRAINING_FLAGS
+from hublora.refs import AdapterRef
 from hublora.training.config.foreign_names import FOREIGN_NAMES
 from hublora.training.config.training_config import TrainingConfig, setting_names
 
@@ -339,6 +340,10 @@ def example(annotation: Any, default: Any) -> tuple[str | None, Any]:
         return "64", 64
     if annotation is float:
         return "0.25", 0.25
+    if typing.get_origin(annotation) is typing.Annotated:
+        annotation = typing.get_args(annotation)[0]
+    if annotation is AdapterRef:
+        return "some/name", AdapterRef.parse("some/name")
     return ("some/name", annotation("some/name"))
 
 

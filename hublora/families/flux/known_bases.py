@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hublora.families.flux.speed_adapters import SPEED_ADAPTERS
 from hublora.families.known_bases import KnownBases
 
 DEV, SCHNELL = "flux-1-dev", "flux-1-schnell"
@@ -18,4 +19,5 @@ KNOWN_BASES = KnownBases(
     kohya_versions={"flux1": DEV, "flux1-dev": DEV, "flux1-schnell": SCHNELL},
     undistilled={_SCHNELL: _DEV},
     assistants={_SCHNELL: "ostris/FLUX.1-schnell-training-adapter"},
+    speed_adapters=SPEED_ADAPTERS,
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hublora.families.known_bases import KnownBases
+from hublora.families.stable_diffusion_3.speed_adapters import SPEED_ADAPTERS
 
 # As kohya's tools write them: library/sai_model_spec.py.
 MEDIUM, MEDIUM_35, LARGE_35 = (
@@ -29,4 +30,5 @@ KNOWN_BASES = KnownBases(
     undistilled={
         f"{_OWNER}stable-diffusion-3.5-large-turbo": f"{_OWNER}stable-diffusion-3.5-large"
     },
+    speed_adapters=SPEED_ADAPTERS,
 )

@@ -1,4 +1,7 @@
-"""Collects the facts of a training for its card."""
+"""Collects the facts of a training for its card.
+
+Over 300 lines because every row of the card is collected here.
+"""
 
 from __future__ import annotations
 

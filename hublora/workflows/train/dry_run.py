@@ -23,11 +23,10 @@ from hublora.workflows.train.class_images import count_missing, plan_class_image
 from hublora.workflows.train.gallery import count_generated
 from hublora.workflows.train.hub_checkpoint import download_checkpoint
 from hublora.workflows.train.image_sizes import shapes
+from hublora.workflows.train.other_adapters import attach_assistant, initial_updates
 from hublora.workflows.train.prepare import (
     PreparedRun,
-    attach_assistant,
     encode,
-    initial_updates,
     prepare_run,
 )
 

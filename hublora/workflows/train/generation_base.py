@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from hublora.errors import ConfigError, HubloraError
 from hublora.families.registry import FAMILIES, generation_base_of
-from hublora.hub.download import download, pipeline_files
+from hublora.hub.download import download
+from hublora.hub.pipeline_files import pipeline_files
 from hublora.hub.resolve import file_ids
 from hublora.progress import Callback, Note
 from hublora.refs import BaseRef

@@ -22,11 +22,10 @@ from hublora.workflows.train.gallery import plan_gallery
 from hublora.workflows.train.gallery_prompts import embed_prompts, release_text_encoders
 from hublora.workflows.train.generation_base import GenerationPipeline, load_generation_pipeline
 from hublora.workflows.train.hub_checkpoint import background_upload, delete_hub_checkpoint
+from hublora.workflows.train.other_adapters import attach_assistant, initial_updates
 from hublora.workflows.train.prepare import (
     PreparedRun,
-    attach_assistant,
     encode,
-    initial_updates,
     prepare_run,
 )
 from hublora.workflows.train.run_loop import open_history, result_note, train_to_end
