@@ -66,8 +66,8 @@ class SpeedAdapter:
     Attributes:
         pattern: Regular expression that the repo id and file name of such an adapter contain, in
             lower case; a group `steps` is the number of steps.
-        settings: Their settings, by the number of steps; the only one for all numbers under None.
-        tag: Tag on the Hub that adapters of this kind have, None without one.
+        settings: How images are sampled with them; a number of steps in the name replaces its own.
+        tag: Tag on the Hub, in lower case, that adapters of this kind have; None without one.
     """
 
     pattern: str

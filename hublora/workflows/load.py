@@ -204,7 +204,7 @@ def _set_speed(pipe: Any, before: SpeedSettings | None, callback: Callback) -> N
 
     Args:
         pipe: The pipeline, with its adapters active.
-        before: What an adapter that was active before had brought.
+        before: Settings that an adapter had brought which was active before; None without one.
         callback: Called with each event (`hublora.progress.Event`).
     """
     from hublora.generation.schedulers import use_scheduler
