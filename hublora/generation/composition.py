@@ -13,6 +13,7 @@ from hublora.errors import ConfigError
 from hublora.families.speed import SpeedSettings
 from hublora.generation.lora.schedule import AdapterSchedule
 from hublora.generation.prompt_placeholders import AdapterTriggers, Expanded, TriggerMode, expand
+from hublora.generation.speed import speed_adapters
 from hublora.hub.resolve import license_of
 from hublora.progress import Callback, Note
 from hublora.resolution.base import Base
@@ -113,30 +114,6 @@ class Composition:
             "Adapters that switch, and weights that move, follow the steps by themselves.",
             "Leave callback_on_step_end=pipe.hublora.on_step_end out.",
         )
-
-
-def speed_adapters(adapters: Sequence[LoadedAdapter]) -> list[LoadedAdapter]:
-    """Return the adapters that were trained for few steps and whose weight is not 0."""
-    return [one for one in adapters if one.adapter.facts.speed and one.weight.acts]
-
-
-def speed_notes(adapters: Sequence[LoadedAdapter]) -> list[Note]:
-    """Return what is told of adapters that were trained for few steps."""
-    fast = speed_adapters(adapters)
-    notes = []
-    for one in fast[:1]:
-        speed = one.adapter.facts.speed
-        notes.append(Note(f"{one.label} was trained for few steps. It brings {speed}."))
-    for one in fast:
-        meant = one.adapter.facts.speed
-        if meant is not None and meant.weight != 1 == one.weight.number:
-            told = f"{one.label} was trained for the weight {meant.weight:g}, and has 1."
-            notes.append(Note(f"{told} Write {one.label}:{meant.weight:g}.", warning=True))
-    if len({one.adapter.facts.speed for one in fast}) > 1:
-        others = ", ".join(one.label for one in fast[1:])
-        told = f"{others} was trained for few steps, too, with other settings"
-        notes.append(Note(f"{told}: those of {fast[0].label} are used.", warning=True))
-    return notes
 
 
 def license_summary(base: Base, parts: Sequence[LoadedAdapter]) -> LicenseSummary:

@@ -147,7 +147,6 @@ def file_ids(repo_id: str, commit: str) -> Mapping[str, str]:
         info = _model_info(repo_id, commit)
     found = {file.rfilename: file.blob_id for file in info.siblings or [] if file.blob_id}
     with contextlib.suppress(OSError):  # a read-only cache works online
-        record.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(record, json.dumps(found))
     return found
 

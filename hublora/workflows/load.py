@@ -10,11 +10,11 @@ from typing import Any, Unpack
 from hublora.adapter_weights import CompositionMode, Weight
 from hublora.errors import ConfigError
 from hublora.families.registry import DENOISERS
-from hublora.families.speed import SpeedSettings
-from hublora.generation.composition import Composition, check_licenses, speed_notes
+from hublora.generation.composition import Composition, check_licenses
 from hublora.generation.lora.cache import DEFAULT_LIMIT, AdapterCache
 from hublora.generation.offload import check_offload, place
 from hublora.generation.options import LoadOptions, UseOptions, check_options
+from hublora.generation.speed import use_speed
 from hublora.progress import Callback, Note, default_callback, no_callback
 from hublora.refs import BaseRef
 from hublora.resolution.choose_base import choose_base
@@ -106,7 +106,7 @@ def load_pipeline(
         base_scheduler=pipe.scheduler,
     )
     pipe.hublora = _activate(empty, found, options.get("compose"))
-    _set_speed(pipe, None, callback)
+    use_speed(pipe, None, callback)
     _remember(adapter_cache, wanted, opened_refs)
     prepare(pipe)
     place(pipe, device, offload, options.get("tiled_vae", False))
@@ -148,7 +148,7 @@ def use(
         check_licenses(composition.base, found.adapters, commercial, callback)
         before = composition.speed
         _owner_of(pipe).hublora = pipe.hublora = _activate(composition, found, compose)
-        _set_speed(pipe, before, callback)
+        use_speed(pipe, before, callback)
         _remember(adapter_cache, wanted, opened)
 
 
@@ -197,26 +197,6 @@ def set_weights(pipe: Any, weights: Sequence[Weight]) -> None:
         adapters=tuple(replace(adapter, weight=weight) for adapter, _, weight in pairs),
         triggers=tuple(replace(one, automatic=weight.positive) for _, one, weight in pairs),
     )
-
-
-def _set_speed(pipe: Any, before: SpeedSettings | None, callback: Callback) -> None:
-    """Give the pipeline the scheduler that a speed adapter brings, and tell so.
-
-    Args:
-        pipe: The pipeline, with its adapters active.
-        before: Settings that an adapter had brought which was active before; None without one.
-        callback: Called with each event (`hublora.progress.Event`).
-    """
-    from hublora.generation.schedulers import use_scheduler
-
-    composition = pipe.hublora
-    speed = composition.speed
-    if speed is not None:
-        use_scheduler(pipe, speed.scheduler, speed.timestep_spacing, speed.shift)
-    elif before is not None:
-        pipe.scheduler = composition.base_scheduler
-    for note in speed_notes(composition.adapters):
-        callback(note)
 
 
 def _owner_of(pipe: Any) -> Any:
