@@ -17,6 +17,7 @@ TRAINING_FLAGS: dict[str, str] = {
     "--base": "base.model",
     "--revision": "base.revision",
     "--generation-base": "base.generation",
+    "--quantize": "base.quantize",
     "--dataset": "data.dataset",
     "--dataset-config": "data.config_name",
     "--dataset-revision": "data.revision",
@@ -94,6 +95,7 @@ _KEYWORDS: Mapping[str, str] = {
     "--no-gallery": "gallery=False",
     "--private": "private",
     "--push-to-hub": "push_to",
+    "--quantize": "quantize",
     "--resume": "resume",
     "--seed": "seed",
     "--weight": "weights",
@@ -102,7 +104,8 @@ _KEYWORDS: Mapping[str, str] = {
 _VALUED = frozenset(
     (
         *("--caption-column", "--compose", "--dtype", "--image-column", "--lr-scheduler"),
-        *("--merge", "--method", "--mixed-precision", "--offload", "--optimizer", "--split"),
+        *("--merge", "--method", "--mixed-precision", "--offload", "--optimizer", "--quantize"),
+        "--split",
     )
 )
 _NO_VALUES = frozenset(("and", "are", "cannot", "for", "go", "has", "in", "is", "may", "must"))

@@ -164,6 +164,11 @@ _IMAGES = (
     help="Data type of the weights; by default float16 on a GPU, float32 elsewhere.",
 )
 @click.option(
+    "--quantize",
+    type=click.Choice(["int8", "fp8", "nf4"]),
+    help="Hold the linear layers of denoiser and text encoders in 8 or 4 bits.",
+)
+@click.option(
     "--offload",
     type=click.Choice(["model", "sequential"]),
     help="Move one component (model) or one layer (sequential) to the GPU at a time; all at once "

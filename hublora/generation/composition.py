@@ -21,6 +21,7 @@ from hublora.resolution.composition_parts import LoadedAdapter
 
 if TYPE_CHECKING:
     from hublora.generation.lora.cache import AdapterCache
+    from hublora.memory.quantization import Quantization
     from hublora.resolution.lockfile import Lockfile
 
 
@@ -40,6 +41,7 @@ class Composition:
         device: Torch device of the pipeline.
         scheduler: Class name of the base's own scheduler.
         base_scheduler: The base's own scheduler; None where nothing was loaded.
+        quantize: Kind in which the base is quantised; None if it is not.
     """
 
     base: Base
@@ -53,6 +55,7 @@ class Composition:
     device: str = "cpu"
     scheduler: str | None = None
     base_scheduler: Any = None
+    quantize: Quantization | None = None
 
     def __repr__(self) -> str:
         parts = ", ".join(f"{part.label}:{part.weight}" for part in self.adapters) or "no adapter"
@@ -96,6 +99,7 @@ class Composition:
             "base": self.base.name,
             "base_revision": self.base.commit,
             "dtype": self.dtype,
+            **({"quantize": self.quantize} if self.quantize else {}),
             "device": self.device.partition(":")[0],
             "compose": self.mode,
             "adapters": [part.facts() for part in self.adapters],

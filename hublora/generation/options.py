@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from hublora.adapter_weights import CompositionMode
     from hublora.generation.offload import Offload
     from hublora.generation.prompt_placeholders import TriggerMode
+    from hublora.memory.quantization import Quantization
     from hublora.progress import Callback
 
 
@@ -29,6 +30,7 @@ class LoadOptions(TypedDict, total=False):
     commercial: bool
     device: str | None
     dtype: torch.dtype | str | None
+    quantize: Quantization | None
     offload: Offload | None
     tiled_vae: bool
     cache_bytes: int

@@ -18,6 +18,7 @@ from hublora.generation.metadata import read_image
 from hublora.generation.prompt_placeholders import TriggerMode
 from hublora.generation.sample import Sampling
 from hublora.generation.sheet import SheetAxes
+from hublora.memory.quantization import Quantization
 from hublora.refs import AdapterRef, BaseRef, Revision, parse_revision
 from hublora.resolution.device import DTYPES
 
@@ -56,6 +57,7 @@ class RecordedImage:
         adapters: Adapters in order.
         compose: How the adapters are combined.
         dtype: Torch name of the weights' type.
+        quantize: Kind in which the base was quantised; None if it was not.
         device: Kind of device, e.g. "cuda"; None if it is not recorded.
         plan: Sampling settings.
         trigger: "auto" adds missing trigger words.
@@ -69,6 +71,7 @@ class RecordedImage:
     adapters: tuple[RecordedAdapter, ...]
     compose: CompositionMode
     dtype: str
+    quantize: Quantization | None
     device: str | None
     plan: Sampling
     trigger: TriggerMode
@@ -119,6 +122,9 @@ def _parse(facts: Mapping[str, Any]) -> RecordedImage:
         adapters=tuple(_adapter(_mapping(one, "adapters")) for one in adapters),
         compose=_choice(facts, "compose", get_args(CompositionMode), "sum"),
         dtype=_choice(facts, "dtype", tuple(DTYPES)),
+        quantize=_choice(facts, "quantize", get_args(Quantization))
+        if facts.get("quantize") is not None
+        else None,
         device=_text(facts, "device") if facts.get("device") is not None else None,
         plan=_plan(_mapping(facts.get("sampling"), "sampling")),
         trigger=_choice(facts, "trigger", get_args(TriggerMode), "off"),

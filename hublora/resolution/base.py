@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError
 
 from hublora.errors import HubloraError, NotFoundError
-from hublora.families import Family, family_of_folder
+from hublora.families import Family, family_of_folder, text_encoders_of
 from hublora.hub.download import download_pipeline
 from hublora.hub.pipeline_files import check_pipeline
 from hublora.hub.resolve import inspect_repo, read_card
@@ -24,6 +24,8 @@ from hublora.resolution.model_folder import check_pipeline_folder
 
 if TYPE_CHECKING:
     import torch
+
+    from hublora.memory.quantization import Quantization
 
 # What diffusers and transformers raise on files of strangers.
 _LOAD_ERRORS = (
@@ -94,11 +96,17 @@ class Base:
         chosen = components_of(self.folder) if components is None else components
         return hash_components(self.folder, chosen)
 
-    def load(self, dtype: torch.dtype | dict[str, torch.dtype], **components: Any) -> Any:
+    def load(
+        self,
+        dtype: torch.dtype | dict[str, torch.dtype],
+        quantize: Quantization | None = None,
+        **components: Any,
+    ) -> Any:
         """Return the pipeline on the CPU, weights in `dtype`; see `Family.load`.
 
         Args:
             dtype: Dtype of all weights, or component -> dtype, with "default" for the others.
+            quantize: Kind in which denoiser and text encoders are quantised, those given apart.
             components: Components that stand for those in the folder, which may be missing there.
 
         Raises:
@@ -111,7 +119,7 @@ class Base:
             check_pipeline_folder(self.folder, self.family, self.label, without=components)
             with quiet_loading():
                 check_parameter_counts(self.folder, self.family, self.label, without=components)
-                return self.family.load(self.folder, dtype, **components)
+                pipe = self.family.load(self.folder, dtype, **components)
         except HubloraError:
             raise
         except _LOAD_ERRORS as error:
@@ -123,6 +131,23 @@ class Base:
                 if self.commit
                 else "Check the folder.",
             ) from error
+        if quantize is not None:
+            _quantize(pipe, self.family, quantize, dtype, components)
+        return pipe
+
+
+def _quantize(
+    pipe: Any,
+    family: Family,
+    kind: Quantization,
+    dtype: torch.dtype | dict[str, torch.dtype],
+    given: Collection[str],
+) -> None:
+    from hublora.memory.frozen_linear import quantize_model
+
+    usual = dtype["default"] if isinstance(dtype, dict) else dtype
+    for name in {family.denoiser, *text_encoders_of(family, pipe)} - set(given):
+        quantize_model(getattr(pipe, name), kind, usual)
 
 
 @dataclass(frozen=True)

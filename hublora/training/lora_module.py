@@ -16,6 +16,7 @@ from hublora.adapters.layer_names import file_prefix
 from hublora.adapters.lycoris import hadamard, kronecker
 from hublora.adapters.match import reshape_update
 from hublora.errors import ConfigError
+from hublora.memory.frozen_linear import weight_shape
 from hublora.module_lock import MODULE_LOCK
 from hublora.training.config.sections import AdapterSettings
 
@@ -262,7 +263,7 @@ def _read_product(adapted: LoraModule, name: str, layer: Any) -> LowRank:
     up, down, error = _PRODUCTS[adapted.method](parts, tolerance=_EXACT)
     rank = down.shape[0]
     update = LowRank(down, up, layer.scaling[ADAPTER_NAME] * rank, error=error)
-    return reshape_update(update, tuple(layer.get_base_layer().weight.shape))
+    return reshape_update(update, weight_shape(layer.get_base_layer()))
 
 
 _READERS = {"lora": _read_lora, "dora": _read_lora}

@@ -15,6 +15,7 @@ from hublora.data.cache import CachedDataset
 from hublora.errors import ConfigError
 from hublora.families import Family, family_of_pipeline, text_encoders_of
 from hublora.families.parameterization import LevelDensity, Parameterization
+from hublora.memory.frozen_linear import is_quantized, keep_no_weights, linear_layers
 from hublora.training.bucket_sampler import BucketSampler
 from hublora.training.config.training_config import TrainingConfig
 from hublora.training.lora_module import LoraModule, adapt, start_from
@@ -122,6 +123,8 @@ def start_session(
     adapted = _adapt_all(config, family, pipe, accelerator.device, initial_updates or {})
     tokens = _add_token_embeddings(config, family, pipe, accelerator.device)
     denoiser = _to_device(getattr(pipe, family.denoiser), accelerator.device)
+    for name in (family.denoiser, *text_encoders_of(family, pipe)):
+        _keep_no_quantized_weights(getattr(pipe, name))
     if config.gradient_checkpointing:
         denoiser.enable_gradient_checkpointing()
     streams, held_out_indices = _streams(config, data, class_images)
@@ -230,6 +233,13 @@ def _adapt_all(
             "Add --train-text-encoder.",
         )
     return adapted
+
+
+def _keep_no_quantized_weights(model: torch.nn.Module) -> None:
+    """Make quantised layers keep no dequantised copy of their weights for the gradients."""
+    for _, layer in linear_layers(model):
+        if is_quantized(layer):
+            keep_no_weights(layer)
 
 
 def _add_token_embeddings(

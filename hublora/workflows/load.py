@@ -15,6 +15,7 @@ from hublora.generation.lora.cache import DEFAULT_LIMIT, AdapterCache
 from hublora.generation.offload import check_offload, place
 from hublora.generation.options import LoadOptions, UseOptions, check_options
 from hublora.generation.speed import use_speed
+from hublora.memory.quantization import check_quantization
 from hublora.progress import Callback, Note, default_callback, no_callback
 from hublora.refs import BaseRef
 from hublora.resolution.choose_base import choose_base
@@ -41,6 +42,7 @@ def load(*refs: str, callback: Callback = default_callback, **options: Unpack[Lo
         commercial: Refuse adapters and bases whose licence forbids commercial use.
         device: A torch device; a GPU if there is one.
         dtype: Type of the weights, or its name; float16 on a GPU, float32 elsewhere.
+        quantize: Hold the linear layers of denoiser and text encoders in "int8", "fp8" or "nf4".
         offload: "model" or "sequential" keeps only what is needed on the GPU.
         tiled_vae: Decode in tiles, which large images need less memory for.
         cache_bytes: Memory that adapters may take which `use` changes between.
@@ -79,6 +81,8 @@ def load_pipeline(
     device = default_device() if device is None else check_device(device)
     offload = options.get("offload")
     check_offload(device, offload)
+    quantize = options.get("quantize")
+    check_quantization(quantize, device)
     base, base_revision = options.get("base"), options.get("base_revision")
     opened_refs = [load_adapters([one], callback) for one in wanted]
     found = _join(opened_refs)
@@ -92,7 +96,7 @@ def load_pipeline(
     )
     check_licenses(opened, found.adapters, options.get("commercial", False), callback)
     dtype = parse_dtype(options.get("dtype"), device, opened.family.half_dtype)
-    pipe = opened.load(dtype)
+    pipe = opened.load(dtype, quantize)
     limit, max_rank = options.get("cache_bytes", DEFAULT_LIMIT), options.get("max_rank", 0)
     adapter_cache = AdapterCache(pipe, opened, limit, max_rank)
     empty = Composition(
@@ -104,6 +108,7 @@ def load_pipeline(
         device=device,
         scheduler=type(pipe.scheduler).__name__,
         base_scheduler=pipe.scheduler,
+        quantize=quantize,
     )
     pipe.hublora = _activate(empty, found, options.get("compose"))
     use_speed(pipe, None, callback)

@@ -186,6 +186,7 @@ def _load_again(
             "compose": recorded.compose,
             "weights": {str(i + 1): str(one.weight) for i, one in enumerate(recorded.adapters)},
             "dtype": recorded.dtype,
+            "quantize": recorded.quantize,
             "device": options.get("device"),
         }
         pipe = load_pipeline(refs, loading, callback, inputs.prepare)

@@ -276,6 +276,7 @@ def _generate(
         base=base or (facts["base"] if revision else None),
         base_revision=None if base else revision,
         dtype=getattr(torch, facts["dtype"]),
+        quantize=facts.get("quantize"),
         device=device,
     )
     plans = [Sampling(**facts["sampling"]) for _, facts in images]

@@ -22,6 +22,7 @@ from peft import LoraConfig
 from hublora.errors import ConfigError
 from hublora.generation.lora.layer import LayerLora, wrap
 from hublora.generation.lora.packed import PackedLora
+from hublora.memory.frozen_linear import compute_dtype
 from hublora.module_lock import MODULE_LOCK
 
 Factors = float | list[float]  # one for the whole component, or one for each layer of an adapter
@@ -183,7 +184,7 @@ class ComponentLora:
         """Give every layer buffers of the rank that it needs."""
         for name in needed.keys() - self.layers.keys():
             self.layers[name] = wrap(self._model, name, self._name, self._config)
-        dtype = next(self._model.parameters()).dtype
+        dtype = compute_dtype(self._model)
         for name, layer in self.layers.items():
             rank = needed.get(name, 0)
             size = max(rank, layer.rank, self._max_rank) if self._max_rank else rank or layer.rank

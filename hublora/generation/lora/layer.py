@@ -11,7 +11,9 @@ from peft.tuners.lora.layer import Conv2d as LoraConv2d
 from peft.tuners.lora.layer import Linear as LoraLinear
 from peft.tuners.lora.layer import LoraLayer
 
+from hublora.errors import ConfigError
 from hublora.generation.lora.dora import DoraScale, DoraVariant
+from hublora.memory.frozen_linear import is_quantized
 
 
 class LayerLora:
@@ -96,6 +98,20 @@ class LayerLora:
             del self._layer.lora_magnitude_vector[self._name]
 
 
+class _QuantizedLora(LoraLinear):
+    """PEFT's layer around a quantised one, whose weight nothing can be added to."""
+
+    def merge(self, *args: Any, **options: Any) -> None:
+        """Refuse to add the adapter to the weight.
+
+        Raises:
+            ConfigError: Always.
+        """
+        raise ConfigError(
+            "Adapters cannot be fused into a quantised base.", "Load it without quantize."
+        )
+
+
 def _set_width(module: Any, side: str, rank: int) -> None:
     """Set the stated in_ or out_ features, or channels, of a linear map or a convolution."""
     kind = "channels" if hasattr(module, "in_channels") else "features"
@@ -121,6 +137,7 @@ def wrap(model: Any, layer_name: str, name: str, config: LoraConfig) -> LayerLor
             layer.update_layer(name, **settings)
         else:
             kind = LoraConv2d if isinstance(layer, torch.nn.Conv2d) else LoraLinear
+            kind = _QuantizedLora if is_quantized(layer) else kind
             layer = kind(layer, name, **settings).train(layer.training)
             setattr(model.get_submodule(parent), child, layer)
     return LayerLora(layer, name)

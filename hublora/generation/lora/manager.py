@@ -17,6 +17,7 @@ from hublora.errors import ConfigError
 from hublora.families.registry import family_of_pipeline
 from hublora.generation.lora.component import ComponentLora
 from hublora.generation.lora.packed import PackedLora, pack
+from hublora.memory.frozen_linear import compute_dtype, read_weight, weight_shape
 from hublora.resolution.choose_base import check_family
 
 NAME = "hublora"
@@ -97,7 +98,7 @@ class LoraManager:
         weights = {}
         if any(one.magnitude is not None for one in layers.values()):
             weights = {name: _weight_of(model, name) for name in layers}
-        return pack(layers, weights, next(model.parameters()).dtype)
+        return pack(layers, weights, compute_dtype(model))
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ def layer_shapes(model: torch.nn.Module) -> dict[str, tuple[int, ...]]:
     shapes: dict[str, tuple[int, ...]] = {}
     for name, module in model.named_modules():
         if ".lora_" not in name and isinstance(module, torch.nn.Linear | torch.nn.Conv2d):
-            shapes[name.removesuffix(".base_layer")] = tuple(module.weight.shape)
+            shapes[name.removesuffix(".base_layer")] = weight_shape(module)
     return shapes
 
 
@@ -168,13 +169,13 @@ def fit_to_layers(
 
 def _weight_of(model: Any, name: str) -> torch.Tensor:
     layer = getattr(model, "_orig_mod", model).get_submodule(name)
-    weight = getattr(layer, "base_layer", layer).weight
-    if weight.is_meta:
+    layer = getattr(layer, "base_layer", layer)
+    if layer.weight.is_meta:
         raise ConfigError(
             "A DoRA adapter cannot be added to a pipeline that is offloaded layer by layer.",
             "Name it in `hublora.load`, or offload with --offload model.",
         )
-    return weight
+    return read_weight(layer)
 
 
 def _deactivate(model: torch.nn.Module) -> None:

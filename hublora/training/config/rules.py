@@ -33,6 +33,18 @@ def _has_adapter_settings(config: TrainingSettings) -> bool:
 
 # When it applies, the sentence, the hint.
 RULES: tuple[Rule, ...] = (
+    # Quantised base
+    (
+        lambda c: c.base.quantize is not None and c.adapter.init != "gaussian",
+        "adapter.init pissa and olora factor the base's own weights, which quantisation rounds.",
+        "Leave --quantize or adapter.init out.",
+    ),
+    (
+        lambda c: c.base.quantize is not None and c.adapter.method == "dora",
+        "adapter.method dora learns the lengths of the base's own weights, which quantisation "
+        "rounds.",
+        "Leave --quantize out, or use adapter.method lora.",
+    ),
     # Adapter
     (
         lambda c: c.adapter.init != "gaussian" and c.adapter.method != "lora",

@@ -18,6 +18,7 @@ from pydantic import (
 )
 
 from hublora.data.config import DataConfig
+from hublora.memory.quantization import Quantization
 from hublora.refs import AdapterRef, BaseRef, parse_repo_id
 
 
@@ -60,6 +61,11 @@ class BaseSettings(Section):
     )
     generation_revision: str | None = Field(
         None, description="Branch, tag or commit of the generation base."
+    )
+    quantize: Quantization | None = Field(
+        None,
+        description="Hold the base's linear layers, of denoiser and text encoders, in 8 or 4 bits; "
+        "the adapter is for the plain base all the same.",
     )
 
 

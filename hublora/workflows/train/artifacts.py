@@ -227,6 +227,7 @@ def _metadata(session: Session, base: Base, source: Source) -> dict[str, str]:
         "hublora.steps": str(result_step(session)),
         "hublora.last_step": str(session.step),
         "hublora.seed": str(session.config.seed),
+        "hublora.quantize": session.config.base.quantize,
     }
     return metadata_of_facts(replace(_facts(session, base), license=base.license), found)
 
@@ -255,7 +256,11 @@ def _write_images(
     ref = AdapterRef("repo", repo_id) if repo_id else AdapterRef("local", title(session))
     trained = Adapter({}, AdapterFacts(sha256=sha256_of(folder / main_file(session))))
     composition = Composition(
-        base, (LoadedAdapter(ref, ref, Weight.of(1.0), trained),), (), dtype_name(session)
+        base,
+        (LoadedAdapter(ref, ref, Weight.of(1.0), trained),),
+        (),
+        dtype_name(session),
+        quantize=session.config.base.quantize,
     )
     gallery = []
     for index, one in enumerate(after):

@@ -15,9 +15,11 @@ def image_key(base: Base, device: torch.device) -> dict[str, Any]:
     return {**_of_base(base, device), "commit": base.version([base.family.vae])}
 
 
-def prompt_key(base: Base, device: torch.device, dtype: torch.dtype, tokens: int) -> dict[str, Any]:
+def prompt_key(
+    base: Base, device: torch.device, dtype: torch.dtype, tokens: int, quantize: str | None = None
+) -> dict[str, Any]:
     """Return all that determines the embeddings of given texts."""
-    texts = {"dtype": str(dtype), "tokens": tokens}
+    texts = {"dtype": str(dtype), "tokens": tokens, **({"quantize": quantize} if quantize else {})}
     return {**_of_base(base, device), "commit": base.version(base.encodes_prompts), **texts}
 
 

@@ -249,6 +249,7 @@ def _named_settings(session: Session) -> dict[str, object]:
         "weight outside masks": config.objective.outside_mask or None,
         "precision": dtype_name(session),
         "assistant while training": shareable_assistant(config),
+        "quantised base": config.base.quantize,
         "adapter": config.adapter.method if config.adapter.method != "lora" else None,
         "initialisation": config.adapter.init if config.adapter.init != "gaussian" else None,
         "averaged with decay": config.adapter.ema_decay,

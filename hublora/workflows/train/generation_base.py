@@ -27,6 +27,7 @@ from hublora.resolution.base_layers import read_base_layers
 
 if TYPE_CHECKING:
     from hublora.adapters.adapter import Adapter
+    from hublora.memory.quantization import Quantization
     from hublora.training.config.training_config import TrainingConfig
 
 # Entries of a component's config that do not change what it computes.
@@ -228,7 +229,7 @@ class GenerationPipeline:
 
 
 def load_generation_pipeline(
-    generation: GenerationBase, pipe: Any, dtype: Any
+    generation: GenerationBase, pipe: Any, dtype: Any, quantize: Quantization | None = None
 ) -> GenerationPipeline:
     """Return the pipeline of the generation base on the CPU, its shared components those of `pipe`.
 
@@ -236,6 +237,7 @@ def load_generation_pipeline(
         generation: The base, downloaded.
         pipe: Pipeline of the base that is trained on.
         dtype: Dtype of the weights.
+        quantize: Kind in which its own components are quantised.
     """
     shared = {name: getattr(pipe, name, None) for name in generation.shared}
-    return GenerationPipeline(generation.base, generation.base.load(dtype, **shared))
+    return GenerationPipeline(generation.base, generation.base.load(dtype, quantize, **shared))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from hublora.cards.format import format_count
+from hublora.cards.format import format_count, format_size
+from hublora.families import text_encoders_of
+from hublora.memory.quantization import DESCRIPTIONS
 from hublora.progress import Callback, Note
 from hublora.resolution.base import Base
 from hublora.workflows.train.hub_checkpoint import describe_destination
@@ -30,6 +32,23 @@ def distilled_warning(base: Base) -> str | None:
     return (
         f"{base.name} was distilled to {steps} steps, which training undoes: with the adapter its "
         f"images become blurred at {steps} steps." + (f" To avoid it, {advice}." if ways else "")
+    )
+
+
+def quantized_note(config: TrainingConfig, base: Base, pipe: Any) -> str | None:
+    """Return what quantisation makes of the size of a loaded base model; None without it."""
+    kind = config.base.quantize
+    if kind is None:
+        return None
+    from hublora.memory.frozen_linear import weight_bytes
+
+    family = base.family
+    names = (family.denoiser, *text_encoders_of(family, pipe))
+    sizes = [weight_bytes(getattr(pipe, name)) for name in names]
+    now, plain = (sum(column) for column in zip(*sizes, strict=True))
+    return (
+        f"Quantised to {DESCRIPTIONS[kind]}: denoiser and text encoders are {format_size(now)} "
+        f"instead of {format_size(plain)}."
     )
 
 

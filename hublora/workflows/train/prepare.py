@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from hublora.errors import ConfigError
 from hublora.hub.push import check_can_push
+from hublora.memory.quantization import check_quantization
 from hublora.progress import Callback, Note, Progress, no_callback
 from hublora.refs import BaseRef, is_repo
 from hublora.resolution.base import Base, download_base, resolve_base
@@ -31,7 +32,12 @@ from hublora.workflows.train.image_sizes import (
     resolve_bucket_batch,
     shapes,
 )
-from hublora.workflows.train.notes import distilled_warning, report_destination, report_source
+from hublora.workflows.train.notes import (
+    distilled_warning,
+    quantized_note,
+    report_destination,
+    report_source,
+)
 from hublora.workflows.train.other_adapters import check_other_adapters, with_known_assistant
 
 if TYPE_CHECKING:
@@ -116,6 +122,7 @@ def _check(
     checkpoints_at = on_main(lambda: report_destination(config, callback))
     config = with_known_assistant(config)
     accelerator = make_accelerator(config)
+    check_quantization(config.base.quantize, accelerator.device.type)
     base_ref = BaseRef.parse(config.base.model, config.base.revision)
     resolved = on_main(lambda: resolve_base(base_ref))
     other = on_main(lambda: resolve_generation_base(config, resolved, callback))
@@ -144,7 +151,9 @@ def _check(
         check_checkpoint(checkpoint, config, inputs, accelerator, label)
     # The VAE is only needed for encoding, and half precision shows in the latents of some bases.
     dtype = weight_dtype(accelerator)
-    pipe = base.load({"default": dtype, base.family.vae: torch.float32})
+    pipe = base.load({"default": dtype, base.family.vae: torch.float32}, config.base.quantize)
+    if sizes := quantized_note(config, base, pipe):
+        callback(Note(sizes))
     check_settings(config, base.family, pipe)
     shapes(config, base, pipe)
     return PreparedRun(
@@ -264,7 +273,7 @@ def encode(
             encode_images,
             encode_prompts if caches_prompts else None,
             image_key=image_key(base, device),
-            prompt_key=prompt_key(base, device, dtype, length or longest),
+            prompt_key=prompt_key(base, device, dtype, length or longest, config.base.quantize),
             batch_size=4 if device.type == "cuda" else 1,
             inpaints=family.inpaints(pipe),
         ),

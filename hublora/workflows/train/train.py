@@ -150,7 +150,8 @@ def _load_generation_pipeline(ready: PreparedRun) -> GenerationPipeline | None:
     if ready.generation is None or not ready.accelerator.is_main_process:
         return None
     dtype = weight_dtype(ready.accelerator)
-    return load_generation_pipeline(ready.generation, ready.pipe, dtype)
+    quantize = ready.config.base.quantize
+    return load_generation_pipeline(ready.generation, ready.pipe, dtype, quantize)
 
 
 def _train(
