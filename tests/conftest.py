@@ -22,6 +22,8 @@ settings.load_profile("hublora")
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("tx", None) and not hasattr(config, "workerinput"):
+        return  # it only hands the tests out to its workers
     from hublora.localhub import LocalHub, import_folder
     from tests.tiny import save_images, save_pipeline, save_xl_pipeline
 
@@ -72,14 +74,27 @@ def bases() -> Path:
     return _state["root"]  # type: ignore[return-value]
 
 
+@pytest.fixture(scope="session")
+def libraries() -> None:
+    """Whoever forks programs finds the process that has loaded the libraries."""
+    from tests.processes import start_libraries
+
+    start_libraries()
+
+
 @pytest.fixture
-def cli(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+def cli(
+    tmp_path: Path, libraries: None
+) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run `hublora …` in a process of its own, in the test's folder."""
+    from tests.processes import hublora
 
     def run(
         *args: str, env: dict[str, str] | None = None, timeout: float = 240
     ) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
+        if not any(name.startswith("HF_") for name in env or {}):
+            return hublora(list(args), tmp_path, env).finish(timeout)
+        return subprocess.run(  # huggingface_hub reads them when it is imported
             [sys.executable, "-m", "hublora", *args],
             cwd=tmp_path,
             env={**os.environ, **(env or {})},

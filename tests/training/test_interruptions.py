@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -15,19 +13,21 @@ import pytest
 import hublora
 from hublora.errors import ConfigError, Interrupted
 from hublora.progress import Progress
+from tests.processes import Forked
+from tests.processes import hublora as begin
 
 WEIGHTS = "pytorch_lora_weights.safetensors"
 FLAGS = [
-    *("--base", "bases/epsilon", "--dataset", "bases/images", "--max-train-steps", "24"),
+    *("--base", "bases/epsilon", "--dataset", "bases/images", "--max-train-steps", "14"),
     *("--checkpointing-steps", "2", "--num-validation-images", "1", "--validation-prompt", "x"),
     *("--learning-rate", "1e-2", "--output-dir", "run"),
+    *("--set", "validation.num_inference_steps=1"),
 ]
 HARD = [
     *("--train-text-encoder", "--set", "adapter.dropout=0.2", "--method", "pivotal"),
-    *("--placeholder-token", "<x>", "--set", "tokens.first_steps=8", "--with-prior-preservation"),
+    *("--placeholder-token", "<x>", "--set", "tokens.first_steps=6", "--with-prior-preservation"),
     *("--class-prompt", "a cat", "--num-class-images", "2"),
 ]
-ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 pytestmark = pytest.mark.timeout(900)  # several whole processes, on machines that may be busy
 
 
@@ -46,42 +46,32 @@ def train_here(folder: Path, flags: list[str], monkeypatch: pytest.MonkeyPatch, 
     return folder / "run"
 
 
-def begin(folder: Path, flags: list[str]) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "hublora", "train", *flags],
-        cwd=folder,
-        env={**os.environ, **ONE_THREAD},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def wait_for_step(process: subprocess.Popen[str], run: Path, step: int) -> None:
+def wait_for_step(process: Forked, run: Path, step: int) -> None:
     """Wait until a checkpoint of `step` or later is there."""
-    while process.poll() is None:
-        numbers = [int(path.name.split("-")[1]) for path in run.glob("checkpoint-*")]
-        if max(numbers, default=0) >= step:
-            return
-        time.sleep(0.005)
-    raise AssertionError(process.communicate()[1])
+    process.wait_until(lambda: list(run.glob("checkpoint-*")) and _last_step(run) >= step)
+
+
+def _last_step(run: Path) -> int:
+    return max(int(path.name.split("-")[1]) for path in run.glob("checkpoint-*"))
 
 
 def test_a_killed_training_ends_in_the_same_bytes(
-    cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    libraries, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flags = [*FLAGS, *HARD]
     whole = train_here(tmp_path / "whole", flags, monkeypatch)
-    run, rng = tmp_path / "run", random.Random()
-    for least in (2, 10):
-        process = begin(tmp_path, [*flags, "--resume"])
-        wait_for_step(process, run, least + rng.randrange(6))
-        time.sleep(rng.uniform(0, 0.1))
+    here = tmp_path / "killed"
+    here.mkdir()
+    run, rng = here / "run", random.Random(0)
+    for least in (2, 6):  # while the token embedding is learned alone, and after it
+        process = begin(["train", *flags, "--resume"], here)
+        wait_for_step(process, run, least)
+        time.sleep(rng.uniform(0, 0.3))
         process.kill()
-        stderr = process.communicate()[1]
         said = "starting a new training" if least == 2 else "Resuming from"
-        assert said in stderr
+        assert said in process.stderr
         assert not (run / WEIGHTS).exists()
-    done = cli("train", *flags, "--resume", env=ONE_THREAD)
+    done = begin(["train", *flags, "--resume"], here).finish()
     assert done.returncode == 0, done.stderr
     assert "Resuming from" in done.stderr
     assert (run / WEIGHTS).read_bytes() == (whole / WEIGHTS).read_bytes()
@@ -89,18 +79,24 @@ def test_a_killed_training_ends_in_the_same_bytes(
     assert (run / history).read_bytes() == (whole / history).read_bytes()
 
 
-def test_ctrl_c_saves_says_how_to_go_on_and_going_on_ends_in_the_same_bytes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_ctrl_c_saves_and_says_how_to_go_on_and_nobody_else_writes_meanwhile(
+    libraries, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = train_here(tmp_path / "whole", FLAGS, monkeypatch)
-    process = begin(tmp_path, FLAGS)
-    wait_for_step(process, tmp_path / "run", 4)
+    here = tmp_path / "stopped"
+    here.mkdir()
+    process = begin(["train", *FLAGS], here)
+    wait_for_step(process, here / "run", 4)
+    process.send_signal(signal.SIGSTOP)
+    with pytest.raises(ConfigError, match=r"Another training is writing to .*run"):
+        train_here(here, FLAGS, monkeypatch, resume="latest")
+    process.send_signal(signal.SIGCONT)
     process.send_signal(signal.SIGINT)
-    stderr = process.communicate(timeout=120)[1]
+    stderr = process.finish(120).stderr
     assert process.returncode == 130, stderr
     assert "hublora train --resume run" in stderr
     assert "Traceback" not in stderr
-    run = train_here(tmp_path, FLAGS, monkeypatch, resume="latest")
+    run = train_here(here, FLAGS, monkeypatch, resume="latest")
     assert (run / WEIGHTS).read_bytes() == (whole / WEIGHTS).read_bytes()
 
 
@@ -126,17 +122,3 @@ def test_a_stop_before_the_first_step_says_what_is_cached(
     assert not list(config.run_folder.glob("checkpoint-*"))
     assert signal.getsignal(signal.SIGTERM) is before
     assert hublora.train(config, callback=events.append).steps == 4
-
-
-def test_two_trainings_do_not_write_to_one_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    process = begin(tmp_path, FLAGS)
-    wait_for_step(process, tmp_path / "run", 2)
-    process.send_signal(signal.SIGSTOP)
-    with pytest.raises(ConfigError, match=r"Another training is writing to .*run"):
-        train_here(tmp_path, FLAGS, monkeypatch, resume="latest")
-    process.kill()
-    process.communicate()
-    run = train_here(tmp_path, FLAGS, monkeypatch, resume="latest")
-    assert (run / WEIGHTS).exists()
