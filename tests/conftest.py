@@ -50,6 +50,12 @@ def pytest_configure(config: pytest.Config) -> None:
     import_folder(root / "hub", "bases/images", root / "images", repo_type="dataset")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files of slow tests: one that came last would keep one worker busy alone."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
     if "hub" in _state:
         _state["hub"].stop()  # type: ignore[attr-defined]
@@ -83,9 +89,7 @@ def libraries() -> None:
 
 
 @pytest.fixture
-def cli(
-    tmp_path: Path, libraries: None
-) -> Callable[..., subprocess.CompletedProcess[str]]:
+def cli(tmp_path: Path, libraries: None) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run `hublora …` in a process of its own, in the test's folder."""
     from tests.processes import hublora
 

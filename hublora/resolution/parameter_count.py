@@ -14,6 +14,7 @@ from hublora.families import Family
 from hublora.resolution.model_folder import INDEX, count_elements, read_json
 
 _SLACK = 1.1  # buffers, and tensors that two layers share
+_counted: dict[tuple[Any, bytes], int] = {}  # of a class and a config that were counted before
 
 
 def check_parameter_counts(
@@ -54,7 +55,10 @@ def check_parameter_count(kind: Any, folder: Path, label: str) -> None:
     Raises:
         AdapterError: The config asks for more, or for what the class cannot be made of.
     """
-    asked, stored = _count(kind, folder, label), count_elements(folder)
+    key = kind, (folder / "config.json").read_bytes()
+    if key not in _counted:
+        _counted[key] = _count(kind, folder, label)
+    asked, stored = _counted[key], count_elements(folder)
     if asked > stored * _SLACK:
         raise AdapterError(
             f"The config of {label} asks for {asked:,} parameters; its weights have {stored:,}.",

@@ -123,10 +123,13 @@ def check(ours: dict[str, LowRank], theirs: dict[str, torch.Tensor]) -> None:
     """Check that the updates are those of diffusers' state dict, and as many."""
     downs = {name: tensor for name, tensor in theirs.items() if name.endswith("lora_A.weight")}
     assert len(downs) == len(ours) > 5
+    generator = torch.Generator().manual_seed(3)
     for name, down in downs.items():
         own = name.removeprefix("transformer.").removesuffix(".lora_A.weight")
         up = theirs[name.replace("lora_A", "lora_B")]
-        assert torch.allclose(delta(ours[own]), up @ down, atol=1e-5), own
+        layer, given = ours[own], torch.randn(down.shape[1], 4, generator=generator)
+        found = layer.scale * layer.up @ (layer.down @ given)  # ΔW is large here, its answers not
+        assert torch.allclose(found, up @ (down @ given), rtol=1e-4, atol=1e-4), own
 
 
 def test_a_kohya_file_of_flux_is_split_as_diffusers_splits_it() -> None:

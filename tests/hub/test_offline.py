@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
+
 import hublora
 from hublora.localhub import import_folder
 from tests.lora import random_adapter, save_adapter
@@ -47,6 +49,7 @@ except HubError as error:
 """
 
 
+@pytest.mark.slow
 def test_what_was_used_once_works_offline(
     hub: object, hub_data: Path, bases: Path, repo_id: str, api: HfApi, tmp_path: Path
 ) -> None:

@@ -102,6 +102,7 @@ def outcome(start: Start, cache: Path, **changes: Any) -> tuple[Any, ...]:
     return losses, learned, rows
 
 
+@pytest.mark.slow
 def test_any_training_after_any_other_is_that_of_an_empty_cache(start: Start, place: Path) -> None:
     alone = {
         name: outcome(start, place / "caches" / name, **changes)

@@ -49,6 +49,7 @@ SETTINGS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_two_processes_equal_one_with_twice_the_batch(
     settings: Callable[..., TrainingConfig], hub: object, tmp_path: Path

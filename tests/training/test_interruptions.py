@@ -55,6 +55,7 @@ def _last_step(run: Path) -> int:
     return max(int(path.name.split("-")[1]) for path in run.glob("checkpoint-*"))
 
 
+@pytest.mark.slow
 def test_a_killed_training_ends_in_the_same_bytes(
     libraries, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
