@@ -77,9 +77,11 @@ def _option(flag: str, key: str) -> Any:
 
 
 def _value_type(annotation: Any) -> Any:
-    """Return the type of a setting without its `| None` and its validators."""
+    """Return the type of a setting without its `| None` and its validators; text for several."""
     if isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is typing.Union:
-        annotation = next(arg for arg in typing.get_args(annotation) if arg is not type(None))
+        kinds = [arg for arg in typing.get_args(annotation) if arg is not type(None)]
+        # One or several: the setting parses the text itself.
+        annotation = kinds[0] if len(kinds) == 1 else str
     if typing.get_origin(annotation) is typing.Annotated:
         return typing.get_args(annotation)[0]
     return annotation

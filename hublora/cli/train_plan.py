@@ -72,6 +72,9 @@ def _rates(plan: DryRunReport) -> str:
 
 def _resolution(plan: DryRunReport) -> str:
     size = f"{plan.size[1]}×{plan.size[0]} pixels"
+    if isinstance(sides := plan.settings["data.resolution"], list):
+        *smaller, largest = map(str, sides)
+        return f"{', '.join(smaller)} and {largest} pixels, measured at {largest}"
     return f"about {size}" if plan.buckets else size
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from hublora.data.cached_dataset import CachedDataset, EncodedBucket, EncodedPrompts
 from hublora.data.config import DataConfig
-from hublora.data.crops import assign_buckets
+from hublora.data.crops import Resolution, assign_buckets
 from hublora.data.inpaint_masks import EncodeImages
 from hublora.data.latent_cache import FORMAT, BucketCache, key_of
 from hublora.data.row_file import count_done, open_rows
@@ -65,6 +65,7 @@ def build_cache(
     *,
     size: tuple[int, int],
     bucket_step: int | None = None,
+    smaller: Sequence[Resolution] = (),
     reword: Reword | None = None,
     progress: Count | None = None,
 ) -> CachedDataset:
@@ -79,6 +80,7 @@ def build_cache(
         encoders: Encoding functions and their keys.
         size: (h, w) of the images in pixels; with buckets, of the square with their area.
         bucket_step: Multiple of which the sides of buckets are; None: all images have `size`.
+        smaller: Further resolutions, ascending, as of `assign_buckets`.
         reword: Function from a caption to another one, of which the prompt embeddings are needed
             too; None needs no others.
         progress: Called with (done, total) images and texts whenever `done` changes.
@@ -86,7 +88,9 @@ def build_cache(
     Raises:
         DataError: The disk is full or cannot be written, or an image changed since it was checked.
     """
-    buckets = assign_buckets(source.examples, config, size, bucket_step)
+    buckets = assign_buckets(source.examples, config, size, bucket_step, smaller)
+    squares = [*(one for one, _ in smaller), size]
+    sizes = [squares[number] for number in sorted({bucket.resolution for bucket in buckets})]
     caches = [BucketCache(source, config, bucket, encoders.image_key) for bucket in buckets]
     tags = Tags.of(config, cached=encoders.prompts is not None)
     texts = cached_texts(source, config, reword) if encoders.prompts else []
@@ -106,7 +110,7 @@ def build_cache(
         prompts = EncodedPrompts(texts, tensors)
         reused = reused and cached
     folders = [*(cache.folder for cache in caches), *([prompt_folder] if texts else [])]
-    return CachedDataset(encoded, source.examples, size, tags, prompts, reused, folders)
+    return CachedDataset(encoded, source.examples, sizes, tags, prompts, reused, folders)
 
 
 def cached_texts(source: Source, config: DataConfig, reword: Reword | None = None) -> list[str]:

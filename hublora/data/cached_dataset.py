@@ -49,18 +49,24 @@ class EncodedPrompts:
 
 
 class CachedDataset:
-    """Cached latents, masks and prompt embeddings, by example, variant and caption.
+    """Cached latents, masks and prompt embeddings, by item, variant and caption.
 
-    Has no random state: the caller chooses variants and captions. The indices of one call belong
-    to one bucket.
+    An item is an example at one resolution; with a single resolution, items are the examples. Has
+    no random state: the caller chooses variants and captions. The indices of one call are those of
+    items of one bucket.
 
     Attributes:
-        captions: Captions of each example, at least one.
-        repeats: How often each example occurs in an epoch, at least 1.
+        image_of: Index of each item's example; items are in the order of resolutions, then of
+            examples.
+        sides_of: Side in pixels of each item's resolution.
+        captions: Captions of each item, at least one.
+        repeats: How often each item occurs in an epoch, at least 1.
         reused: Whether everything was in the cache already.
         folders: Cache folders of the latents and of the prompt embeddings.
-        size: (h, w) of the images in pixels; with buckets, of the square with their area.
-        bucket_of: Index in `bucket_sizes` of each example's bucket.
+        sizes: (h, w) of the images in pixels at each resolution that has items, ascending; with
+            buckets, of the square with their area.
+        size: The largest of them.
+        bucket_of: Index in `bucket_sizes` of each item's bucket.
         bucket_sizes: (h, w) of each bucket in pixels.
     """
 
@@ -68,15 +74,23 @@ class CachedDataset:
         self,
         buckets: Sequence[EncodedBucket],
         examples: Sequence[Example],
-        size: tuple[int, int],
+        sizes: Sequence[tuple[int, int]],
         tags: Tags,
         prompts: EncodedPrompts | None,
         reused: bool,
         folders: Sequence[Path],
     ) -> None:
-        self.captions = [example.captions for example in examples]
-        self.repeats = [example.repeats for example in examples]
-        self.size = size
+        places = sorted(
+            (encoded.bucket.resolution, example, number, place)
+            for number, encoded in enumerate(buckets)
+            for place, example in enumerate(encoded.bucket.members)
+        )
+        self.image_of = [example for _, example, _, _ in places]
+        sides = dict(zip(sorted({one for one, *_ in places}), sizes, strict=True))
+        self.sides_of = [sides[resolution][0] for resolution, *_ in places]
+        self.captions = [examples[index].captions for index in self.image_of]
+        self.repeats = [examples[index].repeats for index in self.image_of]
+        self.sizes, self.size = sizes, sizes[-1]
         self.reused = reused
         self.folders = folders
         self._buckets = buckets
@@ -84,14 +98,11 @@ class CachedDataset:
         self._prompts = prompts.tensors if prompts else None
         self._text_rows = {text: row for row, text in enumerate(prompts.texts if prompts else ())}
         self.bucket_sizes = [one.bucket.size for one in buckets]
-        self.bucket_of = [0] * len(examples)
-        self._places = [0] * len(examples)
-        for number, encoded in enumerate(buckets):
-            for place, index in enumerate(encoded.bucket.members):
-                self.bucket_of[index], self._places[index] = number, place
+        self.bucket_of = [number for _, _, number, _ in places]
+        self._places = [place for _, _, _, place in places]
 
     def __len__(self) -> int:
-        """Return the number of examples."""
+        """Return the number of items."""
         return len(self.captions)
 
     @property
@@ -105,7 +116,7 @@ class CachedDataset:
         return self._buckets[0].masks is not None
 
     def shape(self, index: int) -> tuple[int, ...]:
-        """Return (C, h', w') of the latents of an example."""
+        """Return (C, h', w') of the latents of an item."""
         return tuple(self._buckets[self.bucket_of[index]].mean.shape[1:])
 
     def latents(
@@ -115,7 +126,7 @@ class CachedDataset:
         if the family uses the posterior's mode.
 
         Args:
-            indices: Examples, in [0, len), of one bucket.
+            indices: Items, in [0, len), of one bucket.
             variants: One for each index, in [0, self.variants).
         """
         import torch
@@ -129,7 +140,7 @@ class CachedDataset:
         """Return the loss mask of each sample, float32 [B, 1, h', w'] in [0, 1] on the CPU.
 
         Args:
-            indices: Examples, in [0, len), of one bucket.
+            indices: Items, in [0, len), of one bucket.
             variants: One for each index, in [0, self.variants).
         """
         import torch
@@ -149,7 +160,7 @@ class CachedDataset:
         """Return the inpainting mask and masked-image latents of each sample, float32, CPU.
 
         Args:
-            indices: Examples, in [0, len), of one bucket.
+            indices: Items, in [0, len), of one bucket.
             variants: One for each index, in [0, self.variants).
             choices: Number of a cached mask of the crop, one for each index; taken modulo how
                 many there are.
@@ -175,7 +186,7 @@ class CachedDataset:
         The six values are those of `CropPlan.size_conditioning`.
 
         Args:
-            indices: Examples, in [0, len), of one bucket.
+            indices: Items, in [0, len), of one bucket.
             variants: One for each index, in [0, self.variants).
         """
         import torch
@@ -187,7 +198,7 @@ class CachedDataset:
     def _rows(
         self, indices: Sequence[int], variants: Sequence[int]
     ) -> tuple[EncodedBucket, list[int]]:
-        """Return the bucket of the examples, and the row of each variant in it."""
+        """Return the bucket of the items, and the row of each variant in it."""
         number = self.bucket_of[indices[0]]
         assert all(self.bucket_of[index] == number for index in indices), "several buckets"
         encoded = self._buckets[number]
@@ -196,10 +207,10 @@ class CachedDataset:
         return encoded, [row(places[index], variant) for index, variant in pairs]
 
     def caption(self, index: int, choice: int) -> str:
-        """Return a caption of an example.
+        """Return a caption of an item.
 
         Args:
-            index: Example, in [0, len).
+            index: Item, in [0, len).
             choice: -1 or less is the empty caption, and 0 the first caption unchanged. Any other
                 number selects one of the captions and one of the variants of its tags.
         """
@@ -215,10 +226,10 @@ class CachedDataset:
         choices: Sequence[int],
         reword: Callable[[str], str] | None = None,
     ) -> dict[str, Tensor]:
-        """Return the prompt embedding of each example's caption: name -> tensor [B, …], CPU.
+        """Return the prompt embedding of each item's caption: name -> tensor [B, …], CPU.
 
         Args:
-            indices: Examples, in [0, len).
+            indices: Items, in [0, len).
             choices: Caption of each index, numbered as in `caption`.
             reword: Applied to each caption, as `build_cache` was told; None leaves it.
         """

@@ -3,14 +3,50 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from hublora.data.captions import CaptionLines
+from hublora.errors import ConfigError
 from hublora.filesystem import cache_root
 
 Interpolation = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
+
+MIN_SIDE = 8  # pixels
+
+
+def parse_resolution(value: Any) -> int | list[int] | None:
+    """Return a side in pixels, or several distinct ones, ascending; None for the base's.
+
+    Args:
+        value: A number, several in a list, or a text such as "512,1024".
+
+    Raises:
+        ConfigError: It is anything else, or a side is below 8.
+    """
+    if value is None:
+        return None
+    parts = value.split(",") if isinstance(value, str) else value
+    sides = [_side(one, value) for one in (parts if isinstance(parts, list | tuple) else [parts])]
+    if not sides:
+        raise _no_resolution(value)
+    distinct = sorted(set(sides))
+    return distinct if len(distinct) > 1 else distinct[0]
+
+
+def _side(part: Any, value: Any) -> int:
+    is_number = isinstance(part, str) and part.strip().isascii() and part.strip().isdigit()
+    if isinstance(part, bool) or not (is_number or isinstance(part, int)) or int(part) < MIN_SIDE:
+        raise _no_resolution(value)
+    return int(part)
+
+
+def _no_resolution(value: Any) -> ConfigError:
+    return ConfigError(
+        f"--resolution must be one or several sides of at least {MIN_SIDE} pixels, got {value!r}.",
+        "Give e.g. --resolution 512, or several: --resolution 512,1024.",
+    )
 
 
 class DataConfig(BaseModel):
@@ -87,8 +123,10 @@ class DataConfig(BaseModel):
     strict: bool = Field(
         False, description="Refuse a dataset with unusable images instead of skipping them."
     )
-    resolution: int | None = Field(
-        None, ge=8, description="Side of the square images in pixels (default: the base's)."
+    resolution: Annotated[int | list[int] | None, BeforeValidator(parse_resolution)] = Field(
+        None,
+        description="Side of the square images in pixels (default: the base's). Of several, as in "
+        "512,1024, each image is trained at those that it is large enough for.",
     )
     interpolation: Interpolation = Field(
         "lanczos", description="Resampling filter for resizing images."
@@ -162,6 +200,18 @@ class DataConfig(BaseModel):
         description="Folder of cached latents and prompt embeddings (default: $HUBLORA_CACHE, "
         "else ~/.cache/hublora).",
     )
+
+    @property
+    def sides(self) -> list[int]:
+        """The resolutions in pixels, ascending; empty for the base's own."""
+        if self.resolution is None:
+            return []
+        return self.resolution if isinstance(self.resolution, list) else [self.resolution]
+
+    @property
+    def has_several_shapes(self) -> bool:
+        """Whether images are trained in several shapes, so that a batch is of one of them."""
+        return self.aspect_buckets or len(self.sides) > 1
 
     @property
     def cache_root(self) -> Path:

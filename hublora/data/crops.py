@@ -12,6 +12,8 @@ from hublora.data.config import DataConfig
 from hublora.data.examples import Example
 from hublora.data.images import Crop, covering_size
 
+Resolution = tuple[Size, int | None]  # size of the square, and step of bucket sides
+
 # In buckets little is cut off, and crops that differ by less than a latent pixel are the same.
 _MIN_SHIFT = 8  # pixels
 
@@ -81,10 +83,12 @@ class Bucket:
     Attributes:
         members: Indices of the examples, ascending.
         plan: Crops and flips; example n of the plan is member n.
+        resolution: Number of the resolution, from 0 for the smallest.
     """
 
     members: Sequence[int]
     plan: CropPlan
+    resolution: int = 0
 
     @property
     def size(self) -> Size:
@@ -97,30 +101,48 @@ class Bucket:
 
 
 def assign_buckets(
-    examples: Sequence[Example], config: DataConfig, size: Size, bucket_step: int | None = None
+    examples: Sequence[Example],
+    config: DataConfig,
+    size: Size,
+    bucket_step: int | None = None,
+    smaller: Sequence[Resolution] = (),
 ) -> list[Bucket]:
-    """Assign each example to the bucket with the nearest aspect ratio.
+    """Assign each example to the bucket with the nearest aspect ratio, of each resolution that it
+    is large enough for.
 
     Args:
         examples: Checked images, whose sizes are known.
         config: Crops, flips and their seed.
         size: (h, w) of all images in pixels; with buckets, of the square with their area.
         bucket_step: Multiple of which the sides of buckets are; None: one bucket of `size`.
+        smaller: Further resolutions, ascending, each size and step. The first of all takes the
+            examples that are too small, too.
 
     Returns:
-        The buckets with images, from tall to wide.
+        The buckets with images, by resolution, and from tall to wide.
     """
-    if bucket_step is None:
-        return [Bucket(range(len(examples)), plan_crops(examples, config, size))]
-    sizes = bucket_sizes(size[0], bucket_step)
-    members: dict[Size, list[int]] = {one: [] for one in sizes}
-    for index, example in enumerate(examples):
-        members[nearest(example.size, sizes)].append(index)
-    return [
-        Bucket(inside, plan_crops([examples[index] for index in inside], config, one, _MIN_SHIFT))
-        for one, inside in members.items()
-        if inside
-    ]
+    found: list[Bucket] = []
+    for number, (square, step) in enumerate((*smaller, (size, bucket_step))):
+        sizes = [square] if step is None else bucket_sizes(square[0], step)
+        members: dict[Size, list[int]] = {one: [] for one in sizes}
+        for index, example in enumerate(examples):
+            target = nearest(example.size, sizes)
+            if number == 0 or not is_enlarged(example.size, target):
+                members[target].append(index)
+        shift = None if step is None else _MIN_SHIFT
+        found += [
+            Bucket(
+                inside, plan_crops([examples[one] for one in inside], config, target, shift), number
+            )
+            for target, inside in members.items()
+            if inside
+        ]
+    return found
+
+
+def is_enlarged(image: tuple[int, int], size: Size) -> bool:
+    """Tell whether an image, (width, height), is upscaled to cover a size, (h, w)."""
+    return image[0] < size[1] or image[1] < size[0]
 
 
 def plan_crops(

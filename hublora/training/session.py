@@ -100,7 +100,7 @@ class Session:
         schedule: Learning-rate schedule.
         streams: Training images; for prior preservation class images besides; with
             `objective.preserve` the training images once more.
-        held_out_indices: Indices of the held-out images.
+        held_out_indices: Indices of the held-out images, at each of their resolutions.
         average: Moving average of the trained parameters; None without `adapter.ema_decay`.
         embedded_prompts: Text -> its conditioning, [1, …] on the CPU, of the gallery's prompts;
             empty where the text encoders stay.
@@ -173,6 +173,16 @@ class Session:
     def train_indices(self) -> Sequence[int]:
         """Indices of the training images of an epoch."""
         return self.streams[0].images
+
+    @property
+    def train_images(self) -> int:
+        """Number of distinct training images."""
+        return len({self.data.image_of[index] for index in self.train_indices})
+
+    @property
+    def held_out_images(self) -> int:
+        """Number of held-out images."""
+        return len({self.data.image_of[index] for index in self.held_out_indices})
 
     @property
     def images_per_step(self) -> int:

@@ -184,14 +184,22 @@ def split_images(config: TrainingConfig, count: int) -> tuple[list[int], list[in
 def _streams(
     config: TrainingConfig, data: CachedDataset, class_images: int
 ) -> tuple[tuple[SampleStream, ...], list[int]]:
-    """Return the sample streams and the indices of held-out images."""
-    own = len(data) - class_images
-    train_indices, held_out_indices = split_images(config, own)
-    train_indices = [index for index in train_indices for _ in range(data.repeats[index])]
+    """Return the sample streams and the indices of held-out items."""
+    own = max(data.image_of) + 1 - class_images
+    trained, held_out = map(set, split_images(config, own))
+    items = range(len(data))
+    train_indices = [
+        index
+        for index in items
+        if data.image_of[index] in trained
+        for _ in range(data.repeats[index])
+    ]
+    held_out_indices = [index for index in items if data.image_of[index] in held_out]
     streams = [_stream(config, data, train_indices, 1.0, config.seed)]
     if class_images:
         seed, weight = derived_seed(config.seed, "class"), config.dreambooth.prior_weight
-        streams.append(_stream(config, data, range(own, len(data)), weight, seed))
+        of_class = [index for index in items if data.image_of[index] >= own]
+        streams.append(_stream(config, data, of_class, weight, seed))
     if config.objective.preserve:
         weight = config.objective.preserve_weight
         streams.append(replace(streams[0], weight=weight, preserves=True))
@@ -201,7 +209,7 @@ def _streams(
 def _stream(
     config: TrainingConfig, data: CachedDataset, images: Sequence[int], weight: float, seed: int
 ) -> SampleStream:
-    if not config.data.aspect_buckets:
+    if not config.data.has_several_shapes:
         return SampleStream(images, weight, seed)
     buckets: list[list[int]] = [[] for _ in data.bucket_sizes]
     for index in images:

@@ -201,7 +201,10 @@ RULES: tuple[Rule, ...] = (
     (
         lambda c: (
             not c.data.aspect_buckets
-            and (c.data.bucket_step is not None or c.data.bucket_batch is not None)
+            and (
+                c.data.bucket_step is not None
+                or (c.data.bucket_batch is not None and not c.data.has_several_shapes)
+            )
         ),
         "data.bucket_step and data.bucket_batch require --aspect-buckets.",
         "Add --aspect-buckets.",

@@ -174,7 +174,7 @@ def _training(run: FinishedTraining) -> TrainingFacts:
     return TrainingFacts(
         steps=session.step,
         result_step=result_step(session),
-        images=len(run.source.examples) - len(session.held_out_indices),
+        images=len(run.source.examples) - session.held_out_images,
         captions_from=run.source.captions_from,
         final_loss=run.final_loss,
         seconds=run.seconds if whole else None,
@@ -243,7 +243,7 @@ def _named_settings(session: Session) -> dict[str, object]:
         else None,
         "batch size": session.images_per_step,
         "gradient accumulation": config.gradient_accumulation_steps,
-        "resolution": "×".join(str(side) for side in reversed(session.data.size)),
+        "resolution": ", ".join(f"{width}×{height}" for height, width in session.data.sizes),
         "aspect buckets": len(session.data.bucket_sizes) if config.data.aspect_buckets else None,
         "masks": config.data.masks,
         "weight outside masks": config.objective.outside_mask or None,
@@ -253,7 +253,7 @@ def _named_settings(session: Session) -> dict[str, object]:
         "adapter": config.adapter.method if config.adapter.method != "lora" else None,
         "initialisation": config.adapter.init if config.adapter.init != "gaussian" else None,
         "averaged with decay": config.adapter.ema_decay,
-        "held-out images": len(session.held_out_indices) or None,
+        "held-out images": session.held_out_images or None,
         "held-out loss": losses.get(result_step(session)),
         "held-out loss of the last step": losses.get(session.step)
         if result_step(session) != session.step
@@ -273,7 +273,8 @@ def _named_settings(session: Session) -> dict[str, object]:
 
 def _class_images(session: Session) -> int | None:
     """Return the number of class images; None without prior preservation."""
-    return next((len(one.images) for one in session.streams[1:] if not one.preserves), None)
+    items = next((one.images for one in session.streams[1:] if not one.preserves), ())
+    return len({session.data.image_of[index] for index in items}) or None
 
 
 def _preserved(session: Session) -> str | None:

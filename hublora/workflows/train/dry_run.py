@@ -22,11 +22,12 @@ from hublora.workflows.train.card_facts import peak_memory
 from hublora.workflows.train.class_images import count_missing, plan_class_images
 from hublora.workflows.train.gallery import count_generated
 from hublora.workflows.train.hub_checkpoint import download_checkpoint
-from hublora.workflows.train.image_sizes import shapes
+from hublora.workflows.train.image_sizes import resolutions
 from hublora.workflows.train.other_adapters import attach_assistant, initial_updates
 from hublora.workflows.train.prepare import (
     PreparedRun,
     encode,
+    epoch_length,
     prepare_run,
 )
 
@@ -53,11 +54,12 @@ class DryRunReport:
             all images get one caption.
         skipped: Number of unusable images.
         held_out: Number of held-out images.
-        buckets: "width×height" -> number of images; empty without aspect buckets.
+        buckets: "width×height" -> number of images; empty where all have one shape.
         class_images: Number of class images to generate first.
         preserved: Captions whose predictions are preserved, and the cost, as a sentence; None
             without `objective.preserve`.
-        size: Height and width of the images in pixels; of buckets, the square of their area.
+        size: Height and width of the images in pixels, at the largest resolution, which is the one
+            that is measured; of buckets, the square of their area.
         weights: Number of trained parameters.
         learning_rate: Peak learning rate of the adapter; None without adapter.
         token_embedding_lr: Peak learning rate of token embeddings; None without any.
@@ -130,10 +132,11 @@ def dry_run(
         ready = prepare_run(config, checkpoint, callback)
     config, source = ready.config, ready.source
     train_indices, held_out = split_images(config, len(source.examples))
+    sizes = resolutions(config, ready.base, ready.pipe)
     callback(Note("Measuring one step …"))
     trial = _try(ready)
     images = trial.session.images_per_step
-    images_per_epoch = sum(source.examples[one].repeats for one in train_indices)
+    images_per_epoch = epoch_length(config, source, sizes)
     steps = total_steps(config, images_per_epoch, images)
     done = _step_of(ready.checkpoint)
     left = steps - done
@@ -152,7 +155,7 @@ def dry_run(
         skipped=len(source.skipped),
         held_out=len(held_out),
         buckets={f"{b.size[1]}×{b.size[0]}": len(b.members) for b in trial.buckets}
-        if config.data.aspect_buckets
+        if config.data.has_several_shapes
         else {},
         class_images=_missing_class_images(ready),
         preserved=preservation_note(config, [c for one in source.examples for c in one.captions]),
@@ -208,9 +211,9 @@ def _try(ready: PreparedRun) -> _Trial:
             step_seconds = measure_step(session)
         size = _file_bytes(session.data.folders)
     some = source.examples[:images]
-    pixels, bucket_step = shapes(config, ready.base, ready.pipe)
-    buckets = assign_buckets(source.examples, config.data, pixels, bucket_step)
-    few = sum(one.plan.rows for one in assign_buckets(some, config.data, pixels, bucket_step))
+    *smaller, (pixels, step) = resolutions(config, ready.base, ready.pipe)
+    buckets = assign_buckets(source.examples, config.data, pixels, step, smaller)
+    few = sum(one.plan.rows for one in assign_buckets(some, config.data, pixels, step))
     rows = sum(one.plan.rows for one in buckets)
     if config.dreambooth.prior_preservation:
         few, rows = 2 * few, rows + config.dreambooth.num_class_images
@@ -220,15 +223,15 @@ def _try(ready: PreparedRun) -> _Trial:
 
 @contextmanager
 def trial(ready: PreparedRun, images: int) -> Iterator[tuple[Session, float]]:
-    """Yield a session on the first images, encoded into a cache of its own, and the seconds that
-    encoding took."""
+    """Yield a session on the first images at the largest resolution, encoded into a cache of its
+    own, and the seconds that encoding took."""
     from hublora.data import join
     from hublora.training.setup import start_session
 
     config, source, base = ready.config, ready.source, ready.base
     some = replace(source, examples=source.examples[:images])
     with temporary_folder("plan") as folder:
-        alone = config.updated({"data.cache_dir": folder, "holdout.images": 0})
+        alone = config.updated({"data.cache_dir": folder, "holdout.images": 0, **_largest(config)})
         # Class images are not generated yet; these take as long.
         of_class = len(some.examples) if config.dreambooth.prior_preservation else 0
         trained_on = join(some, some) if of_class else some
@@ -247,6 +250,14 @@ def trial(ready: PreparedRun, images: int) -> Iterator[tuple[Session, float]]:
         )
         attach_assistant(session, base)
         yield session, seconds
+
+
+def _largest(config: TrainingConfig) -> dict[str, Any]:
+    """Return the changes of the settings that leave the largest of several resolutions alone."""
+    if len(config.data.sides) < 2:
+        return {}
+    batch = config.data.bucket_batch if config.data.aspect_buckets else None
+    return {"data.resolution": config.data.sides[-1], "data.bucket_batch": batch}
 
 
 @contextmanager

@@ -165,11 +165,11 @@ def _largest(
 def _splits(config: TrainingConfig, can_checkpoint: bool = True) -> list[BatchSplit]:
     """Return all splits of the effective batch size, smallest batches first.
 
-    With aspect buckets a batch has images of one shape only.
+    With several shapes a batch has images of one only.
     """
     size = config.train_batch_size
     most = images = size * config.gradient_accumulation_steps
-    if config.data.aspect_buckets:
+    if config.data.has_several_shapes:
         most = gcd(images, config.data.bucket_batch or size)
     batches = [n for n in range(1, most + 1) if most % n == 0]
     kinds = (True,) if config.gradient_checkpointing else (False, True)[: 1 + can_checkpoint]
@@ -211,7 +211,7 @@ def _with(config: TrainingConfig, split: BatchSplit) -> TrainingConfig:
         "gradient_accumulation_steps": split.accumulation_steps,
         "gradient_checkpointing": split.checkpointing,
     }
-    if config.data.aspect_buckets:  # the order of the images stays that of the larger batch
+    if config.data.has_several_shapes:  # the order of the images stays that of the larger batch
         batch = config.data.bucket_batch or config.train_batch_size
         chosen["data.bucket_batch"] = batch
     return config.updated(chosen)

@@ -7,24 +7,40 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hublora.data.crops import is_enlarged
 from hublora.errors import ConfigError
 
 if TYPE_CHECKING:
     from hublora.data import CachedDataset
+    from hublora.data.crops import Resolution
     from hublora.resolution.base import Base
     from hublora.training.config.training_config import TrainingConfig
 
 
 def shapes(config: TrainingConfig, base: Base, pipe: Any) -> tuple[tuple[int, int], int | None]:
-    """Return (h, w) of the images in pixels, and the step of bucket sides, None without buckets.
+    """Return (h, w) of the images in pixels, at the largest resolution, and the step of bucket
+    sides, None without buckets.
 
     Raises:
         ConfigError: The resolution or data.bucket_step does not fit the base.
     """
+    return resolutions(config, base, pipe)[-1]
+
+
+def resolutions(config: TrainingConfig, base: Base, pipe: Any) -> list[Resolution]:
+    """Return (h, w) of the images in pixels and the step of bucket sides, None without buckets, of
+    each resolution, ascending.
+
+    Raises:
+        ConfigError: A resolution or data.bucket_step does not fit the base.
+    """
+    sides = config.data.sides or [base.family.resolution(pipe)]
+    return [_resolution(config, side, base.family.size_step(pipe)) for side in sides]
+
+
+def _resolution(config: TrainingConfig, side: int, size_step: int) -> Resolution:
     from hublora.data.buckets import default_step
 
-    size_step = base.family.size_step(pipe)
-    side = config.data.resolution or base.family.resolution(pipe)
     _check_side(side, size_step)
     if not config.data.aspect_buckets:
         return (side, side), None
@@ -57,7 +73,7 @@ def resolve_bucket_batch(config: TrainingConfig, checkpoint: Path | None) -> Tra
     """
     from hublora.training.checkpoint import setting_of
 
-    if not config.data.aspect_buckets:
+    if not config.data.has_several_shapes:
         return config
     batch = config.data.bucket_batch or config.train_batch_size
     if checkpoint is not None and config.data.bucket_batch is None:
@@ -79,11 +95,8 @@ def enlarged_note(data: CachedDataset, images: Sequence[tuple[int, int]]) -> str
         data: The dataset with the sizes that images are trained in.
         images: Width and height of each image in pixels.
     """
-    sizes = (data.bucket_sizes[number] for number in data.bucket_of)
-    small = sum(
-        width < covered_width or height < covered_height
-        for (width, height), (covered_height, covered_width) in zip(images, sizes, strict=True)
-    )
+    pairs = zip(data.image_of, data.bucket_of, strict=True)
+    small = sum(is_enlarged(images[image], data.bucket_sizes[bucket]) for image, bucket in pairs)
     if not small:
         return None
     verb = "is" if small == 1 else "are"
@@ -91,6 +104,20 @@ def enlarged_note(data: CachedDataset, images: Sequence[tuple[int, int]]) -> str
         f"{small} of {len(images)} images {verb} upscaled for training; lower --resolution to "
         "avoid that."
     )
+
+
+def resolution_note(data: CachedDataset, sides: Sequence[int]) -> str:
+    """Return the number of images at each resolution, as a sentence.
+
+    Args:
+        data: The dataset with the resolutions that images are trained at.
+        sides: The resolutions that were asked for, in pixels, ascending.
+    """
+    images = len(set(data.image_of))
+    counts = Counter(data.sides_of)
+    listed = ", ".join(f"{counts[side]} at {side}" for side in sides)
+    few = any(counts[side] < images for side in sides)
+    return f"Images by resolution: {listed}{'; the others are too small' if few else ''}"
 
 
 def bucket_note(data: CachedDataset) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,8 +30,9 @@ from hublora.workflows.train.hub_checkpoint import (
 from hublora.workflows.train.image_sizes import (
     bucket_note,
     enlarged_note,
+    resolution_note,
+    resolutions,
     resolve_bucket_batch,
-    shapes,
 )
 from hublora.workflows.train.notes import (
     distilled_warning,
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
     from hublora.data import CachedDataset, Source
+    from hublora.data.crops import Resolution
     from hublora.training.config.training_config import TrainingConfig
     from hublora.training.session import InputHashes
 
@@ -128,9 +131,9 @@ def _check(
     other = on_main(lambda: resolve_generation_base(config, resolved, callback))
     main_first(lambda: check_other_adapters(config, resolved, callback))
     source = main_first(lambda: open_dataset(config, callback))
-    train_indices, _ = split_images(config, len(source.examples))
-    images_per_epoch = sum(source.examples[index].repeats for index in train_indices)
-    check_schedule(config, images_per_epoch, accelerator.num_processes)
+    split_images(config, len(source.examples))
+    if len(config.data.sides) < 2:  # else an epoch depends on what the base can be trained at
+        check_schedule(config, epoch_length(config, source), accelerator.num_processes)
     base = main_first(lambda: download_base(resolved, callback))
     callback(Note(f"Base: {base.label}"))
     generation = None
@@ -155,10 +158,32 @@ def _check(
     if sizes := quantized_note(config, base, pipe):
         callback(Note(sizes))
     check_settings(config, base.family, pipe)
-    shapes(config, base, pipe)
+    sides = resolutions(config, base, pipe)
+    check_schedule(config, epoch_length(config, source, sides), accelerator.num_processes)
     return PreparedRun(
         config, checkpoint, accelerator, source, base, generation, pipe, checkpoints_at, inputs
     )
+
+
+def epoch_length(config: TrainingConfig, source: Source, sizes: Sequence[Resolution] = ()) -> int:
+    """Return the number of training images of an epoch: repeats included, and each at all of its
+    resolutions.
+
+    Args:
+        config: Settings of the training.
+        source: Images and captions.
+        sizes: As `resolutions` returns them; none counts each image once.
+    """
+    from hublora.data.crops import assign_buckets
+    from hublora.training.setup import split_images
+
+    trained = set(split_images(config, len(source.examples))[0])
+    repeats = [one.repeats if n in trained else 0 for n, one in enumerate(source.examples)]
+    if len(sizes) < 2:
+        return sum(repeats)
+    *smaller, (size, step) = sizes
+    buckets = assign_buckets(source.examples, config.data, size, step, smaller)
+    return sum(repeats[index] for bucket in buckets for index in bucket.members)
 
 
 def input_hashes(base: Base, source: Source) -> InputHashes:
@@ -230,7 +255,7 @@ def encode(
     from hublora.training.token_embeddings import count_tokens
 
     family = base.family
-    size, bucket_step = shapes(config, base, pipe)
+    *smaller, (size, bucket_step) = resolutions(config, base, pipe)
     captions = [caption for example in source.examples for caption in example.captions]
     longest = family.max_tokens(pipe)
     cut = count_truncated(
@@ -279,6 +304,7 @@ def encode(
         ),
         size=size,
         bucket_step=bucket_step,
+        smaller=smaller,
         reword=reword,
         progress=lambda done, total: callback(Progress("Encoding", done, total)),
     )
@@ -287,6 +313,8 @@ def encode(
     torch.nn.Module.to(vae, dtype)  # diffusers' own warns even of a cast that loses nothing
     if data.reused:
         callback(Note("Latents and prompts are reused from the cache."))
+    if smaller:
+        callback(Note(resolution_note(data, config.data.sides)))
     if bucket_step is not None:
         callback(Note(bucket_note(data)))
     if note := enlarged_note(data, [example.size for example in source.examples]):

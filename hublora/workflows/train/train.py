@@ -244,8 +244,8 @@ def _summary(session: Session) -> str:
     count = sum(parameter.numel() for parameter in session.parameters)
     steps = format_count(session.total_steps - session.step, "step")
     images = format_count(session.images_per_step, "image")
-    distinct = format_count(len(set(session.train_indices)), "image")
-    held_out = len(session.held_out_indices)
+    distinct = format_count(session.train_images, "image")
+    held_out = session.held_out_images
     apart = f" ({held_out:,} held out)" if held_out else ""
     device = device_name(session.accelerator)
     return f"Training {count:,} weights on {distinct}{apart} for {steps} of {images} on {device}"
