@@ -55,12 +55,8 @@ def start(settings: Callable[..., TrainingConfig]) -> Callable[..., Session]:
         from hublora.resolution.base import download_base, resolve_base
         from hublora.training.accelerator import make_accelerator, weight_dtype
         from hublora.training.setup import start_session
-        from hublora.workflows.train.prepare import (
-            encode,
-            initial_updates,
-            input_hashes,
-            open_dataset,
-        )
+        from hublora.workflows.train.other_adapters import initial_updates
+        from hublora.workflows.train.prepare import encode, input_hashes, open_dataset
 
         config = settings(**changes)
         accelerator = make_accelerator(config)
