@@ -16,6 +16,7 @@ TRAINING_FLAGS: dict[str, str] = {
     "--method": "method",
     "--base": "base.model",
     "--revision": "base.revision",
+    "--components": "base.components",
     "--generation-base": "base.generation",
     "--quantize": "base.quantize",
     "--dataset": "data.dataset",

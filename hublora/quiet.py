@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from hublora.module_lock import MODULE_LOCK
 
 # diffusers imports these classes whether they are used or not; hublora reads images with Pillow.
-_IRRELEVANT = "requires torchvision (not installed)"
+# And it names an empty list of modules when it reads a single file.
+_IRRELEVANT = ("requires torchvision (not installed)", "should be kept in float32: []")
 
 
 @contextmanager
@@ -35,7 +36,8 @@ def _quiet() -> Iterator[None]:
     libraries = [
         library for library in (of_diffusers, of_transformers) if library.is_progress_bar_enabled()
     ]
-    handlers = logging.getLogger("transformers").handlers
+    loggers = ("transformers", "diffusers")
+    handlers = [one for name in loggers for one in logging.getLogger(name).handlers]
     for library in libraries:
         library.disable_progress_bar()
     for handler in handlers:
@@ -52,4 +54,4 @@ def _quiet() -> Iterator[None]:
 
 
 def _is_relevant(record: logging.LogRecord) -> bool:
-    return _IRRELEVANT not in record.getMessage()
+    return not any(text in record.getMessage() for text in _IRRELEVANT)

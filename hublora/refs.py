@@ -129,45 +129,78 @@ class AdapterRef:
 
 @dataclass(frozen=True)
 class BaseRef:
-    """A base model: a Hub repo at a revision, or a local folder; exactly one is set.
+    """A base model: a Hub repo at a revision, or a local folder; exactly one is set. Of both, a
+    single .safetensors file may be meant.
 
     Attributes:
         repo_id: owner/name of a Hub repo.
-        folder: A local folder.
+        folder: A local folder, or a local file.
         revision: Branch, tag or commit of the repo; None for its main branch.
+        file: Path of a single file inside the repo, POSIX style; None for the repo.
+        components: Pipeline, at a revision, that has what a single file lacks; None for the one of
+            which the file is a version.
     """
 
     repo_id: RepoId | None
     folder: Path | None = None
     revision: Revision | None = None
+    file: str | None = None
+    components: AdapterRef | None = None
 
     @classmethod
-    def parse(cls, text: RefText, revision: str | None = None) -> BaseRef:
-        """Parse a Hub id or the path of a folder; a folder that exists takes precedence.
+    def parse(
+        cls, text: RefText, revision: str | None = None, components: str | None = None
+    ) -> BaseRef:
+        """Parse a Hub id or the path of a folder, or of a single file in one of them; a path that
+        exists takes precedence.
 
         `hf://owner/name` is always the repo.
+
+        Args:
+            text: owner/name, owner/name/path/file.safetensors, or a path.
+            revision: Branch, tag or commit of a repo.
+            components: owner/name, with @revision if it is not the newest, or a folder.
 
         Raises:
             RefError: The text is empty, or neither a path nor of the form owner/name.
         """
-        name = os.fspath(text)
-        if not name.strip():
+        named = _parse_base(text, revision)
+        if components is None:
+            return named
+        ref = AdapterRef.parse(components)
+        if ref.kind == "url" or ref.path or ref.weight != 1:
             raise RefError(
-                f"The base must be the repo id or folder of a diffusers pipeline, got {name!r}.",
-                "Name one: --base owner/name, or --base ./folder.",
+                f"The components {components!r} must be the repo id or folder of a pipeline.",
+                "Name one: --components owner/name, or --components ./folder.",
             )
-        if isinstance(text, os.PathLike) or _is_local(name):
-            return cls(None, Path(name).expanduser())
-        repo_id = parse_repo_id(name.removeprefix("hf://"), "The base")
-        return cls(repo_id, None, parse_revision(revision) if revision else None)
+        return replace(named, components=ref)
 
     @property
     def name(self) -> str:
-        """The Hub id, or the folder's name."""
+        """The Hub id with the file, or the name of the folder or file."""
         if self.repo_id is not None:
-            return self.repo_id
+            return f"{self.repo_id}/{self.file}" if self.file else self.repo_id
         assert self.folder is not None, "one of both is set"
         return self.folder.resolve().name
+
+
+def _parse_base(text: RefText, revision: str | None) -> BaseRef:
+    name = os.fspath(text)
+    if not name.strip():
+        raise RefError(
+            f"The base must be the repo id or folder of a diffusers pipeline, got {name!r}.",
+            "Name one: --base owner/name, or --base ./folder.",
+        )
+    if isinstance(text, os.PathLike) or _is_local(name):
+        if name.endswith(_PICKLES):
+            raise _pickle(name)
+        return BaseRef(None, Path(name).expanduser())
+    bare, commit = name.removeprefix("hf://"), parse_revision(revision) if revision else None
+    if match := _REPO.match(bare):
+        repo_id, path = f"{match['owner']}/{match['name']}", match["path"]
+        if path is not None and path.endswith((".safetensors", *_PICKLES)):
+            return BaseRef(parse_repo_id(repo_id), None, commit, _check_path(path, repo_id, name))
+    return BaseRef(parse_repo_id(bare, "The base"), None, commit)
 
 
 def parse_refs(texts: RefText | Iterable[RefText]) -> list[AdapterRef]:
@@ -368,12 +401,16 @@ def _repo_ref(
     )
 
 
+def _pickle(path: str) -> RefError:
+    return RefError(
+        f"{path!r} is a pickle file, which can run code when it is opened.",
+        "Ask its author for a .safetensors file.",
+    )
+
+
 def _check_path(path: str, repo: str, text: str) -> str:
     if path.endswith(_PICKLES):
-        raise RefError(
-            f"{path!r} is a pickle file, which can run code when it is opened.",
-            "Ask its author for a .safetensors file.",
-        )
+        raise _pickle(path)
     parts = path.rstrip("/").split("/")
     if "\\" in path or "\0" in path or not {"", ".", ".."}.isdisjoint(parts):
         raise RefError(f"The path {path!r} in {text!r} leaves the repo.", f"Write {repo} instead.")

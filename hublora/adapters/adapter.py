@@ -55,6 +55,8 @@ class AdapterFacts:
     Attributes:
         base_model: Hub id of the base it was trained on.
         base_revision: Commit of that base.
+        base_sha256: SHA-256 of that base where it is a single file, hexadecimal.
+        base_components: Pipeline, as owner/name@commit, that has what a single file lacks.
         generation_base: Hub id of the base, with the same layers, that its images are generated
             with where it is another one.
         generation_revision: Commit of that one.
@@ -81,6 +83,8 @@ class AdapterFacts:
 
     base_model: str | None = None
     base_revision: str | None = None
+    base_sha256: str | None = None
+    base_components: str | None = None
     generation_base: str | None = None
     generation_revision: str | None = None
     family: str | None = None

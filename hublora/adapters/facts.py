@@ -51,6 +51,9 @@ def facts_from_header(
     stated = facts_of_metadata(header.metadata)
     speed = stated.get("speed") or more.get("speed") or speed_of([stated.get("title", "")])
     known |= stated | {key: value for key, value in more.items() if value}
+    in_file = str(stated.get("base_model", ""))
+    if in_file.startswith(f"{known.get('base_model')}/"):  # a card names the repo of a single file
+        known["base_model"] = in_file
     return AdapterFacts(**{**facts.__dict__, **known, "speed": speed})
 
 

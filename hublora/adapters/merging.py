@@ -218,8 +218,9 @@ def _cat(dimension: int, *tensors: torch.Tensor) -> Any:
 def common_facts(parts: Sequence[Adapter]) -> Mapping[str, Any]:
     """Return the facts that all parts have in common, and the trigger words of each."""
     found: dict[str, Any] = {}
-    shared = ("base_model", "base_revision", "generation_base", "generation_revision")
-    for name in (*shared, "family", "architecture"):
+    shared = ("base_model", "base_revision", "base_sha256", "base_components")
+    used = ("generation_base", "generation_revision")
+    for name in (*shared, *used, "family", "architecture"):
         values = {getattr(part.facts, name) for part in parts}
         if len(values) == 1:
             found[name] = values.pop()

@@ -17,6 +17,7 @@ from hublora.quoting import one_line
 MODELSPEC_VERSION = "1.0.1"
 _READ = (
     *("hublora.base_model", "hublora.base_revision", "hublora.family", "hublora.trigger_words"),
+    *("hublora.base_sha256", "hublora.base_components"),
     *("hublora.generation_base", "hublora.generation_revision", "hublora.speed"),
     *("modelspec.title", "modelspec.trigger_phrase", "modelspec.license", "ss_output_name"),
 )
@@ -35,6 +36,8 @@ def metadata_of_facts(
     found = {
         "hublora.base_model": facts.base_model,
         "hublora.base_revision": facts.base_revision,
+        "hublora.base_sha256": facts.base_sha256,
+        "hublora.base_components": facts.base_components,
         "hublora.generation_base": facts.generation_base,
         "hublora.generation_revision": facts.generation_revision,
         "hublora.family": facts.family,
@@ -57,6 +60,8 @@ def facts_of_metadata(metadata: Mapping[str, str]) -> dict[str, Any]:
     found = {
         "base_model": metadata.get("hublora.base_model"),
         "base_revision": metadata.get("hublora.base_revision"),
+        "base_sha256": metadata.get("hublora.base_sha256"),
+        "base_components": metadata.get("hublora.base_components"),
         "generation_base": metadata.get("hublora.generation_base"),
         "generation_revision": metadata.get("hublora.generation_revision"),
         "family": metadata.get("hublora.family"),

@@ -37,11 +37,18 @@ class RepoFacts:
         id: owner/name on the Hub; None for a local folder.
         revision: Commit, 40 hexadecimal digits; None for a local folder.
         license: Licence on the repo's card.
+        file: Path of a single file inside the repo, or its name where it is not published; None for
+            a pipeline or dataset.
+        sha256: Hash of that file, 64 hexadecimal digits.
+        components: Pipeline, as owner/name@commit, that has what the file lacks.
     """
 
     id: str | None = None
     revision: str | None = None
     license: LicenseFacts = LicenseFacts()
+    file: str | None = None
+    sha256: str | None = None
+    components: str | None = None
 
 
 @dataclass(frozen=True)
@@ -145,6 +152,8 @@ class CardFacts:
             None where it is `base`.
         family_tags: Hub tags of the base's family.
         pipeline_class: Name of the diffusers pipeline class, e.g. "StableDiffusionPipeline".
+        denoiser: Component that predicts, and its class, ("unet", "UNet2DConditionModel"); None if
+            unknown.
         hublora_version: Version that wrote the card.
         repo_id: owner/name of the adapter's repo; None before it has one.
         dtype: Name of the torch dtype to load the base in, e.g. "float16".
@@ -176,6 +185,7 @@ class CardFacts:
     pipeline_class: str
     hublora_version: str
     generation_base: RepoFacts | None = None
+    denoiser: tuple[str, str] | None = None
     repo_id: str | None = None
     dtype: str | None = None
     dataset: RepoFacts = RepoFacts()

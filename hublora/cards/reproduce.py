@@ -25,6 +25,7 @@ class _Own:
 
 _OWN = {
     "base.model": _Own("--base", "./your-base", "the base model"),
+    "base.components": _Own("--components", "./your-components", "the base model's components"),
     "base.generation": _Own(
         "--generation-base", "./your-generation-base", "the base model that images are generated on"
     ),

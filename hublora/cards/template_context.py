@@ -56,6 +56,7 @@ def view(facts: CardFacts) -> dict[str, Any]:
         "base_revision": quoting.python_text(facts.used_base.revision)
         if facts.used_base.revision
         else None,
+        "single_file": _single_file(facts),
         "dtype": facts.dtype,
         "weight_name": quoting.python_text(facts.weight_name) if facts.weight_name else None,
         "kind": textual_inversion.kind(facts),
@@ -162,6 +163,9 @@ def _made(facts: CardFacts) -> list[tuple[str, str]]:
     repos = [
         ("Base model", _repo(facts.base, "")),
         ("Base revision", markdown.inline(facts.base.revision or "")),
+        ("Base file", markdown.inline(facts.base.file or "")),
+        ("SHA-256 of the base file", markdown.inline(facts.base.sha256 or "")),
+        ("Components of the base", markdown.inline(facts.base.components or "")),
         *_generated_with(facts),
         ("Dataset", _dataset(facts)),
         ("Dataset revision", markdown.inline(facts.dataset.revision or "")),
@@ -180,6 +184,26 @@ def _made(facts: CardFacts) -> list[tuple[str, str]]:
         ("Peak memory", format_size(memory) if memory else None),
     ]
     return [row for row in repos if row[1]] + _rows(texts)
+
+
+def _single_file(facts: CardFacts) -> dict[str, str] | None:
+    """Return Python texts of the code that loads a single file as base; None for a pipeline."""
+    base = facts.used_base
+    if base.file is None or facts.denoiser is None:
+        return None
+    place = (base.id or "", base.file, base.revision or "")
+    repo, file, revision = map(quoting.python_text, place)
+    download = f"hf_hub_download({repo}, {file}, revision={revision})"
+    components, _, commit = (base.components or "path/to/its/components").partition("@")
+    component, kind = facts.denoiser
+    return {
+        "path": download if base.id and base.revision else file,
+        "downloads": "yes" if base.id else "",
+        "components": quoting.python_text(components),
+        "revision": quoting.python_text(commit) if commit else "",
+        "component": component if component != "unet" else "",
+        "kind": kind,
+    }
 
 
 def _generated_with(facts: CardFacts) -> list[tuple[str, str]]:

@@ -33,11 +33,18 @@ _MOST_NUMBERS = 6  # values that are listed one by one
 @click.option("--base", help="Base model to match the layers against: Hub id or folder.")
 @click.option("--revision", "base_revision", help="Branch, tag or commit of --base.")
 @click.option(
+    "--components", help="Pipeline, as owner/name, with what a single file as --base lacks."
+)
+@click.option(
     "--overlap", is_flag=True, help="Compare their weight updates; downloads the weights."
 )
 @output_flags
 def inspect(
-    refs: tuple[str, ...], base: str | None, base_revision: str | None, overlap: bool
+    refs: tuple[str, ...],
+    base: str | None,
+    base_revision: str | None,
+    components: str | None,
+    overlap: bool,
 ) -> None:
     """Show the facts of each ADAPTER, how many layers match --base, and contradictions.
 
@@ -45,7 +52,7 @@ def inspect(
     """
     from hublora.workflows.inspect import measure_overlap, preflight
 
-    found = preflight(*refs, base=base, base_revision=base_revision)
+    found = preflight(*refs, base=base, base_revision=base_revision, components=components)
     sources = [one.facts.source or str(number) for number, one in enumerate(found.adapters, 1)]
     text, data = _describe(found), _as_data(found)
     if overlap:

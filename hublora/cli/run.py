@@ -154,9 +154,16 @@ _IMAGES = (
     help="Refuse adapters and bases whose licence forbids commercial use.",
 )
 @click.option(
-    "--base", help="Hub id or folder of the base model; by default the one that the adapters name."
+    "--base",
+    help="Hub id or folder of the base model, or a single .safetensors file; by default the one "
+    "that the adapters name.",
 )
 @click.option("--revision", "base_revision", help="Branch, tag or commit of --base.")
+@click.option(
+    "--components",
+    help="Pipeline, as owner/name[@revision] or a folder, with what a single file as --base lacks; "
+    "the one known to its family by default.",
+)
 @click.option("--device", help="Torch device, e.g. cuda:1; a GPU by default if there is one.")
 @click.option(
     "--dtype",

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 # attention masks.
 Conditioning = Mapping[str, "torch.Tensor"]
 
+# Name of a tensor of the denoiser in an original single file -> its shape.
+FileShapes = Mapping[str, tuple[int, ...]]
+
 # Component -> layer -> (in,) or (in, kh, kw): the inputs of the layers that an adapter changes.
 LayerInputs = Mapping[str, Mapping[str, tuple[int, ...]]]
 
@@ -205,6 +208,15 @@ class Family(Protocol):
             arguments: As `call_arguments` returns them.
             embedded: Text -> its conditioning, each [1, …] on any device, for all of
                 `texts_of_call`.
+        """
+        ...
+
+    def base_of_file(self, shapes: FileShapes) -> str | None:
+        """Return the Hub id of the published base model that an original single file is a version
+        of, "" if it has other sizes, None if the file is of another family.
+
+        Args:
+            shapes: Tensors of the denoiser.
         """
         ...
 

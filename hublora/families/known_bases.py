@@ -27,6 +27,8 @@ class KnownBases:
         generation: Hub id of a base model that is meant to be trained on -> of the one, with the
             same layers, that its adapters are used on.
         speed_adapters: Published adapters with which its base models generate in a few steps.
+        file_bases: Number of inputs of the layers that read prompt embeddings -> Hub id of the base
+            model that an original single file with them is a version of.
         text_widths: Width of the prompt embeddings that the denoiser attends to -> modelspec name.
     """
 
@@ -39,6 +41,7 @@ class KnownBases:
     assistants: Mapping[str, str] = field(default_factory=dict)
     generation: Mapping[str, str] = field(default_factory=dict)
     speed_adapters: tuple[SpeedAdapter, ...] = ()
+    file_bases: Mapping[int, str] = field(default_factory=dict)
     text_widths: Mapping[int, str] = field(default_factory=dict)
 
     @property

@@ -14,6 +14,7 @@ from hublora.families.flux2.family import Flux2, Flux2Klein
 from hublora.families.krea2.family import Krea2
 from hublora.families.pipeline import Pipeline
 from hublora.families.qwen_image.family import QwenImage
+from hublora.families.single_file import denoiser_shapes
 from hublora.families.speed import SpeedSettings, find_speed
 from hublora.families.stable_diffusion.family import StableDiffusion, StableDiffusionInpainting
 from hublora.families.stable_diffusion_3.family import StableDiffusion3
@@ -156,6 +157,18 @@ def generation_base_of(hub_id: str) -> str | None:
     is that one itself or is not known."""
     known = (family.known_bases.generation.get(hub_id) for family in _ALL)
     return next((name for name in known if name), None)
+
+
+def family_of_file(shapes: Mapping[str, tuple[int, ...]]) -> tuple[Family, str] | None:
+    """Return the family of an original single file of a base model, and the Hub id of the published
+    one that it is a version of, "" if several may be it; None if it is of no family.
+
+    Args:
+        shapes: Name -> shape of the file's tensors.
+    """
+    tensors = denoiser_shapes(shapes)
+    found = ((family, family.base_of_file(tensors)) for family in _ALL)
+    return next(((family, base) for family, base in found if base is not None), None)
 
 
 def known_assistants() -> tuple[str, ...]:

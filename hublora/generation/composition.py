@@ -98,6 +98,7 @@ class Composition:
             "hublora": __version__,
             "base": self.base.name,
             "base_revision": self.base.commit,
+            **self._single_file(),
             "dtype": self.dtype,
             **({"quantize": self.quantize} if self.quantize else {}),
             "device": self.device.partition(":")[0],
@@ -106,6 +107,11 @@ class Composition:
             "license": self.licenses.facts(),
             **({"composition": self.name} if self.name else {}),
         }
+
+    def _single_file(self) -> dict[str, str]:
+        base = self.base
+        stated = {"base_sha256": base.sha256, "base_components": base.published_components}
+        return {key: value for key, value in stated.items() if value is not None}
 
     @property
     def on_step_end(self) -> Any:

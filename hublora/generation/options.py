@@ -25,6 +25,7 @@ class LoadOptions(TypedDict, total=False):
 
     base: str | None
     base_revision: str | None
+    components: str | None
     compose: CompositionMode | None
     weights: Mapping[str, str | float] | None
     commercial: bool

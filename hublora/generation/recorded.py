@@ -53,7 +53,10 @@ class RecordedImage:
     Attributes:
         base: Base model on the Hub at its commit; its folder's name, unchecked, with
             `has_base_folder`.
-        has_base_folder: Whether the base was a folder.
+        has_base_folder: Whether the base was a folder, or a file of this machine.
+        base_sha256: Hash of a single file as base, in hex; empty for a pipeline.
+        base_components: Pipeline, as owner/name@commit, that had what the single file lacks; None
+            for a pipeline or a folder.
         adapters: Adapters in order.
         compose: How the adapters are combined.
         dtype: Torch name of the weights' type.
@@ -68,6 +71,8 @@ class RecordedImage:
 
     base: BaseRef
     has_base_folder: bool
+    base_sha256: str
+    base_components: str | None
     adapters: tuple[RecordedAdapter, ...]
     compose: CompositionMode
     dtype: str
@@ -119,6 +124,8 @@ def _parse(facts: Mapping[str, Any]) -> RecordedImage:
     return RecordedImage(
         base=named,
         has_base_folder=revision is None,
+        base_sha256=_text(facts, "base_sha256") if facts.get("base_sha256") else "",
+        base_components=_components(facts),
         adapters=tuple(_adapter(_mapping(one, "adapters")) for one in adapters),
         compose=_choice(facts, "compose", get_args(CompositionMode), "sum"),
         dtype=_choice(facts, "dtype", tuple(DTYPES)),
@@ -132,6 +139,16 @@ def _parse(facts: Mapping[str, Any]) -> RecordedImage:
         versions={name: one for name, one in versions.items() if isinstance(one, str)},
         sheet=SheetAxes.restore(_mapping(facts["sheet"], "sheet")) if "sheet" in facts else None,
     )
+
+
+def _components(facts: Mapping[str, Any]) -> str | None:
+    """Return the pipeline on the Hub that had what a single file lacks."""
+    if facts.get("base_components") is None:
+        return None
+    ref = _ref(_text(facts, "base_components"))
+    if ref.kind != "repo" or ref.path is not None:
+        raise _Unsaid("base_components")
+    return f"hf://{ref}"
 
 
 def _adapter(entry: Mapping[str, Any]) -> RecordedAdapter:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hublora.adapters.header import Header, ReadRange, read_file_header, read_header
-from hublora.adapters.layer_names import file_names
+from hublora.adapters.layer_names import file_names, file_prefix
 from hublora.errors import AdapterError, NotFoundError
 from hublora.families.registry import COMPONENTS, FAMILIES
 from hublora.hub.client import is_offline
@@ -61,6 +61,8 @@ def read_base_layers(base: ResolvedBase, components: Collection[str]) -> BaseLay
         NotFoundError: Its model_index.json does not parse.
         AdapterError: A header is broken.
     """
+    if base.single is not None:
+        return _layers_of_single_file(base, components)
     try:
         kind = str(json.loads(_read(base, _INDEX)).get("_class_name"))
     except (ValueError, AttributeError) as error:
@@ -71,6 +73,46 @@ def read_base_layers(base: ResolvedBase, components: Collection[str]) -> BaseLay
         if component in components and (files := _weights(component, base.files)):
             shapes[component] = _layers([_header(base, file) for file in files])
     return BaseLayers(base.ref.name, base.commit, family, base.card, shapes)
+
+
+def _layers_of_single_file(base: ResolvedBase, components: Collection[str]) -> BaseLayers:
+    """Return the layers that the configs of its components describe; loading checks that they are
+    the file's."""
+    from importlib import import_module
+
+    from hublora.resolution.model_folder import check_model_folder
+    from hublora.resolution.parameter_count import empty_model
+
+    parts, single = base.components, base.single
+    assert parts is not None, "resolving sets both"
+    assert single is not None, "resolving sets both"
+    index = json.loads(_read(parts, _INDEX))
+    shapes = {}
+    for component in COMPONENTS:
+        if component in components and f"{component}/config.json" in parts.files:
+            config = _local_copy(parts, f"{component}/config.json")
+            check_model_folder(config.parent, f"{parts.ref.name}/{component}", weights=False)
+            library, kind = index[component]
+            model = empty_model(
+                getattr(import_module(library), kind), config.parent, parts.ref.name
+            )
+            shapes[component] = _shapes_of(model)
+    return BaseLayers(base.ref.name, base.commit, single.family.name, base.card, shapes)
+
+
+def _shapes_of(model: Any) -> dict[str, tuple[int, ...]]:
+    import torch
+
+    prefix, kinds = file_prefix(model), torch.nn.Linear | torch.nn.Conv2d
+    modules = ((name, one) for name, one in model.named_modules() if isinstance(one, kinds))
+    return {prefix + name: tuple(one.weight.shape) for name, one in modules}
+
+
+def _local_copy(base: ResolvedBase, file: str) -> Path:
+    if base.ref.repo_id is not None:
+        return download(base.ref.repo_id, str(base.commit), file)
+    assert base.ref.folder is not None, "one of both is set"
+    return base.ref.folder / file
 
 
 def _header(base: ResolvedBase, file: str) -> Header:

@@ -19,13 +19,20 @@ from hublora.resolution.base_layers import read_base_layers
 from hublora.resolution.composition_parts import LoadedAdapter
 
 
-def choose_base(parts: Sequence[LoadedAdapter], base: BaseRef | None, callback: Callback) -> Base:
+def choose_base(
+    parts: Sequence[LoadedAdapter],
+    base: BaseRef | None,
+    callback: Callback,
+    components: str | None = None,
+) -> Base:
     """Download a base that fits adapters.
 
     Args:
         parts: The adapters.
         base: The base; None for the one that the adapters state.
         callback: Called with each event (`hublora.progress.Event`).
+        components: Pipeline with what a single file lacks; None for the one that the adapters
+            state, else the one known to its family.
 
     Raises:
         NotFoundError: The base does not exist.
@@ -49,12 +56,15 @@ def choose_base(parts: Sequence[LoadedAdapter], base: BaseRef | None, callback: 
             f"These adapters were trained on different bases: {said}.", "Choose one with --base."
         )
     name = common[0]
+    stating = (a.facts.base_components for a in stated if a.facts.base_model == name)
+    components = components or next((one for one in stating if one), None)
     commits = {commit for a in stated if (commit := bases_of(a.facts)[name])}
-    newest = BaseRef.parse(name)
+    newest = BaseRef.parse(name, None, components)
     if len(commits) != 1 or newest.folder is not None:
         return _download_fitting(parts, newest, callback)
     try:
-        return _download_fitting(parts, BaseRef.parse(name, commits.pop()), callback)
+        pinned = BaseRef.parse(name, commits.pop(), components)
+        return _download_fitting(parts, pinned, callback)
     except NotFoundError:
         callback(
             Note(
@@ -110,7 +120,13 @@ def _download_fitting(parts: Sequence[LoadedAdapter], ref: BaseRef, callback: Ca
     """Download a base after checking by its headers that the adapters fit."""
     base = resolve_base(ref)
     check_adapters_fit([(part.label, part.adapter) for part in parts], base)
-    return download_base(base, callback)
+    downloaded = download_base(base, callback)
+    for part in parts:
+        trained_on = part.adapter.facts.base_sha256
+        if downloaded.sha256 and trained_on not in (None, downloaded.sha256):
+            told = f"{part.label} was trained on another file (sha256 {str(trained_on)[:12]}…)"
+            callback(Note(f"{told} than {downloaded.label} ({downloaded.sha256[:12]}…).", True))
+    return downloaded
 
 
 def check_adapters_fit(adapters: Sequence[tuple[str, Adapter]], base: ResolvedBase) -> None:

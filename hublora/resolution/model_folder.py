@@ -86,12 +86,13 @@ def _check_component_folder(folder: Path, label: str) -> None:
         )
 
 
-def check_model_folder(folder: Path, label: str) -> None:
+def check_model_folder(folder: Path, label: str, *, weights: bool = True) -> None:
     """Check the folder of one model, tokenizer or scheduler before a library opens it.
 
     Args:
         folder: With its JSON files and safetensors.
         label: The model, in messages.
+        weights: Whether its weights are there.
 
     Raises:
         NotFoundError: A JSON file does not parse.
@@ -101,7 +102,7 @@ def check_model_folder(folder: Path, label: str) -> None:
     check_names_no_code(folder, label)
     for path in _configs(folder):
         _check_numbers(read_json(path, label), f"{label}/{path.name}")
-    if (folder / "config.json").is_file():
+    if weights and (folder / "config.json").is_file():
         _check_layer_count(folder, label)
 
 

@@ -57,7 +57,7 @@ def check_parameter_count(kind: Any, folder: Path, label: str) -> None:
     """
     key = kind, (folder / "config.json").read_bytes()
     if key not in _counted:
-        _counted[key] = _count(kind, folder, label)
+        _counted[key] = count_parameters(kind, folder, label)
     asked, stored = _counted[key], count_elements(folder)
     if asked > stored * _SLACK:
         raise AdapterError(
@@ -66,15 +66,28 @@ def check_parameter_count(kind: Any, folder: Path, label: str) -> None:
         )
 
 
-def _count(kind: Any, folder: Path, label: str) -> int:
+def count_parameters(kind: Any, folder: Path, label: str) -> int:
+    """Return the number of parameters that a model's config asks for.
+
+    Args:
+        kind: Class of diffusers or transformers.
+        folder: The model's folder, which passed `check_model_folder`.
+        label: The model, in messages.
+
+    Raises:
+        AdapterError: No model of the class can be made of the config.
+    """
+    model = empty_model(kind, folder, label)
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def empty_model(kind: Any, folder: Path, label: str) -> Any:
+    """Return the model of a config, without memory for its weights; see `count_parameters`."""
     try:
         with torch.device("meta"):
             if hasattr(kind, "load_config"):
-                model = kind.from_config(kind.load_config(folder, local_files_only=True))
-            else:
-                config = kind.config_class.from_pretrained(folder, local_files_only=True)
-                model = kind(config)
-        return sum(parameter.numel() for parameter in model.parameters())
+                return kind.from_config(kind.load_config(folder, local_files_only=True))
+            return kind(kind.config_class.from_pretrained(folder, local_files_only=True))
     except Exception as error:  # a class fails in any way on values of strangers
         reason = " ".join(str(error).split())[:120]
         raise AdapterError(

@@ -22,6 +22,8 @@ KINDS = {
     "archives": "unpacked .zip files",
     "image_checks": "results of checking images",
     "faces": "positions of faces",
+    "single_files": "pipelines made of single files",
+    "file_ids": "lists of the contents of repos with bases",
     "base_hashes": "hashes of the files of local bases",
     "listings": "lists of the files of repos with several adapters",
     "urls": "adapters downloaded from https URLs",

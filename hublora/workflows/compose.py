@@ -137,6 +137,11 @@ def make_lock(composition: Composition, template: str | None) -> Lockfile:
             f"The base {base.name} is a local folder and cannot be pinned.",
             "Name a base on the Hub.",
         )
+    if base.sha256 is not None:
+        raise ConfigError(
+            f"A composition needs a pipeline on the Hub as base, and {base.name} is a single file.",
+            f"Compose on a pipeline, such as --base {str(base.components).partition('@')[0]}.",
+        )
     parts = tuple(_lock_part(part) for part in composition.adapters)
     if not parts:
         raise ConfigError("A composition needs at least one adapter.")

@@ -99,13 +99,19 @@ def inspect(*refs: str) -> list[AdapterFacts]:
     return [one.facts for one in _read_all(refs)]
 
 
-def preflight(*refs: str, base: str | None = None, base_revision: str | None = None) -> Preflight:
+def preflight(
+    *refs: str,
+    base: str | None = None,
+    base_revision: str | None = None,
+    components: str | None = None,
+) -> Preflight:
     """Check adapters, together and against a base, without downloading weights of any.
 
     Args:
         refs: Adapter refs.
-        base: Hub id or folder of a base to match the layers with.
+        base: Hub id or folder of a base to match the layers with, or a single file of one.
         base_revision: Branch, tag or commit of `base`.
+        components: Pipeline that has what a single file lacks, as for `load`.
 
     Raises:
         HubloraError: As `load`, except that an adapter that does not fit is reported as a problem.
@@ -113,8 +119,9 @@ def preflight(*refs: str, base: str | None = None, base_revision: str | None = N
     headers = _read_all(refs)
     base_layers = None
     if base is not None:
-        components = {component for one in headers for component in one.layers}
-        base_layers = read_base_layers(resolve_base(BaseRef.parse(base, base_revision)), components)
+        names = {component for one in headers for component in one.layers}
+        ref = BaseRef.parse(base, base_revision, components)
+        base_layers = read_base_layers(resolve_base(ref), names)
     checked = tuple(_check(one, base_layers) for one in headers)
     return Preflight(checked, base_layers, tuple(_conflicts(checked)))
 
@@ -297,12 +304,17 @@ def _contradictions(one: _AdapterHeader) -> list[str]:
         if found and said and not said.startswith(found):
             problems.append(f"Its tensors are those of {found}, but {who} ({said}).")
     in_file, on_card = one.header.metadata.get("hublora.base_model"), one.card.get("base_model")
-    if in_file and isinstance(on_card, str) and in_file != on_card:
+    if in_file and isinstance(on_card, str) and on_card not in (in_file, _repo_of(in_file)):
         problems.append(f"Its card names the base {on_card}, its file {in_file}.")
     if isinstance(on_card, list) and len(on_card) > 1 and not _states_all(one, on_card):
         some = [base for base in on_card[:5] if isinstance(base, str)]
         problems.append(f"Its card names {len(on_card)} bases: {', '.join(some) or 'no names'}.")
     return problems
+
+
+def _repo_of(base: str) -> str:
+    """Return owner/name of a base, which may be a single file in a repo."""
+    return "/".join(base.split("/")[:2])
 
 
 def _states_all(one: _AdapterHeader, on_card: Sequence[Any]) -> bool:

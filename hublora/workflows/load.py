@@ -33,8 +33,11 @@ def load(*refs: str, callback: Callback = default_callback, **options: Unpack[Lo
 
     Args:
         refs: Adapter refs such as "user/name", "user/name@main:0.7" or a file; none for the base.
-        base: Hub id or folder of the base; found from the adapters' own facts if not given.
+        base: Hub id or folder of the base, or a single .safetensors file of one; found from the
+            adapters' own facts if not given.
         base_revision: Branch, tag or commit of `base`.
+        components: Pipeline, as owner/name[@revision] or a folder, that has what a single file
+            lacks; the one known to its family if not given.
         compose: How several adapters act together: "sum", "switch" or "composite"; as a
             composition says, else "sum".
         weights: Place from 1, or ref -> weight, such as "0.2..0.9" over the steps or "1,mid:0" by
@@ -91,8 +94,9 @@ def load_pipeline(
         base, base_revision = found.lock.base.repo, found.lock.base.commit
     opened = choose_base(
         found.adapters,
-        None if base is None else BaseRef.parse(base, base_revision),
+        None if base is None else BaseRef.parse(base, base_revision, options.get("components")),
         callback,
+        options.get("components"),
     )
     check_licenses(opened, found.adapters, options.get("commercial", False), callback)
     dtype = parse_dtype(options.get("dtype"), device, opened.family.half_dtype)

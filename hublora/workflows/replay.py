@@ -175,7 +175,7 @@ def _load_again(
     base = options.get("base")
     if base is None and recorded.has_base_folder:
         raise ConfigError(
-            f"The image was generated with a folder as base, {recorded.base.name!r}.",
+            f"The image was generated with a folder or file as base, {recorded.base.name!r}.",
             "Name it: --base FOLDER",
         )
     with public_addresses_only():
@@ -183,6 +183,7 @@ def _load_again(
         loading: LoadOptions = {
             "base": base or f"hf://{recorded.base.name}",
             "base_revision": None if base else recorded.base.revision,
+            "components": recorded.base_components,
             "compose": recorded.compose,
             "weights": {str(i + 1): str(one.weight) for i, one in enumerate(recorded.adapters)},
             "dtype": recorded.dtype,
@@ -193,6 +194,8 @@ def _load_again(
     for part, entry in zip(pipe.hublora.adapters, recorded.adapters, strict=True):
         if part.ref.kind == "url" and part.adapter.facts.sha256 != entry.sha256:
             drift.append(f"{part.title} is another file now.")
+    if recorded.base_sha256 not in ("", pipe.hublora.base.sha256):
+        drift.append(f"{recorded.base.name} is another file now.")
     if pipe.hublora.facts()["device"] != recorded.device:
         drift.append(f"It was generated on {recorded.device}, now on {pipe.hublora.device}.")
     for sentence in drift:

@@ -93,8 +93,8 @@ def check_facts(folder: Path) -> Finding:
     named: dict[str, dict[str, Any]] = {
         "base": {
             "the card": _bases(card)[-1],
-            "the adapter": stated.get("hublora.base_model"),
-            "the settings": settings.get("base.model"),
+            "the adapter": _repo_of(stated.get("hublora.base_model")),
+            "the settings": _repo_of(settings.get("base.model")),
         },
         "generation base": {
             "the card": _bases(card)[0],
@@ -126,6 +126,13 @@ def _stated(folder: Path) -> Mapping[str, str]:
     if trained := _trained(folder):
         return read_file_header(folder / trained[0]).metadata
     return {"hublora.base_model": read_lockfile(folder / LOCK, folder.name).base.repo}
+
+
+def _repo_of(base: Any) -> Any:
+    """Return the repo of a single file, owner/name/file.safetensors; any other base as it is."""
+    if isinstance(base, str) and base.endswith(".safetensors"):
+        return "/".join(base.split("/")[:2])
+    return base
 
 
 def _bases(card: Mapping[str, Any]) -> list[Any]:

@@ -275,6 +275,7 @@ def _generate(
         str(folder),
         base=base or (facts["base"] if revision else None),
         base_revision=None if base else revision,
+        components=facts.get("base_components"),
         dtype=getattr(torch, facts["dtype"]),
         quantize=facts.get("quantize"),
         device=device,

@@ -35,6 +35,11 @@ class Chroma(FlowTransformer):
     text_encoders: tuple[str, ...] = ("text_encoder",)
     card_tags: tuple[str, ...] = ("chroma", "chroma-diffusers")
     names: LoraNames = NAMES
+    file_markers = (
+        "double_blocks.0.img_attn.qkv.weight",
+        "distilled_guidance_layer.in_proj.weight",
+    )
+    file_width = "txt_in.weight"
     known_bases = KNOWN_BASES
     blocks: Blocks = BLOCKS
     component_classes: Mapping[str, Classes] = components.pipeline_components(

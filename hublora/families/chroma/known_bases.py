@@ -12,4 +12,5 @@ KNOWN_BASES = KnownBases(
     architectures=dict.fromkeys(_BASES, ARCHITECTURE),
     short_names={"chroma": _BASES[0]},
     undistilled={_BASES[2]: _BASES[1]},
+    file_bases={4096: _BASES[0]},
 )

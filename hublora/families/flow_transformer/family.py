@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from hublora.errors import ConfigError
-from hublora.families.base import LayerInputs, SamplingDefaults
+from hublora.families.base import FileShapes, LayerInputs, SamplingDefaults
 from hublora.families.blocks import Blocks
 from hublora.families.embedded_call import TextCall
 from hublora.families.flow_matching import Flow
@@ -43,6 +43,8 @@ class FlowTransformer(TextCall):
         targets: Ends of the names of the denoiser's layers that an adapter targets by default.
         adaptable_text_encoders: Text encoders that an adapter may change.
         text_length: Tokens of a prompt that are read.
+        file_markers: Names of tensors that all original files of its denoiser have, and no others.
+        file_width: Name of the tensor that reads prompt embeddings.
     """
 
     name: str
@@ -56,6 +58,8 @@ class FlowTransformer(TextCall):
     usual: ClassVar[SamplingDefaults]
     usual_distilled: ClassVar[SamplingDefaults]
     text_length: ClassVar[int]
+    file_markers: ClassVar[tuple[str, ...]]
+    file_width: ClassVar[str]
     targets: ClassVar[tuple[str, ...]] = ATTENTION
     adaptable_text_encoders: ClassVar[tuple[str, ...]] = ()
 
@@ -102,6 +106,13 @@ class FlowTransformer(TextCall):
 
     def architecture(self, pipe: Pipeline) -> str:
         return f"{self.known_bases.architecture}/lora"
+
+    def base_of_file(self, shapes: FileShapes) -> str | None:
+        """Return the base model by the tensors that all files of the family have."""
+        if not all(name in shapes for name in self.file_markers):
+            return None
+        widths = shapes.get(self.file_width, (0, 0))
+        return self.known_bases.file_bases.get(widths[-1], "")
 
     def architecture_of_layers(self, inputs: LayerInputs) -> str | None:
         """Return the modelspec name if the family has such layers."""

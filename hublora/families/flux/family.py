@@ -10,7 +10,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from hublora.families.base import Conditioning, DenoiserInputs, SamplingDefaults
+from hublora.families.base import (
+    Conditioning,
+    DenoiserInputs,
+    FileShapes,
+    SamplingDefaults,
+)
 from hublora.families.blocks import Blocks
 from hublora.families.flow_transformer import components
 from hublora.families.flow_transformer.components import Classes
@@ -19,7 +24,7 @@ from hublora.families.flow_transformer.family import (
     FlowTransformer,
     component_config,
 )
-from hublora.families.flux.known_bases import KNOWN_BASES, SCHNELL
+from hublora.families.flux.known_bases import KNOWN_BASES, SCHNELL, SCHNELL_BASE
 from hublora.families.flux.lora_names import BLOCKS, NAMES
 from hublora.families.lora_names import LoraNames
 from hublora.families.pipeline import Pipeline
@@ -38,6 +43,8 @@ class Flux(FlowTransformer):
     text_encoders: tuple[str, ...] = ("text_encoder", "text_encoder_2")
     card_tags: tuple[str, ...] = ("flux", "flux-diffusers")
     names: LoraNames = NAMES
+    file_markers = ("double_blocks.0.img_attn.qkv.weight", "vector_in.in_layer.weight")
+    file_width = "txt_in.weight"
     known_bases = KNOWN_BASES
     blocks: Blocks = BLOCKS
     component_classes: Mapping[str, Classes] = components.pipeline_components(
@@ -62,6 +69,10 @@ class Flux(FlowTransformer):
         "encoder_hidden_states": "prompt_embeds",
         "pooled_projections": "pooled_prompt_embeds",
     }
+
+    def base_of_file(self, shapes: FileShapes) -> str | None:
+        found = super().base_of_file(shapes)
+        return SCHNELL_BASE if found and "guidance_in.in_layer.weight" not in shapes else found
 
     def architecture(self, pipe: Pipeline) -> str:
         if pipe.transformer.config.guidance_embeds:

@@ -9,15 +9,16 @@ DEV, SCHNELL = "flux-1-dev", "flux-1-schnell"
 
 _DEV = "black-forest-labs/FLUX.1-dev"
 _KREA = "black-forest-labs/FLUX.1-Krea-dev"
-_SCHNELL = "black-forest-labs/FLUX.1-schnell"
+SCHNELL_BASE = "black-forest-labs/FLUX.1-schnell"
 
 KNOWN_BASES = KnownBases(
     architecture_prefix="flux-1",
     default_architecture=DEV,
-    architectures={**dict.fromkeys((_DEV, _KREA), DEV), _SCHNELL: SCHNELL},
-    short_names={"flux": _DEV, "flux-dev": _DEV, "flux-krea": _KREA, "flux-schnell": _SCHNELL},
+    architectures={**dict.fromkeys((_DEV, _KREA), DEV), SCHNELL_BASE: SCHNELL},
+    short_names={"flux": _DEV, "flux-dev": _DEV, "flux-krea": _KREA, "flux-schnell": SCHNELL_BASE},
     kohya_versions={"flux1": DEV, "flux1-dev": DEV, "flux1-schnell": SCHNELL},
-    undistilled={_SCHNELL: _DEV},
-    assistants={_SCHNELL: "ostris/FLUX.1-schnell-training-adapter"},
+    undistilled={SCHNELL_BASE: _DEV},
+    assistants={SCHNELL_BASE: "ostris/FLUX.1-schnell-training-adapter"},
     speed_adapters=SPEED_ADAPTERS,
+    file_bases={4096: _DEV},
 )

@@ -10,7 +10,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hublora.families.base import Conditioning, DenoiserInputs, SamplingDefaults
+from hublora.families.base import (
+    Conditioning,
+    DenoiserInputs,
+    FileShapes,
+    SamplingDefaults,
+)
 from hublora.families.blocks import Blocks
 from hublora.families.flow_matching import Flow
 from hublora.families.flow_transformer import components
@@ -43,6 +48,11 @@ class Flux2Klein(FlowTransformer):
     text_encoders: tuple[str, ...] = ("text_encoder",)
     card_tags: tuple[str, ...] = ("flux2", "flux2-klein", "flux2-diffusers")
     names: LoraNames = NAMES
+    file_markers = (
+        "double_blocks.0.img_attn.qkv.weight",
+        "double_stream_modulation_img.lin.weight",
+    )
+    file_width = "txt_in.weight"
     known_bases = KNOWN_BASES
     blocks: Blocks = BLOCKS
     component_classes: Mapping[str, Classes] = components.pipeline_components(
@@ -59,6 +69,11 @@ class Flux2Klein(FlowTransformer):
         *("to_q", "to_k", "to_v", "to_out.0"),
         *("to_qkv_mlp_proj", "single_transformer_blocks.*.attn.to_out"),
     )
+
+    def base_of_file(self, shapes: FileShapes) -> str | None:
+        """Return the base model; only FLUX.2 dev is given the guidance scale."""
+        is_dev = "guidance_in.in_layer.weight" in shapes
+        return super().base_of_file(shapes) if is_dev == (self.known_bases is DEV_BASES) else None
 
     def architecture(self, pipe: Pipeline) -> str:
         return f"{_architecture(pipe.transformer.config.joint_attention_dim)}/lora"

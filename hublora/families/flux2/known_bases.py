@@ -34,4 +34,5 @@ DEV_BASES = KnownBases(
     architecture_prefix=DEV,
     architectures={f"{_OWNER}-dev": DEV},
     short_names={"flux2": f"{_OWNER}-dev"},
+    file_bases={15360: f"{_OWNER}-dev"},
 )

@@ -33,6 +33,8 @@ class Krea2(FlowTransformer):
     text_encoders: tuple[str, ...] = ("text_encoder",)
     card_tags: tuple[str, ...] = ("krea2", "krea2-diffusers")
     names: LoraNames = NAMES
+    file_markers = ("txtfusion.projector.weight", "blocks.0.attn.wq.weight")
+    file_width = "txtmlp.1.weight"
     known_bases = KNOWN_BASES
     blocks: Blocks = BLOCKS
     component_classes: Mapping[str, Classes] = components.pipeline_components(

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from hublora.families.base import LayerInputs, SamplingDefaults
+from hublora.families.base import FileShapes, LayerInputs, SamplingDefaults
 from hublora.families.blocks import Blocks
 from hublora.families.embedded_call import TextCall
 from hublora.families.known_bases import KnownBases
@@ -32,6 +32,8 @@ UNET_CONVOLUTIONS = ("conv1", "conv2", "conv_shortcut", "downsamplers.0.conv", "
 CLIP_ATTENTION = ("q_proj", "k_proj", "v_proj", "out_proj")
 
 _PIPELINE_STEP = 8  # in pixels: what diffusers' pipelines accept
+_INPAINTING_CHANNELS = 9
+_SIZE_EMBEDDING = "label_emb.0.0.weight"  # of sizes and pooled prompts, which only SDXL has
 _TEXT_INPUTS = ("attn2.to_k", "attn2.to_v", "attn2_to_k", "attn2_to_v")
 
 
@@ -40,6 +42,8 @@ class LatentDiffusion(TextCall):
 
     Attributes:
         load_options: Further arguments of the pipeline's `from_pretrained`.
+        file_inpaints: Whether the denoiser takes a mask and the latents of a masked image too.
+        inpainting_base: Hub id of the published base model for inpainting.
     """
 
     name: str
@@ -49,6 +53,8 @@ class LatentDiffusion(TextCall):
     names: LoraNames
     known_bases: KnownBases
     load_options: ClassVar[Mapping[str, Any]]
+    file_inpaints: ClassVar[bool] = False
+    inpainting_base: ClassVar[str] = ""
 
     flat_text_encoders: tuple[str, ...] = ("text_encoder",)
     denoiser = "unet"
@@ -89,6 +95,19 @@ class LatentDiffusion(TextCall):
             **{**self.load_options, **components},
         )
         return pipe
+
+    def base_of_file(self, shapes: FileShapes) -> str | None:
+        """Return the base model by the width of the prompt embeddings."""
+        first = shapes.get("input_blocks.0.0.weight")
+        if first is None or len(first) != 4 or "out.2.weight" not in shapes:
+            return None
+        inpaints, is_xl = first[1] == _INPAINTING_CHANNELS, _SIZE_EMBEDDING in shapes
+        if (inpaints, is_xl) != (self.file_inpaints, len(self.text_encoders) > 1):
+            return None
+        if inpaints:
+            return self.inpainting_base
+        sides = (one[1] for name, one in shapes.items() if name.endswith("attn2.to_k.weight"))
+        return self.known_bases.file_bases.get(next(sides, 0), "")
 
     def architecture_of_layers(self, inputs: LayerInputs) -> str | None:
         """Return the modelspec name by the width of the prompt embeddings that the U-Net's

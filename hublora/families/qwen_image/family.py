@@ -32,6 +32,8 @@ class QwenImage(FlowTransformer):
     text_encoders: tuple[str, ...] = ("text_encoder",)
     card_tags: tuple[str, ...] = ("qwen-image", "qwen-image-diffusers")
     names: LoraNames = NAMES
+    file_markers = ("transformer_blocks.0.img_mod.1.weight", "txt_in.weight")
+    file_width = "txt_in.weight"
     known_bases = KNOWN_BASES
     blocks: Blocks = BLOCKS
     component_classes: Mapping[str, Classes] = components.pipeline_components(

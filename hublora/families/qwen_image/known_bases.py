@@ -13,4 +13,5 @@ KNOWN_BASES = KnownBases(
     architectures=dict.fromkeys((_BASE, f"{_BASE}-2512"), ARCHITECTURE),
     short_names={"qwen-image": _BASE},
     speed_adapters=SPEED_ADAPTERS,
+    file_bases={3584: _BASE},
 )

@@ -65,3 +65,5 @@ class StableDiffusionInpainting(StableDiffusion):
 
     name = "stable-diffusion-inpainting"
     pipeline_classes: tuple[str, ...] = ("StableDiffusionInpaintPipeline",)
+    file_inpaints = True
+    inpainting_base = "stable-diffusion-v1-5/stable-diffusion-inpainting"

@@ -22,4 +22,5 @@ KNOWN_BASES = KnownBases(
     kohya_versions={"sd_v1": V1, "sd_v2": V2, "sd_v2_v": V2},
     text_widths={V1_WIDTH: V1, V2_WIDTH: V2},
     speed_adapters=SPEED_ADAPTERS,
+    file_bases={V1_WIDTH: _V1_5},
 )

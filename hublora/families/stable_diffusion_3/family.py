@@ -10,7 +10,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from hublora.families.base import Conditioning, DenoiserInputs, SamplingDefaults
+from hublora.families.base import (
+    Conditioning,
+    DenoiserInputs,
+    FileShapes,
+    SamplingDefaults,
+)
 from hublora.families.blocks import Blocks
 from hublora.families.flow_transformer import components
 from hublora.families.flow_transformer.components import Classes
@@ -44,6 +49,8 @@ class StableDiffusion3(FlowTransformer):
     text_encoders: tuple[str, ...] = ("text_encoder", "text_encoder_2", "text_encoder_3")
     card_tags: tuple[str, ...] = ("sd3", "sd3-diffusers")
     names: LoraNames = NAMES
+    file_markers = ("joint_blocks.0.x_block.attn.qkv.weight",)
+    file_width = "context_embedder.weight"
     known_bases = KNOWN_BASES
     blocks: Blocks = BLOCKS
     component_classes: Mapping[str, Classes] = components.pipeline_components(
@@ -69,6 +76,15 @@ class StableDiffusion3(FlowTransformer):
         "encoder_hidden_states": "prompt_embeds",
         "pooled_projections": "pooled_prompt_embeds",
     }
+
+    def base_of_file(self, shapes: FileShapes) -> str | None:
+        """Return the base model by the number of blocks and whether some attend twice."""
+        found = super().base_of_file(shapes)
+        if found and f"joint_blocks.{_LARGE_LAYERS - 1}.x_block.attn.qkv.weight" in shapes:
+            return "stabilityai/stable-diffusion-3.5-large"
+        if found and "joint_blocks.0.x_block.attn2.qkv.weight" in shapes:
+            return "stabilityai/stable-diffusion-3.5-medium"
+        return found
 
     def architecture(self, pipe: Pipeline) -> str:
         config = pipe.transformer.config

@@ -31,4 +31,5 @@ KNOWN_BASES = KnownBases(
         f"{_OWNER}stable-diffusion-3.5-large-turbo": f"{_OWNER}stable-diffusion-3.5-large"
     },
     speed_adapters=SPEED_ADAPTERS,
+    file_bases={4096: f"{_OWNER}stable-diffusion-3-medium-diffusers"},
 )

@@ -105,3 +105,5 @@ class StableDiffusionXLInpainting(StableDiffusionXL):
 
     name = "stable-diffusion-xl-inpainting"
     pipeline_classes: tuple[str, ...] = ("StableDiffusionXLInpaintPipeline",)
+    file_inpaints = True
+    inpainting_base = "diffusers/stable-diffusion-xl-1.0-inpainting-0.1"

@@ -16,4 +16,5 @@ KNOWN_BASES = KnownBases(
     kohya_versions={"sdxl_base_v0-9": XL, "sdxl_base_v1-0": XL},
     text_widths={2048: XL},  # both text encoders side by side, 768 and 1280
     speed_adapters=SPEED_ADAPTERS,
+    file_bases={2048: _BASE},
 )

@@ -39,6 +39,8 @@ class ZImage(FlowTransformer):
     text_encoders: tuple[str, ...] = ("text_encoder",)
     card_tags: tuple[str, ...] = ("z-image",)
     names: LoraNames = NAMES
+    file_markers = ("noise_refiner.0.feed_forward.w1.weight", "cap_embedder.1.weight")
+    file_width = "cap_embedder.1.weight"
     known_bases = KNOWN_BASES
     blocks: Blocks = BLOCKS
     component_classes: Mapping[str, Classes] = components.pipeline_components(

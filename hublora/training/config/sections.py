@@ -52,8 +52,16 @@ class Section(BaseModel):
 
 
 class BaseSettings(Section):
-    model: BaseName = Field(description="Hub id or folder of the diffusers pipeline to adapt.")
+    model: BaseName = Field(
+        description="Hub id or folder of the diffusers pipeline to adapt, or a single .safetensors "
+        "file of one."
+    )
     revision: str | None = Field(None, description="Branch, tag or commit of the base.")
+    components: str | None = Field(
+        None,
+        description="Pipeline, as owner/name[@revision] or a folder, that has what a single file "
+        "lacks (default: the one known to its family).",
+    )
     generation: BaseName | None = Field(
         None,
         description="Base with the same layers that images are generated with, such as a distilled "

@@ -170,7 +170,7 @@ class TrainingConfig(TrainingSettings):
                 public = Path(ref.location).name if ref.kind == "local" else ref.public
                 weight = f":{ref.weight}" if ref.weight != 1 else ""
                 tree["adapter"][key] = public + weight
-        for key in ("model", "generation"):
+        for key in ("model", "components", "generation"):
             named = tree["base"][key]
             if named and Path(named).expanduser().exists():
                 tree["base"][key] = Path(named).name

@@ -154,6 +154,8 @@ def _facts(session: Session, base: Base) -> AdapterFacts:
     return AdapterFacts(
         base_model=base.hub_id,
         base_revision=base.commit,
+        base_sha256=base.sha256,
+        base_components=base.published_components,
         generation_base=generation.hub_id if generation else None,
         generation_revision=generation.commit if generation else None,
         family=base.family.name,

@@ -75,8 +75,9 @@ def card_facts(run: FinishedTraining, environment: Mapping[str, Value]) -> CardF
     settings = session.config.adapter
     return CardFacts(
         title=title(session),
-        base=RepoFacts(base.hub_id, base.commit, _license(base)),
+        base=_base_facts(base),
         generation_base=_generation_base(session),
+        denoiser=_denoiser(session),
         family_tags=base.family.card_tags,
         pipeline_class=type(_generating_pipe(session)).__name__,
         hublora_version=__version__,
@@ -125,8 +126,20 @@ def _generation_base(session: Session) -> RepoFacts | None:
     on."""
     if session.generation is None:
         return None
-    base = session.generation.base
-    return RepoFacts(base.hub_id, base.commit, _license(base))
+    return _base_facts(session.generation.base)
+
+
+def _denoiser(session: Session) -> tuple[str, str]:
+    name = session.family.denoiser
+    return name, type(getattr(_generating_pipe(session), name)).__name__
+
+
+def _base_facts(base: Base) -> RepoFacts:
+    file = None
+    if base.sha256 is not None:
+        file = base.name.removeprefix(f"{base.repo_id}/")
+    published = base.published_components
+    return RepoFacts(base.repo_id, base.commit, _license(base), file, base.sha256, published)
 
 
 def title(session: Session) -> str:

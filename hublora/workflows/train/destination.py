@@ -56,6 +56,7 @@ def pin_revisions(
     return config.updated(
         {
             "base.revision": base.commit,
+            "base.components": base.published_components or config.base.components,
             **generated_with,
             "data.revision": source.revision,
             "adapter.start_from": _pinned(config.adapter.start_from),

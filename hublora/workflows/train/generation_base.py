@@ -163,7 +163,8 @@ def _equal_components(
 
 
 def _ref_of(base: Base) -> BaseRef:
-    return BaseRef.parse(f"hf://{base.name}") if base.commit else BaseRef(None, base.folder)
+    is_repo = base.commit is not None and base.sha256 is None
+    return BaseRef.parse(f"hf://{base.name}") if is_repo else BaseRef(None, base.folder)
 
 
 def _ids(ref: BaseRef, commit: str | None) -> Mapping[str, str]:

@@ -126,7 +126,8 @@ def _check(
     config = with_known_assistant(config)
     accelerator = make_accelerator(config)
     check_quantization(config.base.quantize, accelerator.device.type)
-    base_ref = BaseRef.parse(config.base.model, config.base.revision)
+    named = config.base
+    base_ref = BaseRef.parse(named.model, named.revision, named.components)
     resolved = on_main(lambda: resolve_base(base_ref))
     other = on_main(lambda: resolve_generation_base(config, resolved, callback))
     main_first(lambda: check_other_adapters(config, resolved, callback))

@@ -37,6 +37,7 @@ _OF_NO_EFFECT = (*_NOT_ITS_OWN, "checkpoint.")
 # Settings that may name something of the author's own, and the flag for it.
 _PRIVATE = {
     "base.model": "--base FOLDER",
+    "base.components": "--components FOLDER",
     "base.generation": "--generation-base FOLDER",
     "data.folder": "--folder FOLDER",
     "data.archive": "--archive FILE",
@@ -223,7 +224,7 @@ def _is_public(key: str, named: str) -> bool:
         return named.startswith("https://")
     try:
         if key.startswith("base."):
-            parse_repo_id(named)
+            parse_repo_id("/".join(named.partition("@")[0].split("/")[:2]))
             return True
         return AdapterRef.parse(named).kind != "local"
     except RefError:

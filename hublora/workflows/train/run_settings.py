@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from hublora.training.config.training_config import TrainingConfig
 
 _PATHS = (
-    *("base.model", "base.generation"),
+    *("base.model", "base.components", "base.generation"),
     *("data.folder", "data.archive", "data.cache_dir", "dreambooth.class_folder"),
 )
 _OWN = 0o600  # an address may have a signature
