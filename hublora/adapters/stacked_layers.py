@@ -88,7 +88,8 @@ def stack(
         if not present:
             continue
         if len(parts) == 1:
-            swapped = is_swapped(parts[0], (base or {}).get(parts[0]))
+            renamed = native != parts[0]  # else the original is diffusers' own
+            swapped = renamed and is_swapped(parts[0], (base or {}).get(parts[0]))
             found[native] = _swapped(present[0]) if swapped else present[0]
             continue
         rows = [_rows(part, layers, base, native) for part in parts]

@@ -7,6 +7,7 @@
                 unet.<attn>.processor.to_q_lora.down.weight … .up.weight               (oldest)
     peft        base_model.model.<module>.lora_A.weight …                              (one model)
     kohya       lora_unet_<module with _ for .>.lora_down.weight … .lora_up.weight .alpha
+    XLabs       double_blocks.0.processor.qkv_lora1.down.weight … .up.weight           (FLUX.1)
     OMI         clip_l.<module>.lora_down.weight …    (OneTrainer; the U-Net as in diffusers)
 
 Files of AUTOMATIC1111 and OneTrainer may bundle token embeddings, bundle_emb.<token>.<key>, which
@@ -94,6 +95,7 @@ _OMI_PREFIXES = {
     "clip_g.": "text_encoders.clip_g.transformer.",
 }
 BUNDLED = "bundle_emb."  # prefix of token embeddings
+_XLABS = re.compile(r"(.*\.processor\.\w+_lora[12])\.(down|up)\.weight")
 _CLIP = re.compile(r"(?:text_model\.)?encoder\.layers\.\d+\.(?:self_attn|mlp)\b")
 
 
@@ -141,12 +143,13 @@ def parse_name(name: str) -> tuple[str, str, str] | None:
             module = usual + module.removeprefix(prefix)
     for prefix in NATIVE_PREFIXES:
         if module.startswith(prefix):
-            module = module.removeprefix(prefix)
+            module = current_name(UNNAMED_COMPONENT, module.removeprefix(prefix))
             named = component_of_native(prefix, module)
             return (named, module, part) if named else None
     if _CLIP.match(module):  # a PEFT folder of a text encoder alone
         return "text_encoder", current_name("text_encoder", module), part
-    component = component_of_layer(module) or UNNAMED_COMPONENT
+    bare = current_name(UNNAMED_COMPONENT, module)
+    component = component_of_layer(bare) or UNNAMED_COMPONENT
     for candidate in COMPONENTS:
         if module.startswith(candidate + "."):
             component, module = candidate, module.removeprefix(candidate + ".")
@@ -214,4 +217,6 @@ def _split(name: str) -> tuple[str, str] | None:
     for ending, part in _ENDINGS.items():
         if name.endswith(ending):
             return name.removesuffix(ending), part
+    if match := _XLABS.fullmatch(name):
+        return match[1], match[2]
     return None

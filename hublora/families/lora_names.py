@@ -38,6 +38,10 @@ class LoraNames(Protocol):
         """
         ...
 
+    def readable_layers(self, layers: Collection[str]) -> Mapping[str, tuple[str, ...]]:
+        """Return `native_layers`, and the same for names that only other tools' files have."""
+        ...
+
     def knows(self, layer: str) -> bool:
         """Tell whether a denoiser of the family has layers that are named like this one, in
         diffusers' names or the original implementation's."""

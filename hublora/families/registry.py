@@ -184,10 +184,10 @@ def speed_of(names: Iterable[str], tags: Iterable[str] = ()) -> SpeedSettings | 
 
 
 def native_layers(layers: Collection[str]) -> Mapping[str, tuple[str, ...]]:
-    """Return each family's original names of these layers, as `LoraNames.native_layers`."""
+    """Return each family's other names of these layers, as `LoraNames.readable_layers`."""
     found: dict[str, tuple[str, ...]] = {}
     for names in _NAMES:
-        found |= names.native_layers(layers)
+        found |= names.readable_layers(layers)
     return found
 
 

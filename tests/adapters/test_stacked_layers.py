@@ -146,6 +146,41 @@ def test_a_kohya_file_of_flux_is_split_as_diffusers_splits_it() -> None:
     check(updates(tensors, shapes, True), theirs)
 
 
+@pytest.mark.parametrize("prefix", ["", "diffusion_model."])
+def test_a_file_of_xlabs_is_split_as_diffusers_splits_it(prefix: str) -> None:
+    """Of a single block's fused layer it changes the rows of the attention alone."""
+    shapes, tensors = flux(), {}
+    generator = torch.Generator().manual_seed(5)
+    for name, out, inputs in (
+        ("double_blocks.0.processor.qkv_lora1", 3 * WIDTH, WIDTH),
+        ("double_blocks.0.processor.qkv_lora2", 3 * WIDTH, WIDTH),
+        ("double_blocks.0.processor.proj_lora1", WIDTH, WIDTH),
+        ("double_blocks.0.processor.proj_lora2", WIDTH, WIDTH),
+        ("single_blocks.0.processor.qkv_lora", 3 * WIDTH, WIDTH),
+        ("single_blocks.0.processor.proj_lora", WIDTH, WIDTH + MLP),
+    ):
+        tensors[f"{prefix}{name}.down.weight"] = torch.randn(2, inputs, generator=generator)
+        tensors[f"{prefix}{name}.up.weight"] = torch.randn(out, 2, generator=generator)
+    theirs = converters._convert_xlabs_flux_lora_to_diffusers(dict(tensors))
+    ours = updates(tensors, shapes, False)
+    check(ours, theirs)
+    assert len(ours) == 12
+    assert "single_transformer_blocks.0.proj_mlp" not in ours
+
+
+@pytest.mark.parametrize(
+    ("family", "shapes"), [("flux", flux()), ("flux2-klein", flux2()), ("z-image", z_image())]
+)
+def test_the_prefix_of_whole_models_is_read(family: str, shapes: Shapes) -> None:
+    named = [
+        native_file(family, shapes, (prefix + "{}").format, "lora_A", "lora_B", True)
+        for prefix in ("model.diffusion_model.", "diffusion_model.")
+    ]
+    ours, others = (updates(tensors, shapes, False) for tensors in named)
+    assert ours.keys() == others.keys() == shapes.keys()
+    assert all(torch.equal(ours[name].up, others[name].up) for name in ours)
+
+
 @pytest.mark.parametrize("alpha", [False, True])
 def test_a_file_of_ai_toolkit_for_flux2_is_split_as_diffusers_splits_it(alpha: bool) -> None:
     """With alphas diffusers refuses the file; hublora reads it, at half the strength here."""

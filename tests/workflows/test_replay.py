@@ -134,7 +134,10 @@ HOSTILE: dict[str, tuple[Any, str]] = {
     "base 3": (facts(base=3), "(base)"),
     "base above": (facts(base="../../etc"), "not of the form owner/name"),
     "base absolute": (facts(base="/etc"), "not of the form owner/name"),
-    "base folder": (facts(base="/etc", base_revision=None), "generated with a folder as base"),
+    "base folder": (
+        facts(base="/etc", base_revision=None),
+        "generated with a folder or file as base",
+    ),
     "revision": (facts(base_revision="--upload-pack=x"), "is not a revision"),
     "revision 3": (facts(base_revision=3), "(base_revision)"),
     "dtype": (facts(dtype=["float32"]), "(dtype)"),

@@ -170,7 +170,7 @@ def test_it_is_run_verified_and_replayed_by_its_id(
     pipe = hublora.load(base=repo, components="bases/xl")
     hublora.use(pipe, name)
     with pytest.raises(ConfigError, match="is a single file"):
-        hublora.compose([name], tmp_path / "mix")
+        hublora.compose([name], output=tmp_path / "mix")
 
 
 def test_it_works_offline(

@@ -12,9 +12,11 @@ stack, in that order; `{}` stands for the number of a block.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
+
+from hublora.families.single_file import DENOISER_PREFIXES
 
 Table = Mapping[str, tuple[str, ...]]
 
@@ -41,6 +43,7 @@ class TransformerLoraNames:
         kohya_is_native: Whether kohya's tools flatten the original names or diffusers'.
         swapped: Diffusers layers whose two halves of rows the original has in the other order.
         swapped_pairs: Layers that are swapped where their weights have two rows for each column.
+        aliases: Names that other tools write -> diffusers layers whose rows they stack.
     """
 
     table: Table
@@ -53,22 +56,22 @@ class TransformerLoraNames:
         }
     )
     native_prefixes: Mapping[str, str] = field(
-        default_factory=lambda: {"diffusion_model.": "transformer"}
+        default_factory=lambda: dict.fromkeys(DENOISER_PREFIXES, "transformer")
     )
     kohya_is_native: bool = True
     swapped: tuple[str, ...] = ()
     swapped_pairs: tuple[str, ...] = ()
+    aliases: Table = field(default_factory=dict)
 
     @cached_property
     def _patterns(self) -> list[tuple[re.Pattern[str], str]]:
         """Pattern of a diffusers layer, and its original name in the table."""
-        return [
-            (_pattern(layer), native) for native, layers in self.table.items() for layer in layers
-        ]
+        return _patterns_of(self.table)
 
     @cached_property
     def _known(self) -> re.Pattern[str]:
-        names = {*self.table, *(layer for layers in self.table.values() for layer in layers)}
+        layers = (layer for layers in self.table.values() for layer in layers)
+        names = {*self.table, *self.aliases, *layers}
         return re.compile("|".join(_pattern(name).pattern for name in sorted(names)))
 
     @cached_property
@@ -78,14 +81,11 @@ class TransformerLoraNames:
         return [(_pattern(name.replace(".", "_")), name) for name in sorted(names)]
 
     def native_layers(self, layers: Collection[str]) -> Mapping[str, tuple[str, ...]]:
-        found = {}
-        for layer in layers:
-            for pattern, native in self._patterns:
-                if match := pattern.fullmatch(layer):
-                    numbers = match.groups()
-                    parts = tuple(part.format(*numbers) for part in self.table[native])
-                    found[native.format(*numbers)] = parts
-        return found
+        return _expanded(self._patterns, self.table, layers)
+
+    def readable_layers(self, layers: Collection[str]) -> Mapping[str, tuple[str, ...]]:
+        found = _expanded(_patterns_of(self.aliases), self.aliases, layers)
+        return {**self.native_layers(layers), **found}
 
     def is_swapped(self, layer: str, shape: tuple[int, ...] | None) -> bool:
         is_pair = shape is not None and shape[0] == 2 * shape[1]
@@ -111,7 +111,7 @@ class TransformerLoraNames:
     def diffusers_name(self, name: str) -> str | None:
         if any(pattern.fullmatch(name) for pattern, _ in self._patterns):
             return name
-        for native, layers in self.table.items():
+        for native, layers in {**self.table, **self.aliases}.items():
             if match := _pattern(native).fullmatch(name):
                 reordered = (*self.swapped, *self.swapped_pairs)
                 if len(layers) > 1 or layers[0] in reordered:
@@ -130,6 +130,24 @@ class TransformerLoraNames:
         for pattern, dotted in self._flat:
             if match := pattern.fullmatch(name):
                 yield dotted.format(*match.groups())
+
+
+def _patterns_of(table: Table) -> list[tuple[re.Pattern[str], str]]:
+    return [(_pattern(layer), native) for native, layers in table.items() for layer in layers]
+
+
+def _expanded(
+    patterns: Sequence[tuple[re.Pattern[str], str]], table: Table, layers: Collection[str]
+) -> Mapping[str, tuple[str, ...]]:
+    """Return the names on the left of a table that layers have -> the layers on their right."""
+    found = {}
+    for layer in layers:
+        for pattern, native in patterns:
+            if match := pattern.fullmatch(layer):
+                numbers = match.groups()
+                parts = tuple(part.format(*numbers) for part in table[native])
+                found[native.format(*numbers)] = parts
+    return found
 
 
 @cache

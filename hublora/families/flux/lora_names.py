@@ -12,6 +12,7 @@ from hublora.families.flow_transformer.lora_names import (
     Table,
     TransformerLoraNames,
 )
+from hublora.families.single_file import DENOISER_PREFIXES
 
 __all__ = ["BLOCKS", "FLUX_BLOCKS", "NAMES", "embedder"]
 
@@ -46,6 +47,17 @@ def embedder(native: str, layer: str) -> Table:
     }
 
 
+# XLabs's, whose names for attention processors are without `processor` here: of a single block's
+# first layer it adapts the rows of the attention alone.
+_XLABS: Table = {
+    "double_blocks.{}.qkv_lora1": tuple(f"{_DOUBLE}.attn.to_{part}" for part in "qkv"),
+    "double_blocks.{}.qkv_lora2": tuple(f"{_DOUBLE}.attn.add_{part}_proj" for part in "qkv"),
+    "double_blocks.{}.proj_lora1": (f"{_DOUBLE}.attn.to_out.0",),
+    "double_blocks.{}.proj_lora2": (f"{_DOUBLE}.attn.to_add_out",),
+    "single_blocks.{}.qkv": tuple(f"{_SINGLE}.attn.to_{part}" for part in "qkv"),
+    "single_blocks.{}.proj": (f"{_SINGLE}.proj_out",),
+}
+
 NAMES = TransformerLoraNames(
     {
         **FLUX_BLOCKS,
@@ -64,6 +76,7 @@ NAMES = TransformerLoraNames(
         "lycoris_": "transformer",
         "lora_te1_": "text_encoder",
     },
-    native_prefixes={"diffusion_model.": "transformer", **CLIP_PREFIXES},
+    native_prefixes={**dict.fromkeys(DENOISER_PREFIXES, "transformer"), **CLIP_PREFIXES},
     swapped=("norm_out.linear",),
+    aliases=_XLABS,
 )

@@ -56,8 +56,8 @@ _WORDS = (
 _WORD = re.compile("(" + "|".join([*sorted(_WORDS, key=len, reverse=True), r"\d+"]) + r")(?:_|\Z)")
 _UNET_STARTS = (
     *("down_blocks.", "mid_block.", "up_blocks.", "conv_in", "conv_out", "time_embedding."),
-    *("add_embedding.", "input_blocks.", "middle_block.", "output_blocks.", "time_embed."),
-    *("label_emb.", "out."),
+    *("add_embedding.", "input_blocks.", "middle_block.", "output_blocks."),
+    *("time_embed.0", "time_embed.2", "label_emb.", "out."),
 )
 _FLAT_STARTS = tuple(start.replace(".", "_") for start in _UNET_STARTS)
 _CONVOLUTIONS_3X3 = ("conv1", "conv2", "conv_in", "conv_out", "samplers.0.conv")
@@ -91,6 +91,9 @@ class UNetLoraNames:
     def native_layers(self, layers: Collection[str]) -> Mapping[str, tuple[str, ...]]:
         """Return the original name of each layer; none of a U-Net's is fused."""
         return {native: (layer,) for layer, native in native_names(layers).items()}
+
+    def readable_layers(self, layers: Collection[str]) -> Mapping[str, tuple[str, ...]]:
+        return self.native_layers(layers)
 
     def knows(self, layer: str) -> bool:
         return layer.startswith(_UNET_STARTS)

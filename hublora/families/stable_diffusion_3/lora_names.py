@@ -12,6 +12,7 @@ from hublora.families.flow_transformer.lora_names import (
     Table,
     TransformerLoraNames,
 )
+from hublora.families.single_file import DENOISER_PREFIXES
 
 __all__ = ["BLOCKS", "NAMES"]
 
@@ -60,7 +61,7 @@ NAMES = TransformerLoraNames(
         "lora_te1_": "text_encoder",
         "lora_te2_": "text_encoder_2",
     },
-    native_prefixes={"diffusion_model.": "transformer", **CLIP_PREFIXES},
+    native_prefixes={**dict.fromkeys(DENOISER_PREFIXES, "transformer"), **CLIP_PREFIXES},
     swapped=("norm_out.linear",),
     swapped_pairs=(f"{_BLOCK}.norm1_context.linear",),  # of the last block
 )
