@@ -1,4 +1,7 @@
-"""The state of a training in memory."""
+"""The state of a training in memory.
+
+Over 300 lines because each of its attributes is described.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Resolve and check what a training needs: settings ─▶ base, images, latents, initial updates."""
+"""Resolve and check what a training needs: settings ─▶ base, images, latents.
+
+Over 300 lines because what can be checked before a training is checked here, in one order.
+"""
 
 from __future__ import annotations
 
