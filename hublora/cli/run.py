@@ -177,9 +177,9 @@ _IMAGES = (
 )
 @click.option(
     "--offload",
-    type=click.Choice(["model", "sequential"]),
-    help="Move one component (model) or one layer (sequential) to the GPU at a time; all at once "
-    "by default.",
+    metavar="[model|blocks|blocks:N|sequential]",
+    help="Move one component (model), one block of the denoiser (blocks; blocks:N swaps N of them) "
+    "or one layer (sequential) to the GPU at a time; all at once by default.",
 )
 @click.option(
     "--tiled-vae", is_flag=True, help="Decode in tiles, which takes less memory for large images."

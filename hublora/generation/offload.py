@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 from hublora.errors import ConfigError
+from hublora.families import Family, family_of_pipeline, text_encoders_of
+from hublora.memory.offload import check_offload_name, parse_blocks
 
-Offload = Literal["model", "sequential"]
 
-
-def check_offload(device: str, offload: Offload | None) -> None:
+def check_offload(device: str, offload: str | None) -> None:
     """Check that the device can offload.
 
     Raises:
-        ConfigError: It is the CPU.
+        ConfigError: It is the CPU, or there is no such way to offload.
     """
+    if offload is not None:
+        check_offload_name(offload)
     if offload is not None and device.startswith("cpu"):
         raise ConfigError("Everything is on the CPU: there is no GPU to offload from.")
 
 
-def place(pipe: Any, device: str, offload: Offload | None = None, tiled_vae: bool = False) -> None:
+def place(pipe: Any, device: str, offload: str | None = None, tiled_vae: bool = False) -> None:
     """Move a pipeline to the device, whole or component by component as it is needed.
 
     Args:
         pipe: A diffusers pipeline with its adapters.
         device: A torch device.
-        offload: "model" keeps one component on the device at a time, "sequential" one layer:
-            less memory, and slower.
+        offload: "model" keeps one component on the device at a time, "blocks" of the denoiser two
+            blocks, "blocks:8" all blocks but eight, and "sequential" one layer: less memory, and
+            slower.
         tiled_vae: Decode images one by one and in tiles.
 
     Raises:
@@ -41,9 +44,44 @@ def place(pipe: Any, device: str, offload: Offload | None = None, tiled_vae: boo
         return
     if offload == "model":
         pipe.enable_model_cpu_offload(device=device)
+    elif offload != "sequential":
+        swap_blocks(pipe, family_of_pipeline(pipe), device, parse_blocks(offload))
     else:
         pipe.enable_sequential_cpu_offload(device=device)
         keep_adapters(pipe, device)
+
+
+def swap_blocks(pipe: Any, family: Family, device: str, count: int | None) -> None:
+    """Swap blocks of the denoiser with the CPU's memory, and have every other component on the
+    device only while it computes.
+
+    Args:
+        pipe: A diffusers pipeline on the CPU.
+        family: Family of the pipeline.
+        device: A torch device.
+        count: Number of blocks that are swapped; None swaps all.
+
+    Raises:
+        ConfigError: The denoiser has fewer blocks.
+    """
+    import torch
+    from accelerate import cpu_offload_with_hook
+
+    from hublora.memory.block_swap import BlockSwap
+
+    on, denoiser = torch.device(device), getattr(pipe, family.denoiser)
+    before: list[Any] = []  # components that are not needed any more when the denoiser computes
+    hook = None
+    for name in (*text_encoders_of(family, pipe), family.vae):
+        _, hook = cpu_offload_with_hook(getattr(pipe, name), on, prev_module_hook=hook)
+        before.append(hook)
+    BlockSwap(denoiser, count, on)
+
+    def release(*_: Any) -> None:
+        for one in before:
+            one.offload()
+
+    denoiser.register_forward_pre_hook(release)
 
 
 def keep_adapters(pipe: Any, device: str) -> None:

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     import torch
 
     from hublora.adapter_weights import CompositionMode
-    from hublora.generation.offload import Offload
     from hublora.generation.prompt_placeholders import TriggerMode
     from hublora.memory.quantization import Quantization
     from hublora.progress import Callback
@@ -32,7 +31,7 @@ class LoadOptions(TypedDict, total=False):
     device: str | None
     dtype: torch.dtype | str | None
     quantize: Quantization | None
-    offload: Offload | None
+    offload: str | None
     tiled_vae: bool
     cache_bytes: int
     max_rank: int

@@ -86,20 +86,22 @@ def quantize_model(model: torch.nn.Module, kind: Quantization, dtype: torch.dtyp
 
 
 def linear_layers(model: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Linear]]:
-    """Return name and layer of every frozen linear layer; an adapter's own are not among them."""
+    """Return name and layer of every linear layer; an adapter's own are not among them."""
     for name, layer in model.named_modules():
-        if isinstance(layer, torch.nn.Linear) and not layer.weight.requires_grad:
+        if isinstance(layer, torch.nn.Linear) and ".lora_" not in name:
             yield name, layer
 
 
 def keep_no_weights(layer: torch.nn.Linear, fetch: Fetch | None = None) -> None:
-    """Make a frozen linear layer read its weight again for the gradients of its input.
+    """Make a frozen linear layer read its weight again for the gradients of its input; one that
+    does so stays as it is.
 
     Args:
         layer: The layer; its numbers stay the same.
         fetch: Called before each use of the weight.
     """
-    layer.forward = partial(_forward, layer, layer.forward, fetch)
+    if not isinstance(layer.forward, partial):
+        layer.forward = partial(_forward, layer, layer.forward, fetch)
 
 
 def read_weight(layer: torch.nn.Module, dtype: torch.dtype | None = None) -> torch.Tensor:

@@ -17,6 +17,7 @@ from hublora.adapters.adapter import Adapter, AdapterFacts
 from hublora.adapters.embeddings import LearnedToken
 from hublora.data.cache import CachedDataset
 from hublora.families import Conditioning, Family, Parameterization
+from hublora.memory.block_swap import BlockSwap
 from hublora.training.assistant import Assistant
 from hublora.training.bucket_sampler import BucketSampler
 from hublora.training.config.training_config import TrainingConfig
@@ -110,6 +111,7 @@ class Session:
         generation: Base and pipeline that images are generated with
             (`hublora.workflows.train.generation_base`); None where it is `pipe`.
         assistant: Frozen adapter that acts while this one is trained; None without one.
+        swap: Swaps blocks of the denoiser with the CPU's memory; None if all are on the device.
         measures: Step and held-out loss of every measure.
         best: Trainable -> its tensors at the lowest held-out loss, on the CPU; empty before.
         best_losses: [images · timesteps] of the measure with the lowest held-out loss, float64 on
@@ -140,6 +142,7 @@ class Session:
     embedded_prompts: Mapping[str, Conditioning] = field(default_factory=dict)
     generation: Any = None
     assistant: Assistant | None = None
+    swap: BlockSwap | None = None
     measures: list[tuple[int, float]] = field(default_factory=list)
     best: dict[str, dict[str, torch.Tensor]] = field(default_factory=dict)
     best_losses: torch.Tensor | None = None
@@ -257,6 +260,13 @@ class Session:
         """Return a copy of the token embeddings, the averaged ones if there are any."""
         with self.averaged():
             return self.tokens.read() if self.tokens is not None else []
+
+    def move_denoiser(self, device: torch.device | str) -> None:
+        """Move the denoiser; of one whose blocks are swapped, what is not swapped."""
+        if self.swap is not None:
+            self.swap.move(device)
+        else:
+            getattr(self.pipe, self.family.denoiser).to(device)
 
     @contextmanager
     def averaged(self) -> Iterator[None]:

@@ -15,7 +15,9 @@ from hublora.data.cache import CachedDataset
 from hublora.errors import ConfigError
 from hublora.families import Family, family_of_pipeline, text_encoders_of
 from hublora.families.parameterization import LevelDensity, Parameterization
+from hublora.memory.block_swap import BlockSwap, check_swap
 from hublora.memory.frozen_linear import is_quantized, keep_no_weights, linear_layers
+from hublora.memory.offload import parse_blocks
 from hublora.training.bucket_sampler import BucketSampler
 from hublora.training.config.training_config import TrainingConfig
 from hublora.training.lora_module import LoraModule, adapt, start_from
@@ -46,6 +48,8 @@ def check_settings(config: TrainingConfig, family: Family, pipe: Any) -> None:
     family.call_arguments(pipe, "", config.validation.negative_prompt, 1.0)
     if method_of(config).trains_tokens:
         check_tokens(config.tokens, family, pipe)
+    if config.base.offload is not None:
+        check_swap(getattr(pipe, family.denoiser), parse_blocks(config.base.offload))
     for component in trained_components(config, family):
         find_targets(config.adapter, component, getattr(pipe, component), family)
 
@@ -122,7 +126,8 @@ def start_session(
     config = resolve_weight_decay(config, family)
     adapted = _adapt_all(config, family, pipe, accelerator.device, initial_updates or {})
     tokens = _add_token_embeddings(config, family, pipe, accelerator.device)
-    denoiser = _to_device(getattr(pipe, family.denoiser), accelerator.device)
+    denoiser = getattr(pipe, family.denoiser)
+    swap = _place_denoiser(config, denoiser, accelerator.device)
     for name in (family.denoiser, *text_encoders_of(family, pipe)):
         _keep_no_quantized_weights(getattr(pipe, name))
     if config.gradient_checkpointing:
@@ -150,7 +155,10 @@ def start_session(
         parameterization=parameterization_of(config, family, pipe).to(accelerator.device),
         accelerator=accelerator,
         # Without trained parameters in it, several processes have no gradients to share.
-        denoiser=accelerator.prepare(denoiser) if family.denoiser in adapted else denoiser,
+        denoiser=accelerator.prepare(denoiser, device_placement=[swap is None])
+        if family.denoiser in adapted
+        else denoiser,
+        swap=swap,
         optimizer=accelerator.prepare(optimizer),
         schedule=make_schedule(
             config.schedule,
@@ -225,7 +233,7 @@ def _adapt_all(
     device: torch.device,
     initial_updates: Mapping[str, Mapping[str, LowRank]],
 ) -> dict[str, LoraModule]:
-    """Add the adapter to every component that gets one, and move those to the device."""
+    """Add the adapter to every component that gets one; move text encoders to the device."""
     for name in (family.denoiser, *text_encoders_of(family, pipe)):
         getattr(pipe, name).requires_grad_(False)
     adapted: dict[str, LoraModule] = {}
@@ -234,13 +242,25 @@ def _adapt_all(
         ranks = find_targets(config.adapter, name, model, family)
         adapted[name] = adapt(config.adapter, model, ranks)
         start_from(adapted[name], initial_updates.get(name, {}), ranks)
-        _to_device(model, device)
+        if name != family.denoiser:
+            _to_device(model, device)
     if stray := initial_updates.keys() - adapted.keys():
         raise ConfigError(
             f"adapter.start_from has layers of the {min(stray)}, which is not trained here.",
             "Add --train-text-encoder.",
         )
     return adapted
+
+
+def _place_denoiser(
+    config: TrainingConfig, model: torch.nn.Module, device: torch.device
+) -> BlockSwap | None:
+    """Move the denoiser to the device, in training mode; return what swaps its blocks, if any."""
+    if config.base.offload is None:
+        _to_device(model, device)
+        return None
+    model.train()
+    return BlockSwap(model, parse_blocks(config.base.offload), device)
 
 
 def _keep_no_quantized_weights(model: torch.nn.Module) -> None:

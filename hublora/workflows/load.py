@@ -46,7 +46,8 @@ def load(*refs: str, callback: Callback = default_callback, **options: Unpack[Lo
         device: A torch device; a GPU if there is one.
         dtype: Type of the weights, or its name; float16 on a GPU, float32 elsewhere.
         quantize: Hold the linear layers of denoiser and text encoders in "int8", "fp8" or "nf4".
-        offload: "model" or "sequential" keeps only what is needed on the GPU.
+        offload: "model", "blocks", "blocks:8" or "sequential" keeps only what is needed on the GPU:
+            a component, a block of the denoiser (or all but eight blocks), or a layer.
         tiled_vae: Decode in tiles, which large images need less memory for.
         cache_bytes: Memory that adapters may take which `use` changes between.
         max_rank: Rank of every layer's buffers, at least, so that a compiled pipeline is not

@@ -25,6 +25,7 @@ from hublora.errors import ConfigError
 from hublora.flag_names import TRAINING_FLAGS
 from hublora.refs import AdapterRef
 from hublora.training.config.foreign_names import FOREIGN_NAMES
+from hublora.training.config.sections import BlockOffload
 from hublora.training.config.training_config import TrainingConfig, setting_names
 
 FROZEN = Path(__file__).with_name("train_flags.txt")
@@ -340,6 +341,8 @@ def example(annotation: Any, default: Any) -> tuple[str | None, Any]:
         return "64", 64
     if annotation is float:
         return "0.25", 0.25
+    if annotation == BlockOffload:
+        return "blocks:3", "blocks:3"
     if typing.get_origin(annotation) is typing.Annotated:
         annotation = typing.get_args(annotation)[0]
     if annotation is AdapterRef:

@@ -52,7 +52,8 @@ class LayerLora:
             device: Returns the device of computation; diffusers walks all modules to find it.
         """
         self.rank = 0  # if what follows is interrupted
-        own = self._layer.get_base_layer().weight.device
+        base = self._layer.get_base_layer()
+        own = getattr(base, "computes_on", base.weight.device)  # a swapped one waits on the CPU
         if own.type == "meta":  # an offloaded weight is on meta meanwhile
             own = device()
         down, up = self.tensors()

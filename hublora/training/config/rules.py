@@ -45,6 +45,15 @@ RULES: tuple[Rule, ...] = (
         "rounds.",
         "Leave --quantize out, or use adapter.method lora.",
     ),
+    (
+        lambda c: (
+            c.base.offload is not None
+            and (c.adapter.init != "gaussian" or c.adapter.method == "dora")
+        ),
+        "adapter.init pissa and olora and adapter.method dora read the base's own weights in every "
+        "step, and with --offload they wait on the CPU.",
+        "Leave --offload out, or use adapter.method lora without adapter.init.",
+    ),
     # Adapter
     (
         lambda c: c.adapter.init != "gaussian" and c.adapter.method != "lora",

@@ -18,6 +18,7 @@ from pydantic import (
 )
 
 from hublora.data.config import DataConfig
+from hublora.memory.offload import parse_blocks
 from hublora.memory.quantization import Quantization
 from hublora.refs import AdapterRef, BaseRef, parse_repo_id
 
@@ -38,6 +39,13 @@ def _check_model_id(name: str) -> str:
     return name
 
 
+def _check_offload(offload: str) -> str:
+    """Return a way to offload while training, if it is one."""
+    parse_blocks(offload)
+    return offload
+
+
+BlockOffload = Annotated[str, AfterValidator(_check_offload)]
 BaseName = Annotated[str, AfterValidator(_check_base)]
 ModelId = Annotated[str, AfterValidator(_check_model_id)]
 StartRef = Annotated[AdapterRef, BeforeValidator(_parse_ref), PlainSerializer(str)]
@@ -74,6 +82,11 @@ class BaseSettings(Section):
         None,
         description="Hold the base's linear layers, of denoiser and text encoders, in 8 or 4 bits; "
         "the adapter is for the plain base all the same.",
+    )
+    offload: BlockOffload | None = Field(
+        None,
+        description="blocks or blocks:N: all or N blocks of the denoiser wait in the CPU's memory "
+        "until they are computed.",
     )
 
 

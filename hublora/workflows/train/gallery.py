@@ -177,19 +177,20 @@ def _inference_elsewhere(session: Session, adapter: bool) -> Iterator[Any]:
 
     device, generation = session.accelerator.device, session.generation
     pipe, family = generation.pipe, session.family
-    trained = [getattr(session.pipe, name) for name in (family.denoiser, *session.trained)]
+    trained = [one for name, one in session.trained.items() if name != family.denoiser]
     random_state = torch.get_rng_state()
     try:
         if device.type != "cpu":
+            session.move_denoiser("cpu")
             for model in trained:
                 model.to("cpu")
-        pipe.to(device)
+        generation.move(device)
         generation.activate(session.adapter() if adapter else None)
         with own_precision(getattr(pipe, family.vae)):
             yield pipe
     finally:
-        for name in (family.denoiser, family.vae, *text_encoders_of(family, pipe)):
-            getattr(pipe, name).to("cpu")
+        generation.move("cpu")
+        session.move_denoiser(device)
         for model in trained:
             model.to(device)
         torch.set_rng_state(random_state)
@@ -205,7 +206,9 @@ def _inference(session: Session, adapter: bool) -> Iterator[Any]:
     random_state = torch.get_rng_state()  # dropout samples from it; inference must not change it
     for model in models:
         model.eval()
-    pipe.to(accelerator.device)
+    for name, model in pipe.components.items():
+        if isinstance(model, torch.nn.Module) and name != session.family.denoiser:
+            model.to(accelerator.device)
     try:
         with (
             session.averaged() if adapter else session.base_alone(),

@@ -19,6 +19,7 @@ from hublora.families.registry import FAMILIES, generation_base_of
 from hublora.hub.download import download
 from hublora.hub.pipeline_files import pipeline_files
 from hublora.hub.resolve import file_ids
+from hublora.memory.offload import parse_blocks
 from hublora.progress import Callback, Note
 from hublora.refs import BaseRef
 from hublora.resolution.base import Base, ResolvedBase, download_base, resolve_base
@@ -27,7 +28,8 @@ from hublora.resolution.base_layers import read_base_layers
 
 if TYPE_CHECKING:
     from hublora.adapters.adapter import Adapter
-    from hublora.memory.quantization import Quantization
+    from hublora.memory.block_swap import BlockSwap
+    from hublora.training.config.sections import BaseSettings
     from hublora.training.config.training_config import TrainingConfig
 
 # Entries of a component's config that do not change what it computes.
@@ -208,13 +210,32 @@ class GenerationPipeline:
         pipe: The pipeline, without adapters.
     """
 
-    def __init__(self, base: Base, pipe: Any) -> None:
+    def __init__(self, base: Base, pipe: Any, offload: str | None = None) -> None:
         from hublora.generation.lora.manager import LoraManager
         from hublora.generation.lora.schedule import AdapterSchedule
 
         self.base, self.pipe = base, pipe
+        self._offload = offload
+        self._swap: BlockSwap | None = None
         self._manager = LoraManager(pipe)
         self._schedule = AdapterSchedule(self._manager, getattr(pipe, base.family.denoiser))
+
+    def move(self, device: Any) -> None:
+        """Move the pipeline; of a denoiser whose blocks are swapped, what is not swapped."""
+        from torch import nn
+
+        denoiser = getattr(self.pipe, self.base.family.denoiser)
+        for model in self.pipe.components.values():
+            if isinstance(model, nn.Module) and model is not denoiser:
+                model.to(device)
+        if self._offload is None:
+            denoiser.to(device)
+        elif self._swap is None:
+            from hublora.memory.block_swap import BlockSwap
+
+            self._swap = BlockSwap(denoiser, parse_blocks(self._offload), device)
+        else:
+            self._swap.move(device)
 
     def activate(self, adapter: Adapter | None) -> None:
         """Activate an adapter, or none, in place of the one before.
@@ -230,7 +251,7 @@ class GenerationPipeline:
 
 
 def load_generation_pipeline(
-    generation: GenerationBase, pipe: Any, dtype: Any, quantize: Quantization | None = None
+    generation: GenerationBase, pipe: Any, dtype: Any, memory: BaseSettings
 ) -> GenerationPipeline:
     """Return the pipeline of the generation base on the CPU, its shared components those of `pipe`.
 
@@ -238,7 +259,8 @@ def load_generation_pipeline(
         generation: The base, downloaded.
         pipe: Pipeline of the base that is trained on.
         dtype: Dtype of the weights.
-        quantize: Kind in which its own components are quantised.
+        memory: Settings of the trained base, whose quantisation and offloading it has too.
     """
     shared = {name: getattr(pipe, name, None) for name in generation.shared}
-    return GenerationPipeline(generation.base, generation.base.load(dtype, quantize, **shared))
+    own = generation.base.load(dtype, memory.quantize, **shared)
+    return GenerationPipeline(generation.base, own, memory.offload)

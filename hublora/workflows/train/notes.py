@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from hublora.cards.format import format_count, format_size
+from hublora.errors import ConfigError
 from hublora.families import text_encoders_of
 from hublora.memory.quantization import DESCRIPTIONS
 from hublora.progress import Callback, Note
@@ -12,6 +13,8 @@ from hublora.resolution.base import Base
 from hublora.workflows.train.hub_checkpoint import describe_destination
 
 if TYPE_CHECKING:
+    from accelerate import Accelerator
+
     from hublora.data import Source
     from hublora.training.config.training_config import TrainingConfig
 
@@ -50,6 +53,21 @@ def quantized_note(config: TrainingConfig, base: Base, pipe: Any) -> str | None:
         f"Quantised to {DESCRIPTIONS[kind]}: denoiser and text encoders are {format_size(now)} "
         f"instead of {format_size(plain)}."
     )
+
+
+def swap_note(config: TrainingConfig, accelerator: Accelerator) -> str | None:
+    """Return what block swap does not do on this device; None where it works or is not wanted.
+
+    Raises:
+        ConfigError: There are several processes, which would copy each block several times.
+    """
+    if config.base.offload is None:
+        return None
+    if accelerator.num_processes > 1:
+        raise ConfigError("--offload works in one process.", "Leave it out.")
+    if accelerator.device.type == "cpu":
+        return "Everything is on the CPU: swapped blocks are copied within its memory for nothing."
+    return None
 
 
 def report_destination(config: TrainingConfig, callback: Callback) -> str | None:

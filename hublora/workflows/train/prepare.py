@@ -42,6 +42,7 @@ from hublora.workflows.train.notes import (
     quantized_note,
     report_destination,
     report_source,
+    swap_note,
 )
 from hublora.workflows.train.other_adapters import check_other_adapters, with_known_assistant
 
@@ -129,6 +130,8 @@ def _check(
     config = with_known_assistant(config)
     accelerator = make_accelerator(config)
     check_quantization(config.base.quantize, accelerator.device.type)
+    if said := swap_note(config, accelerator):
+        callback(Note(said, warning=True))
     named = config.base
     base_ref = BaseRef.parse(named.model, named.revision, named.components)
     resolved = on_main(lambda: resolve_base(base_ref))

@@ -150,8 +150,7 @@ def _load_generation_pipeline(ready: PreparedRun) -> GenerationPipeline | None:
     if ready.generation is None or not ready.accelerator.is_main_process:
         return None
     dtype = weight_dtype(ready.accelerator)
-    quantize = ready.config.base.quantize
-    return load_generation_pipeline(ready.generation, ready.pipe, dtype, quantize)
+    return load_generation_pipeline(ready.generation, ready.pipe, dtype, ready.config.base)
 
 
 def _train(

@@ -133,3 +133,17 @@ def test_it_works_with_other_settings(
 ) -> None:
     result = train(base, images, tmp_path, [], **{"base.quantize": "int8"}, **changes)
     assert result.change > 0
+
+
+@pytest.mark.parametrize("changes", [{}, {"base.quantize": "int8", "gradient_checkpointing": True}])
+def test_with_swapped_blocks_the_result_has_the_same_bytes(
+    changes: dict[str, Any], base: Path, images: Path, tmp_path: Path
+) -> None:
+    whole = train(base, images, tmp_path / "whole", [], **changes)
+    notes: list[str] = []
+    swapped = train(base, images, tmp_path / "part", notes, **changes, **{"base.offload": "blocks"})
+    assert any("on the CPU: swapped blocks are copied within its memory" in note for note in notes)
+    for file in (WEIGHTS, "images/0.png"):
+        assert (swapped.folder / file).read_bytes() == (whole.folder / file).read_bytes()
+    with pytest.raises(ConfigError, match="at most the 6 blocks of this base, got 7"):
+        train(base, images, tmp_path / "more", [], **{"base.offload": "blocks:7"})
