@@ -94,6 +94,7 @@ class Family(Protocol):
         gradient_checkpointing: Whether its denoiser computes the same with gradient checkpointing.
         one_file: Whether ComfyUI reads diffusers' layout, so that an adapter is a single file.
         autocast: Whether training runs the denoiser under autocast.
+        chat_template: Whether its tokenizer must have a chat template.
         names: Names of its layers in adapter files.
         blocks: Blocks of its denoiser.
         known_bases: Repo ids of the family's published base models.
@@ -116,6 +117,7 @@ class Family(Protocol):
     gradient_checkpointing: bool
     one_file: bool
     autocast: bool
+    chat_template: bool
     names: LoraNames
     blocks: Blocks
     known_bases: KnownBases

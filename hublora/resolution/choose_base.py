@@ -15,6 +15,7 @@ from hublora.hub.download import cache_folder
 from hublora.progress import Callback, Note
 from hublora.refs import BaseRef
 from hublora.resolution.base import Base, ResolvedBase, download_base, resolve_base
+from hublora.resolution.base_access import check_access
 from hublora.resolution.base_layers import read_base_layers
 from hublora.resolution.composition_parts import LoadedAdapter
 
@@ -120,6 +121,7 @@ def _download_fitting(parts: Sequence[LoadedAdapter], ref: BaseRef, callback: Ca
     """Download a base after checking by its headers that the adapters fit."""
     base = resolve_base(ref)
     check_adapters_fit([(part.label, part.adapter) for part in parts], base)
+    check_access(base)
     downloaded = download_base(base, callback)
     for part in parts:
         trained_on = part.adapter.facts.base_sha256
@@ -132,7 +134,7 @@ def _download_fitting(parts: Sequence[LoadedAdapter], ref: BaseRef, callback: Ca
 def check_adapters_fit(adapters: Sequence[tuple[str, Adapter]], base: ResolvedBase) -> None:
     """Check that adapters fit a base before gigabytes of it are downloaded.
 
-    A base of which a file is cached is not checked here: every load checks it.
+    A base of which weights are cached is not checked here: every load checks it.
 
     Args:
         adapters: (label in messages, adapter) of each.
@@ -143,7 +145,8 @@ def check_adapters_fit(adapters: Sequence[tuple[str, Adapter]], base: ResolvedBa
     """
     if base.ref.repo_id is None or is_offline() or not adapters:
         return
-    if (cache_folder(base.ref.repo_id) / "snapshots").is_dir():
+    snapshot = cache_folder(base.ref.repo_id) / "snapshots" / str(base.commit)
+    if any(snapshot.glob("**/*.safetensors")):
         return
     adapters = [(label, adapter) for label, adapter in adapters if adapter.layers]
     components = {component for _, adapter in adapters for component in adapter.layers}

@@ -75,6 +75,7 @@ class FlowTransformer(TextCall):
     gradient_checkpointing = True
     one_file = True
     autocast = True
+    chat_template = False
 
     @property
     def adaptable(self) -> tuple[str, ...]:

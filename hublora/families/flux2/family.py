@@ -54,6 +54,7 @@ class Flux2Klein(FlowTransformer):
     )
     file_width = "txt_in.weight"
     known_bases = KNOWN_BASES
+    chat_template = True
     blocks: Blocks = BLOCKS
     component_classes: Mapping[str, Classes] = components.pipeline_components(
         "Flux2Transformer2DModel",

@@ -69,6 +69,7 @@ class LatentDiffusion(TextCall):
     gradient_checkpointing = True
     one_file = False
     autocast = True
+    chat_template = False
     blocks: Blocks = UNET_BLOCKS
 
     @property

@@ -42,6 +42,7 @@ class ZImage(FlowTransformer):
     file_markers = ("noise_refiner.0.feed_forward.w1.weight", "cap_embedder.1.weight")
     file_width = "cap_embedder.1.weight"
     known_bases = KNOWN_BASES
+    chat_template = True
     blocks: Blocks = BLOCKS
     component_classes: Mapping[str, Classes] = components.pipeline_components(
         "ZImageTransformer2DModel",

@@ -23,6 +23,7 @@ from hublora.memory.offload import parse_blocks
 from hublora.progress import Callback, Note
 from hublora.refs import BaseRef
 from hublora.resolution.base import Base, ResolvedBase, download_base, resolve_base
+from hublora.resolution.base_access import check_access
 from hublora.resolution.base_contents import remembered_sha256
 from hublora.resolution.base_layers import read_base_layers
 
@@ -69,6 +70,7 @@ def resolve_generation_base(
         return None
     try:
         found = resolve_base(BaseRef.parse(chosen, config.base.generation_revision))
+        check_access(found)
         _check_pair(config, trained_on, found)
     except HubloraError as error:
         if stated is not None:
@@ -76,7 +78,7 @@ def resolve_generation_base(
         callback(
             Note(
                 f"Images are generated with {name}: {chosen}, which its adapters are used on, "
-                f"cannot be had. {error.message}",
+                f"cannot be had. {' '.join(filter(None, (error.message, error.hint)))}",
                 warning=True,
             )
         )

@@ -16,6 +16,7 @@ from hublora.memory.quantization import check_quantization
 from hublora.progress import Callback, Note, Progress, no_callback
 from hublora.refs import BaseRef, is_repo
 from hublora.resolution.base import Base, download_base, resolve_base
+from hublora.resolution.base_access import check_access
 from hublora.workflows.train.cache_keys import image_key, prompt_key
 from hublora.workflows.train.destination import pin_revisions, resolve_destination
 from hublora.workflows.train.find_checkpoint import find_checkpoint
@@ -135,6 +136,7 @@ def _check(
     named = config.base
     base_ref = BaseRef.parse(named.model, named.revision, named.components)
     resolved = on_main(lambda: resolve_base(base_ref))
+    on_main(lambda: check_access(resolved))
     other = on_main(lambda: resolve_generation_base(config, resolved, callback))
     main_first(lambda: check_other_adapters(config, resolved, callback))
     source = main_first(lambda: open_dataset(config, callback))
