@@ -375,7 +375,10 @@ def _parse_page(url: str, weight: float, text: str) -> AdapterRef:
 def _parse_repo(where: str, weight: float, text: str) -> AdapterRef:
     match = _REPO.match(where)
     if not match:
-        raise RefError(f"{text!r} is not an adapter ref.", f"Write one like {EXAMPLE}.")
+        # Whose it is depends on nobody's login: the same command means the same to everybody.
+        bare = re.match(rf"{_NAME}\Z", where)
+        hint = f"Name its owner, too: OWNER/{where}." if bare else f"Write one like {EXAMPLE}."
+        raise RefError(f"{text!r} is not an adapter ref.", hint)
     repo = f"{match['owner']}/{match['name']}"
     revision, path = _split_revision(match["rest"]) if match["rest"] else (None, match["path"])
     return _repo_ref(repo, revision, unquote(path) if path else None, weight, text)

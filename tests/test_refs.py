@@ -127,6 +127,7 @@ WRONG = {
     "user/name@-rf": "revision",
     "user/name@..": "revision",
     "user/name@a b": "revision",
+    "pokemon-lora": "Name its owner, too: OWNER/pokemon-lora.",
     "user/name@.hidden": "revision",
     "user/name@main.lock": "revision",
     "user/name@%2e%2e%2f%2e%2e%2fetc": "revision",

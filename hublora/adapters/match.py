@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from hublora.adapters.adapter import AdapterFacts, LowRank
 from hublora.adapters.layer_specs import LayerSpec
+from hublora.adapters.stacked_layers import is_stacked
 from hublora.errors import AdapterError
 
 Shape = tuple[int, ...]
@@ -62,7 +63,9 @@ def match_layers(
             known |= {name.replace(".", "_"): own for name, own in known.items()}
         for module, layer in modules.items():
             own = known.get(module)
-            if own is None:
+            if own is None and is_stacked(module, base.get(component, {}), flattened):
+                wrong_shape.append((component, module))  # with the stack's rows it would be split
+            elif own is None:
                 missing.append((component, module))
             elif not fits_shape(*_shape(layer), base[component][own]):
                 wrong_shape.append((component, module))

@@ -97,6 +97,17 @@ def stack(
     return found
 
 
+def is_stacked(name: str, base: Mapping[str, Shape], flattened: bool) -> bool:
+    """Tell whether a file's name is that of a layer that an original stacks, or swaps.
+
+    Args:
+        name: Name in the file.
+        base: Layer of the base model -> shape of its weight.
+        flattened: As for `split_stacked`.
+    """
+    return name in _stacks(tuple(base.items()), flattened)
+
+
 @lru_cache(maxsize=16)  # of a base's components, which many adapters are put on
 def _stacks(shapes: tuple[tuple[str, Shape], ...], flattened: bool) -> Stacks:
     """Return the names in files of stacked and of swapped layers; a flattened file may have names

@@ -89,8 +89,9 @@ _OTHERS = {
     ".vera_lambda_b": "VeRA",
 }
 _PEFT_PREFIX = "base_model.model."
-# Prefix of OneTrainer's OMI naming -> the one in `NATIVE_PREFIXES`.
-_OMI_PREFIXES = {
+# Prefix of OneTrainer's OMI naming, or of whole checkpoints -> the one in `NATIVE_PREFIXES`.
+_OTHER_PREFIXES = {
+    "model.diffusion_model.": "diffusion_model.",
     "clip_l.": "text_encoders.clip_l.transformer.",
     "clip_g.": "text_encoders.clip_g.transformer.",
 }
@@ -138,7 +139,7 @@ def parse_name(name: str) -> tuple[str, str, str] | None:
             flat = module.removeprefix(prefix)
             return component_of_flat(prefix, flat), flat, part
     module = module.removeprefix(_PEFT_PREFIX)
-    for prefix, usual in _OMI_PREFIXES.items():
+    for prefix, usual in _OTHER_PREFIXES.items():
         if module.startswith(prefix):
             module = usual + module.removeprefix(prefix)
     for prefix in NATIVE_PREFIXES:
@@ -182,7 +183,7 @@ def uses_peft_config(names: Iterable[str]) -> bool:
     """Tell whether an `adapter_config.json` beside a file is about it: its names are PEFT's, or
     those of one model alone. Beside files in other layouts it belongs to something else."""
     named = (f"{component}." for component in COMPONENTS)
-    others = (*FLAT_PREFIXES, *NATIVE_PREFIXES, *_OMI_PREFIXES, *named)
+    others = (*FLAT_PREFIXES, *NATIVE_PREFIXES, *_OTHER_PREFIXES, *named)
     return not any(name.startswith(others) for name in names)
 
 

@@ -107,7 +107,7 @@ def _front_matter(facts: CompositionFacts) -> dict[str, Any]:
         "base_model_relation": "adapter" if facts.base else None,
         "library_name": library,
         "pipeline_tag": "text-to-image",
-        "instance_prompt": words if facts.merged else None,
+        "instance_prompt": words,
         **license_entries(facts.licenses.strictest),
         "tags": list(dict.fromkeys([*tags, *facts.family_tags, "hublora"])),
         "widget": [metadata.widget(image) for image in facts.gallery],

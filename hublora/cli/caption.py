@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from hublora.cards.format import format_count
+from hublora.cli.early import check_images, check_push_name
 from hublora.cli.output import out, output_flags
 
 EXAMPLES = """
@@ -50,6 +51,8 @@ def caption(source: str, **settings: Any) -> None:
     """
     from hublora.cli.progress import ProgressReport
 
+    check_push_name(settings["push_to"])
+    check_images(source)
     with ProgressReport() as report:
         from hublora.workflows.caption import caption as workflow
 

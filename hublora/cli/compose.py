@@ -8,9 +8,10 @@ from typing import Any
 
 import click
 
+from hublora.cli.early import check_adapters, check_push_name
 from hublora.cli.options import pairs
 from hublora.cli.output import out, output_flags, push_summary
-from hublora.refs import parse_refs
+from hublora.generation.outputs import check_destination
 
 EXAMPLES = """
 \b
@@ -95,7 +96,9 @@ def compose(refs: tuple[str, ...], method: str | None, no_gallery: bool, **setti
     """
     from hublora.cli.progress import ProgressReport
 
-    parse_refs(refs)  # a wrong ref is reported before anything heavy is imported
+    check_adapters(refs, settings["base"], weights=settings["weights"])
+    check_destination(settings["output"], settings["push_to"])
+    check_push_name(settings["push_to"])
     merging = {name: settings.pop(name) for name in ("rank", "density")}
     merging = {name: value for name, value in merging.items() if value is not None}
     _check_merging(method, merging)

@@ -104,7 +104,7 @@ def _adapter_data(one: InspectedAdapter) -> dict[str, Any]:
         "missing": [".".join(name) for name in one.fit.missing],
         "wrong_shape": [".".join(name) for name in one.fit.wrong_shape],
     }
-    return {**asdict(one.facts), "fit": fit, "problems": one.problems}
+    return {**asdict(one.facts), "weight": one.weight, "fit": fit, "problems": one.problems}
 
 
 def _describe(found: Preflight) -> str:
@@ -118,6 +118,7 @@ def _describe(found: Preflight) -> str:
 def _describe_one(one: InspectedAdapter, found: Preflight) -> str:
     facts = one.facts
     rows = {
+        "weight": one.weight,
         "base": _base(facts.base_model, facts.base_revision),
         "used on": _base(facts.generation_base, facts.generation_revision)
         if facts.generation_base

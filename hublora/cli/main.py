@@ -73,15 +73,15 @@ def run() -> None:
 
 
 def _run() -> None:
-    from hublora.cli.errors import explain, wants_traceback
+    from hublora.cli.errors import EXIT_INTERRUPTED, explain, wants_traceback
     from hublora.cli.output import out
     from hublora.cli.suggestions import with_suggestion
 
     try:
         status = hublora.main(standalone_mode=False)
     except click.exceptions.Abort:
-        out.error("Stopped.")
-        sys.exit(130)
+        out.stopped("Stopped.")
+        sys.exit(EXIT_INTERRUPTED)
     except click.ClickException as error:
         with_suggestion(error).show()
         sys.exit(error.exit_code)
@@ -90,6 +90,7 @@ def _run() -> None:
         if explained is None or wants_traceback():
             raise
         with suppress(OSError):  # nobody reads it any more
-            out.error(explained[0])
+            tell = out.stopped if explained[1] == EXIT_INTERRUPTED else out.error
+            tell(explained[0])
         sys.exit(explained[1])
     sys.exit(status if isinstance(status, int) else 0)

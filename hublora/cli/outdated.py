@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hublora.cli.early import check_adapters
 from hublora.cli.output import out, output_flags, push_summary
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ def outdated(ref: str, sheet: Path, no_sheet: bool, **settings: Any) -> None:
     """
     from hublora.cli.progress import ProgressReport
 
+    check_adapters([ref])
     with ProgressReport() as report:
         from hublora.workflows.update import outdated as workflow
 
@@ -78,6 +80,7 @@ def update(ref: str, **settings: Any) -> None:
     """Pin COMPOSITION to the current commits, generate its gallery again and push it."""
     from hublora.cli.progress import ProgressReport
 
+    check_adapters([ref])
     with ProgressReport() as report:
         from hublora.workflows.update import update as workflow
 

@@ -63,6 +63,10 @@ class Output:
             visible(f"Warning: {text}"), err=True, fg="yellow" if sys.stderr.isatty() else None
         )
 
+    def stopped(self, text: str) -> None:
+        """Print that the command ended because somebody asked it to; it appears in every mode."""
+        click.secho(visible(text), err=True)
+
     def error(self, text: str) -> None:
         """Print why a command failed."""
         click.secho(visible(f"Error: {text}"), err=True, fg="red" if sys.stderr.isatty() else None)

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import click
 
+from hublora.cli.early import check_base, check_push_name
 from hublora.cli.output import out, output_flags, push_summary
+from hublora.hub.repo_layout import check_contents
 
 EXAMPLES = """
 \b
@@ -31,6 +33,9 @@ def push(folder: Path, repo_id: str, private: bool, base: str | None) -> None:
     """
     from hublora.cli.progress import ProgressReport
 
+    check_contents(folder)
+    check_push_name(repo_id)
+    check_base(base)
     with ProgressReport() as report:
         from hublora.workflows.push import push as workflow
 

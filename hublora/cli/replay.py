@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from hublora.cli.early import check_base
 from hublora.cli.output import out, output_flags
 
 EXAMPLES = """
@@ -26,7 +27,11 @@ _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 @click.argument(
     "png", metavar="IMAGE", type=click.Path(path_type=Path, exists=True, dir_okay=False)
 )
-@click.option("--seed", type=click.IntRange(0), help="Seed; the recorded one by default.")
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    help="Seed; the recorded one by default, and always that of a sheet.",
+)
 @click.option(
     "-o",
     "--output",
@@ -51,7 +56,10 @@ _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 def replay(png: Path, **settings: Any) -> None:
     """Generate IMAGE again from its own metadata, and report what has changed since."""
     from hublora.cli.progress import ProgressReport
+    from hublora.generation.recorded import read_recorded
 
+    read_recorded(png)
+    check_base(settings["base"])
     with ProgressReport(names_files=False) as report:
         from hublora.workflows.replay import replay as workflow
 

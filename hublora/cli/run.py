@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
+from hublora.cli.early import check_adapters
 from hublora.cli.options import pairs
 from hublora.cli.output import out, output_flags
-from hublora.refs import parse_refs
+from hublora.generation.outputs import check_output
 
 if TYPE_CHECKING:
     from hublora.cli.progress import ProgressReport
@@ -213,7 +214,10 @@ def run(
     refs = words if prompts else words[:-1]
     if not (words or prompts) or (not refs and settings["base"] is None):
         raise click.UsageError('Give an adapter and a prompt: hublora run me/pokemon-lora "Totoro"')
-    parse_refs(refs)  # a wrong ref is reported before anything heavy is imported
+    check_adapters(
+        refs, settings["base"], settings["base_revision"], dict(settings["weights"] or {})
+    )
+    check_output(output)
     with ProgressReport(names_files=False) as report:
         if prompts or rows or columns:
             texts = list(prompts) if prompts else [words[-1]]

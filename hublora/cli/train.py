@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hublora.cli.early import check_base
 from hublora.cli.output import out, output_flags
 from hublora.cli.train_flags import TrainCommand, given_settings, setting_flags
 from hublora.cli.train_plan import show_plan
@@ -125,6 +126,7 @@ def train(
             given, resume = here
         config = TrainingConfig.from_settings(given)
         check_there(config.data)
+        check_base(config.base.model, config.base.revision)
     if fit is not None:
         config = _fitted(config, fit, resume)
     if dry_run:

@@ -45,7 +45,8 @@ def plan_lines(plan: DryRunReport) -> list[str]:
         "Training": f"{plan.weights:,} weights, {format_count(plan.steps, 'step')} of "
         f"{format_count(plan.images_per_step, 'image')} on {plan.device}",
         "Time": f"{_duration(plan.encode_seconds)} to encode, then {_duration(plan.train_seconds)} "
-        f"to train ({plan.step_seconds:.3g} s a step), without generated images",
+        f"to train ({plan.step_seconds:.3g} s a step), and about "
+        f"{_duration(plan.generate_seconds)} for the generated images",
         "Generated": f"{format_count(plan.gallery, 'image')} at the end"
         + (f", {plan.previews:,} previews" if plan.previews else ""),
         **({"Preserved": plan.preserved} if plan.preserved else {}),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hublora.cli.early import check_base, check_repo
 from hublora.cli.output import out, output_flags
 from hublora.errors import VerificationError
 
@@ -64,6 +65,8 @@ def verify(
     """
     from hublora.cli.progress import ProgressReport
 
+    check_repo(ref)
+    check_base(base)
     given = _given(base, assignments)
     if reproduce:
         _check_recipe(ref, given)

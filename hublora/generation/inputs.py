@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hublora.errors import ConfigError, RefError
+from hublora.families import family_of_pipeline
 from hublora.refs import AdapterRef
 from hublora.resolution.controlnet_ip_adapter import IpAdapter, download_ip_adapter, load_controlnet
 
@@ -118,7 +119,9 @@ class OpenedInputs:
 
         Raises:
             AdapterError: The IP-Adapter does not fit the base.
+            ConfigError: The base is of a family without ControlNets or IP-Adapters here.
         """
+        self._check_family(pipe)
         if self.ip_adapter is None:
             return
         from hublora.generation.ip_adapter import add_ip_adapter
@@ -128,6 +131,22 @@ class OpenedInputs:
         with quiet_loading():
             add_ip_adapter(
                 pipe, adapter.folder, adapter.file, adapter.encoder, self.scale, adapter.name
+            )
+
+    def _check_family(self, pipe: Any) -> None:
+        """Check that ControlNet and IP-Adapter are used with a base that may have them."""
+        if self.conditions.controlnet is not None:
+            name, flag = "a ControlNet", "--controlnet"
+        elif self.ip_adapter is not None:
+            name, flag = "an IP-Adapter", "--ip-adapter"
+        else:
+            return
+        family = family_of_pipeline(pipe)
+        if family.denoiser != "unet":
+            raise ConfigError(
+                f"The base is of the family {family.name}; {name} is used with Stable Diffusion "
+                "and SDXL only.",
+                f"Leave {flag} out.",
             )
 
 

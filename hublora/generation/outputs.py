@@ -44,6 +44,23 @@ def check_output(output: Path | None) -> None:
         ) from error
 
 
+def check_destination(output: Path | None, push_to: str | None) -> None:
+    """Check that a folder or a repo id is given, and that the folder is empty or new.
+
+    Raises:
+        ConfigError: Neither is given, or the folder is not empty.
+    """
+    if output is None and push_to is None:
+        raise ConfigError(
+            "A composition needs a folder or a repo.",
+            "Add -o FOLDER, --push-to-hub owner/name or both.",
+        )
+    if output is not None and output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise ConfigError(
+            f"{output} exists and is not an empty folder.", "Name another folder: -o FOLDER."
+        )
+
+
 def check_replaceable(output: Path | None) -> None:
     """Check that a file which would be replaced is an image that hublora generated.
 

@@ -25,15 +25,16 @@ from hublora.errors import (
 )
 from hublora.hub.client import api, endpoint, is_offline, translated, without_bars
 from hublora.hub.download import download
-from hublora.hub.repo_layout import CARD, CONTENTS, WEIGHTS, is_repo_file, repo_files
+from hublora.hub.repo_layout import CARD, check_contents, is_repo_file, repo_files
 from hublora.hub.resolve import RepoSnapshot, inspect_repo
 from hublora.hub.token_owner import TokenOwner, forget_owner, token_owner
 from hublora.hub.transport import repeated, words_of
+from hublora.notebook import NotebookResult
 from hublora.refs import RepoId, parse_repo_id
 
 
 @dataclass(frozen=True)
-class PushResult:
+class PushResult(NotebookResult):
     """The commit that a push created.
 
     Attributes:
@@ -143,9 +144,8 @@ def push_folder(
         PushError: It did not complete; the folder is unchanged and the push can be repeated.
         AccessError: The token may not write there.
     """
+    check_contents(folder)
     names = repo_files(folder)
-    if not any(name in names for name in CONTENTS):
-        raise NotFoundError(f"{folder} has no {WEIGHTS}.", "Push the folder of a finished run.")
     try:
         with translated(f"model {repo_id}"):
             return _commit(folder, repo_id, names, message, private)

@@ -9,6 +9,8 @@ from __future__ import annotations
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from hublora.errors import NotFoundError
+
 CARD = "README.md"
 WEIGHTS = "pytorch_lora_weights.safetensors"
 LEARNED_EMBEDDINGS = "learned_embeds.safetensors"  # diffusers' name; stands in place of WEIGHTS
@@ -35,6 +37,16 @@ def is_repo_file(path: str) -> bool:
     return not any(part.startswith(".") for part in parts) and any(
         len(pattern.split("/")) == len(parts) and fnmatchcase(path, pattern) for pattern in PATTERNS
     )
+
+
+def check_contents(folder: Path) -> None:
+    """Check that a folder has what the repo of an adapter or a composition has.
+
+    Raises:
+        NotFoundError: It has neither.
+    """
+    if not any((folder / name).is_file() for name in CONTENTS):
+        raise NotFoundError(f"{folder} has no {WEIGHTS}.", "Push the folder of a finished run.")
 
 
 def repo_files(folder: Path) -> list[str]:

@@ -98,7 +98,7 @@ def download_adapter(
         )
         return ResolvedAdapter(ref), path
     path = local_file(ref)
-    if repo := ref.hidden_repo:
+    if (repo := ref.hidden_repo) and Path(ref.location).is_dir():  # no repo is called as a file
         callback(Note(f"{ref.location} is a local folder; the repo on the Hub is {repo}."))
     return ResolvedAdapter(ref, _card_beside(path)), path
 

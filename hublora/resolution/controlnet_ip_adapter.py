@@ -14,8 +14,9 @@ from hublora.hub.download import download, download_files
 from hublora.hub.resolve import inspect_repo
 from hublora.quiet import quiet_loading
 from hublora.refs import AdapterRef
-from hublora.resolution.model_folder import check_model_folder
+from hublora.resolution.model_folder import check_model_folder, read_json
 
+CONTROLNET = "ControlNetModel"  # of diffusers
 _ENCODER = "image_encoder"
 _CONTROLNET_FILE = re.compile(
     r"config\.json|diffusion_pytorch_model(-\d+-of-\d+)?\.safetensors(\.index\.json)?"
@@ -46,6 +47,13 @@ def load_controlnet(ref: str) -> tuple[Any, str]:
     names = [name for name in snapshot.files if _CONTROLNET_FILE.fullmatch(name)]
     folder = download_files(repo_id, snapshot.commit, snapshot.files, names)
     check_model_folder(folder, repo_id)
+    kind = read_json(folder / "config.json", repo_id).get("_class_name", CONTROLNET)
+    if kind != CONTROLNET:
+        raise AdapterError(
+            f"{repo_id} is a {kind}; only ControlNets of Stable Diffusion and SDXL "
+            f"({CONTROLNET}) are used.",
+            "Leave --controlnet out, or name one of those.",
+        )
     with quiet_loading():
         check_parameter_count(ControlNetModel, folder, repo_id)
         model = ControlNetModel.from_pretrained(folder, use_safetensors=True, local_files_only=True)

@@ -65,6 +65,8 @@ _FREE = (
     "dreambooth.class_folder",
 )
 
+# Settings of how long a training is.
+_LENGTH = frozenset({"schedule.max_train_steps", "schedule.num_train_epochs"})
 _BASE_FILES = "base files"  # setting with the hash of a local base
 _IMAGES = "images"  # setting with the hash of the images and captions
 
@@ -373,9 +375,12 @@ def _check_settings(now: Mapping[str, Any], then: Mapping[str, Any], label: str)
         )
     if changed:
         listed = ", ".join(f"{key} (was {then[key]}, is {now[key]})" for key in changed[:4])
+        anew = "start anew in another --output-dir"
+        if set(changed) <= _LENGTH:  # a longer schedule is another one from its first step on
+            anew += ", from this result: --set adapter.start_from=RUN_FOLDER"
         raise ConfigError(
             f"The checkpoint {label} was made with other settings: {listed}.",
-            "Resume with the same ones, or start anew in another --output-dir.",
+            f"Resume with the same ones, or {anew}.",
         )
 
 

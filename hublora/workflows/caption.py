@@ -17,8 +17,8 @@ from hublora.filesystem import write_atomically
 from hublora.generation.options import CaptionOptions, check_options
 from hublora.hub.push_dataset import push_dataset_files
 from hublora.hub.repo_layout import CARD
+from hublora.notebook import NotebookResult
 from hublora.progress import Callback, Note, Progress, default_callback, downloading, no_callback
-from hublora.workflows.notebook import NotebookResult
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -22,16 +22,17 @@ from hublora.generation.options import (
     pick,
     pick_sampling,
 )
+from hublora.generation.outputs import check_destination
 from hublora.generation.sample import sampling_with, use_scheduler_of
 from hublora.hub.push import PushResult, check_can_push
 from hublora.hub.repo_layout import LOCK
 from hublora.hub.resolve import license_of
+from hublora.notebook import NotebookResult
 from hublora.progress import Callback, FileWritten, default_callback
 from hublora.refs import parse_repo_id
 from hublora.resolution.composition_parts import LoadedAdapter
 from hublora.resolution.lockfile import LockedBase, LockedPart, Lockfile
 from hublora.workflows.load import load_pipeline
-from hublora.workflows.notebook import NotebookResult
 from hublora.workflows.push import push
 
 
@@ -201,23 +202,6 @@ def _card(
         gallery=gallery.images,
         sampling=gallery.sampling,
     )
-
-
-def check_destination(output: Path | None, push_to: str | None) -> None:
-    """Check that a folder or a repo id is given, and that the folder is empty or new.
-
-    Raises:
-        ConfigError: Neither is given, or the folder is not empty.
-    """
-    if output is None and push_to is None:
-        raise ConfigError(
-            "A composition needs a folder or a repo.",
-            "Add -o FOLDER, --push-to-hub owner/name or both.",
-        )
-    if output is not None and output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise ConfigError(
-            f"{output} exists and is not an empty folder.", "Name another folder: -o FOLDER."
-        )
 
 
 if TYPE_CHECKING:

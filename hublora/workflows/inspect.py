@@ -67,12 +67,14 @@ class InspectedAdapter:
         name: Ref as typed, or as a composition names it.
         fit: Match of its layers to the base; None without a base.
         problems: Sentences about contradictions and broken tensors.
+        weight: Weight or schedule that a composition gives it, e.g. "0.7"; None outside of one.
     """
 
     facts: AdapterFacts
     name: str
     fit: LayerMatch | None = None
     problems: tuple[str, ...] = ()
+    weight: str | None = None
 
 
 @dataclass(frozen=True)
@@ -172,6 +174,7 @@ class _AdapterHeader:
         header: The safetensors header.
         layers: Component -> layer -> its tensors; empty for token embeddings.
         card: Front matter of the card.
+        weight: Weight that a composition gives it; None outside of one.
     """
 
     asked: AdapterRef
@@ -180,6 +183,7 @@ class _AdapterHeader:
     header: Header
     layers: Mapping[str, Mapping[str, LayerSpec]]
     card: Mapping[str, Any]
+    weight: str | None = None
 
 
 def _read_all(refs: Sequence[str]) -> list[_AdapterHeader]:
@@ -199,7 +203,11 @@ def _read(ref: AdapterRef) -> list[_AdapterHeader]:
         from hublora.resolution.lockfile import read_lockfile
 
         parts = read_lockfile(path, ref.location).parts
-        return [replace(one, asked=part.followed) for part in parts for one in _read(part.ref)]
+        return [
+            replace(one, asked=part.followed, weight=part.weight)
+            for part in parts
+            for one in _read(part.ref)
+        ]
     header = read_file_header(path)
     config = read_peft_config(path) if uses_peft_config(header.shapes) else None
     return [_adapter_header(ref, resolved, header, config, file_reader(path), path.stat().st_size)]
@@ -278,10 +286,9 @@ def _family(facts: AdapterFacts) -> str | None:
 
 
 def _check(one: _AdapterHeader, base: BaseLayers | None) -> InspectedAdapter:
+    name = adapter_label(one.asked)
     if has_learned_tokens(one.header):  # their widths are checked when they are added
-        return InspectedAdapter(
-            one.facts, adapter_label(one.asked), None, tuple(_contradictions(one))
-        )
+        return InspectedAdapter(one.facts, name, None, tuple(_contradictions(one)), one.weight)
     problems = [*find_load_problems(one.header.shapes), *_contradictions(one)]
     fit = None
     if base is not None:
@@ -289,7 +296,7 @@ def _check(one: _AdapterHeader, base: BaseLayers | None) -> InspectedAdapter:
         layers = split_stacked(one.layers, base.shapes, flattened)
         fit = match_layers(layers, base.shapes, base.names, flattened)
         problems += _misfits(one, fit, base)
-    return InspectedAdapter(one.facts, adapter_label(one.asked), fit, tuple(problems))
+    return InspectedAdapter(one.facts, name, fit, tuple(problems), one.weight)
 
 
 def _contradictions(one: _AdapterHeader) -> list[str]:

@@ -15,6 +15,7 @@ from hublora.filesystem import is_locked
 from hublora.generation.metadata import read_image, save_image
 from hublora.generation.outputs import check_output, check_replaceable
 from hublora.hub.repo_layout import CARD, LEARNED_EMBEDDINGS, SETTINGS, WEIGHTS
+from hublora.notebook import NotebookResult
 from hublora.training.config.training_config import flatten, read_settings_file
 from hublora.training.run_folder import (
     CHECKPOINT,
@@ -25,7 +26,6 @@ from hublora.training.run_folder import (
     read_history,
     resume_command,
 )
-from hublora.workflows.notebook import NotebookResult
 from hublora.workflows.train.run_settings import read_run_settings
 
 if TYPE_CHECKING:

@@ -16,6 +16,7 @@ from hublora.errors import ConfigError, HubloraError
 from hublora.families import FAMILIES
 from hublora.filesystem import temporary_folder
 from hublora.generation.options import LoadOptions, MergeOptions, check_options, pick_sampling
+from hublora.generation.outputs import check_destination
 from hublora.hub.push import check_can_push
 from hublora.hub.repo_layout import WEIGHTS
 from hublora.hub.resolve import inspect_repo, license_of
@@ -24,7 +25,6 @@ from hublora.refs import parse_repo_id
 from hublora.resolution.composition_parts import LoadedAdapter, load_adapters, parse_weighted_refs
 from hublora.workflows.compose import (
     Composed,
-    check_destination,
     check_gallery,
     default_prompts,
     gallery_plans,

@@ -24,12 +24,13 @@ from hublora.generation.outputs import check_output, check_replaceable, output_p
 from hublora.generation.recorded import RecordedAdapter, RecordedImage, read_recorded
 from hublora.generation.sample import check_plan, image_difference, use_scheduler_of
 from hublora.generation.sheet import SheetAxes, save_sheet
+from hublora.hub.repo_layout import LEARNED_EMBEDDINGS, WEIGHTS
 from hublora.hub.urls import public_addresses_only
-from hublora.progress import Callback, FileWritten, Note, Progress, default_callback
+from hublora.notebook import NotebookResult
+from hublora.progress import Callback, Event, FileWritten, Note, Progress, default_callback
 from hublora.refs import AdapterRef
 from hublora.resolution.adapter import download_adapter
 from hublora.workflows.load import load_pipeline, set_weights
-from hublora.workflows.notebook import NotebookResult
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -96,7 +97,8 @@ def replay(
     drift = _version_drift(recorded)
     given = pick(options, InputOptions)
     inputs = restore_inputs(recorded.conditions, png.parent, given).open()
-    pipe = _load_again(recorded, [Path(one) for one in adapters], options, inputs, drift, callback)
+    files = [*map(Path, adapters), *_adapter_of_gallery(png)]
+    pipe = _load_again(recorded, files, options, inputs, drift, callback)
     if recorded.sheet is not None:
         made = _make_sheet(pipe, recorded, recorded.sheet, inputs, path, callback)
     else:
@@ -107,6 +109,12 @@ def replay(
         callback(FileWritten("image", path))
     same_seed = seed in (None, recorded.plan.seed)
     return Replayed(path, tuple(drift), image_difference(made, before) if same_seed else None)
+
+
+def _adapter_of_gallery(png: Path) -> list[Path]:
+    """Return the adapter's file in the folder of a run or repo whose gallery an image is in."""
+    beside = (png.absolute().parent.parent / name for name in (WEIGHTS, LEARNED_EMBEDDINGS))
+    return [path for path in beside if png.absolute().parent.name == "images" and path.is_file()]
 
 
 def _output(png: Path, output: Path | str | None, prompt: str, seed: int | None) -> Path:
@@ -153,10 +161,11 @@ def _make_sheet(
         check_plan(pipe, step, cell.plan)
     facts = image_facts(composition, recorded.plan, recorded.trigger, inputs.conditions)
     images: list[Image.Image] = []
+    notes = _notes(callback)
     for number, cell in enumerate(cells):
         set_weights(pipe, cell.weights)
         use_scheduler_of(pipe, cell.plan)
-        images += generate(pipe, [cell.plan], recorded.trigger, _notes(callback), inputs.conditions)
+        images += generate(pipe, [cell.plan], recorded.trigger, notes, inputs.conditions)
         callback(Progress("Images", number + 1, len(cells)))
     save_sheet(path, axes, images, composition, facts)
     callback(FileWritten("sheet", path))
@@ -247,5 +256,12 @@ def _find_file(entry: RecordedAdapter, files: Sequence[Path]) -> str:
 
 
 def _notes(callback: Callback) -> Callback:
-    """Return a callback without the progress of single images."""
-    return lambda event: None if isinstance(event, Progress) else callback(event)
+    """Return a callback without the progress of single images, and with each note once."""
+    told: set[Event] = set()
+
+    def tell(event: Event) -> None:
+        if not isinstance(event, Progress) and event not in told:
+            told.add(event)
+            callback(event)
+
+    return tell

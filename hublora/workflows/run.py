@@ -33,8 +33,6 @@ def run(
 ) -> list[Path]:
     """Generate images of `prompt` with the adapters and save them as PNG.
 
-    Over 60 lines because loading, conditions and sampling are all keywords of the one call.
-
     Args:
         refs: Adapter refs, or one; none generates with `base` alone.
         prompt: Text of the images.
@@ -69,6 +67,7 @@ def run(
     Raises:
         HubloraError: As `load`, and ConfigError for a scheduler that does not fit.
     """
+    # Over 60 lines because the keywords of loading, conditions and sampling meet here.
     from hublora.generation.sample import (
         Sampling,
         check_plan,

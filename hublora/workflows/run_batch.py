@@ -21,9 +21,9 @@ from hublora.generation.options import (
 )
 from hublora.generation.outputs import check_output, own_path, slug
 from hublora.generation.prompt_placeholders import TriggerMode
+from hublora.notebook import NotebookResult
 from hublora.progress import Callback, Event, FileWritten, Note, Progress, default_callback
 from hublora.workflows.load import load_pipeline, set_weights
-from hublora.workflows.notebook import NotebookResult
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -201,6 +201,7 @@ def test_a_file_of_ai_toolkit_for_flux2_is_split_as_diffusers_splits_it(alpha: b
     ("prefix", "down", "up"),
     [
         ("diffusion_model.", "lora_A", "lora_B"),
+        ("model.diffusion_model.", "lora_A", "lora_B"),
         ("diffusion_model.", "lora_down", "lora_up"),
         ("lora_unet_", "lora_down", "lora_up"),
     ],
@@ -225,6 +226,23 @@ def test_z_images_fused_attention_is_split(prefix: str, down: str, up: str) -> N
     assert torch.equal(torch.cat(parts), whole) or torch.allclose(
         torch.cat(parts), whole, atol=1e-6
     )
+
+
+@pytest.mark.parametrize("flat", [False, True])
+def test_a_stack_of_other_rows_has_another_shape_and_is_not_missing(flat: bool) -> None:
+    base = {"transformer": z_image()}
+    native = "layers.0.attention.qkv"
+    name = native.replace(".", "_") if flat else native
+    update = LowRank(torch.ones(1, 48), torch.ones(3 * 40, 1), 1.0)
+    layers = {"transformer": {name: update, "layers.9.attention.qkv": update}}
+    fit = match_layers(
+        split_stacked(layers, base, flat),
+        base,
+        {"transformer": file_names(list(base["transformer"]))},
+        flat,
+    )
+    assert fit.wrong_shape == (("transformer", name),)
+    assert fit.missing == (("transformer", "layers.9.attention.qkv"),)
 
 
 def test_swapped_rows_are_those_of_diffusers() -> None:

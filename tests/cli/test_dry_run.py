@@ -50,6 +50,8 @@ def test_it_says_what_the_training_would_do_and_writes_nothing(cli: Cli, tmp_pat
     assert found["push_to"] is None
     assert found["train_seconds"] == pytest.approx(100 * found["step_seconds"])
     assert 0 < found["step_seconds"] < 60
+    passes = 8 * 30 * 2  # images, denoising steps, with and without the prompt
+    assert found["generate_seconds"] == pytest.approx(passes * found["step_seconds"] / 2 / 3)
     assert found["memory"] > 1e8
     assert 0 < found["disk"] < found["disk_free"]
     assert not (tmp_path / "run").exists()
@@ -121,6 +123,7 @@ def test_a_person_reads_what_it_takes_and_every_setting_that_was_chosen() -> Non
             encode_seconds=65,
             step_seconds=3.1,
             train_seconds=4650,
+            generate_seconds=4000,
             previews=40,
             gallery=8,
             memory=2_900_000_000,
@@ -144,7 +147,7 @@ def test_a_person_reads_what_it_takes_and_every_setting_that_was_chosen() -> Non
     )
     assert "8 images at the end, 40 previews" in text
     assert "120 MB of the 500 GB free" in text
-    assert "1 min to encode, then 1 h 17 min to train (3.1 s a step)" in text
+    assert "1 min to encode, then 1 h 17 min to train (3.1 s a step), and about 1 h 6 min" in text
     assert "2.9 GB of 8.0 GB" in text
     assert "Preserved  The base's own prediction is preserved for 'dog'" in text
     assert lines[lines.index("Shapes") + 2].split() == ["832×1216", "30", "█" * 15]

@@ -9,15 +9,19 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
-from hublora.errors import ConfigError
+from hublora.errors import AdapterError, ConfigError
 from hublora.families import (
     DenoiserInputs,
     family_of_folder,
     family_of_pipeline,
     text_encoders_of,
 )
+from hublora.generation.conditions import Conditions
+from hublora.generation.inputs import OpenedInputs
 from hublora.generation.sample import Sampling, image_difference, sample
+from hublora.resolution.controlnet_ip_adapter import IpAdapter
 from hublora.workflows.train.gallery_prompts import (
     embed_prompts,
     embedded_inputs,
@@ -51,6 +55,37 @@ def unnormalised(pipe: Any, latents: torch.Tensor) -> torch.Tensor:
         latents * spread.view(1, -1, 1, 1) + mean.view(1, -1, 1, 1)
     )
     return result
+
+
+@pytest.mark.parametrize("layers", [(), (1, 2), (1, 2, 9), (1, 2, -9), (1, 2, "4"), (1, 2, 3, 4)])
+def test_krea_s_prompts_are_read_from_layers_that_are_there(layers: tuple[Any, ...]) -> None:
+    pipe = FLOW_PIPELINES["krea2"]()
+    vars(pipe)["text_encoder_select_layers"] = layers
+    with pytest.raises(AdapterError, match="must be 3 numbers from -4 to 4, got "):
+        family_of_pipeline(pipe).encode_prompts(pipe, ["a red cat"])
+
+
+def test_controlnets_and_ip_adapters_are_refused_by_the_family_of_the_base() -> None:
+    image = Image.new("RGB", (8, 8))
+    control = Conditions(controlnet=torch.nn.Identity(), control_image=image)
+    mood = IpAdapter("me/mood", Path(), "a.safetensors", "image_encoder")
+    for inputs, named in (
+        (OpenedInputs(control), "a ControlNet is used with Stable Diffusion and SDXL only"),
+        (OpenedInputs(Conditions(ip_adapter_image=image), mood), "an IP-Adapter is used with"),
+    ):
+        with pytest.raises(
+            ConfigError, match=f"The base is of the family stable-diffusion-3; {named}"
+        ):
+            inputs.prepare(pipeline("sd3"))
+
+
+@pytest.mark.parametrize("name", ["krea2", "qwen-image"])
+def test_a_vae_with_a_deviation_of_zero_is_refused(name: str) -> None:
+    pipe = FLOW_PIPELINES[name]()
+    deviations = list(pipe.vae.config.latents_std)
+    pipe.vae.register_to_config(latents_std=[0.0, *deviations[1:]])
+    with pytest.raises(AdapterError, match=r"latents_std .* other than 0, got 0\.0"):
+        family_of_pipeline(pipe).encode_images(pipe, torch.zeros(1, 3, SIZE, SIZE))
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -84,6 +84,16 @@ def test_a_vae_that_states_means_by_channel_is_decoded_back_by_its_pipeline(base
     assert torch.allclose(std * deviation, posterior.std * xl.vae.config.scaling_factor, atol=1e-6)
 
 
+@pytest.mark.parametrize("scale", [0, 0.0, float("nan"), "0.18", None])
+def test_a_vae_whose_latents_would_all_be_the_same_is_refused(bases: Path, scale: Any) -> None:
+    import torch
+
+    pipe = FAMILY.load(bases / "epsilon", torch.float32)
+    pipe.vae.register_to_config(scaling_factor=scale)
+    with pytest.raises(AdapterError, match=f"scaling_factor .* other than 0, got {scale!r}"):
+        FAMILY.encode_images(pipe, torch.zeros(1, 3, 64, 64))
+
+
 def test_tokens_are_counted_with_their_markers_before_the_cut(pipe: Any) -> None:
     (none, many) = FAMILY.count_tokens(pipe, ["", "a red star " * 50])
     assert none == 2

@@ -58,8 +58,6 @@ def latents(pipe: Any, steps: int = 3) -> torch.Tensor:
 def test_a_name_means_what_diffusers_documents(
     name: str, spacing: str | None, kind: str, settings: dict[str, Any], pipe: Any
 ) -> None:
-    if kind == "LMSDiscreteScheduler" and find_spec("scipy") is None:
-        pytest.skip("needs scipy")
     own = pipe.scheduler
     use_scheduler(pipe, name, spacing)
     found = latents(pipe)

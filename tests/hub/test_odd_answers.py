@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import hublora
-from hublora.errors import AccessError, HubError, HubloraError, PushError
+from hublora.errors import AccessError, HubError, HubloraError, NotFoundError, PushError
 from hublora.hub import branch_storage, push_dataset, transport
 from hublora.hub.push import check_can_push
 from hublora.hub.push_dataset import push_dataset_files
@@ -300,3 +300,41 @@ def test_xet_is_named_and_how_to_do_without(
         hublora.push(run_folder, repo_id)
     assert "HF_HUB_DISABLE_XET=1" in str(one.value)
     assert str(one.value).endswith(f"hublora push {run_folder} {repo_id}")
+
+
+def xet_at(address: str) -> Callable[[str], Failure | None]:
+    """Return what a Hub answers that has large files sent to an address."""
+    headers = {"X-Xet-Cas-Url": address, "X-Xet-Access-Token": "x", "X-Xet-Token-Expiration": "1"}
+    return lambda request: (200, headers) if "/xet-read-token/" in request else None
+
+
+def test_a_storage_that_cannot_be_reached_is_told_before_training(
+    through: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Xet's is another address than the Hub's: a network may allow one and not the other."""
+    from huggingface_hub import constants
+
+    from hublora.workflows.train.dry_run import dry_run
+
+    proxy = through(fails=xet_at("http://127.0.0.1:9/"))
+    config = hublora.TrainingConfig.from_settings(
+        {
+            "base.model": "bases/epsilon",
+            "data.dataset": "bases/nothing",
+            "hub.push": True,
+            "hub.model_id": "me/not-yet-there",
+            "output_dir": tmp_path / "run",
+        }
+    )
+    with pytest.raises(NotFoundError, match="bases/nothing"):  # Xet is off: nobody asks for it
+        dry_run(config)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", False)
+    with pytest.raises(HubError, match=r"sent to 127\.0\.0\.1:9 \(Xet\), which cannot") as one:
+        dry_run(config)
+    assert "HF_HUB_DISABLE_XET=1" in str(one.value)
+    proxy.fails = xet_at(f"{proxy.url}/anywhere")  # whatever it answers, it is there
+    with pytest.raises(NotFoundError, match="bases/nothing"):
+        dry_run(config)
+    proxy.fails = lambda request: (404, {}) if "/xet-read-token/" in request else None
+    with pytest.raises(NotFoundError, match="bases/nothing"):
+        dry_run(config)

@@ -179,6 +179,10 @@ def test_a_folder_that_hides_a_repo_says_so(
     (note,) = events
     assert isinstance(note, Note)
     assert note.text == f"{repo_id} is a local folder; the repo on the Hub is hf://{repo_id}."
+    open_adapter(AdapterRef.parse(f"{repo_id}/a.safetensors"), events.append)
+    (tmp_path / "me" / "b.safetensors").write_bytes(adapter_bytes(3))
+    open_adapter(AdapterRef.parse("me/b.safetensors"), events.append)
+    assert events == [note], "a file is one"
 
 
 @pytest.mark.parametrize(

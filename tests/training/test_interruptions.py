@@ -96,6 +96,8 @@ def test_ctrl_c_saves_and_says_how_to_go_on_and_nobody_else_writes_meanwhile(
     stderr = process.finish(120).stderr
     assert process.returncode == 130, stderr
     assert "hublora train --resume run" in stderr
+    assert "\nStopped; everything so far is in run/checkpoint-" in stderr
+    assert "Error" not in stderr, "it was asked to"
     assert "Traceback" not in stderr
     run = train_here(here, FLAGS, monkeypatch, resume="latest")
     assert (run / WEIGHTS).read_bytes() == (whole / WEIGHTS).read_bytes()

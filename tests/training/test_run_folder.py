@@ -19,6 +19,7 @@ from huggingface_hub import HfApi
 from safetensors import safe_open
 
 import hublora
+from hublora.errors import ConfigError
 from hublora.hub.repo_layout import repo_files
 
 WHOLE = "me/whole-run"
@@ -174,8 +175,6 @@ def _without_wrapper(key: str) -> str:
 
 
 def test_a_finished_training_is_not_overwritten(run: Path, settings: Callable) -> None:
-    from hublora.errors import ConfigError
-
     with pytest.raises(ConfigError, match="contains a training already") as caught:
         hublora.train(settings(output_dir=run))
     assert "--resume" in str(caught.value.hint)
@@ -188,6 +187,13 @@ def test_resuming_a_finished_training_writes_its_results_again(settings: Callabl
     second = hublora.train(config, resume="latest")
     assert (second.steps, second.final_loss) == (0, first.final_loss)
     assert (first.folder / "pytorch_lora_weights.safetensors").read_bytes() == weights
+    longer = settings(schedule__max_train_steps=3, validation__prompts=["x"])
+    with pytest.raises(ConfigError, match=r"max_train_steps \(was 2, is 3\)") as caught:
+        hublora.train(longer, resume="latest")
+    key = re.search(r"--set (\S+)=RUN_FOLDER", str(caught.value.hint))
+    assert key is not None
+    new = {"output_dir": first.folder / "next", key[1].replace(".", "__"): str(first.folder)}
+    assert hublora.train(settings(schedule__max_train_steps=1, **new)).steps == 1
 
 
 def test_a_local_folder_of_images_and_a_local_base_leave_only_their_names(

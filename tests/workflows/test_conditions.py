@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from hublora.generation.metadata import read_image
 from hublora.generation.sample import image_difference
@@ -172,6 +174,19 @@ def test_sdxl_generates_from_images(
             assert image.size == (64, 64)
             images.add(image.tobytes())
     assert len(images) == 6
+
+
+def test_a_controlnet_of_another_family_is_named(
+    adapter: str, hublora_cli: Any, hub_data: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "of-flux"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"_class_name": "FluxControlNetModel"}')
+    save_file({"a": torch.ones(1)}, folder / "diffusion_pytorch_model.safetensors")
+    import_folder(hub_data, "me/control-flux", folder)
+    flags = ["--controlnet=me/control-flux", "--control-image=black.png"]
+    done = hublora_cli("run", adapter, "a", *flags)
+    assert "me/control-flux is a FluxControlNetModel; only ControlNets of Stable" in done.err
 
 
 def test_what_does_not_go_together_is_refused(adapter: str, hublora_cli: Any) -> None:

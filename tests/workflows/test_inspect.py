@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -29,14 +30,11 @@ Publish = Callable[..., str]
 def mix(publish: Publish, hub_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A composition of two adapters: a folder, and me/looked-at on the Hub."""
     parts = []
-    for name, seed in (("looked-a", 1), ("looked-b", 2)):
+    for name, seed, weight in (("looked-a", 1, "0.7"), ("looked-b", 2, "0.2..0.9")):
         commit = str(HfApi().repo_info(publish(name, seed)).sha)
         file = download(f"me/{name}", commit, WEIGHTS)
-        parts.append(
-            LockedPart(
-                repo=f"me/{name}", commit=commit, file=WEIGHTS, sha256=sha256_of(file), weight="1"
-            )
-        )
+        part = {"repo": f"me/{name}", "commit": commit, "file": WEIGHTS, "weight": weight}
+        parts.append(LockedPart(**part, sha256=sha256_of(file)))
     base = LockedBase(repo="bases/epsilon", commit=str(HfApi().repo_info("bases/epsilon").sha))
     folder = tmp_path_factory.mktemp("mix")
     (folder / LOCK).write_text(Lockfile(base=base, parts=tuple(parts)).render())
@@ -54,6 +52,13 @@ def test_a_composition_is_inspected_part_by_part(mix: Path) -> None:
     found = preflight("me/looked-at", base="bases/epsilon")
     assert [one.fit.fraction for one in found.adapters if one.fit] == [1.0, 1.0]
     assert len(measure_overlap("me/looked-at").pairs) == 1
+
+
+def test_the_weights_in_a_composition_are_shown(mix: Path, hublora_cli: Any) -> None:
+    shown = hublora_cli("inspect", "me/looked-at").out
+    assert re.findall(r"^  weight +(\S+)$", shown, re.MULTILINE) == ["0.7", "0.2..0.9"]
+    data = json.loads(hublora_cli("inspect", "me/looked-at", "me/looked-a", "--json").out)
+    assert [one["weight"] for one in data["adapters"]] == ["0.7", "0.2..0.9", None]
 
 
 def test_a_suggestion_names_adapters_as_they_were_typed(mix: Path, hublora_cli: Any) -> None:

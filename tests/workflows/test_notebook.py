@@ -35,6 +35,8 @@ def test_results_without_an_image_are_tables(tmp_path: Path) -> None:
     assert "<img" not in missing
     assert ESCAPED in missing
     pushed = PushResult("me/a", "0" * 40, "https://example.com/me/a", ())
+    assert ">https://example.com/me/a<" in pushed._repr_html_()
+    assert "0" * 40 in pushed._repr_html_()
     result = TrainingResult(tmp_path, 3, 1.5, 0.123456789, 3, 0.5, pushed)._repr_html_()
     assert ">https://example.com/me/a<" in result
     assert ">0.123457<" in result

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub import snapshot_download
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
@@ -43,6 +44,23 @@ def test_the_same_image_comes_again(png: Path, hublora_cli: Any) -> None:
     other = hublora_cli("replay", str(png), "--seed=6", "-o", "other.png", "--json")
     assert json.loads(other.out)["difference"] is None
     assert read_image(png.with_name("other.png"))["sampling"]["seed"] == 6
+
+
+def test_an_image_of_a_gallery_finds_its_adapter_in_its_own_folder(
+    publish: Callable[..., str], hublora_cli: Any, tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = Path(snapshot_download(publish("of-gallery", 3), local_dir=tmp_path / "repo"))
+    (folder / "images").mkdir()
+    named = ["-o", str(folder / "images" / "0.png")]
+    done = hublora_cli("run", str(folder), "a hill", "--steps=1", *named)
+    assert done.status == 0, done.err
+    done = hublora_cli("replay", "repo/images/0.png", "--json", "-o", "again.png")
+    assert done.status == 0, done.err
+    assert json.loads(done.out)["difference"] == 0.0
+    (folder / WEIGHTS).write_bytes((folder / WEIGHTS).read_bytes()[:-4] + b"\1\1\1\1")
+    done = hublora_cli("replay", "repo/images/0.png")
+    assert "Give its file: --adapter FILE" in done.err
 
 
 def test_drift_is_reported(png: Path, hublora_cli: Any) -> None:
@@ -290,7 +308,7 @@ def test_a_sheet_is_replayed(png: Path, publish: Callable[..., str], hublora_cli
         "run", "me/again-a", "a hill", "--steps=1", "-n", "2", "--grid", "-o", "g.png", "--json"
     )
     swept = hublora_cli(
-        "run", "me/again-a:0.5", "me/again-b", "a <2>", "--steps=1", "--rows=weight.2=0,0.7",
+        "run", "me/again-a:0.5", "me/again-b", "a hill", "--steps=1", "--rows=weight.2=0,0.7",
         "--columns=scheduler=DDIM", "-o", "s", "--json",
     )  # fmt: skip
     assert (grid.status, swept.status) == (0, 0), (grid.err, swept.err)
@@ -298,6 +316,7 @@ def test_a_sheet_is_replayed(png: Path, publish: Callable[..., str], hublora_cli
         done = hublora_cli("replay", path, "--json")
         assert done.status == 0, done.err
         assert json.loads(done.out)["difference"] == 0.0
+        assert done.err.count("Trigger words") == ("hill" in path), done.err
         assert read_image(Path(json.loads(done.out)["file"])) == read_image(Path(path))
         refused = hublora_cli("replay", path, "--seed=4")
         assert "A sheet is generated again with its own seeds" in refused.err

@@ -32,9 +32,11 @@ def test_newer_commits_are_reported_compared_and_pinned(
     assert json.loads(hublora_cli("update", "me/drift", "--json").out) == {"updated": False}
 
     publish("moving", 3)
-    done = hublora_cli("outdated", "me/drift", "--steps=1", "--prompt=a hill", "--json")
+    flags = ["--steps=1", "--prompt=a hill", "--sheet=changes.png"]
+    done = hublora_cli("outdated", "me/drift", *flags, "--json")
     assert done.status == 0, done.err
     found = json.loads(done.out)
+    assert found["sheet"] == "changes.png"
     assert [part["changed"] for part in found["parts"]] == [False, True]
     with Image.open(tmp_path / found["sheet"]) as sheet:
         assert sheet.width > 2 * 64

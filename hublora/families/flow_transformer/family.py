@@ -21,6 +21,7 @@ from hublora.families.known_bases import KnownBases
 from hublora.families.lora_names import LoraNames
 from hublora.families.parameterization import Parameterization
 from hublora.families.pipeline import Pipeline
+from hublora.families.vae import latent_scale
 
 if TYPE_CHECKING:
     import torch
@@ -153,7 +154,7 @@ class FlowTransformer(TextCall):
         """Return mean and standard deviation of (z − shift) · scale, each [B, c, h, w]."""
         vae = pipe.vae
         latents = vae.encode(pixels.to(vae.device, vae.dtype)).latent_dist
-        scale, shift = vae.config.scaling_factor, vae.config.shift_factor or 0.0
+        scale, shift = latent_scale(vae), vae.config.shift_factor or 0.0
         return (latents.mean - shift) * scale, latents.std * scale
 
     def padded_length(self, pipe: Pipeline, prompts: Sequence[str]) -> int | None:

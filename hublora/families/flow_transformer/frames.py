@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hublora.families.pipeline import Pipeline
+from hublora.families.vae import latent_deviations
 
 if TYPE_CHECKING:
     import torch
@@ -22,5 +23,5 @@ def encode_frames(pipe: Pipeline, pixels: torch.Tensor) -> tuple[torch.Tensor, t
     latents = vae.encode(frames).latent_dist
     mean, std = latents.mean.squeeze(2), latents.std.squeeze(2)
     means = mean.new_tensor(vae.config.latents_mean).view(1, -1, 1, 1)
-    deviations = mean.new_tensor(vae.config.latents_std).view(1, -1, 1, 1)
+    deviations = mean.new_tensor(latent_deviations(vae)).view(1, -1, 1, 1)
     return (mean - means) / deviations, std / deviations

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from hublora.errors import AdapterError
 from hublora.families.base import Conditioning, DenoiserInputs, SamplingDefaults
 from hublora.families.blocks import Blocks
 from hublora.families.flow_transformer import components
@@ -71,6 +72,7 @@ class Krea2(FlowTransformer):
         self, pipe: Pipeline, prompts: Sequence[str], length: int | None = None
     ) -> Conditioning:
         """Return embeddings, [B, L, layers, width], and their mask, [B, L]."""
+        _check_select_layers(pipe)
         embeds, mask = pipe.encode_prompt(
             list(prompts),
             device=pipe.text_encoder.device,
@@ -119,3 +121,22 @@ class Krea2(FlowTransformer):
         )[0]
         scale = pipe.vae_scale_factor
         return pipe._unpack_latents(predicted, height * scale, width * scale).squeeze(2)
+
+
+def _check_select_layers(pipe: Pipeline) -> None:
+    """Check that the layers which prompts are read from exist, and are as many as the transformer
+    takes.
+
+    Raises:
+        AdapterError: They do not, or are not.
+    """
+    chosen, expected = pipe.text_encoder_select_layers, int(pipe.transformer.config.num_text_layers)
+    config = pipe.text_encoder.config
+    last = int(getattr(config, "text_config", config).num_hidden_layers)
+    if len(chosen) == expected and all(isinstance(n, int) and abs(n) <= last for n in chosen):
+        return
+    raise AdapterError(
+        f"The base's text_encoder_select_layers must be {expected} numbers from -{last} to {last}, "
+        f"got {list(chosen)}.",
+        "Take another base model, or mend its model_index.json.",
+    )

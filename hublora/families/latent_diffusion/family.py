@@ -23,6 +23,7 @@ from hublora.families.latent_diffusion.components import (
 from hublora.families.lora_names import LoraNames
 from hublora.families.parameterization import Parameterization, discrete_of_scheduler
 from hublora.families.pipeline import Pipeline
+from hublora.families.vae import latent_deviations, latent_scale
 
 if TYPE_CHECKING:
     import torch
@@ -152,11 +153,11 @@ class LatentDiffusion(TextCall):
         """
         vae = pipe.vae
         latents = vae.encode(pixels.to(vae.device, vae.dtype)).latent_dist
-        mean, scale = latents.mean, vae.config.scaling_factor
-        means, deviations = (vae.config.get(key) for key in ("latents_mean", "latents_std"))
-        if means is not None and deviations is not None:
+        mean, scale = latents.mean, latent_scale(vae)
+        means = vae.config.get("latents_mean")
+        if means is not None and vae.config.get("latents_std") is not None:
             mean = mean - mean.new_tensor(means).view(1, -1, 1, 1)
-            scale = scale / mean.new_tensor(deviations).view(1, -1, 1, 1)
+            scale = scale / mean.new_tensor(latent_deviations(vae)).view(1, -1, 1, 1)
         return mean * scale, latents.std * scale
 
     def padded_length(self, pipe: Pipeline, prompts: Sequence[str]) -> int | None:

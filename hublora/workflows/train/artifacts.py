@@ -26,12 +26,12 @@ from hublora.generation.composition import Composition
 from hublora.generation.generate import save
 from hublora.generation.sample import image_difference
 from hublora.hub.repo_layout import CARD, ENVIRONMENT, LEARNED_EMBEDDINGS, SETTINGS, WEIGHTS
+from hublora.notebook import NotebookResult
 from hublora.progress import Callback, FileWritten, Note
 from hublora.refs import AdapterRef
 from hublora.resolution.base import Base
 from hublora.resolution.composition_parts import LoadedAdapter
 from hublora.training.result_files import ResultFiles
-from hublora.workflows.notebook import NotebookResult
 from hublora.workflows.push import save_card
 from hublora.workflows.train.card_facts import (
     BEFORE_AFTER,

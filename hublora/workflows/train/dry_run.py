@@ -20,7 +20,7 @@ from hublora.refs import is_repo
 from hublora.workflows.train.cache_keys import image_key
 from hublora.workflows.train.card_facts import peak_memory
 from hublora.workflows.train.class_images import count_missing, plan_class_images
-from hublora.workflows.train.gallery import count_generated
+from hublora.workflows.train.gallery import count_generated, plan_gallery
 from hublora.workflows.train.hub_checkpoint import download_checkpoint
 from hublora.workflows.train.image_sizes import resolutions
 from hublora.workflows.train.other_adapters import attach_assistant, initial_updates
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from hublora.training.config.training_config import TrainingConfig
     from hublora.training.session import Session
 
+_PASSES_OF_A_STEP = 3  # forward, and backward as two
 _SPARE = 1.1  # of the disk: files of the system's own
 
 
@@ -69,6 +70,7 @@ class DryRunReport:
         encode_seconds: Duration of encoding; 0 if latents and prompts are cached.
         step_seconds: Measured duration of an optimizer step.
         train_seconds: Duration of all steps, without generated images.
+        generate_seconds: Estimated duration of generating all images, from that of a step.
         previews: Number of images generated during the training.
         gallery: Number of images generated at the end, those of the base alone included.
         memory: Peak of that step, of the GPU or, without one, of the process.
@@ -101,6 +103,7 @@ class DryRunReport:
     encode_seconds: float
     step_seconds: float
     train_seconds: float
+    generate_seconds: float
     previews: int
     gallery: int
     memory: int
@@ -169,6 +172,7 @@ def dry_run(
         encode_seconds=trial.encode_seconds,
         step_seconds=trial.step_seconds,
         train_seconds=left * trial.step_seconds,
+        generate_seconds=(previews + gallery) * _image_seconds(ready, trial),
         previews=previews,
         gallery=gallery,
         memory=peak_memory(),
@@ -178,6 +182,16 @@ def dry_run(
         push_to=config.hub.model_id if config.hub.push else None,
         checkpoints_at=ready.checkpoints_at,
     )
+
+
+def _image_seconds(ready: PreparedRun, trial: _Trial) -> float:
+    """Return the estimated seconds of one generated image: those of its denoiser's forward passes,
+    of which a training step of an image is about three."""
+    session = trial.session
+    plan = plan_gallery(session.config, ready.base, ready.source, session.data.size)[0]
+    images = session.images_per_step / ready.accelerator.num_processes
+    passes = plan.num_inference_steps * (2 if plan.guidance_scale > 1 else 1)
+    return passes * trial.step_seconds / images / _PASSES_OF_A_STEP
 
 
 @dataclass(frozen=True)

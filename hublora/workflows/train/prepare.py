@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from hublora.errors import ConfigError
 from hublora.hub.push import check_can_push
+from hublora.hub.xet import check_xet
 from hublora.memory.quantization import check_quantization
 from hublora.progress import Callback, Note, Progress, no_callback
 from hublora.refs import BaseRef, is_repo
@@ -137,6 +138,8 @@ def _check(
     base_ref = BaseRef.parse(named.model, named.revision, named.components)
     resolved = on_main(lambda: resolve_base(base_ref))
     on_main(lambda: check_access(resolved))
+    if config.hub.push or config.checkpoint.to_hub:
+        on_main(lambda: check_xet(resolved.ref.repo_id, config.hub.model_id))
     other = on_main(lambda: resolve_generation_base(config, resolved, callback))
     main_first(lambda: check_other_adapters(config, resolved, callback))
     source = main_first(lambda: open_dataset(config, callback))
@@ -251,9 +254,9 @@ def encode(
 ) -> CachedDataset:
     """Return latents and prompt embeddings, from the cache where it has them.
 
-    Afterwards the encoders are on the CPU and the VAE has the dtype of the text encoders. Over
-    60 lines because the two encoding functions close over pipeline and device.
+    Afterwards the encoders are on the CPU and the VAE has the dtype of the text encoders.
     """
+    # Over 60 lines because the two encoding functions close over pipeline and device.
     import torch
 
     from hublora.data import Encoders, build_cache, cached_texts

@@ -45,8 +45,6 @@ def train_to_end(
 ) -> float:
     """Train from `session.step` to the end; return the seconds of the steps, without previews.
 
-    Over 60 lines because metrics, previews, checkpoints and stops belong between the same steps.
-
     Args:
         session: Session before its next step.
         base: Base of the session.
@@ -59,6 +57,7 @@ def train_to_end(
         Interrupted: Ctrl-C, SIGTERM, SIGHUP or a closed stderr; a checkpoint was saved.
         ConfigError: The training has diverged, or memory or the disk is exhausted.
     """
+    # Over 60 lines because metrics, previews, checkpoints and stops belong between the same steps.
     from hublora.training.checkpoint import save_checkpoint
     from hublora.training.config.training_config import flatten
     from hublora.training.distributed import on_main

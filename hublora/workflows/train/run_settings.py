@@ -74,6 +74,11 @@ def resume_here(resume: str | None, given: Mapping[str, Any]) -> tuple[dict[str,
         run, checkpoint = (path.parent, str(path)) if is_checkpoint else (path, LATEST)
     elif "base.model" not in given and given.get("output_dir") is not None:
         run, checkpoint = Path(given["output_dir"]), resume
+    elif "base.model" not in given and resume != LATEST:
+        raise ConfigError(
+            f"There is no run folder or checkpoint {resume!r}.",
+            "Name one, or the repo that checkpoints were uploaded to.",
+        )
     else:  # a whole command
         return None
     own = read_run_settings(run)
