@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -57,3 +58,16 @@ def test_every_stop_is_a_command_that_parses(stop) -> None:
     command = hublora.get_command(parent, name)
     assert command is not None
     command.make_context(name, args, parent=parent)
+
+
+def test_the_readme_speaks_of_repos_and_images_that_the_demo_has() -> None:
+    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`(hublora/[\w-]+)`", text))
+    assert named
+    assert named <= set(REPOS)
+    images = re.search(r"trains on (\d+) sketchbook images", text)
+    assert images is not None
+    assert int(images[1]) == len(list((ASSETS / "tiny-sketchbook").rglob("*.png")))
+    pushed = re.search(r"pushes `(\S+)`", text)
+    assert pushed is not None
+    assert any(pushed[1] in stop.command for stop in stops("runs/x"))

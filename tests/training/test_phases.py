@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import CLIPTextModel
 
 import hublora
-from hublora.progress import StepProgress, no_callback
+from hublora.progress import FileWritten, StepProgress, no_callback
 from hublora.training.config.training_config import TrainingConfig
 from hublora.training.events import StepDone
 from hublora.training.loop import train
@@ -60,3 +62,29 @@ def test_a_failure_saves_a_checkpoint_from_which_it_resumes(
     name = "pytorch_lora_weights.safetensors"
     one, other = (found.folder / "checkpoint-4" / name for found in (whole, again))
     assert one.read_bytes() == other.read_bytes()
+
+
+@pytest.mark.parametrize("method", ["text-to-image", "textual-inversion"])
+def test_text_encoders_are_out_of_memory_before_the_first_step_unless_they_are_trained_or_run(
+    settings: Callable[..., TrainingConfig], method: str, hub: object
+) -> None:
+    """And stay so for previews and the gallery."""
+
+    def encoders() -> set[int]:
+        gc.collect()
+        return {id(one) for one in gc.get_objects() if isinstance(one, CLIPTextModel)}
+
+    def look(event: Any) -> None:
+        if isinstance(event, StepProgress | FileWritten):
+            seen.append(encoders() - before)
+
+    seen: list[set[int]] = []
+    before = encoders()
+    tokens = {"tokens__placeholders": ["<x>"]} if method == "textual-inversion" else {}
+    config = settings(
+        method=method, **tokens, schedule__max_train_steps=2, validation__steps=1,
+        validation__prompts=["x"], validation__num_images=1, validation__num_inference_steps=1,
+    )  # fmt: skip
+    hublora.train(config, callback=look)
+    assert len(seen) > 5
+    assert any(seen) is (method == "textual-inversion")
