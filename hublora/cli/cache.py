@@ -41,7 +41,8 @@ def ls() -> None:
     from hublora.workflows.cache import list_cache
 
     entries = list_cache()
-    total = f"{len(entries)} entries, {format_size(sum(entry.size for entry in entries))}"
+    noun = "entry" if len(entries) == 1 else "entries"
+    total = f"{len(entries)} {noun}, {format_size(sum(entry.size for entry in entries))}"
     lines = [_line(entry) for entry in entries]
     data = [
         {

@@ -24,14 +24,14 @@ _HEADS = ("RUN", "STATE", "STEP", "LOSS", "HELD OUT", "SIZE", "ON DISK", "IMAGE"
 
 
 @click.command(epilog=EXAMPLES)
-@click.argument("folder", type=click.Path(path_type=Path), default=Path("runs"))
+@click.argument("folder", type=click.Path(path_type=Path), required=False)
 @click.option(
     "--sheet",
     type=click.Path(dir_okay=False, path_type=Path),
     help="Image grid of all runs to write (PNG).",
 )
 @output_flags
-def runs(folder: Path, sheet: Path | None) -> None:
+def runs(folder: Path | None, sheet: Path | None) -> None:
     """List the trainings in or below FOLDER (./runs by default).
 
     LOSS is the mean over the last tenth of the steps, HELD OUT the lowest loss on held-out images;
@@ -40,7 +40,11 @@ def runs(folder: Path, sheet: Path | None) -> None:
     """
     from hublora.workflows.list_runs import list_runs, write_runs_sheet
 
-    found = list_runs(folder)
+    if folder is None:
+        folder = Path("runs")
+        found = list_runs(folder) if folder.is_dir() else []  # nobody has trained here yet
+    else:
+        found = list_runs(folder)
     if sheet is not None:
         write_runs_sheet(found, sheet)
         out.note(f"Wrote the sheet: {sheet}")

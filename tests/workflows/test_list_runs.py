@@ -123,13 +123,18 @@ def test_a_sheet_replaces_no_file_of_somebody_else(
         assert done.status == 0, done.err
 
 
-def test_a_person_reads_a_table(runs: Path, hublora_cli: Cli, tmp_path: Path) -> None:
+def test_a_person_reads_a_table(
+    runs: Path, hublora_cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     lines = hublora_cli("runs", str(runs)).out.splitlines()
     assert lines[0].split()[:5] == ["RUN", "STATE", "STEP", "LOSS", "HELD"]
     (stopped,) = (line for line in lines if line.startswith(f"{runs}/stopped "))
     assert "4/6" in stopped
     assert f"  Resume: hublora train --resume {runs}/stopped" in lines
     assert "There are no trainings" in hublora_cli("runs", str(tmp_path)).out
+    monkeypatch.chdir(tmp_path)
+    first = hublora_cli("runs")
+    assert (first.status, first.out) == (0, "There are no trainings in runs.\n")
     missing = hublora_cli("runs", str(tmp_path / "nowhere"))
     assert missing.status == 1
     assert "does not exist" in missing.err

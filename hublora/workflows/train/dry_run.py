@@ -124,6 +124,7 @@ def dry_run(
     Raises:
         HubloraError: The training could not start, for lack of disk space for example.
     """
+    # Over 60 lines because every figure of the report has one here.
     from hublora.training.accelerator import device_name
     from hublora.training.distributed import join_processes
     from hublora.training.preservation import preservation_note

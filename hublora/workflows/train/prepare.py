@@ -116,6 +116,7 @@ def _check(
 ) -> PreparedRun:
     """Resolve what the settings name, and check it against a checkpoint, which messages call
     `label` where its folder is a temporary one."""
+    # Over 60 lines because each check needs what those before it found.
     import torch
 
     from hublora.training.accelerator import make_accelerator, weight_dtype
