@@ -1,4 +1,7 @@
-"""Sets up a training session: adapters, token embeddings, optimizer, schedule, streams."""
+"""Sets up a training session: adapters, token embeddings, optimizer, schedule, streams.
+
+Over 300 lines because the parts of a session are set up here, each from those before it.
+"""
 
 from __future__ import annotations
 
