@@ -63,7 +63,7 @@ def generate(
             callback(Progress("Generating", before + round(share * steps), total))
 
         listener = no_callback if plan.prompt in noted else callback
-        inputs = _inputs(pipe, plan, expansions[plan.prompt], listener)
+        inputs = prompt_inputs(pipe, plan, expansions[plan.prompt], listener)
         noted.add(plan.prompt)
         if conditions is not None and conditions.has_images:
             size = _size_for(conditions, plan, step_size, pipe, listener)
@@ -154,9 +154,21 @@ def library_versions() -> dict[str, str]:
     return {name: version(name) for name in ("torch", "diffusers", "transformers", "peft")}
 
 
-def _inputs(pipe: Any, plan: Sampling, expanded: Expanded, callback: Callback) -> Mapping[str, Any]:
+def prompt_inputs(
+    pipe: Any, plan: Sampling, expanded: Expanded, callback: Callback
+) -> Mapping[str, Any]:
     """Return the arguments of the pipeline's call that state prompts, or their embeddings, and
-    guidance."""
+    guidance.
+
+    Args:
+        pipe: A pipeline with its composition in `pipe.hublora`.
+        plan: Settings of the image.
+        expanded: Its prompt, expanded.
+        callback: Called with each event (`hublora.progress.Event`).
+
+    Raises:
+        ConfigError: A prompt cannot be encoded.
+    """
     from hublora.generation import prompts
 
     family = pipe.hublora.base.family

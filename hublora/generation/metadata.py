@@ -34,6 +34,16 @@ def save_image(image: Image.Image, path: Path, facts: Mapping[str, Any]) -> None
         path: Path of the PNG; replaced if it exists.
         facts: JSON values for the chunk `hublora`.
     """
+    write_atomically(path, encode_image(image, facts))
+
+
+def encode_image(image: Image.Image, facts: Mapping[str, Any]) -> bytes:
+    """Return a PNG with metadata.
+
+    Args:
+        image: Image to encode.
+        facts: JSON values for the chunk `hublora`.
+    """
     from PIL.PngImagePlugin import PngInfo
 
     info = PngInfo()
@@ -41,7 +51,7 @@ def save_image(image: Image.Image, path: Path, facts: Mapping[str, Any]) -> None
     info.add_itxt("parameters", _parameters(facts))
     buffer = io.BytesIO()
     image.save(buffer, "PNG", pnginfo=info)
-    write_atomically(path, buffer.getvalue())
+    return buffer.getvalue()
 
 
 def read_image(path: Path) -> dict[str, Any]:

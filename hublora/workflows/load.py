@@ -11,7 +11,7 @@ from hublora.adapter_weights import CompositionMode, Weight
 from hublora.errors import ConfigError
 from hublora.families.registry import DENOISERS
 from hublora.generation.composition import Composition, check_licenses
-from hublora.generation.lora.cache import DEFAULT_LIMIT, AdapterCache
+from hublora.generation.lora.cache import DEFAULT_LIMIT, AdapterCache, CachedAdapter
 from hublora.generation.offload import check_offload, place
 from hublora.generation.options import LoadOptions, UseOptions, check_options
 from hublora.generation.speed import use_speed
@@ -89,7 +89,7 @@ def load_pipeline(
     check_quantization(quantize, device)
     base, base_revision = options.get("base"), options.get("base_revision")
     opened_refs = [load_adapters([one], callback) for one in wanted]
-    found = _join(opened_refs)
+    found = join_refs(opened_refs)
     _report_lost_mode(opened_refs, options.get("compose"), callback)
     if found.lock and base is None:
         base, base_revision = found.lock.base.repo, found.lock.base.commit
@@ -153,7 +153,7 @@ def use(
     with adapter_cache.lock:
         composition = _composition_of(pipe)
         opened = [_load_or_find(adapter_cache, one, callback) for one in wanted]
-        found = _join(opened)
+        found = join_refs(opened)
         _report_lost_mode(opened, compose, callback)
         check_licenses(composition.base, found.adapters, commercial, callback)
         before = composition.speed
@@ -240,7 +240,8 @@ def _load_or_find(
     )
 
 
-def _join(opened: Sequence[ResolvedRefs]) -> ResolvedRefs:
+def join_refs(opened: Sequence[ResolvedRefs]) -> ResolvedRefs:
+    """Return what several refs resolve to as one: a composition beside others is its adapters."""
     if len(opened) == 1:
         return opened[0]
     return ResolvedRefs(tuple(adapter for one in opened for adapter in one.adapters))
@@ -283,6 +284,24 @@ def _activate(
     mode = mode or (found.lock.compose if found.lock else "sum")
     weights = [adapter.weight for adapter in found.adapters]
     adapter_cache.activate(cached, weights, mode)
+    return composed(composition, found, cached, mode)
+
+
+def composed(
+    composition: Composition,
+    found: ResolvedRefs,
+    cached: Sequence[CachedAdapter],
+    mode: CompositionMode,
+) -> Composition:
+    """Return a pipeline's composition with these adapters in place of its own.
+
+    Args:
+        composition: The pipeline's.
+        found: The adapters, with their refs and weights.
+        cached: The same, in memory.
+        mode: How they act together.
+    """
+    weights = [adapter.weight for adapter in found.adapters]
     return replace(
         composition,
         adapters=tuple(

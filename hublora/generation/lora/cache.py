@@ -49,6 +49,7 @@ class AdapterCache:
         max_rank: Rank of every layer's buffers, at least (`hublora.generation.lora.component`).
 
     Attributes:
+        manager: Fits adapters to the pipeline.
         adapter_schedule: Activates the adapters.
         lock: Held while the pipeline's adapters change, and by `hublora.using` until its end.
     """
@@ -60,8 +61,8 @@ class AdapterCache:
 
         self._pipe, self._base, self._limit = pipe, base, limit
         self.lock = threading.RLock()
-        self._manager = LoraManager(pipe, max_rank)
-        self.adapter_schedule = AdapterSchedule(self._manager, getattr(pipe, base.family.denoiser))
+        self.manager = LoraManager(pipe, max_rank)
+        self.adapter_schedule = AdapterSchedule(self.manager, getattr(pipe, base.family.denoiser))
         self._cached: OrderedDict[str, CachedAdapter] = OrderedDict()
         self._pinned: dict[str, tuple[AdapterRef, str]] = {}
         self._tokens: dict[str, dict[str, tuple[str, ...]]] = {}
@@ -107,7 +108,7 @@ class AdapterCache:
         """
         missing = {_key(one): one for one in adapters if _key(one) not in self._cached}
         fitted = {
-            key: self._manager.fit(one.adapter, one.label, self._base.name)
+            key: self.manager.fit(one.adapter, one.label, self._base.name)
             for key, one in missing.items()
         }
         for key, one in missing.items():
@@ -126,7 +127,7 @@ class AdapterCache:
         self.adapter_schedule.activate([one.fitted for one in adapters], weights, mode)
         for one in adapters:
             self._cached.move_to_end(_key(one.loaded))
-        self._discard_idle({_key(one.loaded) for one in adapters})
+        self.discard_idle(adapters)
 
     def _add_triggers(self, loaded: LoadedAdapter) -> AdapterTriggers:
         """Add the adapter's learned tokens to the pipeline; return its triggers."""
@@ -138,9 +139,11 @@ class AdapterCache:
         trigger_words = loaded.adapter.facts.trigger_words
         return AdapterTriggers(loaded.label, trigger_words, self._tokens.get(key, {}))
 
-    def _discard_idle(self, active: Iterable[str]) -> None:
-        idle = [key for key in self._cached if key not in set(active)]
-        for key in idle:
+    def discard_idle(self, active: Iterable[CachedAdapter]) -> None:
+        """Discard the adapters that were not used for longest, but for `active` ones, until the
+        limit holds."""
+        used = {_key(one.loaded) for one in active}
+        for key in [key for key in self._cached if key not in used]:
             if self.nbytes <= self._limit:
                 return
             del self._cached[key]

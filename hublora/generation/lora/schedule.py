@@ -115,7 +115,7 @@ class AdapterSchedule:
         self._reserve()
         self._step, self._progress = None, 0.0
         for component in self._manager.components:
-            if _reads_text(component):
+            if reads_text(component):
                 self._activate(component, None, 0.0)
         self._activate_denoiser(self._turn(0))
 
@@ -170,9 +170,7 @@ class AdapterSchedule:
             for index in self._layered:
                 self._activate_denoiser(index)
                 results.append(predict(*args, **kwargs))
-            if isinstance(results[0], tuple):
-                return (_mean([result[0] for result in results]), *results[0][1:])
-            return type(results[0])(sample=_mean([result.sample for result in results]))
+            return mean_prediction(results)
 
         self._denoiser.forward = forward
 
@@ -182,7 +180,7 @@ class AdapterSchedule:
         for component in {name for packed in active for name in packed}:
             self._manager.component(component)
         for component, lora in self._manager.components.items():
-            together = self._mode == "sum" or _reads_text(component)
+            together = self._mode == "sum" or reads_text(component)
             lora.reserve([one[component] for one in active if component in one], together)
 
     def _turn(self, step: int) -> int | None:
@@ -193,7 +191,7 @@ class AdapterSchedule:
 
     def _activate_denoiser(self, alone: int | None) -> None:
         for component in self._manager.components:
-            if not _reads_text(component):
+            if not reads_text(component):
                 self._activate(component, alone, self._progress)
 
     def _activate(self, component: str, alone: int | None, progress: float) -> None:
@@ -201,7 +199,7 @@ class AdapterSchedule:
         for index, (adapter, weight) in enumerate(zip(self.adapters, self._weights, strict=True)):
             if component in adapter.packed and alone in (None, index):
                 packed = adapter.packed[component]
-                active.append((packed, _factors(weight, component, packed.layers, progress)))
+                active.append((packed, layer_factors(weight, component, packed.layers, progress)))
         self._manager.component(component).activate(active)
 
 
@@ -239,11 +237,12 @@ def pipeline_of(denoiser: Any) -> Any | None:
     return None
 
 
-def _reads_text(component: str) -> bool:
+def reads_text(component: str) -> bool:
+    """Tell whether a component encodes prompts."""
     return component.startswith("text_encoder")
 
 
-def _factors(
+def layer_factors(
     weight: Weight, component: str, modules: Sequence[str], progress: float
 ) -> float | list[float]:
     """Return the weight of a component's layers, one number where it is one."""
@@ -265,7 +264,7 @@ def _check_blocks(weight: Weight, adapter: FittedAdapter) -> None:
 
 def _block_of(component: str, module: str) -> str:
     """Return the name of a layer's block as a weight writes it."""
-    if _reads_text(component):
+    if reads_text(component):
         return "text"
     if found := find_block(module):
         return found[0]
@@ -273,5 +272,14 @@ def _block_of(component: str, module: str) -> str:
     return f"{first}.{second}" if second.isdigit() else first
 
 
-def _mean(tensors: Sequence[Any]) -> Any:
-    return functools.reduce(lambda one, other: one + other, tensors) / len(tensors)
+def mean_prediction(results: Sequence[Any]) -> Any:
+    """Return the mean of what a denoiser returned, called with each adapter alone."""
+    if isinstance(results[0], tuple):
+        return (_mean([result[0] for result in results]), *results[0][1:])
+    return type(results[0])(sample=_mean([result.sample for result in results]))
+
+
+def _mean(values: Sequence[Any]) -> Any:
+    if isinstance(values[0], list):  # one tensor for each sample
+        return [_mean(samples) for samples in zip(*values, strict=True)]
+    return functools.reduce(lambda one, other: one + other, values) / len(values)

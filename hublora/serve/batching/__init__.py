@@ -1,0 +1,1 @@
+"""Batches of denoiser calls, in which every request has its own adapters."""

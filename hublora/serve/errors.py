@@ -1,0 +1,17 @@
+"""What a server says no with, besides what generating raises."""
+
+from __future__ import annotations
+
+from hublora.errors import HubloraError
+
+
+class Overloaded(HubloraError):
+    """More requests wait than the server lets in."""
+
+
+class TimedOut(HubloraError):
+    """A request was not done within its time."""
+
+
+class Cancelled(Exception):
+    """The client of a request is gone, or asked to stop it."""
