@@ -9,6 +9,7 @@ import pytest
 from hublora.localhub import import_folder
 from tests.flow_pipelines import FLOW_PIPELINES
 from tests.lora import random_adapter, save_adapter
+from tests.serve.meeting import meet
 
 
 @pytest.mark.parametrize("name", ["sdxl", *FLOW_PIPELINES])
@@ -43,8 +44,7 @@ def test_an_image_has_the_same_bits_whoever_is_in_its_batch(
         ]
         alone = [engine.submit(one).result().png for one in requests]
         assert len(set(alone)) == len(models)
-        mixed = [done.result().png for done in [engine.submit(one) for one in requests]]
-        assert mixed == alone
+        assert [one.png for one in meet(engine, requests)] == alone
         assert max(engine.batch_sizes) > 1
     finally:
         engine.close()
