@@ -20,6 +20,7 @@ COMMANDS = {
     "train": ("hublora.cli.train", "Train an adapter on captioned images."),
     "runs": ("hublora.cli.runs", "List the trainings below a folder."),
     "run": ("hublora.cli.run", "Generate images with adapters from the Hub."),
+    "serve": ("hublora.cli.serve", "Generate images for others, over HTTP."),
     "search": ("hublora.cli.search", "Find adapters on the Hub."),
     "compose": ("hublora.cli.compose", "Combine several adapters into one repo or file."),
     "replay": ("hublora.cli.replay", "Generate an image again from its own metadata."),

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import logging
 import os
-import signal
-import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
@@ -18,6 +15,7 @@ from typing import IO, Any
 import uvicorn
 
 from hublora.errors import HubloraError
+from hublora.http_server import ReadyServer, listen
 
 from .app import Hub, Settings
 from .guard import MAX_HEADER_BYTES, is_loopback
@@ -51,13 +49,13 @@ def serve(
     alone = _only_server(store)
     store.recover()
     token = store.first_user(settings.user)
-    listener = _listen(settings.host, settings.port)
+    listener = listen(settings.host, settings.port, ACCEPTED_AT_ONCE)
     port = listener.getsockname()[1]
     scheme = "https" if tls else "http"
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     url = settings.public_url or f"{scheme}://{host}:{port}"
     hub = Hub(store, replace(settings, port=port))
-    server = _Server(_config(hub, tls), lambda: ready(url, token))
+    server = ReadyServer(_config(hub, tls), lambda: ready(url, token))
     if stop_with_stdin:
         threading.Thread(target=_stop_at_eof, args=(server,), daemon=True).start()
     # Work in threads lets the event loop in every millisecond: who only asks for /health is served.
@@ -94,36 +92,6 @@ def _config(hub: Hub, tls: tuple[str, str] | None) -> uvicorn.Config:
     )
 
 
-class _Server(uvicorn.Server):
-    """Says when it answers; to be told to stop is no failure."""
-
-    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
-        super().__init__(config)
-        self._ready = ready
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Stop gracefully on Ctrl-C and SIGTERM, and then just return."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {
-            number: signal.signal(number, self.handle_exit)
-            for number in (signal.SIGINT, signal.SIGTERM)
-        }
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start, then tell."""
-        await super().startup(sockets)
-        if self.started:
-            self._ready()
-
-
 def _only_server(store: Store) -> IO[str]:
     """Hold the data folder against a second server; the kernel lets go when we die.
 
@@ -139,23 +107,6 @@ def _only_server(store: Store) -> IO[str]:
             f"Another Hub serves {store.folder} already.", "Use that one, or another --data folder."
         ) from problem
     return lock
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # With the protocol named, asyncio sends small answers at once (TCP_NODELAY).
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-    except OSError as problem:
-        listener.close()
-        raise HubloraError(
-            f"Cannot listen on {host}:{port}: {problem.strerror}.",
-            "Take another port with --port, or a free one with --port 0.",
-        ) from problem
-    listener.listen(ACCEPTED_AT_ONCE)
-    return listener
 
 
 def _stop_at_eof(server: Any) -> None:

@@ -55,8 +55,9 @@ class Engine:
     def __init__(self, base: str, settings: EngineSettings | None = None) -> None:
         self.settings = settings or EngineSettings()
         options: LoadOptions = {"base": base, "device": self.settings.device}
-        options |= {"dtype": self.settings.dtype, "cache_bytes": self.settings.cache_bytes}
-        options |= {"commercial": self.settings.commercial}
+        options |= {"dtype": self.settings.dtype, "commercial": self.settings.commercial}
+        if self.settings.cache_bytes is not None:
+            options["cache_bytes"] = self.settings.cache_bytes
         self.pipeline = load_pipeline((), options)
         self._composition: Composition = self.pipeline.hublora
         self.adapters = AdapterStore(
@@ -76,6 +77,11 @@ class Engine:
     def base(self) -> str:
         """Name of the base."""
         return self._composition.base.name
+
+    @property
+    def resolution(self) -> int:
+        """Side of the images that the base was trained on, in pixels."""
+        return self._family.resolution(self.pipeline)
 
     @property
     def waiting(self) -> int:

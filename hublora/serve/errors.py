@@ -9,6 +9,10 @@ class Overloaded(HubloraError):
     """More requests wait than the server lets in."""
 
 
+class Loading(HubloraError):
+    """The base is not loaded yet."""
+
+
 class TimedOut(HubloraError):
     """A request was not done within its time."""
 

@@ -99,7 +99,8 @@ def _parse_remote(text: str, allow_urls: bool) -> AdapterRef:
         (ref,) = parse_refs([f"hf://{text.strip().removeprefix('hf://')}"])
     if ref.kind == "local":
         raise RefError(
-            f"{text.strip()!r} is not a repo of the Hub.", "Name an adapter like user/name@main:0.8."
+            f"{text.strip()!r} is not a repo of the Hub.",
+            "Name an adapter like user/name@main:0.8.",
         )
     if ref.kind == "url" and not allow_urls:
         raise RefError(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hublora.errors import ConfigError
-from hublora.generation.lora.cache import DEFAULT_LIMIT
 
 
 @dataclass(frozen=True)
@@ -18,7 +17,8 @@ class EngineSettings:
         most_requests: Requests in a batch, at most.
         most_waiting: Requests that wait beside those that run, at most.
         timeout: Seconds that a request may take, waiting included.
-        cache_bytes: Memory that adapters may take which no running request has.
+        cache_bytes: Memory that adapters may take which no running request has; None for the
+            default of `hublora.load`.
         recheck_seconds: How long a branch or tag is taken to be at the commit that it was at.
         commercial: Refuse adapters and bases whose licence forbids commercial use.
     """
@@ -28,7 +28,7 @@ class EngineSettings:
     most_requests: int = 8
     most_waiting: int = 64
     timeout: float = 300.0
-    cache_bytes: int = DEFAULT_LIMIT
+    cache_bytes: int | None = None
     recheck_seconds: float = 60.0
     commercial: bool = False
 

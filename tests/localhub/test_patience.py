@@ -18,9 +18,9 @@ import httpx
 import pytest
 from huggingface_hub import HfApi
 
+from hublora.http_server import listen
 from hublora.localhub import LocalHub
 from hublora.localhub.app import Hub, Settings
-from hublora.localhub.serve import _listen
 from hublora.localhub.store import Store
 
 LARGE = os.urandom(1 << 20) * 24
@@ -195,7 +195,7 @@ def test_small_answers_are_sent_at_once():
     """Nagle's algorithm would hold them back until the client acknowledges, 40 ms later."""
 
     async def accepted() -> int:
-        loop, listener = asyncio.get_running_loop(), _listen("127.0.0.1", 0)
+        loop, listener = asyncio.get_running_loop(), listen("127.0.0.1", 0)
         found: asyncio.Future[int] = loop.create_future()
 
         class Looks(asyncio.Protocol):

@@ -69,7 +69,12 @@ def test_it_is_the_image_that_run_makes(
     for index, refs in enumerate(zip(names[2:], names[:3], strict=True)):
         compose = ("sum", "switch", "composite")[index]
         (path,) = hublora.run(
-            refs, "a hill", output=tmp_path / f"{index}.png", seed=index, steps=3, device="cpu",
+            refs,
+            "a hill",
+            output=tmp_path / f"{index}.png",
+            seed=index,
+            steps=3,
+            device="cpu",
             compose=compose,
         )
         found = engine.submit(request("|".join(refs), seed=index, compose=compose)).result()

@@ -63,9 +63,9 @@ def split(result: Any, count: int, rows: int) -> list[Any]:
     if isinstance(result, torch.Tensor):
         return list(result.split(rows))
     if isinstance(result, Mapping):  # diffusers' BaseOutput
-        parts = {name: split(value, count, rows) for name, value in result.items()}
+        fields = {name: split(value, count, rows) for name, value in result.items()}
         return [
-            type(result)(**{name: part[index] for name, part in parts.items()})
+            type(result)(**{name: part[index] for name, part in fields.items()})
             for index in range(count)
         ]
     if isinstance(result, list) and len(result) == count * rows:

@@ -29,9 +29,9 @@ class RowInvariance:
         self.requests = 1
         for module in model.modules():
             if isinstance(module, torch.nn.Linear):
-                module.forward = _padded(module)  # type: ignore[method-assign]
+                module.forward = _padded(module)
             elif isinstance(module, torch.nn.Conv2d):
-                module.forward = self._alone(module)  # type: ignore[method-assign]
+                module.forward = self._alone(module)
 
     def _alone(self, module: torch.nn.Conv2d) -> Any:
         compute = module.forward
