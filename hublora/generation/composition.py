@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from hublora._version import __version__
@@ -17,10 +17,10 @@ from hublora.generation.speed import speed_adapters
 from hublora.hub.resolve import license_of
 from hublora.progress import Callback, Note
 from hublora.resolution.base import Base
-from hublora.resolution.composition_parts import LoadedAdapter
+from hublora.resolution.composition_parts import LoadedAdapter, ResolvedRefs
 
 if TYPE_CHECKING:
-    from hublora.generation.lora.cache import AdapterCache
+    from hublora.generation.lora.cache import AdapterCache, CachedAdapter
     from hublora.memory.quantization import Quantization
     from hublora.resolution.lockfile import Lockfile
 
@@ -91,6 +91,32 @@ class Composition:
     def expand(self, text: str, trigger: TriggerMode = "auto") -> Expanded:
         """Return the expanded prompt and the trigger words that were added."""
         return expand(text, self.triggers, trigger)
+
+    def with_adapters(
+        self, found: ResolvedRefs, cached: Sequence[CachedAdapter], mode: CompositionMode
+    ) -> Composition:
+        """Return the composition with other adapters in place of its own.
+
+        Args:
+            found: Refs and weights of the adapters, in order.
+            cached: The adapters in memory, in the same order as in `found.adapters`.
+            mode: "sum", "switch" or "composite".
+        """
+        weights = [adapter.weight for adapter in found.adapters]
+        return replace(
+            self,
+            adapters=tuple(
+                replace(one.loaded, asked=adapter.asked, weight=adapter.weight)
+                for one, adapter in zip(cached, found.adapters, strict=True)
+            ),
+            triggers=tuple(
+                replace(one.triggers, automatic=weight.positive)
+                for one, weight in zip(cached, weights, strict=True)
+            ),
+            mode=mode,
+            lock=found.lock,
+            name=found.composition,
+        )
 
     def facts(self) -> dict[str, Any]:
         """Return its facts for an image's metadata."""

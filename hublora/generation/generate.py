@@ -163,7 +163,7 @@ def prompt_inputs(
     Args:
         pipe: A pipeline with its composition in `pipe.hublora`.
         plan: Settings of the image.
-        expanded: Its prompt, expanded.
+        expanded: Text of the prompt with trigger words, and those that were added.
         callback: Called with each event (`hublora.progress.Event`).
 
     Raises:

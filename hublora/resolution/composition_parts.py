@@ -147,10 +147,14 @@ def load_adapters(wanted: Sequence[WeightedRef], callback: Callback = no_callbac
         AdapterError: A file is broken, is not an adapter, or has another hash than its lockfile
             names.
     """
-    loaded = [_load(one, callback) for one in wanted]
-    if len(loaded) == 1:
-        return loaded[0]
-    return ResolvedRefs(tuple(part for one in loaded for part in one.adapters))
+    return join_refs([_load(one, callback) for one in wanted])
+
+
+def join_refs(opened: Sequence[ResolvedRefs]) -> ResolvedRefs:
+    """Return what several refs resolve to as one; a composition beside others is its adapters."""
+    if len(opened) == 1:
+        return opened[0]
+    return ResolvedRefs(tuple(adapter for one in opened for adapter in one.adapters))
 
 
 def _load(wanted: WeightedRef, callback: Callback) -> ResolvedRefs:

@@ -17,9 +17,8 @@ from hublora.generation.lora.schedule import layer_factors, mean_prediction, rea
 from hublora.generation.lora.step_counter import StepCounter
 from hublora.progress import no_callback
 from hublora.refs import AdapterRef
-from hublora.resolution.composition_parts import ResolvedRefs, WeightedRef, load_adapters
+from hublora.resolution.composition_parts import ResolvedRefs, WeightedRef, join_refs, load_adapters
 from hublora.serve.batching.row_lora import RequestLoras
-from hublora.workflows.load import composed, join_refs
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ class StepAdapters:
     """Which adapters of a request change the denoiser at which step.
 
     Args:
-        adapters: Those of the request.
+        adapters: The request's, opened (`AdapterStore.using`).
         denoiser: Component that predicts.
         scheduler: The request's own.
         scheduler_timestep: The scheduler's timestep for the one that the denoiser is called with.
@@ -80,7 +79,7 @@ class StepAdapters:
         """Return the denoiser's prediction at a timestep.
 
         Args:
-            timestep: What the denoiser is called with.
+            timestep: Timestep of the denoiser's call: a number, or a tensor of equal ones.
             call: Calls the denoiser with adapters.
         """
         step, progress = 0, 0.0
@@ -124,7 +123,7 @@ class AdapterStore:
         """Open adapters; they stay in memory as long as the block lasts.
 
         Args:
-            refs: Their refs, with weights.
+            refs: Adapter refs, each with a weight from -1000 to 1000.
             mode: How they act together; None as a composition says, else "sum".
 
         Raises:
@@ -141,7 +140,7 @@ class AdapterStore:
             self._used.update(cached)
         mode = mode or (found.lock.compose if found.lock else "sum")
         try:
-            yield RequestAdapters(composed(self._empty, found, cached, mode), cached)
+            yield RequestAdapters(self._empty.with_adapters(found, cached, mode), cached)
         finally:
             with self._cache.lock:
                 self._used.subtract(cached)

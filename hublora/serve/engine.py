@@ -29,7 +29,7 @@ from hublora.serve.batching.invariance import RowInvariance
 from hublora.serve.batching.rendezvous import Rendezvous
 from hublora.serve.batching.row_lora import RequestLoras, RowLora
 from hublora.serve.errors import Overloaded
-from hublora.serve.requests import GeneratedImage, GenerationRequest, Ticket
+from hublora.serve.requests import GenerationRequest, ServedImage, Ticket
 from hublora.serve.settings import EngineSettings
 from hublora.workflows.load import load_pipeline
 
@@ -103,7 +103,7 @@ class Engine:
 
     def submit(
         self, request: GenerationRequest, ticket: Ticket | None = None
-    ) -> Future[GeneratedImage]:
+    ) -> Future[ServedImage]:
         """Accept a request; its image is the future's result.
 
         Raises:
@@ -124,11 +124,11 @@ class Engine:
         self._threads.shutdown()
         self._rendezvous.close()
 
-    def _finished(self, _: Future[GeneratedImage]) -> None:
+    def _finished(self, _: Future[ServedImage]) -> None:
         with self._lock:
             self._accepted -= 1
 
-    def _generate(self, request: GenerationRequest, ticket: Ticket) -> GeneratedImage:
+    def _generate(self, request: GenerationRequest, ticket: Ticket) -> ServedImage:
         ticket.check()
         with self.adapters.using(request.refs, request.compose) as adapters:
             composition = adapters.composition
@@ -140,7 +140,7 @@ class Engine:
             facts = image_facts(composition, plan, request.trigger)
             facts |= {"size": f"{image.width}x{image.height}"}
             prompt = facts.get("expanded_prompt", plan.prompt)
-            return GeneratedImage(encode_image(image, facts), prompt, plan.seed, facts)
+            return ServedImage(encode_image(image, facts), prompt, plan.seed, facts)
 
     def _pipeline(self, plan: Sampling, adapters: RequestAdapters) -> Any:
         """Return the pipeline of one request: shared components, a scheduler of its own, and the
@@ -227,7 +227,7 @@ class _SharedDenoiser:
 
     Args:
         model: The denoiser.
-        rendezvous: Where its calls meet.
+        rendezvous: Joins its calls with those of other requests.
         steps: Adapters of the request.
     """
 

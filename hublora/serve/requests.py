@@ -34,7 +34,7 @@ class GenerationRequest:
 
 
 @dataclass(frozen=True)
-class GeneratedImage:
+class ServedImage:
     """An image and what is known of it.
 
     Attributes:

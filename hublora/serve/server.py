@@ -33,8 +33,8 @@ def serve(service: Service, address: Address, ready: Callable[[str], None]) -> N
     """Serve until Ctrl-C or SIGTERM; what was accepted is finished.
 
     Args:
-        service: What is served.
-        address: Where.
+        service: Engine and settings, not yet loaded.
+        address: Host and port.
         ready: Called once with the URL, when the server answers; the base may still be loading.
 
     Raises:

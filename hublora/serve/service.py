@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from hublora.errors import AccessError, ConfigError, HubError, HubloraError, NotFoundError
 from hublora.serve.errors import Cancelled, Loading, Overloaded, TimedOut
-from hublora.serve.requests import GeneratedImage, GenerationRequest, Ticket, parse_model
+from hublora.serve.requests import GenerationRequest, ServedImage, Ticket, parse_model
 from hublora.serve.settings import EngineSettings, ServerSettings
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class Service:
     Args:
         base: Hub id or folder of the base.
         engine_settings: How it is served.
-        settings: What the server answers.
+        settings: Key, and limits of a call.
     """
 
     def __init__(
@@ -94,13 +94,13 @@ class Service:
 
     async def generate(
         self, request: GenerationRequest, count: int, client: Request
-    ) -> list[GeneratedImage]:
+    ) -> list[ServedImage]:
         """Return images of a request, the k-th with the seed `seed + k`.
 
         Args:
             request: The request.
             count: Number of images.
-            client: Its HTTP request; when the client is gone, nothing more is generated.
+            client: HTTP request of the client; when it is disconnected, generating ends.
 
         Raises:
             HubloraError: Something is wrong with it, or it takes too long.

@@ -45,7 +45,7 @@ class ServerSettings:
     """What the server answers, and to whom.
 
     Attributes:
-        key: What clients authenticate with; None lets everybody in.
+        key: Secret text that clients send as a bearer token; None lets everybody in.
         most_pixels: Pixels of an image, at most.
         most_steps: Denoising steps of an image, at most.
         most_images: Images of one call, at most.

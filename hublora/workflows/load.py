@@ -11,7 +11,7 @@ from hublora.adapter_weights import CompositionMode, Weight
 from hublora.errors import ConfigError
 from hublora.families.registry import DENOISERS
 from hublora.generation.composition import Composition, check_licenses
-from hublora.generation.lora.cache import DEFAULT_LIMIT, AdapterCache, CachedAdapter
+from hublora.generation.lora.cache import DEFAULT_LIMIT, AdapterCache
 from hublora.generation.offload import check_offload, place
 from hublora.generation.options import LoadOptions, UseOptions, check_options
 from hublora.generation.speed import use_speed
@@ -22,6 +22,7 @@ from hublora.resolution.choose_base import choose_base
 from hublora.resolution.composition_parts import (
     ResolvedRefs,
     WeightedRef,
+    join_refs,
     load_adapters,
     parse_weighted_refs,
 )
@@ -240,13 +241,6 @@ def _load_or_find(
     )
 
 
-def join_refs(opened: Sequence[ResolvedRefs]) -> ResolvedRefs:
-    """Return what several refs resolve to as one: a composition beside others is its adapters."""
-    if len(opened) == 1:
-        return opened[0]
-    return ResolvedRefs(tuple(adapter for one in opened for adapter in one.adapters))
-
-
 def _report_lost_mode(
     opened: Sequence[ResolvedRefs], mode: CompositionMode | None, callback: Callback
 ) -> None:
@@ -284,35 +278,4 @@ def _activate(
     mode = mode or (found.lock.compose if found.lock else "sum")
     weights = [adapter.weight for adapter in found.adapters]
     adapter_cache.activate(cached, weights, mode)
-    return composed(composition, found, cached, mode)
-
-
-def composed(
-    composition: Composition,
-    found: ResolvedRefs,
-    cached: Sequence[CachedAdapter],
-    mode: CompositionMode,
-) -> Composition:
-    """Return a pipeline's composition with these adapters in place of its own.
-
-    Args:
-        composition: The pipeline's.
-        found: The adapters, with their refs and weights.
-        cached: The same, in memory.
-        mode: How they act together.
-    """
-    weights = [adapter.weight for adapter in found.adapters]
-    return replace(
-        composition,
-        adapters=tuple(
-            replace(one.loaded, asked=adapter.asked, weight=adapter.weight)
-            for one, adapter in zip(cached, found.adapters, strict=True)
-        ),
-        triggers=tuple(
-            replace(one.triggers, automatic=weight.positive)
-            for one, weight in zip(cached, weights, strict=True)
-        ),
-        mode=mode,
-        lock=found.lock,
-        name=found.composition,
-    )
+    return composition.with_adapters(found, cached, mode)

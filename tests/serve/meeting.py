@@ -6,10 +6,10 @@ import threading
 from collections.abc import Sequence
 
 from hublora.serve.engine import Engine
-from hublora.serve.requests import GeneratedImage, GenerationRequest, Ticket
+from hublora.serve.requests import GenerationRequest, ServedImage, Ticket
 
 
-def meet(engine: Engine, requests: Sequence[GenerationRequest]) -> list[GeneratedImage]:
+def meet(engine: Engine, requests: Sequence[GenerationRequest]) -> list[ServedImage]:
     """Return the images of requests that go on together from their second step on.
 
     Args:

@@ -35,7 +35,7 @@ class Parameters(BaseModel):
     trigger: TriggerMode = "auto"
 
 
-class TextToImage(BaseModel):
+class InferenceCall(BaseModel):
     """The body of `InferenceClient.text_to_image`."""
 
     model_config = ConfigDict(extra="forbid")
@@ -46,7 +46,7 @@ class TextToImage(BaseModel):
 
 @router.post("/")
 @router.post("/models/{ref:path}")
-async def text_to_image(body: TextToImage, client: Request, ref: str = "") -> Response:
+async def text_to_image(body: InferenceCall, client: Request, ref: str = "") -> Response:
     """Generate an image of a prompt; the answer is the PNG."""
     service: Service = client.app.state.service
     sampling = body.parameters.model_dump(exclude={"compose", "trigger"})
