@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -162,3 +163,21 @@ def test_a_host_that_others_reach_wants_a_key(cli: Any) -> None:
     done = cli("serve", "--base", "bases/epsilon", "--host", "0.0.0.0", "--port", "0")
     assert done.returncode == 1
     assert "HUBLORA_SERVE_KEY" in done.stderr
+
+
+def test_what_the_docs_show_runs(
+    served: dict[str, str],
+    adapters: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "serving.md").read_text()
+    snippets = re.findall(r"^```python\n(.*?)^```$", text, re.M | re.S)
+    assert len(snippets) == 2
+    monkeypatch.chdir(tmp_path)
+    for name in ("HUBLORA_SERVE_URL", "HUBLORA_SERVE_KEY"):
+        monkeypatch.setenv(name, served[name])
+    for snippet in snippets:
+        exec(snippet.replace("hublora/tiny-stripes-lora", adapters["attention"]), {})
+        assert (tmp_path / "fish.png").stat().st_size
+        (tmp_path / "fish.png").unlink()
