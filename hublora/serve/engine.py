@@ -15,8 +15,14 @@ from hublora.generation.composition import Composition
 from hublora.generation.generate import image_facts, prompt_inputs
 from hublora.generation.metadata import encode_image
 from hublora.generation.options import LoadOptions
-from hublora.generation.sample import Sampling, check_plan, sample, sampling_for
-from hublora.generation.schedulers import use_scheduler
+from hublora.generation.sample import (
+    Sampling,
+    check_plan,
+    sample,
+    sampling_with,
+    use_scheduler_of,
+)
+from hublora.generation.speed import use_speed
 from hublora.progress import no_callback
 from hublora.serve.adapters import (
     AdapterStore,
@@ -99,7 +105,7 @@ class Engine:
         Raises:
             ConfigError: One of them is out of range, or not of this base.
         """
-        return sampling_for(self._composition.base, request.prompt, **request.sampling)
+        return sampling_with(self._composition, request.prompt, **request.sampling)
 
     def submit(
         self, request: GenerationRequest, ticket: Ticket | None = None
@@ -134,7 +140,7 @@ class Engine:
             composition = adapters.composition
             if composition.lock:
                 request = replace(request, prompt=composition.lock.fill(request.prompt))
-            plan = self.plan(request)
+            plan = sampling_with(composition, request.prompt, **request.sampling)
             pipe = self._pipeline(plan, adapters)
             image = self._sample(pipe, plan, adapters, request, ticket)
             facts = image_facts(composition, plan, request.trigger)
@@ -148,7 +154,8 @@ class Engine:
         pipe = copy.copy(self.pipeline)
         pipe.hublora = adapters.composition
         pipe.scheduler = copy.deepcopy(self.pipeline.scheduler)
-        use_scheduler(pipe, plan.scheduler, plan.timestep_spacing)
+        use_speed(pipe, None, no_callback)
+        use_scheduler_of(pipe, plan)
         check_plan(pipe, self._family.size_step(pipe), plan)
         steps = StepAdapters(
             adapters, self._family.denoiser, lambda: pipe.scheduler, self._family.scheduler_timestep

@@ -58,7 +58,7 @@ def test_a_request_that_takes_too_long_is_given_up(service: Service) -> None:
     service.engine.adapters.cache.lock.acquire()  # no prompt is encoded meanwhile
     try:
         request = service.request("", "a hill", {})
-        with pytest.raises(TimedOut, match="0.5 seconds"):
+        with pytest.raises(TimedOut, match=r"0\.5 seconds"):
             asyncio.run(service.generate(request, 1, client()))
     finally:
         service.engine.adapters.cache.lock.release()

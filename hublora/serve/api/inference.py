@@ -31,6 +31,7 @@ class Parameters(BaseModel):
     scheduler: str | None = None
     seed: int | None = Field(None, ge=0)
     timestep_spacing: str | None = None
+    shift: float | None = None
     compose: CompositionMode | None = None
     trigger: TriggerMode = "auto"
 

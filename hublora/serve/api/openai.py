@@ -50,6 +50,7 @@ class ImageGeneration(BaseModel):
     guidance_scale: float | None = None
     scheduler: str | None = None
     timestep_spacing: str | None = None
+    shift: float | None = None
     compose: CompositionMode | None = None
     trigger: TriggerMode = "auto"
 
@@ -70,7 +71,7 @@ async def generate(body: ImageGeneration, client: Request) -> dict[str, Any]:
         name: getattr(body, name)
         for name in (
             "negative_prompt", "seed", "num_inference_steps", "guidance_scale", "scheduler",
-            "timestep_spacing",
+            "timestep_spacing", "shift",
         )
     }  # fmt: skip
     request = service.request(
