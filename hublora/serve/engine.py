@@ -71,6 +71,7 @@ class Engine:
         )
         self._family = self._composition.base.family
         self._denoiser = getattr(self.pipeline, self._family.denoiser)
+        self._vae, self._vae_lock = getattr(self.pipeline, self._family.vae), threading.Lock()
         self._rows = RowLora(self._denoiser)
         on_cpu = next(self._denoiser.parameters()).device.type == "cpu"
         self._invariance = RowInvariance(self._denoiser) if on_cpu else None
@@ -161,7 +162,9 @@ class Engine:
             adapters, self._family.denoiser, lambda: pipe.scheduler, self._family.scheduler_timestep
         )
         shared = _SharedDenoiser(self._denoiser, self._rendezvous, steps)
-        pipe.__dict__[self._family.denoiser] = shared  # not a module that diffusers would register
+        # Not modules, which diffusers would register.
+        pipe.__dict__[self._family.denoiser] = shared
+        pipe.__dict__[self._family.vae] = _SharedVae(self._vae, self._vae_lock)
         return pipe
 
     def _sample(
@@ -227,6 +230,30 @@ class _Inside:
         if self._is_inside:
             self._is_inside = False
             self._rendezvous.leave()
+
+
+class _SharedVae:
+    """What a request's pipeline takes for the VAE, which one thread at a time uses: those of videos
+    keep what they have seen of an image on themselves.
+
+    Args:
+        model: The VAE.
+        lock: Held while it is used.
+    """
+
+    def __init__(self, model: Any, lock: threading.Lock) -> None:
+        self._model, self._lock = model, lock
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+    def encode(self, *args: Any, **kwargs: Any) -> Any:
+        with self._lock:
+            return self._model.encode(*args, **kwargs)
+
+    def decode(self, *args: Any, **kwargs: Any) -> Any:
+        with self._lock:
+            return self._model.decode(*args, **kwargs)
 
 
 class _SharedDenoiser:
