@@ -66,7 +66,8 @@ FILES = """
 
 The adapter of a family with a transformer is one file, in diffusers' names, which ComfyUI reads too; its
 scale is in the weights. hublora reads the files of other tools as well: the original implementation's
-names (`diffusion_model.double_blocks.0.img_attn.qkv`, …), flattened ones (`lora_unet_…`), PEFT's, with
+names (`diffusion_model.double_blocks.0.img_attn.qkv`, …, with `model.` in front or without), flattened ones
+(`lora_unet_…`, `lora_transformer_…`, `lycoris_…`), XLabs's (`double_blocks.0.processor.qkv_lora1`), PEFT's, with
 `lora_A`/`lora_B` or `lora_down`/`lora_up`, with `.alpha` or without. Layers that the original stacks
 (query, key and value; FLUX.1's `linear1`; the swapped halves of `final_layer`) are split into the base's
 own, exactly. Every tensor is accounted for: what fits no layer is an error that names it.

@@ -247,6 +247,11 @@ def is_repo(text: str | None) -> bool:
     return match is not None and not (match["rest"] or match["path"])
 
 
+def is_single_file(base: str | None) -> bool:
+    """Return whether a base that is named may be a single file; one that is not named may be."""
+    return base is None or base.endswith(".safetensors")
+
+
 def public_url(url: str) -> str:
     """Return an address without user, password, query and fragment, which may hold a secret."""
     try:

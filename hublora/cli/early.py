@@ -37,8 +37,9 @@ def check_base(base: str | None, revision: str | None = None) -> None:
     """
     from hublora.resolution.base import resolve_base
 
-    if base is not None and (parsed := BaseRef.parse(base, revision)).folder is not None:
-        resolve_base(parsed)
+    folder = BaseRef.parse(base, revision).folder if base is not None else None
+    if folder is not None and not (folder.suffix == ".safetensors" and folder.is_file()):
+        resolve_base(BaseRef(None, folder))  # of a single file, components may be asked of a Hub
 
 
 def check_repo(ref: str) -> None:

@@ -45,7 +45,8 @@ _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
     type=click.Path(path_type=Path),
     help="File of an adapter that was not on the Hub; may be repeated.",
 )
-@click.option("--base", help="Folder of the base model, if it was a folder.")
+@click.option("--base", help="Folder or file of the base model, if it was one.")
+@click.option("--components", help="Folder with what a single file lacks, if it was a folder.")
 @click.option("--device", help="Torch device, e.g. cuda:1; a GPU by default if there is one.")
 @click.option("--image", type=_FILE, help="Input image, if it is not in IMAGE's folder.")
 @click.option("--mask", type=_FILE, help="Inpainting mask, likewise.")

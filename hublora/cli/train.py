@@ -174,10 +174,12 @@ def _use_line(ref: str, config: TrainingConfig) -> str:
     """Return a command that draws with what was trained; its words stand in the prompt."""
     words = config.adapter.trigger_words
     prompt = shell_word(" ".join([*words, "…"])) if words else '"…"'
-    folder = BaseRef.parse(config.base.model).folder
+    folder, components = BaseRef.parse(config.base.model).folder, config.base.components
     base = (
         f" --base {shell_path(folder)}" if folder else ""
     )  # a result names no folder of a machine
+    if folder and components:
+        base += f" --components {shell_word(components)}"
     return f"Use it: hublora run {shell_path(ref)} {prompt}{base}"
 
 

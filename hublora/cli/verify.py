@@ -32,6 +32,9 @@ _MARKS = {True: "ok", False: "WRONG", None: "-"}
     "--reproduce", is_flag=True, help="Train it again with the recorded settings, and compare."
 )
 @click.option("--base", help="Hub id or folder of the base, if the adapter does not name it.")
+@click.option(
+    "--components", help="Pipeline, as owner/name, with what a single file as base lacks."
+)
 @click.option("--device", help="Torch device to generate on; a GPU by default if there is one.")
 @click.option(
     "--set",
@@ -51,6 +54,7 @@ def verify(
     ref: str,
     reproduce: bool,
     base: str | None,
+    components: str | None,
     device: str | None,
     assignments: tuple[str, ...],
     output: Path | None,
@@ -67,13 +71,13 @@ def verify(
 
     check_repo(ref)
     check_base(base)
-    given = _given(base, assignments)
+    given = _given({"base.model": base, "base.components": components}, assignments)
     if reproduce:
         _check_recipe(ref, given)
     with ProgressReport() as report:
         from hublora.workflows.verify import verify as workflow
 
-        found = workflow(ref, base=base, device=device, callback=report)
+        found = workflow(ref, base=base, components=components, device=device, callback=report)
     again = None
     if reproduce:
         again = _reproduce(ref, given, output)
@@ -85,10 +89,10 @@ def verify(
     _fail(found, again)
 
 
-def _given(base: str | None, assignments: tuple[str, ...]) -> dict[str, Any]:
+def _given(flags: dict[str, Any], assignments: tuple[str, ...]) -> dict[str, Any]:
     from hublora.cli.train_flags import given_settings
 
-    return given_settings(None, assignments, {"base.model": base} if base else {})
+    return given_settings(None, assignments, flags)
 
 
 def _check_recipe(ref: str, given: dict[str, Any]) -> None:

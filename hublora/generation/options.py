@@ -111,6 +111,7 @@ class ReplayOptions(TypedDict, total=False):
     """Keywords of `replay`: files that are not where the image was generated."""
 
     base: str | None
+    components: str | None
     device: str | None
     image: Path | str | None
     mask: Path | str | None

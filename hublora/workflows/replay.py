@@ -28,7 +28,7 @@ from hublora.hub.repo_layout import LEARNED_EMBEDDINGS, WEIGHTS
 from hublora.hub.urls import public_addresses_only
 from hublora.notebook import NotebookResult
 from hublora.progress import Callback, Event, FileWritten, Note, Progress, default_callback
-from hublora.refs import AdapterRef
+from hublora.refs import AdapterRef, is_single_file
 from hublora.resolution.adapter import download_adapter
 from hublora.workflows.load import load_pipeline, set_weights
 
@@ -74,7 +74,8 @@ def replay(
         adapters: Files of the adapters that were not on the Hub.
         callback: Called with each event (`hublora.progress.Event`).
         options: The following.
-        base: Folder of the base, if it was a folder.
+        base: Folder or file of the base, if it was one.
+        components: Folder of the pipeline that has what a single file lacks, if it was a folder.
         device: As for `load`.
         image: Image that it started from, if it is not in the same folder any more.
         mask: Inpainting mask, likewise.
@@ -192,7 +193,8 @@ def _load_again(
         loading: LoadOptions = {
             "base": base or f"hf://{recorded.base.name}",
             "base_revision": None if base else recorded.base.revision,
-            "components": recorded.base_components,
+            "components": options.get("components")
+            or (recorded.base_components if is_single_file(base) else None),
             "compose": recorded.compose,
             "weights": {str(i + 1): str(one.weight) for i, one in enumerate(recorded.adapters)},
             "dtype": recorded.dtype,

@@ -1,6 +1,8 @@
 """Verifies a repo: its files, their checksums, their consistency, and its gallery.
 
 A push verifies its commit by the same function, `verify_copy`.
+
+Over 300 lines because both ways are here, with every check that they share.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from hublora.hub.push import PushResult, push_command, reason_for_push
 from hublora.hub.repo_layout import LEARNED_EMBEDDINGS, LOCK, WEIGHTS
 from hublora.hub.resolve import inspect_repo
 from hublora.progress import Callback, Note, Progress, default_callback, no_callback
-from hublora.refs import AdapterRef
+from hublora.refs import AdapterRef, is_single_file
 from hublora.workflows.repo_checks import (
     Finding,
     check_facts,
@@ -84,6 +86,7 @@ def verify(
     ref: str,
     *,
     base: str | None = None,
+    components: str | None = None,
     device: str | None = None,
     callback: Callback = default_callback,
 ) -> VerificationReport:
@@ -94,6 +97,7 @@ def verify(
     Args:
         ref: owner/name, with @revision if it is not the newest; or a folder.
         base: Hub id or folder of the base; None for the one that the images record.
+        components: Pipeline that has what a single file lacks; None for the one that they record.
         device: A torch device; None for a GPU if there is one.
         callback: Called with each event (`hublora.progress.Event`).
 
@@ -108,7 +112,7 @@ def verify(
                 f"{LOCK}.",
                 "Name the repo that an adapter was pushed to.",
             )
-        return verify_copy(copy, base=base, device=device, callback=callback)
+        return verify_copy(copy, base=base, components=components, device=device, callback=callback)
 
 
 def verify_push(
@@ -147,6 +151,7 @@ def verify_copy(
     *,
     pushed_from: Path | None = None,
     base: str | None = None,
+    components: str | None = None,
     device: str | None = None,
     images: int | None = None,
     callback: Callback = no_callback,
@@ -157,11 +162,12 @@ def verify_copy(
         copy: The files.
         pushed_from: Folder that they were pushed from and must equal.
         base: Hub id or folder of the base; None for the one that the images record.
+        components: Pipeline that has what a single file lacks; None for the one that they record.
         device: A torch device; None for a GPU if there is one.
         images: How many images of the gallery are generated again; None for all.
         callback: Called with each event (`hublora.progress.Event`).
     """
-    folder = copy.folder
+    folder, named = copy.folder, (base, components)
     checks = [
         _check(name, find)
         for name, find in (
@@ -175,7 +181,7 @@ def verify_copy(
     if any(one.name == "hashes" and one.passed is False for one in checks):
         checks.append(Check("gallery", None, "not generated from files that differ"))
     else:
-        checks.append(_check("gallery", lambda: _gallery(folder, images, base, device, callback)))
+        checks.append(_check("gallery", lambda: _gallery(folder, images, named, device, callback)))
     return VerificationReport(copy.label, tuple(checks))
 
 
@@ -216,9 +222,21 @@ def _hashes(copy: RepoCopy, pushed_from: Path | None) -> Finding:
 
 
 def _gallery(
-    folder: Path, limit: int | None, base: str | None, device: str | None, callback: Callback
+    folder: Path,
+    limit: int | None,
+    named: tuple[str | None, str | None],
+    device: str | None,
+    callback: Callback,
 ) -> Finding:
-    """Generate images of the gallery again and compare them."""
+    """Generate images of the gallery again and compare them.
+
+    Args:
+        folder: Folder of the repo.
+        limit: How many images, at most; None for all.
+        named: Base and components that were given; None for those that the images record.
+        device: A torch device; None for a GPU if there is one.
+        callback: Called with each event (`hublora.progress.Event`).
+    """
     from PIL import Image
 
     from hublora.generation.sample import image_difference
@@ -227,11 +245,11 @@ def _gallery(
     images = gallery[:limit]
     if not images:
         return None, "no image records how it was generated"
-    if base is None and not images[0][1].get("base_revision"):
+    if named[0] is None and not images[0][1].get("base_revision"):
         return None, f"generated on a folder, {images[0][1].get('base')!r}: name it with --base"
     worst = -1.0
     for (path, facts), generated in zip(
-        images, _generate(folder, images, base, device, callback), strict=True
+        images, _generate(folder, images, named, device, callback), strict=True
     ):
         with Image.open(path) as original:
             difference = image_difference(generated, original)
@@ -258,7 +276,7 @@ def _keep(image: Any) -> str:
 def _generate(
     folder: Path,
     images: Sequence[tuple[Path, Mapping[str, Any]]],
-    base: str | None,
+    named: tuple[str | None, str | None],
     device: str | None,
     callback: Callback,
 ) -> Iterator[Any]:
@@ -270,12 +288,14 @@ def _generate(
     from hublora.workflows.load import load
 
     facts = images[0][1]
-    revision = facts.get("base_revision")
+    (base, components), revision = named, facts.get("base_revision")
+    if components is None and is_single_file(base):
+        components = facts.get("base_components")
     pipe = load(
         str(folder),
         base=base or (facts["base"] if revision else None),
         base_revision=None if base else revision,
-        components=facts.get("base_components"),
+        components=components,
         dtype=getattr(torch, facts["dtype"]),
         quantize=facts.get("quantize"),
         device=device,

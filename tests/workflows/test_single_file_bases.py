@@ -213,6 +213,13 @@ def test_a_local_file_is_trained_on_and_named_by_its_hash(
             callback=lambda one: notes.append(str(one)),
         )
     assert sum("was trained on another file (sha256" in note for note in notes) == 1
+    assert hublora.verify(str(folder), base=base, components=components).passed
+    image = folder / "images" / "0.png"
+    with pytest.raises(ConfigError, match="with a folder or file as base"):
+        hublora.replay(image, adapters=[folder], output=tmp_path / "x.png")
+    given = {"adapters": [folder], "components": components, "output": tmp_path / "x.png"}
+    assert hublora.replay(image, base=base, **given).difference == 0
+    assert hublora.replay(image, base=str(other), **given).drift
 
 
 def test_a_file_states_that_it_predicts_velocity(files: Path, bases: Path, tmp_path: Path) -> None:
