@@ -198,6 +198,11 @@ def _parse_base(text: RefText, revision: str | None) -> BaseRef:
     bare, commit = name.removeprefix("hf://"), parse_revision(revision) if revision else None
     if match := _REPO.match(bare):
         repo_id, path = f"{match['owner']}/{match['name']}", match["path"]
+        if repo_id.endswith((".safetensors", *_PICKLES)):
+            raise RefError(
+                f"There is no file {name}.",
+                "Name a file that exists, or one in a repo: owner/name/file.safetensors",
+            )
         if path is not None and path.endswith((".safetensors", *_PICKLES)):
             return BaseRef(parse_repo_id(repo_id), None, commit, _check_path(path, repo_id, name))
     return BaseRef(parse_repo_id(bare, "The base"), None, commit)

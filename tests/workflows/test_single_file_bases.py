@@ -278,7 +278,12 @@ def test_a_base_that_is_a_file_is_parsed_and_rendered() -> None:
     ref = BaseRef.parse("me/models/sdxl/x.safetensors", "main", "me/parts@v1")
     assert (ref.repo_id, ref.file, ref.revision) == ("me/models", "sdxl/x.safetensors", "main")
     assert ref.name == "me/models/sdxl/x.safetensors"
-    for wrong in ("me/models/../x.safetensors", "me/models/x.ckpt", "me/models/x"):
+    for wrong in (
+        "me/models/../x.safetensors",
+        "me/models/x.ckpt",
+        "me/models/x",
+        "me/x.safetensors",
+    ):
         with pytest.raises(RefError):
             BaseRef.parse(wrong)
     with pytest.raises(RefError, match="must be the repo id or folder of a pipeline"):
