@@ -245,6 +245,37 @@ def test_a_stack_of_other_rows_has_another_shape_and_is_not_missing(flat: bool) 
     assert fit.missing == (("transformer", "layers.9.attention.qkv"),)
 
 
+@pytest.mark.parametrize(
+    ("family", "layer", "parts"),
+    [
+        ("z-image", "layers.0.attention.qkv", [f"layers.0.attention.{p}" for p in ATTENTION]),
+        (
+            "flux2-klein",
+            "double_blocks.0.img_attn.qkv",
+            [f"transformer_blocks.0.attn.{p}" for p in ATTENTION],
+        ),
+    ],
+)
+def test_a_lokr_of_a_fused_layer_is_split_without_fusing_the_bases(
+    family: str, layer: str, parts: list[str]
+) -> None:
+    """Of [12, 4] ⊗ [12, 12], within the error that is told; the Kronecker product is the oracle."""
+    shapes = {"z-image": z_image(), "flux2-klein": flux2()}[family]
+    generator = torch.Generator().manual_seed(6)
+    one, two = (torch.randn(12, size, generator=generator) for size in (4, 12))
+    name = f"diffusion_model.{layer}"
+    tensors = {
+        f"{name}.lokr_w1": one,
+        f"{name}.lokr_w2": two,
+        f"{name}.alpha": torch.tensor(1.0),
+    }
+    ours = updates(tensors, shapes, False)
+    assert ours.keys() == set(parts)
+    whole, exact = torch.cat([delta(ours[part]) for part in parts]), torch.kron(one, two)
+    told = max(layer.error for layer in ours.values())  # of the rewriting as low rank
+    assert float((whole - exact).norm() / exact.norm()) <= told + 1e-4 < 0.03
+
+
 def test_swapped_rows_are_those_of_diffusers() -> None:
     shapes: Shapes = {
         "norm_out.linear": (12, 6),
