@@ -4,6 +4,7 @@ step."""
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +24,31 @@ inpainting too ([training.md](training.md#bases)). All of them are trained
 with a card, verified, run, loaded, composed (as a sum, switching, weighted by block or over steps),
 inspected, converted and merged.
 """
+MEMORY_FILE = Path(__file__).parent / "family_memory.json"
+MEMORY = """
+## Memory
+
+What `--fit` chooses for so many GiB at 1024 pixels, rank 16, batch 1, AdamW and bfloat16, and the GiB that a
+step takes then: `gc` is gradient checkpointing, `12/34 swapped` the blocks that wait in the CPU's memory
+(`--offload blocks:12`), `int8` the quantised base (`--quantize int8`); – means that nothing fits. **These
+figures are computed from the published sizes, not measured**: the transformer is built without memory, its
+forward pass run for its shapes, and what autograd keeps is counted. Text encoders are counted too: they are
+on the device before the denoiser is, and quantised like it.
+
+| base | 8 GiB | 12 GiB | 16 GiB | 24 GiB |
+|---|---|---|---|---|
+"""
 FLOW = """
+How to need less, in the order that `--fit` prefers:
+
+- `--gradient-checkpointing` computes activations again.
+- `--offload blocks` (or `blocks:N` for N of them) has blocks of the denoiser wait in the CPU's memory, while
+  training and while running; the numbers are the same to the bit (Krea 2: to rounding).
+- `--quantize int8` or `fp8` holds the linear layers of the denoiser's and the text encoders' blocks in 8 bits,
+  one scale a row; `nf4` in 4 bits (a CUDA GPU and `pip install 'hublora[quantize]'`; not run for this page).
+  The adapter is one for the plain base, and card, metadata and PNGs say what it was trained on. PiSSA, OLoRA
+  and DoRA need the base's own weights and are refused, as is fusing an adapter into a quantised base.
+
 ## Flow matching
 
 Every family but the Stable Diffusion 1.x, 2.x and XL ones is trained by flow matching: the noise level
@@ -80,11 +105,11 @@ adapter does not change need `--base`, for their sizes.
 Each family is tested on a tiny pipeline of its real classes with random weights: three steps of
 diffusers' pipeline are three Euler steps of the training's own call, exactly; what is trained is what
 diffusers loads; a resumed training ends in the same bytes (Z-Image, Qwen-Image). No base of full size
-was trained for this page, so it has no figures of memory or speed.
+was trained for this page: the memory above is computed, and it has no figures of speed.
 
 - Chroma: diffusers' gradient checkpointing leaves out its attention mask, so it is refused.
 - FLUX.2 dev: without torchvision it is loaded with its tokenizer alone, which prompts of text need.
-- Not trained yet: edit models (FLUX.1 Kontext, Qwen-Image-Edit), single-file bases, quantised bases.
+- Not trained yet: edit models (FLUX.1 Kontext, Qwen-Image-Edit), single-file bases.
 """
 
 
@@ -125,9 +150,20 @@ def distilled() -> Sequence[str]:
     return list(rows.values())
 
 
+def memory() -> Sequence[str]:
+    """Return the rows of the memory that published bases take, as `tools.family_memory` computed it."""
+    found = json.loads(MEMORY_FILE.read_bytes())
+    return [
+        f"| {label} | " + " | ".join(plan or "–" for plan in plans.values()) + " |"
+        for label, plans in found.items()
+    ]
+
+
 def page() -> str:
     """Return the whole page."""
-    return "\n".join([HEAD, *rows(), FLOW + "\n".join(distilled()), FILES])
+    return "\n".join(
+        [HEAD, *rows(), MEMORY + "\n".join(memory()), FLOW + "\n".join(distilled()), FILES]
+    )
 
 
 if __name__ == "__main__":

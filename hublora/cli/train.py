@@ -76,8 +76,9 @@ The flags of the diffusers training scripts work too (--pretrained_model_name_or
     is_flag=False,
     flag_value="device",
     metavar="[GIB]",
-    help="Choose batch, accumulation and gradient checkpointing by measuring what fits into so "
-    "many GiB, the device's by default, and is fastest; a step keeps its images.",
+    help="Choose what fits into so many GiB, the device's by default, and is fastest: batch, "
+    "accumulation and gradient checkpointing, measured; for a transformer quantisation and block "
+    "swap too, computed. A step keeps its images.",
 )
 @click.option(
     "--dry-run",

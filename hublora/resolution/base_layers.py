@@ -75,6 +75,37 @@ def read_base_layers(base: ResolvedBase, components: Collection[str]) -> BaseLay
     return BaseLayers(base.ref.name, base.commit, family, base.card, shapes)
 
 
+def empty_components(base: ResolvedBase, names: Collection[str]) -> dict[str, Any]:
+    """Return components of a base on the meta device; of its files only configs are downloaded.
+
+    Args:
+        base: The base.
+        names: Components to make; those that it lacks are left out.
+
+    Raises:
+        AdapterError: A config names code, or what its class cannot be made of.
+    """
+    from importlib import import_module
+
+    from hublora.resolution.model_folder import check_model_folder
+    from hublora.resolution.parameter_count import empty_model
+
+    parts = base.components or base
+    index = json.loads(_read(parts, _INDEX))
+    found = {}
+    for name in names:
+        file = f"{name}/config.json"
+        if file in parts.files:
+            folder = _local_copy(parts, file).parent
+            label = f"{parts.ref.name}/{name}"
+            check_model_folder(folder, label, weights=False)
+            library, kind = index[name]
+            if library not in ("diffusers", "transformers"):
+                raise AdapterError(f"{label} is of the library {library!r}.", "Use another base.")
+            found[name] = empty_model(getattr(import_module(library), kind), folder, label)
+    return found
+
+
 def _layers_of_single_file(base: ResolvedBase, components: Collection[str]) -> BaseLayers:
     """Return the layers that the configs of its components describe; loading checks that they are
     the file's."""

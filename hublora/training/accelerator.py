@@ -42,6 +42,11 @@ def weight_dtype(accelerator: Accelerator) -> torch.dtype:
     return _DTYPES[accelerator.mixed_precision]
 
 
+def planned_dtype(config: TrainingConfig) -> torch.dtype:
+    """Return the dtype that the frozen weights of a training will have on this machine."""
+    return _DTYPES[config.mixed_precision or _default_precision()]
+
+
 def device_name(accelerator: Accelerator) -> str:
     """Return the name of the device, for logs and cards."""
     if accelerator.device.type == "cuda":

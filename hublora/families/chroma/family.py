@@ -55,6 +55,10 @@ class Chroma(FlowTransformer):
     usual = SamplingDefaults(num_inference_steps=40, guidance_scale=4.0)
     usual_distilled = SamplingDefaults(num_inference_steps=8, guidance_scale=1.0)
     text_length = 512
+    conditioning_sizes: ClassVar[Mapping[str, tuple[str | int, ...]]] = {
+        "encoder_hidden_states": (512, "joint_attention_dim"),
+        "attention_mask": (512,),
+    }
     targets = JOINT_ATTENTION
     embedding_arguments: ClassVar[Mapping[str, str]] = {
         "encoder_hidden_states": "prompt_embeds",

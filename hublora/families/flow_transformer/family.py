@@ -44,6 +44,10 @@ class FlowTransformer(TextCall):
         targets: Ends of the names of the denoiser's layers that an adapter targets by default.
         adaptable_text_encoders: Text encoders that an adapter may change.
         text_length: Tokens of a prompt that are read.
+        conditioning_sizes: Name in the conditioning -> sizes after the batch's: entries of the
+            transformer's config, or numbers.
+        latent_pixels: Pixels on a side of one latent.
+        packed_latents: Latents that the transformer sees as one channel vector.
         file_markers: Names of tensors that all original files of its denoiser have, and no others.
         file_width: Name of the tensor that reads prompt embeddings.
     """
@@ -59,6 +63,9 @@ class FlowTransformer(TextCall):
     usual: ClassVar[SamplingDefaults]
     usual_distilled: ClassVar[SamplingDefaults]
     text_length: ClassVar[int]
+    conditioning_sizes: ClassVar[Mapping[str, tuple[str | int, ...]]]
+    latent_pixels: ClassVar[int] = 8
+    packed_latents: ClassVar[int] = _PATCH**2
     file_markers: ClassVar[tuple[str, ...]]
     file_width: ClassVar[str]
     targets: ClassVar[tuple[str, ...]] = ATTENTION
@@ -159,6 +166,30 @@ class FlowTransformer(TextCall):
 
     def padded_length(self, pipe: Pipeline, prompts: Sequence[str]) -> int | None:
         return None
+
+    def conditioning_shapes(self, config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+        """Return name -> shape, without the batch's, of the conditioning of the longest prompt.
+
+        Args:
+            config: Config of the transformer.
+        """
+        return {
+            name: tuple(one if isinstance(one, int) else int(config[one]) for one in sizes)
+            for name, sizes in self.conditioning_sizes.items()
+        }
+
+    def latent_shape(
+        self, config: Mapping[str, Any], size: tuple[int, int]
+    ) -> tuple[int, int, int]:
+        """Return the shape of an image's latents, (c, h, w).
+
+        Args:
+            config: Config of the transformer.
+            size: (h, w) of the image in pixels.
+        """
+        channels = int(config["in_channels"]) // self.packed_latents
+        height, width = (side // self.latent_pixels for side in size)
+        return (channels, height, width)
 
     def count_tokens(self, pipe: Pipeline, prompts: Sequence[str]) -> list[int]:
         tokens = pipe.tokenizer(list(prompts), truncation=False, verbose=False)

@@ -62,6 +62,10 @@ class Flux(FlowTransformer):
     usual = SamplingDefaults(num_inference_steps=28, guidance_scale=3.5)
     usual_distilled = SamplingDefaults(num_inference_steps=4, guidance_scale=0.0)
     text_length = 512
+    conditioning_sizes: ClassVar[Mapping[str, tuple[str | int, ...]]] = {
+        "encoder_hidden_states": (512, "joint_attention_dim"),
+        "pooled_projections": ("pooled_projection_dim",),
+    }
     targets = JOINT_ATTENTION
     adaptable_text_encoders = ("text_encoder",)
     flat_text_encoders: tuple[str, ...] = ("text_encoder",)

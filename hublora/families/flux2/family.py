@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from hublora.families.base import (
     Conditioning,
@@ -65,6 +65,11 @@ class Flux2Klein(FlowTransformer):
     usual = SamplingDefaults(num_inference_steps=50, guidance_scale=4.0)
     usual_distilled = SamplingDefaults(num_inference_steps=4, guidance_scale=1.0)
     text_length = 512
+    conditioning_sizes: ClassVar[Mapping[str, tuple[str | int, ...]]] = {
+        "encoder_hidden_states": (512, "joint_attention_dim"),
+    }
+    latent_pixels = 16
+    packed_latents = 1
     # In single blocks the attention's layers are fused with the feed-forward ones.
     targets = (
         *("to_q", "to_k", "to_v", "to_out.0"),

@@ -50,6 +50,10 @@ class Krea2(FlowTransformer):
     usual = SamplingDefaults(num_inference_steps=28, guidance_scale=4.5)
     usual_distilled = SamplingDefaults(num_inference_steps=8, guidance_scale=0.0)
     text_length = 512
+    conditioning_sizes: ClassVar[Mapping[str, tuple[str | int, ...]]] = {
+        "encoder_hidden_states": (512, "num_text_layers", "text_hidden_dim"),
+        "encoder_attention_mask": (512,),
+    }
     # What the script of diffusers trains in the blocks.
     targets = (
         *("to_q", "to_k", "to_v", "to_out.0", "to_gate"),

@@ -44,6 +44,10 @@ class QwenImage(FlowTransformer):
     )
     usual = SamplingDefaults(num_inference_steps=50, guidance_scale=4.0)
     text_length = 1024
+    conditioning_sizes: ClassVar[Mapping[str, tuple[str | int, ...]]] = {
+        "encoder_hidden_states": (512, "joint_attention_dim"),
+        "encoder_hidden_states_mask": (512,),
+    }
     embedding_arguments: ClassVar[Mapping[str, str]] = {
         "encoder_hidden_states": "prompt_embeds",
         "encoder_hidden_states_mask": "prompt_embeds_mask",

@@ -70,6 +70,11 @@ class StableDiffusion3(FlowTransformer):
     usual = SamplingDefaults(num_inference_steps=28, guidance_scale=7.0)
     usual_distilled = SamplingDefaults(num_inference_steps=4, guidance_scale=0.0)
     text_length = 256
+    conditioning_sizes: ClassVar[Mapping[str, tuple[str | int, ...]]] = {
+        "encoder_hidden_states": (77 + 256, "joint_attention_dim"),
+        "pooled_projections": ("pooled_projection_dim",),
+    }
+    packed_latents = 1
     targets = JOINT_ATTENTION
     adaptable_text_encoders = ("text_encoder", "text_encoder_2")
     embedding_arguments: ClassVar[Mapping[str, str]] = {

@@ -54,6 +54,11 @@ class ZImage(FlowTransformer):
     usual = SamplingDefaults(num_inference_steps=50, guidance_scale=5.0)
     usual_distilled = SamplingDefaults(num_inference_steps=9, guidance_scale=0.0)
     text_length = 512
+    conditioning_sizes: ClassVar[Mapping[str, tuple[str | int, ...]]] = {
+        "prompt_embeds": (512, "cap_feat_dim"),
+        "mask": (512,),
+    }
+    packed_latents = 1
     embedding_arguments: ClassVar[Mapping[str, str]] = {"prompt_embeds": "prompt_embeds"}
 
     def is_distilled(self, base: str, folder: Path) -> bool:

@@ -18,6 +18,7 @@ from hublora.errors import ConfigError
 from hublora.progress import Callback, Note, default_callback, no_callback
 from hublora.workflows.train.card_facts import peak_memory
 from hublora.workflows.train.dry_run import local_checkpoint, measure_step, trial
+from hublora.workflows.train.fit_plan import plan_fit
 
 if TYPE_CHECKING:
     from hublora.training.config.training_config import TrainingConfig
@@ -65,7 +66,10 @@ def fit(
     callback: Callback = default_callback,
 ) -> TrainingConfig:
     """Return the settings with the batch size, gradient accumulation and checkpointing that fit
-    and are fastest.
+    and are fastest; of a transformer with its quantisation and block swap, too.
+
+    A transformer's memory is computed from its config, before anything large is downloaded; that of
+    a U-Net is measured.
 
     Args:
         config: Settings of the training; its effective batch size stays.
@@ -86,6 +90,8 @@ def fit(
             "Let `hublora train … --fit --dry-run` choose, and give what it shows.",
         )
     available = available_memory() if limit is None else int(limit * GIB)
+    if resume is None and (planned := plan_fit(config, available, callback)) is not None:
+        return planned
     with local_checkpoint(resume) as checkpoint:
         ready = prepare_run(config, checkpoint, no_callback)
     callback(Note("Measuring what fits …"))
