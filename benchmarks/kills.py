@@ -1,8 +1,9 @@
 """Does a training that is killed at any moment go on and end in the same bytes?
 
-    python benchmarks/kills.py [--kills 20] [--methods pivotal]
+    python benchmarks/kills.py [--kills 20] [--methods pivotal z-image]
 
-For each method a small training on the demo's base is done once without a stop. Then it is started
+For each method a small training on the demo's base, and for two families of flow matching one on a
+tiny pipeline with random weights, is done once without a stop. Then it is started
 again and again in an empty folder with an empty cache, killed with SIGKILL at a random moment
 (while it encodes, steps, writes a checkpoint, generates images or writes its result), resumed with
 --resume until it ends, and compared: the weights and the recorded losses must have the same bytes.
@@ -38,12 +39,12 @@ import hublora
 import hublora.workflows.train.train
 from hublora.filesystem import sha256_of
 from hublora.training.run_folder import HISTORY, list_checkpoints
+from tests.flow_pipelines import FLOW_PIPELINES
 from tools.tiny_base.make_base import BASE
 from tools.tiny_base.styles import ASSETS
 
 IMAGES = 6
 COMMON = {
-    "base.model": str(BASE),
     "schedule.max_train_steps": 6,
     "checkpoint.steps": 2,
     "checkpoint.total_limit": 2,
@@ -74,6 +75,24 @@ METHODS: dict[str, dict[str, Any]] = {
     "dreambooth": SUBJECT,
     "textual-inversion": {"tokens.placeholders": ["<it>"]},
     "pivotal": {"tokens.placeholders": ["<it>"], "tokens.first_steps": 3},
+    "z-image": {
+        "method": "text-to-image",
+        "data.resolution": 32,
+        "adapter.trigger_words": ["drawing"],
+        "objective.density": "logit_normal",
+        "objective.preserve": True,
+        "objective.preserve_class": "picture",
+        "holdout.images": 1,
+        "holdout.timesteps": 2,
+    },
+    "flux-dev": {
+        "method": "text-to-image",
+        "data.resolution": [32, 64],
+        "train_batch_size": 2,
+        "gradient_accumulation_steps": 2,
+        "objective.shift": "resolution",
+        "objective.guidance": 3.5,
+    },
 }
 
 
@@ -120,11 +139,20 @@ def wait_for(child: int) -> bool:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
-def train(method: str, images: Path, folder: Path) -> None:
+def save_bases(methods: list[str], folder: Path) -> dict[str, Path]:
+    """Save the pipelines of the families among the methods; return the base of each method."""
+    bases = dict.fromkeys(methods, BASE)
+    for name in FLOW_PIPELINES.keys() & set(methods):
+        bases[name] = folder / name
+        FLOW_PIPELINES[name]().save_pretrained(bases[name])
+    return bases
+
+
+def train(method: str, base: Path, images: Path, folder: Path) -> None:
     """Train into `folder`, or go on there."""
-    settings = COMMON | METHODS[method]
+    settings = {"method": method} | COMMON | METHODS[method]
     where = {
-        "method": method,
+        "base.model": str(base),
         "data.folder": images,
         "data.cache_dir": folder.parent / "cache",
         "output_dir": folder,
@@ -148,24 +176,28 @@ def moment(folder: Path) -> str:
     return "before the first checkpoint"
 
 
-def measure(method: str, kills: int, images: Path, rng: random.Random) -> Outcome:
+def measure(method: str, base: Path, kills: int, images: Path, rng: random.Random) -> Outcome:
     """Train once whole, then kill and go on as often as asked."""
     outcome = Outcome()
+
+    def work(folder: Path) -> Callable[[], None]:
+        return lambda: train(method, base, images, folder)
+
     with tempfile.TemporaryDirectory() as above:
         whole = Path(above, "run")
         started = time.monotonic()
-        if not wait_for(in_a_child(lambda: train(method, images, whole))):
+        if not wait_for(in_a_child(work(whole))):
             raise SystemExit(f"{method} does not train.")
         seconds, expected = time.monotonic() - started, learned(whole)
     for number in range(kills):
         with tempfile.TemporaryDirectory() as above:
             folder = Path(above, "run")
-            child = in_a_child(lambda folder=folder: train(method, images, folder))
+            child = in_a_child(work(folder))
             time.sleep(rng.uniform(0, seconds))
             os.kill(child, signal.SIGKILL)
             ended = wait_for(child)
             outcome.moments["not at all" if ended else moment(folder)] += 1
-            went_on = wait_for(in_a_child(lambda folder=folder: train(method, images, folder)))
+            went_on = wait_for(in_a_child(work(folder)))
             same = went_on and learned(folder) == expected
             outcome.same += same
             print(f"{method} {number + 1}: {same}", file=sys.stderr, flush=True)
@@ -188,8 +220,9 @@ def main() -> None:
     print("| --- | --- | " + "--- | " * len(names) + "--- |")
     with tempfile.TemporaryDirectory() as folder:
         images = save_images(Path(folder, "images"))
+        bases = save_bases(arguments.methods, Path(folder))
         for method in arguments.methods:
-            outcome = measure(method, arguments.kills, images, rng)
+            outcome = measure(method, bases[method], arguments.kills, images, rng)
             counts = " | ".join(str(outcome.moments[name]) for name in names)
             print(f"| {method} | {arguments.kills} | {counts} | {outcome.same} |", flush=True)
 

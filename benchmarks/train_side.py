@@ -142,16 +142,21 @@ def train_reference(job: Job) -> None:
     """Run the diffusers script as it is, with what it lacks on this machine put around it."""
     import runpy
 
+    prepare_for_scripts()
+    sys.argv = [job.reference, *_reference_arguments(job)]
+    runpy.run_path(job.reference, run_name="__main__")
+
+
+def prepare_for_scripts() -> None:
+    """Put around diffusers' scripts what they lack on this machine."""
     import accelerate.tracking
     import diffusers.utils
 
     _provide_torchvision()
-    # The script asks for a development version of diffusers, newer than any release.
+    # The scripts ask for a development version of diffusers, newer than any release.
     diffusers.utils.check_min_version = lambda minimum: None
-    # It cannot run without a tracker: "all" of none is none.
+    # They cannot run without a tracker: "all" of none is none.
     accelerate.tracking.get_available_trackers = list
-    sys.argv = [job.reference, *_reference_arguments(job)]
-    runpy.run_path(job.reference, run_name="__main__")
 
 
 SIDES: dict[str, Callable[[Job], None]] = {"hublora": train_hublora, "reference": train_reference}

@@ -69,6 +69,13 @@ class CenterCrop:
     def __init__(self, size: int) -> None:
         self.size = size
 
+    @staticmethod
+    def get_params(image: Image.Image, output_size: Sequence[int]) -> tuple[int, int, int, int]:
+        """Return top, left, height and width of a random place."""
+        height, width = output_size
+        top = random.randint(0, image.height - height)
+        return top, random.randint(0, image.width - width), height, width
+
     def __call__(self, image: Image.Image) -> Image.Image:
         left = round((image.width - self.size) / 2.0)
         top = round((image.height - self.size) / 2.0)
@@ -85,11 +92,14 @@ class RandomCrop(CenterCrop):
 
 
 class RandomHorizontalFlip:
-    """Mirrors every other image."""
+    """Mirrors an image with a probability."""
+
+    def __init__(self, p: float = 0.5) -> None:
+        self.p = p
 
     def __call__(self, image: Image.Image) -> Image.Image:
         mirror = Image.Transpose.FLIP_LEFT_RIGHT
-        return image.transpose(mirror) if random.random() < 0.5 else image
+        return image.transpose(mirror) if random.random() < self.p else image
 
 
 class ToTensor:
@@ -109,3 +119,6 @@ class Normalize:
 
     def __call__(self, tensor: torch.Tensor) -> torch.Tensor:
         return tensor.clone().sub_(self.mean).div_(self.std)
+
+
+from torchvision.transforms import functional  # noqa: E402, F401  (needs the names above)
