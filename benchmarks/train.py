@@ -3,11 +3,15 @@
     python benchmarks/train.py --reference PATH/train_text_to_image_lora.py
     python benchmarks/train.py --reference PATH/train_text_to_image_lora.py --shape sd15 --batch 8
     python benchmarks/train.py --reference PATH/train_text_to_image_lora_sdxl.py --shape sdxl
+    python benchmarks/train.py --reference PATH/train_dreambooth_lora_z_image.py --shape z-image
+    python benchmarks/train.py --shape klein-4b --set base.quantize=int8 --set base.offload=blocks
 
-The script is diffusers' `examples/text_to_image/train_text_to_image_lora.py` (or `…_sdxl.py` for
-the shapes of SDXL), as it is; without it hublora is timed alone. Both sides train on the same base,
-images and settings, in turns, each run in a process of its own and with empty caches. Printed are
-the medians over the rounds, as a Markdown table, and the arithmetic of the U-Net as a share of what
+The script is diffusers' `examples/text_to_image/train_text_to_image_lora.py`, `…_sdxl.py` for the
+shapes of SDXL, or of `examples/dreambooth/` the one of the family for z-image, klein-4b, flux1,
+qwen, krea2 and sd3 (on a CPU with one block of each kind; each also as tiny-…), as it is; without
+it hublora is timed alone. `--set` is for hublora alone. Both sides train on the same base, images
+and settings, in turns, each run in a process of its own and with empty caches. Printed are the
+medians over the rounds, as a Markdown table, and the arithmetic of a U-Net as a share of what
 matrix products reach on the device.
 """
 
@@ -22,12 +26,14 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 
 import diffusers
 import torch
+from flow_bases import FLOW_BASES, save_flow_base, save_tiny_flow_base
 from matrix_rate import matrix_rate, step_operations
 from train_inputs import save_images, sd15_base, sdxl_base, tiny_base, tiny_xl_base
 from train_side import LEARNING_RATE, MAX_GRAD_NORM, SCHEDULE, SIDES, Job, Report
@@ -49,6 +55,7 @@ class Shape:
         steps: Optimizer steps, on a CPU and on a GPU.
         warm_up: Of these, how many are not timed.
         rounds: Runs of each side.
+        prompt: Caption of all images, for shapes whose script is a DreamBooth one; "" has none.
     """
 
     make_base: Callable[[Path], Path]
@@ -59,6 +66,32 @@ class Shape:
     steps: Mapping[str, int]
     warm_up: int
     rounds: int
+    prompt: str = ""
+
+
+def _flow_shapes(name: str) -> dict[str, Shape]:
+    """Return the shape of a family of flow matching, and the same family tiny. On a CPU the first
+    has one block of each kind."""
+    blocks = None if torch.cuda.is_available() else 1
+    common = {"batch": 1, "rank": 16, "prompt": "a photo of a sks dog", "rounds": 1}
+    return {
+        name: Shape(
+            make_base=partial(save_flow_base, name, blocks=blocks),
+            images=4,
+            resolution={"cpu": 64, "cuda": 1024},
+            steps={"cpu": 3, "cuda": 25},
+            warm_up=1 if blocks else 5,
+            **common,
+        ),
+        f"tiny-{name}": Shape(
+            make_base=partial(save_tiny_flow_base, name),
+            images=2,
+            resolution={"cpu": 32, "cuda": 32},
+            steps={"cpu": 6, "cuda": 20},
+            warm_up=2,
+            **common,
+        ),
+    }
 
 
 SHAPES = {
@@ -104,6 +137,8 @@ SHAPES = {
     ),
 }
 
+SHAPES |= {key: one for name in FLOW_BASES for key, one in _flow_shapes(name).items()}
+
 
 def run_side(job: Job, folder: Path) -> Report:
     """Do one job in a process of its own and return its report."""
@@ -137,19 +172,19 @@ def compare(template: Job, rounds: int) -> dict[str, list[Report]]:
     return reports
 
 
-def render(reports: Mapping[str, list[Report]], share_of_a_step: float) -> str:
+def render(reports: Mapping[str, list[Report]], share_of_a_step: float | None) -> str:
     """Return the medians and their ratios as a Markdown table.
 
     Args:
         reports: Of each side.
-        share_of_a_step: Of what the device can do in a second, that one step asks for.
+        share_of_a_step: Of what the device can do in a second, that one step asks for; None
+            where that is not counted.
     """
     speeds = {side: median(one.steps_per_second for one in runs) for side, runs in reports.items()}
+    shares = {side: speed * (share_of_a_step or 0) for side, speed in speeds.items()}
     rows = {
         "steps per second": speeds,
-        "share of the device's matrix rate": {
-            side: speed * share_of_a_step for side, speed in speeds.items()
-        },
+        **({} if share_of_a_step is None else {"share of the device's matrix rate": shares}),
         "peak memory, GiB": {
             side: median(one.peak_memory / GIB for one in runs) for side, runs in reports.items()
         },
@@ -166,10 +201,13 @@ def render(reports: Mapping[str, list[Report]], share_of_a_step: float) -> str:
     return "\n".join(lines)
 
 
-def share_of_a_step(job: Job) -> float:
-    """Return the operations of a step over those that the device reaches in a second."""
+def share_of_a_step(job: Job) -> float | None:
+    """Return the operations of a step over those that the device reaches in a second; None for a
+    base without a U-Net."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     base = Path(job.base)
+    if not (base / "unet").is_dir():
+        return None
     unet = json.loads((base / "unet" / "config.json").read_text())
     tokens = json.loads((base / "text_encoder" / "config.json").read_text())
     asked = step_operations(
@@ -190,7 +228,9 @@ def describe(job: Job, shape: str, rounds: int) -> str:
     return (
         f"{shape}: {job.resolution}×{job.resolution}, batch {job.batch}, rank {job.rank}, "
         f"mixed precision {job.precision}, gradients {_kept(job)}, AdamW at "
-        f"{LEARNING_RATE} ({SCHEDULE}), gradients clipped to {MAX_GRAD_NORM}; "
+        f"{LEARNING_RATE} ({SCHEDULE}), gradients clipped to {MAX_GRAD_NORM}"
+        f"{', blocks compiled' * job.compile}"
+        f"{''.join(f', {key} {value}' for key, value in job.settings.items())}; "
         f"steps {job.warm_up + 1} to {job.steps} of each run, {rounds} rounds\n"
         f"{device}, {os.cpu_count()} cores ({platform.machine()}, {torch.get_num_threads()} "
         f"threads); Python {platform.python_version()}, {versions}"
@@ -222,6 +262,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--warm-up", type=int, help="steps at the start that are not timed")
     parser.add_argument("--rounds", type=int, help="runs of each side")
     parser.add_argument("--mixed-precision", choices=("no", "bf16"), help="bf16 on a GPU")
+    parser.add_argument("--compile", action="store_true", help="compile the blocks of hublora's")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of hublora's"
+    )
     arguments = parser.parse_args()
     shape = SHAPES[arguments.shape]
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -269,7 +313,12 @@ def main() -> None:
             precision=arguments.mixed_precision,
             steps=arguments.steps,
             warm_up=arguments.warm_up,
+            prompt=shape.prompt,
+            compile=arguments.compile,
+            settings=dict(one.split("=", 1) for one in arguments.set),
         )
+        if shape.prompt:  # the DreamBooth scripts take every file for an image
+            Path(template.images, "metadata.jsonl").unlink()
         reports = compare(template, arguments.rounds)
         share = share_of_a_step(template)
     print(describe(template, arguments.shape, arguments.rounds))

@@ -127,7 +127,7 @@ def sd15_base(folder: Path) -> Path:
     from transformers import CLIPTextConfig, CLIPTextModel
 
     torch.manual_seed(0)
-    tokenizer = _long_tokenizer()
+    tokenizer = long_tokenizer()
     markers = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
     StableDiffusionPipeline(
         vae=AutoencoderKL(**SD15_VAE),
@@ -173,14 +173,14 @@ def _save_xl(
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
     torch.manual_seed(0)
-    tokenizer = _long_tokenizer()
+    tokenizer = long_tokenizer()
     markers = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
     StableDiffusionXLPipeline(
         vae=AutoencoderKL(**vae),
         text_encoder=CLIPTextModel(CLIPTextConfig(**text, **markers)),
         text_encoder_2=CLIPTextModelWithProjection(CLIPTextConfig(**text_2, **markers)),
         tokenizer=tokenizer,
-        tokenizer_2=_long_tokenizer(),
+        tokenizer_2=long_tokenizer(),
         unet=UNet2DConditionModel(**unet),
         scheduler=EulerDiscreteScheduler(**SD15_SCHEDULE),
         add_watermarker=False,
@@ -188,7 +188,7 @@ def _save_xl(
     return folder
 
 
-def _long_tokenizer() -> CLIPTokenizer:
+def long_tokenizer() -> CLIPTokenizer:
     from tools.tiny_base.tokenizer import new_tokenizer
 
     tokenizer = new_tokenizer()

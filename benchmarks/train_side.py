@@ -11,7 +11,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,9 @@ class Job:
         checkpointing: Whether gradients are checkpointed.
         learning_rate: At its peak.
         seed: Of everything random.
+        prompt: Caption of all images, as the DreamBooth scripts want it; "" uses their own.
+        settings: Further settings of hublora, under dotted keys.
+        compile: Whether hublora's denoiser is compiled, block by block.
     """
 
     side: str
@@ -57,6 +60,9 @@ class Job:
     checkpointing: bool = False
     learning_rate: float = LEARNING_RATE
     seed: int = SEED
+    prompt: str = ""
+    settings: dict[str, Any] = field(default_factory=dict)
+    compile: bool = False
 
 
 @dataclass(frozen=True)
@@ -113,29 +119,50 @@ def train_hublora(job: Job) -> None:
         if isinstance(event, FileWritten) and event.what == "adapter":
             raise Saved
 
-    config = TrainingConfig(
-        base={"model": job.base},
-        data={
-            "folder": job.images,
-            "resolution": job.resolution,
-            "center_crop": True,
-            "cache_dir": f"{job.work}/cache",
-        },
-        adapter={"rank": job.rank},
-        optimizer={"learning_rate": job.learning_rate, "max_grad_norm": MAX_GRAD_NORM},
-        schedule={"name": SCHEDULE, "max_train_steps": job.steps},
-        checkpoint={"steps": NEVER},
-        output_dir=f"{job.work}/adapter",
-        train_batch_size=job.batch,
-        gradient_checkpointing=job.checkpointing,
-        mixed_precision=job.precision,
-        seed=job.seed,
+    prompt = {"method": "dreambooth", "dreambooth.instance_prompt": job.prompt}
+    config = TrainingConfig.from_settings(
+        {
+            "base.model": job.base,
+            "data.folder": job.images,
+            "data.resolution": job.resolution,
+            "data.center_crop": True,
+            "data.cache_dir": f"{job.work}/cache",
+            "adapter.rank": job.rank,
+            "optimizer.learning_rate": job.learning_rate,
+            "optimizer.max_grad_norm": MAX_GRAD_NORM,
+            "schedule.name": SCHEDULE,
+            "schedule.max_train_steps": job.steps,
+            "checkpoint.steps": NEVER,
+            "output_dir": f"{job.work}/adapter",
+            "train_batch_size": job.batch,
+            "gradient_checkpointing": job.checkpointing,
+            "mixed_precision": job.precision,
+            "seed": job.seed,
+            **(prompt if job.prompt else {}),
+            **job.settings,
+        }
     )
+    if job.compile:
+        _compile_blocks()
     try:
         hublora.train(config, callback=stop_when_saved)
     except Saved:
         return
     raise SystemExit("hublora saved no adapter.")
+
+
+def _compile_blocks() -> None:
+    """Let every session compile the repeated blocks of its denoiser, which no setting does yet."""
+    from hublora.training import setup
+
+    start = setup.start_session
+
+    def start_compiled(*arguments: Any, **options: Any) -> Any:
+        session = start(*arguments, **options)
+        session.denoiser.compile_repeated_blocks()
+        return session
+
+    setup.start_session = start_compiled
 
 
 def train_reference(job: Job) -> None:
@@ -163,9 +190,14 @@ SIDES: dict[str, Callable[[Job], None]] = {"hublora": train_hublora, "reference"
 
 
 def _reference_arguments(job: Job) -> list[str]:
+    data = (
+        {"instance_data_dir": job.images, "instance_prompt": job.prompt}
+        if job.prompt
+        else {"train_data_dir": job.images}
+    )
     options = {
         "pretrained_model_name_or_path": job.base,
-        "train_data_dir": job.images,
+        **data,
         "cache_dir": f"{job.work}/cache",
         "output_dir": f"{job.work}/adapter",
         "resolution": job.resolution,
@@ -182,6 +214,8 @@ def _reference_arguments(job: Job) -> list[str]:
         "report_to": "all",
     }
     flags = ["--center_crop"] + ["--gradient_checkpointing"] * job.checkpointing
+    if job.prompt and job.reference.endswith("_klein.py"):  # else it reads the layers of dev
+        flags += ["--text_encoder_out_layers", "9", "18", "27"]
     return [*flags, *(f"--{name}={value}" for name, value in options.items())]
 
 

@@ -83,3 +83,45 @@ def _compare(session: Session, kind: type[Reference], base: Path, images: Path, 
         if name in weights
     )
     assert moved > 1e-2, "neither side has trained"
+
+
+@pytest.mark.parametrize(
+    "name", ["flux-dev", "flux2-klein", "z-image", "qwen-image", "krea2", "sd3"]
+)
+def test_losses_of_flow_matching_equal_those_of_its_plain_loop(
+    name: str, start, tmp_path: Path
+) -> None:
+    from tests.flow_pipelines import FLOW_PIPELINES
+    from tests.training.flow_reference import PROMPT, FlowReference
+
+    FLOW_PIPELINES[name]().save_pretrained(tmp_path / "base")
+    images = save_images(tmp_path / "images", 2, side=32)
+    session = start(
+        method="dreambooth",
+        base__model=str(tmp_path / "base"),
+        data__dataset=None,
+        data__folder=images,
+        data__resolution=32,
+        dreambooth__instance_prompt=PROMPT,
+        adapter__targets=["to_q", "to_k", "to_v", "to_out.0"],
+        objective__guidance=3.5,
+        optimizer__learning_rate=1e-2,
+        schedule__name="constant",
+        schedule__max_train_steps=20,
+        seed=7,
+    )
+    weights = {
+        key: parameter.detach().clone()
+        for key, parameter in session.pipe.transformer.named_parameters()
+        if parameter.requires_grad
+    }
+    files = [images / "0.png", images / "1.png"]
+    reference = FlowReference(name, tmp_path / "base", files, session.config, weights)
+    ours = [event.loss.item() for event in train(session) if isinstance(event, StepDone)]
+    assert ours == pytest.approx(reference.losses(20), rel=1e-4)
+    moved = max(
+        (parameter - weights[key]).abs().max().item()
+        for key, parameter in session.pipe.transformer.named_parameters()
+        if key in weights
+    )
+    assert moved > 1e-2, "neither side has trained"
