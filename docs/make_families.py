@@ -68,6 +68,23 @@ bfloat16 is the half precision, and float16 is refused.
 Images and captions are encoded once, and so are the gallery's prompts; then the text encoders, which
 may be larger than all the rest, are taken out of memory for the whole training.
 
+## Edit models
+
+A base with references in the table above is trained on pairs ([training.md](training.md#pairs)) and
+used with `--reference image.png`; where the smallest number is 0, it is trained and used as
+text-to-image too. Each family resizes references as its pipeline does:
+
+| family | size of a reference |
+|---|---|
+| flux-kontext | the nearest of the pipeline's preferred sizes, which have about 1024² pixels |
+| flux2, flux2-klein | its own up to 1024² pixels, cropped to multiples of 16; at least 64 a side, 8:1 at most |
+| qwen-image-edit | 1024² pixels in its own aspect ratio, for the VAE and for the text encoder |
+| qwen-image-edit-plus | 1024² pixels for the VAE, 384² for the text encoder |
+
+For images of fewer pixels, those of FLUX get fewer too: positions in reference and image correspond
+then, as they do at full size. Qwen's text encoder sees the references, so its prompt embeddings are
+cached for each pair, crop and flip.
+
 ## Distilled bases
 
 Few-step bases are recognised by their own files, and `hublora run` takes their usual steps and guidance.
@@ -109,15 +126,17 @@ was trained for this page: the memory above is computed, and it has no figures o
 
 - Chroma: diffusers' gradient checkpointing leaves out its attention mask, so it is refused.
 - FLUX.2 dev: without torchvision it is loaded with its tokenizer alone, which prompts of text need.
-- Not trained yet: edit models (FLUX.1 Kontext, Qwen-Image-Edit), single-file bases.
+- Edit models: the same steps with references, exactly. Of them, FLUX.1 Kontext is tested from training on
+  pairs to replaying an image. Qwen-Image-Edit's processor of videos needs torchvision; without it,
+  hublora loads the one of images alone, which resizes with Pillow.
 """
 
 
 def rows() -> Sequence[str]:
     """Return the table of families."""
     lines = [
-        "| family | pipelines | usual steps, guidance | tokens read | known bases |",
-        "|---|---|---|---|---|",
+        "| family | pipelines | usual steps, guidance | tokens read | references | known bases |",
+        "|---|---|---|---|---|---|",
     ]
     # Families for inpainting share the bases of the one that they were made from: see training.md.
     by_bases = {id(family.known_bases): family for family in reversed(FAMILIES.values())}
@@ -125,8 +144,18 @@ def rows() -> Sequence[str]:
         pipelines = ", ".join(f"`{name}`" for name in family.pipeline_classes)
         tokens = getattr(family, "text_length", 77)
         bases = ", ".join(sorted(family.known_bases.architectures)) or "–"
-        lines.append(f"| {family.name} | {pipelines} | {_usual(family)} | {tokens} | {bases} |")
+        cells = (family.name, pipelines, _usual(family), tokens, _references(family), bases)
+        lines.append(f"| {' | '.join(map(str, cells))} |")
     return lines
+
+
+def _references(family: Family) -> str:
+    """Return how many reference images an image of the family has."""
+    takes = family.references
+    if not takes.most:
+        return "–"
+    least = 1 if takes.required else 0
+    return str(least) if least == takes.most else f"{least}–{takes.most}"
 
 
 def _usual(family: Family) -> str:

@@ -21,6 +21,13 @@ TEMPLATE_WORDS = (
     "assistant",
 )  # fmt: skip
 
+# The further words of the prompt template of Qwen-Image-Edit, whose pipelines drop 64 tokens.
+EDIT_WORDS = (
+    "key", "features", "input", "then", "explain", "how", "'s", "instruction", "should", "alter",
+    "or", "modify", "Generate", "a", "new", "that", "meets", "requirements", "while",
+    "maintaining", "consistency", "with", "original", "where", "appropriate", "(", "),",
+)  # fmt: skip
+
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
     "<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n"
@@ -38,16 +45,22 @@ PARTS_TEMPLATE = (
 """A chat template for messages whose content is a list of parts, as FLUX.2 dev writes them."""
 
 
-def qwen_tokenizer(chat_template: str | None = None) -> Any:
+def qwen_tokenizer(chat_template: str | None = None, *, sees: bool = False) -> Any:
     """Return a Qwen2Tokenizer of 256 bytes and of the words of captions and of the templates.
 
     A word is one token, with or without the space before it; no text is unknown.
+
+    Args:
+        chat_template: Template of chats.
+        sees: Whether it has the tokens of images, and the words of the template of edits.
     """
     from transformers import Qwen2Tokenizer
 
-    words = sorted({*WORDS, *TEMPLATE_WORDS})
+    words = sorted({*WORDS, *TEMPLATE_WORDS, *(EDIT_WORDS if sees else ())})
     merges = learn_merges([*words, *(f"Ġ{word}" for word in words)], end_of_word="")
     special = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<think>", "</think>")
+    if sees:
+        special += ("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
     tokens = [*byte_symbols(), *(left + right for left, right in merges), *special]
     return Qwen2Tokenizer(
         vocab={token: index for index, token in enumerate(tokens)},
@@ -129,9 +142,29 @@ def qwen25_vl(tokenizer: Any, width: int, layers: int) -> PreTrainedModel:
     del text["head_dim"]  # Qwen2.5's heads share the width of the hidden states
     text["rope_parameters"] = {"rope_type": "default", "mrope_section": [1, 2, 2]}
     vision = {**_vision_config(width), "fullatt_block_indexes": [0]}
+    ids = {
+        f"{name}_token_id": tokenizer.convert_tokens_to_ids(f"<|{token}|>")
+        for name, token in (
+            ("image", "image_pad"),
+            ("video", "video_pad"),
+            ("vision_start", "vision_start"),
+            ("vision_end", "vision_end"),
+        )
+        if f"<|{token}|>" in tokenizer.get_vocab()
+    }
     return Qwen2_5_VLForConditionalGeneration(
-        Qwen2_5_VLConfig(text_config=text, vision_config=vision)
+        Qwen2_5_VLConfig(text_config=text, vision_config=vision, **ids)
     )
+
+
+def qwen_processor(tokenizer: Any) -> Any:
+    """Return the Qwen2VLProcessor of Qwen-Image-Edit without a processor of videos, which needs
+    torchvision; images have 4 to 1,024 tokens."""
+    from transformers import Qwen2VLImageProcessorPil
+
+    from hublora.families.qwen_image.processor import ImageTextProcessor
+
+    return ImageTextProcessor(Qwen2VLImageProcessorPil(), tokenizer)
 
 
 def qwen3_vl(tokenizer: Any, width: int, layers: int) -> PreTrainedModel:

@@ -102,13 +102,20 @@ def flux_schnell() -> DiffusionPipeline:
     return _flux(parts.scheduler(1.0), guidance_embeds=False)
 
 
-def _flux(scheduler: Any, *, guidance_embeds: bool) -> DiffusionPipeline:
+def flux_kontext() -> DiffusionPipeline:
+    """Return a FluxKontextPipeline: FLUX.1 dev with the latents of a reference beside the noise."""
+    from diffusers import FluxKontextPipeline
+
+    return _flux(parts.scheduler(3.0, longest=4096), guidance_embeds=True, kind=FluxKontextPipeline)
+
+
+def _flux(scheduler: Any, *, guidance_embeds: bool, kind: Any = None) -> DiffusionPipeline:
     from diffusers import FluxPipeline, FluxTransformer2DModel
 
     tokenizer, text_encoder = clip_parts(width=24)
     tokenizer_2 = parts.t5_tokenizer()
     return parts.filled(
-        FluxPipeline(
+        (kind or FluxPipeline)(
             scheduler=scheduler,
             vae=parts.flux_vae(),
             text_encoder=text_encoder,
@@ -136,11 +143,36 @@ def qwen_image() -> DiffusionPipeline:
     batch are padded to the longest, and their mask is None where nothing is padded. The VAE is
     one of videos.
     """
-    from diffusers import QwenImagePipeline, QwenImageTransformer2DModel
+    from diffusers import QwenImagePipeline
 
-    tokenizer = parts.qwen_tokenizer()
+    return _qwen(QwenImagePipeline, parts.qwen_tokenizer())
+
+
+def qwen_image_edit() -> DiffusionPipeline:
+    """Return a QwenImageEditPipeline: the text encoder sees the reference as large as the VAE."""
+    from diffusers import QwenImageEditPipeline
+
+    tokenizer = parts.qwen_tokenizer(sees=True)
+    return _qwen(QwenImageEditPipeline, tokenizer, processor=parts.qwen_processor(tokenizer))
+
+
+def qwen_image_edit_plus() -> DiffusionPipeline:
+    """Return a QwenImageEditPlusPipeline in the manner of 2511: several references, whose tokens
+    the transformer modulates as those of images without noise."""
+    from diffusers import QwenImageEditPlusPipeline
+
+    tokenizer = parts.qwen_tokenizer(sees=True)
+    processor = parts.qwen_processor(tokenizer)
+    return _qwen(QwenImageEditPlusPipeline, tokenizer, zero_cond_t=True, processor=processor)
+
+
+def _qwen(
+    kind: Any, tokenizer: Any, *, zero_cond_t: bool = False, **components: Any
+) -> DiffusionPipeline:
+    from diffusers import QwenImageTransformer2DModel
+
     return parts.filled(
-        QwenImagePipeline(
+        kind(
             scheduler=parts.scheduler(1.0, longest=8192, max_shift=0.9, shift_terminal=0.02),
             vae=parts.qwen_vae(),
             text_encoder=parts.qwen25_vl(tokenizer, width=40, layers=3),
@@ -151,7 +183,9 @@ def qwen_image() -> DiffusionPipeline:
                 num_attention_heads=2,
                 joint_attention_dim=40,
                 axes_dims_rope=(4, 6, 6),
+                zero_cond_t=zero_cond_t,
             ),
+            **components,
         )
     )
 
@@ -292,4 +326,13 @@ FLOW_PIPELINES: dict[str, Callable[[], DiffusionPipeline]] = {
     "krea2": krea2,
     "chroma": chroma,
 }
-"""What builds the pipeline of each family, by the family's name."""
+"""What builds the pipeline of each family of text to image, by its name."""
+
+EDIT_PIPELINES: dict[str, Callable[[], DiffusionPipeline]] = {
+    "flux-kontext": flux_kontext,
+    "flux2-klein": flux2_klein,
+    "flux2-dev": flux2_dev,
+    "qwen-image-edit": qwen_image_edit,
+    "qwen-image-edit-plus": qwen_image_edit_plus,
+}
+"""What builds the pipeline of each family that takes reference images, by its name."""

@@ -164,6 +164,8 @@ class CardFacts:
         token_embeddings: Learned token embeddings; None without any.
         kohya_path: Path inside the repo of the adapter for ComfyUI and AUTOMATIC1111.
         one_file: Whether ComfyUI reads `weight_name` itself.
+        references: Largest number of reference images that an image of the training had.
+        prompt_first: Whether the prompt is the first parameter of the pipeline's call.
         call: Arguments of the pipeline's call for guidance and negative prompt; None takes those of
             `sampling` and of the first image.
         rank: Rank of the update matrices.
@@ -195,6 +197,8 @@ class CardFacts:
     token_embeddings: TokenEmbeddingFacts | None = None
     kohya_path: str | None = None
     one_file: bool = False
+    references: int = 0
+    prompt_first: bool = True
     call: Mapping[str, Value] | None = None
     rank: int | None = None
     alpha: float | None = None

@@ -44,7 +44,7 @@ def front_matter(facts: CardFacts) -> dict[str, Any]:
         "base_model": _base_models(facts),
         "base_model_relation": "adapter" if _base_models(facts) else None,
         "library_name": "diffusers",
-        "pipeline_tag": "text-to-image",
+        "pipeline_tag": "image-to-image" if facts.references else "text-to-image",
         "instance_prompt": one_line(", ".join(facts.trigger_words)),
         **license_entries(license.id, license.name, license.link),
         IMAGES_LICENSE: None if facts.license else facts.dataset.license.id or "unknown",
@@ -64,7 +64,8 @@ def _base_models(facts: CardFacts) -> str | list[str] | None:
 
 def _kind_tags(facts: CardFacts) -> list[str]:
     adapter = ADAPTER_TAGS if facts.weight_name else ()
-    return [*TAGS, *adapter, *((EMBEDDINGS_TAG,) if facts.token_embeddings else ())]
+    task = ("image-to-image",) if facts.references else ()
+    return [*task, *TAGS, *adapter, *((EMBEDDINGS_TAG,) if facts.token_embeddings else ())]
 
 
 def license_of(facts: CardFacts) -> LicenseFacts:

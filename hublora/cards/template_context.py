@@ -66,6 +66,9 @@ def view(facts: CardFacts) -> dict[str, Any]:
         "call": _call_arguments(facts),
         "hublora_prompt": textual_inversion.in_hublora(facts, quoting.python_text(prompt)),
         "inpaints": "Inpaint" in facts.pipeline_class,
+        "prompt_keyword": "" if facts.prompt_first else "prompt=",
+        "reference_flags": "".join(f" --reference {name}" for name in _reference_files(facts)),
+        "references": _references(facts),
         "kohya": _kohya(facts),
         "comfyui_reads": _file_link(facts, facts.weight_name)
         if facts.weight_name and facts.one_file
@@ -89,6 +92,21 @@ def view(facts: CardFacts) -> dict[str, Any]:
 def _example_prompt(facts: CardFacts) -> str:
     prompts = [image.prompt for image in facts.gallery if image.prompt.strip()]
     return prompts[0] if prompts else ", ".join(facts.trigger_words) or "your prompt"
+
+
+def _reference_files(facts: CardFacts) -> list[str]:
+    """Return the names of the reference images in the card's calls."""
+    return [f"image{number or ''}.png" for number in (0, *range(2, facts.references + 1))][
+        : facts.references
+    ]
+
+
+def _references(facts: CardFacts) -> str | None:
+    """Return Python code of the reference images; None without any."""
+    loads = [f'load_image("{name}")' for name in _reference_files(facts)]
+    if len(loads) > 1:
+        return f"[{', '.join(loads)}]"
+    return loads[0] if loads else None
 
 
 def _repo(source: RepoFacts, otherwise: str, kind: str = "") -> str:

@@ -52,6 +52,12 @@ _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 @click.option("--mask", type=_FILE, help="Inpainting mask, likewise.")
 @click.option("--control-image", type=_FILE, help="Conditioning image, likewise.")
 @click.option("--ip-adapter-image", type=_FILE, help="Image prompt, likewise.")
+@click.option(
+    "--reference",
+    multiple=True,
+    type=_FILE,
+    help="Reference image of an edit model, likewise; may be repeated.",
+)
 @click.option("--ip-adapter", help="File of the IP-Adapter, if it was not on the Hub.")
 @output_flags
 def replay(png: Path, **settings: Any) -> None:

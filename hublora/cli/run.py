@@ -26,6 +26,7 @@ Examples:
   hublora run me/pokemon-lora@v1 "Totoro" --seed 7 -o totoro.png
   hublora run me/ink-lora "a castle" --rows weight=0..1:5 --columns seed=4 -o sheet
   hublora run me/ink-lora "a castle" --image sketch.png --strength 0.6
+  hublora run me/snow-lora "make it snow" --reference castle.png
   hublora run me/ink-lora "a castle" --ip-adapter me/ip-adapter --ip-adapter-image mood.png
   hublora run me/ink-lora --prompts prompts.txt -n 2 -o images
   hublora run ./runs/pokemon-lora "Totoro" --base stable-diffusion-v1-5/stable-diffusion-v1-5
@@ -141,6 +142,12 @@ _IMAGES = (
 )
 @click.option(
     "--mask", type=_FILE, help="Inpainting mask of --image: white is generated, black is preserved."
+)
+@click.option(
+    "--reference",
+    multiple=True,
+    type=_FILE,
+    help="Reference image of an edit model, to which PROMPT is the instruction; may be repeated.",
 )
 @click.option("--controlnet", help="Hub id of a ControlNet.")
 @click.option("--control-image", type=_FILE, help="Conditioning image of the ControlNet.")

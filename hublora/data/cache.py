@@ -3,6 +3,7 @@
     <cache>/latents/<key>/     mean and std of the VAE posterior of each crop and flip of a bucket
     <cache>/masks/<key>/       loss masks of the same crops and flips, with `data.masks`
     <cache>/inpainting/<key>/  inpainting masks and masked-image latents of the same crops and flips
+    <cache>/references/<key>/  latents of the references of the same crops and flips of pairs
     <cache>/prompts/<key>/     the text encoders' output for each distinct caption, and for ""
 
 A key is a hash of everything that affects the bytes. Captions are not part of the latents' key,
@@ -12,7 +13,7 @@ nor the resolution of the prompts'.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ from hublora.data.config import DataConfig
 from hublora.data.crops import Resolution, assign_buckets
 from hublora.data.inpaint_masks import EncodeImages
 from hublora.data.latent_cache import FORMAT, BucketCache, key_of
+from hublora.data.pair_cache import PairCache, ReferenceEncoders
 from hublora.data.row_file import count_done, open_rows
 from hublora.data.source import Source
 from hublora.data.tags import Tags
@@ -48,6 +50,7 @@ class Encoders:
         prompt_key: JSON values that determine the output of `prompts`: base, commit, length, …
         batch_size: Images, or texts, in one call, at least 1.
         inpaints: Whether inpainting masks and masked-image latents are needed.
+        references: Encodes the reference images of pairs; None where the base takes none.
     """
 
     images: EncodeImages
@@ -56,6 +59,7 @@ class Encoders:
     prompt_key: Mapping[str, Any] = field(default_factory=dict)
     batch_size: int = 1
     inpaints: bool = False
+    references: ReferenceEncoders | None = None
 
 
 def build_cache(
@@ -88,24 +92,36 @@ def build_cache(
     Raises:
         DataError: The disk is full or cannot be written, or an image changed since it was checked.
     """
-    buckets = assign_buckets(source.examples, config, size, bucket_step, smaller)
+    pairs = encoders.references
+    reference_size = pairs.size if pairs else None
+    buckets = assign_buckets(
+        source.examples, config, size, bucket_step, smaller, reference_size=reference_size
+    )
     squares = [*(one for one, _ in smaller), size]
     sizes = [squares[number] for number in sorted({bucket.resolution for bucket in buckets})]
     caches = [BucketCache(source, config, bucket, encoders.image_key) for bucket in buckets]
     tags = Tags.of(config, cached=encoders.prompts is not None)
-    texts = cached_texts(source, config, reword) if encoders.prompts else []
+    by_row = pairs is not None and pairs.instruction is not None
+    texts = cached_texts(source, config, reword) if encoders.prompts and not by_row else []
     about = {"format": FORMAT, **encoders.prompt_key, "texts": texts}
     prompt_folder = config.cache_root / "prompts" / key_of(about)
     counter = _Counter(progress, sum(cache.rows for cache in caches) + len(texts))
     counter(sum(cache.done for cache in caches) + count_done(prompt_folder, len(texts)))
 
+    def texts_of_row(own: Sequence[str]) -> list[str]:
+        found = [text for text in tags.texts(own) if text or config.caption_dropout]
+        return found if reword is None else list(dict.fromkeys([*found, *map(reword, found)]))
+
     encoded, reused = [], True
     for cache in caches:
         one, cached = _open_bucket(cache, encoders, counter)
+        if pairs is not None and cache.bucket.references:
+            side = squares[cache.bucket.resolution][0]
+            one = _with_references(one, PairCache(cache, pairs, side), encoders, texts_of_row)
         encoded.append(one)
         reused = reused and cached
     prompts = None
-    if encoders.prompts is not None:
+    if encoders.prompts is not None and texts:
         tensors, cached = _open_prompts(prompt_folder, about, encoders, counter)
         prompts = EncodedPrompts(texts, tensors)
         reused = reused and cached
@@ -132,6 +148,21 @@ def _open_bucket(
     return EncodedBucket(
         cache.bucket, latents["mean"], latents.get("std"), masks, inpainting
     ), cached
+
+
+def _with_references(
+    encoded: EncodedBucket,
+    cache: PairCache,
+    encoders: Encoders,
+    texts_of: Callable[[Sequence[str]], Sequence[str]],
+) -> EncodedBucket:
+    """Return a bucket with the latents of its references, and the prompt embeddings that depend on
+    them."""
+    latents = cache.latents(encoders.images, encoders.batch_size)
+    prompts = None
+    if cache.encoders.instruction is not None:
+        prompts = cache.prompts(texts_of, encoders.prompt_key)
+    return replace(encoded, references=latents, prompts=prompts)
 
 
 def _open_prompts(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from hublora.data.crops import Bucket
 from hublora.data.examples import Example
+from hublora.data.pair_cache import RowPrompts
 from hublora.data.tags import Tags
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ class EncodedBucket:
         masks: Loss masks, uint8 [rows, 1, h', w']; None unless `data.masks` is set.
         inpainting: M inpainting masks of each row, `mask` uint8 [rows · M, 1, h', w'], and
             `masked_latents` [rows · M, C, h', w']; None unless the base inpaints.
+        references: Latents of the first, second, … reference image, each [rows, C, h'', w''].
+        prompts: Prompt embeddings of the rows, where the text encoder sees the references.
     """
 
     bucket: Bucket
@@ -33,6 +36,8 @@ class EncodedBucket:
     std: Tensor | None
     masks: Tensor | None = None
     inpainting: Mapping[str, Tensor] | None = None
+    references: Sequence[Tensor] = ()
+    prompts: RowPrompts | None = None
 
 
 @dataclass(frozen=True)
@@ -180,6 +185,20 @@ class CachedDataset:
         )
         return mask.index_select(0, rows).float(), masked_latents.index_select(0, rows).float()
 
+    def references(self, indices: Sequence[int], variants: Sequence[int]) -> list[Tensor]:
+        """Return the latents of each reference image, float32 [B, C, h'', w''] on the CPU, in their
+        order; empty without references.
+
+        Args:
+            indices: Examples, in [0, len), of one bucket.
+            variants: One for each index, in [0, self.variants).
+        """
+        import torch
+
+        encoded, numbers = self._rows(indices, variants)
+        rows = torch.tensor(numbers)
+        return [one.index_select(0, rows).float() for one in encoded.references]
+
     def size_conditioning(self, indices: Sequence[int], variants: Sequence[int]) -> Tensor:
         """Return SDXL's size conditioning of each sample, float32 [B, 6] in pixels.
 
@@ -225,6 +244,7 @@ class CachedDataset:
         indices: Sequence[int],
         choices: Sequence[int],
         reword: Callable[[str], str] | None = None,
+        variants: Sequence[int] | None = None,
     ) -> dict[str, Tensor]:
         """Return the prompt embedding of each item's caption: name -> tensor [B, …], CPU.
 
@@ -232,12 +252,18 @@ class CachedDataset:
             indices: Items, in [0, len).
             choices: Caption of each index, numbered as in `caption`.
             reword: Applied to each caption, as `build_cache` was told; None leaves it.
+            variants: One for each index, in [0, self.variants), for a text encoder that sees the
+                references; None is the first of each.
         """
-        assert self._prompts is not None, "the captions of this run are not cached"
         import torch
 
         pairs = zip(indices, choices, strict=True)
         texts = [self.caption(index, choice) for index, choice in pairs]
         texts = texts if reword is None else [reword(text) for text in texts]
+        if (own := self._buckets[self.bucket_of[indices[0]]].prompts) is not None:
+            _, numbers = self._rows(indices, variants or [0] * len(indices))
+            rows = torch.tensor([own.rows[pair] for pair in zip(numbers, texts, strict=True)])
+            return {name: tensor.index_select(0, rows) for name, tensor in own.tensors.items()}
+        assert self._prompts is not None, "the captions of this run are not cached"
         rows = torch.tensor([self._text_rows[text] for text in texts])
         return {name: tensor.index_select(0, rows) for name, tensor in self._prompts.items()}

@@ -9,18 +9,22 @@ from typing import Any
 
 from hublora.data.config import DataConfig
 from hublora.data.masks import find_mask_column
+from hublora.data.references import find_reference_columns
 from hublora.errors import DataError
 
 # In order of preference; "jpg", "png" and "txt" are what webdataset calls them.
-IMAGE_NAMES = ("image", "images", "img", "picture", "photo", "jpg", "jpeg", "png", "webp")
+IMAGE_NAMES = (
+    *("image", "images", "img", "picture", "photo", "jpg", "jpeg", "png", "webp"),
+    *("target", "target_image", "edited_image", "output_image", "after"),
+)
 CAPTION_NAMES = (
     *("text", "caption", "captions", "prompt", "prompts", "txt"),
-    *("description", "descriptions", "alt_text", "alt"),
+    *("description", "descriptions", "alt_text", "alt", "instruction", "instructions"),
 )
 # Last words of names such as blip_caption, captionText and caption_2.
 CAPTION_WORDS = (
     *("caption", "captions", "text", "texts", "prompt", "prompts"),
-    *("description", "descriptions"),
+    *("description", "descriptions", "instruction", "instructions"),
 )
 # Last words of columns whose lists are the parts of one caption.
 TAG_WORDS = ("tag", "tags", "keyword", "keywords", "label", "labels")
@@ -171,11 +175,14 @@ class Columns:
         image: Column with the images.
         caption: Column with the captions; None where all get the default caption.
         mask: Column with the masks; None without masks or without `data.masks`.
+        references: Columns with reference images in order; empty without any or without
+            `data.references`.
     """
 
     image: str
     caption: str | None
     mask: str | None
+    references: tuple[str, ...] = ()
 
 
 def choose_columns(config: DataConfig, features: Mapping[str, Any], values: Values) -> Columns:
@@ -193,15 +200,37 @@ def choose_columns(config: DataConfig, features: Mapping[str, Any], values: Valu
     images = [name for name in names if _is_image(features[name])]
     wanted = config.mask_column if config.masks else None
     mask = find_mask_column(wanted, images, where)
-    candidates = [name for name in images if name != mask] or images
+    references = _find_references(config, features, where)
+    others = [name for name in images if name not in (mask, *references)]
+    candidates = others or [name for name in images if name != mask] or images
     image = find_image_column(config.image_column, candidates, names, where)
+    references = tuple(name for name in references if name != image)
     if not config.masks or mask == image:
         mask = None
     texts = [name for name in names if _is_text(features[name])]
     if config.caption_column is None and config.default_caption is not None:
-        return Columns(image, find_named_captions(texts), mask)
+        return Columns(image, find_named_captions(texts), mask, references)
     caption = find_caption_column(config.caption_column, texts, names, where, values)
-    return Columns(image, caption, mask)
+    return Columns(image, caption, mask, references)
+
+
+def _find_references(
+    config: DataConfig, features: Mapping[str, Any], where: str
+) -> tuple[str, ...]:
+    """Return the columns of reference images, which may be lists."""
+    if config.references is False:
+        return ()
+    columns = [name for name, kind in features.items() if _is_image(kind) or is_image_list(kind)]
+    return tuple(find_reference_columns(config.reference_column, columns, where))
+
+
+def is_image_list(feature: Any) -> bool:
+    """Return whether a column has lists of images."""
+    if isinstance(feature, (list, tuple)):
+        return len(feature) == 1 and _is_image(feature[0])
+    return type(feature).__name__ in ("List", "LargeList", "Sequence") and _is_image(
+        feature.feature
+    )
 
 
 def _is_image(feature: Any) -> bool:

@@ -106,6 +106,17 @@ class DataConfig(BaseModel):
     mask_column: str | None = Field(
         None, description="Column with the masks (default: found by its name)."
     )
+    references: bool | None = Field(
+        None,
+        description="Train on pairs, whose captions are instructions: reference images are "
+        "x.control.png beside x.png, or a column (default: where the base takes them and the data "
+        "has them).",
+    )
+    reference_column: str | None = Field(
+        None,
+        description="Column with the reference images, or several with commas between (default: "
+        "found by their names).",
+    )
     default_caption: str | None = Field(
         None, description='Caption of every image that has none, such as "a photo of sks dog".'
     )

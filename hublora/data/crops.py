@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -11,6 +11,11 @@ from hublora.data.buckets import Size, bucket_sizes, nearest
 from hublora.data.config import DataConfig
 from hublora.data.examples import Example
 from hublora.data.images import Crop, covering_size
+from hublora.data.references import cropped_size
+
+# Width and height of a reference image in pixels, and side of the square with as many pixels as its
+# image -> width and height in which it is encoded.
+ReferenceSize = Callable[[Size, int], Size]
 
 Resolution = tuple[Size, int | None]  # size of the square, and step of bucket sides
 
@@ -84,11 +89,13 @@ class Bucket:
         members: Indices of the examples, ascending.
         plan: Crops and flips; example n of the plan is member n.
         resolution: Number of the resolution, from 0 for the smallest.
+        references: (width, height) in pixels in which the references of each example are encoded.
     """
 
     members: Sequence[int]
     plan: CropPlan
     resolution: int = 0
+    references: tuple[Size, ...] = ()
 
     @property
     def size(self) -> Size:
@@ -106,9 +113,13 @@ def assign_buckets(
     size: Size,
     bucket_step: int | None = None,
     smaller: Sequence[Resolution] = (),
+    *,
+    reference_size: ReferenceSize | None = None,
 ) -> list[Bucket]:
     """Assign each example to the bucket with the nearest aspect ratio, of each resolution that it
     is large enough for.
+
+    Pairs are in one bucket only if their references have the same sizes too.
 
     Args:
         examples: Checked images, whose sizes are known.
@@ -117,6 +128,8 @@ def assign_buckets(
         bucket_step: Multiple of which the sides of buckets are; None: one bucket of `size`.
         smaller: Further resolutions, ascending, each size and step. The first of all takes the
             examples that are too small, too.
+        reference_size: Size that the base model's family gives a reference; None without
+            references.
 
     Returns:
         The buckets with images, by resolution, and from tall to wide.
@@ -132,10 +145,15 @@ def assign_buckets(
         shift = None if step is None else _MIN_SHIFT
         found += [
             Bucket(
-                inside, plan_crops([examples[one] for one in inside], config, target, shift), number
+                some,
+                plan_crops([examples[one] for one in some], config, target, shift),
+                number,
+                references,
             )
             for target, inside in members.items()
-            if inside
+            for references, some in _by_references(
+                examples, inside, target, square[0], reference_size
+            )
         ]
     return found
 
@@ -143,6 +161,25 @@ def assign_buckets(
 def is_enlarged(image: tuple[int, int], size: Size) -> bool:
     """Tell whether an image, (width, height), is upscaled to cover a size, (h, w)."""
     return image[0] < size[1] or image[1] < size[0]
+
+
+def _by_references(
+    examples: Sequence[Example],
+    members: Sequence[int],
+    size: Size,
+    side: int,
+    reference_size: ReferenceSize | None,
+) -> list[tuple[tuple[Size, ...], Sequence[int]]]:
+    """Return the sizes of references, (width, height), and the members that have those."""
+    found: dict[tuple[Size, ...], list[int]] = {}
+    for index in members:
+        one = examples[index]
+        sizes: tuple[Size, ...] = ()
+        if reference_size is not None:
+            parts = (cropped_size(one.size, whole, size) for whole in one.reference_sizes)
+            sizes = tuple(reference_size(part, side) for part in parts)
+        found.setdefault(sizes, []).append(index)
+    return sorted(found.items())
 
 
 def plan_crops(

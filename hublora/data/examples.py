@@ -27,6 +27,9 @@ class Example:
         repeats: How often the image occurs in an epoch, at least 1.
         digest: Hash of the encoded image, 64 hexadecimal digits; "" for an image of a Hub dataset,
             whose commit is its hash.
+        references: Open the encoded reference images of a pair for reading, in order; empty without
+            any or without `data.references`.
+        reference_sizes: (width, height) of each in pixels, upright; empty until they were checked.
     """
 
     name: str
@@ -37,6 +40,8 @@ class Example:
     mask: Callable[[], IO[bytes]] | None = field(default=None, repr=False, compare=False)
     repeats: int = 1
     digest: str = field(default="", repr=False, compare=False)
+    references: tuple[Callable[[], IO[bytes]], ...] = field(default=(), repr=False, compare=False)
+    reference_sizes: tuple[tuple[int, int], ...] = ()
 
     def open(self) -> Image:
         """Return the image, decoded and upright.
@@ -83,6 +88,9 @@ class Listing:
         left_out: Images of the folder that are not listed in its metadata or cannot be captioned.
         notes: Sentences for the log about how the dataset was read.
         mask_digest: Hash of the masks' names and bytes; "" without masks.
+        reference_digest: Hash of the reference images' names and bytes; "" without any.
+        references_from: Place of the reference images, such as "column 'control'"; None without
+            any.
         captions_from: Place of the captions, such as "column 'text' of metadata.csv"; None
             where all images get the default caption.
     """
@@ -97,4 +105,6 @@ class Listing:
     left_out: Sequence[Skipped] = ()
     notes: Sequence[str] = ()
     mask_digest: str = ""
+    reference_digest: str = ""
+    references_from: str | None = None
     captions_from: str | None = None

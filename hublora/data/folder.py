@@ -6,6 +6,8 @@
 
 Each line of the metadata has a `file_name`, relative to the metadata's folder, and a caption;
 subfolders may have metadata of their own. `hublora.data.folder_files` finds the files.
+
+Over 300 lines because rows of metadata and files by their names end in the same listing.
 """
 
 from __future__ import annotations
@@ -21,7 +23,9 @@ from hublora.data.captions import CaptionLines, as_captions
 from hublora.data.columns import find_caption_column, find_named_captions, has_tags
 from hublora.data.config import DataConfig
 from hublora.data.examples import Example, Listing, Skipped
+from hublora.data.files_beside import Beside, find_beside
 from hublora.data.folder_files import (
+    ENDINGS,
     FolderLayout,
     check_link,
     digest_files,
@@ -31,9 +35,10 @@ from hublora.data.folder_files import (
     find_tables,
 )
 from hublora.data.kohya_repeats import read_repeats
-from hublora.data.masks import find_mask_column, pair_up
+from hublora.data.masks import find_mask_column
 from hublora.data.metadata import read_metadata
 from hublora.data.own_output import generated_note, results_note
+from hublora.data.references import find_reference_columns
 from hublora.errors import DataError
 
 SIDECAR_ENDING = ".txt"
@@ -58,13 +63,13 @@ def list_folder(config: DataConfig, folder: Path, name: str) -> Listing:
     layout = find_layout(folder, config.split)
     folder, tables = layout.root, find_tables(layout)
     _check_columns(config, name, bool(tables))
-    images, masks = pair_up(find_images(layout.part))
-    beside = masks if config.masks else {}
-    for path in beside.values():
+    images, found = find_beside(find_images(layout.part))
+    beside = found.used(config)
+    for path in beside.paths:
         check_link(folder, path)
     left_out: list[Skipped] = []
     if tables:
-        column, examples, used = _from_tables(config, layout, tables, beside)
+        column, of_references, examples, used = _from_tables(config, layout, tables, beside)
         # Metadata is about the images in its own folder and below: others have their own captions.
         places = [table.parent for table in tables]
         inside = [path for path in images if any(map(path.is_relative_to, places))]
@@ -76,13 +81,16 @@ def list_folder(config: DataConfig, folder: Path, name: str) -> Listing:
         left_out += [Skipped(name, reason) for name in others]
     else:
         column, examples, left_out = _from_names(folder, images, beside, config.caption_lines)
+        of_references = []
     left_out += find_linked_folders(layout)
-    notes = [*layout.notes, *([] if config.masks or not masks else [_unused(len(masks))])]
+    notes = [*layout.notes, *found.unused_notes(beside)]
     notes += results_note(layout.part)
     notes += generated_note([(one.name, folder / one.name) for one in examples])
     repeated, said = read_repeats(config, examples)
     digest, each = digest_files([(one.name, one.file) for one in examples], config.num_workers)
     masked = [(one.name, one.mask) for one in examples if one.mask]
+    paired = [(one.name, reference) for one in examples for reference in one.references]
+    origin = _origin(", ".join(of_references) or None, sorted({path.name for path in tables}))
     return Listing(
         id=name,
         revision=None,
@@ -91,6 +99,8 @@ def list_folder(config: DataConfig, folder: Path, name: str) -> Listing:
         caption_column=column,
         digest=digest,
         mask_digest=digest_files(masked, config.num_workers)[0],
+        reference_digest=digest_files(paired, config.num_workers)[0],
+        references_from=(origin or "x.control.png beside x.png") if paired else None,
         examples=[replace(one, digest=own) for one, own in zip(repeated, each, strict=True)],
         left_out=left_out,
         notes=[*notes, *said],
@@ -129,31 +139,32 @@ def _check_columns(config: DataConfig, name: str, has_tables: bool) -> None:
             f"{without} column of masks {config.mask_column!r}.",
             "Leave out data.mask_column: x.mask.png beside x.png is its mask.",
         )
-
-
-def _unused(masks: int) -> str:
-    found = "mask is" if masks == 1 else "masks are"
-    return f"{masks} {found} beside the images and unused; --masks weights the loss by them."
+    if config.reference_column is not None:
+        raise DataError(
+            f"{without} column of reference images {config.reference_column!r}.",
+            "Leave out data.reference_column: x.control.png beside x.png is its reference.",
+        )
 
 
 def list_images(folder: Path) -> list[Example]:
     """Return all images in `folder` and below, sorted by name, with their .txt captions."""
-    images, _ = pair_up(find_images(folder))
-    return _from_names(folder, images, {})[1]
+    images, _ = find_beside(find_images(folder))
+    return _from_names(folder, images, Beside())[1]
 
 
 def list_uncaptioned(folder: Path) -> list[Example]:
     """Return all images in `folder` and below, sorted by name, whatever is said about them."""
-    images, _ = pair_up(find_images(folder))
+    images, _ = find_beside(find_images(folder))
     for path in images:
         check_link(folder, path)
-    return [_example(folder, path, (), None) for path in images]
+    return [_example(folder, path, (), Beside()) for path in images]
 
 
 def _from_tables(
-    config: DataConfig, layout: FolderLayout, tables: Sequence[Path], masks: Mapping[Path, Path]
-) -> tuple[str | None, list[Example], set[Path]]:
-    """Return the caption column, the examples, and all files that are named in a row."""
+    config: DataConfig, layout: FolderLayout, tables: Sequence[Path], beside: Beside
+) -> tuple[str | None, list[str], list[Example], set[Path]]:
+    """Return the caption column, those of references, the examples, and all files that are named in
+    a row."""
     folder = layout.root
     for table in tables:
         check_link(folder, table)
@@ -167,7 +178,8 @@ def _from_tables(
         )
     texts = [name for name in columns if name != FILE_COLUMN and _holds_text(name, rows)]
     mask_column = find_mask_column(config.mask_column, texts, str(listed))
-    texts = [name for name in texts if name != mask_column]
+    of_references = _reference_columns(config, texts, rows, str(listed))
+    texts = [name for name in texts if name not in (mask_column, *of_references)]
     if config.caption_column is None and config.default_caption is not None:
         column = find_named_captions(texts)
     else:
@@ -189,15 +201,52 @@ def _from_tables(
                 continue
             path = within
         _check_named_once(folder, path, table, named_in.setdefault(path, table))
-        mask = masks.get(path)
-        if mask_column is not None and row.get(mask_column):
-            mask = _resolve_name(folder, table.parent, row[mask_column], table.name)
-        used |= {one for one in (path, mask) if one is not None}
-        mask = mask if config.masks else None
+        named = Beside(
+            {path: _resolve_name(folder, table.parent, row[mask_column], table.name)}
+            if mask_column is not None and row.get(mask_column)
+            else {},
+            _named_references(folder, table, row, of_references, path),
+        )
+        used |= {path, *named.paths}
         text = row.get(column) if column else None
         captions = as_captions(text, config.caption_lines, has_tags(column))
-        examples.append(_example(folder, path, captions, mask))
-    return column, examples, used
+        examples.append(_example(folder, path, captions, beside.updated(named.used(config))))
+    return column, of_references, examples, used
+
+
+def _reference_columns(
+    config: DataConfig, texts: Sequence[str], rows: Sequence[tuple[Path, Any]], where: str
+) -> list[str]:
+    """Return the columns with names of reference images; of those that are not named in the config,
+    only such as name images."""
+    found = find_reference_columns(config.reference_column, texts, where)
+    if config.reference_column is not None:
+        return found
+    return [
+        column
+        for column in found
+        if all(
+            str(name).lower().endswith(ENDINGS)
+            for _, row in rows
+            for name in _as_list(row.get(column))
+        )
+    ]
+
+
+def _named_references(
+    folder: Path, table: Path, row: Mapping[str, Any], columns: Sequence[str], image: Path
+) -> dict[Path, tuple[Path, ...]]:
+    """Return the reference images that a row of metadata names, by its image."""
+    names = [name for column in columns for name in _as_list(row.get(column))]
+    if not names:
+        return {}
+    return {image: tuple(_resolve_name(folder, table.parent, one, table.name) for one in names)}
+
+
+def _as_list(value: Any) -> list[Any]:
+    if value is None:
+        return []
+    return value if isinstance(value, list) else [value]
 
 
 def _check_named_once(folder: Path, path: Path, table: Path, first: Path) -> None:
@@ -217,7 +266,7 @@ def _check_named_once(folder: Path, path: Path, table: Path, first: Path) -> Non
 def _from_names(
     folder: Path,
     images: Sequence[Path],
-    masks: Mapping[Path, Path],
+    beside: Beside,
     lines: CaptionLines = "join",
 ) -> tuple[str, list[Example], list[Skipped]]:
     for path in images:
@@ -226,17 +275,22 @@ def _from_names(
     for path in images:
         try:
             captions = _read_sidecar(folder, path, lines)
-            examples.append(_example(folder, path, captions, masks.get(path)))
+            examples.append(_example(folder, path, captions, beside))
         except UnicodeDecodeError:
             name = path.relative_to(folder).as_posix()
             left_out.append(Skipped(name, "has a caption that is not UTF-8 text"))
     return SIDECAR_COLUMN, examples, left_out
 
 
-def _example(folder: Path, path: Path, captions: tuple[str, ...], mask: Path | None) -> Example:
-    name = path.relative_to(folder).as_posix()
-    opens_mask = partial(_open, mask) if mask is not None else None
-    return Example(name, captions, partial(_open, path), mask=opens_mask)
+def _example(folder: Path, path: Path, captions: tuple[str, ...], beside: Beside) -> Example:
+    name, mask = path.relative_to(folder).as_posix(), beside.masks.get(path)
+    return Example(
+        name,
+        captions,
+        partial(_open, path),
+        mask=partial(_open, mask) if mask is not None else None,
+        references=tuple(partial(_open, one) for one in beside.references.get(path, ())),
+    )
 
 
 def _open(path: Path) -> IO[bytes]:

@@ -75,10 +75,18 @@ def listing_of(
         caption_column=columns.caption,
         digest=_digest_of(config, snapshot.commit, columns),
         mask_digest=columns.mask or "",
+        reference_digest=",".join(columns.references),
+        references_from=_columns_named(columns.references),
         examples=examples,
         notes=notes,
         captions_from=None if columns.caption is None else f"column {columns.caption!r}",
     )
+
+
+def _columns_named(columns: Sequence[str]) -> str | None:
+    if not columns:
+        return None
+    return f"column{'' if len(columns) == 1 else 's'} {', '.join(map(repr, columns))}"
 
 
 def _load(config: DataConfig, snapshot: RepoSnapshot) -> Any:

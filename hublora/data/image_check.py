@@ -64,7 +64,8 @@ def scan_images(
         if isinstance(found, str):
             damaged.append(Skipped(example.name, found))
         else:
-            usable.append(replace(example, size=(found[0], found[1])))
+            sizes = list(zip(found[::2], found[1::2], strict=True))
+            usable.append(replace(example, size=sizes[0], reference_sizes=tuple(sizes[1:])))
     return usable, damaged
 
 
@@ -103,29 +104,41 @@ def _processors() -> int:
 
 
 def _check(example: Example) -> list[int] | str:
-    """Return [width, height] of an image, or a clause about what is wrong with it."""
+    """Return [width, height] of an image and then of its references, or a clause about what is
+    wrong with it."""
     from hublora.data.images import load_image, to_rgb
     from hublora.data.masks import open_mask
+    from hublora.data.references import open_references
 
     try:
         with example.file() as file:
             image = to_rgb(load_image(file))
         check_shape(image.width, image.height)
         open_mask(replace(example, size=image.size))
+        sizes = [image.size, *(one.size for one in open_references(example))]
+        for width, height in sizes[1:]:
+            check_shape(width, height, "has a reference image of {}×{}")
     except DataError as error:
         return error.message
     except OSError as error:
         return f"{UNREADABLE} ({error.strerror or error})"
     except ValueError as error:  # a colour space that Pillow reads and does not convert
         return f"cannot be converted to RGB ({error})"
-    return [image.width, image.height]
+    return [side for size in sizes for side in size]
 
 
-def check_shape(width: int, height: int) -> None:
+def check_shape(width: int, height: int, clause: str = "is {}×{}") -> None:
     """Refuse an image whose crops would have next to nothing of it.
+
+    Args:
+        width: Width in pixels.
+        height: Height in pixels.
+        clause: Beginning of the message, with places for both.
 
     Raises:
         DataError: The aspect ratio is above MAX_RATIO. The message is a clause.
     """
     if max(width, height) > MAX_RATIO * min(width, height):
-        raise DataError(f"is {width}×{height}, above the aspect ratio limit of {MAX_RATIO}:1")
+        raise DataError(
+            f"{clause.format(width, height)}, above the aspect ratio limit of {MAX_RATIO}:1"
+        )

@@ -49,7 +49,7 @@ class BucketCache:
     @property
     def folder(self) -> Path:
         """Folder of the latents."""
-        return self._folder("latents", {**self._pixels(), **self.encoder})
+        return self._folder("latents", {**self.pixels(), **self.encoder})
 
     @property
     def done(self) -> int:
@@ -68,7 +68,7 @@ class BucketCache:
             add: Called with the number of rows that were encoded since its last call.
         """
         of = {"of": self.source.id, "revision": self.source.revision}
-        about = {**self._pixels(), **self.encoder, **of}
+        about = {**self.pixels(), **self.encoder, **of}
 
         def produce(first: int) -> Iterator[dict[str, Tensor]]:
             examples, plan = self.bucket.pick(self.source.examples), self.bucket.plan
@@ -94,7 +94,7 @@ class BucketCache:
 
         size = (int(latents.shape[-2]), int(latents.shape[-1]))
         masks = {"masks": self.source.masks_fingerprint, "latent size": size}
-        about = {**self._pixels(), **masks}
+        about = {**self.pixels(), **masks}
 
         def produce(first: int) -> Iterator[Mapping[str, Tensor]]:
             examples, plan = self.bucket.pick(self.source.examples), self.bucket.plan
@@ -113,7 +113,7 @@ class BucketCache:
         masks = f"{count} random, seed {config.seed}"
         if config.masks:
             masks = self.source.masks_fingerprint
-        about = {**self._pixels(), **self.encoder, "inpainting masks": masks}
+        about = {**self.pixels(), **self.encoder, "inpainting masks": masks}
         produce = produce_inpaint_masks(
             examples, config, self.bucket.plan, batch_size, encode_images
         )
@@ -123,7 +123,7 @@ class BucketCache:
     def _folder(self, kind: str, about: Mapping[str, Any]) -> Path:
         return self.config.cache_root / kind / key_of(about)
 
-    def _pixels(self) -> dict[str, Any]:
+    def pixels(self) -> dict[str, Any]:
         """Return everything that determines the pixels of the rows."""
         plan = self.bucket.plan
         return {

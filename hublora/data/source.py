@@ -16,6 +16,7 @@ from typing import Any
 from hublora.data.captions import clean
 from hublora.data.config import DataConfig
 from hublora.data.examples import Example, Listing, Skipped
+from hublora.data.references import reference_note, split_unpaired
 from hublora.errors import DataError, NotFoundError
 
 
@@ -35,6 +36,7 @@ class Source:
         skipped: Images that are left out, with reasons.
         notes: Sentences for the log about how the dataset was read.
         masks_fingerprint: Hash of the masks; "" without masks.
+        references_fingerprint: Hash of the reference images; "" without any.
         captions_from: Place of the captions, such as "column 'text' of metadata.csv"; None
             where all images get one caption.
     """
@@ -50,6 +52,7 @@ class Source:
     skipped: Sequence[Skipped]
     notes: Sequence[str] = ()
     masks_fingerprint: str = ""
+    references_fingerprint: str = ""
     captions_from: str | None = None
 
     def skipped_note(self, most: int = 5) -> str | None:
@@ -118,13 +121,13 @@ def open_source(config: DataConfig, progress: Callable[[int, int], None] | None 
         raise DataError(f"{listing.id} has no images.")
     examples = [replace(one, repeats=one.repeats * config.repeats) for one in listing.examples]
     captioned, uncaptioned = _with_captions(examples, config.default_caption)
-    chosen = _sample(captioned, config.max_train_samples, config.seed)
+    paired, unpaired = split_unpaired(captioned, listing.id, config.references)
+    chosen = _sample(paired, config.max_train_samples, config.seed)
     named = [example.name for example in chosen]
-    chosen_hash = hash_parts(listing.digest, listing.mask_digest, named)
-    usable, damaged = scan_images(
-        chosen, chosen_hash, config.cache_root, config.num_workers, progress
-    )
-    skipped = [*damaged, *uncaptioned, *listing.left_out]
+    pairs = [listing.reference_digest] if listing.reference_digest else []
+    digest = hash_parts(listing.digest, listing.mask_digest, named, *pairs)
+    usable, damaged = scan_images(chosen, digest, config.cache_root, config.num_workers, progress)
+    skipped = [*damaged, *uncaptioned, *unpaired, *listing.left_out]
     if config.strict and skipped:
         raise DataError(
             f"{_count(skipped)} of {listing.id} cannot be used: {_name(skipped, 20)}.",
@@ -140,15 +143,18 @@ def open_source(config: DataConfig, progress: Callable[[int, int], None] | None 
     if config.crop_on_faces:
         usable, note = _centered(usable, images, config)
         notes.append(note)
+    if listing.references_from is not None:
+        notes.append(reference_note(listing.id, usable, listing.references_from))
     return Source(
         id=listing.id,
         revision=listing.revision,
         license=listing.license,
         image_column=listing.image_column,
         caption_column=listing.caption_column,
-        fingerprint=hash_parts(images, listing.mask_digest, [one.captions for one in usable]),
+        fingerprint=hash_parts(images, listing.mask_digest, [e.captions for e in usable], *pairs),
         images_fingerprint=images,
         masks_fingerprint=listing.mask_digest,
+        references_fingerprint=listing.reference_digest,
         examples=usable,
         skipped=skipped,
         notes=notes,

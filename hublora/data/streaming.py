@@ -83,7 +83,7 @@ def list_stream(config: DataConfig, report: Count | None = None) -> Listing:
             _check_online(config, progress)
             progress = _read_on(config, snapshot, folder, progress, report)
             _cache_card(config, snapshot)
-    columns = Columns(**progress["columns"])
+    columns = Columns(**{**progress["columns"], "references": ()})
     return listing_of(
         config,
         snapshot,
@@ -164,7 +164,13 @@ def _open_stream(config: DataConfig, snapshot: RepoSnapshot) -> tuple[Any, Colum
         stream.features or {},
         lambda name: [row[name] for row in undecoded.select_columns([name]).take(_VALUES)],
     )
-    wanted = [name for name in asdict(columns).values() if name is not None]
+    if columns.references:
+        raise DataError(
+            f"Pairs are not streamed, and {config.dataset} has reference images in "
+            f"{', '.join(map(repr, columns.references))}.",
+            "Leave out --streaming, or leave the references out: --set data.references=false.",
+        )
+    wanted = [name for name in (columns.image, columns.caption, columns.mask) if name is not None]
     return undecoded.select_columns(wanted), columns
 
 

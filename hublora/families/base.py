@@ -1,4 +1,7 @@
-"""What training, generation and adapter files ask of a model family."""
+"""What training, generation and adapter files ask of a model family.
+
+Over 300 lines because all of it is one Protocol.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +15,11 @@ from hublora.families.known_bases import KnownBases
 from hublora.families.lora_names import LoraNames
 from hublora.families.parameterization import Parameterization
 from hublora.families.pipeline import Pipeline
+from hublora.families.references import References
 
 if TYPE_CHECKING:
     import torch
+    from PIL import Image
 
 # Name -> tensor [B, …] that the denoiser is conditioned on: prompt embeddings, pooled embeddings,
 # attention masks.
@@ -40,6 +45,8 @@ class DenoiserInputs:
             crop in the resized image, height and width of the crop.
         guidance: Guidance scale, [B], float32, that guidance-distilled base models are given; they
             require it.
+        references: Latents of each reference image, [B, c, h', w'], in order; their sides may
+            differ from those of `noisy`.
     """
 
     noisy: torch.Tensor
@@ -47,6 +54,7 @@ class DenoiserInputs:
     conditioning: Conditioning
     size_conditioning: torch.Tensor
     guidance: torch.Tensor | None = None
+    references: Sequence[torch.Tensor] = ()
 
 
 @dataclass(frozen=True)
@@ -95,6 +103,7 @@ class Family(Protocol):
         one_file: Whether ComfyUI reads diffusers' layout, so that an adapter is a single file.
         autocast: Whether training runs the denoiser under autocast.
         chat_template: Whether its tokenizer must have a chat template.
+        references: Number of reference images that its base models take.
         names: Names of its layers in adapter files.
         blocks: Blocks of its denoiser.
         known_bases: Repo ids of the family's published base models.
@@ -118,6 +127,7 @@ class Family(Protocol):
     one_file: bool
     autocast: bool
     chat_template: bool
+    references: References
     names: LoraNames
     blocks: Blocks
     known_bases: KnownBases
@@ -262,6 +272,65 @@ class Family(Protocol):
     def padded_length(self, pipe: Pipeline, prompts: Sequence[str]) -> int | None:
         """Return the fewest tokens to which these prompts may be padded without another prediction;
         None where the denoiser attends to padding, so that only the family's own length will do."""
+        ...
+
+    def encode_instruction(
+        self,
+        pipe: Pipeline,
+        prompt: str,
+        references: Sequence[Image.Image],
+        length: int | None = None,
+    ) -> Conditioning:
+        """Return the conditioning for a prompt and the references that the text encoder sees beside
+        it, each [1, …]; where it sees none, that of the prompt alone.
+
+        Args:
+            pipe: The pipeline.
+            prompt: The prompt.
+            references: Reference images in RGB, in any size.
+            length: Tokens that the result is padded to; None is the family's own.
+        """
+        ...
+
+    def count_instruction_tokens(
+        self, pipe: Pipeline, prompts: Sequence[str], references: Sequence[tuple[int, int]]
+    ) -> list[int]:
+        """Return the number of tokens that each prompt has beside references of these sizes (width
+        and height in pixels), as `encode_instruction` returns them."""
+        ...
+
+    def reference_size(self, pipe: Pipeline, size: tuple[int, int], side: int) -> tuple[int, int]:
+        """Return the width and height in pixels that a reference is resized to.
+
+        Args:
+            pipe: The pipeline.
+            size: Width and height of the reference.
+            side: Side of the square with as many pixels as the generated image has.
+
+        Raises:
+            ConfigError: The base takes no reference of this size.
+        """
+        ...
+
+    def fit_reference(self, pipe: Pipeline, image: Image.Image, side: int) -> Image.Image:
+        """Return a reference in its `reference_size`, as the pipeline resizes it."""
+        ...
+
+    def image_arguments(
+        self,
+        pipe: Pipeline,
+        references: Sequence[Image.Image],
+        width: int | None,
+        height: int | None,
+    ) -> Mapping[str, Any]:
+        """Return the arguments of the pipeline's call for reference images and size.
+
+        Args:
+            pipe: The pipeline.
+            references: Reference images in RGB, at most `references.most`.
+            width: Width of the generated image in pixels; None leaves it to the pipeline.
+            height: Height of it, likewise.
+        """
         ...
 
     def count_tokens(self, pipe: Pipeline, prompts: Sequence[str]) -> list[int]:

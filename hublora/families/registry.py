@@ -10,9 +10,11 @@ from hublora.errors import AdapterError
 from hublora.families.base import Family, LayerInputs
 from hublora.families.chroma.family import Chroma
 from hublora.families.flux.family import Flux
+from hublora.families.flux.kontext import FluxKontext
 from hublora.families.flux2.family import Flux2, Flux2Klein
 from hublora.families.krea2.family import Krea2
 from hublora.families.pipeline import Pipeline
+from hublora.families.qwen_image.edit import QwenImageEdit, QwenImageEditPlus
 from hublora.families.qwen_image.family import QwenImage
 from hublora.families.single_file import denoiser_shapes
 from hublora.families.speed import SpeedSettings, find_speed
@@ -30,10 +32,14 @@ _ALL: tuple[Family, ...] = (
     StableDiffusionInpainting(),
     StableDiffusionXLInpainting(),
     StableDiffusion3(),
+    # Edit models stand before the family whose architecture theirs begin with.
+    FluxKontext(),
     Flux(),
     Flux2Klein(),
     Flux2(),
     ZImage(),
+    QwenImageEditPlus(),
+    QwenImageEdit(),
     QwenImage(),
     Krea2(),
     Chroma(),

@@ -7,7 +7,7 @@ Each uses the diffusers pipeline for it, built from the components of the loaded
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +34,7 @@ class Conditions:
         controlnet: A loaded ControlNet.
         control_image: Conditioning image of the ControlNet.
         ip_adapter_image: Image prompt of the pipeline's IP-Adapter.
+        references: Reference images of an edit model, in order.
         stated: JSON "conditions" for the generated image's metadata.
     """
 
@@ -43,6 +44,7 @@ class Conditions:
     controlnet: Any = None
     control_image: Image.Image | None = None
     ip_adapter_image: Image.Image | None = None
+    references: Sequence[Image.Image] = ()
     stated: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -52,6 +54,10 @@ class Conditions:
             raise ConfigError(
                 "--controlnet and --control-image go together.", "Give both or neither."
             )
+        if self.references and self.sets_size:
+            raise ConfigError(
+                "--reference excludes --image and --control-image.", "Leave one of them out."
+            )
         if self.strength is not None and not 0 < self.strength <= 1:
             raise ConfigError(
                 f"--strength must be in (0, 1], got {self.strength:g}.", "0.6 is usual."
@@ -60,7 +66,7 @@ class Conditions:
     @property
     def has_images(self) -> bool:
         """Whether there is any image input."""
-        return self.sets_size or self.ip_adapter_image is not None
+        return self.sets_size or self.ip_adapter_image is not None or bool(self.references)
 
     @property
     def sizing_image(self) -> Image.Image | None:

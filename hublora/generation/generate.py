@@ -74,6 +74,7 @@ def generate(
             tell,
             inputs=inputs,
             sized=sized,
+            references=conditions.references if conditions is not None else (),
         )
         done += plan.num_inference_steps
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from hublora.refs import AdapterRef
 from hublora.resolution.controlnet_ip_adapter import IpAdapter, download_ip_adapter, load_controlnet
 
 if TYPE_CHECKING:
+    from hublora.families import Family
     from hublora.generation.conditions import Conditions
 
 # Field of an input image -> its flag.
@@ -23,6 +24,7 @@ FLAGS = {
     "control_image": "--control-image",
     "ip_adapter_image": "--ip-adapter-image",
 }
+MOST_REFERENCES = 16  # of a recorded image, which a stranger may have written
 _MOST_SCALE = 10.0
 
 
@@ -39,6 +41,7 @@ class Inputs:
         ip_adapter: Ref of an IP-Adapter.
         ip_adapter_image: Image prompt of the IP-Adapter.
         ip_adapter_scale: Strength of the IP-Adapter, -10 to 10; None is 0.6.
+        reference: Reference images of an edit model, in order, or one.
     """
 
     image: Path | str | None = None
@@ -49,6 +52,7 @@ class Inputs:
     ip_adapter: str | None = None
     ip_adapter_image: Path | str | None = None
     ip_adapter_scale: float | None = None
+    reference: Sequence[Path | str] | Path | str = ()
 
     def __post_init__(self) -> None:
         if (self.ip_adapter is None) != (self.ip_adapter_image is None):
@@ -71,6 +75,12 @@ class Inputs:
                 f"--ip-adapter-scale must be between -10 and 10, got {scale:g}.", "0.6 is usual."
             )
 
+    @property
+    def references(self) -> tuple[Path, ...]:
+        """Paths of the reference images."""
+        given = self.reference
+        return tuple(Path(one) for one in ([given] if isinstance(given, Path | str) else given))
+
     def open(self) -> OpenedInputs:
         """Load the inputs: read the images and download the models.
 
@@ -86,7 +96,19 @@ class Inputs:
             name: {"sha256": fingerprint(image), "name": paths[name].name}
             for name, image in images.items()
         }
-        checked = Conditions(strength=self.strength, **images, controlnet=self.controlnet)
+        references = [open_image(path) for path in self.references]
+        if references:
+            stated["references"] = [
+                {
+                    "sha256": fingerprint(image),
+                    "name": path.name,
+                    "size": f"{image.width}x{image.height}",
+                }
+                for path, image in zip(self.references, references, strict=True)
+            ]
+        checked = Conditions(
+            strength=self.strength, **images, controlnet=self.controlnet, references=references
+        )
         controlnet = None
         if self.controlnet:
             controlnet, stated["controlnet"] = load_controlnet(self.controlnet)
@@ -113,6 +135,23 @@ class OpenedInputs:
     conditions: Conditions
     ip_adapter: IpAdapter | None = None
     scale: float = 0.6
+
+    def check_family(self, family: Family, base: str) -> None:
+        """Check that a family's base models take these inputs, before one is downloaded.
+
+        Args:
+            family: Family of the base.
+            base: Name of the base, for the message.
+
+        Raises:
+            ConfigError: The base takes another number of references.
+        """
+        if self.conditions.image is not None and family.references.most:
+            raise ConfigError(
+                f"{base} starts from no image; it takes reference images.",
+                "Use --reference in place of --image.",
+            )
+        family.references.check(len(self.conditions.references), base)
 
     def prepare(self, pipe: Any) -> None:
         """Load the IP-Adapter into a pipeline that is not yet on its device.
@@ -151,7 +190,10 @@ class OpenedInputs:
 
 
 def restore_inputs(
-    stated: Mapping[str, Any], near: Path, given: Mapping[str, Path | str | None]
+    stated: Mapping[str, Any],
+    near: Path,
+    given: Mapping[str, Path | str | None],
+    references: Sequence[Path | str] = (),
 ) -> Inputs:
     """Return the inputs that a generated image records, after a check of each input image.
 
@@ -159,6 +201,7 @@ def restore_inputs(
         stated: JSON "conditions" of the image's metadata.
         near: Folder to search for input images, before the current folder.
         given: Field of `Inputs` -> path or ref that replaces the recorded one.
+        references: Files of the reference images, in any order, that are not in `near`.
 
     Raises:
         ConfigError: An input image is missing, or its pixels differ from the recorded ones.
@@ -179,6 +222,8 @@ def restore_inputs(
         for name, flag in FLAGS.items():
             if name in stated:
                 found[name] = _find_image(stated[name], flag, near, given.get(name))
+        if "references" in stated:
+            found["reference"] = _find_references(stated["references"], near, references)
         return Inputs(**found)
     except (KeyError, TypeError, AttributeError, OverflowError) as error:
         raise ConfigError("The metadata on the inputs of this image is incomplete.") from error
@@ -197,6 +242,25 @@ def _recorded_repo(name: str) -> str:
             f"The image was generated with an IP-Adapter that was not on the Hub: {name!r}.",
             "Give its file: --ip-adapter FILE",
         ) from error
+
+
+def _find_references(
+    entries: Sequence[Mapping[str, Any]], near: Path, given: Sequence[Path | str]
+) -> list[Path]:
+    """Return the files of the recorded reference images, of those that are given or near.
+
+    Raises:
+        ConfigError: One is missing.
+    """
+    from hublora.generation.conditions import fingerprint, open_image
+
+    if not isinstance(entries, list) or len(entries) > MOST_REFERENCES:
+        raise TypeError("references")
+    known = {fingerprint(open_image(Path(path))): Path(path) for path in given}
+    return [
+        known.get(str(entry["sha256"])) or _find_image(entry, "--reference", near, None)
+        for entry in entries
+    ]
 
 
 def _find_image(entry: Mapping[str, Any], flag: str, near: Path, given: Path | str | None) -> Path:

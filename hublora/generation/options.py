@@ -72,6 +72,7 @@ class InputOptions(TypedDict, total=False):
     ip_adapter: str | None
     ip_adapter_image: Path | str | None
     ip_adapter_scale: float | None
+    reference: Sequence[Path | str] | Path | str
 
 
 class RunOptions(LoadOptions, SamplingOptions, InputOptions, total=False):
@@ -86,6 +87,7 @@ class BatchOptions(LoadOptions, SamplingOptions, total=False):
     trigger: TriggerMode
     num_images: int
     grid: bool
+    reference: Sequence[Path | str] | Path | str
 
 
 class GalleryOptions(SamplingOptions, total=False):
@@ -118,6 +120,7 @@ class ReplayOptions(TypedDict, total=False):
     control_image: Path | str | None
     ip_adapter: str | None
     ip_adapter_image: Path | str | None
+    reference: Sequence[Path | str] | Path | str
 
 
 class CaptionOptions(TypedDict, total=False):

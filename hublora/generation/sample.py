@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from inspect import signature
 from typing import TYPE_CHECKING, Any
@@ -157,6 +157,7 @@ def sample(
     *,
     inputs: Mapping[str, Any] | None = None,
     sized: bool = False,
+    references: Sequence[Image.Image] = (),
 ) -> Image.Image:
     """Generate one image.
 
@@ -168,6 +169,7 @@ def sample(
         inputs: Arguments of the pipeline that state prompts, guidance and images; None takes the
             plan's.
         sized: Whether the size is that of an image in `inputs`.
+        references: Reference images of an edit model.
     """
 
     import torch
@@ -184,14 +186,15 @@ def sample(
     if "image" not in inputs and inpaints(pipe):
         inputs = {**inputs, **_nothing_around(pipe, plan)}
     # An image-to-image pipeline takes the size of its image, and may accept no other.
-    sizes = {"width": plan.width, "height": plan.height}
-    sizes = {name: side for name, side in sizes.items() if side is not None and not sized}
+    images: Mapping[str, Any] = {}
+    if not sized:
+        images = family_of_pipeline(pipe).image_arguments(pipe, references, plan.width, plan.height)
     pipe.set_progress_bar_config(disable=True)
     with torch.inference_mode():
         result = pipe(
             **inputs,
             num_inference_steps=plan.num_inference_steps,
-            **sizes,
+            **images,
             generator=torch.Generator("cpu").manual_seed(plan.seed),
             callback_on_step_end=after,
         )
@@ -217,7 +220,8 @@ def sample_many(
     pipe: Any,
     plans: list[Sampling],
     on_step: Callable[[int, int], None] | None = None,
-    inputs_of: Callable[[Sampling], Mapping[str, Any] | None] = lambda plan: None,
+    inputs: Sequence[Mapping[str, Any] | None] | None = None,
+    references: Sequence[Sequence[Image.Image]] | None = None,
 ) -> Iterator[Image.Image]:
     """Generate the plans one after the other.
 
@@ -225,7 +229,8 @@ def sample_many(
         pipe: A diffusers pipeline with its adapters active.
         plans: Settings of each image.
         on_step: Called after each step with (steps done, steps in all).
-        inputs_of: Inputs of an image, as `sample` takes them.
+        inputs: Inputs of each image, as `sample` takes them.
+        references: References of each image, likewise.
     """
     total = sum(plan.num_inference_steps for plan in plans)
     done = 0
@@ -234,8 +239,14 @@ def sample_many(
         if on_step is not None:
             on_step(done + step, total)
 
-    for plan in plans:
-        yield sample(pipe, plan, tell, inputs=inputs_of(plan))
+    for number, plan in enumerate(plans):
+        yield sample(
+            pipe,
+            plan,
+            tell,
+            inputs=inputs[number] if inputs else None,
+            references=references[number] if references else (),
+        )
         done += plan.num_inference_steps
 
 

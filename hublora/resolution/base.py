@@ -286,6 +286,23 @@ def _remote_header(repo_id: str, commit: str, file: str) -> Header:
     return read_header(range_reader(repo_id, commit, file), Path(file).name)
 
 
+def read_family(base: ResolvedBase) -> Family:
+    """Return the family of a base, of which only the index is downloaded.
+
+    Raises:
+        AdapterError: No family has its pipeline class.
+        HubError: The Hub cannot be reached and the index is not cached.
+    """
+    if base.single is not None:
+        return base.single.family
+    folder = base.ref.folder
+    if base.ref.repo_id is not None:
+        assert base.commit is not None, "resolving sets the commit"
+        folder = download(base.ref.repo_id, base.commit, "model_index.json").parent
+    assert folder is not None, "one of both is set"
+    return family_of_folder(folder)
+
+
 def download_base(
     base: ResolvedBase, callback: Callback = no_callback, *, without: Collection[str] = ()
 ) -> Base:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from hublora.adapters.adapter import Adapter, AdapterFacts
 from hublora.adapters.match import check_match, match_layers
@@ -14,10 +14,13 @@ from hublora.hub.client import is_offline
 from hublora.hub.download import cache_folder
 from hublora.progress import Callback, Note
 from hublora.refs import BaseRef
-from hublora.resolution.base import Base, ResolvedBase, download_base, resolve_base
+from hublora.resolution.base import Base, ResolvedBase, download_base, read_family, resolve_base
 from hublora.resolution.base_access import check_access
 from hublora.resolution.base_layers import read_base_layers
 from hublora.resolution.composition_parts import LoadedAdapter
+
+# Called with the family and the name of a base before it is downloaded; raises to refuse it.
+CheckInputs = Callable[[Family, str], object]
 
 
 def choose_base(
@@ -25,6 +28,7 @@ def choose_base(
     base: BaseRef | None,
     callback: Callback,
     components: str | None = None,
+    check_inputs: CheckInputs | None = None,
 ) -> Base:
     """Download a base that fits adapters.
 
@@ -34,6 +38,7 @@ def choose_base(
         callback: Called with each event (`hublora.progress.Event`).
         components: Pipeline with what a single file lacks; None for the one that the adapters
             state, else the one known to its family.
+        check_inputs: Called before the download; None takes every family.
 
     Raises:
         NotFoundError: The base does not exist.
@@ -41,7 +46,7 @@ def choose_base(
     """
     adapters = [part.adapter for part in parts]
     if base is not None:
-        return _download_fitting(parts, base, callback)
+        return _download_fitting(parts, base, callback, check_inputs)
     if not adapters:
         raise AdapterError("Neither an adapter nor a base was given.", "Name the base with --base.")
     stated = [a for a in adapters if bases_of(a.facts)]
@@ -62,10 +67,10 @@ def choose_base(
     commits = {commit for a in stated if (commit := bases_of(a.facts)[name])}
     newest = BaseRef.parse(name, None, components)
     if len(commits) != 1 or newest.folder is not None:
-        return _download_fitting(parts, newest, callback)
+        return _download_fitting(parts, newest, callback, check_inputs)
     try:
         pinned = BaseRef.parse(name, commits.pop(), components)
-        return _download_fitting(parts, pinned, callback)
+        return _download_fitting(parts, pinned, callback, check_inputs)
     except NotFoundError:
         callback(
             Note(
@@ -73,7 +78,7 @@ def choose_base(
                 True,
             )
         )
-        return _download_fitting(parts, newest, callback)
+        return _download_fitting(parts, newest, callback, check_inputs)
 
 
 def check_family(adapter: Adapter, label: str, family: Family | None, base: str) -> None:
@@ -117,11 +122,18 @@ def _said(adapter: Adapter) -> str:
     return f"{adapter.facts.source} for {' or '.join(bases_of(adapter.facts))}"
 
 
-def _download_fitting(parts: Sequence[LoadedAdapter], ref: BaseRef, callback: Callback) -> Base:
+def _download_fitting(
+    parts: Sequence[LoadedAdapter],
+    ref: BaseRef,
+    callback: Callback,
+    check_inputs: CheckInputs | None,
+) -> Base:
     """Download a base after checking by its headers that the adapters fit."""
     base = resolve_base(ref)
     check_adapters_fit([(part.label, part.adapter) for part in parts], base)
     check_access(base)
+    if check_inputs is not None:
+        check_inputs(read_family(base), ref.name)
     downloaded = download_base(base, callback)
     for part in parts:
         trained_on = part.adapter.facts.base_sha256

@@ -181,6 +181,10 @@ def predict(
             conditioning,
             size_conditioning,
             levels.new_full((len(levels),), session.config.objective.guidance, dtype=torch.float32),
+            [
+                _to(latents, device).to(dtype)
+                for latents in data.references(samples.indices, samples.variants)
+            ],
         )
         prediction = session.family.predict(session.pipe, denoiser or session.denoiser, inputs)
     return prediction, target, levels
@@ -245,7 +249,7 @@ def _conditioning(session: Session, samples: Samples, dtype: torch.dtype) -> Con
         captions = [data.caption(*pair) for pair in pairs]
         texts = captions if samples.reword is None else [samples.reword(one) for one in captions]
         return session.family.encode_prompts(session.pipe, texts)
-    cached = data.prompts(samples.indices, samples.captions, samples.reword)
+    cached = data.prompts(samples.indices, samples.captions, samples.reword, samples.variants)
     return {name: _to(tensor, device).to(dtype) for name, tensor in cached.items()}
 
 

@@ -106,8 +106,9 @@ class Session:
             `objective.preserve` the training images once more.
         held_out_indices: Indices of the held-out images, at each of their resolutions.
         average: Moving average of the trained parameters; None without `adapter.ema_decay`.
-        embedded_prompts: Text -> its conditioning, [1, …] on the CPU, of the gallery's prompts;
-            empty where the text encoders stay.
+        embedded_prompts: Text, and example whose references are seen beside it ("" for none) ->
+            its conditioning, [1, …] on the CPU, of the gallery's prompts; empty where the text
+            encoders stay.
         generation: Base and pipeline that images are generated with
             (`hublora.workflows.train.generation_base`); None where it is `pipe`.
         assistant: Frozen adapter that acts while this one is trained; None without one.
@@ -139,7 +140,7 @@ class Session:
     streams: tuple[SampleStream, ...]
     held_out_indices: list[int]
     average: Any = None
-    embedded_prompts: Mapping[str, Conditioning] = field(default_factory=dict)
+    embedded_prompts: Mapping[tuple[str, str], Conditioning] = field(default_factory=dict)
     generation: Any = None
     assistant: Assistant | None = None
     swap: BlockSwap | None = None

@@ -220,7 +220,7 @@ def _streams(
 def _stream(
     config: TrainingConfig, data: CachedDataset, images: Sequence[int], weight: float, seed: int
 ) -> SampleStream:
-    if not config.data.has_several_shapes:
+    if not config.data.has_several_shapes and len({data.bucket_of[one] for one in images}) == 1:
         return SampleStream(images, weight, seed)
     buckets: list[list[int]] = [[] for _ in data.bucket_sizes]
     for index in images:

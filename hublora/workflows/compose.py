@@ -28,7 +28,7 @@ from hublora.hub.push import PushResult, check_can_push
 from hublora.hub.repo_layout import LOCK
 from hublora.hub.resolve import license_of
 from hublora.notebook import NotebookResult
-from hublora.progress import Callback, FileWritten, default_callback
+from hublora.progress import Callback, FileWritten, Note, default_callback
 from hublora.refs import parse_repo_id
 from hublora.resolution.composition_parts import LoadedAdapter
 from hublora.resolution.lockfile import LockedBase, LockedPart, Lockfile
@@ -236,6 +236,10 @@ def generate_gallery(
     """
 
     images, sampling = [], SamplingFacts()
+    base = pipe.hublora.base
+    if plans and base.family.references.required:
+        callback(Note(f"There is no gallery: {base.name} needs a reference image for each image."))
+        plans = ()
     if plans:
         use_scheduler_of(pipe, plans[0])
     for index, image in enumerate(generate(pipe, plans, "auto", callback)):

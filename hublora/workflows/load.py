@@ -18,7 +18,7 @@ from hublora.generation.speed import use_speed
 from hublora.memory.quantization import check_quantization
 from hublora.progress import Callback, Note, default_callback, no_callback
 from hublora.refs import BaseRef
-from hublora.resolution.choose_base import choose_base
+from hublora.resolution.choose_base import CheckInputs, choose_base
 from hublora.resolution.composition_parts import (
     ResolvedRefs,
     WeightedRef,
@@ -71,6 +71,7 @@ def load_pipeline(
     options: LoadOptions,
     callback: Callback = no_callback,
     prepare: Callable[[Any], object] = lambda pipe: None,
+    check_inputs: CheckInputs | None = None,
 ) -> Any:
     """Return what `load` returns.
 
@@ -78,13 +79,12 @@ def load_pipeline(
         refs: Adapter refs.
         options: Keywords of `load`.
         callback: As for `load`.
-        prepare: Called with the pipeline before it is moved to the device or offloaded, which an
-            IP-Adapter must precede.
+        prepare: Called with the pipeline before it is moved or offloaded, for an IP-Adapter.
+        check_inputs: Called with family and name of the base before it is downloaded.
     """
     wanted = parse_weighted_refs(refs, options.get("weights"))
-    device = options.get("device")
+    device, offload = options.get("device"), options.get("offload")
     device = default_device() if device is None else check_device(device)
-    offload = options.get("offload")
     check_offload(device, offload)
     quantize = options.get("quantize")
     check_quantization(quantize, device)
@@ -99,6 +99,7 @@ def load_pipeline(
         None if base is None else BaseRef.parse(base, base_revision, options.get("components")),
         callback,
         options.get("components"),
+        check_inputs,
     )
     check_licenses(opened, found.adapters, options.get("commercial", False), callback)
     dtype = parse_dtype(options.get("dtype"), device, opened.family.half_dtype)

@@ -82,6 +82,7 @@ def replay(
         control_image: Conditioning image, likewise.
         ip_adapter: File of the IP-Adapter, if it was not on the Hub.
         ip_adapter_image: Image prompt, likewise.
+        reference: Reference images, or one, likewise.
 
     Raises:
         ConfigError: The image does not say how it was made, or a file is needed.
@@ -97,7 +98,9 @@ def replay(
     path = _output(png, output, plan.prompt, seed)
     drift = _version_drift(recorded)
     given = pick(options, InputOptions)
-    inputs = restore_inputs(recorded.conditions, png.parent, given).open()
+    references = given.pop("reference", ())
+    references = [references] if isinstance(references, Path | str) else references
+    inputs = restore_inputs(recorded.conditions, png.parent, given, references).open()
     files = [*map(Path, adapters), *_adapter_of_gallery(png)]
     pipe = _load_again(recorded, files, options, inputs, drift, callback)
     if recorded.sheet is not None:
@@ -201,7 +204,7 @@ def _load_again(
             "quantize": recorded.quantize,
             "device": options.get("device"),
         }
-        pipe = load_pipeline(refs, loading, callback, inputs.prepare)
+        pipe = load_pipeline(refs, loading, callback, inputs.prepare, inputs.check_family)
     for part, entry in zip(pipe.hublora.adapters, recorded.adapters, strict=True):
         if part.ref.kind == "url" and part.adapter.facts.sha256 != entry.sha256:
             drift.append(f"{part.title} is another file now.")

@@ -60,6 +60,7 @@ def run(
         ip_adapter: Hub id of an IP-Adapter, with the file in it if it holds several, or a file.
         ip_adapter_image: Image prompt of the IP-Adapter.
         ip_adapter_scale: Strength of the IP-Adapter; 0.6 by default.
+        reference: Reference images of an edit model, in order, or one.
 
     Returns:
         The files written, the sheet last.
@@ -85,7 +86,9 @@ def run(
     Sampling(prompt, **sampling)  # checked before anything is loaded
     inputs = Inputs(**pick(options, InputOptions)).open()
     refs = [refs] if isinstance(refs, str) else refs
-    pipe = load_pipeline(refs, pick(options, LoadOptions), callback, inputs.prepare)
+    pipe = load_pipeline(
+        refs, pick(options, LoadOptions), callback, inputs.prepare, inputs.check_family
+    )
     if pipe.hublora.lock:
         prompt = pipe.hublora.lock.fill(prompt)
     plan = sampling_with(pipe.hublora, prompt, **sampling)

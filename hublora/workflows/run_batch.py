@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from hublora.errors import ConfigError
 from hublora.generation.composition import Composition
 from hublora.generation.generate import generate, image_facts, save
+from hublora.generation.inputs import Inputs
 from hublora.generation.options import (
     BatchOptions,
     LoadOptions,
@@ -28,6 +29,7 @@ from hublora.workflows.load import load_pipeline, set_weights
 if TYPE_CHECKING:
     from PIL import Image
 
+    from hublora.generation.conditions import Conditions
     from hublora.generation.sample import Sampling
     from hublora.generation.sheet import Cell, SheetAxes
 
@@ -79,6 +81,7 @@ def run_batch(
         options: Keywords of `load`, sampling keywords and `trigger` of `run`, and the following.
         num_images: Number of seeds where no axis is "seed"; 1 by default.
         grid: Write a sheet for each prompt even without rows and columns.
+        reference: Reference images of an edit model, in order, or one; the same for all images.
 
     Yields:
         Each image when it is written, and the sheets at the end.
@@ -102,17 +105,20 @@ def run_batch(
     seed, trigger = sampling.get("seed", 0), options.get("trigger", "auto")
     across = Axis.parse(columns or f"seed={options.get('num_images', 1)}", seed)
     axes = SheetAxes(across, Axis.parse(rows, seed) if rows else None)
-    pipe = load_pipeline(refs, pick(options, LoadOptions), callback)
+    inputs = Inputs(reference=options.get("reference", ())).open()
+    conditions = inputs.conditions
+    loading = pick(options, LoadOptions)
+    pipe = load_pipeline(refs, loading, callback, check_inputs=inputs.check_family)
     plans = _plans(pipe, prompts, axes, sampling)
     folder, quiet = output or Path(), _once(callback)
     total = sum(len(cells) for _, cells in plans)
     # Before any weight is varied.
-    stated = [image_facts(pipe.hublora, plan, trigger) for plan, _ in plans]
+    stated = [image_facts(pipe.hublora, plan, trigger, conditions) for plan, _ in plans]
     sheets, done = [], 0
     for (plan, cells), facts in zip(plans, stated, strict=True):
         images = []
         for cell in cells:
-            item, image = _generate_cell(pipe, cell, folder, trigger, quiet)
+            item, image = _generate_cell(pipe, cell, folder, trigger, quiet, conditions)
             done += 1
             callback(Progress("Images", done, total))
             images.append(image)
@@ -165,14 +171,19 @@ def _plans(
 
 
 def _generate_cell(
-    pipe: Any, cell: Cell, folder: Path, trigger: TriggerMode, callback: Callback
+    pipe: Any,
+    cell: Cell,
+    folder: Path,
+    trigger: TriggerMode,
+    callback: Callback,
+    conditions: Conditions,
 ) -> tuple[BatchItem, Image.Image]:
     from PIL import Image
 
     from hublora.generation.sample import use_scheduler_of
 
     set_weights(pipe, cell.weights)
-    facts = _stable(image_facts(pipe.hublora, cell.plan, trigger))
+    facts = _stable(image_facts(pipe.hublora, cell.plan, trigger, conditions))
     path = own_path(
         folder / f"{slug(cell.plan.prompt)}-{cell.plan.seed}-{_digest(facts)}.png",
         lambda found: _exists(found, facts),
@@ -181,8 +192,8 @@ def _generate_cell(
         with Image.open(path) as existing:
             return BatchItem(path, True, cell.plan.prompt, cell.plan.seed), existing.copy()
     use_scheduler_of(pipe, cell.plan)
-    (image,) = generate(pipe, [cell.plan], trigger, callback)
-    save(image, path, pipe.hublora, cell.plan, trigger)
+    (image,) = generate(pipe, [cell.plan], trigger, callback, conditions)
+    save(image, path, pipe.hublora, cell.plan, trigger, conditions)
     return BatchItem(path, False, cell.plan.prompt, cell.plan.seed), image
 
 

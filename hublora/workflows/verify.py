@@ -284,6 +284,7 @@ def _generate(
     import torch
 
     from hublora.generation.generate import generate
+    from hublora.generation.inputs import restore_inputs
     from hublora.generation.sample import Sampling, use_scheduler_of
     from hublora.workflows.load import load
 
@@ -302,4 +303,10 @@ def _generate(
     )
     plans = [Sampling(**facts["sampling"]) for _, facts in images]
     use_scheduler_of(pipe, plans[0])
-    return generate(pipe, plans, facts.get("trigger", "off"), callback)
+    for plan, (path, own) in zip(plans, images, strict=True):
+        conditions = None
+        if references := own.get("conditions", {}).get("references"):
+            inputs = restore_inputs({"references": references}, path.parent, {}).open()
+            inputs.check_family(pipe.hublora.base.family, pipe.hublora.base.name)
+            conditions = inputs.conditions
+        yield from generate(pipe, [plan], facts.get("trigger", "off"), callback, conditions)

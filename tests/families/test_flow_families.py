@@ -22,6 +22,7 @@ from hublora.generation.conditions import Conditions
 from hublora.generation.inputs import OpenedInputs
 from hublora.generation.sample import Sampling, image_difference, sample
 from hublora.resolution.controlnet_ip_adapter import IpAdapter
+from hublora.workflows.train.gallery import PlannedImage
 from hublora.workflows.train.gallery_prompts import (
     embed_prompts,
     embedded_inputs,
@@ -163,14 +164,15 @@ def test_an_image_of_embeddings_is_that_of_the_texts(name: str, negative: str, b
         negative = ""
     plan = Sampling("a red cat", negative, 3, 2, 3.0, 32, 32)
     by_text = sample(pipe, plan)
-    embedded = embed_prompts(family, pipe, [plan], torch.device("cpu"))
+    planned = PlannedImage(plan)
+    embedded = embed_prompts(family, pipe, [planned], torch.device("cpu"))
     release_text_encoders(family, pipe)
     assert not text_encoders_of(family, pipe)
-    inputs = embedded_inputs(family, pipe, plan, embedded)
+    inputs = embedded_inputs(family, pipe, planned, embedded)
     assert inputs is not None
     assert "prompt" not in inputs
     assert image_difference(by_text, sample(pipe, plan, inputs=inputs)) == 0
-    other = Sampling("another", negative, 3, 2, 3.0, 32, 32)
+    other = PlannedImage(Sampling("another", negative, 3, 2, 3.0, 32, 32))
     assert embedded_inputs(family, pipe, other, embedded) is None
 
 

@@ -21,6 +21,7 @@ from hublora.families.known_bases import KnownBases
 from hublora.families.lora_names import LoraNames
 from hublora.families.parameterization import Parameterization
 from hublora.families.pipeline import Pipeline
+from hublora.families.references import ReferenceCall
 from hublora.families.vae import latent_scale
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ _RESOLUTION = 1024  # pixels: what all published base models were trained on
 _PATCH = 2  # latents on a side of what the transformer sees as one token
 
 
-class FlowTransformer(TextCall):
+class FlowTransformer(TextCall, ReferenceCall):
     """A family whose denoiser is one of diffusers' image transformers.
 
     Attributes:

@@ -117,22 +117,34 @@ class Flux(FlowTransformer):
     def predict(
         self, pipe: Pipeline, denoiser: torch.nn.Module, inputs: DenoiserInputs
     ) -> torch.Tensor:
+        import torch
+
         noisy, embeds = inputs.noisy, inputs.conditioning["encoder_hidden_states"]
         height, width = noisy.shape[-2:]
-        ids = pipe._prepare_latent_image_ids(
-            len(noisy), height // 2, width // 2, noisy.device, noisy.dtype
-        )
+        images = (noisy, *inputs.references)
+        packed = [pipe._pack_latents(one, *one.shape) for one in images]
         predicted = denoiser(
-            hidden_states=pipe._pack_latents(noisy, *noisy.shape),
+            hidden_states=torch.cat(packed, dim=1),
             timestep=inputs.levels,
             guidance=guidance_of(pipe, inputs),
             txt_ids=embeds.new_zeros(embeds.shape[1], 3),
-            img_ids=ids,
+            img_ids=torch.cat([_image_ids(pipe, one, n) for n, one in enumerate(images)]),
             **inputs.conditioning,
             return_dict=False,
-        )[0]
+        )[0][:, : packed[0].shape[1]]
         scale = pipe.vae_scale_factor
         return pipe._unpack_latents(predicted, height * scale, width * scale, scale)
+
+
+def _image_ids(pipe: Pipeline, latents: torch.Tensor, number: int) -> torch.Tensor:
+    """Return the positions, [h/2 · w/2, 3], of the tokens of an image; the generated one has the
+    number 0, a reference 1."""
+    height, width = latents.shape[-2:]
+    ids: torch.Tensor = pipe._prepare_latent_image_ids(
+        len(latents), height // 2, width // 2, latents.device, latents.dtype
+    )
+    ids[..., 0] = number
+    return ids
 
 
 def guidance_of(pipe: Pipeline, inputs: DenoiserInputs) -> torch.Tensor | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hublora.families.flux.speed_adapters import SPEED_ADAPTERS
 from hublora.families.known_bases import KnownBases
 
-DEV, SCHNELL = "flux-1-dev", "flux-1-schnell"
+DEV, SCHNELL, KONTEXT = "flux-1-dev", "flux-1-schnell", "flux-1-kontext-dev"
 
 _DEV = "black-forest-labs/FLUX.1-dev"
 _KREA = "black-forest-labs/FLUX.1-Krea-dev"
@@ -21,4 +21,13 @@ KNOWN_BASES = KnownBases(
     assistants={SCHNELL_BASE: "ostris/FLUX.1-schnell-training-adapter"},
     speed_adapters=SPEED_ADAPTERS,
     file_bases={4096: _DEV},
+)
+
+_KONTEXT = "black-forest-labs/FLUX.1-Kontext-dev"
+
+KONTEXT_BASES = KnownBases(
+    architecture_prefix="flux-1-kontext",
+    default_architecture=KONTEXT,
+    architectures={_KONTEXT: KONTEXT},
+    short_names={"kontext": _KONTEXT, "flux-kontext": _KONTEXT},
 )

@@ -6,10 +6,12 @@ Sources: https://huggingface.co/black-forest-labs/FLUX.2-dev; diffusers' `Flux2K
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from hublora.errors import ConfigError
 from hublora.families.base import (
     Conditioning,
     DenoiserInputs,
@@ -32,12 +34,16 @@ from hublora.families.flux2.lora_names import BLOCKS, NAMES
 from hublora.families.lora_names import LoraNames
 from hublora.families.parameterization import Parameterization
 from hublora.families.pipeline import Pipeline
+from hublora.families.references import References, side_of
 
 if TYPE_CHECKING:
     import torch
+    from PIL import Image
 
 _VAE = (("diffusers", "AutoencoderKLFlux2"),)
 _DEV_WIDTH, _KLEIN_4B_WIDTH = 15360, 7680  # of the prompt embeddings
+_SIDE = 1024  # of the square with as many pixels as a reference has at most
+_SMALLEST, _LONGEST = 64, 8  # side in pixels and aspect ratio that the pipeline takes
 
 
 class Flux2Klein(FlowTransformer):
@@ -64,6 +70,7 @@ class Flux2Klein(FlowTransformer):
     )
     usual = SamplingDefaults(num_inference_steps=50, guidance_scale=4.0)
     usual_distilled = SamplingDefaults(num_inference_steps=4, guidance_scale=1.0)
+    references = References(most=4)
     text_length = 512
     conditioning_sizes: ClassVar[Mapping[str, tuple[str | int, ...]]] = {
         "encoder_hidden_states": (512, "joint_attention_dim"),
@@ -125,17 +132,63 @@ class Flux2Klein(FlowTransformer):
     def predict(
         self, pipe: Pipeline, denoiser: torch.nn.Module, inputs: DenoiserInputs
     ) -> torch.Tensor:
+        import torch
+
         noisy, embeds = inputs.noisy, inputs.conditioning["encoder_hidden_states"]
+        packed = [pipe._pack_latents(one) for one in (noisy, *inputs.references)]
+        ids = [pipe._prepare_latent_ids(noisy)]
+        if inputs.references:  # the same positions in all rows of a batch
+            own = pipe._prepare_image_ids([one[:1] for one in inputs.references])
+            ids.append(own.expand(len(noisy), -1, -1))
         predicted = denoiser(
-            hidden_states=pipe._pack_latents(noisy),
+            hidden_states=torch.cat(packed, dim=1),
             timestep=inputs.levels,
             guidance=guidance_of(pipe, inputs),
             encoder_hidden_states=embeds,
             txt_ids=pipe._prepare_text_ids(embeds).to(embeds.device),
-            img_ids=pipe._prepare_latent_ids(noisy).to(noisy.device),
+            img_ids=torch.cat(ids, dim=1).to(noisy.device),
             return_dict=False,
-        )[0]
+        )[0][:, : packed[0].shape[1]]
         return predicted.permute(0, 2, 1).reshape(noisy.shape)
+
+    def reference_size(self, pipe: Pipeline, size: tuple[int, int], side: int) -> tuple[int, int]:
+        """Return the size of a reference: its own up to `side`² pixels, at most the pipeline's
+        1024², in multiples of 16."""
+        width, height = size
+        area, step = min(side, _SIDE) ** 2, int(pipe.vae_scale_factor) * 2
+        if width * height > area:
+            scale = math.sqrt(area / (width * height))
+            width, height = int(width * scale), int(height * scale)
+        width, height = width // step * step, height // step * step
+        if min(width, height) < _SMALLEST or max(width / height, height / width) > _LONGEST:
+            raise ConfigError(
+                f"FLUX.2 takes references of at least {_SMALLEST} pixels a side, of {_LONGEST}:1 "
+                f"at most, got {size[0]}×{size[1]} (as {width}×{height}).",
+                "Use a larger reference, or one that is less long.",
+            )
+        return width, height
+
+    def fit_reference(self, pipe: Pipeline, image: Image.Image, side: int) -> Image.Image:
+        """Return a reference in its `reference_size`: reduced to the area, then cropped."""
+        width, height = self.reference_size(pipe, image.size, side)
+        processor, area = pipe.image_processor, min(side, _SIDE) ** 2
+        reduced = processor._resize_if_exceeds_area(image, area)
+        cropped: Image.Image = processor._resize_and_crop(reduced, width, height)
+        return cropped
+
+    def image_arguments(
+        self,
+        pipe: Pipeline,
+        references: Sequence[Image.Image],
+        width: int | None,
+        height: int | None,
+    ) -> Mapping[str, Any]:
+        """Return the arguments; without a size, the pipeline takes that of the first reference."""
+        sizes = super().image_arguments(pipe, references, width, height)
+        if not references:
+            return sizes
+        side = side_of(width or _SIDE, height or _SIDE)
+        return {**sizes, "image": [self.fit_reference(pipe, one, side) for one in references]}
 
 
 class Flux2(Flux2Klein):
@@ -152,6 +205,7 @@ class Flux2(Flux2Klein):
         tokenizer=(("transformers", "PixtralProcessor"), *components.QWEN_TOKENIZER),
     )
     usual = SamplingDefaults(num_inference_steps=50, guidance_scale=4.0)
+    references = References(most=10)
 
     def load(
         self, folder: Path, dtype: torch.dtype | dict[str, torch.dtype], **components: Any

@@ -23,6 +23,7 @@ from hublora.families.latent_diffusion.components import (
 from hublora.families.lora_names import LoraNames
 from hublora.families.parameterization import Parameterization, discrete_of_scheduler
 from hublora.families.pipeline import Pipeline
+from hublora.families.references import ReferenceCall
 from hublora.families.vae import latent_deviations, latent_scale
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ _SIZE_EMBEDDING = "label_emb.0.0.weight"  # of sizes and pooled prompts, which o
 _TEXT_INPUTS = ("attn2.to_k", "attn2.to_v", "attn2_to_k", "attn2_to_v")
 
 
-class LatentDiffusion(TextCall):
+class LatentDiffusion(TextCall, ReferenceCall):
     """A family whose denoiser is diffusers' `UNet2DConditionModel`.
 
     Attributes:

@@ -72,19 +72,11 @@ class QwenImage(FlowTransformer):
     def encode_prompts(
         self, pipe: Pipeline, prompts: Sequence[str], length: int | None = None
     ) -> Conditioning:
-        from torch.nn.functional import pad
-
         length = length or self.text_length
         embeds, mask = pipe.encode_prompt(
             list(prompts), device=pipe.text_encoder.device, max_sequence_length=length
         )
-        if mask is None:  # the pipeline's word for "all of them"
-            mask = embeds.new_ones(embeds.shape[:2])
-        missing = length - embeds.shape[1]
-        return {
-            "encoder_hidden_states": pad(embeds, (0, 0, 0, missing)),
-            "encoder_hidden_states_mask": pad(mask.to(embeds.dtype), (0, missing)),
-        }
+        return padded(embeds, mask, length)
 
     def padded_length(self, pipe: Pipeline, prompts: Sequence[str]) -> int | None:
         """Return the longest prompt's number of tokens after the start of the template: padding is
@@ -109,21 +101,45 @@ class QwenImage(FlowTransformer):
     def predict(
         self, pipe: Pipeline, denoiser: torch.nn.Module, inputs: DenoiserInputs
     ) -> torch.Tensor:
+        import torch
+
         noisy, embeds = inputs.noisy, inputs.conditioning["encoder_hidden_states"]
         mask = inputs.conditioning["encoder_hidden_states_mask"].bool()
         length = _shown_length(mask)
         mask = mask[:, :length]
         height, width = noisy.shape[-2:]
+        images = (noisy, *inputs.references)
+        packed = [pipe._pack_latents(one, *one.shape) for one in images]
+        shapes = [(1, one.shape[-2] // 2, one.shape[-1] // 2) for one in images]
         predicted = denoiser(
-            hidden_states=pipe._pack_latents(noisy, *noisy.shape),
+            hidden_states=torch.cat(packed, dim=1),
             timestep=inputs.levels,
             encoder_hidden_states=embeds[:, :length],
             encoder_hidden_states_mask=None if mask.all() else mask,
-            img_shapes=[[(1, height // 2, width // 2)]] * len(noisy),
+            img_shapes=[shapes] * len(noisy),
             return_dict=False,
-        )[0]
+        )[0][:, : packed[0].shape[1]]
         scale = pipe.vae_scale_factor
         return pipe._unpack_latents(predicted, height * scale, width * scale, scale).squeeze(2)
+
+
+def padded(embeds: torch.Tensor, mask: torch.Tensor | None, length: int) -> Conditioning:
+    """Return embeddings, [B, L, D], and their mask, [B, L], in another length of at least L.
+
+    Args:
+        embeds: Prompt embeddings.
+        mask: 1 where a token is; None is the pipeline's word for "all of them".
+        length: Number of tokens.
+    """
+    from torch.nn.functional import pad
+
+    if mask is None:
+        mask = embeds.new_ones(embeds.shape[:2])
+    missing = length - embeds.shape[1]
+    return {
+        "encoder_hidden_states": pad(embeds, (0, 0, 0, missing)),
+        "encoder_hidden_states_mask": pad(mask.to(embeds.dtype), (0, missing)),
+    }
 
 
 def _shown_length(mask: torch.Tensor) -> int:

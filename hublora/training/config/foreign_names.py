@@ -19,6 +19,7 @@ FOREIGN_NAMES: Mapping[str, str] = {
     "checkpoints_total_limit": "checkpoint.total_limit",
     "class_data_dir": "dreambooth.class_folder",
     "class_prompt": "dreambooth.class_prompt",
+    "cond_image_column": "data.reference_column",
     "conv_dim": "adapter.conv_rank",
     "dataloader_num_workers": "data.num_workers",
     "dataset_config_name": "data.config_name",

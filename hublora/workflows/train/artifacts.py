@@ -1,4 +1,7 @@
-"""Writes the results of a training into the run folder, in the layout of an adapter repo."""
+"""Writes the results of a training into the run folder, in the layout of an adapter repo.
+
+Over 300 lines because every file of the layout is written here.
+"""
 
 from __future__ import annotations
 
@@ -47,11 +50,14 @@ from hublora.workflows.train.card_facts import (
 from hublora.workflows.train.gallery import (
     BEFORE,
     GeneratedImage,
-    before_after_sheet,
-    gallery_sheet,
     generate_images,
     generating_base,
     plan_gallery,
+)
+from hublora.workflows.train.gallery_files import (
+    before_after_sheet,
+    gallery_sheet,
+    write_references,
 )
 from hublora.workflows.train.recipe import recorded_settings
 
@@ -250,7 +256,7 @@ def _write_images(
     after = generate_images(session, plans, callback, "Generating the gallery")
     few = _one_per_prompt(after)
     before = generate_images(
-        session, [one.plan for one in few], callback, "Generating with the base", adapter=False
+        session, [one.planned for one in few], callback, "Generating with the base", adapter=False
     )
     folder = session.config.run_folder
     files.clear("images")
@@ -267,7 +273,9 @@ def _write_images(
     gallery = []
     for index, one in enumerate(after):
         path = f"images/{index}.png"
-        save(one.image, files.make_way(folder / path), composition, one.plan)
+        conditions = write_references(files, folder, one)
+        place = files.make_way(folder / path)
+        save(one.image, place, composition, one.plan, conditions=conditions)
         files.add(folder / path)
         gallery.append((path, one))
     validation = files.make_way(folder / "images" / "validation.png")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 from hublora._version import __version__
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
 BEFORE_AFTER = "images/before-after.png"
 LOSS_PLOT = "training/loss.png"
+# Arguments of a call that are not stated with prompts and guidance, or not public.
+_STATED_SEPARATELY = ("image", "width", "height", "_auto_resize")
 _DTYPES = {"no": "float32", "fp16": "float16", "bf16": "bfloat16"}
 
 
@@ -91,6 +94,8 @@ def card_facts(run: FinishedTraining, environment: Mapping[str, Value]) -> CardF
         token_embeddings=_token_embeddings(run),
         kohya_path=run.kohya_path,
         one_file=base.family.one_file,
+        references=max((len(one.references) for one in source.examples), default=0),
+        prompt_first=_prompt_first(session),
         call=_call(run),
         rank=settings.rank if session.adapted else None,
         alpha=settings.alpha,
@@ -114,7 +119,17 @@ def _call(run: FinishedTraining) -> dict[str, Value]:
     call = run.base.family.call_arguments(
         _generating_pipe(run.session), plan.prompt, plan.negative_prompt, plan.guidance_scale
     )
-    return {name: value for name, value in call.items() if name != "prompt"}
+    one = run.gallery[0][1]
+    sizes = run.base.family.image_arguments(
+        _generating_pipe(run.session), one.references, plan.width, plan.height
+    )
+    more = {name: value for name, value in sizes.items() if name not in _STATED_SEPARATELY}
+    return {name: value for name, value in {**call, **more}.items() if name != "prompt"}
+
+
+def _prompt_first(session: Session) -> bool:
+    call = signature(_generating_pipe(session).__call__)
+    return next(iter(call.parameters)) == "prompt"
 
 
 def _generating_pipe(session: Session) -> Any:

@@ -30,6 +30,7 @@ from hublora.workflows.train.prepare import (
     epoch_length,
     prepare_run,
 )
+from hublora.workflows.train.reference_images import reference_encoders
 
 if TYPE_CHECKING:
     from hublora.data.crops import Bucket
@@ -189,7 +190,7 @@ def _image_seconds(ready: PreparedRun, trial: _Trial) -> float:
     """Return the estimated seconds of one generated image: those of its denoiser's forward passes,
     of which a training step of an image is about three."""
     session = trial.session
-    plan = plan_gallery(session.config, ready.base, ready.source, session.data.size)[0]
+    plan = plan_gallery(session.config, ready.base, ready.source, session.data.size)[0].plan
     images = session.images_per_step / ready.accelerator.num_processes
     passes = plan.num_inference_steps * (2 if plan.guidance_scale > 1 else 1)
     return passes * trial.step_seconds / images / _PASSES_OF_A_STEP
@@ -227,8 +228,13 @@ def _try(ready: PreparedRun) -> _Trial:
         size = _file_bytes(session.data.folders)
     some = source.examples[:images]
     *smaller, (pixels, step) = resolutions(config, ready.base, ready.pipe)
-    buckets = assign_buckets(source.examples, config.data, pixels, step, smaller)
-    few = sum(one.plan.rows for one in assign_buckets(some, config.data, pixels, step))
+    pairs = reference_encoders(ready.base.family, ready.pipe, ready.accelerator.device)
+    fit = pairs.size if pairs else None
+    buckets = assign_buckets(
+        source.examples, config.data, pixels, step, smaller, reference_size=fit
+    )
+    some_buckets = assign_buckets(some, config.data, pixels, step, reference_size=fit)
+    few = sum(one.plan.rows for one in some_buckets)
     rows = sum(one.plan.rows for one in buckets)
     if config.dreambooth.prior_preservation:
         few, rows = 2 * few, rows + config.dreambooth.num_class_images

@@ -1,10 +1,12 @@
-"""Generates images during a training: previews, the gallery and the before/after sheet."""
+"""Generates images during a training: previews and the gallery."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,17 +15,51 @@ from hublora.generation.sample import Sampling, sample_many, sampling_for
 from hublora.progress import Callback, Progress
 from hublora.resolution.base import Base
 from hublora.training.run_folder import PREVIEWS
+from hublora.workflows.train.gallery_files import gallery_sheet
 from hublora.workflows.train.gallery_prompts import embedded_inputs
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from hublora.data import Source
+    from hublora.data import Example, Source
     from hublora.training.config.training_config import TrainingConfig
     from hublora.training.session import Session
 
 BEFORE = 3  # images of the base alone: at least this many, if the gallery has them
+_REFERENCE_PIXELS = 1024 * 1024
+_STEP = 32  # that the sides of images follow references in
 _CAPTIONS = 4  # most captions that serve as prompts without validation prompts
+
+
+@dataclass(frozen=True)
+class PlannedImage:
+    """An image of the gallery that is still to be generated.
+
+    Attributes:
+        plan: Sampling settings of the image.
+        pair: Training example whose references the image has; None without references.
+    """
+
+    plan: Sampling
+    pair: Example | None = None
+
+    @cached_property
+    def references(self) -> tuple[Image.Image, ...]:
+        """Reference images in RGB, in order; of large ones about a megapixel, which is what base
+        models read and what is published beside the image."""
+        from hublora.data.references import open_references
+
+        return tuple(map(_reduced, open_references(self.pair))) if self.pair else ()
+
+
+def _reduced(image: Image.Image) -> Image.Image:
+    from PIL.Image import Resampling
+
+    scale = (_REFERENCE_PIXELS / (image.width * image.height)) ** 0.5
+    if scale >= 1:
+        return image
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    return image.resize(size, Resampling.LANCZOS)
 
 
 @dataclass(frozen=True)
@@ -32,17 +68,30 @@ class GeneratedImage:
 
     Attributes:
         image: RGB image.
-        plan: Sampling settings of the image.
+        planned: Sampling settings and references of the image.
     """
 
     image: Image.Image
-    plan: Sampling
+    planned: PlannedImage
+
+    @property
+    def plan(self) -> Sampling:
+        """Sampling settings of the image."""
+        return self.planned.plan
+
+    @property
+    def references(self) -> tuple[Image.Image, ...]:
+        """Reference images in RGB, in order."""
+        return self.planned.references
 
 
 def plan_gallery(
     config: TrainingConfig, base: Base, source: Source, size: tuple[int, int]
-) -> list[Sampling]:
-    """Return the sampling settings of the gallery: of validation prompts, else of some captions.
+) -> list[PlannedImage]:
+    """Return the images of the gallery: of validation prompts, else of some captions.
+
+    Of a training on pairs, a caption has its own references, and the validation prompts have those
+    of some examples in turn. The sides of such an image follow its first reference.
 
     Args:
         config: Settings of the training.
@@ -51,31 +100,45 @@ def plan_gallery(
         size: (h, w) of the images in pixels.
     """
     settings = config.validation
-    prompts = settings.prompts or _some_captions(source, settings.num_images)
+    examples = _some_examples(source, settings.num_images)
+    prompts = settings.prompts or [one.captions[0] for one in examples]
     count = settings.num_images
     if not settings.prompts:  # `num_images` in all, over one or more captions
         count = -(-count // len(prompts))
-    height, width = size
-    return [
-        sampling_for(
-            base,
-            prompt,
-            negative_prompt=settings.negative_prompt or None,
-            seed=config.seed + index,
-            num_inference_steps=settings.num_inference_steps,
-            guidance_scale=settings.guidance_scale,
-            width=width,
-            height=height,
-        )
-        for prompt in prompts
-        for index in range(count)
-    ]
+    planned = []
+    for prompt, example in zip(prompts, cycle(examples), strict=False):
+        pair = example if example.references else None
+        height, width = _size_like(pair, size) if pair else size
+        for index in range(count):
+            plan = sampling_for(
+                base,
+                prompt,
+                negative_prompt=settings.negative_prompt or None,
+                seed=config.seed + index,
+                num_inference_steps=settings.num_inference_steps,
+                guidance_scale=settings.guidance_scale,
+                width=width,
+                height=height,
+            )
+            planned.append(PlannedImage(plan, pair))
+    return planned
 
 
-def _some_captions(source: Source, most: int) -> list[str]:
+def _some_examples(source: Source, most: int) -> list[Example]:
+    """Return a few examples of different captions."""
     every = max(1, len(source.examples) // most)
-    captions = [one.captions[0] for one in source.examples[::every]]
-    return list(dict.fromkeys(captions))[: min(most, _CAPTIONS)]
+    found = {one.captions[0]: one for one in reversed(source.examples[::every])}
+    return list(found.values())[::-1][: min(most, _CAPTIONS)]
+
+
+def _size_like(pair: Example, size: tuple[int, int]) -> tuple[int, int]:
+    """Return (h, w) in about as many pixels as `size`, in the aspect ratio of the first reference;
+    sides are multiples of 32."""
+    width, height = pair.reference_sizes[0]
+    ratio, area = (width / height) ** 0.5, (size[0] * size[1]) ** 0.5
+    if width == height:
+        return size
+    return tuple(max(_STEP, round(side / _STEP) * _STEP) for side in (area / ratio, area * ratio))
 
 
 def count_generated(
@@ -99,12 +162,16 @@ def count_generated(
     elif settings.epochs is not None:
         images, every = session.images_per_step, settings.epochs * images_per_epoch
         times = (last - 1) * images // every - first * images // every
-    prompts = len({plan.prompt for plan in plans})
+    prompts = len({one.plan.prompt for one in plans})
     return times * len(plans), len(plans) + min(len(plans), max(prompts, BEFORE))
 
 
 def generate_images(
-    session: Session, plans: Sequence[Sampling], callback: Callback, name: str, adapter: bool = True
+    session: Session,
+    plans: Sequence[PlannedImage],
+    callback: Callback,
+    name: str,
+    adapter: bool = True,
 ) -> list[GeneratedImage]:
     """Generate images with the current weights, or with the base alone.
 
@@ -112,7 +179,7 @@ def generate_images(
 
     Args:
         session: Session between two steps; unchanged afterwards.
-        plans: Sampling settings of each image.
+        plans: Each image.
         callback: Called with each event (`hublora.progress.Event`).
         name: Name of the progress.
         adapter: Whether adapter and token embeddings are active.
@@ -121,11 +188,12 @@ def generate_images(
     with inference(session, adapter) as pipe:
         images = sample_many(
             pipe,
-            list(plans),
+            [one.plan for one in plans],
             lambda done, total: callback(Progress(name, done, total)),
-            lambda plan: embedded_inputs(session.family, pipe, plan, session.embedded_prompts),
+            [embedded_inputs(session.family, pipe, one, session.embedded_prompts) for one in plans],
+            [one.references for one in plans],
         )
-        return [GeneratedImage(image, plan) for image, plan in zip(images, plans, strict=True)]
+        return [GeneratedImage(image, one) for image, one in zip(images, plans, strict=True)]
 
 
 def generate_preview(session: Session, base: Base, source: Source, callback: Callback) -> Path:
@@ -136,32 +204,6 @@ def generate_preview(session: Session, base: Base, source: Source, callback: Cal
     path.parent.mkdir(parents=True, exist_ok=True)
     gallery_sheet(images, f"Step {session.step}").save(path)
     return path
-
-
-def gallery_sheet(images: Sequence[GeneratedImage], title: str | None = None) -> Image.Image:
-    """Return a sheet with one row per prompt."""
-    from hublora.image_grid import sheet
-
-    prompts = list(dict.fromkeys(one.plan.prompt for one in images))
-    rows = [[one.image for one in images if one.plan.prompt == prompt] for prompt in prompts]
-    return sheet(rows, row_labels=prompts, title=title)
-
-
-def before_after_sheet(
-    before: Sequence[GeneratedImage], after: Sequence[GeneratedImage], learned: str = "adapter"
-) -> Image.Image:
-    """Return a sheet of two columns, base and trained, at the same prompts and seeds.
-
-    Args:
-        before: Images of the base alone.
-        after: Images with the trained weights, of the same sampling settings.
-        learned: Noun of the second column's label.
-    """
-    from hublora.image_grid import sheet
-
-    rows = [[old.image, new.image] for old, new in zip(before, after, strict=True)]
-    labels = [f"{one.plan.prompt} (seed\N{NO-BREAK SPACE}{one.plan.seed})" for one in after]
-    return sheet(rows, row_labels=labels, column_labels=["base", f"with the {learned}"])
 
 
 def generating_base(session: Session, base: Base) -> Base:

@@ -47,6 +47,11 @@ from hublora.workflows.train.notes import (
     swap_note,
 )
 from hublora.workflows.train.other_adapters import check_other_adapters, with_known_assistant
+from hublora.workflows.train.reference_images import (
+    check_pairs,
+    reference_encoders,
+    with_references,
+)
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -143,7 +148,8 @@ def _check(
         on_main(lambda: check_xet(resolved.ref.repo_id, config.hub.model_id))
     other = on_main(lambda: resolve_generation_base(config, resolved, callback))
     main_first(lambda: check_other_adapters(config, resolved, callback))
-    source = main_first(lambda: open_dataset(config, callback))
+    paired = on_main(lambda: with_references(config, resolved))
+    source = main_first(lambda: open_dataset(paired, callback))
     split_images(config, len(source.examples))
     if len(config.data.sides) < 2:  # else an epoch depends on what the base can be trained at
         check_schedule(config, epoch_length(config, source), accelerator.num_processes)
@@ -173,6 +179,7 @@ def _check(
     check_settings(config, base.family, pipe)
     sides = resolutions(config, base, pipe)
     check_schedule(config, epoch_length(config, source, sides), accelerator.num_processes)
+    check_pairs(source, base.family, pipe, [size[0] for size, _ in sides], callback)
     return PreparedRun(
         config, checkpoint, accelerator, source, base, generation, pipe, checkpoints_at, inputs
     )
@@ -314,6 +321,7 @@ def encode(
             prompt_key=prompt_key(base, device, dtype, length or longest, config.base.quantize),
             batch_size=4 if device.type == "cuda" else 1,
             inpaints=family.inpaints(pipe),
+            references=reference_encoders(family, pipe, device),
         ),
         size=size,
         bucket_step=bucket_step,

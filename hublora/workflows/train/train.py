@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +19,11 @@ from hublora.workflows.push import push
 from hublora.workflows.train.artifacts import TrainingResult, TrainingStats, write_results
 from hublora.workflows.train.class_images import open_class_images
 from hublora.workflows.train.gallery import plan_gallery
-from hublora.workflows.train.gallery_prompts import embed_prompts, release_text_encoders
+from hublora.workflows.train.gallery_prompts import (
+    EmbeddedText,
+    embed_prompts,
+    release_text_encoders,
+)
 from hublora.workflows.train.generation_base import GenerationPipeline, load_generation_pipeline
 from hublora.workflows.train.hub_checkpoint import background_upload, delete_hub_checkpoint
 from hublora.workflows.train.other_adapters import attach_assistant, initial_updates
@@ -40,6 +44,7 @@ from hublora.workflows.train.signals import (
 SEEN = 0.1  # mean difference in 8-bit levels from which two images can look different
 
 if TYPE_CHECKING:
+    from hublora.families import Conditioning
     from hublora.training.config.training_config import TrainingConfig
     from hublora.training.metrics_log import MetricsLog
     from hublora.training.session import Session
@@ -116,7 +121,7 @@ def _start_session(ready: PreparedRun, callback: Callback) -> tuple[Session, Met
     data = main_first(lambda: encode(config, base, ready.pipe, trained_on, device, callback))
     initial = main_first(lambda: initial_updates(config, base, ready.pipe, callback))
     generation = _load_generation_pipeline(ready)
-    embedded = {}
+    embedded: Mapping[EmbeddedText, Conditioning] = {}
     if not encodes_prompts(config):
         plans = plan_gallery(config, generation.base if generation else base, source, data.size)
         generating = generation.pipe if generation else ready.pipe
