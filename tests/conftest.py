@@ -6,6 +6,7 @@ It starts before anything imports huggingface_hub, which reads its address once,
 from __future__ import annotations
 
 import os
+import random
 import subprocess
 import sys
 import tempfile
@@ -60,6 +61,15 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     if "hub" in _state:
         _state["hub"].stop()  # type: ignore[attr-defined]
         _state["home"].cleanup()  # type: ignore[attr-defined]
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    """Start every test with the same global random numbers, whichever ran before it."""
+    random.seed(0)
+    for name, seed in (("numpy.random", "seed"), ("torch", "manual_seed")):
+        if name in sys.modules:
+            getattr(sys.modules[name], seed)(0)
 
 
 @pytest.fixture(scope="session")

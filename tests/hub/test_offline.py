@@ -31,6 +31,7 @@ print(facts.base_model)
 hublora.run([ref], "a cat", output=out / "offline.png", num_inference_steps=1)
 settings = {"base.model": "bases/epsilon", "data.dataset": "bases/images"}
 settings |= {"schedule.max_train_steps": 1, "validation.num_inference_steps": 1}
+settings |= {"validation.num_images": 1}
 result = hublora.train(hublora.TrainingConfig.from_settings(settings | {"output_dir": out / "b"}))
 print(result.folder)
 for use in (hublora.inspect, hublora.load):
@@ -63,7 +64,7 @@ def test_what_was_used_once_works_offline(
     hublora.run([repo_id], "a cat", output=tmp_path / "online.png", num_inference_steps=1)
     settings = {"base.model": "bases/epsilon", "data.dataset": "bases/images"}
     settings |= {"schedule.max_train_steps": 1, "validation.num_inference_steps": 1}
-    settings |= {"output_dir": tmp_path / "a"}
+    settings |= {"validation.num_images": 1, "output_dir": tmp_path / "a"}
     hublora.train(hublora.TrainingConfig.from_settings(settings))
 
     done = subprocess.run(

@@ -37,7 +37,7 @@ def server(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ}
     )
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + 60
     while not (tmp_path / "env").exists() and time.monotonic() < deadline:
         time.sleep(0.02)
     yield process

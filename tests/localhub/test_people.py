@@ -152,16 +152,15 @@ def test_a_new_user_of_an_old_name_inherits_nothing(tmp_path):
 def test_a_token_ends_when_it_was_to_end_and_its_last_use_is_known(tmp_path):
     store = Store(tmp_path)
     store.people.add("ada")
-    short = store.people.create_token("ada", label="short", seconds=0.3)
     long = store.people.create_token("ada", label="long", seconds=3600)
-    assert [token.used_at for token in store.people.tokens()] == [None, None]
-    for token in (short, long):
-        assert store.people.authenticate(token).name == "ada"
+    assert [token.used_at for token in store.people.tokens()] == [None]
+    assert store.people.authenticate(long).name == "ada"
     used = [token.used_at for token in store.people.tokens()]
     assert all(used)
     store.people.authenticate(long)
     assert [token.used_at for token in store.people.tokens()] == used  # once an hour is enough
-    time.sleep(0.4)
+    short = store.people.create_token("ada", label="short", seconds=0.001)
+    time.sleep(0.01)
     with pytest.raises(BadCredentials):
         store.people.authenticate(short)
     assert store.people.authenticate(long).name == "ada"
@@ -212,7 +211,7 @@ def test_the_owners_token_is_printed_only_where_no_file_is_named(tmp_path):
         stderr=subprocess.PIPE,
         text=True,
     )
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while not (tmp_path / "a file").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     process.terminate()

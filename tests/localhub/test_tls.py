@@ -46,7 +46,7 @@ def server(
     flags = ["--data", folder / "data", "--port", "0", "--env", folder / "env"]
     flags += ["--tls-cert", certificate[0], "--tls-key", certificate[1]]
     with subprocess.Popen([*ENTRY, *flags], stdout=subprocess.DEVNULL) as process:
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + 60
         while not (folder / "env").exists() and time.monotonic() < deadline:
             time.sleep(0.02)
         lines = (folder / "env").read_text().split("export ")[1:]

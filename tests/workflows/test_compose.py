@@ -150,6 +150,10 @@ def test_python_fills_the_template_too(mix: str) -> None:
     )
 
 
+def test_it_is_found_by_the_trigger_words_of_its_adapters(mix: str) -> None:
+    assert mix in [one.repo_id for one in search("ink style")]
+
+
 def test_a_part_that_is_another_file_is_refused(mix: str, tmp_path: Path) -> None:
     lock = json.loads(Path(hf_hub_download(mix, "hublora.lock.json")).read_text())
     lock["parts"][0]["sha256"] = "0" * 64
