@@ -23,6 +23,7 @@ FOREIGN = {
     *("extra-index-url", "full", "multi_gpu", "num_processes", "config_file", "instance-data-dir"),
     *("enable_bucket", "bucket_reso_steps", "shuffle_caption", "keep_tokens", "random_crop"),
     *("caption_tag_dropout_rate", "caption_dropout_rate", "cache_latents", "flip_aug"),
+    *("cond_image_column", "precondition_outputs"),
     *("cache_text_encoder_outputs", "masked_loss", "multires_noise_discount"),
 }
 
