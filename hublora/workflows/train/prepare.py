@@ -305,6 +305,7 @@ def encode(
         return mean.cpu(), None if std is None else std.cpu()
 
     def encode_prompts(prompts: list[str]) -> dict[str, torch.Tensor]:
+        vae.to("cpu")  # latents are encoded before: it makes place for the text encoders
         for encoder in text_encoders:
             encoder.to(device)
         with torch.no_grad():
