@@ -32,7 +32,7 @@ def served(
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(command, stderr=log, stdout=log, cwd=folder)
     try:
-        for _ in range(600):
+        for _ in range(1800):
             if (folder / "serve.env").exists() or process.poll() is not None:
                 break
             time.sleep(0.1)
