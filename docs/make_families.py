@@ -126,9 +126,9 @@ was trained for this page: the memory above is computed, and it has no figures o
 
 - Chroma: diffusers' gradient checkpointing leaves out its attention mask, so it is refused.
 - FLUX.2 dev: without torchvision it is loaded with its tokenizer alone, which prompts of text need.
-- Edit models: the same steps with references, exactly. Of them, FLUX.1 Kontext is tested from training on
-  pairs to replaying an image. Qwen-Image-Edit's processor of videos needs torchvision; without it,
-  hublora loads the one of images alone, which resizes with Pillow.
+- Edit models: the same steps with references, exactly. FLUX.1 Kontext, FLUX.2 klein and
+  Qwen-Image-Edit-Plus are tested from training on pairs to replaying an image. Qwen-Image-Edit's processor
+  of videos needs torchvision; without it, hublora loads the one of images alone, which resizes with Pillow.
 """
 
 

@@ -152,10 +152,10 @@ class Flux2Klein(FlowTransformer):
         return predicted.permute(0, 2, 1).reshape(noisy.shape)
 
     def reference_size(self, pipe: Pipeline, size: tuple[int, int], side: int) -> tuple[int, int]:
-        """Return the size of a reference: its own up to `side`² pixels, at most the pipeline's
-        1024², in multiples of 16."""
+        """Return the size of a reference: its own up to `side`² pixels, at least 128² and at most
+        the pipeline's 1024², in multiples of 16."""
         width, height = size
-        area, step = min(side, _SIDE) ** 2, int(pipe.vae_scale_factor) * 2
+        area, step = _most_pixels(side), int(pipe.vae_scale_factor) * 2
         if width * height > area:
             scale = math.sqrt(area / (width * height))
             width, height = int(width * scale), int(height * scale)
@@ -171,7 +171,7 @@ class Flux2Klein(FlowTransformer):
     def fit_reference(self, pipe: Pipeline, image: Image.Image, side: int) -> Image.Image:
         """Return a reference in its `reference_size`: reduced to the area, then cropped."""
         width, height = self.reference_size(pipe, image.size, side)
-        processor, area = pipe.image_processor, min(side, _SIDE) ** 2
+        processor, area = pipe.image_processor, _most_pixels(side)
         reduced = processor._resize_if_exceeds_area(image, area)
         cropped: Image.Image = processor._resize_and_crop(reduced, width, height)
         return cropped
@@ -240,6 +240,12 @@ class Flux2(Flux2Klein):
             )
             for prompt in prompts
         ]
+
+
+def _most_pixels(side: int) -> int:
+    """Return up to how many pixels a reference keeps its size; in fewer than 128², many would have
+    a side that the pipeline does not take."""
+    return min(max(side, 2 * _SMALLEST), _SIDE) ** 2
 
 
 def _architecture(width: int) -> str:
