@@ -45,6 +45,11 @@ Examples:
     help="Type of the weights; the base's half precision on a GPU by default.",
 )
 @click.option(
+    "--quantize",
+    type=click.Choice(["int8", "fp8", "nf4"]),
+    help="Hold the linear layers of denoiser and text encoders in 8 or 4 bits.",
+)
+@click.option(
     "--max-batch",
     type=click.IntRange(1, 64),
     default=8,
@@ -87,6 +92,7 @@ def serve(base: str, env_file: Path | None, **options: Any) -> None:
     engine = EngineSettings(
         device=options["device"],
         dtype=options["dtype"],
+        quantize=options["quantize"],
         most_requests=options["max_batch"],
         most_waiting=options["max_waiting"],
         timeout=options["timeout"],

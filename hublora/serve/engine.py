@@ -62,6 +62,7 @@ class Engine:
         self.settings = settings or EngineSettings()
         options: LoadOptions = {"base": base, "device": self.settings.device}
         options |= {"dtype": self.settings.dtype, "commercial": self.settings.commercial}
+        options["quantize"] = self.settings.quantize
         if self.settings.cache_bytes is not None:
             options["cache_bytes"] = self.settings.cache_bytes
         self.pipeline = load_pipeline((), options)

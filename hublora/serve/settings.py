@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hublora.errors import ConfigError
+from hublora.memory.quantization import Quantization
 
 
 @dataclass(frozen=True)
@@ -14,6 +15,8 @@ class EngineSettings:
     Attributes:
         device: A torch device; None for a GPU if there is one.
         dtype: Name of the weights' type; None for the base's half precision on a GPU, else float32.
+        quantize: "int8", "fp8" or "nf4" for the linear layers of denoiser and text encoders; None
+            leaves them as they are.
         most_requests: Requests in a batch, at most.
         most_waiting: Requests that wait beside those that run, at most.
         timeout: Seconds that a request may take, waiting included.
@@ -25,6 +28,7 @@ class EngineSettings:
 
     device: str | None = None
     dtype: str | None = None
+    quantize: Quantization | None = None
     most_requests: int = 8
     most_waiting: int = 64
     timeout: float = 300.0

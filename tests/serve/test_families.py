@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,9 +13,17 @@ from tests.lora import random_adapter, save_adapter
 from tests.serve.meeting import meet
 
 
-@pytest.mark.parametrize("name", ["sdxl", *FLOW_PIPELINES])
+@pytest.mark.parametrize(
+    ("name", "quantize"),
+    [
+        ("sdxl", None),
+        *((name, None) for name in FLOW_PIPELINES),
+        ("z-image", "int8"),
+        ("sdxl", "fp8"),
+    ],
+)
 def test_an_image_has_the_same_bits_whoever_is_in_its_batch(
-    name: str, hub: object, hub_data: Path, bases: Path, tmp_path: Path
+    name: str, quantize: Any, hub: object, hub_data: Path, bases: Path, tmp_path: Path
 ) -> None:
     from hublora.families import family_of_pipeline
     from hublora.serve.engine import Engine
@@ -25,7 +34,7 @@ def test_an_image_has_the_same_bits_whoever_is_in_its_batch(
     if name != "sdxl":
         base = tmp_path / f"tiny-{name}"
         FLOW_PIPELINES[name]().save_pretrained(base)
-    engine = Engine(str(base), EngineSettings(device="cpu", dtype="float32"))
+    engine = Engine(str(base), EngineSettings(device="cpu", dtype="float32", quantize=quantize))
     try:
         pipe = engine.pipeline
         targets = dict(family_of_pipeline(pipe).default_targets)

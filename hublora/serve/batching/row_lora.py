@@ -107,15 +107,15 @@ class _LayerHook:
         """Return the buffers of the layer for a batch; None if none of the requests changes it."""
         if not any(requests):
             return None
-        weight = self._layer.weight
+        count, device = len(requests), self._layer.weight.device
+        first_down, first_up, *_ = next(update for one in requests for update in one)
+        out, _, *tail = first_up.shape
         widest = max(sum(down.shape[0] for down, *_ in one) for one in requests)
         rank = -(-widest // RANK_STEP) * RANK_STEP
-        tail = (1,) * (weight.ndim - 2)
-        shape = next(down.shape[1:] for one in requests for down, *_ in one)
-        down = weight.new_zeros(len(requests), rank, *shape)
-        up = weight.new_zeros(len(requests), weight.shape[0], rank, *tail)
+        down = first_down.new_zeros(count, rank, *first_down.shape[1:], device=device)
+        up = first_up.new_zeros(count, out, rank, *tail, device=device)
         has_dora = any(scale is not None for one in requests for *_, scale, _ in one)
-        dora = weight.new_zeros(len(requests), weight.shape[0]) if has_dora else None
+        dora = first_up.new_zeros(count, out, device=device) if has_dora else None
         for index, updates in enumerate(requests):
             start = 0
             for own_down, own_up, scale, factor in updates:
