@@ -82,12 +82,14 @@ def _adapters(pipe: Any, folder: Path, count: int) -> list[Path]:
 
 
 def _together(engine: Any, steps: int, files: Sequence[Path]) -> None:
-    from hublora.refs import AdapterRef
+    from hublora.resolution.composition_parts import parse_weighted_refs
     from hublora.serve.requests import GenerationRequest
 
     requests = [
         GenerationRequest(
-            "a drawing of a red cat", (AdapterRef.parse(file),), {"num_inference_steps": steps}
+            "a drawing of a red cat",
+            tuple(parse_weighted_refs([str(file)])),
+            {"num_inference_steps": steps},
         )
         for file in files
     ]

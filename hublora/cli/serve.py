@@ -79,9 +79,10 @@ Examples:
 def serve(base: str, env_file: Path | None, **options: Any) -> None:
     """Generate images for others: one base model in memory, any adapter of the Hub by request.
 
-    Requests with different adapters share the denoising batch. It speaks the image API of OpenAI
-    (/v1) and that of Hugging Face's InferenceClient (/models/REF), on this machine only unless
-    --host says otherwise; then HUBLORA_SERVE_KEY must hold the key that clients send.
+    Requests with different adapters share the denoising batch. It speaks the image APIs of OpenAI
+    (/v1), of Hugging Face's InferenceClient (/models/REF) and of AUTOMATIC1111 (/sdapi/v1), on this
+    machine only unless --host says otherwise; then HUBLORA_SERVE_KEY must hold the key that clients
+    send.
     """
     _check_installed()
     from hublora.serve.server import Address, serve

@@ -48,7 +48,7 @@ def encode_image(image: Image.Image, facts: Mapping[str, Any]) -> bytes:
 
     info = PngInfo()
     info.add_itxt(KEY, json.dumps(facts, ensure_ascii=False, sort_keys=True))
-    info.add_itxt("parameters", _parameters(facts))
+    info.add_itxt("parameters", parameters_text(facts))
     buffer = io.BytesIO()
     image.save(buffer, "PNG", pnginfo=info)
     return buffer.getvalue()
@@ -79,7 +79,7 @@ def read_image(path: Path) -> dict[str, Any]:
     return facts
 
 
-def _parameters(facts: Mapping[str, Any]) -> str:
+def parameters_text(facts: Mapping[str, Any]) -> str:
     """Return the chunk `parameters`: prompt, negative prompt, then one line of key-value pairs."""
     sampling = facts.get("sampling", {})
     adapters = facts.get("adapters", [])

@@ -24,7 +24,7 @@ _KARRAS = " karras"
 _FLOW = "FlowMatch"
 _MULTISTEP = "DPMSolverMultistep"
 # Sampler of AUTOMATIC1111 -> class in diffusers without "Scheduler", and its settings.
-_SAMPLERS: dict[str, tuple[str, Mapping[str, Any]]] = {
+SAMPLERS: dict[str, tuple[str, Mapping[str, Any]]] = {
     "DDIM": ("DDIM", {}),
     "DDPM": ("DDPM", {}),
     "DEIS": ("DEISMultistep", {}),
@@ -112,9 +112,9 @@ def sampler_name(scheduler: str) -> tuple[str, str | None]:
         scheduler: A name that `use_scheduler` takes.
     """
     bare, karras = _split(scheduler)
-    known = {name.casefold(): name for name in _SAMPLERS}
+    known = {name.casefold(): name for name in SAMPLERS}
     stem = bare.removesuffix("Scheduler")
-    of_class = {kind: name for name, (kind, _) in reversed(_SAMPLERS.items())}
+    of_class = {kind: name for name, (kind, _) in reversed(SAMPLERS.items())}
     return known.get(bare.casefold()) or of_class.get(stem, stem), "Karras" if karras else None
 
 
@@ -138,7 +138,7 @@ def _find(own: Any, name: str) -> tuple[Any, Mapping[str, Any]]:
     bare, karras = _split(name)
     settings: dict[str, Any] = {}
     stem = bare
-    for sampler, (kind_name, own_settings) in _SAMPLERS.items():
+    for sampler, (kind_name, own_settings) in SAMPLERS.items():
         if sampler.casefold() == bare.casefold():
             stem, settings = kind_name, dict(own_settings)
     if type(own).__name__.startswith(_FLOW) and f"{_FLOW}{stem}Scheduler" in fitting:
@@ -166,9 +166,9 @@ def _find(own: Any, name: str) -> tuple[Any, Mapping[str, Any]]:
 
 def _fitting_names(fitting: Collection[str]) -> str:
     """Return a sentence on the names that fit, AUTOMATIC1111's where it has one."""
-    samplers = {f"{kind}Scheduler": key for key, (kind, _) in reversed(_SAMPLERS.items())}
+    samplers = {f"{kind}Scheduler": key for key, (kind, _) in reversed(SAMPLERS.items())}
     own = [one.removesuffix("Scheduler") for one in fitting if one not in samplers]
-    named = [key for key, (kind, _) in _SAMPLERS.items() if f"{kind}Scheduler" in fitting]
+    named = [key for key, (kind, _) in SAMPLERS.items() if f"{kind}Scheduler" in fitting]
     also = " Most also with Karras behind the name." if len(fitting) > 1 else ""
     return f"These do: {', '.join([*named, *own])}.{also}"
 

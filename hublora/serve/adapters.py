@@ -16,7 +16,6 @@ from hublora.generation.lora.cache import AdapterCache, CachedAdapter
 from hublora.generation.lora.schedule import layer_factors, mean_prediction, reads_text
 from hublora.generation.lora.step_counter import StepCounter
 from hublora.progress import no_callback
-from hublora.refs import AdapterRef
 from hublora.resolution.composition_parts import ResolvedRefs, WeightedRef, join_refs, load_adapters
 from hublora.serve.batching.row_lora import RequestLoras
 
@@ -118,12 +117,12 @@ class AdapterStore:
 
     @contextmanager
     def using(
-        self, refs: Sequence[AdapterRef], mode: CompositionMode | None
+        self, refs: Sequence[WeightedRef], mode: CompositionMode | None
     ) -> Iterator[RequestAdapters]:
         """Open adapters; they stay in memory as long as the block lasts.
 
         Args:
-            refs: Adapter refs, each with a weight from -1000 to 1000.
+            refs: Adapter refs with their weights.
             mode: How they act together; None as a composition says, else "sum".
 
         Raises:
@@ -136,7 +135,7 @@ class AdapterStore:
             cached = tuple(self._cache.add(found.adapters))
             for ref, one in zip(refs, opened, strict=True):
                 if one.lock is None:
-                    self._cache.remember(ref, one.adapters[0])
+                    self._cache.remember(ref.ref, one.adapters[0])
             self._used.update(cached)
         mode = mode or (found.lock.compose if found.lock else "sum")
         try:
@@ -147,17 +146,17 @@ class AdapterStore:
                 self._used = +self._used
                 self._cache.discard_idle(self._used)
 
-    def _open(self, ref: AdapterRef) -> ResolvedRefs:
+    def _open(self, wanted: WeightedRef) -> ResolvedRefs:
+        ref = wanted.ref
         key = str(replace(ref, weight=1.0))
         # Many requests for one adapter that is not there yet fetch it once.
         with self._opening.setdefault(key, threading.Lock()):
             asked = self._asked.get(key)
             is_fresh = asked is not None and time.monotonic() - asked < self._recheck
             cached = self._cache.find(ref) if is_fresh else None
-            weight = Weight.of(ref.weight)
             if cached is not None:
-                return ResolvedRefs((replace(cached.loaded, asked=ref, weight=weight),))
-            found = load_adapters([WeightedRef(ref, weight)])
+                return ResolvedRefs((replace(cached.loaded, asked=ref, weight=wanted.weight),))
+            found = load_adapters([wanted])
             self._asked[key] = time.monotonic()
             return found
 

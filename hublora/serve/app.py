@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import hmac
 import logging
 import threading
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -19,7 +20,7 @@ from hublora._version import __version__
 from hublora.errors import HubloraError
 from hublora.localhub.guard import check_headers, check_origin
 from hublora.localhub.problems import Refusal
-from hublora.serve.api import inference, openai
+from hublora.serve.api import automatic1111, inference, openai
 from hublora.serve.errors import Cancelled
 from hublora.serve.service import Service, status_of
 
@@ -44,6 +45,7 @@ def create_app(service: Service) -> FastAPI:
     )
     app.state.service = service
     app.include_router(openai.router)
+    app.include_router(automatic1111.router)
     app.include_router(inference.router)
     _add_errors(app)
     app.add_middleware(_Guard, service=service)
@@ -94,7 +96,9 @@ def _add_errors(app: FastAPI) -> None:
 def _problem(
     request: Request, status: int, message: str, headers: dict[str, str] | None = None
 ) -> JSONResponse:
-    protocol: Any = openai if request.url.path.startswith(openai.PREFIX) else inference
+    path = request.url.path
+    protocols: tuple[Any, ...] = (openai, automatic1111)
+    protocol = next((one for one in protocols if path.startswith(one.PREFIX)), inference)
     return JSONResponse(protocol.error_body(status, message), status, headers)
 
 
@@ -129,5 +133,8 @@ class _Guard:
     def _has_key(self, request: Request) -> bool:
         if self._key is None:
             return True
-        given = request.headers.get("authorization", "").removeprefix("Bearer ")
+        kind, _, given = request.headers.get("authorization", "").partition(" ")
+        if kind.casefold() == "basic":  # the key is the password, whoever's
+            with suppress(ValueError):
+                given = base64.b64decode(given).decode().partition(":")[2]
         return hmac.compare_digest(given.encode(), self._key.encode())

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from hublora.adapter_weights import CompositionMode
+from hublora.adapter_weights import CompositionMode, Weight
 from hublora.errors import RefError
 from hublora.generation.prompt_placeholders import TriggerMode
 from hublora.refs import AdapterRef, parse_refs
+from hublora.resolution.composition_parts import WeightedRef
 from hublora.serve.errors import Cancelled
 
 
@@ -27,10 +28,15 @@ class GenerationRequest:
     """
 
     prompt: str
-    refs: tuple[AdapterRef, ...] = ()
+    refs: tuple[WeightedRef, ...] = ()
     sampling: Mapping[str, Any] = field(default_factory=dict)
     compose: CompositionMode | None = None
     trigger: TriggerMode = "auto"
+
+    def with_weights(self, weights: Sequence[Weight]) -> GenerationRequest:
+        """Return the request with other weights, one for each adapter."""
+        pairs = zip(self.refs, weights, strict=True)
+        return replace(self, refs=tuple(replace(one, weight=weight) for one, weight in pairs))
 
 
 @dataclass(frozen=True)
@@ -75,7 +81,7 @@ class Ticket:
             raise Cancelled
 
 
-def parse_model(text: str, *, bases: tuple[str, ...], allow_urls: bool) -> tuple[AdapterRef, ...]:
+def parse_model(text: str, *, bases: tuple[str, ...], allow_urls: bool) -> tuple[WeightedRef, ...]:
     """Return the adapters that a client names as its model: none for the base alone.
 
     Args:
@@ -90,7 +96,8 @@ def parse_model(text: str, *, bases: tuple[str, ...], allow_urls: bool) -> tuple
     """
     if text.strip() in ("", *bases):
         return ()
-    return tuple(_parse_remote(one, allow_urls) for one in text.split("|"))
+    refs = (_parse_remote(one, allow_urls) for one in text.split("|"))
+    return tuple(WeightedRef(ref, Weight.of(ref.weight)) for ref in refs)
 
 
 def _parse_remote(text: str, allow_urls: bool) -> AdapterRef:

@@ -147,6 +147,40 @@ def test_the_hubs_own_client_generates(
         client.text_to_image("a hill", width=63)
 
 
+def test_programs_that_speak_automatic1111_generate(
+    served: dict[str, str], adapters: dict[str, str], tmp_path: Path
+) -> None:
+    import webuiapi
+
+    url = f"{served['HUBLORA_SERVE_URL']}/sdapi/v1"
+    client = webuiapi.WebUIApi(baseurl=url, username="any", password=served["HUBLORA_SERVE_KEY"])
+    wanted = {"seed": 5, "steps": 3, "cfg_scale": 2.0, "width": 64, "height": 64}
+    tag = f"<lora:{adapters['texts']}:te=0.3:unet=0.8>"
+    answer = client.txt2img(
+        prompt=f"a hill {tag}", sampler_name="Euler", scheduler="karras", batch_size=2, **wanted
+    )
+    assert answer.info["all_seeds"] == [5, 6]
+    paths = hublora.run(
+        adapters["texts"], "a hill", output=tmp_path, num_images=2, seed=5, steps=3, width=64,
+        height=64, guidance_scale=2.0, scheduler="Euler Karras", device="cpu",
+        weights={"1": "0.8,text:0.3"},
+    )  # fmt: skip
+    for image, path, text in zip(answer.images, paths, answer.info["infotexts"], strict=True):
+        image.save(tmp_path / "served.png")
+        assert difference(tmp_path / "served.png", path) <= 1
+        assert "Sampler: Euler, Schedule type: Karras" in text
+    short = client.txt2img(prompt="a hill <lora:texts:0.3:0.8>", sampler_name="Euler", **wanted)
+    assert short.info["seed"] == 5
+    assert adapters["texts"] in [one["name"] for one in client.get_loras()]
+    for arguments, message in (
+        ({"prompt": "a hill <lora:unknown:1>"}, "unknown"),
+        ({"enable_hr": True}, "enable_hr"),
+        ({"sampler_name": "Euler", "scheduler": "exponential"}, "exponential"),
+    ):
+        with pytest.raises(RuntimeError, match=message):
+            client.txt2img(**{"prompt": "a hill", "sampler_name": "Euler", **arguments})
+
+
 def test_it_answers_who_watches_it_and_refuses_other_sites(served: dict[str, str]) -> None:
     url, key = served["HUBLORA_SERVE_URL"], served["HUBLORA_SERVE_KEY"]
     assert httpx.get(f"{url}/health").json() == {"status": "ok"}
@@ -159,8 +193,10 @@ def test_it_answers_who_watches_it_and_refuses_other_sites(served: dict[str, str
     assert oct(os.stat(served["file"]).st_mode)[-3:] == "600"
 
 
-def test_a_host_that_others_reach_wants_a_key(cli: Any) -> None:
-    done = cli("serve", "--base", "bases/epsilon", "--host", "0.0.0.0", "--port", "0")
+def test_a_host_that_others_reach_wants_a_key(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "hublora", "serve", "--base", "bases/epsilon"]
+    command += ["--host", "0.0.0.0", "--port", "0"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 1
     assert "HUBLORA_SERVE_KEY" in done.stderr
 
