@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 from hublora.adapter_weights import CompositionMode, Weight
+from hublora.errors import ConfigError
 from hublora.generation.composition import Composition, check_licenses
 from hublora.generation.lora.cache import AdapterCache, CachedAdapter
 from hublora.generation.lora.schedule import layer_factors, mean_prediction, reads_text
 from hublora.generation.lora.step_counter import StepCounter
+from hublora.hub.urls import public_addresses_only
 from hublora.progress import no_callback
+from hublora.refs import AdapterRef
 from hublora.resolution.composition_parts import ResolvedRefs, WeightedRef, join_refs, load_adapters
 from hublora.serve.batching.row_lora import RequestLoras
+from hublora.serve.settings import EngineSettings
+
+_MOST_REFS = 10_000  # whose commits are known at a time
 
 
 @dataclass(frozen=True)
@@ -98,15 +105,16 @@ class AdapterStore:
 
     Args:
         empty: Composition of the base alone.
-        recheck_seconds: How long a branch or tag is taken to be at the commit that it was at.
-        commercial: Refuse adapters whose licence forbids commercial use.
+        settings: How the base is served.
     """
 
-    def __init__(self, empty: Composition, recheck_seconds: float, commercial: bool) -> None:
+    def __init__(self, empty: Composition, settings: EngineSettings) -> None:
         assert empty.adapter_cache is not None, "it was loaded"
         self._empty, self._cache = empty, empty.adapter_cache
-        self._recheck, self._commercial = recheck_seconds, commercial
-        self._asked: dict[str, float] = {}  # ref -> when its commit was asked for
+        self._recheck, self._commercial = settings.recheck_seconds, settings.commercial
+        self._most_adapters = settings.most_adapters
+        # Ref without its weight -> itself, and when its commit was asked for.
+        self._asked: OrderedDict[str, tuple[AdapterRef, float]] = OrderedDict()
         self._used: Counter[CachedAdapter] = Counter()
         self._opening: dict[str, threading.Lock] = {}
 
@@ -128,37 +136,69 @@ class AdapterStore:
         Raises:
             HubloraError: One cannot be loaded, or does not fit the base.
         """
-        opened = [self._open(ref) for ref in refs]
-        found = join_refs(opened)
-        check_licenses(self._empty.base, found.adapters, self._commercial, no_callback)
-        with self._cache.lock:
-            cached = tuple(self._cache.add(found.adapters))
-            for ref, one in zip(refs, opened, strict=True):
-                if one.lock is None:
-                    self._cache.remember(ref.ref, one.adapters[0])
-            self._used.update(cached)
-        mode = mode or (found.lock.compose if found.lock else "sum")
-        try:
-            yield RequestAdapters(self._empty.with_adapters(found, cached, mode), cached)
-        finally:
+        with ExitStack() as held:
+            opened = [self._open(ref, held) for ref in refs]
+            found = join_refs(opened)
+            self._check(found)
             with self._cache.lock:
-                self._used.subtract(cached)
-                self._used = +self._used
-                self._cache.discard_idle(self._used)
+                cached = tuple(self._cache.add(found.adapters))
+                self._hold(cached, held)
+                for ref, one in zip(refs, opened, strict=True):
+                    if one.lock is None:
+                        self._cache.remember(ref.ref, one.adapters[0])
+            mode = mode or (found.lock.compose if found.lock else "sum")
+            yield RequestAdapters(self._empty.with_adapters(found, cached, mode), cached)
 
-    def _open(self, wanted: WeightedRef) -> ResolvedRefs:
+    def _check(self, found: ResolvedRefs) -> None:
+        if len(found.adapters) > self._most_adapters:
+            raise ConfigError(
+                f"{len(found.adapters)} adapters are too many for one image here.",
+                f"Name {self._most_adapters} at most.",
+            )
+        check_licenses(self._empty.base, found.adapters, self._commercial, no_callback)
+
+    def _hold(self, cached: Sequence[CachedAdapter], held: ExitStack) -> None:
+        """Keep adapters in memory until the stack is left; the caller has the cache's lock."""
+        self._used.update(cached)
+        held.callback(self._release, cached)
+
+    def _release(self, cached: Sequence[CachedAdapter]) -> None:
+        with self._cache.lock:
+            self._used.subtract(cached)
+            self._used = +self._used
+            self._cache.discard_idle(self._used)
+
+    def _open(self, wanted: WeightedRef, held: ExitStack) -> ResolvedRefs:
         ref = wanted.ref
         key = str(replace(ref, weight=1.0))
         # Many requests for one adapter that is not there yet fetch it once.
         with self._opening.setdefault(key, threading.Lock()):
-            asked = self._asked.get(key)
-            is_fresh = asked is not None and time.monotonic() - asked < self._recheck
-            cached = self._cache.find(ref) if is_fresh else None
-            if cached is not None:
-                return ResolvedRefs((replace(cached.loaded, asked=ref, weight=wanted.weight),))
-            found = load_adapters([wanted])
-            self._asked[key] = time.monotonic()
+            _, asked = self._asked.get(key, (ref, -math.inf))
+            if time.monotonic() - asked < self._recheck:
+                with self._cache.lock:
+                    cached = self._cache.find(ref)
+                    if cached is not None:
+                        self._hold([cached], held)
+                        one = replace(cached.loaded, asked=ref, weight=wanted.weight)
+                        return ResolvedRefs((one,))
+            try:
+                with public_addresses_only():
+                    found = load_adapters([wanted])
+            except BaseException:
+                self._opening.pop(key, None)
+                raise
+            self._remember(key, ref)
             return found
+
+    def _remember(self, key: str, ref: AdapterRef) -> None:
+        """Note that the commit of a ref is known now; the oldest of very many are forgotten."""
+        with self._cache.lock:
+            self._asked[key] = ref, time.monotonic()
+            self._asked.move_to_end(key)
+            while len(self._asked) > _MOST_REFS:
+                name, (oldest, _) = self._asked.popitem(last=False)
+                self._cache.forget(oldest)
+                self._opening.pop(name, None)
 
 
 def activate_text_encoders(cache: AdapterCache, adapters: RequestAdapters) -> None:

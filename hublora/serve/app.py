@@ -14,7 +14,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hublora._version import __version__
 from hublora.errors import HubloraError
@@ -27,6 +27,7 @@ from hublora.serve.service import Service, status_of
 log = logging.getLogger("hublora.serve")
 
 _CLIENT_IS_GONE = 499  # nginx's; nobody reads it
+_MOST_BODY = 1 << 20  # bytes
 _OPEN = ("/health", "/ready")  # whatever watches the process has no key
 
 
@@ -120,10 +121,10 @@ class _Guard:
             check_headers(request)
             check_origin(request, loopback=self._key is None)
         except Refusal as refusal:
-            answer = _problem(request, refusal.status, str(refusal))
+            answer = _problem(request, refusal.status, str(refusal), refusal.headers)
         else:
             if request.url.path in _OPEN or self._has_key(request):
-                await self._app(scope, receive, send)
+                await self._app(scope, _limited(receive), send)
                 return
             answer = _problem(
                 request, 401, "The key is missing or wrong (Authorization: Bearer …)."
@@ -134,7 +135,24 @@ class _Guard:
         if self._key is None:
             return True
         kind, _, given = request.headers.get("authorization", "").partition(" ")
+        if kind.casefold() not in ("bearer", "basic"):
+            return False
         if kind.casefold() == "basic":  # the key is the password, whoever's
             with suppress(ValueError):
                 given = base64.b64decode(given).decode().partition(":")[2]
         return hmac.compare_digest(given.encode(), self._key.encode())
+
+
+def _limited(receive: Receive) -> Receive:
+    """Return `receive` of a request whose body may have so many bytes and no more."""
+    taken = 0
+
+    async def limited() -> Message:
+        nonlocal taken
+        message = await receive()
+        taken += len(message.get("body", b""))
+        if taken > _MOST_BODY:
+            raise HTTPException(413, f"The body is longer than {_MOST_BODY} bytes.")
+        return message
+
+    return limited

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -53,6 +54,7 @@ class Engine:
     Attributes:
         pipeline: The base's own, without adapters in its denoiser.
         adapters: The adapters in memory.
+        rendezvous: Where the denoiser calls of requests meet.
 
     Raises:
         HubloraError: The base cannot be loaded.
@@ -67,19 +69,22 @@ class Engine:
             options["cache_bytes"] = self.settings.cache_bytes
         self.pipeline = load_pipeline((), options)
         self._composition: Composition = self.pipeline.hublora
-        self.adapters = AdapterStore(
-            self._composition, self.settings.recheck_seconds, self.settings.commercial
-        )
+        self.adapters = AdapterStore(self._composition, self.settings)
         self._family = self._composition.base.family
         self._denoiser = getattr(self.pipeline, self._family.denoiser)
         self._vae, self._vae_lock = getattr(self.pipeline, self._family.vae), threading.Lock()
+        if self._vae.dtype == torch.float16 and self._vae.config.get("force_upcast"):
+            self._vae.to(torch.float32)  # once, not in turns by the pipelines that share it
         self._rows = RowLora(self._denoiser)
         on_cpu = next(self._denoiser.parameters()).device.type == "cpu"
         self._invariance = RowInvariance(self._denoiser) if on_cpu else None
-        self._rendezvous = Rendezvous(self._run_batch, self.settings.most_requests)
+        self.rendezvous = Rendezvous(
+            self._run_batch, self.settings.most_requests, self.settings.patience
+        )
         self._threads = ThreadPoolExecutor(self.settings.most_requests, "hublora-request")
         self._lock = threading.Lock()
         self._accepted = 0  # running and waiting
+        self._numbers = itertools.count()
 
     @property
     def base(self) -> str:
@@ -99,7 +104,7 @@ class Engine:
     @property
     def batch_sizes(self) -> Mapping[int, int]:
         """Requests in a batch -> number of denoiser calls that had so many."""
-        return dict(self._rendezvous.batch_sizes)
+        return dict(self.rendezvous.batch_sizes)
 
     def plan(self, request: GenerationRequest) -> Sampling:
         """Return the settings of a request's image, the base's own where it states none.
@@ -130,7 +135,7 @@ class Engine:
     def close(self) -> None:
         """Finish what was accepted, then stop."""
         self._threads.shutdown()
-        self._rendezvous.close()
+        self.rendezvous.close()
 
     def _finished(self, _: Future[ServedImage]) -> None:
         with self._lock:
@@ -154,15 +159,15 @@ class Engine:
         """Return the pipeline of one request: shared components, a scheduler of its own, and the
         shared denoiser behind the rendezvous."""
         pipe = copy.copy(self.pipeline)
-        pipe.hublora = adapters.composition
         pipe.scheduler = copy.deepcopy(self.pipeline.scheduler)
+        pipe.hublora = replace(adapters.composition, base_scheduler=pipe.scheduler)
         use_speed(pipe, None, no_callback)
         use_scheduler_of(pipe, plan)
         check_plan(pipe, self._family.size_step(pipe), plan)
         steps = StepAdapters(
             adapters, self._family.denoiser, lambda: pipe.scheduler, self._family.scheduler_timestep
         )
-        shared = _SharedDenoiser(self._denoiser, self._rendezvous, steps)
+        shared = _SharedDenoiser(self._denoiser, self.rendezvous, steps, next(self._numbers))
         # Not modules, which diffusers would register.
         pipe.__dict__[self._family.denoiser] = shared
         pipe.__dict__[self._family.vae] = _SharedVae(self._vae, self._vae_lock)
@@ -177,7 +182,7 @@ class Engine:
         ticket: Ticket,
     ) -> Any:
         inputs = self._encode(pipe, plan, adapters, request)
-        inside = _Inside(self._rendezvous)
+        inside = _Inside(self.rendezvous)
 
         def after(step: int) -> None:
             total = pipe.num_timesteps
@@ -252,9 +257,9 @@ class _SharedVae:
         with self._lock:
             return self._model.encode(*args, **kwargs)
 
-    def decode(self, *args: Any, **kwargs: Any) -> Any:
+    def decode(self, latents: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         with self._lock:
-            return self._model.decode(*args, **kwargs)
+            return self._model.decode(latents.to(self._model.dtype), *args, **kwargs)
 
 
 class _SharedDenoiser:
@@ -264,10 +269,14 @@ class _SharedDenoiser:
         model: The denoiser.
         rendezvous: Joins its calls with those of other requests.
         steps: Adapters of the request.
+        number: Number of the request, from 0.
     """
 
-    def __init__(self, model: Any, rendezvous: Rendezvous, steps: StepAdapters) -> None:
-        self._model, self._rendezvous, self._steps = model, rendezvous, steps
+    def __init__(
+        self, model: Any, rendezvous: Rendezvous, steps: StepAdapters, number: int
+    ) -> None:
+        self._model, self._rendezvous = model, rendezvous
+        self._steps, self._number = steps, number
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)
@@ -275,4 +284,6 @@ class _SharedDenoiser:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         call = DenoiserCall(args, kwargs)
         timestep = kwargs["timestep"] if "timestep" in kwargs else args[1]
-        return self._steps.predict(timestep, lambda own: self._rendezvous.call(call, own))
+        return self._steps.predict(
+            timestep, lambda own: self._rendezvous.call(call, own, self._number)
+        )

@@ -13,6 +13,10 @@ class Loading(HubloraError):
     """The base is not loaded yet."""
 
 
+class Unavailable(HubloraError):
+    """The base could not be loaded."""
+
+
 class TimedOut(HubloraError):
     """A request was not done within its time."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -12,8 +13,6 @@ from hublora.http_server import ReadyServer, listen
 from hublora.localhub.guard import is_loopback
 from hublora.serve.app import create_app
 from hublora.serve.service import Service
-
-_SHUTDOWN = 60  # seconds that running requests have after a signal
 
 
 @dataclass(frozen=True)
@@ -26,7 +25,7 @@ class Address:
     """
 
     host: str = "127.0.0.1"
-    port: int = 8000
+    port: int = 8001
 
 
 def serve(service: Service, address: Address, ready: Callable[[str], None]) -> None:
@@ -55,6 +54,6 @@ def serve(service: Service, address: Address, ready: Callable[[str], None]) -> N
         log_config=None,
         access_log=False,
         server_header=False,
-        timeout_graceful_shutdown=_SHUTDOWN,
+        timeout_graceful_shutdown=math.ceil(service.timeout) + 5,
     )
     ReadyServer(config, lambda: ready(url)).run(sockets=[listener])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 import threading
 import time
@@ -11,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from hublora.errors import AccessError, ConfigError, HubError, HubloraError, NotFoundError
-from hublora.serve.errors import Cancelled, Loading, Overloaded, TimedOut
+from hublora.serve.errors import Cancelled, Loading, Overloaded, TimedOut, Unavailable
 from hublora.serve.requests import GenerationRequest, ServedImage, Ticket, parse_model
 from hublora.serve.settings import EngineSettings, ServerSettings
 
@@ -20,8 +21,11 @@ if TYPE_CHECKING:
 
     from hublora.serve.engine import Engine
 
+log = logging.getLogger("hublora.serve")
+
 _POLL = 0.2  # seconds between looks at whether the client is still there
 _MOST_SEED = 2**32 - 1
+MOST_CHARACTERS = 10_000  # of a prompt
 
 
 class Service:
@@ -39,7 +43,7 @@ class Service:
         self.base, self.settings = base, settings
         self._engine_settings = engine_settings
         self._engine: Engine | None = None
-        self._error: Exception | None = None
+        self._error: str | None = None
         self.loaded = threading.Event()
 
     def load(self) -> None:
@@ -49,9 +53,15 @@ class Service:
         try:
             self._engine = Engine(self.base, self._engine_settings)
         except Exception as error:
-            self._error = error
+            log.exception("%s cannot be loaded", self.base)
+            self._error = str(error)
         finally:
             self.loaded.set()
+
+    @property
+    def timeout(self) -> float:
+        """Seconds that a request may take."""
+        return self._engine_settings.timeout
 
     def close(self) -> None:
         """Finish what was accepted, then stop."""
@@ -64,10 +74,10 @@ class Service:
 
         Raises:
             Loading: It is not there yet.
-            Exception: What was raised while it loaded.
+            Unavailable: It could not be loaded.
         """
         if self._error is not None:
-            raise self._error
+            raise Unavailable(f"The base could not be loaded: {self._error}")
         if self._engine is None:
             raise Loading(f"{self.base} is being loaded.", "Try again in a few seconds.")
         return self._engine
@@ -121,10 +131,11 @@ class Service:
             for ticket in tickets:
                 ticket.cancel()
             for future in futures:
+                future.cancel()  # what has not begun leaves the queue
                 future.add_done_callback(_retrieve)
 
     async def _wait(self, futures: Sequence[asyncio.Future[Any]], client: Request) -> None:
-        end = time.monotonic() + self._engine_settings.timeout
+        end = time.monotonic() + self.timeout
         pending = set(futures)
         while pending:
             done, pending = await asyncio.wait(
@@ -136,13 +147,17 @@ class Service:
                 raise Cancelled
             if pending and time.monotonic() > end:
                 raise TimedOut(
-                    f"The request was not done in {self._engine_settings.timeout:g} seconds.",
+                    f"The request was not done in {self.timeout:g} seconds.",
                     "Try again, or with fewer steps.",
                 )
 
     def _check_limits(self, engine: Engine, request: GenerationRequest, count: int) -> None:
         plan = engine.plan(request)
         side = engine.resolution
+        if not 0 <= plan.seed <= _MOST_SEED - count + 1:
+            raise ConfigError(f"Seeds are from 0 to {_MOST_SEED}, got {plan.seed}.")
+        if any(one is not None and one < 1 for one in (plan.width, plan.height)):
+            raise ConfigError(f"A side is at least 1 pixel, got {plan.width}×{plan.height}.")
         pixels = (plan.width or side) * (plan.height or side)
         for value, most, what in (
             (count, self.settings.most_images, "images in one call"),
@@ -157,6 +172,7 @@ def status_of(error: Exception) -> int:
     """Return the HTTP status of an error."""
     statuses: tuple[tuple[type[Exception], int], ...] = (
         (Loading, 503),
+        (Unavailable, 503),
         (Overloaded, 429),
         (TimedOut, 504),
         (NotFoundError, 404),

@@ -18,9 +18,11 @@ class EngineSettings:
         quantize: "int8", "fp8" or "nf4" for the linear layers of denoiser and text encoders; None
             leaves them as they are.
         most_requests: Requests in a batch, at most.
+        patience: Seconds that a denoising step waits for those of other requests, at most.
         most_waiting: Requests that wait beside those that run, at most.
+        most_adapters: Adapters of an image, at most.
         timeout: Seconds that a request may take, waiting included.
-        cache_bytes: Memory that adapters may take which no running request has; None for the
+        cache_bytes: Memory that adapters may take; those of running requests stay. None for the
             default of `hublora.load`.
         recheck_seconds: How long a branch or tag is taken to be at the commit that it was at.
         commercial: Refuse adapters and bases whose licence forbids commercial use.
@@ -30,7 +32,9 @@ class EngineSettings:
     dtype: str | None = None
     quantize: Quantization | None = None
     most_requests: int = 8
+    patience: float = 0.1
     most_waiting: int = 64
+    most_adapters: int = 16
     timeout: float = 300.0
     cache_bytes: int | None = None
     recheck_seconds: float = 60.0

@@ -17,6 +17,7 @@ Over 300 lines because writing, checking and loading mirror each other.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -97,8 +98,7 @@ def save_checkpoint(session: Session) -> Path:
     try:
         _write(session, temporary)
         temporary.chmod(0o755)
-        if final.exists():
-            _remove(final)
+        make_way(final)
         os.rename(temporary, final)
         sync_folder(run)
     except BaseException:
@@ -107,7 +107,7 @@ def save_checkpoint(session: Session) -> Path:
     limit = session.config.checkpoint.total_limit
     if limit is not None:
         for old in list_checkpoints(run)[:-limit]:
-            _remove(old)
+            make_way(old)
     return final
 
 
@@ -116,11 +116,29 @@ def _hidden(folder: Path) -> Path:
     return Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
 
 
-def _remove(folder: Path) -> None:
-    """Delete a checkpoint; it is renamed first, so that its name never stands for a part of one."""
-    hidden = _hidden(folder)
-    os.rename(folder, hidden / folder.name)
-    shutil.rmtree(hidden)
+def make_way(folder: Path) -> None:
+    """Delete a checkpoint; a folder with anything that is not of one is renamed to a name with
+    " (1)", " (2)", … instead.
+
+    It is renamed first in any case, so that its name never stands for a part of a checkpoint.
+    """
+    if not os.path.lexists(folder):
+        return
+    if _is_own(folder):
+        hidden = _hidden(folder)
+        os.rename(folder, hidden / folder.name)
+        shutil.rmtree(hidden)
+        return
+    names = (folder.with_name(f"{folder.name} ({number})") for number in itertools.count(1))
+    os.rename(folder, next(name for name in names if not os.path.lexists(name)))
+
+
+def _is_own(folder: Path) -> bool:
+    """Tell whether a folder is a checkpoint, or a part of one, and nothing else."""
+    if folder.is_symlink() or not folder.is_dir():
+        return False
+    files = {one.relative_to(folder).as_posix() for one in folder.rglob("*") if not one.is_dir()}
+    return files <= {STATE, OPTIMIZER, WEIGHTS, EMBEDDINGS}
 
 
 def check_checkpoint(

@@ -66,7 +66,7 @@ def engine(hub: object) -> Iterator[Engine]:
     from hublora.serve.engine import Engine
     from hublora.serve.settings import EngineSettings
 
-    served = Engine("bases/epsilon", EngineSettings(device="cpu", most_requests=6))
+    served = Engine("bases/epsilon", EngineSettings(device="cpu", most_requests=6, patience=60.0))
     yield served
     served.close()
     assert not torch.is_inference_mode_enabled()

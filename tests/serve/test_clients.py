@@ -102,6 +102,9 @@ def test_openai_is_told_in_its_own_form_what_is_wrong(
         ({"n": 11}, "images"),
         ({"extra_body": {"num_inference_steps": 1000}}, "steps"),
         ({"extra_body": {"scheduler": "Nothing"}}, "does not fit"),
+        ({"extra_body": {"seed": 2**64}}, "Seeds"),
+        ({"size": "0x64"}, "1 pixel"),
+        ({"model": "|".join([adapters["dora"]] * 17)}, "too many"),
     ):
         with pytest.raises(openai.BadRequestError, match=message):
             generate(**arguments)
@@ -174,6 +177,8 @@ def test_programs_that_speak_automatic1111_generate(
     assert adapters["texts"] in [one["name"] for one in client.get_loras()]
     for arguments, message in (
         ({"prompt": "a hill <lora:unknown:1>"}, "unknown"),
+        ({"prompt": "a hill <lora:a/b|c/d:1>"}, "not one adapter"),
+        ({"prompt": "a hill <lora:bases/epsilon:1>"}, "not one adapter"),
         ({"enable_hr": True}, "enable_hr"),
         ({"sampler_name": "Euler", "scheduler": "exponential"}, "exponential"),
     ):
@@ -190,6 +195,11 @@ def test_it_answers_who_watches_it_and_refuses_other_sites(served: dict[str, str
     assert refused.status_code == 403
     assert "openapi" in httpx.get(f"{url}/openapi.json", headers=headers).json()
     assert httpx.get(f"{url}/v1/models").status_code == 401
+    wrong = {"Authorization": f"Digest {key}"}
+    assert httpx.get(f"{url}/v1/models", headers=wrong).status_code == 401
+    own = {"Authorization": f"Bearer {key}"}
+    large = {"inputs": "a" * (2 << 20)}
+    assert httpx.post(f"{url}/", headers=own, json=large).status_code in (400, 413)
     assert oct(os.stat(served["file"]).st_mode)[-3:] == "600"
 
 

@@ -20,7 +20,7 @@ from hublora.serve.engine import Engine
 from hublora.serve.errors import Cancelled, Overloaded
 from hublora.serve.requests import GenerationRequest, Ticket, parse_model
 from hublora.serve.settings import EngineSettings
-from tests.serve.meeting import meet
+from tests.serve.meeting import aside, meet
 
 
 def request(model: str, prompt: str = "a hill", **sampling: Any) -> GenerationRequest:
@@ -95,14 +95,16 @@ def test_a_served_image_is_replayed(
 
 
 def test_a_request_joins_others_that_have_begun(engine: Engine, adapters: dict[str, str]) -> None:
-    late, early = request(adapters["wide"], seed=1), request(adapters["texts"])
+    late = request(adapters["wide"], seed=1, num_inference_steps=9)
+    early = request(adapters["texts"])
     alone = [engine.submit(one).result().png for one in (early, late)]
     begun, joined, sizes = threading.Event(), threading.Event(), dict(engine.batch_sizes)
 
     def wait(done: int, total: int) -> None:
         if done == 1:
             begun.set()
-            assert joined.wait(60)
+            with aside(engine):
+                assert joined.wait(60)
 
     first = engine.submit(early, Ticket(wait))
     assert begun.wait(60)
@@ -156,3 +158,25 @@ def test_adapters_beyond_the_limit_are_discarded_when_nobody_uses_them(
         assert small.adapters.cache.names == []
     finally:
         small.close()
+
+
+def test_an_adapter_of_few_steps_brings_them_to_its_own_request_alone(
+    engine: Engine, adapters: dict[str, str], hub_data: Path, tmp_path: Path
+) -> None:
+    from hublora.localhub import import_folder
+    from tests.lora import random_adapter, save_adapter
+
+    adapter = random_adapter(engine.pipeline, rank=2, seed=6)
+    save_adapter(
+        adapter,
+        tmp_path,
+        "bases/epsilon",
+        **{"hublora.speed": '{"num_inference_steps": 2, "guidance_scale": 2}'},
+    )
+    import_folder(hub_data, "served/quick", tmp_path)
+    quick = GenerationRequest("a hill", parse_model("served/quick", bases=(), allow_urls=False))
+    other = request(adapters["dora"], seed=3)
+    alone = [engine.submit(one).result() for one in (quick, other)]
+    assert alone[0].facts["sampling"]["num_inference_steps"] == 2
+    found = meet(engine, [quick, other, quick, other])
+    assert [one.png for one in found] == [one.png for one in (*alone, *alone)]

@@ -10,7 +10,7 @@ import pytest
 from hublora.localhub import import_folder
 from tests.flow_pipelines import FLOW_PIPELINES
 from tests.lora import random_adapter, save_adapter
-from tests.serve.meeting import meet
+from tests.serve.meeting import PATIENT, meet
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def test_an_image_has_the_same_bits_whoever_is_in_its_batch(
     if name != "sdxl":
         base = tmp_path / f"tiny-{name}"
         FLOW_PIPELINES[name]().save_pretrained(base)
-    engine = Engine(str(base), EngineSettings(device="cpu", dtype="float32", quantize=quantize))
+    engine = Engine(str(base), EngineSettings("cpu", "float32", quantize, patience=PATIENT))
     try:
         pipe = engine.pipeline
         targets = dict(family_of_pipeline(pipe).default_targets)
@@ -42,17 +42,18 @@ def test_an_image_has_the_same_bits_whoever_is_in_its_batch(
             adapter = random_adapter(pipe, targets, rank=3 * seed, seed=seed, size=0.2)
             save_adapter(adapter, tmp_path / str(seed), base.name)
             import_folder(hub_data, f"served/{name}-{seed}", tmp_path / str(seed))
-        models = (f"served/{name}-1", f"served/{name}-1:0.5|served/{name}-2", "")
+        one, both = f"served/{name}-1", f"served/{name}-1:0.5|served/{name}-2"
+        wanted = [(one, 32, 32), (both, 32, 32), ("", 32, 32), (one, 64, 32), ("", 32, 64)]
         requests = [
             GenerationRequest(
                 "a red cat",
                 parse_model(model, bases=(), allow_urls=False),
-                {"num_inference_steps": 2, "width": 32, "height": 32, "seed": 5},
+                {"num_inference_steps": 2, "width": width, "height": height, "seed": 5},
             )
-            for model in models
+            for model, width, height in wanted
         ]
         alone = [engine.submit(one).result().png for one in requests]
-        assert len(set(alone)) == len(models)
+        assert len(set(alone)) == len(wanted)
         assert [one.png for one in meet(engine, requests)] == alone
         assert max(engine.batch_sizes) > 1
     finally:

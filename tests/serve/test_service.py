@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from fastapi import Request
 
-from hublora.serve.errors import Cancelled, Loading, TimedOut
+from hublora.serve.errors import Cancelled, Loading, TimedOut, Unavailable
 from hublora.serve.service import Service
 from hublora.serve.settings import EngineSettings, ServerSettings
 
@@ -69,6 +69,6 @@ def test_what_cannot_be_loaded_is_told_to_every_request(hub: object) -> None:
     service = Service("bases/absent", EngineSettings(device="cpu"), ServerSettings())
     service.load()
     for _ in range(2):
-        with pytest.raises(Exception, match="bases/absent"):
+        with pytest.raises(Unavailable, match="bases/absent"):
             service.request("", "a hill", {})
     service.close()

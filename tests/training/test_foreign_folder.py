@@ -95,3 +95,29 @@ def test_results_of_an_earlier_training_are_replaced(
         "before-after.png",
         "validation.png",
     ]
+
+
+def test_checkpoints_leave_what_is_not_theirs(
+    settings: Callable[..., TrainingConfig], tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    notes, other = run / "checkpoint-1" / "notes.txt", run / "checkpoint-3" / "model.safetensors"
+
+    def interfere(event: object) -> None:
+        if notes.parent.exists() and not notes.exists():
+            notes.write_text("mine")
+        if run.exists() and not other.parent.exists():
+            other.parent.mkdir()
+            other.write_text("mine, too")
+
+    config = settings(
+        output_dir=run,
+        schedule__max_train_steps=3,
+        checkpoint__steps=1,
+        checkpoint__total_limit=1,
+    )
+    hublora.train(config, callback=interfere)
+    assert (run / "checkpoint-1 (1)" / "notes.txt").read_text() == "mine"
+    assert (run / "checkpoint-3 (1)" / "model.safetensors").read_text() == "mine, too"
+    assert [path.name for path in run.glob("checkpoint-?")] == ["checkpoint-3"]
+    assert (run / "checkpoint-3" / "state.json").is_file()

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hublora.families.base import LayerInputs, SamplingDefaults
+from hublora.families.base import FileShapes, LayerInputs, SamplingDefaults
 from hublora.families.flux.family import Flux
 from hublora.families.flux.known_bases import KONTEXT_BASES
 from hublora.families.pipeline import Pipeline
@@ -42,6 +42,9 @@ class FluxKontext(Flux):
 
     def architecture_of_layers(self, inputs: LayerInputs) -> str | None:
         return None  # they are those of FLUX.1 dev
+
+    def base_of_file(self, shapes: FileShapes) -> str | None:
+        return None  # its names and shapes are those of FLUX.1 dev
 
     def is_distilled(self, base: str, folder: Path) -> bool:
         return False

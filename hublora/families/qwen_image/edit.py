@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hublora.families.base import Conditioning, LayerInputs, SamplingDefaults
+from hublora.families.base import Conditioning, FileShapes, LayerInputs, SamplingDefaults
 from hublora.families.flow_transformer.components import Classes
 from hublora.families.pipeline import Pipeline
 from hublora.families.qwen_image.family import QwenImage, padded
@@ -41,6 +41,9 @@ class QwenImageEdit(QwenImage):
     }
     references = References(most=1, required=True, in_prompts=True)
     text_length = 2048  # of the 4096 positions, which a reference takes up to 1,400 of
+
+    def base_of_file(self, shapes: FileShapes) -> str | None:
+        return None  # its names and shapes are those of Qwen-Image
 
     def architecture_of_layers(self, inputs: LayerInputs) -> str | None:
         return None  # they are those of Qwen-Image

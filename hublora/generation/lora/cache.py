@@ -81,12 +81,21 @@ class AdapterCache:
     @property
     def names(self) -> list[str]:
         """Titles of the adapters in memory, the least recently used first."""
-        return [one.loaded.title for one in self._cached.values()]
+        return [one.loaded.title for one in self.adapters]
+
+    @property
+    def adapters(self) -> list[CachedAdapter]:
+        """The adapters in memory, the least recently used first."""
+        return list(self._cached.values())
 
     def remember(self, ref: AdapterRef, loaded: LoadedAdapter) -> None:
         """Pin a ref to the commit that it was loaded at, as long as the pipeline lives."""
         if ref.kind != "local":  # a file may change
             self._pinned[_unweighted(ref)] = (loaded.ref, _key(loaded))
+
+    def forget(self, ref: AdapterRef) -> None:
+        """Let a ref be resolved anew; the adapter stays in memory."""
+        self._pinned.pop(_unweighted(ref), None)
 
     def pinned(self, ref: AdapterRef) -> AdapterRef:
         """Return a ref at the commit that it was loaded at before, itself if it was not."""
@@ -114,6 +123,8 @@ class AdapterCache:
         for key, one in missing.items():
             bare = replace(one, adapter=replace(one.adapter, layers={}))
             self._cached[key] = CachedAdapter(bare, self._add_triggers(one), fitted[key])
+        for one in adapters:
+            self._cached.move_to_end(_key(one))
         return [self._cached[_key(one)] for one in adapters]
 
     def activate(
@@ -125,8 +136,6 @@ class AdapterCache:
             ConfigError: A weight names a block that its adapter has no layers in.
         """
         self.adapter_schedule.activate([one.fitted for one in adapters], weights, mode)
-        for one in adapters:
-            self._cached.move_to_end(_key(one.loaded))
         self.discard_idle(adapters)
 
     def _add_triggers(self, loaded: LoadedAdapter) -> AdapterTriggers:

@@ -22,7 +22,7 @@ from hublora.errors import ConfigError
 from hublora.generation.metadata import parameters_text
 from hublora.generation.schedulers import SAMPLERS
 from hublora.serve.requests import ServedImage
-from hublora.serve.service import Service
+from hublora.serve.service import MOST_CHARACTERS, Service
 
 PREFIX = "/sdapi/v1"
 router = APIRouter(prefix=PREFIX)
@@ -54,8 +54,8 @@ class Txt2Img(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
-    prompt: str = ""
-    negative_prompt: str | None = None
+    prompt: str = Field("", max_length=MOST_CHARACTERS)
+    negative_prompt: str | None = Field(None, max_length=MOST_CHARACTERS)
     seed: int | None = -1
     steps: int | None = None
     cfg_scale: float | None = None
@@ -178,10 +178,13 @@ def _argument(text: str) -> tuple[str, str] | None:
 
 def _ref_of(service: Service, name: str) -> str:
     """Return the ref of an adapter in a prompt: itself, or of those in memory the one so named."""
+    if "|" in name or name == service.engine.base:
+        raise ConfigError(f"<lora:{name:.80}> is not one adapter.", "Write <lora:owner/name:1>.")
     if "/" in name:
         return name
-    names = service.engine.adapters.cache.names
-    found = sorted({one for one in names if one.rpartition("/")[2] == name})
+    cached = [one.loaded for one in service.engine.adapters.cache.adapters]
+    named = [one for one in cached if one.title.rpartition("/")[2] == name]
+    found = sorted({one.ref.public for one in named if one.ref.kind == "repo"})
     if len(found) != 1:
         which = f"Several adapters are named so: {', '.join(found)}." if found else None
         raise ConfigError(

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from hublora.adapter_weights import CompositionMode
 from hublora.generation.prompt_placeholders import TriggerMode
-from hublora.serve.service import Service
+from hublora.serve.service import MOST_CHARACTERS, Service
 
 PREFIX = "/models"
 router = APIRouter()
@@ -23,7 +23,7 @@ class Parameters(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    negative_prompt: str | None = None
+    negative_prompt: str | None = Field(None, max_length=MOST_CHARACTERS)
     height: int | None = None
     width: int | None = None
     num_inference_steps: int | None = None
@@ -41,7 +41,7 @@ class InferenceCall(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    inputs: str
+    inputs: str = Field(max_length=MOST_CHARACTERS)
     parameters: Parameters = Field(default_factory=Parameters)
 
 

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from hublora.adapter_weights import CompositionMode
 from hublora.errors import ConfigError
 from hublora.generation.prompt_placeholders import TriggerMode
-from hublora.serve.service import Service
+from hublora.serve.service import MOST_CHARACTERS, Service
 
 PREFIX = "/v1"
 router = APIRouter(prefix=PREFIX)
@@ -36,15 +36,15 @@ class ImageGeneration(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    prompt: str
-    model: str = ""
+    prompt: str = Field(max_length=MOST_CHARACTERS)
+    model: str = Field("", max_length=MOST_CHARACTERS)
     n: int | None = 1
     size: str | None = None
     response_format: Literal["b64_json"] | None = None
     output_format: Literal["png"] | None = None
     stream: Literal[False] | None = None
 
-    negative_prompt: str | None = None
+    negative_prompt: str | None = Field(None, max_length=MOST_CHARACTERS)
     seed: int | None = Field(None, ge=0)
     num_inference_steps: int | None = None
     guidance_scale: float | None = None

@@ -95,10 +95,29 @@ def _signature(value: Any, rows: int) -> Hashable:
             return ("rows", tuple(value.shape[1:]), *kind)
         return ("shared", tuple(value.shape), *kind, _digest(value))
     if isinstance(value, Mapping):
-        return tuple((name, _signature(value[name], rows)) for name in sorted(value))
+        return tuple(
+            (name, _signature(value[name], rows), _places(name, value[name]))
+            for name in sorted(value)
+        )
+    if isinstance(value, list) and len(value) == rows:
+        return ("samples", *(_of_sample(one, rows) for one in value))
     if isinstance(value, list | tuple):
         return (type(value).__name__, *(_signature(one, rows) for one in value))
     return value if isinstance(value, Hashable) else repr(value)
+
+
+def _of_sample(value: Any, rows: int) -> Hashable:
+    """Return the signature of what one sample has in a list of them, whose numbers are its own."""
+    if isinstance(value, torch.Tensor):
+        return (tuple(value.shape), str(value.dtype), str(value.device))
+    return _signature(value, rows)
+
+
+def _places(name: str, value: Any) -> str | None:
+    """Return what identifies ids of positions, of which a model may read the first row alone: two
+    sizes of images can have equally many. SDXL's `time_ids` are sizes, one row for each sample."""
+    is_ids = isinstance(value, torch.Tensor) and name.endswith("_ids") and name != "time_ids"
+    return _digest(value) if is_ids else None
 
 
 def _digest(value: torch.Tensor) -> str:

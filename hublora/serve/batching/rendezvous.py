@@ -2,8 +2,8 @@
 
 Each request runs its own pipeline in its own thread, with its own scheduler and number of steps;
 only the denoiser is shared. A call waits until every request that is between its first and last
-step has made its own, or for `PATIENCE`; then the oldest one runs together with those that can
-be joined with it. So requests join at any step, and leave when they are done.
+step has made its own, or until its patience ends; then the oldest one runs together with those that
+can be joined with it. So requests join at any step, and leave when they are done.
 """
 
 from __future__ import annotations
@@ -17,9 +17,6 @@ from typing import Any
 from hublora.serve.batching.calls import DenoiserCall, join, split
 from hublora.serve.batching.row_lora import RequestLoras
 
-PATIENCE = 0.1
-"""Seconds that a call waits for the others at most."""
-
 # Runs the denoiser: arguments, keyword arguments, the adapters of each request → its result.
 RunBatch = Callable[[Sequence[Any], dict[str, Any], Sequence[RequestLoras]], Any]
 
@@ -30,6 +27,7 @@ class _Waiting:
 
     call: DenoiserCall
     adapters: RequestLoras
+    number: int
     since: float = field(default_factory=time.monotonic)
     done: threading.Event = field(default_factory=threading.Event)
     result: Any = None
@@ -42,13 +40,14 @@ class Rendezvous:
     Args:
         run_batch: Runs the denoiser; called by one thread, its own.
         most_requests: Requests in a batch, at most.
+        patience: Seconds that a call waits for the others, at most.
 
     Attributes:
         batch_sizes: Requests in a batch -> number of batches of that size that ran.
     """
 
-    def __init__(self, run_batch: RunBatch, most_requests: int) -> None:
-        self._run_batch, self._most = run_batch, most_requests
+    def __init__(self, run_batch: RunBatch, most_requests: int, patience: float) -> None:
+        self._run_batch, self._most, self._patience = run_batch, most_requests, patience
         self._changed = threading.Condition()
         self._waiting: list[_Waiting] = []
         self._inside = 0  # requests between their first and last step
@@ -68,14 +67,15 @@ class Rendezvous:
             self._inside -= 1
             self._changed.notify_all()
 
-    def call(self, call: DenoiserCall, adapters: RequestLoras) -> Any:
+    def call(self, call: DenoiserCall, adapters: RequestLoras, number: int) -> Any:
         """Return the result of a denoiser call, which ran together with others'.
 
         Args:
             call: The call.
             adapters: Adapters of its request at this step.
+            number: Number of its request; a batch is in their order, whoever came first.
         """
-        waiting = _Waiting(call, adapters)
+        waiting = _Waiting(call, adapters, number)
         with self._changed:
             if self._closed:
                 raise RuntimeError("the denoiser is closed")
@@ -106,37 +106,42 @@ class Rendezvous:
             while not self._is_time():
                 if self._closed and not self._waiting:
                     return []
-                self._changed.wait(self._patience())
+                self._changed.wait(self._time_left())
             first = self._waiting[0]
             fitting = [one for one in self._waiting if one.call.signature == first.call.signature]
             batch = fitting[: self._most]
             self._waiting = [one for one in self._waiting if one not in batch]
-            return batch
+            return sorted(batch, key=lambda one: one.number)
 
     def _is_time(self) -> bool:
         if not self._waiting:
             return False
-        return self._closed or len(self._waiting) >= self._inside or self._patience() == 0
+        return self._closed or len(self._waiting) >= self._inside or self._time_left() == 0
 
-    def _patience(self) -> float | None:
+    def _time_left(self) -> float | None:
         if not self._waiting:
             return None
-        return max(0.0, self._waiting[0].since + PATIENCE - time.monotonic())
+        return max(0.0, self._waiting[0].since + self._patience - time.monotonic())
 
     def _run(self, batch: list[_Waiting]) -> None:
         try:
-            args, kwargs = join([one.call for one in batch])
-            result = self._run_batch(args, kwargs, [one.adapters for one in batch])
-            parts = split(result, len(batch), batch[0].call.rows)
-        except BaseException as error:
-            if len(batch) > 1:  # what one of them cannot do, the others may
-                for one in batch:
-                    self._run([one])
+            parts = self._results(batch)
+        except Exception as error:
+            if len(batch) == 1:
+                batch[0].error = error
+                batch[0].done.set()
                 return
-            batch[0].error = error
-            batch[0].done.set()
+            parts = []
+        if not parts:  # what one of them cannot do, the others may; the failed batch is gone
+            for one in batch:
+                self._run([one])
             return
         self.batch_sizes[len(batch)] = self.batch_sizes.get(len(batch), 0) + 1
         for one, part in zip(batch, parts, strict=True):
             one.result = part
             one.done.set()
+
+    def _results(self, batch: list[_Waiting]) -> list[Any]:
+        args, kwargs = join([one.call for one in batch])
+        result = self._run_batch(args, kwargs, [one.adapters for one in batch])
+        return split(result, len(batch), batch[0].call.rows)

@@ -295,10 +295,12 @@ def download_checkpoint(repo_id: str, near: Path) -> Path:
 
 def install_checkpoint(downloaded: Path, run: Path) -> Path:
     """Move a downloaded checkpoint into a run folder, whole or not at all."""
+    from hublora.training.checkpoint import make_way
+
     history = (downloaded.parent / HISTORY).read_bytes()
     final = run / downloaded.name
     write_atomically(run / "training" / HISTORY, history)
-    shutil.rmtree(final, ignore_errors=True)  # an incomplete one: without a state
+    make_way(final)
     os.rename(downloaded, final)
     discard(downloaded)
     return final
