@@ -54,7 +54,7 @@ class Engine:
     Attributes:
         pipeline: The base's own, without adapters in its denoiser.
         adapters: The adapters in memory.
-        rendezvous: Where the denoiser calls of requests meet.
+        rendezvous: Joins the denoiser calls of requests; its thread runs the denoiser.
 
     Raises:
         HubloraError: The base cannot be loaded.
