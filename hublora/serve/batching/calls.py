@@ -96,7 +96,7 @@ def _signature(value: Any, rows: int) -> Hashable:
         return ("shared", tuple(value.shape), *kind, _digest(value))
     if isinstance(value, Mapping):
         return tuple(
-            (name, _signature(value[name], rows), _places(name, value[name]))
+            (name, _signature(value[name], rows), _places(name, value[name], rows))
             for name in sorted(value)
         )
     if isinstance(value, list) and len(value) == rows:
@@ -113,11 +113,13 @@ def _of_sample(value: Any, rows: int) -> Hashable:
     return _signature(value, rows)
 
 
-def _places(name: str, value: Any) -> str | None:
+def _places(name: str, value: Any, rows: int) -> str | None:
     """Return what identifies ids of positions, of which a model may read the first row alone: two
     sizes of images can have equally many. SDXL's `time_ids` are sizes, one row for each sample."""
-    is_ids = isinstance(value, torch.Tensor) and name.endswith("_ids") and name != "time_ids"
-    return _digest(value) if is_ids else None
+    if not (isinstance(value, torch.Tensor) and name.endswith("_ids") and name != "time_ids"):
+        return None
+    by_row = value.ndim > 0 and value.shape[0] == rows  # else they are compared as shared ones
+    return _digest(value) if by_row else None
 
 
 def _digest(value: torch.Tensor) -> str:
