@@ -100,6 +100,8 @@ class Family(Protocol):
             in [0, ∞), where diffusers' script has another than 0.01.
         flow_matching: Whether its base models are trained by flow matching.
         gradient_checkpointing: Whether its denoiser computes the same with gradient checkpointing.
+        takes_controlnets: Whether ControlNets and IP-Adapters are used with it.
+        whole_files: Whether an original single file holds all components, not the denoiser alone.
         one_file: Whether ComfyUI reads diffusers' layout, so that an adapter is a single file.
         autocast: Whether training runs the denoiser under autocast.
         chat_template: Whether its tokenizer must have a chat template.
@@ -124,6 +126,8 @@ class Family(Protocol):
     weight_decays: Mapping[str, tuple[float, float]]
     flow_matching: bool
     gradient_checkpointing: bool
+    takes_controlnets: bool
+    whole_files: bool
     one_file: bool
     autocast: bool
     chat_template: bool

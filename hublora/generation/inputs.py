@@ -181,7 +181,7 @@ class OpenedInputs:
         else:
             return
         family = family_of_pipeline(pipe)
-        if family.denoiser != "unet":
+        if not family.takes_controlnets:
             raise ConfigError(
                 f"The base is of the family {family.name}; {name} is used with Stable Diffusion "
                 "and SDXL only.",

@@ -71,7 +71,7 @@ class SingleFile:
     @property
     def replaced(self) -> tuple[str, ...]:
         """Components that are the file's own, of which the pipeline's weights are not needed."""
-        whole = self.family.denoiser == "unet"  # of others only the denoiser is taken
+        whole = self.family.whole_files
         vae = (self.family.vae,) if whole and self.vae_elements else ()
         texts = self.family.text_encoders if whole and self.has_text_encoders else ()
         return (self.family.denoiser, *vae, *texts)
@@ -185,7 +185,7 @@ def _convert(file: Path, single: SingleFile, components: Path, folder: Path, lab
 
     dtype = getattr(torch, single.dtype)
     try:
-        if single.family.denoiser == "unet":
+        if single.family.whole_files:
             _convert_pipeline(file, single, components, folder, dtype)
         else:
             _convert_denoiser(file, single, components, folder, dtype)

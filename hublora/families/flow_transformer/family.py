@@ -82,6 +82,8 @@ class FlowTransformer(TextCall, ReferenceCall):
     weight_decays: Mapping[str, tuple[float, float]] = {}
     flow_matching = True
     gradient_checkpointing = True
+    takes_controlnets = False
+    whole_files = False
     one_file = True
     autocast = True
     chat_template = False

@@ -69,6 +69,8 @@ class LatentDiffusion(TextCall, ReferenceCall):
     weight_decays: Mapping[str, tuple[float, float]] = {}
     flow_matching = False
     gradient_checkpointing = True
+    takes_controlnets = True
+    whole_files = True
     one_file = False
     autocast = True
     chat_template = False
